@@ -1,0 +1,144 @@
+"""Machines behind one interface. A backend owns every loop and knows no layer.
+
+Letters, for all shapes in this package: T time steps, N streams, D inputs, H hidden units, G gate slots,
+S states, V vocabulary; M = rows of any kind, usually T·N. ``dx`` is the gradient of ``x``.
+"""
+
+import importlib
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..cells import Cell
+from ..errors import BackendError, expect_one_of
+from ..rules import Rule
+
+Array = Any  # what `empty` returns: a NumPy array on a CPU, a device array elsewhere
+Shape = tuple[int, ...]
+
+BACKENDS = ("auto", "cpu", "cuda", "reference")
+ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+
+
+class Ops(Protocol):
+    """Every verb of a backend. Inputs first, outputs last; outputs are preallocated unless said otherwise.
+
+    Arrays are contiguous, in ``dtype``; ids and targets are int32. A target of -1 is not counted.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    threads: int
+
+    # arrays
+    def empty(self, shape: Shape) -> Array:
+        """A new array, unwritten, aligned to 64 bytes."""
+
+    def upload(self, array: np.ndarray) -> Array:
+        """A NumPy array on this machine: floats in ``dtype``, whole numbers in int32."""
+
+    def download(self, array: Array) -> np.ndarray:
+        """The array as NumPy's (a copy)."""
+
+    def copy(self, source: Array, out: Array) -> None:
+        """out ← source, of equal size."""
+
+    def fill(self, out: Array, value: float) -> None:
+        """Every element ← value."""
+
+    # lookup
+    def gather(self, table: Array, ids: Array, out: Array) -> None:
+        """out (…, D) ← table (V, D)[ids (…)]"""
+
+    def scatter_add(self, ids: Array, rows: Array, table: Array) -> None:
+        """table (V, D)[ids (…)] += rows (…, D), in the order of the ids."""
+
+    # linear
+    def project(self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False) -> None:
+        """out (M, F) ← b (F) everywhere; its columns from ``first`` on += x (M, D) W (D, K); W is (K, D) if transposed."""
+
+    def project_backward(
+        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
+        first: int = 0, transposed: bool = False,
+    ) -> None:
+        """dx ← gradient of x, unless None; dW and db += gradients of W and b."""
+
+    # time
+    def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
+        """h_t = cell(z_t + h_{t-1} U). z (T, N, G, H): sums → what recur_backward needs; s (T+1, N, S, H): s[0] → s[1:]."""
+
+    def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
+        """z → gradients of the sums. dy (T, N, H), or (0, N, H) if only the final state is seen. d (N, S, H):
+        gradient of the final state → of the initial one. dU += gradient of U."""
+
+    # pointwise
+    def activate(self, activation: str, x: Array) -> None:
+        """x (M, F) ← activation(x)"""
+
+    def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
+        """dy: gradient of the output y → gradient of the input."""
+
+    def log_softmax(self, x: Array) -> None:
+        """Rows of x (M, V): logits → log-probabilities."""
+
+    def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
+        """out ← x / (1 - rate) where random_bits(key, element) keeps the element, else 0."""
+
+    # loss
+    def cross_entropy(
+        self, x: Array, W: Array, b: Array | None, targets: Array, losses: Array, transposed: bool = False
+    ) -> None:
+        """losses (M) ← -log softmax(x W + b)[targets], never holding all M·V logits."""
+
+    def cross_entropy_backward(
+        self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
+        dx: Array, dW: Array, db: Array | None, transposed: bool = False,
+    ) -> None:
+        """The same, and the gradients of scale · Σ losses: dx ← …, dW and db += …"""
+
+    def binary_cross_entropy(self, logits: Array, targets: Array, losses: Array) -> None:
+        """losses (M) ← mean over F of the binary cross-entropy of sigmoid(logits (M, F)) and targets (M, F)."""
+
+    def binary_cross_entropy_backward(self, logits: Array, targets: Array, scale: float, losses: Array) -> None:
+        """The same, and logits ← gradient of scale · Σ losses."""
+
+    # update
+    def norm(self, x: Array) -> float:
+        """Euclidean norm of x (size); NaN and infinity come through."""
+
+    def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
+        """p, m ← rule(p (size), g (size), m (moments, size), h): see :mod:`numba_rnnlm.rules`."""
+
+
+def available() -> tuple[str, ...]:
+    """The backends that run here."""
+    return ("cpu", "reference")
+
+
+def get(name: str = "auto", dtype: Any = None, threads: int | None = None) -> Ops:
+    """The machine of this name.
+
+    Parameters
+    ----------
+    name
+        "auto" takes the fastest that runs here; "cpu" Numba; "reference" NumPy in float64, slow.
+    dtype
+        float32 (the default) or float64; "reference" is always float64.
+    threads
+        For "cpu": default NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not
+        depend on it.
+
+    Raises
+    ------
+    BackendError
+        If it does not run here.
+    """
+    expect_one_of("backend", name, BACKENDS)
+    if name == "cuda":
+        raise BackendError(
+            'backend="cuda" is not in this version; use backend="cpu", or backend="auto", which takes the fastest here.'
+        )
+    name = "cpu" if name == "auto" else name
+    module = importlib.import_module(f".{name}", __name__)
+    ops: Ops = module.Backend(dtype=dtype, threads=threads)
+    return ops

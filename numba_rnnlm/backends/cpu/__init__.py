@@ -1,0 +1,237 @@
+"""The CPU: Numba kernels on a pool of threads. Results do not depend on the number of threads, to the bit."""
+
+from functools import cache
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from ...cells import Cell
+from ...errors import expect_number, expect_one_of
+from ...rules import Rule
+from . import losses, lookup, pointwise, recurrence, simd
+from .linear import PACKING, add_rows, matrix, multiply, set_rows
+from .threads import Pool, default_threads, split
+from .update import BLOCK, fill, sum_of_squares, update
+
+ALIGNMENT = 64  # bytes
+LOGITS = 1 << 22  # elements: at most 16 MB of float32 logits exist at any time
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+_ACTIVATE = {"tanh": pointwise.apply_tanh, "relu": pointwise.apply_relu, "sigmoid": pointwise.apply_sigmoid}
+_DERIVE = {"tanh": pointwise.tanh_backward, "relu": pointwise.relu_backward, "sigmoid": pointwise.sigmoid_backward}
+
+_pool = cache(Pool)
+
+
+class Backend:
+    """See :class:`numba_rnnlm.backends.Ops` for what each verb does."""
+
+    name = "cpu"
+
+    def __init__(self, dtype: Any = None, threads: int | None = None) -> None:
+        self.dtype = np.dtype(dtype or np.float32)
+        expect_one_of("dtype", self.dtype.name, ("float32", "float64"))
+        self.threads = default_threads() if threads is None else threads
+        expect_number("threads", self.threads, 1, 1024, whole=True)
+        self.pool = _pool(int(self.threads))
+
+    # arrays
+
+    def empty(self, shape: Shape) -> Array:
+        size = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        return memory[start : start + size].view(self.dtype).reshape(shape)
+
+    def upload(self, array: Array) -> Array:
+        return np.ascontiguousarray(array, np.int32 if array.dtype.kind in "iub" else self.dtype)
+
+    def download(self, array: Array) -> Array:
+        return np.array(array)
+
+    def copy(self, source: Array, out: Array) -> None:
+        out[...] = source
+
+    def fill(self, out: Array, value: float) -> None:
+        self._elementwise(fill, out.size, out.reshape(-1), out.dtype.type(value))
+
+    # lookup
+
+    def gather(self, table: Array, ids: Array, out: Array) -> None:
+        rows = out.reshape(-1, out.shape[-1])
+        self._elementwise(lookup.gather, rows.shape[0], table, ids.reshape(-1), rows, each=rows.shape[1])
+
+    def scatter_add(self, ids: Array, rows: Array, table: Array) -> None:
+        width = table.shape[1]
+        self._elementwise(lookup.scatter_add, width, table, ids.reshape(-1), rows.reshape(-1, width), each=ids.size)
+
+    # linear
+
+    def project(
+        self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False
+    ) -> None:
+        columns = W.shape[0] if transposed else W.shape[1]
+        width = out.shape[-1]
+        if b is None:
+            self.fill(out, 0)
+        else:
+            self._elementwise(set_rows, out.size // width, out.reshape(-1), b.reshape(-1), width, each=width)
+        weights = matrix(W)
+        multiply(self.pool, matrix(x), weights.T if transposed else weights, matrix(out, first, columns))
+
+    def project_backward(
+        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
+        first: int = 0, transposed: bool = False,
+    ) -> None:
+        columns = W.shape[0] if transposed else W.shape[1]
+        dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
+        if transposed:
+            multiply(self.pool, dz.T, inputs, matrix(dW))
+        else:
+            multiply(self.pool, inputs.T, dz, matrix(dW))
+        if db is not None:
+            self._add_rows(dout, db)
+        if dx is not None:
+            self.fill(dx, 0)
+            multiply(self.pool, dz, weights if transposed else weights.T, matrix(dx))
+
+    def _add_rows(self, rows: Array, total: Array) -> None:
+        width = rows.shape[-1]
+        height = rows.size // width
+        calls = [
+            (rows.reshape(-1), height, width, total.reshape(-1), first, last)
+            for first, last in split(width, self.pool.parts(rows.size), 16)
+        ]
+        self.pool.run(add_rows, calls)
+
+    # time
+
+    def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
+        steps, streams, _, hidden = z.shape
+        slots = cell.window("h")
+        few = steps * streams <= PACKING
+        packed = np.empty(0, U.dtype) if few else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
+        parts = split(streams, self.pool.parts(steps * streams * U.size))
+        self.pool.run(recurrence.recur, [(cell, U, packed, slots, z, s, first, last) for first, last in parts])
+
+    def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
+        steps, streams, gates, hidden = z.shape
+        slots = cell.window("h")
+        packed = self._pack(U, U.shape[1], U.shape[0], 1, U.shape[1])
+        parts = split(streams, self.pool.parts(steps * streams * U.size))
+        self.pool.run(
+            recurrence.recur_backward, [(cell, packed, slots, z, s, dy, d, first, last) for first, last in parts]
+        )
+        previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
+        dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
+        multiply(self.pool, previous.T, dz, matrix(dU))
+
+    def _pack(self, b: Array, k: int, n: int, step_stride: int, column_stride: int) -> Array:
+        """b (k, n) as panels for the register tile."""
+        width = simd.VECTORS * simd.lanes(b.dtype)
+        panels = -(-n // width)
+        packed = self.empty((panels * k * width,))
+        self.pool.run(simd.pack, [
+            (b.reshape(-1), 0, step_stride, column_stride, k, n, packed, first, last)
+            for first, last in split(panels, self.pool.parts(k * n * PACKING))])
+        return packed
+
+    # pointwise
+
+    def activate(self, activation: str, x: Array) -> None:
+        if activation == "softmax":
+            self._softmax(x, True)
+        elif activation != "linear":
+            self._elementwise(_ACTIVATE[activation], x.size, x.reshape(-1), each=8)
+
+    def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
+        if activation == "softmax":
+            rows = y.reshape(-1, y.shape[-1])
+            self._elementwise(
+                pointwise.softmax_backward, rows.shape[0], rows, dy.reshape(rows.shape), each=rows.shape[1] * 4
+            )
+        elif activation != "linear":
+            self._elementwise(_DERIVE[activation], y.size, y.reshape(-1), dy.reshape(-1))
+
+    def log_softmax(self, x: Array) -> None:
+        self._softmax(x, False)
+
+    def _softmax(self, x: Array, exponentiate: bool) -> None:
+        rows = x.reshape(-1, x.shape[-1])
+        self._elementwise(pointwise.log_softmax, rows.shape[0], rows, exponentiate, each=rows.shape[1] * 16)
+
+    def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
+        real = self.dtype.type
+        threshold = np.uint64(round(rate * 2**32))
+        self._elementwise(
+            pointwise.dropout, x.size, x.reshape(-1), out.reshape(-1), np.uint64(key), threshold, real(1 / (1 - rate)),
+            each=8,
+        )
+
+    # loss
+
+    def cross_entropy(
+        self, x: Array, W: Array, b: Array | None, targets: Array, losses: Array, transposed: bool = False
+    ) -> None:
+        for rows, logits in self._logits(x, W, b, transposed):
+            self._cross_entropy_rows(logits, targets[rows], losses[rows], 0.0, False)
+
+    def cross_entropy_backward(
+        self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
+        dx: Array, dW: Array, db: Array | None, transposed: bool = False,
+    ) -> None:
+        for rows, logits in self._logits(x, W, b, transposed):
+            self._cross_entropy_rows(logits, targets[rows], losses[rows], scale, True)
+            self.project_backward(x[rows], W, logits, dx[rows], dW, db, transposed=transposed)
+
+    def _logits(self, x: Array, W: Array, b: Array | None, transposed: bool) -> Any:
+        """(rows, their logits) chunk by chunk: in one buffer, as even as the limit allows."""
+        vocabulary = W.shape[0] if transposed else W.shape[1]
+        chunks = -(-x.shape[0] // max(1, LOGITS // vocabulary))
+        parts = split(x.shape[0], chunks)
+        buffer = self.empty((max(last - first for first, last in parts), vocabulary))
+        for first, last in parts:
+            logits = buffer[: last - first]
+            self.project(x[first:last], W, b, logits, transposed=transposed)
+            yield slice(first, last), logits
+
+    def _cross_entropy_rows(
+        self, logits: Array, targets: Array, rows: Array, scale: float, gradient: bool
+    ) -> None:
+        self._elementwise(
+            losses.softmax_cross_entropy, rows.size, logits, targets, rows, self.dtype.type(scale), gradient,
+            each=logits.shape[1] * 16,
+        )
+
+    def binary_cross_entropy(self, logits: Array, targets: Array, losses: Array) -> None:
+        self._binary(logits, targets, losses, 0.0, False)
+
+    def binary_cross_entropy_backward(self, logits: Array, targets: Array, scale: float, losses: Array) -> None:
+        self._binary(logits, targets, losses, scale, True)
+
+    def _binary(self, logits: Array, targets: Array, rows: Array, scale: float, gradient: bool) -> None:
+        width = logits.shape[-1]
+        self._elementwise(
+            losses.sigmoid_cross_entropy, rows.size, logits.reshape(-1, width), targets.reshape(-1, width), rows,
+            self.dtype.type(scale), gradient, each=width * 32,
+        )
+
+    # update
+
+    def norm(self, x: Array) -> float:
+        sums = np.empty(-(-x.size // BLOCK), np.float64)
+        self._elementwise(sum_of_squares, sums.size, x, sums, each=BLOCK)
+        return sqrt(float(sums.sum()))
+
+    def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
+        self.pool.run(update, [
+            (rule, p, g, m, h.astype(self.dtype), first, last)
+            for first, last in split(p.size, self.pool.parts(p.size * 8), 16)])
+
+    def _elementwise(self, function: Any, size: int, *arguments: Any, each: int = 1) -> None:
+        """Run a kernel over range(size), cut among the threads; ``each`` is the work of one index."""
+        calls = [(*arguments, first, last) for first, last in split(size, self.pool.parts(size * each), 1)]
+        self.pool.run(function, calls)

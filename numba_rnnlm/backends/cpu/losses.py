@@ -1,0 +1,63 @@
+"""Losses of rows of logits, and their gradients in place of the logits."""
+
+import numpy as np
+
+from ...portable import FAST, exp
+from .kernels import kernel
+
+
+@kernel(fastmath=FAST | {"reassoc"})
+def softmax_cross_entropy(logits, targets, losses, scale, gradient, first, last):
+    """losses[i] = -log softmax(logits[i])[targets[i]]; a target of -1 is not counted: no loss, no gradient.
+
+    With ``gradient``, logits[i] becomes scale · (softmax(logits[i]) - onehot(targets[i])).
+    """
+    columns = logits.shape[1]
+    for i in range(first, last):
+        row, target = logits[i], targets[i]
+        if target < 0:
+            losses[i] = 0
+            if gradient:
+                for j in range(columns):
+                    row[j] = 0
+            continue
+        peak = row[0]
+        for j in range(1, columns):
+            peak = max(peak, row[j])
+        wanted = row[target]
+        total = type(peak)(0)
+        if gradient:
+            for j in range(columns):
+                row[j] = exp(row[j] - peak)
+                total += row[j]
+            factor = scale / total
+            for j in range(columns):
+                row[j] *= factor
+            row[target] -= scale
+        else:
+            for j in range(columns):
+                total += exp(row[j] - peak)
+        losses[i] = np.log(total) + peak - wanted
+
+
+@kernel
+def sigmoid_cross_entropy(logits, targets, losses, scale, gradient, first, last):
+    """losses[i] = mean over j of the binary cross-entropy of sigmoid(logits[i, j]) and targets[i, j].
+
+    Written as max(x, 0) - x t + log(1 + exp(-|x|)), which overflows nowhere. With ``gradient``, logits
+    become scale · (sigmoid(logits) - targets) / columns.
+    """
+    columns = logits.shape[1]
+    for i in range(first, last):
+        row, wanted = logits[i], targets[i]
+        loss = type(row[0])(0)
+        one = type(row[0])(1)
+        for j in range(columns):
+            x = row[j]
+            small = exp(-abs(x))
+            loss += max(x, type(x)(0)) - x * wanted[j] + np.log1p(small)
+            if gradient:
+                positive = one / (one + small)
+                y = positive if x >= 0 else small * positive
+                row[j] = scale * (y - wanted[j]) / columns
+        losses[i] = loss / columns

@@ -1,0 +1,42 @@
+"""The weight update, the norm that guards it, and plain filling."""
+
+from numba.extending import overload
+
+from .kernels import RowsType, kernel
+
+BLOCK = 1 << 14  # elements of one partial sum of the norm: fixed, so the sum does not depend on the threads
+
+
+def update_row(rule, p, g, m, h):
+    """One stretch of the weights."""
+    rule.row(p, g, m, h, 0, 1)
+
+
+@overload(update_row, inline="always")
+def _update_row(rule, p, g, m, h):
+    if isinstance(rule, RowsType):
+        row = rule.row("row")
+        return lambda rule, p, g, m, h: row(p, g, m, h, 0, 1)
+    return None
+
+
+@kernel
+def update(rule, p, g, m, h, first, last):
+    """p[first:last] moves by the rule; m (M, size) are its moments, h its numbers."""
+    update_row(rule, p[first:last], g[first:last], m[:, first:last], h)
+
+
+@kernel(fastmath={"contract", "reassoc"})  # NaN and infinity must come through: this sum guards the training
+def sum_of_squares(x, sums, first, last):
+    """sums[i] = Σ x² of block i, in float64."""
+    for block in range(first, last):
+        total = 0.0
+        for j in range(block * BLOCK, min(x.size, (block + 1) * BLOCK)):
+            total += float(x[j]) * float(x[j])
+        sums[block] = total
+
+
+@kernel
+def fill(x, value, first, last):
+    for j in range(first, last):
+        x[j] = value

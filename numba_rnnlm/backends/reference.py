@@ -1,0 +1,199 @@
+"""The specification: NumPy in float64, slow and obvious. It shares no code with what it is held against.
+
+Cells are taken from their ``equations`` and differentiated by complex step (Squire and Trapp 1998):
+f'(x) = Im f(x + ih) / h, exact to rounding, because there is no difference of two near numbers.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ..cells import Cell
+from ..rules import Rule
+
+STEP = 1e-30
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+
+class Backend:
+    """See :class:`numba_rnnlm.backends.Ops` for what each verb does."""
+
+    name = "reference"
+    dtype = np.dtype(np.float64)
+    threads = 1
+
+    def __init__(self, dtype: Any = None, threads: int | None = None) -> None:
+        """Always float64 on one thread, whatever is asked for."""
+
+    def empty(self, shape: Shape) -> Array:
+        return np.full(shape, np.nan)  # a value used before it is written shows
+
+    def upload(self, array: Array) -> Array:
+        return np.array(array, np.int32 if array.dtype.kind in "iub" else np.float64)
+
+    def download(self, array: Array) -> Array:
+        return np.array(array)
+
+    def copy(self, source: Array, out: Array) -> None:
+        out[...] = source
+
+    def fill(self, out: Array, value: float) -> None:
+        out[...] = value
+
+    def gather(self, table: Array, ids: Array, out: Array) -> None:
+        out[...] = table[ids]
+
+    def scatter_add(self, ids: Array, rows: Array, table: Array) -> None:
+        np.add.at(table, ids, rows)
+
+    def project(
+        self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False
+    ) -> None:
+        weights = W.T if transposed else W
+        rows = out.reshape(-1, out.shape[-1])
+        rows[...] = 0 if b is None else b.reshape(-1)
+        rows[:, first : first + weights.shape[1]] += x.reshape(-1, x.shape[-1]) @ weights
+
+    def project_backward(
+        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
+        first: int = 0, transposed: bool = False,
+    ) -> None:
+        weights = W.T if transposed else W
+        rows = dout.reshape(-1, dout.shape[-1])
+        dz = rows[:, first : first + weights.shape[1]]
+        dweights = x.reshape(-1, x.shape[-1]).T @ dz
+        dW += dweights.T if transposed else dweights
+        if db is not None:
+            db += rows.sum(0).reshape(db.shape)
+        if dx is not None:
+            dx[...] = (dz @ weights.T).reshape(dx.shape)
+
+    def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
+        first, last = cell.window("h")
+        for t in range(z.shape[0]):
+            z[t, :, first:last] += (s[t, :, 0] @ U).reshape(z.shape[1], last - first, -1)
+            s[t + 1] = _columns(cell.equations(_slots(z[t]), _slots(s[t])))
+
+    def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
+        first, last = cell.window("h")
+        for t in reversed(range(z.shape[0])):
+            if dy.shape[0]:
+                d[:, 0] += dy[t]
+            sums, previous = _slots(z[t]).astype(complex), _slots(s[t]).astype(complex)
+            upstream = _slots(d)
+
+            def slope(
+                rows: Array, row: int, sums: Array = sums, previous: Array = previous, upstream: Array = upstream
+            ) -> Array:
+                rows[row] += 1j * STEP
+                slopes = cell.equations(sums, previous).imag / STEP
+                rows[row] -= 1j * STEP
+                total: Array = (slopes * upstream).sum(0)
+                return total
+
+            dz = np.stack([slope(sums, row) for row in range(len(sums))])
+            dprevious = np.stack([slope(previous, row) for row in range(len(previous))])
+            z[t], d[...] = _columns(dz), _columns(dprevious)
+            through = z[t, :, first:last].reshape(z.shape[1], -1)
+            d[:, 0] += through @ U.T
+            dU += s[t, :, 0].T @ through
+
+    def activate(self, activation: str, x: Array) -> None:
+        if activation == "softmax":
+            self.log_softmax(x)
+            x[...] = np.exp(x)
+        elif activation == "tanh":
+            x[...] = np.tanh(x)
+        elif activation == "relu":
+            x[...] = np.maximum(x, 0)
+        elif activation == "sigmoid":
+            x[...] = 0.5 * np.tanh(0.5 * x) + 0.5
+
+    def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
+        if activation == "softmax":
+            dy[...] = y * (dy - (y * dy).sum(-1, keepdims=True))
+        elif activation == "tanh":
+            dy *= 1 - y * y
+        elif activation == "relu":
+            dy *= y > 0
+        elif activation == "sigmoid":
+            dy *= y * (1 - y)
+
+    def log_softmax(self, x: Array) -> None:
+        x -= x.max(-1, keepdims=True)
+        x -= np.log(np.exp(x).sum(-1, keepdims=True))
+
+    def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
+        index = np.arange(1, x.size + 1, dtype=np.uint64)
+        bits = np.uint64(key) + index * np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits = bits ^ (bits >> np.uint64(31))
+        keep = (bits >> np.uint64(32)) >= np.uint64(round(rate * 2**32))
+        out[...] = np.where(keep.reshape(x.shape), x / (1 - rate), 0)
+
+    def cross_entropy(
+        self, x: Array, W: Array, b: Array | None, targets: Array, losses: Array, transposed: bool = False
+    ) -> None:
+        logits = np.empty((x.shape[0], W.shape[0] if transposed else W.shape[1]))
+        self.project(x, W, b, logits, transposed=transposed)
+        self.log_softmax(logits)
+        rows = np.arange(len(targets))
+        losses[...] = np.where(targets >= 0, -logits[rows, targets], 0)
+
+    def cross_entropy_backward(
+        self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
+        dx: Array, dW: Array, db: Array | None, transposed: bool = False,
+    ) -> None:
+        self.cross_entropy(x, W, b, targets, losses, transposed)
+        dlogits = np.empty((x.shape[0], W.shape[0] if transposed else W.shape[1]))
+        self.project(x, W, b, dlogits, transposed=transposed)
+        self.activate("softmax", dlogits)
+        dlogits[np.arange(len(targets)), targets] -= 1
+        dlogits *= scale * (targets >= 0)[:, np.newaxis]
+        self.project_backward(x, W, dlogits, dx, dW, db, transposed=transposed)
+
+    def binary_cross_entropy(self, logits: Array, targets: Array, losses: Array) -> None:
+        terms = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-abs(logits)))
+        losses[...] = terms.mean(-1).reshape(losses.shape)
+
+    def binary_cross_entropy_backward(self, logits: Array, targets: Array, scale: float, losses: Array) -> None:
+        self.binary_cross_entropy(logits, targets, losses)
+        logits[...] = scale * (0.5 * np.tanh(0.5 * logits) + 0.5 - targets) / logits.shape[-1]
+
+    def norm(self, x: Array) -> float:
+        return float(np.sqrt((x * x).sum()))
+
+    def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
+        scale, limit, *numbers = h
+        hyper = dict(zip(rule.hyper, numbers, strict=True))
+        rate, decay = hyper["rate"], hyper["decay"]
+        x = np.clip(g * scale, -limit, limit) + decay * p
+        if rule.name == "sgd":
+            p -= rate * x
+        elif rule.name == "momentum":
+            m[0] = hyper["momentum"] * m[0] + x
+            p -= rate * m[0]
+        elif rule.name == "rmsprop":
+            m[0] = hyper["rho"] * m[0] + (1 - hyper["rho"]) * x**2
+            p -= rate * x / (np.sqrt(m[0]) + hyper["epsilon"])
+        elif rule.name == "adagrad":
+            m[0] += x**2
+            p -= rate * x / (np.sqrt(m[0]) + hyper["epsilon"])
+        elif rule.name == "adam":
+            m[0] = hyper["beta1"] * m[0] + (1 - hyper["beta1"]) * x
+            m[1] = hyper["beta2"] * m[1] + (1 - hyper["beta2"]) * x**2
+            p[...] = hyper["shrink"] * p - rate * m[0] / (np.sqrt(m[1]) * hyper["root"] + hyper["epsilon"])
+        else:
+            raise NotImplementedError(f"the reference has no rule {rule.name!r}; write it here, in NumPy.")
+
+
+def _slots(rows: Array) -> Array:
+    """(N, G, H) → (G, N, H): what a cell's equations take."""
+    return np.swapaxes(rows, 0, 1)
+
+
+def _columns(slots: Array) -> Array:
+    return np.swapaxes(slots, 0, 1)

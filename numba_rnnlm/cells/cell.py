@@ -1,0 +1,62 @@
+"""The contract of a cell."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..portable import Rows
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Cell(Rows):
+    """One step of a recurrent layer for one stream, after the matrix products.
+
+    A layer projects the input and the previous state into the cell's *slots*, adds the bias, and hands the
+    sums ``z`` (G, H) to the cell, with the previous states ``prev`` (S, H). Element j of every row depends
+    on column j alone; that is the one rule, and the reason why the same functions run on any machine.
+
+    Parameters
+    ----------
+    name
+        What a user writes: ``LanguageModel(cell=name)``.
+    gates
+        Slot → what is projected into it: ``"x"`` the input, ``"h"`` the state, ``"xh"`` both. The slots
+        that see the state must be neighbours, and so must those that see the input.
+    states
+        Names of the states; the first is what the next layer sees.
+    equations
+        ``(z (G, …), prev (S, …)) → next (S, …)`` in NumPy, also for complex numbers: the specification.
+    forward
+        Row function ``(z, prev, next, start, stride)``: sums → activations in place, prev → next.
+    backward
+        Row function ``(z, prev, next, d, start, stride)``: activations → gradients of the sums in place;
+        d: gradient of ``next`` → gradient of ``prev`` (without what flows through the state's matrix).
+    """
+
+    name: str
+    gates: Mapping[str, str]
+    states: tuple[str, ...]
+    equations: Callable[[Array, Array], Array]
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+
+    def __post_init__(self) -> None:
+        for slot, source in self.gates.items():
+            if source not in ("x", "h", "xh"):
+                raise ConfigError(f"cell {self.name!r}: slot {slot!r} sees {source!r}, expected 'x', 'h' or 'xh'.")
+        for letter in "xh":
+            seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
+            if not seen or seen != list(range(seen[0], seen[-1] + 1)):
+                raise ConfigError(f"cell {self.name!r}: the slots that see {letter!r} must be neighbours.")
+
+    def rows(self) -> dict[str, Callable[..., None]]:
+        return {"forward": self.forward, "backward": self.backward}
+
+    def window(self, letter: str) -> tuple[int, int]:
+        """First and last-plus-one slot that see the input (``"x"``) or the state (``"h"``)."""
+        seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
+        return seen[0], seen[-1] + 1

@@ -1,0 +1,153 @@
+"""What a user may choose: frozen dataclasses, validated on construction.
+
+One field here is the constructor's argument, the command line's flag, the key in the model file and the
+line of documentation (``metadata["help"]``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from .errors import ConfigError, expect_number, expect_one_of
+
+SCHEDULES = ("constant", "linear", "cosine", "plateau", "zaremba")
+OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw")
+REDUCTIONS = ("mean", "sum_time")
+TOKENIZERS = ("byte", "char", "word")
+INITIALIZERS = ("glorot", "uniform")
+
+Config = TypeVar("Config", bound="_Config")
+
+
+def _option(default: Any, help: str, choices: Sequence[str] | None = None, type: type | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices, "type": type})
+
+
+class _Config:
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values, ready for JSON."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
+        """Take the fields that this class has from ``values``; anything else is a :class:`ConfigError`."""
+        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}.")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Config):
+    """The network: an embedding, a stack of recurrent layers, a softmax over the vocabulary."""
+
+    cell: str = _option("lstm", "recurrent cell: lstm, gru, tanh, relu, sigmoid, or the name of a registered cell")
+    hidden: int = _option(128, "units in each recurrent layer")
+    layers: int = _option(2, "recurrent layers, one on top of the other")
+    embedding: int = _option(64, "size of the vector that stands for a symbol")
+    dropout: float = _option(0.0, "part of the values dropped between layers while training, 0 to 1")
+    tied: bool = _option(False, "the output layer uses the embedding's matrix (projected if the sizes differ)")
+    forget_bias: float = _option(1.0, "initial bias of the LSTM's forget gate")
+    initializer: str = _option("glorot", "glorot: Keras's (orthogonal recurrent matrix); uniform: all weights "
+                               "from U(-initializer_scale, initializer_scale), as in Zaremba et al. 2014", INITIALIZERS)
+    initializer_scale: float = _option(0.1, "half the width of the uniform initialiser")
+    vocabulary_size: int | None = _option(None, "number of symbols, when the corpus is an array of ids", type=int)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell, str) or not self.cell:
+            raise ConfigError(f"cell is {self.cell!r}, expected the name of a cell such as 'lstm'.")
+        for name in ("hidden", "layers", "embedding"):
+            expect_number(name, getattr(self, name), 1, whole=True)
+        expect_number("dropout", self.dropout, 0, 0.999)
+        expect_number("forget_bias", self.forget_bias, -100, 100)
+        expect_one_of("initializer", self.initializer, INITIALIZERS)
+        expect_number("initializer_scale", self.initializer_scale, 0, 10, open_low=True)
+        if self.vocabulary_size is not None:
+            expect_number("vocabulary_size", self.vocabulary_size, 2, 2**31 - 1, whole=True)
+
+
+@dataclass(frozen=True)
+class TextConfig(_Config):
+    """How text becomes ids."""
+
+    tokenizer: str | None = _option("char", "byte, char (Unicode code points) or word (between white space; a line "
+                                    "end is <eos>)", TOKENIZERS, type=str)
+    min_count: int = _option(1, "symbols seen less often than this in the training text become <unk>")
+    max_vocabulary: int | None = _option(None, "keep only this many of the most frequent symbols", type=int)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer is not None:
+            expect_one_of("tokenizer", self.tokenizer, (*TOKENIZERS, None))
+        expect_number("min_count", self.min_count, 1, whole=True)
+        if self.max_vocabulary is not None:
+            expect_number("max_vocabulary", self.max_vocabulary, 3, whole=True)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(_Config):
+    """One call of ``fit``: truncated back-propagation through time over parallel streams of the corpus."""
+
+    epochs: int = _option(10, "passes over the training text")
+    streams: int = _option(50, "parallel streams that the text is cut into (the batch size)")
+    steps: int = _option(50, "time steps between updates; the hidden state is carried on (BPTT length)")
+    optimizer: str = _option("adam", "rule of the weight update", OPTIMIZERS)
+    learning_rate: float | None = _option(None, "step size; left out, a rate that suits cell and optimizer", type=float)
+    momentum: float = _option(0.0, "momentum of sgd, 0 to 1")
+    weight_decay: float = _option(0.0, "decoupled weight decay of adamw (L2 penalty of the others)")
+    schedule: str = _option("linear", "learning rate over time: constant; linear or cosine down to zero at the end; "
+                            "plateau: divided when validation stops improving; zaremba: constant for "
+                            "decay_after epochs, then divided each epoch", SCHEDULES)
+    warmup: float = _option(0.0, "part of the training, 0 to 1, during which the rate rises from zero")
+    decay_factor: float = _option(2.0, "divisor of the plateau and zaremba schedules")
+    decay_after: int = _option(4, "epochs at the full rate in the zaremba schedule")
+    clip_norm: float | None = _option(1.0, "scale the gradient down to this norm; 0 is off", type=float)
+    clip_value: float | None = _option(None, "cut each element of the gradient at this size; 0 is off", type=float)
+    reduction: str = _option("mean", "loss that is differentiated: mean over tokens, or sum_time: summed over the "
+                             "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
+    patience: int | None = _option(None, "stop after this many epochs without a better validation loss", type=int)
+    max_seconds: float | None = _option(None, "end training cleanly after this many seconds", type=float)
+    verbose: int = _option(1, "0 silent, 1 live progress, 2 one line an epoch")
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "streams", "steps"):
+            expect_number(name, getattr(self, name), 1, whole=True)
+        expect_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if self.learning_rate is not None:
+            expect_number("learning_rate", self.learning_rate, 0, 1e6, open_low=True)
+        expect_number("momentum", self.momentum, 0, 0.9999)
+        expect_number("weight_decay", self.weight_decay, 0, 1)
+        expect_one_of("schedule", self.schedule, SCHEDULES)
+        expect_number("warmup", self.warmup, 0, 1)
+        expect_number("decay_factor", self.decay_factor, 1, open_low=True)
+        expect_number("decay_after", self.decay_after, 0, whole=True)
+        for name in ("clip_norm", "clip_value"):
+            if getattr(self, name) is not None:
+                expect_number(name, getattr(self, name), 0)
+        expect_one_of("reduction", self.reduction, REDUCTIONS)
+        if self.patience is not None:
+            expect_number("patience", self.patience, 1, whole=True)
+        if self.max_seconds is not None:
+            expect_number("max_seconds", self.max_seconds, 0, open_low=True)
+        expect_one_of("verbose", self.verbose, (0, 1, 2))
+        if self.momentum and self.optimizer != "sgd":
+            raise ConfigError(f"momentum is {self.momentum} with optimizer {self.optimizer!r}; only 'sgd' has one.")
+
+
+@dataclass(frozen=True)
+class SamplingConfig(_Config):
+    """How the next symbol is drawn from the model's distribution."""
+
+    length: int = _option(200, "symbols to write")
+    temperature: float = _option(1.0, "below 1 safer, above 1 wilder; 0 always takes the most probable")
+    top_k: int = _option(0, "draw only among the k most probable; 0 is off")
+    top_p: float = _option(1.0, "draw only among the most probable that together reach this probability")
+    seed: int | None = _option(None, "the same seed writes the same text; left out, each call differs", type=int)
+
+    def __post_init__(self) -> None:
+        expect_number("length", self.length, 0, whole=True)
+        expect_number("temperature", self.temperature, 0, 1000)
+        expect_number("top_k", self.top_k, 0, whole=True)
+        expect_number("top_p", self.top_p, 0, 1, open_low=True)
+        if self.seed is not None:
+            expect_number("seed", self.seed, 0, 2**63 - 1, whole=True)

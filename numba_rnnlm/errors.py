@@ -1,0 +1,89 @@
+"""Every error that the library raises on purpose, and the checks that raise the common ones.
+
+::
+
+    LanguageModelError
+    ├── ConfigError       (ValueError)      an impossible hyperparameter
+    ├── ShapeError        (ValueError)      an array of the wrong shape, dtype or range
+    ├── CorpusError       (ValueError)      a text that cannot be read or is too short
+    ├── VocabularyError   (ValueError)      a symbol or id that the model does not know
+    ├── BackendError      (RuntimeError)    a machine that is not there
+    ├── NotFittedError    (RuntimeError)    a question to a model that has learned nothing
+    ├── DivergenceError   (ArithmeticError) training ran into NaN or infinity
+    └── ModelFileError    (OSError)         a model file that cannot be read or written
+
+Each message says what was expected, what came, and what to do.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+class LanguageModelError(Exception):
+    """The base class: ``except LanguageModelError`` catches everything below."""
+
+
+class ConfigError(LanguageModelError, ValueError):
+    """A hyperparameter is impossible, or two contradict each other."""
+
+
+class ShapeError(LanguageModelError, ValueError):
+    """An array has the wrong shape, dtype or values."""
+
+
+class CorpusError(LanguageModelError, ValueError):
+    """A corpus is missing, empty, too short, or not the text it should be."""
+
+
+class VocabularyError(LanguageModelError, ValueError):
+    """A symbol or an id is not in the vocabulary."""
+
+
+class BackendError(LanguageModelError, RuntimeError):
+    """The machine asked for is not available here."""
+
+
+class NotFittedError(LanguageModelError, RuntimeError):
+    """The model must be trained or loaded first."""
+
+
+class DivergenceError(LanguageModelError, ArithmeticError):
+    """Training produced NaN or infinity; the last good weights were restored."""
+
+
+class ModelFileError(LanguageModelError, OSError):
+    """A model file cannot be read or written."""
+
+
+def expect_one_of(name: str, value: object, choices: Iterable[object]) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is among ``choices``."""
+    allowed = list(choices)
+    if value not in allowed:
+        listed = ", ".join(repr(choice) for choice in allowed)
+        raise ConfigError(f"{name} is {value!r}, expected one of {listed}.")
+
+
+def expect_number(
+    name: str, value: Any, low: float, high: float = float("inf"), *, whole: bool = False, open_low: bool = False
+) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is a number in [low, high] (``open_low``: (low, high])."""
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+    kind = "a whole number" if whole else "a number"
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()
+    good = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+    if not good or (open_low and value == low):
+        bounds = f"above {low:g}" if open_low else f"at least {low:g}"
+        if high != float("inf"):
+            bounds += f" and at most {high:g}"
+        raise ConfigError(f"{name} is {value!r}, expected {kind} {bounds}.")
+
+
+def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int | str], help: str = "") -> None:
+    """Raise :class:`ShapeError` unless ``shape`` matches; a letter in ``expected`` matches any size."""
+    good = len(shape) == len(expected) and all(
+        isinstance(want, str) or got == want for got, want in zip(shape, expected, strict=True)
+    )
+    if not good:
+        wanted = "(" + ", ".join(str(want) for want in expected) + ")"
+        raise ShapeError(f"{name} is {tuple(shape)}, expected {wanted}. {help}".rstrip())

@@ -1,0 +1,108 @@
+"""A corpus cut into parallel streams, read segment by segment."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..errors import CorpusError, expect_number, expect_shape
+
+IGNORED = -1  # a target that is not scored
+
+
+def segments(
+    ids: np.ndarray, streams: int, steps: int, warm: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Inputs and targets of all steps, so that every token but the first is predicted exactly once.
+
+    The n - 1 targets are cut into N contiguous streams of equal length; column i of one segment continues
+    column i of the segment before. Streams that come to the end of the corpus early have input 0 and target -1.
+
+    Parameters
+    ----------
+    ids
+        (n,) integers.
+    streams
+        N, the number of parallel streams.
+    steps
+        T, rows of a segment; the last segment may have fewer.
+    warm
+        Tokens, at the end of the stream before, that each stream but the first reads without scoring them
+        (target -1): its state then has seen what comes before its first prediction. For evaluation.
+
+    Yields
+    ------
+    inputs, targets
+        (T, N) int32 each; target -1 is to be ignored.
+
+    Raises
+    ------
+    CorpusError
+        There are fewer than two tokens.
+
+    Examples
+    --------
+    >>> for inputs, targets in segments(np.array([1, 2, 3, 4, 5]), streams=2, steps=10):
+    ...     print(inputs.T, targets.T)
+    [[1 2]
+     [3 4]] [[2 3]
+     [4 5]]
+    """
+    expect_shape("ids", ids.shape, ("n",))
+    expect_number("steps", steps, 1, whole=True)
+    expect_number("warm", warm, 0, whole=True)
+    scored = _stream_length(len(ids), streams, warm)
+    return _segments(ids, streams, steps, warm, scored)
+
+
+def _segments(
+    ids: np.ndarray, streams: int, steps: int, warm: int, scored: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    targets = len(ids) - 1
+    first = np.arange(streams) * scored
+    rows = min(scored + warm, targets)
+    for row in range(0, rows, steps):
+        row_numbers = np.arange(row, min(row + steps, rows))[:, None]
+        position = first + row_numbers
+        inside = position < targets
+        is_scored = inside & ((row_numbers >= warm) | (first == 0) & (np.arange(streams) == 0))
+        position = np.minimum(position, targets - 1)
+        yield (
+            np.where(inside, ids[position], 0).astype(np.int32),
+            np.where(is_scored, ids[position + 1], IGNORED).astype(np.int32),
+        )
+
+
+def _stream_length(tokens: int, streams: int, warm: int = 0) -> int:
+    """How many targets each stream but the first scores; the first scores ``warm`` more."""
+    expect_number("streams", streams, 1, whole=True)
+    if tokens < 2:
+        raise CorpusError(f"The corpus has {tokens} tokens, expected at least 2: the first one is not predicted.")
+    return max(-(-(tokens - 1 - warm) // streams), 0)
+
+
+def segments_per_epoch(tokens: int, streams: int, steps: int) -> int:
+    """How many segments :func:`segments` yields for ``tokens`` ids, with ``warm=0``.
+
+    Examples
+    --------
+    >>> segments_per_epoch(tokens=1001, streams=10, steps=30)
+    4
+    """
+    expect_number("steps", steps, 1, whole=True)
+    return -(-_stream_length(tokens, streams) // steps)
+
+
+def streams_that_fit(tokens: int, streams: int, steps: int) -> int:
+    """The largest number of streams, at most ``streams``, of which each has ``steps`` targets or more; or else 1.
+
+    Examples
+    --------
+    >>> streams_that_fit(tokens=1001, streams=50, steps=100)
+    10
+    """
+    targets = tokens - 1
+    for fewer in range(streams, 1, -1):
+        last = targets - (fewer - 1) * -(-targets // fewer)
+        if last >= steps:
+            return fewer
+    return 1

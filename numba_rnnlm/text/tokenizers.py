@@ -1,0 +1,336 @@
+"""Between text and ids: bytes, characters (Unicode code points) or words.
+
+A tokenizer of another kind is a subclass of :class:`Tokenizer`, listed in ``Tokenizer.from_dict``.
+"""
+
+import codecs
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from ..errors import CorpusError, VocabularyError
+from .vocabulary import UNKNOWN, Vocabulary, expect_id, expect_ids
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+LINE_END = "<eos>"
+
+
+class StreamDecoder(Protocol):
+    """Decodes one id after the other; the pieces put together are ``decode`` of all the ids."""
+
+    def __call__(self, id: int) -> str:
+        """The text that is complete with this id; it may be empty."""
+        ...
+
+    def flush(self) -> str:
+        """What is left at the end."""
+        ...
+
+
+class Tokenizer(ABC):
+    """What the three tokenizers have in common."""
+
+    name: ClassVar[str]
+    """``"byte"``, ``"char"`` or ``"word"``."""
+    unknown: ClassVar[int | None]
+    """The id of ``<unk>``, which stands for every symbol outside the vocabulary; None if there is none such."""
+    line_end: ClassVar[int]
+    """The id that ends a line."""
+    separator: ClassVar[str]
+    """What stands between two decoded symbols."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many symbols the vocabulary has."""
+
+    @abstractmethod
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """The ids of ``text``, int32; bytes are UTF-8 (of any kind for ``"byte"``, else :class:`CorpusError`)."""
+
+    @abstractmethod
+    def stream_decoder(self) -> StreamDecoder:
+        """A decoder that takes one id at a time, to print text while it is being written."""
+
+    @abstractmethod
+    def symbol(self, id: int) -> str:
+        """A printable name of one symbol."""
+
+    @abstractmethod
+    def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
+        """The symbols of ``text`` that are not in the vocabulary, each with its position in the characters of text."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """All that :meth:`from_dict` needs, ready for JSON."""
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Tokenizer":
+        """The tokenizer that :meth:`to_dict` described.
+
+        Raises
+        ------
+        VocabularyError
+            ``values`` is nothing that ``to_dict`` returns.
+        """
+        if not isinstance(values, Mapping):
+            raise VocabularyError(f"The tokenizer is {values!r}, expected a dict with its name.")
+        if values == {"name": "byte"}:
+            return ByteTokenizer()
+        if set(values) == {"name", "symbols"} and isinstance(values["symbols"], list):
+            if values["name"] == "char":
+                return CharTokenizer(Vocabulary(values["symbols"]))
+            if values["name"] == "word":
+                return WordTokenizer(Vocabulary(values["symbols"]))
+        raise VocabularyError(
+            f"The tokenizer has the keys {sorted(map(str, values))} and the name {values.get('name')!r}, expected "
+            "the name 'byte' alone, or the name 'char' or 'word' with a list of symbols."
+        )
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of 1-D ``ids``."""
+        decoder = self.stream_decoder()
+        return "".join(map(decoder, expect_ids(ids, self.size).tolist())) + decoder.flush()
+
+
+@dataclass(frozen=True)
+class ByteTokenizer(Tokenizer):
+    """The 256 bytes of UTF-8: any text and any file can be encoded, nothing is unknown.
+
+    Bytes that are not UTF-8 are decoded as U+FFFD; a lone surrogate is encoded as its three bytes.
+
+    Examples
+    --------
+    >>> tokenizer = ByteTokenizer()
+    >>> tokenizer.encode("né")
+    array([110, 195, 169], dtype=int32)
+    >>> decoder = tokenizer.stream_decoder()
+    >>> decoder(110), decoder(195), decoder(169)
+    ('n', '', 'é')
+    """
+
+    name = "byte"
+    unknown = None
+    line_end = ord("\n")
+    separator = ""
+
+    @property
+    def size(self) -> int:
+        return 256
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
+
+    def stream_decoder(self) -> StreamDecoder:
+        return _ByteDecoder()
+
+    def symbol(self, id: int) -> str:
+        expect_id(id, self.size)
+        return repr(bytes((id,)))[2:-1]
+
+    def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
+        return []
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+@dataclass(frozen=True)
+class _VocabularyTokenizer(Tokenizer):
+    """Characters or words: a vocabulary learned from a text, with ``<unk>`` and the line end as ids 0 and 1."""
+
+    vocabulary: Vocabulary
+    unknown = 0
+    line_end = 1
+    reserved: ClassVar[tuple[str, str]]
+
+    def __post_init__(self) -> None:
+        symbols = tuple(self.vocabulary.symbols)
+        if symbols[:2] != self.reserved:
+            raise VocabularyError(
+                f"The symbols of a {self.name} vocabulary begin with {list(symbols[:2])}, expected "
+                f"{list(self.reserved)}."
+            )
+        for symbol in symbols[2:]:
+            if not self._is_symbol(symbol):
+                raise VocabularyError(f"The {self.name} vocabulary has {symbol!r}, expected one {self.name} each.")
+
+    @staticmethod
+    @abstractmethod
+    def _is_symbol(symbol: str) -> bool: ...
+
+    @staticmethod
+    @abstractmethod
+    def count(pieces: Iterable[str]) -> Counter[str]:
+        """How often each symbol comes in the pieces of a text."""
+
+    @classmethod
+    def learn(cls, pieces: Iterable[str], min_count: int = 1, maximum: int | None = None) -> Self:
+        """A tokenizer for the symbols of a text, which comes in pieces that split no symbol."""
+        return cls(Vocabulary.learn(cls.count(pieces), cls.reserved, min_count, maximum))
+
+    @property
+    def size(self) -> int:
+        return len(self.vocabulary)
+
+    def symbol(self, id: int) -> str:
+        expect_id(id, self.size)
+        symbol = self.vocabulary.symbols[id]
+        return symbol if symbol.isprintable() else repr(symbol)[1:-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        # A list of symbols, not one long str: JSON would melt two neighbouring surrogates into one character.
+        return {"name": self.name, "symbols": list(self.vocabulary.symbols)}
+
+
+@dataclass(frozen=True)
+class CharTokenizer(_VocabularyTokenizer):
+    """Unicode code points; ``<unk>`` is decoded as U+FFFD.
+
+    Examples
+    --------
+    >>> tokenizer = CharTokenizer.learn(["hello"])
+    >>> tokenizer.vocabulary.symbols
+    ('<unk>', '\\n', 'l', 'e', 'h', 'o')
+    >>> tokenizer.encode("hero")
+    array([4, 3, 0, 5], dtype=int32)
+    """
+
+    name = "char"
+    separator = ""
+    reserved = (UNKNOWN, "\n")
+
+    @staticmethod
+    def _is_symbol(symbol: str) -> bool:
+        return len(symbol) == 1
+
+    @staticmethod
+    def count(pieces: Iterable[str]) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for piece in pieces:
+            histogram = np.bincount(_code_points(piece))
+            counts.update({chr(point): int(histogram[point]) for point in np.flatnonzero(histogram).tolist()})
+        return counts
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """Code point → id, up to one above the highest known: that last entry is 0, for all that follow."""
+        points = [ord(symbol) for symbol in self.vocabulary.symbols[1:]]
+        table = np.zeros(max(points) + 2, np.int32)
+        table[points] = np.arange(1, self.size)
+        return table
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        return self._table.take(_code_points(_text(text)), mode="clip")
+
+    def stream_decoder(self) -> StreamDecoder:
+        return _SymbolDecoder((REPLACEMENT, *self.vocabulary.symbols[1:]), self.separator)
+
+    def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
+        return [(position, text[position]) for position in np.flatnonzero(self.encode(text) == 0).tolist()]
+
+
+@dataclass(frozen=True)
+class WordTokenizer(_VocabularyTokenizer):
+    r"""What stands between white space; a line end ``"\n"`` is ``<eos>``.
+
+    The words ``<unk>`` and ``<eos>`` in a text are taken for the symbols. Decoded words have one space between
+    them, lines have none around their end.
+
+    Examples
+    --------
+    >>> tokenizer = WordTokenizer.learn(["the cat\nthe dog\n"])
+    >>> tokenizer.encode("the cow\n")
+    array([2, 0, 1], dtype=int32)
+    >>> tokenizer.decode([2, 0, 1, 4])
+    'the <unk>\ndog'
+    """
+
+    name = "word"
+    separator = " "
+    reserved = (UNKNOWN, LINE_END)
+
+    @staticmethod
+    def _is_symbol(symbol: str) -> bool:
+        return symbol.split() == [symbol]
+
+    @staticmethod
+    def count(pieces: Iterable[str]) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for piece in pieces:
+            counts.update(_words(piece))
+        return counts
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        return self.vocabulary.indices(_words(_text(text)))
+
+    def stream_decoder(self) -> StreamDecoder:
+        return _SymbolDecoder((UNKNOWN, "\n", *self.vocabulary.symbols[2:]), self.separator)
+
+    def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
+        words = ((match.start(), match.group()) for match in re.finditer(r"\S+", text))
+        return [(position, word) for position, word in words if word not in self.vocabulary]
+
+
+class _ByteDecoder:
+    def __init__(self) -> None:
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __call__(self, id: int) -> str:
+        expect_id(id, 256)
+        return self.decoder.decode(bytes((id,)))
+
+    def flush(self) -> str:
+        return self.decoder.decode(b"", final=True)
+
+
+class _SymbolDecoder:
+    def __init__(self, texts: Sequence[str], separator: str) -> None:
+        self.texts, self.separator = texts, separator
+        self.previous = "\n"
+
+    def __call__(self, id: int) -> str:
+        expect_id(id, len(self.texts))
+        text = self.texts[id]
+        gap = "" if "\n" in (self.previous, text) else self.separator
+        self.previous = text
+        return gap + text
+
+    def flush(self) -> str:
+        return ""
+
+
+def utf8(text: str | bytes) -> bytes:
+    """The bytes of any str, lone surrogates included."""
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+
+
+def not_utf8(name: str, offset: int, byte: int) -> CorpusError:
+    """The error for text that is not UTF-8."""
+    return CorpusError(
+        f"{name} is not UTF-8: the byte at offset {offset} is 0x{byte:02x}. Convert it to UTF-8, or read it with "
+        "tokenizer='byte'."
+    )
+
+
+def _text(text: str | bytes) -> str:
+    if isinstance(text, str):
+        return text
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_utf8("The text", error.start, text[error.start]) from None
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def _words(text: str) -> list[str]:
+    return text.replace("\n", f" {LINE_END} ").split()

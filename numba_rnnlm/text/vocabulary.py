@@ -1,0 +1,128 @@
+"""Symbols and their ids."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from ..errors import ShapeError, VocabularyError
+
+UNKNOWN = "<unk>"
+
+
+@dataclass(frozen=True, repr=False)
+class Vocabulary:
+    """A fixed list of different symbols; a symbol's id is its place in the list, and ``<unk>`` is 0.
+
+    Raises
+    ------
+    VocabularyError
+        A symbol is not a str, is there twice, or the first one is not ``<unk>``.
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary(["<unk>", "the", "cat"])
+    >>> vocabulary.index("cat"), vocabulary.index("dog"), "dog" in vocabulary
+    (2, 0, False)
+    """
+
+    symbols: Sequence[str]
+    _ids: dict[str, int] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "symbols", tuple(self.symbols))
+        for index, symbol in enumerate(self.symbols):
+            if not isinstance(symbol, str):
+                raise VocabularyError(f"symbols[{index}] is {symbol!r}, expected a str.")
+        if self.symbols[:1] != (UNKNOWN,):
+            raise VocabularyError(f"symbols begins with {list(self.symbols[:1])}, expected {UNKNOWN!r} as id 0.")
+        object.__setattr__(self, "_ids", {symbol: index for index, symbol in enumerate(self.symbols)})
+        if len(self._ids) < len(self.symbols):
+            index, symbol = next((i, s) for i, s in enumerate(self.symbols) if self._ids[s] != i)
+            raise VocabularyError(
+                f"symbols[{index}] and symbols[{self._ids[symbol]}] are both {symbol!r}, expected each symbol once."
+            )
+
+    @classmethod
+    def learn(
+        cls, counts: Mapping[str, int], reserved: Sequence[str], min_count: int = 1, maximum: int | None = None
+    ) -> "Vocabulary":
+        """The reserved symbols in their order, then the others: the most frequent first, ties by code point.
+
+        Parameters
+        ----------
+        counts
+            How often each symbol was seen.
+        reserved
+            Symbols that are always there, ``<unk>`` first.
+        min_count
+            Symbols seen less often are left out.
+        maximum
+            Size of the vocabulary at most, reserved symbols included.
+
+        Examples
+        --------
+        >>> Vocabulary.learn({"b": 2, "a": 2, "c": 5, "d": 1}, reserved=["<unk>"], min_count=2).symbols
+        ('<unk>', 'c', 'a', 'b')
+        """
+        fixed = set(reserved)
+        seen = [symbol for symbol, count in counts.items() if count >= min_count and symbol not in fixed]
+        seen.sort(key=lambda symbol: (-counts[symbol], symbol))
+        room = None if maximum is None else max(maximum - len(reserved), 0)
+        return cls([*reserved, *seen[:room]])
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self._ids
+
+    def __repr__(self) -> str:
+        return f"<Vocabulary of {len(self)} symbols>"
+
+    def index(self, symbol: str) -> int:
+        """The id of ``symbol``; 0, the id of ``<unk>``, if it is not in the vocabulary."""
+        return self._ids.get(symbol, 0)
+
+    def indices(self, symbols: Sequence[str]) -> np.ndarray:
+        """The ids (int32) of many symbols: :meth:`index` of each, faster."""
+        return np.fromiter(map(self._ids.get, symbols, repeat(0)), np.int32, len(symbols))
+
+
+def expect_id(id: int, size: int) -> None:
+    """Raise :class:`VocabularyError` unless ``id`` is in [0, size)."""
+    if not 0 <= id < size:
+        raise VocabularyError(f"id is {id}, expected 0 to {size - 1}: the vocabulary has {size} symbols.")
+
+
+def expect_ids(ids: Any, size: int) -> np.ndarray:
+    """``ids`` as a 1-D integer array, not copied if it is one.
+
+    Raises
+    ------
+    ShapeError
+        It is not 1-D, or not made of integers.
+    VocabularyError
+        An id is outside [0, size).
+    """
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:
+        raise ShapeError(f"ids is not an array: {error}. Expected a 1-D array of integers.") from None
+    if array.ndim != 1:
+        raise ShapeError(
+            f"ids is a {type(ids).__name__} of shape {array.shape}, expected a 1-D array of integers. "
+            "Flatten an array; text comes as a str or a path."
+        )
+    if array.size == 0:
+        return array.astype(np.int32)
+    if array.dtype.kind not in "iu":
+        raise ShapeError(f"ids has dtype {array.dtype}, expected integers such as int32.")
+    if array.min() < 0 or array.max() >= size:
+        position = int(np.argmax((array < 0) | (array >= size)))
+        raise VocabularyError(
+            f"ids[{position}] is {array[position]}, expected 0 to {size - 1}: the vocabulary has {size} symbols."
+        )
+    return array
