@@ -1,0 +1,9 @@
+"""Layers, with Keras's names and defaults. A layer is three tables of shapes and two verbs; it stores nothing."""
+
+from .dense import Dense
+from .dropout import Dropout
+from .embedding import Embedding
+from .layer import Layer, Run
+from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
+
+__all__ = ["GRU", "LSTM", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Run", "SimpleRNN"]

@@ -56,7 +56,7 @@ def read_corpus(source: Source, tokenizer: Tokenizer | None, vocabulary_size: in
     ----------
     source
         A path: a file in UTF-8 (any bytes with the byte tokenizer), unpacked if its name ends in ``.gz``. A
-        byte order mark at its start is dropped, but kept by the byte tokenizer.
+        byte order mark at its start is dropped, but kept by the byte tokenizer. Line ends are not translated.
         A str: the text itself if it contains ``"\n"`` or has more than 1,024 characters, otherwise a path.
         A 1-D array or list of integers: ids.
     tokenizer
@@ -161,7 +161,7 @@ def _name(source: str | os.PathLike[str]) -> str:
 
 
 def _empty(source: str | os.PathLike[str]) -> CorpusError:
-    return CorpusError(f"{_name(source)!r} is empty, expected at least one symbol.")
+    return CorpusError(f"{_name(source)!r} holds no symbols, expected some text.")
 
 
 def _slices(whole: Sliceable) -> Iterator[Sliceable]:
@@ -250,7 +250,7 @@ def _collect(arrays: Iterable[np.ndarray], size: int) -> np.ndarray:
             file.write(array.astype(dtype).data)
         if file.tell() > MEMORY_BYTES:
             file.flush()
-            return np.memmap(file, dtype, "r")  # type: ignore[call-overload, no-any-return]
+            return np.memmap(file, dtype, "r")
         file.seek(0)
         return np.frombuffer(file.read(), dtype)
 

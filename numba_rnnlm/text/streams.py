@@ -9,9 +9,7 @@ from ..errors import CorpusError, expect_number, expect_shape
 IGNORED = -1  # a target that is not scored
 
 
-def segments(
-    ids: np.ndarray, streams: int, steps: int, warm: int = 0
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def segments(ids: np.ndarray, streams: int, steps: int, warm: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Inputs and targets of all steps, so that every token but the first is predicted exactly once.
 
     The n - 1 targets are cut into N contiguous streams of equal length; column i of one segment continues
@@ -58,17 +56,17 @@ def _segments(
     ids: np.ndarray, streams: int, steps: int, warm: int, scored: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     targets = len(ids) - 1
-    first = np.arange(streams) * scored
+    stream = np.arange(streams)
     rows = min(scored + warm, targets)
-    for row in range(0, rows, steps):
-        row_numbers = np.arange(row, min(row + steps, rows))[:, None]
-        position = first + row_numbers
-        inside = position < targets
-        is_scored = inside & ((row_numbers >= warm) | (first == 0) & (np.arange(streams) == 0))
+    for start in range(0, rows, steps):
+        row = np.arange(start, min(start + steps, rows))[:, None]
+        position = stream * scored + row
+        is_inside = position < targets
+        is_scored = is_inside & ((stream == 0) | (row >= warm))
         position = np.minimum(position, targets - 1)
         yield (
-            np.where(inside, ids[position], 0).astype(np.int32),
-            np.where(is_scored, ids[position + 1], IGNORED).astype(np.int32),
+            np.where(is_inside, ids[position].astype(np.int32), 0),
+            np.where(is_scored, ids[position + 1].astype(np.int32), IGNORED),
         )
 
 

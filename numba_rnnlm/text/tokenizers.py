@@ -1,7 +1,4 @@
-"""Between text and ids: bytes, characters (Unicode code points) or words.
-
-A tokenizer of another kind is a subclass of :class:`Tokenizer`, listed in ``Tokenizer.from_dict``.
-"""
+"""Between text and ids: bytes, characters (Unicode code points) or words."""
 
 import codecs
 import re

@@ -1,0 +1,59 @@
+"""Dropout between layers (Srivastava et al. 2014; between recurrent layers: Zaremba et al. 2014)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backends import Array, Ops, Shape
+from ..errors import expect_number
+from .layer import Run
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """While training, set a random part of the values to zero and scale up the rest.
+
+    The mask comes from a counter-based generator of (seed, step, layer, element): the same on every
+    backend, for any number of threads, and drawn again by the backward pass instead of being stored.
+
+    Parameters
+    ----------
+    rate
+        The part that is dropped, 0 ≤ rate < 1.
+
+    Examples
+    --------
+    >>> Dropout(0.5).output((20, 32, 64))
+    (20, 32, 64)
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        expect_number("Dropout: rate", self.rate, 0, 0.999)
+
+    def output(self, shape: Shape) -> Shape:
+        return shape
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {}
+
+    def state(self, shape: Shape) -> dict[str, Shape]:
+        return {}
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        return {"y": shape} if training else {}
+
+    def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+        return {}
+
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+        if run.key is None or self.rate == 0:
+            return x
+        ops.dropout(x, run.a["y"], self.rate, run.key)
+        return run.a["y"]
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
+        if run.key is not None and self.rate > 0:
+            ops.dropout(dy, dy, self.rate, run.key)
+        return dy

@@ -1,0 +1,66 @@
+"""A vector for each symbol."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backends import Array, Ops, Shape
+from ..errors import ShapeError, expect_number
+from .layer import Run
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Turn ids (T, N) into vectors (T, N, output_dim). The table is ``W`` (input_dim, output_dim).
+
+    Parameters
+    ----------
+    input_dim
+        Number of symbols: ids are 0 … input_dim - 1.
+    output_dim
+        Size of a vector.
+    input_length
+        Length of the sequences, if it is to be checked; as in Keras, otherwise without effect.
+
+    Examples
+    --------
+    >>> Embedding(1000, 64).parameters((20, 32))
+    {'W': (1000, 64)}
+    """
+
+    input_dim: int
+    output_dim: int
+    input_length: int | None = None
+
+    def __post_init__(self) -> None:
+        expect_number("Embedding: input_dim", self.input_dim, 1, 2**31 - 1, whole=True)
+        expect_number("Embedding: output_dim", self.output_dim, 1, whole=True)
+        if self.input_length is not None:
+            expect_number("Embedding: input_length", self.input_length, 1, whole=True)
+
+    def output(self, shape: Shape) -> Shape:
+        if len(shape) != 2:
+            raise ShapeError(f"Embedding takes ids (streams, steps), got an input with {len(shape)} axes; "
+                             "it can only be the first layer.")
+        if self.input_length is not None and shape[0] > 0 and shape[0] != self.input_length:
+            raise ShapeError(f"the sequences have {shape[0]} steps, expected input_length={self.input_length}.")
+        return (*shape, self.output_dim)
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"W": (self.input_dim, self.output_dim)}
+
+    def state(self, shape: Shape) -> dict[str, Shape]:
+        return {}
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        return {"y": self.output(shape)}
+
+    def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"W": random.uniform(-0.05, 0.05, (self.input_dim, self.output_dim))}
+
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+        ops.gather(run.p["W"], x, run.a["y"])
+        return run.a["y"]
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> None:
+        ops.scatter_add(x, dy, run.g["W"])

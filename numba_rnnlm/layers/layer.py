@@ -1,0 +1,75 @@
+"""The contract of a layer: three tables and two verbs. Nothing is stored on a layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..backends import Array, Ops, Shape
+
+
+@dataclass
+class Run:
+    """The arrays one layer works with in one pass, by their short names.
+
+    Attributes
+    ----------
+    p, g
+        Parameters and their gradients.
+    m
+        State ("memory") that is carried from segment to segment.
+    a
+        Activations, and the gradients that backward hands down.
+    key
+        Of the random numbers of this layer in this step; None when not training.
+    """
+
+    p: Mapping[str, Array]
+    g: Mapping[str, Array]
+    m: Mapping[str, Array]
+    a: Mapping[str, Array]
+    key: int | None = None
+
+
+class Layer(Protocol):
+    """What every layer answers. ``shape`` is always the shape of the layer's input.
+
+    (T, N) ids, (T, N, D) a sequence of vectors, or (N, D) one vector a stream.
+    """
+
+    def output(self, shape: Shape) -> Shape:
+        """Shape of what comes out."""
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        """Names and shapes of the weights; T and N do not matter."""
+
+    def state(self, shape: Shape) -> dict[str, Shape]:
+        """Names and shapes of what is carried from one segment to the next."""
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        """Names and shapes of the arrays that the verbs write."""
+
+    def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+        """Starting values of the weights, float64."""
+
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+        """x → y"""
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array | None:
+        """dy → dx (None where the input is ids); run.g += gradients of the weights. May overwrite dy."""
+
+
+def glorot(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Uniform within ±√(6 / (rows + columns)) (Glorot and Bengio 2010)."""
+    limit = np.sqrt(6 / (rows + columns))
+    return random.uniform(-limit, limit, (rows, columns))
+
+
+def orthogonal(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Orthonormal rows (or columns, if there are fewer) (Saxe, McClelland, Ganguli 2014)."""
+    q, r = np.linalg.qr(random.normal(size=(max(rows, columns), min(rows, columns))))
+    q *= np.sign(np.diag(r))  # makes the distribution uniform
+    return q if rows >= columns else q.T
+
+

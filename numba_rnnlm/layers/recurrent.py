@@ -1,0 +1,156 @@
+"""Layers with a loop over time, one for all cells."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import cells
+from ..backends import Array, Ops, Shape
+from ..errors import ShapeError, expect_number, expect_one_of
+from .layer import Run, glorot, orthogonal
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A sequence of vectors through a recurrent cell.
+
+    Weights: ``W`` (D, gₓ·H) from the input, ``U`` (H, gₕ·H) from the state, ``b`` (G, H), gates in the
+    order of the cell's slots; gₓ and gₕ count the slots that see the input and the state. State: ``s``
+    (N, S, H).
+
+    Parameters
+    ----------
+    units
+        H, the size of the state.
+    return_sequences
+        Hand on the state after every step (T, N, H), or only after the last one (N, H).
+    cell
+        Name of the cell, see :mod:`numba_rnnlm.cells`.
+    forget_bias
+        Initial bias of a slot named ``f``.
+
+    Examples
+    --------
+    >>> Recurrent(128, cell="gru").parameters((20, 32, 64))
+    {'W': (64, 384), 'U': (128, 384), 'b': (4, 128)}
+    """
+
+    units: int
+    return_sequences: bool = False
+    cell: str = "lstm"
+    forget_bias: float = 1.0
+
+    def __post_init__(self) -> None:
+        expect_number(f"{type(self).__name__}: units", self.units, 1, whole=True)
+        expect_one_of(f"{type(self).__name__}: return_sequences", self.return_sequences, (True, False))
+        cells.get(self.cell)
+
+    def output(self, shape: Shape) -> Shape:
+        if len(shape) != 3:
+            raise ShapeError(f"{type(self).__name__} takes sequences (streams, steps, features), got an input with "
+                             f"{len(shape)} axes. Put an Embedding in front of ids, and give a recurrent layer below "
+                             "another one return_sequences=True.")
+        return (*shape[:2], self.units) if self.return_sequences else (shape[1], self.units)
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        cell = cells.get(self.cell)
+        (x0, x1), (h0, h1) = cell.window("x"), cell.window("h")
+        return {
+            "W": (shape[-1], (x1 - x0) * self.units),
+            "U": (self.units, (h1 - h0) * self.units),
+            "b": (len(cell.gates), self.units),
+        }
+
+    def state(self, shape: Shape) -> dict[str, Shape]:
+        return {"s": (shape[1], len(cells.get(self.cell).states), self.units)}
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        cell = cells.get(self.cell)
+        steps, streams, _ = shape
+        arrays = {
+            "z": (steps, streams, len(cell.gates), self.units),
+            "s": (steps + 1, streams, len(cell.states), self.units),
+            "y": self.output(shape),
+        }
+        if training:
+            arrays |= {"d": self.state(shape)["s"], "dx": shape}
+        return arrays
+
+    def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+        shapes, gates = self.parameters(shape), list(cells.get(self.cell).gates)
+        bias = np.zeros(shapes["b"])
+        if "f" in gates:
+            bias[gates.index("f")] = self.forget_bias
+        return {"W": glorot(random, *shapes["W"]), "U": orthogonal(random, *shapes["U"]), "b": bias}
+
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+        cell = cells.get(self.cell)
+        z, s, y = run.a["z"], run.a["s"], run.a["y"]
+        steps, streams, gates, hidden = z.shape
+        ops.copy(run.m["s"], s[0])
+        rows = z.reshape(steps * streams, gates * hidden)
+        ops.project(x, run.p["W"], run.p["b"], rows, first=cell.window("x")[0] * hidden)
+        ops.recur(cell, run.p["U"], z, s)
+        ops.copy(s[-1], run.m["s"])
+        ops.copy(s[1:, :, 0] if self.return_sequences else s[-1, :, 0], y)
+        return y
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
+        cell = cells.get(self.cell)
+        z, s, d = run.a["z"], run.a["s"], run.a["d"]
+        steps, streams, gates, hidden = z.shape
+        ops.fill(d, 0)
+        if not self.return_sequences:
+            ops.copy(dy, d[:, 0])
+            dy = dy.reshape(1, streams, hidden)[:0]
+        ops.recur_backward(cell, run.p["U"], z, s, dy, d, run.g["U"])
+        rows = z.reshape(steps * streams, gates * hidden)
+        first = cell.window("x")[0] * hidden
+        ops.project_backward(x, run.p["W"], rows, run.a["dx"], run.g["W"], run.g["b"], first=first)
+        return run.a["dx"]
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997). See :class:`Recurrent`.
+
+    Examples
+    --------
+    >>> LSTM(64, return_sequences=True).output((20, 32, 100))
+    (20, 32, 64)
+    """
+
+    cell: str = "lstm"
+
+
+@dataclass(frozen=True)
+class GRU(Recurrent):
+    """Gated recurrent unit (Cho et al. 2014), reset after the product: Keras's default. See :class:`Recurrent`."""
+
+    cell: str = "gru"
+
+
+@dataclass(frozen=True)
+class SimpleRNN(Recurrent):
+    """The simple recurrent layer (Elman 1990): h' = f(x W + h U + b). See :class:`Recurrent`.
+
+    Parameters
+    ----------
+    units, return_sequences
+        As in :class:`Recurrent`.
+    activation
+        f: "tanh", "relu" or "sigmoid".
+
+    Examples
+    --------
+    >>> SimpleRNN(32, activation="relu").cell
+    'relu'
+    """
+
+    cell: str = field(init=False, default="tanh")
+    activation: str = "tanh"
+
+    def __post_init__(self) -> None:
+        expect_one_of("SimpleRNN: activation", self.activation, ("tanh", "relu", "sigmoid"))
+        object.__setattr__(self, "cell", self.activation)
+        super().__post_init__()

@@ -1,0 +1,290 @@
+"""A stack of layers, and the same stack at work with its numbers on one machine."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .arena import Arena, Layout
+from .backends import Array, Ops, Shape
+from .config import ModelConfig
+from .errors import ConfigError, ShapeError
+from .layers import Dense, Dropout, Embedding, Layer, Recurrent, Run
+from .portable import stream_key
+
+KEPT_PASSES = 8  # buffers for this many shapes are kept; the least recently used go first
+
+
+class Model:
+    """Layers, one behind the other, with names for their weights. Holds no numbers.
+
+    Parameters
+    ----------
+    layers
+        The first takes ids if it is an :class:`~numba_rnnlm.layers.Embedding`, else vectors.
+    features
+        Size of the input vectors, where there is no embedding.
+
+    Examples
+    --------
+    >>> from numba_rnnlm.layers import Dense, Embedding, LSTM
+    >>> model = Model([Embedding(100, 8), LSTM(16), Dense(100, "softmax")])
+    >>> model.names, model.layout["lstm/U"]
+    (('embedding', 'lstm', 'dense'), (16, 64))
+    """
+
+    def __init__(self, layers: Sequence[Layer], features: int | None = None) -> None:
+        if not layers:
+            raise ConfigError("the model has no layers; add at least one.")
+        self.layers = tuple(layers)
+        self.names = _names(self.layers)
+        self.takes_ids = isinstance(self.layers[0], Embedding)
+        if not self.takes_ids and features is None:
+            raise ConfigError("the first layer is not an Embedding: the size of the input vectors must be known.")
+        self.features = features
+        sample: Shape = (0, 1) if self.takes_ids else (0, 1, features or 0)
+        shapes: dict[str, Shape] = {}
+        for name, layer, shape in self._inputs(sample):
+            if getattr(layer, "tied", False):
+                self._check_tied(layer, shape)
+            shapes |= {f"{name}/{key}": size for key, size in layer.parameters(shape).items()}
+        self.layout = Layout(shapes)
+
+    def _inputs(self, shape: Shape) -> list[tuple[str, Layer, Shape]]:
+        """Each layer with its name and the shape of its input."""
+        found = []
+        for name, layer in zip(self.names, self.layers, strict=True):
+            found.append((name, layer, shape))
+            shape = layer.output(shape)
+        return found
+
+    def _check_tied(self, layer: Any, shape: Shape) -> None:
+        first = self.layers[0]
+        if not isinstance(first, Embedding) or (layer.units, shape[-1]) != (first.input_dim, first.output_dim):
+            raise ConfigError(
+                f"a tied Dense layer of {layer.units} units on {shape[-1]} features needs an "
+                f"Embedding({layer.units}, {shape[-1]}) as the first layer."
+            )
+
+    def output(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        _, layer, last = self._inputs(shape)[-1]
+        return layer.output(last)
+
+    @property
+    def head(self) -> Dense:
+        """The last layer, as one that a loss can be put on."""
+        head = self.layers[-1]
+        if not isinstance(head, Dense):
+            raise ConfigError(f"the last layer is {type(head).__name__}; to train, end the model with "
+                              "Dense(..., activation='softmax') or Dense(..., activation='sigmoid').")
+        return head
+
+    def initialize(self, seed: int) -> dict[str, np.ndarray]:
+        """Starting weights by name, float64; each layer draws from a generator of its own."""
+        sample: Shape = (0, 1) if self.takes_ids else (0, 1, self.features or 0)
+        weights = {}
+        for index, (name, layer, shape) in enumerate(self._inputs(sample)):
+            values = layer.initialize(shape, np.random.default_rng([seed, index]))
+            weights |= {f"{name}/{key}": value for key, value in values.items()}
+        return weights
+
+    def state_layout(self, streams: int) -> Layout:
+        """What ``streams`` streams carry from one segment to the next."""
+        sample: Shape = (0, streams) if self.takes_ids else (0, streams, self.features or 0)
+        shapes: dict[str, Shape] = {}
+        for name, layer, shape in self._inputs(sample):
+            shapes |= {f"{name}/{key}": size for key, size in layer.state(shape).items()}
+        return Layout(shapes)
+
+    def scope(self, arena: Arena, name: str, layer: Layer) -> dict[str, Array]:
+        """One layer's arrays; tying is one name used twice."""
+        arrays = arena.scope(name)
+        if getattr(layer, "tied", False) and f"{self.names[0]}/W" in arena:
+            arrays["W"] = arena[f"{self.names[0]}/W"]
+        return arrays
+
+
+def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
+    counts: dict[str, int] = {}
+    names = []
+    for layer in layers:
+        name = layer.cell if type(layer) is Recurrent else type(layer).__name__.lower()
+        counts[name] = counts.get(name, 0) + 1
+        names.append(name if counts[name] == 1 else f"{name}_{counts[name] - 1}")
+    return tuple(names)
+
+
+def build(config: ModelConfig) -> Model:
+    """The language model of this configuration: embedding, recurrent layers, softmax over the vocabulary.
+
+    Examples
+    --------
+    >>> build(ModelConfig(vocabulary_size=50, hidden=32, embedding=16, layers=1)).names
+    ('embedding', 'lstm', 'dense')
+    """
+    if config.vocabulary_size is None:
+        raise ConfigError("vocabulary_size is not known; give it, or train on text.")
+    layers: list[Layer] = [Embedding(config.vocabulary_size, config.embedding)]
+    dropout: list[Layer] = [Dropout(config.dropout)] if config.dropout else []
+    for _ in range(config.layers):
+        layers += [*dropout, Recurrent(config.hidden, True, config.cell, config.forget_bias)]
+    layers += dropout
+    if config.tied and config.hidden != config.embedding:
+        layers.append(Dense(config.embedding, use_bias=False))
+    layers.append(Dense(config.vocabulary_size, "softmax", tied=config.tied))
+    return Model(layers)
+
+
+def initial_weights(model: Model, config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """Starting weights by the configuration's initialiser."""
+    if config.initializer == "glorot":
+        return model.initialize(seed)
+    random = np.random.default_rng(seed)
+    scale = config.initializer_scale
+    return {name: random.uniform(-scale, scale, shape) for name, shape in model.layout.items()}
+
+
+class Network:
+    """A model with its numbers on one machine.
+
+    Parameters
+    ----------
+    model
+        The layers.
+    ops
+        The machine.
+    weights
+        Every weight by its name.
+    """
+
+    def __init__(self, model: Model, ops: Ops, weights: Mapping[str, np.ndarray]) -> None:
+        self.model, self.ops = model, ops
+        flat = ops.empty((model.layout.size,))
+        ops.fill(flat, 0)
+        self.parameters = Arena(model.layout, flat)
+        self.set_weights(weights)
+        self._gradients: Arena | None = None
+        self._passes: OrderedDict[tuple[Shape, str], _Pass] = OrderedDict()
+
+    @property
+    def gradients(self) -> Arena:
+        """As the parameters; made when first asked for."""
+        if self._gradients is None:
+            self._gradients = Arena(self.model.layout, self.ops.empty((self.model.layout.size,)))
+        return self._gradients
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Copies of all weights by name."""
+        return {name: self.ops.download(array) for name, array in self.parameters.items()}
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Overwrite all weights."""
+        if set(weights) != set(self.parameters):
+            odd = sorted(set(weights) ^ set(self.parameters))
+            raise ShapeError(f"the weights are {sorted(weights)}, expected {sorted(self.parameters)}: see {odd[0]!r}.")
+        for name, array in self.parameters.items():
+            value = np.asarray(weights[name])
+            if value.shape != array.shape:
+                raise ShapeError(f"weight {name!r} is {value.shape}, expected {tuple(array.shape)}.")
+            self.ops.copy(self.ops.upload(value), array)
+
+    def state(self, streams: int) -> Arena:
+        """A fresh state, all zero, for this many streams."""
+        layout = self.model.state_layout(streams)
+        flat = self.ops.empty((layout.size,))
+        self.ops.fill(flat, 0)
+        return Arena(layout, flat)
+
+    def predict(self, x: Array, state: Arena) -> Array:
+        """The output of the last layer, (T, N, F) or (N, F). The state moves on; the result is overwritten later."""
+        return self._pass(x.shape, "predict").forward(x, state, None)
+
+    def logits(self, x: Array, state: Arena) -> Array:
+        """Logits (N, V) of what follows the last step of x (T, N). The state moves on."""
+        run = self._pass(x.shape, "next")
+        hidden = run.forward(x, state, None)
+        out = run.extra["logits"]
+        self.model.head.logits(self.ops, run.head, hidden[-1], out)
+        return out
+
+    def losses(self, x: Array, targets: Array, state: Arena) -> Array:
+        """The loss of every row (T·N) of targets, in nats; 0 where the target is -1. The state moves on."""
+        run = self._pass(x.shape, "loss")
+        hidden = run.forward(x, state, None)
+        losses = run.extra["losses"]
+        self.model.head.losses(self.ops, run.head, hidden, targets, losses)
+        return losses
+
+    def train(self, x: Array, targets: Array, state: Arena, scale: float, key: int) -> Array:
+        """The losses, and ``gradients`` ← gradients of scale · Σ losses. ``key`` draws the dropout masks."""
+        self.ops.fill(self.gradients.flat, 0)
+        run = self._pass(x.shape, "train")
+        hidden = run.forward(x, state, key)
+        losses = run.extra["losses"]
+        run.backward(self.model.head.losses_backward(self.ops, run.head, hidden, targets, scale, losses))
+        return losses
+
+    def _pass(self, shape: Shape, mode: str) -> "_Pass":
+        key = (tuple(shape), mode)
+        if key not in self._passes:
+            while len(self._passes) >= KEPT_PASSES:
+                self._passes.popitem(last=False)
+            self._passes[key] = _Pass(self, key[0], mode)
+        self._passes.move_to_end(key)
+        return self._passes[key]
+
+
+class _Pass:
+    """The buffers of one shape of input, and the order in which the layers use them.
+
+    Modes: "predict" runs all layers; "next", "loss" and "train" leave the last one to its caller.
+    """
+
+    def __init__(self, network: Network, shape: Shape, mode: str) -> None:
+        model, ops = network.model, network.ops
+        self.model, self.ops = model, ops
+        training = mode == "train"
+        inputs = model._inputs(shape)
+        body = inputs if mode == "predict" else inputs[:-1]
+        shapes: dict[str, Shape] = {}
+        for name, layer, size in body:
+            shapes |= {f"{name}/{key}": value for key, value in layer.activations(size, training).items()}
+        extra: dict[str, Shape] = {}
+        name, head, size = inputs[-1]
+        if mode == "next":
+            extra["logits"] = (size[-2], model.head.units)
+        elif mode in ("loss", "train"):
+            losses = model.head.loss_activations(size, training)
+            shapes |= {f"{name}/{key}": value for key, value in losses.items()}
+            extra["losses"] = (int(np.prod(size[:-1])),)
+        layout, extra_layout = Layout(shapes), Layout(extra)
+        activations = Arena(layout, ops.empty((layout.size,)))
+        self.extra = Arena(extra_layout, ops.empty((extra_layout.size,)))
+        runs = [
+            Run(
+                model.scope(network.parameters, name, layer),
+                model.scope(network.gradients, name, layer) if training else {},
+                {},
+                activations.scope(name),
+            )
+            for name, layer, _ in inputs
+        ]
+        self.head = runs[-1]
+        self.body = [(name, layer, run) for (name, layer, _), run in zip(body, runs, strict=False)]
+        self._seen: list[Array] = []
+
+    def forward(self, x: Array, state: Arena, key: int | None) -> Array:
+        self._seen = []
+        for index, (name, layer, run) in enumerate(self.body):
+            run.m = state.scope(name)
+            run.key = None if key is None else stream_key(key, index)
+            self._seen.append(x)
+            x = layer.forward(self.ops, run, x)
+        return x
+
+    def backward(self, dy: Array) -> None:
+        gradient: Array | None = dy
+        for (_, layer, run), x in zip(reversed(self.body), reversed(self._seen), strict=True):
+            gradient = layer.backward(self.ops, run, x, gradient)
