@@ -1,5 +1,6 @@
 """A stack of layers, and the same stack at work with its numbers on one machine."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -166,7 +167,7 @@ class Network:
         self.parameters = Arena(model.layout, flat)
         self.set_weights(weights)
         self._gradients: Arena | None = None
-        self._passes: OrderedDict[tuple[Shape, str], _Pass] = OrderedDict()
+        self._buffers = threading.local()  # each Python thread computes in buffers of its own
 
     @property
     def gradients(self) -> Arena:
@@ -228,12 +229,13 @@ class Network:
 
     def _pass(self, shape: Shape, mode: str) -> "_Pass":
         key = (tuple(shape), mode)
-        if key not in self._passes:
-            while len(self._passes) >= KEPT_PASSES:
-                self._passes.popitem(last=False)
-            self._passes[key] = _Pass(self, key[0], mode)
-        self._passes.move_to_end(key)
-        return self._passes[key]
+        passes: OrderedDict[tuple[Shape, str], _Pass] = self._buffers.__dict__.setdefault("passes", OrderedDict())
+        if key not in passes:
+            while len(passes) >= KEPT_PASSES:
+                passes.popitem(last=False)
+            passes[key] = _Pass(self, key[0], mode)
+        passes.move_to_end(key)
+        return passes[key]
 
 
 class _Pass:

@@ -1,0 +1,467 @@
+"""LanguageModel: train on a text, measure, score, write, save."""
+
+import os
+import secrets
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Self, overload
+
+import numpy as np
+
+from . import backends, cells
+from .cells import Cell
+from .config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from .errors import ConfigError, ModelFileError, NotFittedError, ShapeError, VocabularyError, expect_number, expect_one_of
+from .generation import generate
+from .model import Network, build, initial_weights
+from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
+from .storage import read_model, write_model
+from .text import Corpus, Source, Tokenizer, learn_tokenizer, read_corpus, segments, segments_per_epoch, streams_that_fit
+from .training import History, Trainer, make_optimizer, new_history
+
+EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
+EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
+
+Ids = np.ndarray | Sequence[int]
+
+
+class LanguageModel:
+    """A recurrent neural network language model.
+
+    Parameters
+    ----------
+    cell
+        "lstm", "gru", "tanh", "relu", "sigmoid", or a :class:`~numba_rnnlm.cells.Cell` of your own.
+    hidden, layers, embedding
+        Units per recurrent layer, number of such layers, size of a symbol's vector.
+    dropout
+        Part of the values dropped between layers while training.
+    tied
+        The output layer uses the embedding's matrix.
+    forget_bias
+        Initial bias of the LSTM's forget gate.
+    initializer, initializer_scale
+        "glorot" (as Keras), or "uniform" within ±initializer_scale (as Zaremba et al. 2014).
+    vocabulary_size
+        With ``tokenizer=None``: the number of different ids.
+    tokenizer
+        "byte", "char", "word", or None for corpora that are arrays of ids.
+    min_count, max_vocabulary
+        Rarer symbols, or all but the most frequent ones, become ``<unk>``.
+    backend
+        "auto", "cpu" or "reference".
+    threads
+        Default: NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not depend on it.
+    seed
+        Of the starting weights and the dropout masks. Same seed, same model, to the bit.
+
+    Attributes
+    ----------
+    history_
+        Column → one value per epoch: loss, perplexity, valid_loss, valid_perplexity, tokens_per_second, seconds, …
+    tokenizer_
+        The tokenizer with its vocabulary; None for ids.
+
+    Examples
+    --------
+    >>> model = LanguageModel(hidden=16, layers=1, embedding=8, seed=1)
+    >>> model = model.fit("to be or not to be\\n" * 20, epochs=3, streams=4, steps=10, verbose=0)
+    >>> len(model.generate("to be", length=10, seed=1))
+    10
+    >>> model.perplexity("to be or not to be\\n") < 20
+    True
+    """
+
+    def __init__(
+        self,
+        cell: str | Cell = "lstm",
+        hidden: int = 128,
+        layers: int = 2,
+        embedding: int = 64,
+        *,
+        dropout: float = 0.0,
+        tied: bool = False,
+        forget_bias: float = 1.0,
+        initializer: str = "glorot",
+        initializer_scale: float = 0.1,
+        vocabulary_size: int | None = None,
+        tokenizer: str | None = "char",
+        min_count: int = 1,
+        max_vocabulary: int | None = None,
+        backend: str = "auto",
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if isinstance(cell, Cell):
+            cell = cells.register(cell).name
+        self._config = ModelConfig(
+            cell, hidden, layers, embedding, dropout, tied, forget_bias, initializer, initializer_scale, vocabulary_size
+        )
+        cells.get(cell)
+        self._text = TextConfig(tokenizer, min_count, max_vocabulary)
+        if tokenizer is None and vocabulary_size is None:
+            raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, the number of different ids.")
+        if tokenizer is not None and vocabulary_size is not None:
+            raise ConfigError("vocabulary_size goes with tokenizer=None; with a tokenizer the text decides it "
+                              "(max_vocabulary limits it).")
+        expect_number("seed", seed, 0, 2**63 - 1, whole=True)
+        self._seed = seed
+        self._set_machine(backend, threads)
+        self._network: Network | None = None
+        self.tokenizer_: Tokenizer | None = None
+        self.history_: History = new_history()
+
+    # scikit-learn's manners
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**self._config.to_dict(), **self._text.to_dict(), "backend": self._backend, "threads": self._threads,
+                "seed": self._seed}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change constructor arguments; of a trained model only ``backend`` and ``threads``."""
+        merged = {**self.get_params(), **params}
+        unknown = sorted(set(params) - set(self.get_params()))
+        if unknown:
+            raise ConfigError(f"LanguageModel has no parameter {unknown[0]!r}; it has {', '.join(self.get_params())}.")
+        if self._network is None:
+            self.__init__(**merged)  # type: ignore[misc]
+            return self
+        changed = [name for name, value in merged.items() if value != self.get_params()[name]]
+        fixed = [name for name in changed if name not in ("backend", "threads")]
+        if fixed:
+            raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
+        weights = self._network.weights()
+        self._set_machine(merged["backend"], merged["threads"])
+        self._network = Network(self._network.model, self._ops, weights)
+        return self
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"LanguageModel({shown})"
+
+    def _set_machine(self, backend: str, threads: int | None) -> None:
+        self._ops = backends.get(backend, threads=threads)
+        self._backend, self._threads = backend, threads
+
+    # learning
+
+    def fit(
+        self,
+        corpus: Source,
+        valid: Source | None = None,
+        *,
+        epochs: int = 10,
+        streams: int = 50,
+        steps: int = 50,
+        optimizer: str = "adam",
+        learning_rate: float | None = None,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        schedule: str = "linear",
+        warmup: float = 0.0,
+        decay_factor: float = 2.0,
+        decay_after: int = 4,
+        clip_norm: float | None = 1.0,
+        clip_value: float | None = None,
+        reduction: str = "mean",
+        patience: int | None = None,
+        max_seconds: float | None = None,
+        verbose: int = 1,
+    ) -> Self:
+        """Train on a corpus, from the current weights: a new model's come from its seed, fitting again goes on.
+
+        Ctrl-C ends the training cleanly: the epoch is closed, the best weights are kept, ``fit`` returns.
+
+        Parameters
+        ----------
+        corpus, valid
+            A path, a text (a str with a line end in it), or an array of ids. With ``valid``, each epoch is
+            validated and the weights of the best one are kept.
+        epochs, streams, steps
+            Passes over the corpus; parallel streams it is cut into; time steps between updates.
+        optimizer, learning_rate, momentum, weight_decay
+            "sgd", "rmsprop", "adagrad", "adam" or "adamw"; without a rate, one that suits the cell.
+        schedule, warmup, decay_factor, decay_after
+            "constant", "linear", "cosine", "plateau" or "zaremba": see :class:`~numba_rnnlm.config.TrainingConfig`.
+        clip_norm, clip_value
+            Clip the gradient's norm, or each of its elements; None or 0 is off.
+        reduction
+            Of the loss that is differentiated: "mean" over tokens, or "sum_time", summed over the steps and
+            averaged over the streams, which published recipes use (Zaremba et al. 2014).
+        patience
+            Stop after this many epochs without improvement.
+        max_seconds
+            End cleanly within this time; linear and cosine schedules then run over it.
+        verbose
+            0 silent, 1 live progress, 2 one line an epoch.
+
+        Raises
+        ------
+        CorpusError
+            If the corpus is missing, empty, too short or not text.
+        DivergenceError
+            If training runs into NaN; the last good weights are kept.
+        """
+        config = TrainingConfig(
+            epochs, streams, steps, optimizer, learning_rate, momentum, weight_decay, schedule, warmup, decay_factor,
+            decay_after, clip_norm, clip_value, reduction, patience, max_seconds, verbose,
+        )
+        return self.fit_config(corpus, valid, config)
+
+    def fit_config(self, corpus: Source, valid: Source | None, config: TrainingConfig) -> Self:
+        """:meth:`fit` with its options in one object."""
+        tokenizer = self.tokenizer_
+        if tokenizer is None and self._text.tokenizer is not None:
+            tokenizer = learn_tokenizer(corpus, self._text)
+        read = self._read(corpus, tokenizer)
+        held_out = None if valid is None else self._read(valid, tokenizer)
+        network = self._network or self._build(tokenizer)
+        ids = read.ids
+        fitting = streams_that_fit(len(ids), config.streams, config.steps)
+        if fitting < config.streams:
+            warnings.warn(
+                f"the corpus has {len(ids):,} tokens, too few for {config.streams} streams of {config.steps} steps; "
+                f"training on {fitting} {'stream' if fitting == 1 else 'streams'}.", stacklevel=3,
+            )
+            config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
+        validation = None if held_out is None else self._evaluator(network, held_out)
+        trainer = Trainer(
+            network, config, make_optimizer(config, self._config.cell),
+            lambda: segments(ids, config.streams, config.steps),
+            segments_per_epoch(len(ids), config.streams, config.steps),
+            None if validation is None else lambda: validation().nats_per_token,
+            self._seed, self.history_,
+        )
+        self.tokenizer_, self._network = tokenizer, network
+        trainer.run()
+        return self
+
+    def _read(self, source: Source, tokenizer: Tokenizer | None) -> Corpus:
+        return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size)
+
+    def _build(self, tokenizer: Tokenizer | None) -> Network:
+        size = tokenizer.size if tokenizer else self._config.vocabulary_size
+        config = ModelConfig(**{**self._config.to_dict(), "vocabulary_size": size})
+        model = build(config)
+        return Network(model, self._ops, initial_weights(model, config, self._seed))
+
+    @property
+    def network_(self) -> Network:
+        """The layers with their numbers; ``network_.weights()`` are the weights by name."""
+        if self._network is None:
+            if self._text.tokenizer is not None:
+                raise NotFittedError("the model has learned nothing yet; call fit, or LanguageModel.load.")
+            self._network = self._build(None)
+        return self._network
+
+    # measuring
+
+    def evaluate(self, corpus: Source) -> Evaluation:
+        """How well the model predicts a corpus: perplexity, bits per character and byte, tokens counted.
+
+        Every token but the first counts once, line ends included; a symbol that is not in the vocabulary is
+        scored as ``<unk>`` and counted in ``oov``. A long corpus is read as up to 20 streams side by side,
+        each of which first re-reads the 64 tokens before its own, so that it does not start cold.
+        """
+        network = self.network_
+        return self._evaluator(network, self._read(corpus, self.tokenizer_))()
+
+    def _evaluator(self, network: Network, corpus: Corpus) -> Any:
+        streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
+
+        def run() -> Evaluation:
+            batches = segments(corpus.ids, streams, EVALUATION_STEPS, warm=EVALUATION_STEPS)
+            nats, tokens = total_loss(network, batches)
+            return Evaluation(nats, tokens, corpus.unknown, corpus.characters, corpus.bytes)
+
+        segments(corpus.ids, streams, EVALUATION_STEPS)  # says now, not after an epoch, that a text is too short
+        return run
+
+    def perplexity(self, corpus: Source) -> float:
+        """exp of the mean negative log-probability of a token; see :meth:`evaluate`."""
+        return self.evaluate(corpus).perplexity
+
+    def bits_per_character(self, corpus: Source) -> float:
+        """Bits the model needs for a character of the text, whatever its tokenizer; see :meth:`evaluate`."""
+        bits = self.evaluate(corpus).bits_per_character
+        if bits is None:
+            raise ShapeError("a corpus of ids has no characters; see evaluate(...).bits_per_token.")
+        return bits
+
+    @overload
+    def score(self, sentence: str | np.ndarray, bos: bool = True, eos: bool = True) -> float: ...
+    @overload
+    def score(self, sentence: Sequence[str] | Sequence[Ids], bos: bool = True, eos: bool = True) -> np.ndarray: ...
+    def score(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
+        """Total log-probability, in nats, of a sentence; or of each of a list of them.
+
+        Parameters
+        ----------
+        sentence
+            A text, or a 1-D array of ids; or a list of these: scored side by side, each as if alone.
+        bos
+            The sentence follows a line end; otherwise its first token is not counted.
+        eos
+            A line end follows the sentence and is counted. For ids neither is added.
+        """
+        many = isinstance(sentence, (list, tuple)) and not (sentence and isinstance(sentence[0], (int, np.integer)))
+        rows = [self._sentence(one, bos, eos) for one in (sentence if many else [sentence])]
+        totals = np.array([scores.sum() for scores in log_probabilities(self.network_, rows)])
+        return totals if many else float(totals[0])
+
+    def full_scores(self, sentence: str | Ids, bos: bool = True, eos: bool = True) -> list[TokenScore]:
+        """(token, log_probability in nats, oov) of each token that :meth:`score` counts."""
+        ids = self._sentence(sentence, bos, eos)
+        (scores,) = log_probabilities(self.network_, [ids])
+        tokenizer = self.tokenizer_
+        if tokenizer is None or not isinstance(sentence, str):
+            return [TokenScore(int(id), float(score), False) for id, score in zip(ids[1:], scores, strict=True)]
+        found = []
+        for id, score in zip(ids[1:], scores, strict=True):
+            found.append(TokenScore(tokenizer.symbol(int(id)), float(score), int(id) == tokenizer.unknown))
+        return found
+
+    def _sentence(self, sentence: Any, bos: bool, eos: bool) -> np.ndarray:
+        network, tokenizer = self.network_, self.tokenizer_
+        if not isinstance(sentence, str):
+            return self._ids("sentence", sentence, network)
+        if tokenizer is None:
+            raise ShapeError("the model has no tokenizer: give an array of ids instead of text.")
+        end = np.array([tokenizer.line_end], np.int32)
+        return np.concatenate([end[: int(bos)], tokenizer.encode(sentence), end[: int(eos)]])
+
+    def _ids(self, name: str, ids: Any, network: Network) -> np.ndarray:
+        array = np.asarray(ids)
+        size = network.model.head.units
+        if array.ndim != 1 or array.dtype.kind not in "iu" or array.size == 0:
+            raise ShapeError(f"{name} is an array of {array.dtype} with shape {array.shape}, expected ids: "
+                             "whole numbers, one axis, at least one.")
+        wrong = np.flatnonzero((array < 0) | (array >= size))
+        if wrong.size:
+            raise VocabularyError(f"{name}[{wrong[0]}] is {array[wrong[0]]}, expected an id from 0 to {size - 1}.")
+        return array.astype(np.int32)
+
+    # writing
+
+    def generate(
+        self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        seed: int | None = None, unknown: str = "error",
+    ) -> Any:
+        """Continue a prompt by ``length`` symbols.
+
+        Parameters
+        ----------
+        prompt
+            Text, or an array of ids; without one, the model starts a new line.
+        length
+            Symbols to write: characters, words or bytes.
+        temperature
+            Below 1 safer, above 1 wilder; 0 always takes the most probable symbol.
+        top_k, top_p
+            Draw only among the k most probable symbols; among the most probable that together reach p.
+        seed
+            The same seed writes the same text, also when it is written in several calls.
+        unknown
+            What to do with a symbol of the prompt that is not in the vocabulary: "error", or "unk": read it
+            as ``<unk>``.
+
+        Returns
+        -------
+        str or numpy.ndarray
+            The continuation, without the prompt: text for a text, ids for ids. ``<unk>`` is never written.
+        """
+        pieces = list(self.stream(prompt, length, temperature, top_k, top_p, seed, unknown))
+        return "".join(pieces) if self._is_text(prompt) else np.array(pieces, np.int32)
+
+    def stream(
+        self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        seed: int | None = None, unknown: str = "error",
+    ) -> Iterator[Any]:
+        """As :meth:`generate`, but yields each piece of text (or each id) as soon as it is drawn."""
+        config = SamplingConfig(length, temperature, top_k, top_p, seed)
+        expect_one_of("unknown", unknown, ("error", "unk"))
+        network, tokenizer = self.network_, self.tokenizer_
+        seed = secrets.randbits(63) if seed is None else seed
+        if not self._is_text(prompt):
+            return generate(network, self._ids("prompt", prompt, network), config, seed)
+        if tokenizer is None:
+            raise ShapeError("the model has no tokenizer: the prompt must be an array of ids, such as np.array([0]).")
+        missing = tokenizer.unknown_symbols(prompt)
+        if missing and unknown == "error":
+            position, symbol = missing[0]
+            raise VocabularyError(
+                f"the prompt has {symbol!r} at position {position}, which the training text does not; "
+                "leave it out, or give unknown='unk' to read it as <unk>."
+            )
+        ids = tokenizer.encode(prompt)
+        if ids.size == 0:
+            ids = np.array([tokenizer.line_end], np.int32)
+        banned = () if tokenizer.unknown is None else (tokenizer.unknown,)
+        return self._pieces(generate(network, ids, config, seed, banned), tokenizer, ids if prompt else ids[:0])
+
+    @staticmethod
+    def _is_text(prompt: Any) -> bool:
+        return isinstance(prompt, str)
+
+    @staticmethod
+    def _pieces(ids: Iterator[int], tokenizer: Tokenizer, prompt: np.ndarray) -> Iterator[str]:
+        decoder = tokenizer.stream_decoder()
+        for id in prompt:  # so that the first word knows whether a space comes before it
+            decoder(int(id))
+        for id in ids:
+            if piece := decoder(id):
+                yield piece
+        if rest := decoder.flush():
+            yield rest
+
+    # keeping
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything the model is to one file: weights, vocabulary, configuration, history."""
+        network = self.network_
+        about = {
+            "config": {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed},
+            "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
+            "history": {column: [_json_number(value) for value in values] for column, values in self.history_.items()},
+        }
+        write_model(path, "language_model", about, network.weights())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> "LanguageModel":
+        """The model that :meth:`save` wrote.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is missing, damaged, not a language model, or from a newer version.
+        """
+        about, weights = read_model(path)
+        name = os.fsdecode(path)
+        if about.get("kind") != "language_model":
+            raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
+                                 "load it with Sequential.load.")
+        try:
+            model = cls(**about["config"], backend=backend, threads=threads)
+            if about["tokenizer"] is not None:
+                model.tokenizer_ = Tokenizer.from_dict(about["tokenizer"])
+            network = model._build(model.tokenizer_)
+            network.set_weights(weights)
+            history = {column: [float("nan") if value is None else float(value) for value in about["history"][column]]
+                       for column in new_history()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
+        model._network, model.history_ = network, history
+        return model
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return sum(int(np.prod(shape)) for shape in self.network_.model.layout.values())
+
+
+def _json_number(value: float) -> float | None:
+    """NaN and infinity are not JSON."""
+    return float(value) if np.isfinite(value) else None
+
+

@@ -1,0 +1,212 @@
+"""Optimisers: a rule, its numbers, and the update of all weights at once."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import inf, isfinite, sqrt
+from typing import ClassVar
+
+import numpy as np
+
+from . import rules
+from .errors import ConfigError, DivergenceError, expect_number, expect_one_of
+from .model import Network
+from .rules import Rule
+
+# Rates at which each cell trains without tuning, for the mean loss per token and clip_norm=1.
+# A plain tanh or ReLU network explodes where an LSTM is still comfortable.
+DEFAULT_RATES = {
+    "sgd": {"lstm": 4.0, "gru": 2.0, "tanh": 0.5, "relu": 0.1, "sigmoid": 4.0},
+    "rmsprop": {"lstm": 2e-3, "gru": 1e-3, "tanh": 5e-4, "relu": 2e-4, "sigmoid": 1e-3},
+    "adagrad": {"lstm": 5e-2, "gru": 3e-2, "tanh": 1e-2, "relu": 5e-3, "sigmoid": 3e-2},
+    "adam": {"lstm": 3e-3, "gru": 2e-3, "tanh": 1e-3, "relu": 5e-4, "sigmoid": 2e-3},
+}
+DEFAULT_RATES["adamw"] = DEFAULT_RATES["adam"]
+
+
+def default_rate(optimizer: str, cell: str) -> float:
+    """The learning rate used when none is given; a cell of your own gets the most careful one."""
+    rates = DEFAULT_RATES[optimizer]
+    return rates.get(cell, min(rates.values()))
+
+
+@dataclass(frozen=True)
+class Optimizer(ABC):
+    """What all optimisers share.
+
+    Parameters
+    ----------
+    learning_rate
+        Step size.
+    weight_decay
+        L2 penalty, added to the gradient (:class:`AdamW`: decoupled from it).
+    clipnorm
+        Scale the whole gradient down to this norm; None or 0 is off.
+    clipvalue
+        Cut each element of the gradient at this size; None or 0 is off.
+    """
+
+    learning_rate: float = 0.01
+    weight_decay: float = 0.0
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        expect_number("learning_rate", self.learning_rate, 0)
+        expect_number("weight_decay", self.weight_decay, 0)
+        for field in ("clipnorm", "clipvalue"):
+            if getattr(self, field) is not None:
+                expect_number(field, getattr(self, field), 0)
+
+    @property
+    @abstractmethod
+    def rule(self) -> Rule:
+        """The update of one element."""
+
+    @abstractmethod
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        """The rule's numbers at update ``step`` = 1, 2, … and this learning rate."""
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """p ← p - rate · v,  v ← momentum · v + g.
+
+    Examples
+    --------
+    >>> SGD(learning_rate=0.1, momentum=0.9).rule.moments
+    1
+    """
+
+    momentum: float = 0.0
+    name: ClassVar[str] = "sgd"
+
+    @property
+    def rule(self) -> Rule:
+        return rules.MOMENTUM if self.momentum else rules.SGD
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        return (rate, self.weight_decay, self.momentum) if self.momentum else (rate, self.weight_decay)
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """p ← p - rate · g / (√v + ε),  v ← ρ v + (1 - ρ) g² (Tieleman and Hinton 2012)."""
+
+    learning_rate: float = 1e-3
+    rho: float = 0.9
+    epsilon: float = 1e-7
+    name: ClassVar[str] = "rmsprop"
+
+    @property
+    def rule(self) -> Rule:
+        return rules.RMSPROP
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        return (rate, self.weight_decay, self.rho, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """p ← p - rate · g / (√v + ε),  v ← v + g² (Duchi, Hazan, Singer 2011)."""
+
+    epsilon: float = 1e-7
+    name: ClassVar[str] = "adagrad"
+
+    @property
+    def rule(self) -> Rule:
+        return rules.ADAGRAD
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        return (rate, self.weight_decay, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015), bias-corrected, ε outside the root as in PyTorch.
+
+    Examples
+    --------
+    >>> Adam(learning_rate=1e-3, clipnorm=1.0).rule.name
+    'adam'
+    """
+
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    name: ClassVar[str] = "adam"
+    decoupled: ClassVar[bool] = False
+
+    @property
+    def rule(self) -> Rule:
+        return rules.ADAM
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        corrected = rate / (1 - self.beta_1**step)
+        root = 1 / sqrt(1 - self.beta_2**step)
+        shrink, decay = (1 - rate * self.weight_decay, 0.0) if self.decoupled else (1.0, self.weight_decay)
+        return (corrected, shrink, decay, self.beta_1, self.beta_2, root, self.epsilon)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    weight_decay: float = 0.01
+    name: ClassVar[str] = "adamw"
+    decoupled: ClassVar[bool] = True
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW)}
+
+
+def get(optimizer: str | Optimizer) -> Optimizer:
+    """An optimiser by its name, with its defaults; or the one given."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise ConfigError(f"optimizer is {optimizer!r}, expected a name such as 'adam', or for example "
+                          "numba_rnnlm.optimizers.Adam(learning_rate=1e-3).")
+    expect_one_of("optimizer", optimizer.lower(), OPTIMIZERS)
+    return OPTIMIZERS[optimizer.lower()]()
+
+
+class Updater:
+    """Moves all weights of a network by an optimiser: clip, then one pass over the flat buffers.
+
+    Parameters
+    ----------
+    network
+        Its ``gradients`` are read, its ``parameters`` are changed.
+    optimizer
+        The rule and its numbers.
+    """
+
+    def __init__(self, network: Network, optimizer: Optimizer) -> None:
+        self.network, self.optimizer, self.steps = network, optimizer, 0
+        self.moments = network.ops.empty((optimizer.rule.moments, network.parameters.flat.shape[0]))
+        if optimizer.rule.moments:
+            network.ops.fill(self.moments, 0)
+
+    def update(self, rate: float | None = None) -> float:
+        """Change the weights by their gradients; → the norm of the gradient before clipping.
+
+        Raises
+        ------
+        DivergenceError
+            If the gradient holds NaN or infinity; the weights are then unchanged.
+        """
+        ops, optimizer = self.network.ops, self.optimizer
+        gradients = self.network.gradients.flat
+        norm = ops.norm(gradients)
+        if not isfinite(norm):
+            raise DivergenceError("the gradient is not finite")
+        self.steps += 1
+        scale = min(1.0, optimizer.clipnorm / norm) if optimizer.clipnorm and norm > 0 else 1.0
+        numbers = optimizer.hyper(self.steps, optimizer.learning_rate if rate is None else rate)
+        h = np.array([scale, optimizer.clipvalue or inf, *numbers])
+        ops.update(optimizer.rule, self.network.parameters.flat, gradients, self.moments, h)
+        return norm
+
+

@@ -1,0 +1,108 @@
+"""How probable a model finds a text: totals over a corpus, and single tokens of sentences."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
+from typing import NamedTuple
+
+import numpy as np
+
+from .model import Network
+
+SENTENCES = 64  # scored side by side
+STEPS = 64  # the longest stretch computed at once: memory does not grow with the length of a sentence
+
+
+class TokenScore(NamedTuple):
+    """One token of a sentence."""
+
+    token: str | int
+    log_probability: float  # nats
+    oov: bool  # out of vocabulary: scored as <unk>
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts a text.
+
+    Attributes
+    ----------
+    nats
+        Total negative log-probability.
+    tokens
+        Predicted tokens: all but the first, which nothing precedes; line ends count.
+    oov
+        How many of the text's tokens are not in the vocabulary; they are scored as ``<unk>``.
+    characters, bytes
+        Of the text, where the corpus was text.
+    """
+
+    nats: float
+    tokens: int
+    oov: int = 0
+    characters: int | None = None
+    bytes: int | None = None
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_token(self) -> float:
+        return self.nats_per_token / log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats per token)."""
+        return exp(self.nats_per_token) if self.nats_per_token < 700 else inf
+
+    @property
+    def bits_per_character(self) -> float | None:
+        """Total bits over the characters of the text: comparable between tokenisers."""
+        return self.nats / log(2) / self.characters if self.characters else None
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Total bits over the bytes of the text: comparable between tokenisers and alphabets."""
+        return self.nats / log(2) / self.bytes if self.bytes else None
+
+
+def total_loss(network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
+    """(total nats, tokens counted) over consecutive (inputs, targets), each (T, N); targets of -1 are not counted."""
+    ops, nats, count, state = network.ops, 0.0, 0, None
+    for inputs, targets in batches:
+        state = state or network.state(inputs.shape[1])
+        losses = network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)
+        nats += float(ops.download(losses).sum(dtype=np.float64))
+        count += int((targets >= 0).sum())
+    return nats, count
+
+
+def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each sentence of ids, the log-probability in nats of every id but the first, given those before it.
+
+    Sentences of different length are computed side by side; none sees another, and the result does not
+    depend on their company or order.
+    """
+    ops = network.ops
+    order = sorted(range(len(sentences)), key=lambda index: len(sentences[index]))
+    found: list[np.ndarray] = [np.empty(0)] * len(sentences)
+    for first in range(0, len(order), SENTENCES):
+        group = order[first : first + SENTENCES]
+        longest = len(sentences[group[-1]]) - 1
+        columns = []
+        state = network.state(len(group))
+        for start in range(0, longest, STEPS):
+            steps = min(STEPS, longest - start)
+            inputs = np.zeros((steps, len(group)), np.int32)
+            targets = np.full((steps, len(group)), -1, np.int32)
+            for column, index in enumerate(group):
+                piece = sentences[index][start : start + steps + 1]
+                inputs[: len(piece[:-1]), column] = piece[:-1]
+                targets[: len(piece[1:]), column] = piece[1:]
+            losses = network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)
+            columns.append(-ops.download(losses).reshape(steps, len(group)).astype(np.float64))
+        table = np.concatenate(columns) if columns else np.empty((0, len(group)))
+        for column, index in enumerate(group):
+            found[index] = table[: max(0, len(sentences[index]) - 1), column]
+    return found

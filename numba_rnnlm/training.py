@@ -1,0 +1,230 @@
+"""Training a language model: truncated back-propagation through time, epoch by epoch."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import exp, inf, isfinite
+from typing import Any
+
+import numpy as np
+
+from .config import TrainingConfig
+from .errors import DivergenceError
+from .model import Network
+from .optimizers import OPTIMIZERS, Optimizer, Updater, default_rate
+from .portable import stream_key
+from .progress import Progress, duration
+from .schedules import Schedule
+
+Batch = tuple[np.ndarray, np.ndarray]  # inputs and targets, both (T, N) ids
+History = dict[str, list[float]]
+
+COLUMNS = ("epoch", "loss", "perplexity", "valid_loss", "valid_perplexity", "learning_rate", "gradient_norm",
+           "tokens", "tokens_per_second", "seconds")
+
+
+def perplexity(nats: float) -> float:
+    """exp(nats), infinity where that overflows."""
+    return exp(nats) if nats < 700 else inf
+
+
+def make_optimizer(config: TrainingConfig, cell: str) -> Optimizer:
+    """The optimiser of a configuration, at the cell's default rate where none is given."""
+    rate = config.learning_rate
+    if rate is None:
+        rate = default_rate(config.optimizer, cell)
+        if config.reduction == "sum_time":  # the gradient is `steps` times as large
+            rate = rate / config.steps if config.optimizer == "sgd" else rate
+    options: dict[str, Any] = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
+    return OPTIMIZERS[config.optimizer](
+        learning_rate=rate, weight_decay=config.weight_decay,
+        clipnorm=config.clip_norm, clipvalue=config.clip_value, **options,
+    )
+
+
+@dataclass
+class Trainer:
+    """One call of ``fit``.
+
+    Parameters
+    ----------
+    network
+        What is trained, in place.
+    config
+        How.
+    optimizer
+        From :func:`make_optimizer`.
+    batches
+        Starts an epoch: yields its (inputs, targets), streams running on from batch to batch.
+    batches_per_epoch
+        How many those are.
+    validate
+        Mean loss in nats per token on held-out text, or None.
+    seed
+        Of the dropout masks.
+    history
+        Where each epoch is noted.
+
+    Notes
+    -----
+    The loss that is differentiated is the mean over the tokens of a batch, or with
+    ``reduction="sum_time"`` the sum over time averaged over streams. What is reported is always the mean
+    in nats per token.
+    """
+
+    network: Network
+    config: TrainingConfig
+    optimizer: Optimizer
+    batches: Callable[[], Iterable[Batch]]
+    batches_per_epoch: int
+    validate: Callable[[], float] | None
+    seed: int
+    history: History
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(self.config.verbose)
+        self.updater = Updater(self.network, self.optimizer)
+        self.schedule = Schedule(self.config, self.optimizer.learning_rate)
+        self.best = inf
+        self.good = self.network.weights()
+        self.stopped = ""
+
+    def run(self) -> None:
+        """Train; afterwards the network has the weights of its best epoch on validation, else its last.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss or a gradient became NaN or infinite; the last good weights are back.
+        """
+        config = self.config
+        first = int(self.history["epoch"][-1]) if self.history["epoch"] else 0
+        waited = 0
+        self.started = time.monotonic()
+        with _interrupts() as interrupted:
+            self.interrupted = interrupted
+            for epoch in range(1, config.epochs + 1):
+                measured = self._epoch(epoch)
+                if measured is None:
+                    break
+                row = {"epoch": float(first + epoch), **measured}
+                judged = row.get("valid_loss", row["loss"])
+                improved = judged < self.best
+                if improved or self.validate is None:
+                    self.good = self.network.weights()
+                self.best = min(self.best, judged)
+                for column in COLUMNS:
+                    self.history[column].append(row.get(column, float("nan")))
+                self._report(epoch, row, improved)
+                self.schedule.end_epoch(epoch, improved)
+                waited = 0 if improved else waited + 1
+                if config.patience is not None and waited >= config.patience:
+                    self.stopped = f"no better for {waited} epochs"
+                if self.stopped:
+                    break
+        self.network.set_weights(self.good)
+        if self.stopped:
+            self.progress.line(f"stopped: {self.stopped}"
+                               + ("; the best epoch's weights are kept" if self.validate else ""))
+
+    def _epoch(self, epoch: int) -> dict[str, float] | None:
+        """One pass over the text, or what the time allows of it; None if that is nothing."""
+        network, config = self.network, self.config
+        state = network.state(config.streams)
+        total, count, norm, rate, started = 0.0, 0, 0.0, 0.0, time.monotonic()
+        for index, (inputs, targets) in enumerate(self.batches()):
+            done = (epoch - 1 + index / self.batches_per_epoch) / config.epochs
+            if config.max_seconds is not None:
+                elapsed = time.monotonic() - self.started
+                if elapsed >= config.max_seconds:
+                    self.stopped = f"the {config.max_seconds:g} seconds are over"
+                    break
+                done = max(done, elapsed / config.max_seconds)
+            rate = self.schedule.rate(done)
+            tokens = int((targets >= 0).sum())
+            scale = 1 / tokens if config.reduction == "mean" else 1 / config.streams
+            key = stream_key(self.seed, self.updater.steps)
+            losses = network.train(
+                network.ops.upload(inputs), network.ops.upload(targets.reshape(-1)), state, scale, key
+            )
+            loss = float(network.ops.download(losses).sum(dtype=np.float64))
+            self._guard(loss, epoch)
+            try:
+                norm = self.updater.update(rate)
+            except DivergenceError:
+                self._guard(float("nan"), epoch)
+            total, count = total + loss, count + tokens
+            if self.progress.due():
+                self._show(epoch, index + 1, total / count, count / (time.monotonic() - started), started)
+            if self.interrupted.is_set():
+                self.stopped = "interrupted"
+                break
+        if count == 0:
+            return None
+        seconds = time.monotonic() - started
+        mean = total / count
+        row = {"loss": mean, "perplexity": perplexity(mean), "learning_rate": rate, "gradient_norm": norm,
+               "tokens": float(count), "tokens_per_second": count / max(seconds, 1e-9)}
+        if self.validate is not None:
+            row["valid_loss"] = self.validate()
+            row["valid_perplexity"] = perplexity(row["valid_loss"])
+        row["seconds"] = time.monotonic() - started
+        return row
+
+    def _guard(self, loss: float, epoch: int) -> None:
+        if isfinite(loss):
+            return
+        self.network.set_weights(self.good)
+        kept = "the weights of the best epoch so far are" if self.history["epoch"] else "the weights from before are"
+        raise DivergenceError(
+            f"training diverged at update {self.updater.steps + 1} (epoch {epoch}): the loss or its gradient is not "
+            f"finite. {kept} restored. Try a learning rate below {self.optimizer.learning_rate:g}, or gradient "
+            "clipping (clip_norm=1)."
+        )
+
+    def _show(self, epoch: int, done: int, loss: float, speed: float, started: float) -> None:
+        part = done / self.batches_per_epoch
+        elapsed = time.monotonic() - self.started
+        left = elapsed / max(1e-9, epoch - 1 + part) * (self.config.epochs - epoch + 1 - part)
+        if self.config.max_seconds is not None:
+            left = min(left, self.config.max_seconds - elapsed)
+        self.progress.show(
+            f"epoch {epoch}/{self.config.epochs}  {part:4.0%}  loss {loss:.4f}  perplexity {perplexity(loss):.2f}  "
+            f"{speed:,.0f} tokens/s  {duration(left)} left"
+        )
+
+    def _report(self, epoch: int, row: dict[str, float], improved: bool) -> None:
+        text = f"epoch {epoch}/{self.config.epochs}  loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}"
+        if "valid_loss" in row:
+            text += f"  valid loss {row['valid_loss']:.4f}  perplexity {row['valid_perplexity']:.2f}"
+            text += " *" if improved else "  "
+        self.progress.line(f"{text}  {row['tokens_per_second']:,.0f} tokens/s  {row['seconds']:.1f} s")
+
+
+def new_history() -> History:
+    """An empty history: a list per column, an entry per epoch."""
+    return {column: [] for column in COLUMNS}
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, so that training ends cleanly; the second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,44 @@
+"""Hypothesis's profile, and the machines that the tests run on."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+from numba_rnnlm import backends
+from numba_rnnlm.backends.cpu import threads
+
+settings.register_profile("local", max_examples=25, deadline=None)  # the first call of a kernel compiles it
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def machines() -> list[tuple[str, str]]:
+    """(backend, dtype) of all that run here; some know only one dtype."""
+    return [
+        (name, dtype)
+        for name in backends.available()
+        for dtype in ("float32", "float64")
+        if backends.get(name, dtype).dtype == dtype
+    ]
+
+
+@pytest.fixture(scope="session", params=machines(), ids="-".join)
+def ops(request):
+    """Every backend that runs here, in every dtype that it knows."""
+    name, dtype = request.param
+    return backends.get(name, dtype, threads=2)
+
+
+@pytest.fixture(scope="session", params=["float32", "float64"])
+def cpu(request):
+    """The CPU, for what only it promises."""
+    return backends.get("cpu", request.param, threads=2)
+
+
+@pytest.fixture(scope="module")
+def every_thread():
+    """Cut even the smallest job among all threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "WORTHWHILE", 1)
+        yield

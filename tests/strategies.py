@@ -1,0 +1,206 @@
+"""What Hypothesis draws: small sizes that leave ragged tiles, numbers from a seed, and a call of every verb.
+
+Numbers are float64 that float32 holds exactly, so that every machine starts from the same ones. Outputs
+that a verb overwrites start as NaN.
+"""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from numba_rnnlm import rules
+from numba_rnnlm.backends import ACTIVATIONS
+from numba_rnnlm.cells import CELLS
+from numba_rnnlm.rules import Rule
+
+RULES = {rule.name: rule for rule in vars(rules).values() if isinstance(rule, Rule)}
+
+Call = dict[str, Any]
+
+sizes = st.integers(1, 70)
+few = st.integers(0, 5)
+steps = st.integers(1, 5)
+threads = st.integers(1, 3)
+generators = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+cells = st.sampled_from(sorted(CELLS)).map(CELLS.__getitem__)
+keys = st.integers(0, 2**64 - 1)
+
+
+def floats(random: np.random.Generator, *shape: int) -> np.ndarray:
+    """Standard normal."""
+    return np.asarray(random.standard_normal(shape, np.float32), np.float64)
+
+
+def unwritten(*shape: int) -> np.ndarray:
+    return np.full(shape, np.nan)
+
+
+@st.composite
+def copy(draw) -> Call:
+    shape = draw(sizes), draw(sizes)
+    return {"source": floats(draw(generators), *shape), "out": unwritten(*shape)}
+
+
+@st.composite
+def fill(draw) -> Call:
+    return {"out": unwritten(draw(sizes), draw(sizes)), "value": draw(st.floats(-1e6, 1e6, width=32))}
+
+
+@st.composite
+def gather(draw) -> Call:
+    random, V, D, T, N = draw(generators), draw(sizes), draw(sizes), draw(steps), draw(sizes)
+    return {"table": floats(random, V, D), "ids": random.integers(0, V, (T, N)), "out": unwritten(T, N, D)}
+
+
+@st.composite
+def scatter_add(draw) -> Call:
+    random, V, D, T, N = draw(generators), draw(sizes), draw(sizes), draw(steps), draw(sizes)
+    return {"ids": random.integers(0, V, (T, N)), "rows": floats(random, T, N, D), "table": floats(random, V, D)}
+
+
+@st.composite
+def project(draw) -> Call:
+    random, M, D, K, first, transposed = (
+        draw(generators), draw(sizes), draw(sizes), draw(sizes), draw(few), draw(st.booleans())
+    )
+    F = first + K + draw(few)
+    return {
+        "x": floats(random, M, D),
+        "W": floats(random, *((K, D) if transposed else (D, K))),
+        "b": draw(st.sampled_from([None, floats(random, F)])),
+        "out": unwritten(M, F),
+        "first": first,
+        "transposed": transposed,
+    }
+
+
+@st.composite
+def project_backward(draw) -> Call:
+    call = draw(project())
+    random, out, b = draw(generators), call.pop("out"), call.pop("b")
+    return {
+        "x": call["x"],
+        "W": call["W"],
+        "dout": floats(random, *out.shape),
+        "dx": draw(st.sampled_from([None, unwritten(*call["x"].shape)])),
+        "dW": floats(random, *call["W"].shape),
+        "db": None if b is None else floats(random, *b.shape),
+        "first": call["first"],
+        "transposed": call["transposed"],
+    }
+
+
+@st.composite
+def recur(draw, cell=cells) -> Call:
+    random, cell, T, N, H = draw(generators), draw(cell), draw(steps), draw(sizes), draw(sizes)
+    first, last = cell.window("h")
+    s = unwritten(T + 1, N, len(cell.states), H)
+    s[0] = floats(random, *s.shape[1:])
+    U = (floats(random, H, (last - first) * H) / np.sqrt(H)).astype(np.float32).astype(np.float64)
+    return {"cell": cell, "U": U, "z": floats(random, T, N, len(cell.gates), H), "s": s}
+
+
+@st.composite
+def recur_backward(draw, cell=cells) -> Call:
+    """With what ``recur`` needs before it."""
+    call, random = draw(recur(cell)), draw(generators)
+    T, N, _, H = call["z"].shape
+    return call | {
+        "dy": floats(random, draw(st.sampled_from([0, T])), N, H),
+        "d": floats(random, *call["s"].shape[1:]),
+        "dU": floats(random, *call["U"].shape),
+    }
+
+
+@st.composite
+def activate(draw) -> Call:
+    return {"activation": draw(st.sampled_from(ACTIVATIONS)), "x": floats(draw(generators), draw(sizes), draw(sizes))}
+
+
+@st.composite
+def activate_backward(draw) -> Call:
+    call, random = draw(activate()), draw(generators)
+    y = random.dirichlet(np.ones(call["x"].shape[1]), call["x"].shape[0]).astype(np.float32)  # in range of each
+    return {"activation": call["activation"], "y": y.astype(np.float64), "dy": floats(random, *y.shape)}
+
+
+@st.composite
+def log_softmax(draw) -> Call:
+    return {"x": floats(draw(generators), draw(sizes), draw(sizes)) * draw(st.sampled_from([1, 16]))}
+
+
+@st.composite
+def dropout(draw) -> Call:
+    shape = draw(sizes), draw(sizes)
+    return {
+        "x": floats(draw(generators), *shape),
+        "out": unwritten(*shape),
+        "rate": draw(st.floats(0, 0.999)),
+        "key": draw(keys),
+    }
+
+
+@st.composite
+def cross_entropy(draw) -> Call:
+    random, M, D, V, transposed = draw(generators), draw(sizes), draw(sizes), draw(sizes), draw(st.booleans())
+    return {
+        "x": floats(random, M, D),
+        "W": floats(random, *((V, D) if transposed else (D, V))),
+        "b": draw(st.sampled_from([None, floats(random, V)])),
+        "targets": random.integers(-1, V, M),
+        "losses": unwritten(M),
+        "transposed": transposed,
+    }
+
+
+@st.composite
+def cross_entropy_backward(draw) -> Call:
+    call, random = draw(cross_entropy()), draw(generators)
+    return call | {
+        "scale": draw(st.floats(0.125, 2, width=32)),
+        "dx": unwritten(*call["x"].shape),
+        "dW": floats(random, *call["W"].shape),
+        "db": None if call["b"] is None else floats(random, *call["b"].shape),
+    }
+
+
+@st.composite
+def binary_cross_entropy(draw) -> Call:
+    random, M, F = draw(generators), draw(sizes), draw(sizes)
+    targets = random.integers(0, 2, (M, F)).astype(np.float64)
+    return {"logits": 4 * floats(random, M, F), "targets": targets, "losses": unwritten(M)}
+
+
+@st.composite
+def binary_cross_entropy_backward(draw) -> Call:
+    return draw(binary_cross_entropy()) | {"scale": draw(st.floats(0.125, 2, width=32))}
+
+
+@st.composite
+def norm(draw) -> Call:
+    return {"x": floats(draw(generators), draw(st.one_of(sizes, st.integers(1, 80_000))))}
+
+
+@st.composite
+def update(draw) -> Call:
+    random, rule, size = draw(generators), RULES[draw(st.sampled_from(sorted(RULES)))], draw(st.integers(1, 300))
+    scale, limit = draw(st.sampled_from([1, 0.25])), draw(st.sampled_from([0.5, np.inf]))
+    hyper = random.uniform(0.1, 0.9, len(rule.hyper)).astype(np.float32)
+    return {
+        "rule": rule,
+        "p": floats(random, size),
+        "g": floats(random, size),
+        "m": abs(floats(random, rule.moments, size)),  # second moments are not negative
+        "h": np.array([scale, limit, *hyper]),
+    }
+
+
+VERBS = {
+    strategy.__name__: strategy
+    for strategy in (
+        copy, fill, gather, scatter_add, project, project_backward, recur, recur_backward, activate,
+        activate_backward, log_softmax, dropout, cross_entropy, cross_entropy_backward, binary_cross_entropy,
+        binary_cross_entropy_backward, norm, update,
+    )
+}  # fmt: skip

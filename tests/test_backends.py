@@ -1,0 +1,405 @@
+"""Every backend has every verb of Ops, and every verb does what the reference does."""
+
+import inspect
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import strategies
+from checks import TOLERANCE, assert_close, assert_same_bits, call, error
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import VERBS, floats, unwritten
+
+from numba_rnnlm import backends
+from numba_rnnlm.backends import ACTIVATIONS, Ops
+from numba_rnnlm.backends import cpu as cpu_backend
+from numba_rnnlm.backends.cpu.linear import STEPS
+from numba_rnnlm.backends.cpu.threads import VARIABLE, Pool, default_threads, split
+from numba_rnnlm.errors import BackendError, ConfigError
+
+pytestmark = pytest.mark.usefixtures("every_thread")
+
+REFERENCE = backends.get("reference")
+SIGNATURES = {name: inspect.signature(verb) for name, verb in vars(Ops).items() if not name.startswith("_")}
+MEMORY = {"empty", "upload", "download"}
+
+
+def on(ops, threads):
+    """The same machine with another number of threads."""
+    return backends.get(ops.name, ops.dtype, threads)
+
+
+# What a backend is
+
+
+def test_every_verb_is_drawn():
+    assert set(VERBS) | MEMORY == set(SIGNATURES)
+
+
+@pytest.mark.parametrize("verb", SIGNATURES)
+def test_signature(ops, verb):
+    theirs = list(inspect.signature(getattr(type(ops), verb)).parameters.values())
+    ours = list(SIGNATURES[verb].parameters.values())
+    assert [(p.name, p.kind, p.default) for p in theirs] == [(p.name, p.kind, p.default) for p in ours]
+
+
+def test_attributes(ops):
+    assert ops.name in backends.BACKENDS
+    assert ops.dtype in (np.float32, np.float64)
+    assert ops.threads >= 1
+
+
+def test_auto_is_float32():
+    ops = backends.get()
+    assert ops.name in backends.available()
+    assert ops.dtype == np.float32
+
+
+def test_unknown_backends_and_dtypes_are_refused():
+    with pytest.raises(ConfigError, match=r"backend is 'tpu', expected one of 'auto'"):
+        backends.get("tpu")
+    for name in set(backends.BACKENDS) - set(backends.available()) - {"auto"}:
+        with pytest.raises(BackendError, match='use backend="cpu"'):
+            backends.get(name)
+    with pytest.raises(ConfigError, match="dtype is 'float16'"):
+        backends.get("cpu", np.float16)
+    with pytest.raises(ConfigError, match="threads is 0"):
+        backends.get("cpu", threads=0)
+
+
+@given(st.lists(strategies.few, max_size=3).map(tuple))
+def test_empty(ops, shape):
+    array = ops.empty(shape)
+    assert (array.shape, array.dtype) == (shape, ops.dtype)
+
+
+def test_empty_is_aligned(cpu):
+    assert all(cpu.empty((size,)).ctypes.data % 64 == 0 for size in range(1, 70))
+
+
+@given(strategies.generators, strategies.sizes)
+def test_upload_and_download(ops, random, size):
+    array, ids = floats(random, size, 2), random.integers(0, 9, size)
+    assert ops.upload(ids).dtype == np.int32
+    assert ops.upload(array).dtype == ops.dtype
+    back = ops.download(ops.upload(array))
+    np.testing.assert_array_equal(back, array)
+    kept = ops.upload(array)
+    ops.download(kept)[:] = 0
+    np.testing.assert_array_equal(ops.download(kept), array)
+
+
+# Every verb
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@given(data=st.data(), threads=strategies.threads)
+def test_verb_is_the_references(ops, verb, data, threads):
+    arguments = data.draw(VERBS[verb]())
+    if verb == "recur_backward":  # near the kink of ReLU, rounding decides which side is taken
+        sums = arguments["z"].copy()
+        REFERENCE.recur(arguments["cell"], arguments["U"], sums, arguments["s"].copy())
+        assume(abs(sums).min() > 1e-5)
+    got = call(on(ops, threads), verb, arguments)
+    assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[ops.dtype.name])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@given(data=st.data())
+def test_verb_gives_the_same_bits_on_any_number_of_threads(cpu, verb, data):
+    arguments = data.draw(VERBS[verb]())
+    want = call(on(cpu, 1), verb, arguments)
+    for threads in (2, 3):
+        assert_same_bits(call(on(cpu, threads), verb, arguments), want)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@given(call_=strategies.activate())
+def test_every_activation(ops, activation, call_):
+    arguments = call_ | {"activation": activation}
+    assert_close(call(ops, "activate", arguments), call(REFERENCE, "activate", arguments), TOLERANCE[ops.dtype.name])
+
+
+# Lookup
+
+
+@given(strategies.scatter_add())
+def test_scatter_add_adds_in_the_order_of_the_ids(cpu, arguments):
+    want = arguments["table"].astype(cpu.dtype)
+    rows = arguments["rows"].astype(cpu.dtype).reshape(-1, want.shape[1])
+    for index, row in zip(arguments["ids"].reshape(-1), rows, strict=True):
+        want[index] += row
+    np.testing.assert_array_equal(call(cpu, "scatter_add", arguments)["table"], want)
+
+
+# Linear
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("rows", "inner", "columns"), [
+    (7, STEPS, 33), (3, STEPS + 1, 70), (130, 2 * STEPS + 88, 40), (2 * STEPS + 1, 9, STEPS + 3)
+])  # fmt: skip
+def test_products_of_more_steps_than_are_packed_at_once(ops, rows, inner, columns, transposed):
+    random = np.random.default_rng(inner)
+    x, dout = floats(random, rows, inner), floats(random, rows, columns)
+    W = floats(random, *((columns, inner) if transposed else (inner, columns)))
+    forward = {"x": x, "W": W, "b": floats(random, columns), "out": unwritten(rows, columns)}
+    backward = {"x": x, "W": W, "dout": dout, "dx": unwritten(rows, inner), "dW": floats(random, *W.shape), "db": None}
+    for verb, arguments in (("project", forward), ("project_backward", backward)):
+        arguments |= {"transposed": transposed}
+        assert_close(call(ops, verb, arguments), call(REFERENCE, verb, arguments), TOLERANCE[ops.dtype.name])
+
+
+@given(arguments=strategies.project(), threads=strategies.threads)
+def test_a_row_of_a_product_does_not_depend_on_the_others(cpu, arguments, threads):
+    whole = call(on(cpu, threads), "project", arguments)["out"]
+    for i in range(len(whole)):
+        alone = arguments | {"x": arguments["x"][i : i + 1], "out": arguments["out"][i : i + 1]}
+        np.testing.assert_array_equal(call(cpu, "project", alone)["out"][0], whole[i])
+
+
+# Time
+
+
+def recur(ops, call_, **changes):
+    """All arrays after forward and backward, and the states."""
+    return call(ops, "recur_backward", call_ | changes)
+
+
+@given(arguments=strategies.recur_backward(), random=strategies.generators, threads=strategies.threads)
+def test_streams_do_not_see_each_other(cpu, arguments, random, threads):
+    order = random.permutation(arguments["z"].shape[1])
+    moved = {name: arguments[name][:, order] for name in ("z", "s", "dy")} | {"d": arguments["d"][order]}
+    got, want = recur(on(cpu, threads), arguments, **moved), recur(cpu, arguments)
+    for name in ("z", "s", "dy"):
+        np.testing.assert_array_equal(got[name], want[name][:, order], name)
+    np.testing.assert_array_equal(got["d"], want["d"][order])
+
+
+@given(arguments=strategies.recur_backward(), threads=strategies.threads, data=st.data())
+def test_two_segments_are_one(cpu, arguments, threads, data):
+    whole = recur(cpu, arguments)
+    ops, cut = on(cpu, threads), data.draw(st.integers(0, len(arguments["z"])))
+    z, s, dy = arguments["z"], arguments["s"], arguments["dy"]
+    early = {"z": z[:cut], "s": s[: cut + 1], "dy": dy[:cut]}
+    states = call(ops, "recur", {"cell": arguments["cell"], "U": arguments["U"], "z": z[:cut], "s": s[: cut + 1]})["s"]
+    second = recur(ops, arguments, z=z[cut:], s=np.concatenate([states[-1:], s[cut + 1 :]]), dy=dy[cut:])
+    first = recur(ops, arguments, **early, d=second["d"])
+    assert_same_bits(
+        {"z": np.concatenate([first["z"], second["z"]]), "s": np.concatenate([first["s"], second["s"][1:]])}
+        | {"d": first["d"]},
+        {name: whole[name] for name in ("z", "s", "d")},
+    )
+
+
+@given(arguments=strategies.recur(), data=st.data())
+def test_the_past_does_not_see_the_future(cpu, arguments, data):
+    t = data.draw(st.integers(0, len(arguments["z"]) - 1))
+    other = arguments["z"].copy()
+    other[t:] += 1
+    got, want = (call(cpu, "recur", arguments | {"z": z})["s"] for z in (other, arguments["z"]))
+    np.testing.assert_array_equal(got[: t + 1], want[: t + 1])
+    assert (got[t + 1] != want[t + 1]).any()
+
+
+@given(arguments=strategies.recur_backward(), data=st.data())
+def test_an_output_does_not_teach_the_future(cpu, arguments, data):
+    T, N, _, H = arguments["z"].shape
+    t, dy = data.draw(st.integers(0, T - 1)), np.zeros((T, N, H))
+    other = dy.copy()
+    other[: t + 1] = 1
+    got, want = (recur(cpu, arguments, dy=x)["z"] for x in (other, dy))
+    np.testing.assert_array_equal(got[t + 1 :], want[t + 1 :])
+
+
+@given(strategies.recur_backward())
+def test_no_outputs_are_outputs_without_gradient(cpu, arguments):
+    T, N, _, H = arguments["z"].shape
+    got, want = (recur(cpu, arguments, dy=np.zeros((steps, N, H))) for steps in (0, T))
+    del got["dy"], want["dy"]
+    assert_same_bits(got, want)
+
+
+# Pointwise and loss
+
+HUGE = st.sampled_from([1e4, 1e10, 1e38, 3e38])
+
+
+@given(x=strategies.log_softmax(), size=HUGE, random=strategies.generators)
+def test_log_softmax_of_any_finite_logits(ops, x, size, random):
+    logits = x["x"]
+    some = random.random(logits.shape) < 0.2
+    logits[some] = random.choice([-size, size], some.sum())
+    with np.errstate(over="ignore"):
+        got = call(ops, "log_softmax", {"x": logits})["x"].astype(np.float64)
+        softmax = call(ops, "activate", {"activation": "softmax", "x": logits})["x"]
+    assert got.max() <= 1e-6
+    for p in (np.exp(got), softmax):
+        np.testing.assert_allclose(p.sum(-1), 1, rtol=0, atol=TOLERANCE[ops.dtype.name])
+
+
+@pytest.mark.parametrize("size", [1e4, 1e10, 1e38])
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_losses_of_huge_logits(ops, size, target):
+    logits = np.array([[-size, 0, size]])
+    one = {"x": logits, "W": np.eye(3), "b": None, "targets": np.array([target]), "scale": 1.0, "losses": unwritten(1)}
+    got = call(ops, "cross_entropy_backward", one | {"dx": unwritten(1, 3), "dW": np.zeros((3, 3)), "db": None})
+    assert error(got["losses"] / size, [2 - target]) <= 1e-6
+    assert error(got["dx"], [np.eye(3)[2] - np.eye(3)[target]]) <= 1e-6
+    wanted = np.eye(3)[[target]]
+    binary = {"logits": logits, "targets": wanted, "scale": 3.0, "losses": unwritten(1)}
+    got = call(ops, "binary_cross_entropy_backward", binary)
+    want = (np.maximum(logits, 0) - logits * wanted + [0, np.log(2), 0]).mean() / size
+    assert error(got["losses"] / size, [want]) <= 1e-6
+    assert error(got["logits"], [[0, 0.5, 1]] - wanted) <= 1e-6
+
+
+@given(arguments=strategies.cross_entropy_backward(), limit=st.integers(1, 500))
+def test_losses_do_not_depend_on_how_many_logits_exist_at_once(cpu, arguments, limit):
+    whole = call(cpu, "cross_entropy_backward", arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_backend, "LOGITS", limit)
+        assert_same_bits(call(cpu, "cross_entropy_backward", arguments), whole)
+
+
+@given(arguments=strategies.cross_entropy_backward())
+def test_rows_without_a_target_count_for_nothing(ops, arguments):
+    got = call(ops, "cross_entropy_backward", arguments | {"targets": np.full_like(arguments["targets"], -1)})
+    assert not got["losses"].any()
+    assert not got["dx"].any()
+    np.testing.assert_array_equal(got["dW"], arguments["dW"])
+
+
+@given(arguments=strategies.cross_entropy_backward())
+def test_the_loss_is_the_same_with_and_without_gradients(cpu, arguments):
+    forward = {name: value for name, value in arguments.items() if name not in ("scale", "dx", "dW", "db")}
+    got, want = call(cpu, "cross_entropy", forward), call(cpu, "cross_entropy_backward", arguments)
+    assert error(got["losses"], want["losses"]) <= TOLERANCE[cpu.dtype.name]
+
+
+# Dropout
+
+
+@given(key=strategies.keys, rate=st.floats(0, 0.999), random=strategies.generators, size=strategies.sizes)
+def test_dropout_drops_the_same_elements_everywhere_and_backwards(ops, key, rate, random, size):
+    x = 2 + random.random((size, 3))
+    y, want = (machine.upload(unwritten(size, 3)) for machine in (ops, REFERENCE))
+    ops.dropout(ops.upload(x), y, rate, key)
+    REFERENCE.dropout(x, want, rate, key)
+    kept = ops.download(y) != 0
+    np.testing.assert_array_equal(kept, want != 0)
+    dy = ops.upload(np.ones((size, 3)))
+    ops.dropout(dy, dy, rate, key)  # in place, as the backward pass does
+    np.testing.assert_array_equal(ops.download(dy) != 0, kept)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.5, 0.9, 0.999])
+@given(key=strategies.keys)
+def test_dropout_keeps_its_part_and_the_mean(ops, rate, key):
+    size = 100_000
+    x = ops.upload(np.ones(size))
+    ops.dropout(x, x, rate, key)
+    y = ops.download(x)
+    assert set(np.unique(y)) <= {ops.dtype.type(0), ops.dtype.type(1 / (1 - rate))}
+    assert abs((y > 0).mean() - (1 - rate)) <= 6 * np.sqrt(rate * (1 - rate) / size)
+
+
+# Update
+
+
+@given(data=st.data(), bad=st.sampled_from([np.nan, np.inf, -np.inf]), threads=strategies.threads)
+def test_norm_lets_nan_and_infinity_through(ops, data, bad, threads):
+    x = data.draw(strategies.norm())["x"]
+    x[data.draw(st.integers(0, len(x) - 1))] = bad
+    got = on(ops, threads).norm(ops.upload(x))
+    assert np.isnan(got) if np.isnan(bad) else got == np.inf
+
+
+def test_norm_does_not_overflow(ops):
+    x = np.full(50_000, 1e30)
+    assert error(ops.norm(ops.upload(x)) / np.linalg.norm(x), 1) <= 1e-6
+
+
+@pytest.mark.parametrize("rule", strategies.RULES.values(), ids=strategies.RULES.keys())
+@given(arguments=strategies.update(), random=strategies.generators, threads=strategies.threads)
+def test_every_rule(ops, rule, arguments, random, threads):
+    size = arguments["p"].size
+    hyper = random.uniform(0.1, 0.9, len(rule.hyper)).astype(np.float32)
+    arguments |= {"rule": rule, "m": abs(floats(random, rule.moments, size)), "h": [*arguments["h"][:2], *hyper]}
+    arguments["h"] = np.array(arguments["h"])
+    got = call(on(ops, threads), "update", arguments)
+    assert_close(got, call(REFERENCE, "update", arguments), TOLERANCE[ops.dtype.name])
+
+
+# Threads of the CPU
+
+
+@given(st.integers(1, 1000), st.integers(1, 9), st.integers(1, 70))
+def test_split(size, parts, unit):
+    pieces = split(size, parts, unit)
+    assert len(pieces) <= parts
+    assert [i for first, last in pieces for i in range(first, last)] == list(range(size))
+    assert all(first < last for first, last in pieces)
+    assert all(first % unit == 0 for first, _ in pieces)
+
+
+def test_a_pool_works_on_all_its_threads():
+    pool, seen, barrier = Pool(3), set(), threading.Barrier(3)
+
+    def work(i):
+        barrier.wait(10)  # three threads must be here at once
+        seen.add(i)
+
+    assert pool.parts(3) == 3
+    pool.run(work, [(0,), (1,), (2,)])
+    assert seen == {0, 1, 2}
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_an_error_in_a_thread_comes_out_when_all_are_done(bad):
+    done = []
+
+    def work(i):
+        if i == bad:
+            raise ZeroDivisionError(i)
+        done.append(i)
+
+    pool = Pool(3)
+    with pytest.raises(ZeroDivisionError):
+        pool.run(work, [(0,), (1,), (2,)])
+    assert sorted(done) == sorted({0, 1, 2} - {bad})
+    pool.run(done.append, [(3,), (4,)])  # and the pool still works
+    assert sorted(done)[-2:] == [3, 4]
+
+
+def test_number_of_threads_from_the_environment(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "5")
+    assert default_threads() == 5
+    assert backends.get("cpu").threads == 5
+    monkeypatch.delenv(VARIABLE)
+    assert default_threads() >= 1
+    for bad in ("0", "-1", "two"):
+        monkeypatch.setenv(VARIABLE, bad)
+        with pytest.raises(ConfigError, match=f"{VARIABLE} is '{bad}'"):
+            default_threads()
+
+
+if hasattr(os, "fork"):
+
+    def test_a_forked_child_has_threads_of_its_own():
+        program = """
+import os
+from numba_rnnlm.backends.cpu.threads import Pool
+pool = Pool(2)
+pool.run(print, [("parent",), ("worker",)])
+child = os.fork()
+pool.run(print, [("after",), ("fork",)])
+if child:
+    raise SystemExit(os.waitpid(child, 0)[1])
+os._exit(0)
+"""
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60, stdout=subprocess.DEVNULL)

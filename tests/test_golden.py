@@ -1,0 +1,178 @@
+"""Held against PyTorch and Keras: the vectors that data/record_golden.py recorded from them, in float64."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from numba_rnnlm import backends, cells, rules
+from numba_rnnlm.backends import Ops
+
+Arrays = dict[str, np.ndarray]
+Weights = tuple[np.ndarray, np.ndarray, np.ndarray]  # W (D, g_x·H), U (H, g_h·H), b (G, H)
+
+MACHINES = [("reference", np.float64), ("cpu", np.float64), ("cpu", np.float32)]
+
+# The largest error, relative to the largest element of the array.
+TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
+
+
+def load(framework: str, prefix: str) -> Arrays:
+    with np.load(Path(__file__).parent / "data" / f"golden_{framework}.npz", allow_pickle=False) as file:
+        return {key.removeprefix(f"{prefix}/"): file[key] for key in file if key.startswith(f"{prefix}/")}
+
+
+def check(name: str, ours: np.ndarray, theirs: np.ndarray, dtype: np.dtype) -> None:
+    assert ours.shape == theirs.shape, name
+    error = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    assert error <= TOLERANCE[dtype.name], f"{name}: relative error {error:.1e}"
+
+
+def blocks(columns: np.ndarray, *order: int) -> np.ndarray:
+    """Columns (…, G·H) with their G blocks in another order."""
+    parts = np.split(columns, len(order), axis=-1)
+    return np.concatenate([parts[index] for index in order], axis=-1)
+
+
+# Each framework's weights → ours, and our gradients → the framework's.
+
+
+def pytorch(cell: str, theirs: Arrays) -> Weights:
+    W, U = theirs["weight_ih_l0"].T, theirs["weight_hh_l0"].T
+    b_ih, b_hh = (theirs[key].reshape(-1, U.shape[0]) for key in ("bias_ih_l0", "bias_hh_l0"))
+    if cell != "gru":
+        return W, U, b_ih + b_hh
+    # r z n → W: r u n; U: m r u
+    return W, blocks(U, 2, 0, 1), np.stack([b_hh[2], b_ih[0] + b_hh[0], b_ih[1] + b_hh[1], b_ih[2]])
+
+
+def pytorch_gradients(cell: str, dW: np.ndarray, dU: np.ndarray, db: np.ndarray) -> Arrays:
+    db_ih = db_hh = db
+    if cell == "gru":
+        m, r, u, n = db
+        dU = blocks(dU, 1, 2, 0)
+        db_ih, db_hh = np.stack([r, u, n]), np.stack([r, u, m])
+    return {
+        "weight_ih_l0": dW.T,
+        "weight_hh_l0": dU.T,
+        "bias_ih_l0": db_ih.reshape(-1),
+        "bias_hh_l0": db_hh.reshape(-1),
+    }
+
+
+def keras(cell: str, theirs: Arrays) -> Weights:
+    W, U, b = theirs["kernel"], theirs["recurrent_kernel"], theirs["bias"]
+    if cell != "gru":
+        return W, U, b.reshape(-1, U.shape[0])
+    # z r h → W: r u n; U: m r u
+    b_x, b_h = b.reshape(2, 3, -1)
+    return blocks(W, 1, 0, 2), blocks(U, 2, 1, 0), np.stack([b_h[2], b_x[1] + b_h[1], b_x[0] + b_h[0], b_x[2]])
+
+
+def keras_gradients(cell: str, dW: np.ndarray, dU: np.ndarray, db: np.ndarray) -> Arrays:
+    if cell == "gru":
+        m, r, u, n = db
+        dW, dU = blocks(dW, 1, 0, 2), blocks(dU, 2, 1, 0)
+        bias = np.stack([u, r, n, u, r, m]).reshape(2, -1)
+    else:
+        bias = db.reshape(-1)
+    return {"kernel": dW, "recurrent_kernel": dU, "bias": bias}
+
+
+FRAMEWORKS: dict[str, tuple[Callable[..., Weights], Callable[..., Arrays]]] = {
+    "pytorch": (pytorch, pytorch_gradients),
+    "keras": (keras, keras_gradients),
+}
+
+
+@pytest.mark.parametrize(("machine", "dtype"), MACHINES)
+@pytest.mark.parametrize("name", ["tanh", "relu", "lstm", "gru"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_layer_computes_what_the_framework_computes(framework: str, name: str, machine: str, dtype: type) -> None:
+    golden = load(framework, name)
+    to_ours, to_theirs = FRAMEWORKS[framework]
+    ops = backends.get(machine, dtype)
+    cell = cells.get(name)
+    steps, streams, inputs = golden["x"].shape
+    states, _, hidden = golden["initial"].shape
+    rows, slots = steps * streams, len(cell.gates)
+    first = cell.window("x")[0] * hidden
+
+    W, U, b = (ops.upload(weights) for weights in to_ours(name, golden))
+    x = ops.upload(golden["x"])
+    z = zeros(ops, steps, streams, slots, hidden)
+    s = zeros(ops, steps + 1, streams, states, hidden)
+    ops.copy(ops.upload(np.swapaxes(golden["initial"], 0, 1)), s[0])
+    ops.project(x.reshape(rows, inputs), W, b.reshape(-1), z.reshape(rows, slots * hidden), first=first)
+    ops.recur(cell, U, z, s)
+    reached = ops.download(s)
+    check("y", reached[1:, :, 0], golden["y"], ops.dtype)
+    check("final", np.swapaxes(reached[-1], 0, 1), golden["final"], ops.dtype)
+
+    dy, d = ops.upload(golden["dy"]), ops.upload(np.swapaxes(golden["dfinal"], 0, 1))
+    dx, dW, dU, db = (zeros(ops, *array.shape) for array in (x, W, U, b))
+    ops.recur_backward(cell, U, z, s, dy, d, dU)
+    ops.project_backward(
+        x.reshape(rows, inputs), W, z.reshape(rows, slots * hidden), dx.reshape(rows, inputs), dW, db.reshape(-1),
+        first=first,
+    )
+    check("gradient of x", ops.download(dx), golden["grad/x"], ops.dtype)
+    check("gradient of the initial state", np.swapaxes(ops.download(d), 0, 1), golden["grad/initial"], ops.dtype)
+    for key, gradient in to_theirs(name, *(ops.download(array) for array in (dW, dU, db))).items():
+        check(f"gradient of {key}", gradient, golden[f"grad/{key}"], ops.dtype)
+
+
+def zeros(ops: Ops, *shape: int) -> np.ndarray:
+    array = ops.empty(shape)
+    ops.fill(array, 0)
+    return array
+
+
+OPTIMIZERS = {
+    "sgd": rules.SGD,
+    "momentum": rules.MOMENTUM,
+    "rmsprop": rules.RMSPROP,
+    "adagrad": rules.ADAGRAD,
+    "adam": rules.ADAM,
+    "adam_l2": rules.ADAM,
+    "adamw": rules.ADAM,
+}
+
+
+def numbers(name: str, theirs: Arrays, step: int) -> np.ndarray:
+    """h of the rule at this step, from 1, out of PyTorch's numbers."""
+    rate, decay = theirs["lr"], theirs["weight_decay"]
+    ours = {"rate": rate, "decay": decay}
+    if name == "momentum":
+        ours["momentum"] = theirs["momentum"]
+    elif name == "rmsprop":
+        ours |= {"rho": theirs["alpha"], "epsilon": theirs["eps"]}
+    elif name == "adagrad":
+        ours["epsilon"] = theirs["eps"]
+    elif name.startswith("adam"):
+        beta1, beta2 = theirs["betas"]
+        decoupled = name == "adamw"
+        ours = {
+            "rate": rate / (1 - beta1**step),
+            "shrink": 1 - rate * decay if decoupled else 1,
+            "decay": 0 if decoupled else decay,
+            "beta1": beta1,
+            "beta2": beta2,
+            "root": 1 / np.sqrt(1 - beta2**step),
+            "epsilon": theirs["eps"],
+        }
+    return np.array([1, np.inf, *(ours[key] for key in OPTIMIZERS[name].hyper)], np.float64)
+
+
+@pytest.mark.parametrize(("machine", "dtype"), MACHINES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_rule_moves_the_weights_as_pytorch_does(name: str, machine: str, dtype: type) -> None:
+    golden = load("pytorch", "optimizer")
+    theirs = load("pytorch", f"optimizer/{name}/hyper")
+    ops, rule = backends.get(machine, dtype), OPTIMIZERS[name]
+    p = ops.upload(golden["start"])
+    moments = zeros(ops, rule.moments, p.size)
+    for step, gradient in enumerate(golden["gradients"], start=1):
+        ops.update(rule, p, ops.upload(gradient), moments, numbers(name, theirs, step))
+        check(f"step {step}", ops.download(p), golden[f"{name}/p"][step - 1], ops.dtype)
