@@ -90,13 +90,16 @@ def multiply(pool: Pool, a: Matrix, b: Matrix, c: Matrix) -> None:
 def set_rows(c, b, columns, r0, r1):
     """Each row of c (rows, columns) becomes b (columns)."""
     for i in range(r0, r1):
+        row = c[i * columns : (i + 1) * columns]
         for j in range(columns):
-            c[i * columns + j] = b[j]
+            row[j] = b[j]
 
 
 @kernel
 def add_rows(c, rows, columns, total, c0, c1):
     """total[j] += sum of column j of c (rows, columns), for j in [c0, c1)."""
+    sums = total[c0:c1]
     for i in range(rows):
-        for j in range(c0, c1):
-            total[j] += c[i * columns + j]
+        row = c[i * columns + c0 : i * columns + c1]
+        for j in range(sums.size):
+            sums[j] += row[j]

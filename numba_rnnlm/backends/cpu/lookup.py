@@ -6,15 +6,16 @@ from .kernels import kernel
 @kernel
 def gather(table, ids, out, first, last):
     """out[i] = table[ids[i]] for i in [first, last)."""
-    width = table.shape[1]
     for i in range(first, last):
-        for j in range(width):
-            out[i, j] = table[ids[i], j]
+        source, row = table[ids[i]], out[i]
+        for j in range(row.size):
+            row[j] = source[j]
 
 
 @kernel
 def scatter_add(table, ids, rows, first, last):
     """table[ids[i], first:last] += rows[i, first:last], in the order of i: the same bits for any split."""
     for i in range(ids.size):
-        for j in range(first, last):
-            table[ids[i], j] += rows[i, j]
+        target, row = table[ids[i], first:last], rows[i, first:last]
+        for j in range(row.size):
+            target[j] += row[j]

@@ -175,26 +175,36 @@ def multiply_panel(vectors, a, ia, row_stride, step_stride, m, b, ib, k, c, ic, 
         _panel1(a, ia, row_stride, step_stride, m, b, ib, k, c, ic, ldc, width)
 
 
+# Inner loops run over slices from zero: an index that might be negative would have to wrap around, and a loop
+# that checks for that does not vectorise.
+
+
 @kernel
 def pack_panel(b, ib, step_stride, column_stride, k, columns, packed, ip):
     """Copy b[:k, :columns] to packed[ip:], each line padded with zeros to whole vectors; → vectors a line."""
     count = lanes(packed)
     vectors = (columns + count - 1) // count
     panel = vectors * count
-    if columns < panel:
-        for i in range(k):
-            for j in range(columns, panel):
-                packed[ip + i * panel + j] = 0
     if column_stride == 1:
         for i in range(k):
+            source = b[ib + i * step_stride : ib + i * step_stride + columns]
+            line = packed[ip + i * panel : ip + (i + 1) * panel]
             for j in range(columns):
-                packed[ip + i * panel + j] = b[ib + i * step_stride + j]
+                line[j] = source[j]
+            for j in range(columns, panel):
+                line[j] = 0
     else:  # a transposed matrix: blocks of 16 steps, so that both sides stay in the first-level cache
         for first in range(0, k, 16):
-            last = min(k, first + 16)
+            steps = min(16, k - first)
+            block = packed[ip + first * panel : ip + (first + steps) * panel]
             for j in range(columns):
-                for i in range(first, last):
-                    packed[ip + i * panel + j] = b[ib + i * step_stride + j * column_stride]
+                start = ib + first * step_stride + j * column_stride
+                source = b[start : start + steps]
+                for i in range(steps):
+                    block[i * panel + j] = source[i]
+            for j in range(columns, panel):
+                for i in range(steps):
+                    block[i * panel + j] = 0
     return vectors
 
 
@@ -223,53 +233,50 @@ def accumulate(a, ia, row_stride, m, packed, k, n, c, ic, ldc):
 def accumulate_unpacked(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
     """c[:m, :n] += a[:m, :k] b[:k, :n] for a few rows, where packing b would cost more than the product."""
     for i in range(m):
-        ai, ci = ia + i * row_stride, ic + i * ldc
-        whole = k - k % 8
-        for s in range(0, whole, 8):  # eight lines of b for one pass over c, still one chain in the order of k
-            x0, x1, x2, x3 = a[ai + s], a[ai + s + 1], a[ai + s + 2], a[ai + s + 3]
-            x4, x5, x6, x7 = a[ai + s + 4], a[ai + s + 5], a[ai + s + 6], a[ai + s + 7]
-            line = ib + s * ldb
+        row = a[ia + i * row_stride : ia + i * row_stride + k]
+        out = c[ic + i * ldc : ic + i * ldc + n]
+        whole = k - k % 4
+        for s in range(0, whole, 4):  # four lines of b for one pass over c, still one chain in the order of k
+            x0, x1, x2, x3 = row[s], row[s + 1], row[s + 2], row[s + 3]
+            start = ib + s * ldb
+            b0, b1 = b[start : start + n], b[start + ldb : start + ldb + n]
+            b2, b3 = b[start + 2 * ldb : start + 2 * ldb + n], b[start + 3 * ldb : start + 3 * ldb + n]
             for j in range(n):
-                total = c[ci + j]
-                total += x0 * b[line + j]
-                total += x1 * b[line + ldb + j]
-                total += x2 * b[line + 2 * ldb + j]
-                total += x3 * b[line + 3 * ldb + j]
-                total += x4 * b[line + 4 * ldb + j]
-                total += x5 * b[line + 5 * ldb + j]
-                total += x6 * b[line + 6 * ldb + j]
-                total += x7 * b[line + 7 * ldb + j]
-                c[ci + j] = total
+                total = out[j]
+                total += x0 * b0[j]
+                total += x1 * b1[j]
+                total += x2 * b2[j]
+                total += x3 * b3[j]
+                out[j] = total
         for s in range(whole, k):
-            x = a[ai + s]
+            x = row[s]
+            line = b[ib + s * ldb : ib + s * ldb + n]
             for j in range(n):
-                c[ci + j] += x * b[ib + s * ldb + j]
+                out[j] += x * line[j]
 
 
 @kernel
 def accumulate_transposed(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
-    """c[:m, :n] += a[:m, :k] b[:n, :k]ᵀ for a few rows: eight dot products at a time, each one chain."""
-    whole = n - n % 8
+    """c[:m, :n] += a[:m, :k] b[:n, :k]ᵀ for a few rows: four dot products at a time, each one chain."""
     for i in range(m):
-        ai, ci = ia + i * row_stride, ic + i * ldc
-        for j in range(0, whole, 8):
-            line = ib + j * ldb
-            t0, t1, t2, t3 = c[ci + j], c[ci + j + 1], c[ci + j + 2], c[ci + j + 3]
-            t4, t5, t6, t7 = c[ci + j + 4], c[ci + j + 5], c[ci + j + 6], c[ci + j + 7]
+        row = a[ia + i * row_stride : ia + i * row_stride + k]
+        out = c[ic + i * ldc : ic + i * ldc + n]
+        whole = n - n % 4
+        for j in range(0, whole, 4):
+            start = ib + j * ldb
+            b0, b1 = b[start : start + k], b[start + ldb : start + ldb + k]
+            b2, b3 = b[start + 2 * ldb : start + 2 * ldb + k], b[start + 3 * ldb : start + 3 * ldb + k]
+            t0, t1, t2, t3 = out[j], out[j + 1], out[j + 2], out[j + 3]
             for s in range(k):
-                x = a[ai + s]
-                t0 += x * b[line + s]
-                t1 += x * b[line + ldb + s]
-                t2 += x * b[line + 2 * ldb + s]
-                t3 += x * b[line + 3 * ldb + s]
-                t4 += x * b[line + 4 * ldb + s]
-                t5 += x * b[line + 5 * ldb + s]
-                t6 += x * b[line + 6 * ldb + s]
-                t7 += x * b[line + 7 * ldb + s]
-            c[ci + j], c[ci + j + 1], c[ci + j + 2], c[ci + j + 3] = t0, t1, t2, t3
-            c[ci + j + 4], c[ci + j + 5], c[ci + j + 6], c[ci + j + 7] = t4, t5, t6, t7
+                x = row[s]
+                t0 += x * b0[s]
+                t1 += x * b1[s]
+                t2 += x * b2[s]
+                t3 += x * b3[s]
+            out[j], out[j + 1], out[j + 2], out[j + 3] = t0, t1, t2, t3
         for j in range(whole, n):
-            total = c[ci + j]
+            line = b[ib + j * ldb : ib + j * ldb + k]
+            total = out[j]
             for s in range(k):
-                total += a[ai + s] * b[ib + j * ldb + s]
-            c[ci + j] = total
+                total += row[s] * line[s]
+            out[j] = total

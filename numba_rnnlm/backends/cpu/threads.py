@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import ConfigError
 
 VARIABLE = "NUMBA_RNNLM_NUM_THREADS"
-WORTHWHILE = 200_000  # multiply-adds, about 4 microseconds: less is done before a worker wakes up
+WORTHWHILE = 1_000_000  # multiply-adds, about 20 microseconds: as long as a worker takes to wake up
 
 
 def default_threads() -> int:

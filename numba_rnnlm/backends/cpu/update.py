@@ -1,5 +1,6 @@
 """The weight update, the norm that guards it, and plain filling."""
 
+import numpy as np
 from numba.extending import overload
 
 from .kernels import RowsType, kernel
@@ -32,11 +33,13 @@ def sum_of_squares(x, sums, first, last):
     for block in range(first, last):
         total = 0.0
         for j in range(block * BLOCK, min(x.size, (block + 1) * BLOCK)):
-            total += float(x[j]) * float(x[j])
+            value = np.float64(x[j])  # float() would leave float32 as it is
+            total += value * value
         sums[block] = total
 
 
 @kernel
 def fill(x, value, first, last):
-    for j in range(first, last):
-        x[j] = value
+    part = x[first:last]
+    for j in range(part.size):
+        part[j] = value
