@@ -67,11 +67,11 @@ def expect_number(
     name: str, value: Any, low: float, high: float = float("inf"), *, whole: bool = False, open_low: bool = False
 ) -> None:
     """Raise :class:`ConfigError` unless ``value`` is a number in [low, high] (``open_low``: (low, high])."""
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+    kinds = (int,) if whole else (int, float)
     kind = "a whole number" if whole else "a number"
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
-    good = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+    good = isinstance(value, kinds) and not isinstance(value, bool) and bool(low <= value <= high)
     if not good or (open_low and value == low):
         bounds = f"above {low:g}" if open_low else f"at least {low:g}"
         if high != float("inf"):

@@ -3,20 +3,37 @@
 import os
 import secrets
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, Self, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from . import backends, cells
 from .cells import Cell
 from .config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
-from .errors import ConfigError, ModelFileError, NotFittedError, ShapeError, VocabularyError, expect_number, expect_one_of
+from .errors import (
+    ConfigError,
+    ModelFileError,
+    NotFittedError,
+    ShapeError,
+    VocabularyError,
+    expect_number,
+    expect_one_of,
+)
 from .generation import generate
 from .model import Network, build, initial_weights
 from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
 from .storage import read_model, write_model
-from .text import Corpus, Source, Tokenizer, learn_tokenizer, read_corpus, segments, segments_per_epoch, streams_that_fit
+from .text import (
+    Corpus,
+    Source,
+    Tokenizer,
+    learn_tokenizer,
+    read_corpus,
+    segments,
+    segments_per_epoch,
+    streams_that_fit,
+)
 from .training import History, Trainer, make_optimizer, new_history
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
@@ -100,7 +117,8 @@ class LanguageModel:
         cells.get(cell)
         self._text = TextConfig(tokenizer, min_count, max_vocabulary)
         if tokenizer is None and vocabulary_size is None:
-            raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, the number of different ids.")
+            raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, "
+                              "the number of different ids.")
         if tokenizer is not None and vocabulary_size is not None:
             raise ConfigError("vocabulary_size goes with tokenizer=None; with a tokenizer the text decides it "
                               "(max_vocabulary limits it).")
@@ -267,7 +285,7 @@ class LanguageModel:
         network = self.network_
         return self._evaluator(network, self._read(corpus, self.tokenizer_))()
 
-    def _evaluator(self, network: Network, corpus: Corpus) -> Any:
+    def _evaluator(self, network: Network, corpus: Corpus) -> Callable[[], Evaluation]:
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
 
         def run() -> Evaluation:
@@ -289,10 +307,6 @@ class LanguageModel:
             raise ShapeError("a corpus of ids has no characters; see evaluate(...).bits_per_token.")
         return bits
 
-    @overload
-    def score(self, sentence: str | np.ndarray, bos: bool = True, eos: bool = True) -> float: ...
-    @overload
-    def score(self, sentence: Sequence[str] | Sequence[Ids], bos: bool = True, eos: bool = True) -> np.ndarray: ...
     def score(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
         """Total log-probability, in nats, of a sentence; or of each of a list of them.
 

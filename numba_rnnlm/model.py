@@ -46,13 +46,13 @@ class Model:
         self.features = features
         sample: Shape = (0, 1) if self.takes_ids else (0, 1, features or 0)
         shapes: dict[str, Shape] = {}
-        for name, layer, shape in self._inputs(sample):
+        for name, layer, shape in self.inputs(sample):
             if getattr(layer, "tied", False):
                 self._check_tied(layer, shape)
             shapes |= {f"{name}/{key}": size for key, size in layer.parameters(shape).items()}
         self.layout = Layout(shapes)
 
-    def _inputs(self, shape: Shape) -> list[tuple[str, Layer, Shape]]:
+    def inputs(self, shape: Shape) -> list[tuple[str, Layer, Shape]]:
         """Each layer with its name and the shape of its input."""
         found = []
         for name, layer in zip(self.names, self.layers, strict=True):
@@ -70,7 +70,7 @@ class Model:
 
     def output(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
-        _, layer, last = self._inputs(shape)[-1]
+        _, layer, last = self.inputs(shape)[-1]
         return layer.output(last)
 
     @property
@@ -85,8 +85,8 @@ class Model:
     def initialize(self, seed: int) -> dict[str, np.ndarray]:
         """Starting weights by name, float64; each layer draws from a generator of its own."""
         sample: Shape = (0, 1) if self.takes_ids else (0, 1, self.features or 0)
-        weights = {}
-        for index, (name, layer, shape) in enumerate(self._inputs(sample)):
+        weights: dict[str, np.ndarray] = {}
+        for index, (name, layer, shape) in enumerate(self.inputs(sample)):
             values = layer.initialize(shape, np.random.default_rng([seed, index]))
             weights |= {f"{name}/{key}": value for key, value in values.items()}
         return weights
@@ -95,7 +95,7 @@ class Model:
         """What ``streams`` streams carry from one segment to the next."""
         sample: Shape = (0, streams) if self.takes_ids else (0, streams, self.features or 0)
         shapes: dict[str, Shape] = {}
-        for name, layer, shape in self._inputs(sample):
+        for name, layer, shape in self.inputs(sample):
             shapes |= {f"{name}/{key}": size for key, size in layer.state(shape).items()}
         return Layout(shapes)
 
@@ -210,19 +210,28 @@ class Network:
         self.model.head.logits(self.ops, run.head, hidden[-1], out)
         return out
 
-    def losses(self, x: Array, targets: Array, state: Arena) -> Array:
-        """The loss of every row (T·N) of targets, in nats; 0 where the target is -1. The state moves on."""
+    def losses(self, x: Array, targets: Array, state: Arena, logits: Array | None = None) -> Array:
+        """The loss of every row (T·N) of targets, in nats; 0 where the target is -1. The state moves on.
+
+        ``logits``, of the shape of the output, if given, receives what the losses were computed from.
+        """
         run = self._pass(x.shape, "loss")
         hidden = run.forward(x, state, None)
+        if logits is not None:
+            self.model.head.logits(self.ops, run.head, hidden, logits)
         losses = run.extra["losses"]
         self.model.head.losses(self.ops, run.head, hidden, targets, losses)
         return losses
 
-    def train(self, x: Array, targets: Array, state: Arena, scale: float, key: int) -> Array:
-        """The losses, and ``gradients`` ← gradients of scale · Σ losses. ``key`` draws the dropout masks."""
+    def train(
+        self, x: Array, targets: Array, state: Arena, scale: float, key: int, logits: Array | None = None
+    ) -> Array:
+        """:meth:`losses`, and ``gradients`` ← gradients of scale · Σ losses. ``key`` draws the dropout masks."""
         self.ops.fill(self.gradients.flat, 0)
         run = self._pass(x.shape, "train")
         hidden = run.forward(x, state, key)
+        if logits is not None:
+            self.model.head.logits(self.ops, run.head, hidden, logits)
         losses = run.extra["losses"]
         run.backward(self.model.head.losses_backward(self.ops, run.head, hidden, targets, scale, losses))
         return losses
@@ -248,13 +257,13 @@ class _Pass:
         model, ops = network.model, network.ops
         self.model, self.ops = model, ops
         training = mode == "train"
-        inputs = model._inputs(shape)
+        inputs = model.inputs(shape)
         body = inputs if mode == "predict" else inputs[:-1]
         shapes: dict[str, Shape] = {}
         for name, layer, size in body:
             shapes |= {f"{name}/{key}": value for key, value in layer.activations(size, training).items()}
         extra: dict[str, Shape] = {}
-        name, head, size = inputs[-1]
+        name, _, size = inputs[-1]
         if mode == "next":
             extra["logits"] = (size[-2], model.head.units)
         elif mode in ("loss", "train"):

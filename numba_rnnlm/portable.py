@@ -46,7 +46,7 @@ class Rows:
 
 def exp(x: Any) -> Any:
     """e to the x; within 2e-7 relative in float32. NaN stays NaN."""
-    return type(x)(math.exp(x)) if x < 709 else type(x)(math.inf)
+    return type(x)(math.inf if x >= 709 else math.exp(x))
 
 
 def tanh(x: Any) -> Any:

@@ -105,7 +105,7 @@ class Trainer:
         first = int(self.history["epoch"][-1]) if self.history["epoch"] else 0
         waited = 0
         self.started = time.monotonic()
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
             self.interrupted = interrupted
             for epoch in range(1, config.epochs + 1):
                 measured = self._epoch(epoch)
@@ -211,7 +211,7 @@ def new_history() -> History:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
+def interrupts() -> Iterator[threading.Event]:
     """The first Ctrl-C sets the event, so that training ends cleanly; the second one interrupts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():

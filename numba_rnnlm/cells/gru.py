@@ -19,7 +19,7 @@ def _equations(z: np.ndarray, prev: np.ndarray) -> np.ndarray:
     m, r, u, n = z
     (h,) = prev
     r, u = 0.5 * np.tanh(0.5 * r) + 0.5, 0.5 * np.tanh(0.5 * u) + 0.5
-    return ((1 - u) * np.tanh(n + r * m) + u * h)[np.newaxis]
+    return np.stack([(1 - u) * np.tanh(n + r * m) + u * h])
 
 
 @portable

@@ -6,4 +6,8 @@ from .embedding import Embedding
 from .layer import Layer, Run
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 
-__all__ = ["GRU", "LSTM", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Run", "SimpleRNN"]
+LAYERS: dict[str, type] = {
+    kind.__name__: kind for kind in (Embedding, Recurrent, SimpleRNN, LSTM, GRU, Dense, Dropout)
+}
+
+__all__ = ["GRU", "LAYERS", "LSTM", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Run", "SimpleRNN"]

@@ -91,16 +91,11 @@ def segments_per_epoch(tokens: int, streams: int, steps: int) -> int:
 
 
 def streams_that_fit(tokens: int, streams: int, steps: int) -> int:
-    """The largest number of streams, at most ``streams``, of which each has ``steps`` targets or more; or else 1.
+    """The largest number of streams, at most ``streams``, that have ``steps`` targets each on average; or else 1.
 
     Examples
     --------
     >>> streams_that_fit(tokens=1001, streams=50, steps=100)
     10
     """
-    targets = tokens - 1
-    for fewer in range(streams, 1, -1):
-        last = targets - (fewer - 1) * -(-targets // fewer)
-        if last >= steps:
-            return fewer
-    return 1
+    return max(1, min(streams, (tokens - 1) // steps))

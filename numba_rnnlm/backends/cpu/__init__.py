@@ -9,10 +9,9 @@ import numpy as np
 from ...cells import Cell
 from ...errors import expect_number, expect_one_of
 from ...rules import Rule
-from . import losses, lookup, pointwise, recurrence, simd
+from . import lookup, losses, pointwise, recurrence, simd, update
 from .linear import PACKING, add_rows, matrix, multiply, set_rows
 from .threads import Pool, default_threads, split
-from .update import BLOCK, fill, sum_of_squares, update
 
 ALIGNMENT = 64  # bytes
 LOGITS = 1 << 22  # elements: at most 16 MB of float32 logits exist at any time
@@ -56,7 +55,7 @@ class Backend:
         out[...] = source
 
     def fill(self, out: Array, value: float) -> None:
-        self._elementwise(fill, out.size, out.reshape(-1), out.dtype.type(value))
+        self._elementwise(update.fill, out.size, out.reshape(-1), out.dtype.type(value))
 
     # lookup
 
@@ -110,7 +109,7 @@ class Backend:
     # time
 
     def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
-        steps, streams, _, hidden = z.shape
+        steps, streams = z.shape[:2]
         slots = cell.window("h")
         few = steps * streams <= PACKING
         packed = np.empty(0, U.dtype) if few else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
@@ -222,12 +221,12 @@ class Backend:
     # update
 
     def norm(self, x: Array) -> float:
-        sums = np.empty(-(-x.size // BLOCK), np.float64)
-        self._elementwise(sum_of_squares, sums.size, x, sums, each=BLOCK)
+        sums = np.empty(-(-x.size // update.BLOCK), np.float64)
+        self._elementwise(update.sum_of_squares, sums.size, x, sums, each=update.BLOCK)
         return sqrt(float(sums.sum()))
 
     def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
-        self.pool.run(update, [
+        self.pool.run(update.update, [
             (rule, p, g, m, h.astype(self.dtype), first, last)
             for first, last in split(p.size, self.pool.parts(p.size * 8), 16)])
 

@@ -31,7 +31,7 @@ def _element(array: types.Array) -> ir.Type:
 
 def lanes(dtype: Any) -> int:
     """Elements in one vector register."""
-    return VECTOR_BYTES // np.dtype(dtype).itemsize
+    return VECTOR_BYTES // int(np.dtype(dtype).itemsize)
 
 
 @overload(lanes)
@@ -131,7 +131,7 @@ def _make_tile(rows: int, vectors: int) -> Any:
             left = a[ia + r * row_stride :][: (k - 1) * step_stride + 1 : step_stride]
             c[ic + r * ldc : ic + r * ldc + columns] += left @ b[ib : ib + k * panel].reshape(k, panel)[:, :columns]
 
-    return twin if config.DISABLE_JIT else tile
+    return twin if config.DISABLE_JIT else tile  # type: ignore[attr-defined]
 
 
 def _make_row_of_tiles(vectors: int) -> Any:

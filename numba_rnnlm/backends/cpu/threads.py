@@ -7,13 +7,14 @@ number of Python threads may use one pool at once. After ``fork`` the child star
 import os
 import threading
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any
 
 from ...errors import ConfigError
 
 VARIABLE = "NUMBA_RNNLM_NUM_THREADS"
-WORTHWHILE = 1_000_000  # multiply-adds, about 20 microseconds: as long as a worker takes to wake up
+WORTHWHILE = 3_000_000  # multiply-adds, about 60 microseconds: twice what a worker takes to wake up
 
 
 def default_threads() -> int:
@@ -33,7 +34,7 @@ def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
     units = -(-size // unit)
     parts = max(1, min(parts, units))
     borders = [min(size, units * part // parts * unit) for part in range(parts + 1)]
-    return list(zip(borders[:-1], borders[1:], strict=True))
+    return list(pairwise(borders))
 
 
 class Pool:

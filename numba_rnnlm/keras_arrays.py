@@ -1,0 +1,134 @@
+"""Examples as Keras has them, one a row, checked once and handed out in batches with time in front."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .backends import Shape
+from .errors import ShapeError, VocabularyError
+from .layers import Embedding, Layer
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs and their targets.
+
+    Attributes
+    ----------
+    x
+        (examples, T) ids, or (examples, T, D) vectors.
+    y
+        Ids (examples) or (examples, T), or numbers (examples, units) or (examples, T, units).
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: Any) -> "Examples":
+        return Examples(self.x[rows], self.y[rows])
+
+
+def swap(array: np.ndarray) -> np.ndarray:
+    """(N, T, …) → (T, N, …), and back."""
+    return np.ascontiguousarray(np.swapaxes(array, 0, 1))
+
+
+def read_inputs(name: str, x: Any, first: Layer, features: int | None, dtype: np.dtype[Any]) -> np.ndarray:
+    """Checked x for this first layer: ids (examples, T) int32, or vectors (examples, T, D)."""
+    array = _array(name, x)
+    if isinstance(first, Embedding):
+        if array.ndim != 2:
+            raise ShapeError(f"{name} has shape {array.shape}, expected ids (examples, steps) for the Embedding layer.")
+        _expect_some(name, array)
+        return _ids(name, array, first.input_dim, "Embedding: input_dim")
+    if array.ndim != 3 or (features is not None and array.shape[2] != features):
+        raise ShapeError(
+            f"{name} has shape {array.shape}, expected vectors (examples, steps, {features or 'features'}), because "
+            "the first layer is not an Embedding. Put one in front of ids."
+        )
+    _expect_some(name, array)
+    return _numbers(name, array, dtype)
+
+
+def read_targets(name: str, y: Any, loss: str, output: Shape, dtype: np.dtype[Any]) -> np.ndarray:
+    """Checked y for this loss on an output (examples, V) or (examples, T, V): ids int32, or numbers like the output."""
+    array = _array(name, y)
+    if array.ndim == 0 or len(array) != output[0]:
+        raise ShapeError(f"{name} has shape {array.shape}, expected a target for each of the {output[0]} examples.")
+    if loss == "categorical_crossentropy":
+        _expect(name, array, (output,), "one-hot rows; for ids use loss='sparse_categorical_crossentropy'")
+        return _one_hot(name, array)
+    if loss == "sparse_categorical_crossentropy":
+        _expect(name, array, (output[:-1], (*output[:-1], 1)), "ids")
+        return _ids(name, array.reshape(output[:-1]), output[-1], "units of the last layer")
+    _expect(name, array, (output, output[:-1]) if output[-1] == 1 else (output,), "numbers from 0 to 1")
+    numbers = _numbers(name, array, dtype)
+    _refuse(name, array, (numbers < 0) | (numbers > 1), "expected a number from 0 to 1")
+    return numbers.reshape(output)
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{name} has rows of different length; make them equal, for example by padding.") from error
+    if array.dtype.kind not in "iuf":
+        raise ShapeError(f"{name} is {type(values).__name__} of {array.dtype}, expected an array of numbers.")
+    return array
+
+
+def _expect_some(name: str, array: np.ndarray) -> None:
+    if 0 in array.shape:
+        raise ShapeError(f"{name} has shape {array.shape}: it is empty; give at least one example of at least one step.")
+
+
+def _expect(name: str, array: np.ndarray, shapes: tuple[Shape, ...], what: str) -> None:
+    if array.shape in shapes:
+        return
+    help = ""
+    if len(shapes[0]) == array.ndim + 1:
+        help = " The model answers after every step; for one answer a sequence, leave return_sequences=True away " \
+               "from the last recurrent layer."
+    elif len(shapes[0]) == array.ndim - 1:
+        help = " The model answers once a sequence; for an answer after every step, give every recurrent layer " \
+               "return_sequences=True."
+    wanted = " or ".join(str(shape) for shape in shapes)
+    raise ShapeError(f"{name} has shape {array.shape}, expected {wanted}: {what}.{help}")
+
+
+def _refuse(name: str, array: np.ndarray, bad: np.ndarray, why: str, error: type[ValueError] = ShapeError) -> None:
+    """Raise ``error`` at the first element that is bad."""
+    if bad.any():
+        place = np.unravel_index(int(bad.argmax()), bad.shape)
+        where = ", ".join(str(index) for index in place)
+        raise error(f"{name}[{where}] is {array[place]}, {why}.")
+
+
+def _ids(name: str, array: np.ndarray, size: int, setting: str) -> np.ndarray:
+    if array.dtype.kind == "f":
+        _refuse(name, array, ~np.isfinite(array) | (array != np.floor(array)), "expected a whole number, an id")
+    _refuse(name, array, (array < 0) | (array >= size), f"expected an id from 0 to {size - 1} ({setting} is {size})",
+            VocabularyError)
+    return array.astype(np.int32)
+
+
+def _numbers(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is too large for dtype is refused below
+        numbers = array.astype(dtype)
+    _refuse(name, array, ~np.isfinite(numbers), "expected a finite number")
+    return numbers
+
+
+def _one_hot(name: str, array: np.ndarray) -> np.ndarray:
+    """One-hot rows (…, V) → ids (…)."""
+    bad = (np.count_nonzero(array, axis=-1) != 1) | (array.max(axis=-1) != 1)
+    if bad.any():
+        place = np.unravel_index(int(bad.argmax()), bad.shape)
+        where = ", ".join(str(index) for index in place)
+        raise ShapeError(f"{name}[{where}] is not one-hot: expected exactly one 1 and zeros. For targets that are ids "
+                         "use loss='sparse_categorical_crossentropy'.")
+    return array.argmax(axis=-1).astype(np.int32)

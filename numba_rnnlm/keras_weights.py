@@ -1,0 +1,50 @@
+"""A layer's weights in Keras's shapes and order, and back."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .layers import Layer, Recurrent
+
+Weights = dict[str, np.ndarray]
+
+
+def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """What ``get_weights()`` of the same layer is in Keras.
+
+    The GRU's reset and update gates have one bias here and two in Keras, which only ever adds them: ours is
+    the one of the input, the one of the state is zero.
+
+    Examples
+    --------
+    >>> from numba_rnnlm.layers import GRU
+    >>> gru, shapes = GRU(4), GRU(4).parameters((1, 1, 3))
+    >>> [array.shape for array in to_keras(gru, {name: np.zeros(shape) for name, shape in shapes.items()})]
+    [(3, 12), (4, 12), (2, 12)]
+    """
+    if not isinstance(layer, Recurrent):
+        return [weights[name] for name in ("W", "b") if name in weights]
+    W, U, b = weights["W"], weights["U"], weights["b"]
+    if layer.cell == "gru":  # W r u n → z r h; U m r u → z r h
+        m, r, u, n = b
+        bias = np.concatenate([u, r, n, np.zeros_like(u), np.zeros_like(r), m])
+        return [_blocks(W, 1, 0, 2), _blocks(U, 2, 1, 0), bias.reshape(2, -1)]
+    return [W, U, b.reshape(-1)]
+
+
+def from_keras(layer: Layer, arrays: Sequence[np.ndarray]) -> Weights:
+    """The weights by our names; ``arrays`` have the shapes of :func:`to_keras`."""
+    if not isinstance(layer, Recurrent):
+        names = ("b",) if getattr(layer, "tied", False) else ("W", "b")
+        return dict(zip(names, arrays, strict=False))
+    W, U, b = arrays
+    if layer.cell == "gru":
+        (zx, rx, hx), (zh, rh, hh) = b.reshape(2, 3, -1)
+        return {"W": _blocks(W, 1, 0, 2), "U": _blocks(U, 2, 1, 0), "b": np.stack([hh, rx + rh, zx + zh, hx])}
+    return {"W": W, "U": U, "b": b.reshape(-1, layer.units)}
+
+
+def _blocks(columns: np.ndarray, *order: int) -> np.ndarray:
+    """The blocks of columns, one a gate, in another order."""
+    parts = np.split(columns, len(order), axis=1)
+    return np.concatenate([parts[index] for index in order], axis=1)
