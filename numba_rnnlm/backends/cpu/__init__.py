@@ -130,7 +130,7 @@ class Backend:
 
     def _pack(self, b: Array, k: int, n: int, step_stride: int, column_stride: int) -> Array:
         """b (k, n) as panels for the register tile."""
-        width = simd.VECTORS * simd.lanes(b.dtype)
+        width = simd.VECTORS * simd.lanes(b)
         panels = -(-n // width)
         packed = self.empty((panels * k * width,))
         self.pool.run(simd.pack, [

@@ -70,10 +70,10 @@ def multiply(pool: Pool, a: Matrix, b: Matrix, c: Matrix) -> None:
         pool.run(_multiply_unpacked, [
             (a.data, a.offset, a.row_stride, m, b.data, b.offset, b.row_stride, b.column_stride, k,
              c.data, c.offset, c.row_stride, first, last)
-            for first, last in split(n, pool.parts(work), lanes(c.data.dtype))])
+            for first, last in split(n, pool.parts(work), lanes(c.data))])
         return
     threads = pool.parts(work)
-    by_rows, by_columns = split(m, threads, 1), split(n, threads, lanes(c.data.dtype))
+    by_rows, by_columns = split(m, threads, 1), split(n, threads, lanes(c.data))
     # Cut where the slowest thread has least to do: whole rows pack all of b, whole columns only their own.
     row_cost = (max(last - first for first, last in by_rows) + PACKING) * n
     column_cost = (m + PACKING) * max(last - first for first, last in by_columns)

@@ -29,15 +29,15 @@ def _element(array: types.Array) -> ir.Type:
     return ir.DoubleType() if array.dtype == types.float64 else ir.FloatType()
 
 
-def lanes(dtype: Any) -> int:
-    """Elements in one vector register."""
-    return VECTOR_BYTES // int(np.dtype(dtype).itemsize)
+def lanes(array: Any) -> int:
+    """Elements of an array in one vector register."""
+    return VECTOR_BYTES // int(array.itemsize)
 
 
 @overload(lanes)
-def _lanes(dtype):
-    count = VECTOR_BYTES // (dtype.dtype.bitwidth // 8)
-    return lambda dtype: count
+def _lanes(array):
+    count = VECTOR_BYTES // (array.dtype.bitwidth // 8)
+    return lambda array: count
 
 
 def _make_tile(rows: int, vectors: int) -> Any:
@@ -125,8 +125,8 @@ def _make_tile(rows: int, vectors: int) -> Any:
         return types.void(a, n, n, n, b, n, n, c, n, n, n), codegen
 
     def twin(a, ia, row_stride, step_stride, b, ib, k, c, ic, ldc, width):  # with the compiler off
-        panel = vectors * lanes(a.dtype)
-        columns = panel - lanes(a.dtype) + width
+        panel = vectors * lanes(a)
+        columns = panel - lanes(a) + width
         for r in range(rows):
             left = a[ia + r * row_stride :][: (k - 1) * step_stride + 1 : step_stride]
             c[ic + r * ldc : ic + r * ldc + columns] += left @ b[ib : ib + k * panel].reshape(k, panel)[:, :columns]
