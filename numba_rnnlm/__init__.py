@@ -7,13 +7,23 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from . import cells, layers, optimizers
+from . import callbacks, cells, layers, optimizers
 from .errors import LanguageModelError
 from .language_model import LanguageModel
+from .sequential import Sequential
 
 try:
     __version__ = version("numba-rnnlm")
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["LanguageModel", "LanguageModelError", "__version__", "cells", "layers", "optimizers"]
+__all__ = [
+    "LanguageModel",
+    "LanguageModelError",
+    "Sequential",
+    "__version__",
+    "callbacks",
+    "cells",
+    "layers",
+    "optimizers",
+]

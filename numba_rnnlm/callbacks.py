@@ -17,6 +17,9 @@ Path = str | os.PathLike[str]
 class Callback:
     """Override what you need. Setting ``self.model.stop_training = True`` ends the training after the epoch.
 
+    ``logs`` holds loss, accuracy, val_loss and val_accuracy of the last epoch, as far as they were measured;
+    before the first one it is empty.
+
     Attributes
     ----------
     model
@@ -24,7 +27,7 @@ class Callback:
 
     Examples
     --------
-    >>> class Halve(Callback):
+    >>> class GoodEnough(Callback):
     ...     def on_epoch_end(self, epoch, logs):
     ...         self.model.stop_training = logs["loss"] < 0.5
     """
@@ -35,17 +38,17 @@ class Callback:
         """Called first, by ``fit``."""
         self.model = model
 
-    def on_train_begin(self) -> None:
+    def on_train_begin(self, logs: Logs) -> None:
         """Before the first epoch."""
 
-    def on_train_end(self) -> None:
+    def on_train_end(self, logs: Logs) -> None:
         """After the last epoch."""
 
-    def on_epoch_begin(self, epoch: int) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
         """Before epoch 0, 1, …"""
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """After epoch 0, 1, …; logs: loss, accuracy, val_loss, val_accuracy, as far as they were measured."""
+        """After epoch 0, 1, …"""
 
 
 class History(Callback):
@@ -70,7 +73,7 @@ class History(Callback):
 
 
 class LambdaCallback(Callback):
-    """Functions as a callback; each takes what the method of the same name takes.
+    """Functions as a callback; each takes what the method of its name takes.
 
     Examples
     --------
@@ -81,19 +84,134 @@ class LambdaCallback(Callback):
 
     def __init__(
         self,
-        on_epoch_begin: Callable[[int], Any] | None = None,
+        on_epoch_begin: Callable[[int, Logs], Any] | None = None,
         on_epoch_end: Callable[[int, Logs], Any] | None = None,
-        on_train_begin: Callable[[], Any] | None = None,
-        on_train_end: Callable[[], Any] | None = None,
+        on_train_begin: Callable[[Logs], Any] | None = None,
+        on_train_end: Callable[[Logs], Any] | None = None,
     ) -> None:
-        ...
+        given = {"on_epoch_begin": on_epoch_begin, "on_epoch_end": on_epoch_end,
+                 "on_train_begin": on_train_begin, "on_train_end": on_train_end}
+        self.__dict__.update({name: function for name, function in given.items() if function is not None})
+
+
+class CSVLogger(Callback):
+    """A line of a CSV file for each epoch: its number, then its values in alphabetical order.
+
+    Parameters
+    ----------
+    path
+        The file; it is overwritten, or with ``append`` continued.
+    separator
+        Between the columns.
+    """
+
+    def __init__(self, path: Path, separator: str = ",", append: bool = False) -> None:
+        self.path, self.separator, self.append = path, separator, append
+
+    def on_train_begin(self, logs: Logs) -> None:
+        with open(self.path, "a" if self.append else "w", encoding="utf-8") as file:
+            self._titled = file.tell() > 0
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        names = sorted(logs)
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter=self.separator)
+            if not self._titled:
+                writer.writerow(["epoch", *names])
+                self._titled = True
+            writer.writerow([epoch, *(logs[name] for name in names)])
 
 
 class _Watch(Callback):
-    """Notices when a value is better than ever."""
+    """Knows whether a value is better than it ever was."""
 
-    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
+    def __init__(self, monitor: str, mode: str, min_delta: float = 0) -> None:
         expect_one_of("mode", mode, ("auto", "min", "max"))
         expect_number("min_delta", min_delta, 0)
-        self.monitor, self.min_delta = monitor, min_delta
-        self.sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith(("acc", "accuracy"))) else 1
+        self.monitor, self.min_delta, self.best = monitor, min_delta, inf
+        self.sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith(("accuracy", "acc"))) else 1
+
+    def better(self, logs: Logs) -> bool:
+        if self.monitor not in logs:
+            raise ConfigError(
+                f"{type(self).__name__} watches {self.monitor!r}, but this training measures {', '.join(logs)}. "
+                "val_… needs validation_data or validation_split, accuracy needs compile(metrics=['accuracy'])."
+            )
+        value = self.sign * logs[self.monitor]
+        if not value < self.best - self.min_delta:
+            return False
+        self.best = value
+        return True
+
+
+class EarlyStopping(_Watch):
+    """Stop when a value no longer gets better.
+
+    Parameters
+    ----------
+    monitor
+        "val_loss", "loss", "val_accuracy" or "accuracy".
+    min_delta
+        Better by no more than this is not better.
+    patience
+        Stop after this many epochs in a row that are not better (0: as 1).
+    mode
+        "min" or "max" is better; "auto" takes "max" for accuracies.
+    restore_best_weights
+        When the training ends, put the weights of the best epoch back.
+    """
+
+    def __init__(
+        self, monitor: str = "val_loss", min_delta: float = 0, patience: int = 0, mode: str = "auto",
+        restore_best_weights: bool = False,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        expect_number("patience", patience, 0, whole=True)
+        self.patience, self.restore_best_weights = patience, restore_best_weights
+
+    def on_train_begin(self, logs: Logs) -> None:
+        self.best, self.waited = inf, 0
+        self.best_weights: list[np.ndarray] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        if self.better(logs):
+            self.waited = 0
+            if self.restore_best_weights:
+                self.best_weights = self.model.get_weights()
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs) -> None:
+        if self.best_weights is not None:
+            self.model.set_weights(self.best_weights)
+
+
+class ModelCheckpoint(_Watch):
+    """Save the model after each epoch.
+
+    Parameters
+    ----------
+    path
+        The file; may hold ``{epoch}`` (from 1) and names of values, as in ``"model-{epoch:02}-{val_loss:.2f}.npz"``.
+    monitor, mode
+        As in :class:`EarlyStopping`.
+    save_best_only
+        Only after an epoch that is better than all before.
+    """
+
+    def __init__(
+        self, path: Path, monitor: str = "val_loss", save_best_only: bool = False, mode: str = "auto"
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.path, self.save_best_only = os.fspath(path), save_best_only
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        if self.save_best_only and not self.better(logs):
+            return
+        try:
+            path = self.path.format(epoch=epoch + 1, **logs)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigError(f"path is {self.path!r}; in braces it may name epoch, {', '.join(logs)}.") from error
+        self.model.save(path)

@@ -26,7 +26,8 @@ def _option(default: Any, help: str, choices: Sequence[str] | None = None, type:
 class _Config:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        values = asdict(self)  # type: ignore[call-overload]
+        return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
@@ -60,6 +61,7 @@ class ModelConfig(_Config):
         for name in ("hidden", "layers", "embedding"):
             expect_number(name, getattr(self, name), 1, whole=True)
         expect_number("dropout", self.dropout, 0, 0.999)
+        expect_one_of("tied", self.tied, (False, True))
         expect_number("forget_bias", self.forget_bias, -100, 100)
         expect_one_of("initializer", self.initializer, INITIALIZERS)
         expect_number("initializer_scale", self.initializer_scale, 0, 10, open_low=True)
@@ -120,7 +122,7 @@ class TrainingConfig(_Config):
         expect_one_of("schedule", self.schedule, SCHEDULES)
         expect_number("warmup", self.warmup, 0, 1)
         expect_number("decay_factor", self.decay_factor, 1, open_low=True)
-        expect_number("decay_after", self.decay_after, 0, whole=True)
+        expect_number("decay_after", self.decay_after, 1, whole=True)
         for name in ("clip_norm", "clip_value"):
             if getattr(self, name) is not None:
                 expect_number(name, getattr(self, name), 0)

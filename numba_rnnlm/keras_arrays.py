@@ -51,7 +51,7 @@ def read_inputs(name: str, x: Any, first: Layer, features: int | None, dtype: np
             "the first layer is not an Embedding. Put one in front of ids."
         )
     _expect_some(name, array)
-    return _numbers(name, array, dtype)
+    return read_numbers(name, array, dtype)
 
 
 def read_targets(name: str, y: Any, loss: str, output: Shape, dtype: np.dtype[Any]) -> np.ndarray:
@@ -60,15 +60,26 @@ def read_targets(name: str, y: Any, loss: str, output: Shape, dtype: np.dtype[An
     if array.ndim == 0 or len(array) != output[0]:
         raise ShapeError(f"{name} has shape {array.shape}, expected a target for each of the {output[0]} examples.")
     if loss == "categorical_crossentropy":
-        _expect(name, array, (output,), "one-hot rows; for ids use loss='sparse_categorical_crossentropy'")
+        _expect(name, array, output, (output,), "one-hot rows (ids go with loss='sparse_categorical_crossentropy')")
         return _one_hot(name, array)
     if loss == "sparse_categorical_crossentropy":
-        _expect(name, array, (output[:-1], (*output[:-1], 1)), "ids")
-        return _ids(name, array.reshape(output[:-1]), output[-1], "units of the last layer")
-    _expect(name, array, (output, output[:-1]) if output[-1] == 1 else (output,), "numbers from 0 to 1")
-    numbers = _numbers(name, array, dtype)
+        answers = output[:-1]
+        _expect(name, array, output, (answers, (*answers, 1)), "ids (one-hot rows go with loss='categorical_crossentropy')")
+        return _ids(name, array.reshape(answers), output[-1], "units of the last layer")
+    shapes = (output, output[:-1]) if output[-1] == 1 else (output,)
+    _expect(name, array, output, shapes, "numbers from 0 to 1")
+    numbers = read_numbers(name, array, dtype)
     _refuse(name, array, (numbers < 0) | (numbers > 1), "expected a number from 0 to 1")
     return numbers.reshape(output)
+
+
+def read_numbers(name: str, values: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    """Checked numbers of any shape, all finite."""
+    array = _array(name, values)
+    with np.errstate(over="ignore"):  # what is too large for dtype is refused below
+        numbers = array.astype(dtype)
+    _refuse(name, array, ~np.isfinite(numbers), f"expected a finite number of {dtype}")
+    return numbers
 
 
 def _array(name: str, values: Any) -> np.ndarray:
@@ -86,18 +97,12 @@ def _expect_some(name: str, array: np.ndarray) -> None:
         raise ShapeError(f"{name} has shape {array.shape}: it is empty; give at least one example of at least one step.")
 
 
-def _expect(name: str, array: np.ndarray, shapes: tuple[Shape, ...], what: str) -> None:
-    if array.shape in shapes:
-        return
-    help = ""
-    if len(shapes[0]) == array.ndim + 1:
-        help = " The model answers after every step; for one answer a sequence, leave return_sequences=True away " \
-               "from the last recurrent layer."
-    elif len(shapes[0]) == array.ndim - 1:
-        help = " The model answers once a sequence; for an answer after every step, give every recurrent layer " \
-               "return_sequences=True."
-    wanted = " or ".join(str(shape) for shape in shapes)
-    raise ShapeError(f"{name} has shape {array.shape}, expected {wanted}: {what}.{help}")
+def _expect(name: str, array: np.ndarray, output: Shape, shapes: tuple[Shape, ...], what: str) -> None:
+    if array.shape not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        when = "after every step" if len(output) == 3 else "once a sequence"
+        raise ShapeError(f"{name} has shape {array.shape}, expected {wanted}: {what}. The model answers {when}; "
+                         "return_sequences of the last recurrent layer decides this.")
 
 
 def _refuse(name: str, array: np.ndarray, bad: np.ndarray, why: str, error: type[ValueError] = ShapeError) -> None:
@@ -116,19 +121,12 @@ def _ids(name: str, array: np.ndarray, size: int, setting: str) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def _numbers(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what is too large for dtype is refused below
-        numbers = array.astype(dtype)
-    _refuse(name, array, ~np.isfinite(numbers), "expected a finite number")
-    return numbers
-
-
 def _one_hot(name: str, array: np.ndarray) -> np.ndarray:
     """One-hot rows (…, V) → ids (…)."""
     bad = (np.count_nonzero(array, axis=-1) != 1) | (array.max(axis=-1) != 1)
     if bad.any():
         place = np.unravel_index(int(bad.argmax()), bad.shape)
         where = ", ".join(str(index) for index in place)
-        raise ShapeError(f"{name}[{where}] is not one-hot: expected exactly one 1 and zeros. For targets that are ids "
-                         "use loss='sparse_categorical_crossentropy'.")
-    return array.argmax(axis=-1).astype(np.int32)
+        raise ShapeError(f"{name}[{where}] is not one-hot, expected a single 1 and otherwise zeros.")
+    ids: np.ndarray = array.argmax(axis=-1).astype(np.int32)
+    return ids

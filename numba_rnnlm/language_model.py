@@ -28,13 +28,14 @@ from .text import (
     Corpus,
     Source,
     Tokenizer,
+    expect_ids,
     learn_tokenizer,
     read_corpus,
     segments,
     segments_per_epoch,
     streams_that_fit,
 )
-from .training import History, Trainer, make_optimizer, new_history
+from .training import CLOCK_COLUMNS, History, Trainer, make_optimizer, new_history
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
@@ -123,7 +124,7 @@ class LanguageModel:
             raise ConfigError("vocabulary_size goes with tokenizer=None; with a tokenizer the text decides it "
                               "(max_vocabulary limits it).")
         expect_number("seed", seed, 0, 2**63 - 1, whole=True)
-        self._seed = seed
+        self._seed = int(seed)
         self._set_machine(backend, threads)
         self._network: Network | None = None
         self.tokenizer_: Tokenizer | None = None
@@ -237,6 +238,7 @@ class LanguageModel:
         network = self._network or self._build(tokenizer)
         ids = read.ids
         fitting = streams_that_fit(len(ids), config.streams, config.steps)
+        batches = segments_per_epoch(len(ids), fitting, config.steps)
         if fitting < config.streams:
             warnings.warn(
                 f"the corpus has {len(ids):,} tokens, too few for {config.streams} streams of {config.steps} steps; "
@@ -247,7 +249,7 @@ class LanguageModel:
         trainer = Trainer(
             network, config, make_optimizer(config, self._config.cell),
             lambda: segments(ids, config.streams, config.steps),
-            segments_per_epoch(len(ids), config.streams, config.steps),
+            batches,
             None if validation is None else lambda: validation().nats_per_token,
             self._seed, self.history_,
         )
@@ -258,11 +260,11 @@ class LanguageModel:
     def _read(self, source: Source, tokenizer: Tokenizer | None) -> Corpus:
         return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size)
 
-    def _build(self, tokenizer: Tokenizer | None) -> Network:
+    def _build(self, tokenizer: Tokenizer | None, weights: dict[str, np.ndarray] | None = None) -> Network:
         size = tokenizer.size if tokenizer else self._config.vocabulary_size
         config = ModelConfig(**{**self._config.to_dict(), "vocabulary_size": size})
         model = build(config)
-        return Network(model, self._ops, initial_weights(model, config, self._seed))
+        return Network(model, self._ops, initial_weights(model, config, self._seed) if weights is None else weights)
 
     @property
     def network_(self) -> Network:
@@ -329,31 +331,25 @@ class LanguageModel:
         ids = self._sentence(sentence, bos, eos)
         (scores,) = log_probabilities(self.network_, [ids])
         tokenizer = self.tokenizer_
-        if tokenizer is None or not isinstance(sentence, str):
-            return [TokenScore(int(id), float(score), False) for id, score in zip(ids[1:], scores, strict=True)]
         found = []
-        for id, score in zip(ids[1:], scores, strict=True):
-            found.append(TokenScore(tokenizer.symbol(int(id)), float(score), int(id) == tokenizer.unknown))
+        for id, score in zip(ids[1:].tolist(), scores.tolist(), strict=True):
+            token = tokenizer.symbol(id) if tokenizer and isinstance(sentence, str) else id
+            found.append(TokenScore(token, score, tokenizer is not None and id == tokenizer.unknown))
         return found
 
     def _sentence(self, sentence: Any, bos: bool, eos: bool) -> np.ndarray:
-        network, tokenizer = self.network_, self.tokenizer_
+        tokenizer = self.tokenizer_
         if not isinstance(sentence, str):
-            return self._ids("sentence", sentence, network)
+            return self._ids("sentence", sentence)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: give an array of ids instead of text.")
         end = np.array([tokenizer.line_end], np.int32)
         return np.concatenate([end[: int(bos)], tokenizer.encode(sentence), end[: int(eos)]])
 
-    def _ids(self, name: str, ids: Any, network: Network) -> np.ndarray:
-        array = np.asarray(ids)
-        size = network.model.head.units
-        if array.ndim != 1 or array.dtype.kind not in "iu" or array.size == 0:
-            raise ShapeError(f"{name} is an array of {array.dtype} with shape {array.shape}, expected ids: "
-                             "whole numbers, one axis, at least one.")
-        wrong = np.flatnonzero((array < 0) | (array >= size))
-        if wrong.size:
-            raise VocabularyError(f"{name}[{wrong[0]}] is {array[wrong[0]]}, expected an id from 0 to {size - 1}.")
+    def _ids(self, name: str, ids: Any) -> np.ndarray:
+        array = expect_ids(ids, self.network_.model.head.units, name)
+        if array.size == 0:
+            raise ShapeError(f"{name} is empty, expected at least one id.")
         return array.astype(np.int32)
 
     # writing
@@ -397,8 +393,9 @@ class LanguageModel:
         expect_one_of("unknown", unknown, ("error", "unk"))
         network, tokenizer = self.network_, self.tokenizer_
         seed = secrets.randbits(63) if seed is None else seed
+        banned = () if tokenizer is None or tokenizer.unknown is None else (tokenizer.unknown,)
         if not self._is_text(prompt):
-            return generate(network, self._ids("prompt", prompt, network), config, seed)
+            return generate(network, self._ids("prompt", prompt), config, seed, banned)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: the prompt must be an array of ids, such as np.array([0]).")
         missing = tokenizer.unknown_symbols(prompt)
@@ -411,7 +408,6 @@ class LanguageModel:
         ids = tokenizer.encode(prompt)
         if ids.size == 0:
             ids = np.array([tokenizer.line_end], np.int32)
-        banned = () if tokenizer.unknown is None else (tokenizer.unknown,)
         return self._pieces(generate(network, ids, config, seed, banned), tokenizer, ids if prompt else ids[:0])
 
     @staticmethod
@@ -432,12 +428,17 @@ class LanguageModel:
     # keeping
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything the model is to one file: weights, vocabulary, configuration, history."""
+        """Write everything the model is to one file: weights, vocabulary, configuration, history.
+
+        The same training writes the same bytes, so the history goes without what the clock said: it comes
+        back with NaN for tokens_per_second and seconds.
+        """
         network = self.network_
+        measured = {column: values for column, values in self.history_.items() if column not in CLOCK_COLUMNS}
         about = {
             "config": {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed},
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
-            "history": {column: [_json_number(value) for value in values] for column, values in self.history_.items()},
+            "history": {column: [_json_number(value) for value in values] for column, values in measured.items()},
         }
         write_model(path, "language_model", about, network.weights())
 
@@ -459,10 +460,8 @@ class LanguageModel:
             model = cls(**about["config"], backend=backend, threads=threads)
             if about["tokenizer"] is not None:
                 model.tokenizer_ = Tokenizer.from_dict(about["tokenizer"])
-            network = model._build(model.tokenizer_)
-            network.set_weights(weights)
-            history = {column: [float("nan") if value is None else float(value) for value in about["history"][column]]
-                       for column in new_history()}
+            network = model._build(model.tokenizer_, weights)
+            history = _read_history(about["history"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
         model._network, model.history_ = network, history
@@ -477,5 +476,14 @@ class LanguageModel:
 def _json_number(value: float) -> float | None:
     """NaN and infinity are not JSON."""
     return float(value) if np.isfinite(value) else None
+
+
+def _read_history(saved: dict[str, list[float | None]]) -> History:
+    epochs = len(saved["epoch"])
+    rows = {column: [None] * epochs if column in CLOCK_COLUMNS else saved[column] for column in new_history()}
+    if any(len(values) != epochs for values in rows.values()):
+        raise ValueError("the columns of the history have different lengths")
+    return {column: [float("nan") if value is None else float(value) for value in values]
+            for column, values in rows.items()}
 
 

@@ -44,13 +44,16 @@ class Model:
         if not self.takes_ids and features is None:
             raise ConfigError("the first layer is not an Embedding: the size of the input vectors must be known.")
         self.features = features
-        sample: Shape = (0, 1) if self.takes_ids else (0, 1, features or 0)
         shapes: dict[str, Shape] = {}
-        for name, layer, shape in self.inputs(sample):
+        for name, layer, shape in self.inputs(self.input(0, 1)):
             if getattr(layer, "tied", False):
                 self._check_tied(layer, shape)
             shapes |= {f"{name}/{key}": size for key, size in layer.parameters(shape).items()}
         self.layout = Layout(shapes)
+
+    def input(self, steps: int, streams: int) -> Shape:
+        """Shape of such an input."""
+        return (steps, streams) if self.takes_ids else (steps, streams, self.features or 0)
 
     def inputs(self, shape: Shape) -> list[tuple[str, Layer, Shape]]:
         """Each layer with its name and the shape of its input."""
@@ -84,18 +87,16 @@ class Model:
 
     def initialize(self, seed: int) -> dict[str, np.ndarray]:
         """Starting weights by name, float64; each layer draws from a generator of its own."""
-        sample: Shape = (0, 1) if self.takes_ids else (0, 1, self.features or 0)
         weights: dict[str, np.ndarray] = {}
-        for index, (name, layer, shape) in enumerate(self.inputs(sample)):
+        for index, (name, layer, shape) in enumerate(self.inputs(self.input(0, 1))):
             values = layer.initialize(shape, np.random.default_rng([seed, index]))
             weights |= {f"{name}/{key}": value for key, value in values.items()}
         return weights
 
     def state_layout(self, streams: int) -> Layout:
         """What ``streams`` streams carry from one segment to the next."""
-        sample: Shape = (0, streams) if self.takes_ids else (0, streams, self.features or 0)
         shapes: dict[str, Shape] = {}
-        for name, layer, shape in self.inputs(sample):
+        for name, layer, shape in self.inputs(self.input(0, streams)):
             shapes |= {f"{name}/{key}": size for key, size in layer.state(shape).items()}
         return Layout(shapes)
 

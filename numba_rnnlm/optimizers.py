@@ -57,6 +57,9 @@ class Optimizer(ABC):
         for field in ("clipnorm", "clipvalue"):
             if getattr(self, field) is not None:
                 expect_number(field, getattr(self, field), 0)
+        for field in ("momentum", "rho", "beta_1", "beta_2"):  # of those that have one; at 1 nothing new would count
+            expect_number(field, getattr(self, field, 0), 0, 0.999999)
+        expect_number("epsilon", getattr(self, "epsilon", 0), 0)
 
     @property
     @abstractmethod

@@ -24,6 +24,7 @@ History = dict[str, list[float]]
 
 COLUMNS = ("epoch", "loss", "perplexity", "valid_loss", "valid_perplexity", "learning_rate", "gradient_norm",
            "tokens", "tokens_per_second", "seconds")
+CLOCK_COLUMNS = ("tokens_per_second", "seconds")  # these differ between two equal trainings
 
 
 def perplexity(nats: float) -> float:
@@ -99,7 +100,7 @@ class Trainer:
         Raises
         ------
         DivergenceError
-            If the loss or a gradient became NaN or infinite; the last good weights are back.
+            If the loss, a gradient or a weight became NaN or infinite; the last good weights are back.
         """
         config = self.config
         first = int(self.history["epoch"][-1]) if self.history["epoch"] else 0
@@ -108,7 +109,10 @@ class Trainer:
         with interrupts() as interrupted:
             self.interrupted = interrupted
             for epoch in range(1, config.epochs + 1):
-                measured = self._epoch(epoch)
+                try:
+                    measured = self._epoch(epoch)
+                except DivergenceError as error:
+                    raise self._diverged(epoch, error) from error
                 if measured is None:
                     break
                 row = {"epoch": float(first + epoch), **measured}
@@ -123,7 +127,9 @@ class Trainer:
                 self.schedule.end_epoch(epoch, improved)
                 waited = 0 if improved else waited + 1
                 if config.patience is not None and waited >= config.patience:
-                    self.stopped = f"no better for {waited} epochs"
+                    self.stopped = f"no better for {waited} {'epoch' if waited == 1 else 'epochs'}"
+                if interrupted.is_set():
+                    self.stopped = "interrupted"
                 if self.stopped:
                     break
         self.network.set_weights(self.good)
@@ -152,38 +158,34 @@ class Trainer:
                 network.ops.upload(inputs), network.ops.upload(targets.reshape(-1)), state, scale, key
             )
             loss = float(network.ops.download(losses).sum(dtype=np.float64))
-            self._guard(loss, epoch)
-            try:
-                norm = self.updater.update(rate)
-            except DivergenceError:
-                self._guard(float("nan"), epoch)
+            _expect_finite("the loss", loss)
+            norm = self.updater.update(rate)
             total, count = total + loss, count + tokens
             if self.progress.due():
                 self._show(epoch, index + 1, total / count, count / (time.monotonic() - started), started)
             if self.interrupted.is_set():
-                self.stopped = "interrupted"
                 break
         if count == 0:
             return None
+        _expect_finite("a weight", network.ops.norm(network.parameters.flat))
         seconds = time.monotonic() - started
         mean = total / count
         row = {"loss": mean, "perplexity": perplexity(mean), "learning_rate": rate, "gradient_norm": norm,
                "tokens": float(count), "tokens_per_second": count / max(seconds, 1e-9)}
         if self.validate is not None:
             row["valid_loss"] = self.validate()
+            _expect_finite("the validation loss", row["valid_loss"])
             row["valid_perplexity"] = perplexity(row["valid_loss"])
         row["seconds"] = time.monotonic() - started
         return row
 
-    def _guard(self, loss: float, epoch: int) -> None:
-        if isfinite(loss):
-            return
+    def _diverged(self, epoch: int, error: DivergenceError) -> DivergenceError:
         self.network.set_weights(self.good)
-        kept = "the weights of the best epoch so far are" if self.history["epoch"] else "the weights from before are"
-        raise DivergenceError(
-            f"training diverged at update {self.updater.steps + 1} (epoch {epoch}): the loss or its gradient is not "
-            f"finite. {kept} restored. Try a learning rate below {self.optimizer.learning_rate:g}, or gradient "
-            "clipping (clip_norm=1)."
+        kept = "before the training" if epoch == 1 else "the best epoch so far" if self.validate else "the last epoch"
+        return DivergenceError(
+            f"training diverged in epoch {epoch}, after {self.updater.steps} updates: {error}. The weights of {kept} "
+            f"are restored. Try a learning rate below {self.optimizer.learning_rate:g}, or gradient clipping "
+            "(clip_norm=1)."
         )
 
     def _show(self, epoch: int, done: int, loss: float, speed: float, started: float) -> None:
@@ -203,6 +205,11 @@ class Trainer:
             text += f"  valid loss {row['valid_loss']:.4f}  perplexity {row['valid_perplexity']:.2f}"
             text += " *" if improved else "  "
         self.progress.line(f"{text}  {row['tokens_per_second']:,.0f} tokens/s  {row['seconds']:.1f} s")
+
+
+def _expect_finite(name: str, value: float) -> None:
+    if not isfinite(value):
+        raise DivergenceError(f"{name} is not finite")
 
 
 def new_history() -> History:

@@ -99,8 +99,9 @@ class Dense:
             rows = x.reshape(-1, x.shape[-1])
             ops.cross_entropy(rows, run.p["W"], run.p.get("b"), targets, losses, transposed=self.tied)
         else:
-            self.logits(ops, run, x, run.a["y"])
-            ops.binary_cross_entropy(run.a["y"], targets, losses)
+            y = run.a["y"].reshape(-1, self.units)
+            self.logits(ops, run, x, y)
+            ops.binary_cross_entropy(y, targets, losses)
 
     def losses_backward(self, ops: Ops, run: Run, x: Array, targets: Array, scale: float, losses: Array) -> Array:
         """The same, and the gradients of scale · Σ losses; → dx."""
@@ -112,7 +113,7 @@ class Dense:
                 dx.reshape(-1, width), run.g["W"], run.g.get("b"), transposed=self.tied,
             )
         else:
-            y = run.a["y"]
+            y = run.a["y"].reshape(-1, self.units)
             self.logits(ops, run, x, y)
             ops.binary_cross_entropy_backward(y, targets, scale, losses)
             ops.project_backward(x, run.p["W"], y, dx, run.g["W"], run.g.get("b"), transposed=self.tied)

@@ -36,7 +36,7 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], weights: Mappin
     members |= {f"weights/{name}": array for name, array in weights.items()}
     name = os.fsdecode(path)
     folder = os.path.dirname(os.path.abspath(name))
-    temporary = None
+    temporary = ""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".numba_rnnlm-", delete=False) as file:
             temporary = file.name
@@ -46,14 +46,14 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], weights: Mappin
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, name)
         _sync_folder(folder)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ModelFileError(
-            f"cannot write {name!r}: {error.strerror or error}. Nothing that was there has changed; "
+            f"cannot write {name!r}: {getattr(error, 'strerror', None) or error}. Nothing that was there has changed; "
             "choose a folder that exists, can be written and has room."
         ) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it has become the model, or was never made
+            os.unlink(temporary)
 
 
 def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -114,6 +114,7 @@ def _sync_folder(folder: str) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with contextlib.suppress(OSError):  # the model is in its place already
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

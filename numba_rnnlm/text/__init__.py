@@ -3,7 +3,7 @@
 from .corpus import Corpus, Source, learn_tokenizer, read_corpus
 from .streams import segments, segments_per_epoch, streams_that_fit
 from .tokenizers import ByteTokenizer, CharTokenizer, StreamDecoder, Tokenizer, WordTokenizer
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, expect_ids
 
 __all__ = [
     "ByteTokenizer",
@@ -14,6 +14,7 @@ __all__ = [
     "Tokenizer",
     "Vocabulary",
     "WordTokenizer",
+    "expect_ids",
     "learn_tokenizer",
     "read_corpus",
     "segments",

@@ -97,7 +97,7 @@ def expect_id(id: int, size: int) -> None:
         raise VocabularyError(f"id is {id}, expected 0 to {size - 1}: the vocabulary has {size} symbols.")
 
 
-def expect_ids(ids: Any, size: int) -> np.ndarray:
+def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
     """``ids`` as a 1-D integer array, not copied if it is one.
 
     Raises
@@ -110,19 +110,19 @@ def expect_ids(ids: Any, size: int) -> np.ndarray:
     try:
         array = np.asarray(ids)
     except ValueError as error:
-        raise ShapeError(f"ids is not an array: {error}. Expected a 1-D array of integers.") from None
+        raise ShapeError(f"{name} is not an array: {error}. Expected a 1-D array of integers.") from None
     if array.ndim != 1:
         raise ShapeError(
-            f"ids is a {type(ids).__name__} of shape {array.shape}, expected a 1-D array of integers. "
+            f"{name} is a {type(ids).__name__} of shape {array.shape}, expected a 1-D array of integers. "
             "Flatten an array; text comes as a str or a path."
         )
     if array.size == 0:
         return array.astype(np.int32)
     if array.dtype.kind not in "iu":
-        raise ShapeError(f"ids has dtype {array.dtype}, expected integers such as int32.")
+        raise ShapeError(f"{name} has dtype {array.dtype}, expected integers such as int32.")
     if array.min() < 0 or array.max() >= size:
         position = int(np.argmax((array < 0) | (array >= size)))
         raise VocabularyError(
-            f"ids[{position}] is {array[position]}, expected 0 to {size - 1}: the vocabulary has {size} symbols."
+            f"{name}[{position}] is {array[position]}, expected 0 to {size - 1}: the vocabulary has {size} symbols."
         )
     return array

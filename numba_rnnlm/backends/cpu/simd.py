@@ -11,7 +11,6 @@ depend on how rows and columns were cut among tiles and threads.
 
 from typing import Any
 
-import numpy as np
 from llvmlite import binding, ir
 from numba import config, types
 from numba.extending import intrinsic, overload
