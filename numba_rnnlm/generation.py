@@ -41,11 +41,11 @@ def choose(logits: np.ndarray, config: SamplingConfig, number: float) -> int:
     if config.temperature == 0:
         return int(logits.argmax())
     weights = np.exp((logits - logits.max()) / config.temperature)
-    if 0 < config.top_k < len(weights):
-        order = np.argsort(-weights, kind="stable")  # of equals, the first ids stay
+    if config.top_k or config.top_p < 1:
+        order = np.argsort(-logits, kind="stable")  # of equals, the first ids stay
+    if config.top_k:
         weights[order[config.top_k :]] = 0
     if config.top_p < 1:
-        order = np.argsort(-weights, kind="stable")
         mass = np.cumsum(weights[order])
         kept = int(np.searchsorted(mass, config.top_p * mass[-1])) + 1
         weights[order[kept:]] = 0

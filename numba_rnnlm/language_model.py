@@ -338,16 +338,17 @@ class LanguageModel:
         return found
 
     def _sentence(self, sentence: Any, bos: bool, eos: bool) -> np.ndarray:
-        tokenizer = self.tokenizer_
+        network, tokenizer = self.network_, self.tokenizer_
         if not isinstance(sentence, str):
-            return self._ids("sentence", sentence)
+            return self._ids("sentence", sentence, network)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: give an array of ids instead of text.")
         end = np.array([tokenizer.line_end], np.int32)
         return np.concatenate([end[: int(bos)], tokenizer.encode(sentence), end[: int(eos)]])
 
-    def _ids(self, name: str, ids: Any) -> np.ndarray:
-        array = expect_ids(ids, self.network_.model.head.units, name)
+    @staticmethod
+    def _ids(name: str, ids: Any, network: Network) -> np.ndarray:
+        array = expect_ids(ids, network.model.head.units, name)
         if array.size == 0:
             raise ShapeError(f"{name} is empty, expected at least one id.")
         return array.astype(np.int32)
@@ -395,7 +396,7 @@ class LanguageModel:
         seed = secrets.randbits(63) if seed is None else seed
         banned = () if tokenizer is None or tokenizer.unknown is None else (tokenizer.unknown,)
         if not self._is_text(prompt):
-            return generate(network, self._ids("prompt", prompt), config, seed, banned)
+            return generate(network, self._ids("prompt", prompt, network), config, seed, banned)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: the prompt must be an array of ids, such as np.array([0]).")
         missing = tokenizer.unknown_symbols(prompt)

@@ -38,6 +38,8 @@ class Model:
     def __init__(self, layers: Sequence[Layer], features: int | None = None) -> None:
         if not layers:
             raise ConfigError("the model has no layers; add at least one.")
+        if any(isinstance(layer, Embedding) for layer in layers[1:]):
+            raise ConfigError("an Embedding takes ids, so it can only be the first layer.")
         self.layers = tuple(layers)
         self.names = _names(self.layers)
         self.takes_ids = isinstance(self.layers[0], Embedding)
@@ -163,6 +165,7 @@ class Network:
 
     def __init__(self, model: Model, ops: Ops, weights: Mapping[str, np.ndarray]) -> None:
         self.model, self.ops = model, ops
+        _expect_weights(weights, model.layout)  # before memory is taken for them
         flat = ops.empty((model.layout.size,))
         ops.fill(flat, 0)
         self.parameters = Arena(model.layout, flat)
@@ -183,14 +186,9 @@ class Network:
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Overwrite all weights."""
-        if set(weights) != set(self.parameters):
-            odd = sorted(set(weights) ^ set(self.parameters))
-            raise ShapeError(f"the weights are {sorted(weights)}, expected {sorted(self.parameters)}: see {odd[0]!r}.")
+        _expect_weights(weights, self.model.layout)
         for name, array in self.parameters.items():
-            value = np.asarray(weights[name])
-            if value.shape != array.shape:
-                raise ShapeError(f"weight {name!r} is {value.shape}, expected {tuple(array.shape)}.")
-            self.ops.copy(self.ops.upload(value), array)
+            self.ops.copy(self.ops.upload(np.asarray(weights[name])), array)
 
     def state(self, streams: int) -> Arena:
         """A fresh state, all zero, for this many streams."""
@@ -246,6 +244,15 @@ class Network:
             passes[key] = _Pass(self, key[0], mode)
         passes.move_to_end(key)
         return passes[key]
+
+
+def _expect_weights(weights: Mapping[str, np.ndarray], layout: Layout) -> None:
+    if set(weights) != set(layout):
+        odd = sorted(set(weights) ^ set(layout))
+        raise ShapeError(f"the weights are {sorted(weights)}, expected {sorted(layout)}: see {odd[0]!r}.")
+    for name, shape in layout.items():
+        if np.shape(weights[name]) != shape:
+            raise ShapeError(f"weight {name!r} is {np.shape(weights[name])}, expected {shape}.")
 
 
 class _Pass:

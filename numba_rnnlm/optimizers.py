@@ -15,10 +15,10 @@ from .rules import Rule
 # Rates at which each cell trains without tuning, for the mean loss per token and clip_norm=1.
 # A plain tanh or ReLU network explodes where an LSTM is still comfortable.
 DEFAULT_RATES = {
-    "sgd": {"lstm": 4.0, "gru": 2.0, "tanh": 0.5, "relu": 0.1, "sigmoid": 4.0},
-    "rmsprop": {"lstm": 2e-3, "gru": 1e-3, "tanh": 5e-4, "relu": 2e-4, "sigmoid": 1e-3},
-    "adagrad": {"lstm": 5e-2, "gru": 3e-2, "tanh": 1e-2, "relu": 5e-3, "sigmoid": 3e-2},
-    "adam": {"lstm": 3e-3, "gru": 2e-3, "tanh": 1e-3, "relu": 5e-4, "sigmoid": 2e-3},
+    "sgd": {"lstm": 6.0, "gru": 4.0, "tanh": 1.0, "relu": 0.3, "sigmoid": 8.0},
+    "rmsprop": {"lstm": 3e-3, "gru": 2e-3, "tanh": 1e-3, "relu": 5e-4, "sigmoid": 2e-3},
+    "adagrad": {"lstm": 8e-2, "gru": 5e-2, "tanh": 1.5e-2, "relu": 1e-2, "sigmoid": 4e-2},
+    "adam": {"lstm": 4e-3, "gru": 3e-3, "tanh": 2e-3, "relu": 1e-3, "sigmoid": 4e-3},
 }
 DEFAULT_RATES["adamw"] = DEFAULT_RATES["adam"]
 

@@ -1,10 +1,15 @@
 """Checks that several tests share."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import numba_rnnlm
 from numba_rnnlm.backends import Ops, reference
 
 # Relative to the largest element. Over thousands of drawn calls at most 3e-6 and 4e-15 were measured.
@@ -51,6 +56,14 @@ def assert_same_bits(got: dict[str, Any], want: dict[str, Any]) -> None:
     assert set(got) == set(want)
     for name in want:
         np.testing.assert_array_equal(got[name], want[name], name, strict=True)
+
+
+def run_python(program: str, **environment: str) -> None:
+    """Run ``program`` in a process of its own, with this package; it fails if that does."""
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=120, stdout=subprocess.DEVNULL,
+        cwd=Path(numba_rnnlm.__file__).parents[1], env=os.environ | environment,
+    )  # fmt: skip
 
 
 def slope(function: Callable[..., np.ndarray], points: Sequence[np.ndarray], directions: Sequence[np.ndarray]) -> Any:

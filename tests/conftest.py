@@ -8,7 +8,7 @@ from hypothesis import settings
 from numba_rnnlm import backends
 from numba_rnnlm.backends.cpu import threads
 
-settings.register_profile("local", max_examples=25, deadline=None)  # the first call of a kernel compiles it
+settings.register_profile("local", max_examples=20, deadline=None)  # the first call of a kernel compiles it
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 

@@ -1,13 +1,15 @@
 """Held against PyTorch and Keras: the vectors that data/record_golden.py recorded from them, in float64."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from numba_rnnlm import backends, cells, rules
+from numba_rnnlm import backends, cells
 from numba_rnnlm.backends import Ops
+from numba_rnnlm.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 Arrays = dict[str, np.ndarray]
 Weights = tuple[np.ndarray, np.ndarray, np.ndarray]  # W (D, g_x·H), U (H, g_h·H), b (G, H)
@@ -129,50 +131,34 @@ def zeros(ops: Ops, *shape: int) -> np.ndarray:
     return array
 
 
-OPTIMIZERS = {
-    "sgd": rules.SGD,
-    "momentum": rules.MOMENTUM,
-    "rmsprop": rules.RMSPROP,
-    "adagrad": rules.ADAGRAD,
-    "adam": rules.ADAM,
-    "adam_l2": rules.ADAM,
-    "adamw": rules.ADAM,
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "momentum": SGD,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "adam": Adam,
+    "adam_l2": Adam,
+    "adamw": AdamW,
 }
 
 
-def numbers(name: str, theirs: Arrays, step: int) -> np.ndarray:
-    """h of the rule at this step, from 1, out of PyTorch's numbers."""
-    rate, decay = theirs["lr"], theirs["weight_decay"]
-    ours = {"rate": rate, "decay": decay}
-    if name == "momentum":
-        ours["momentum"] = theirs["momentum"]
-    elif name == "rmsprop":
-        ours |= {"rho": theirs["alpha"], "epsilon": theirs["eps"]}
-    elif name == "adagrad":
-        ours["epsilon"] = theirs["eps"]
-    elif name.startswith("adam"):
-        beta1, beta2 = theirs["betas"]
-        decoupled = name == "adamw"
-        ours = {
-            "rate": rate / (1 - beta1**step),
-            "shrink": 1 - rate * decay if decoupled else 1,
-            "decay": 0 if decoupled else decay,
-            "beta1": beta1,
-            "beta2": beta2,
-            "root": 1 / np.sqrt(1 - beta2**step),
-            "epsilon": theirs["eps"],
-        }
-    return np.array([1, np.inf, *(ours[key] for key in OPTIMIZERS[name].hyper)], np.float64)
+def like_pytorch(kind: type[Optimizer], theirs: Arrays) -> Optimizer:
+    """Our optimiser with PyTorch's numbers."""
+    names = {"lr": "learning_rate", "alpha": "rho", "eps": "epsilon"}
+    ours = {names.get(key, key): float(value) for key, value in theirs.items() if key != "betas"}
+    if "betas" in theirs:
+        ours["beta_1"], ours["beta_2"] = theirs["betas"].tolist()
+    return kind(**{field.name: ours[field.name] for field in fields(kind) if field.name in ours})
 
 
 @pytest.mark.parametrize(("machine", "dtype"), MACHINES)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_rule_moves_the_weights_as_pytorch_does(name: str, machine: str, dtype: type) -> None:
+def test_an_optimizer_moves_the_weights_as_pytorch_does(name: str, machine: str, dtype: type) -> None:
     golden = load("pytorch", "optimizer")
-    theirs = load("pytorch", f"optimizer/{name}/hyper")
-    ops, rule = backends.get(machine, dtype), OPTIMIZERS[name]
+    ops, optimizer = backends.get(machine, dtype), like_pytorch(OPTIMIZERS[name], load("pytorch", f"optimizer/{name}/hyper"))
     p = ops.upload(golden["start"])
-    moments = zeros(ops, rule.moments, p.size)
+    moments = zeros(ops, optimizer.rule.moments, p.size)
     for step, gradient in enumerate(golden["gradients"], start=1):
-        ops.update(rule, p, ops.upload(gradient), moments, numbers(name, theirs, step))
+        h = np.array([1, np.inf, *optimizer.hyper(step, optimizer.learning_rate)])
+        ops.update(optimizer.rule, p, ops.upload(gradient), moments, h)
         check(f"step {step}", ops.download(p), golden[f"{name}/p"][step - 1], ops.dtype)

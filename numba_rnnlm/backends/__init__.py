@@ -115,6 +115,12 @@ def available() -> tuple[str, ...]:
     return ("cpu", "reference")
 
 
+def about() -> dict[str, str]:
+    """What to say about this machine: title → text."""
+    told: dict[str, str] = importlib.import_module(".cpu.host", __name__).about()
+    return told
+
+
 def get(name: str = "auto", dtype: Any = None, threads: int | None = None) -> Ops:
     """The machine of this name.
 

@@ -68,9 +68,10 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not os.path.isfile(name):
         raise ModelFileError(f"there is no model file {name!r}.")
     try:
-        with np.load(name, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or "about" not in file.files:
-                raise ModelFileError(f"{name!r} is not a numba_rnnlm model: it has no member 'about'.")
+        file = np.load(name, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile) or "about" not in file.files:
+            raise ModelFileError(f"{name!r} is not a numba_rnnlm model: it has no member 'about'.")
+        with file:
             about = json.loads(file["about"].tobytes().decode("utf-8"))
             _check_header(name, about)
             prefix = "weights/"

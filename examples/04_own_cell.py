@@ -1,0 +1,79 @@
+"""A cell of your own: the minimal gated unit (Zhou et al. 2016), with its product before the gate, as in cuDNN's GRU.
+
+::
+
+    f = σ(W x + U h + b)      m = U h + b_m      n = tanh(W x + b_n + f ⊙ m)
+    h' = (1 - f) ⊙ h + f ⊙ n
+
+Slots in the order m f n: those that see the state come first, those that see the input last.
+"""
+
+import numpy as np
+
+from numba_rnnlm import LanguageModel, backends, cells
+from numba_rnnlm.cells import Cell
+from numba_rnnlm.config import ModelConfig
+from numba_rnnlm.model import Network, build
+from numba_rnnlm.portable import dsigmoid, dtanh, portable, sigmoid, tanh
+
+
+def equations(z, prev):
+    """The specification, in NumPy; the reference backend differentiates it by itself."""
+    m, f, n = z
+    (h,) = prev
+    f = 0.5 * np.tanh(0.5 * f) + 0.5
+    return ((1 - f) * h + f * np.tanh(n + f * m))[np.newaxis]
+
+
+@portable
+def forward(z, prev, next, start, stride):
+    """One stream, one step; element j sees column j only. One short loop per gate vectorises best."""
+    m, f, n = z[0], z[1], z[2]
+    h, h_prev = next[0], prev[0]
+    for j in range(start, h.size, stride):
+        f[j] = sigmoid(f[j])
+    for j in range(start, h.size, stride):
+        n[j] = tanh(n[j] + f[j] * m[j])
+    for j in range(start, h.size, stride):
+        h[j] = h_prev[j] + f[j] * (n[j] - h_prev[j])
+
+
+@portable
+def backward(z, prev, next, d, start, stride):
+    """Activations become the gradients of the sums; d, the gradient of h', becomes that of h."""
+    m, f, n = z[0], z[1], z[2]
+    h_prev, dh = prev[0], d[0]
+    for j in range(start, dh.size, stride):
+        mj, fj, nj, dj = m[j], f[j], n[j], dh[j]
+        dn = dj * fj * dtanh(nj)
+        n[j] = dn
+        m[j] = dn * fj
+        f[j] = (dj * (nj - h_prev[j]) + dn * mj) * dsigmoid(fj)
+        dh[j] = dj * (type(fj)(1) - fj)
+
+
+MGU = Cell("mgu", {"m": "h", "f": "xh", "n": "x"}, ("h",), equations, forward, backward)
+
+# Is the derivative right? The rows on the CPU against the equations, which the reference differentiates.
+cells.register(MGU)
+model = build(ModelConfig("mgu", hidden=9, layers=2, embedding=5, vocabulary_size=11))
+random = np.random.default_rng(1)
+ids, targets = random.integers(0, 11, (6, 3)), random.integers(0, 11, 6 * 3)
+gradients = {}
+for name in ("reference", "cpu"):
+    ops = backends.get(name, "float64")
+    network = Network(model, ops, model.initialize(seed=1))
+    network.train(ops.upload(ids), ops.upload(targets), network.state(3), scale=1 / targets.size, key=0)
+    gradients[name] = {weight: ops.download(array) for weight, array in network.gradients.items()}
+for weight, want in gradients["reference"].items():
+    off = abs(gradients["cpu"][weight] - want).max()
+    print(f"{weight:14}{want.shape!s:10} largest gradient {abs(want).max():.1e}, off by {off:.0e}")
+    assert off < 1e-13
+
+text = "how much wood would a woodchuck chuck if a woodchuck could chuck wood\n" * 60
+for cell in (MGU, "gru"):
+    model = LanguageModel(cell, hidden=64, layers=1, embedding=16, seed=1)
+    model.fit(text, epochs=8, streams=8, steps=35, learning_rate=1e-2, verbose=0)
+    name = cell if isinstance(cell, str) else cell.name
+    print(f"\n{name}: {model.parameter_count:,} weights, perplexity {model.perplexity(text):.3f}")
+    print("  how" + model.generate("how", length=66, temperature=0))

@@ -1,0 +1,17 @@
+"""What this machine is, for people to read."""
+
+from llvmlite import binding
+
+from . import simd
+
+
+def about() -> dict[str, str]:
+    """The processor that kernels are compiled for, and the folder that keeps their machine code."""
+    if not hasattr(simd.pack, "stats"):
+        cache = "none: Numba's compiler is off"
+    else:
+        cache = simd.pack.stats.cache_path or "none: no folder can be written, so each process compiles anew"
+    return {
+        "processor": f"{binding.get_host_cpu_name()}, vectors of {8 * simd.VECTOR_BYTES} bits",
+        "kernel cache": cache,
+    }

@@ -1,0 +1,480 @@
+"""The command line: ``numba-rnnlm train | eval | score | generate | info | demo``.
+
+Every field of a configuration is a flag of the same name, with its help, choices and default.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import fields
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+
+from . import __version__, backends, demo
+from .config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from .errors import (
+    ConfigError,
+    CorpusError,
+    DivergenceError,
+    LanguageModelError,
+    ModelFileError,
+    VocabularyError,
+    expect_number,
+)
+from .language_model import LanguageModel
+from .scoring import log_probabilities
+from .text import Tokenizer
+
+CHUNK = 2**20  # bytes of the lines to score that are read at once
+METAVARS = {int: "N", float: "X", str: "NAME"}
+SHOWN_SYMBOLS = 20
+
+Arguments = argparse.Namespace
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; ``arguments`` default to those of the process.
+
+    Returns
+    -------
+    int
+        The exit code: 0 fine; 1 an error, told on standard error; 2 wrong usage; 130 interrupted; 141 whoever
+        read the output has gone.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without some character must not stop us
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code = _run(arguments)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # Python flushes once more on its way out; that must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except KeyboardInterrupt:
+            return 130
+        except (LanguageModelError, OSError, MemoryError) as error:
+            print(f"numba-rnnlm: error: {error}", file=sys.stderr)
+            return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        args = parser().parse_args(arguments)
+        args.run(args)
+    except SystemExit as stop:  # argparse has printed the help, the version or what is wrong
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:
+    print(f"numba-rnnlm: warning: {message}", file=sys.stderr)
+
+
+# flags
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with all their flags."""
+    whole = argparse.ArgumentParser(
+        prog="numba-rnnlm", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Recurrent neural network language models: train on a text, measure, score, write.",
+        epilog="""examples:
+  numba-rnnlm demo                                      the whole job in a minute, nothing is downloaded
+  numba-rnnlm train book.txt --valid rest.txt           writes model.npz
+  numba-rnnlm generate model.npz --prompt 'It was '
+  numba-rnnlm COMMAND --help                            everything about one command""",
+    )
+    whole.add_argument("--version", action="version", version=f"numba-rnnlm {__version__}")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    _train_flags(_command(
+        commands, "train", _train, "train a model on a text",
+        "Train a model on a text and save it. Ctrl-C ends the training early and saves what was learned.",
+        """examples:
+  numba-rnnlm train book.txt --valid rest.txt
+  numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
+  numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 600
+  numba-rnnlm train more.txt --from book.npz --out more.npz --learning-rate 0.001""",
+    ))
+    _eval_flags(_command(
+        commands, "eval", _eval, "measure how well a model predicts a text",
+        "Measure how well a model predicts a text: perplexity, bits per character and per byte. Every token but the "
+        "first counts,\nline ends included; a symbol that the model does not know is scored as <unk>.",
+        """examples:
+  numba-rnnlm eval model.npz test.txt
+  numba-rnnlm eval model.npz test.txt.gz --json""",
+    ))
+    _score_flags(_command(
+        commands, "score", _score, "log-probability of each line of a text",
+        "Print the log-probability of each line, in nats: the line alone, after a line end, its own line end included.",
+        """examples:
+  numba-rnnlm score model.npz sentences.txt
+  echo 'to be or not to be' | numba-rnnlm score model.npz --per-token
+  numba-rnnlm score model.npz candidates.txt --normalize | paste - candidates.txt | sort -g""",
+    ))
+    _generate_flags(_command(
+        commands, "generate", _generate, "continue a text",
+        "Write the prompt and what the model continues it with, as it is drawn.",
+        """examples:
+  numba-rnnlm generate model.npz --prompt 'It was ' --length 500 --temperature 0.7
+  numba-rnnlm generate model.npz --prompt 'It was ' --seed 1 --samples 3
+  numba-rnnlm generate model.npz --prompt - < beginning.txt""",
+    ))
+    info = _command(
+        commands, "info", _info, "what a model file holds, or what this machine offers",
+        "Without a model: versions, processor, threads, backends. With one: its configuration, size, vocabulary and "
+        "training.",
+        """examples:
+  numba-rnnlm info
+  numba-rnnlm info model.npz""",
+    )
+    info.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="a model file")
+    _demo_flags(_command(
+        commands, "demo", _demo, "train, measure and write on Python's own documentation, in a minute",
+        "Train a character model on the documentation that Python carries, measure it on a held-out part, write a "
+        "sample\nand save the model. Nothing is downloaded.",
+        """examples:
+  numba-rnnlm demo
+  numba-rnnlm demo --seconds 10 --out demo.npz""",
+    ))
+    return whole
+
+
+def _command(commands: Any, name: str, run: Any, help: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=description, epilog=epilog, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run, usage_error=command.error)
+    return command
+
+
+def _train_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to train on, in UTF-8; may be a .gz")
+    command.add_argument("--valid", type=Path, metavar="FILE",
+                         help="held-out text: measured after each epoch, the weights of the best one are kept")
+    command.add_argument("--out", type=Path, default=Path("model.npz"), metavar="FILE",
+                         help="where to save the model (default: model.npz)")
+    command.add_argument("--from", dest="start", type=Path, metavar="MODEL",
+                         help="go on from the weights of a saved model; its model and text flags stay as they were")
+    _config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
+    _config_flags(command.add_argument_group("text"), TextConfig)
+    _config_flags(command.add_argument_group("training"), TrainingConfig)
+    machine = _machine_flags(command)
+    machine.add_argument("--seed", type=int, default=argparse.SUPPRESS, metavar="N",
+                         help="of the starting weights and the dropout; same seed, same model (default: 0)")
+
+
+def _eval_flags(command: argparse.ArgumentParser) -> None:
+    _model_argument(command)
+    command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to measure on, in UTF-8; may be a .gz")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    _machine_flags(command)
+
+
+def _score_flags(command: argparse.ArgumentParser) -> None:
+    _model_argument(command)
+    command.add_argument("file", nargs="?", default="-", metavar="FILE",
+                         help="lines in UTF-8, for byte models of any bytes; standard input if left out or -")
+    kind = command.add_mutually_exclusive_group()
+    kind.add_argument("--per-token", action="store_true",
+                      help="a line for each token: token, log-probability and 1 if it is not in the vocabulary, "
+                           "between tabs; an empty line after each sentence")
+    kind.add_argument("--normalize", action="store_true", help="divide by the number of tokens")
+    command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    _machine_flags(command)
+
+
+def _generate_flags(command: argparse.ArgumentParser) -> None:
+    _model_argument(command)
+    command.add_argument("--prompt", default="", metavar="TEXT",
+                         help="text to continue; - reads it from standard input, its line ends included; left out, "
+                              "the model starts a new line")
+    _config_flags(command.add_argument_group("sampling"), SamplingConfig)
+    command.add_argument("--samples", type=int, default=1, metavar="N",
+                         help="write this many, with the seeds seed, seed + 1, ... (default: 1)")
+    command.add_argument("--unknown", choices=("error", "unk"), default="error",
+                         help="a symbol of the prompt that the model does not know is an error, or read as <unk> "
+                              "(default: error)")
+    _machine_flags(command)
+
+
+def _demo_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seconds", type=float, default=60.0, metavar="X",
+                         help="how long to train; compiling comes on top, the first time (default: 60)")
+    command.add_argument("--out", type=Path, default=Path("numba_rnnlm_demo.npz"), metavar="FILE",
+                         help="where to save the model (default: numba_rnnlm_demo.npz)")
+    _machine_flags(command)
+
+
+def _model_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, metavar="MODEL", help="a model file, as train writes it")
+
+
+def _machine_flags(command: argparse.ArgumentParser) -> Any:
+    group = command.add_argument_group("machine")
+    group.add_argument("--backend", choices=backends.BACKENDS, default="auto",
+                       help="where to compute; auto is the fastest that runs here (default: auto)")
+    group.add_argument("--threads", type=int, metavar="N",
+                       help="of the cpu backend; the results do not depend on it (default: all processors, or "
+                            "NUMBA_RNNLM_NUM_THREADS)")
+    return group
+
+
+def _config_flags(group: Any, config: type, leave_out: Collection[str] = ()) -> None:
+    """A flag for each field. One that is not given leaves no trace in the namespace: see :func:`_given`."""
+    for item in fields(config):
+        if item.name in leave_out:
+            continue
+        flag = "--" + item.name.replace("_", "-")
+        kind = item.metadata["type"] or type(item.default)
+        help, choices = item.metadata["help"].replace("%", "%%"), item.metadata["choices"]
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
+                               help=f"{help} (default: {'yes' if item.default else 'no'})")
+        else:
+            shown = "" if item.default is None else f" (default: {item.default})"
+            group.add_argument(flag, type=kind, choices=choices, default=argparse.SUPPRESS, help=help + shown,
+                               metavar=None if choices else METAVARS[kind])
+
+
+def _given(args: Arguments, config: type) -> dict[str, Any]:
+    """The fields of a configuration whose flags were given."""
+    return {item.name: getattr(args, item.name) for item in fields(config) if hasattr(args, item.name)}
+
+
+# commands
+
+
+def _train(args: Arguments) -> None:
+    config = TrainingConfig(**_given(args, TrainingConfig))
+    given = _given(args, ModelConfig) | _given(args, TextConfig)
+    if hasattr(args, "seed"):
+        given["seed"] = args.seed
+    if args.start is not None and given:
+        flag = "--" + next(iter(given)).replace("_", "-")
+        args.usage_error(f"{flag} cannot be changed with --from: the saved model has its own.")
+    _expect_writable(args.out, [args.corpus, args.valid])
+    if args.start is None:
+        model = LanguageModel(**given, backend=args.backend, threads=args.threads)
+    else:
+        model = _load(args, args.start)
+    epochs, failure = len(model.history_["epoch"]), None
+    try:
+        model.fit_config(args.corpus, args.valid, config)
+    except DivergenceError as error:
+        if len(model.history_["epoch"]) == epochs:  # nothing was learned
+            raise
+        failure = error
+    model.save(args.out)
+    if config.verbose:
+        _tell_trained(model, args)
+    if failure is not None:
+        raise DivergenceError(f"{failure} The restored weights are saved in {str(args.out)!r}.") from failure
+
+
+def _tell_trained(model: LanguageModel, args: Arguments) -> None:
+    size = model.network_.model.head.units
+    print(f"saved {args.out} ({_size(args.out)}): {model.parameter_count:,} weights, {size:,} symbols")
+    if args.valid is not None:
+        best = model.evaluate(args.valid)
+        print(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, "
+              f"{best.bits_per_character:.3f} bits/character")
+    elif model.history_["loss"]:  # none if max_seconds was over before the first update
+        loss = model.history_["loss"][-1]
+        print(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen")
+    out, valid = (shlex.quote(str(path)) for path in (args.out, args.valid or "FILE"))
+    print(f"next:\n  numba-rnnlm generate {out} --prompt TEXT\n  numba-rnnlm eval {out} {valid}")
+
+
+def _eval(args: Arguments) -> None:
+    found = _load(args, args.model).evaluate(args.corpus)
+    if args.json:
+        values: dict[str, float | None] = {
+            "perplexity": found.perplexity if isfinite(found.perplexity) else None,  # JSON knows no infinity
+            "nats_per_token": found.nats_per_token, "bits_per_token": found.bits_per_token,
+            "bits_per_character": found.bits_per_character, "bits_per_byte": found.bits_per_byte,
+            "tokens": found.tokens, "oov": found.oov, "characters": found.characters, "bytes": found.bytes,
+        }
+        print(json.dumps(values))
+        return
+    _table({
+        "perplexity": f"{found.perplexity:.4f}",
+        "nats/token": f"{found.nats_per_token:.4f}",
+        "bits/character": f"{found.bits_per_character:.4f}",
+        "bits/byte": f"{found.bits_per_byte:.4f}",
+        "tokens": f"{found.tokens:,}",
+        "out of vocabulary": f"{found.oov:,}",
+    })
+
+
+def _score(args: Arguments) -> None:
+    model = _load(args, args.model)
+    tokenizer = _tokenizer(model)
+    end = np.array([tokenizer.line_end], np.int32)
+    number = 0
+    with _opened(args.file) as file:
+        for lines in _arriving_lines(file):
+            rows = []
+            for line in lines:
+                number += 1
+                try:
+                    rows.append(np.concatenate([end, tokenizer.encode(line), end]))
+                except CorpusError as error:
+                    raise CorpusError(f"line {number}: {error}") from error
+            for row, scores in zip(rows, log_probabilities(model.network_, rows), strict=True):
+                print(_answer(args, tokenizer, row[1:], scores))
+            sys.stdout.flush()
+
+
+def _answer(args: Arguments, tokenizer: Tokenizer, ids: np.ndarray, scores: np.ndarray) -> str:
+    """What is printed for one line."""
+    tokens = [(tokenizer.symbol(id), float(score), id == tokenizer.unknown)
+              for id, score in zip(ids.tolist(), scores, strict=True)]
+    total = float(scores.mean() if args.normalize else scores.sum())
+    if args.json:
+        values: dict[str, Any] = {
+            "log_probability": total, "tokens": len(tokens), "oov": sum(oov for _, _, oov in tokens)
+        }
+        if args.per_token:
+            values["scores"] = tokens
+        return json.dumps(values)
+    if args.per_token:
+        return "".join(f"{token}\t{score:.6f}\t{int(oov)}\n" for token, score, oov in tokens)
+    return f"{total:.6f}"
+
+
+def _generate(args: Arguments) -> None:
+    expect_number("samples", args.samples, 1, whole=True)
+    model = _load(args, args.model)
+    options, prompt = _given(args, SamplingConfig), _prompt(args.prompt)
+    for sample in range(args.samples):
+        pieces = model.stream(prompt, **options, unknown=args.unknown)
+        print("\n" * (sample > 0) + prompt, end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print(flush=True)
+        if "seed" in options:
+            options["seed"] += 1
+
+
+def _info(args: Arguments) -> None:
+    if args.model is None:
+        _table({
+            "numba-rnnlm": __version__,
+            "Python": platform.python_version(),
+            "NumPy": version("numpy"),
+            "Numba": f"{version('numba')} (llvmlite {version('llvmlite')})",
+            "threads": backends.get().threads,
+            "backends": ", ".join(backends.available()),
+            **backends.about(),
+        })
+        return
+    model = LanguageModel.load(args.model)
+    rows = {"file": f"{args.model} ({_size(args.model)})", "weights": f"{model.parameter_count:,}"}
+    if (tokenizer := model.tokenizer_) is not None:
+        first = " ".join(f"'{tokenizer.symbol(id)}'" for id in range(min(SHOWN_SYMBOLS, tokenizer.size)))
+        rows["vocabulary"] = f"{tokenizer.size:,} symbols: {first}{' ...' * (tokenizer.size > SHOWN_SYMBOLS)}"
+    if model.history_["epoch"]:
+        last = {column: values[-1] for column, values in model.history_.items()}
+        rows["epochs trained"] = f"{last['epoch']:.0f}"
+        rows["last epoch"] = f"loss {last['loss']:.4f} nats/token"
+        if isfinite(last["valid_loss"]):
+            rows["last epoch"] += f", validation loss {last['valid_loss']:.4f}"
+    # Nothing of the machine: a file does not depend on it.
+    _table(rows | {name: value for name, value in model.get_params().items()
+                   if name not in ("backend", "threads") and value is not None})
+
+
+def _demo(args: Arguments) -> None:
+    _expect_writable(args.out)
+    demo.run(args.out, args.seconds, args.backend, args.threads)
+
+
+# what they share
+
+
+def _load(args: Arguments, path: Path) -> LanguageModel:
+    """A saved model that knows text."""
+    model = LanguageModel.load(path, backend=args.backend, threads=args.threads)
+    _tokenizer(model)
+    return model
+
+
+def _tokenizer(model: LanguageModel) -> Tokenizer:
+    if model.tokenizer_ is None:
+        raise ConfigError("the model was trained on ids and has no tokenizer, the command line reads text; "
+                          "use LanguageModel.load in Python.")
+    return model.tokenizer_
+
+
+def _expect_writable(out: Path, sources: Sequence[Path | None] = ()) -> None:
+    """Find out before the training, not after it, that the model cannot be saved."""
+    for source in sources:
+        if source is not None and source.exists() and out.exists() and out.samefile(source):
+            raise ModelFileError(f"--out is {str(out)!r}, the text to be read; give the model another name.")
+    if out.is_dir():
+        raise ModelFileError(f"--out is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
+    try:
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ModelFileError(f"cannot write {str(out)!r}: {error.strerror}. "
+                             "Choose a folder that exists and can be written.") from error
+
+
+def _opened(name: str) -> Any:
+    if name == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return open(name, "rb")
+    except OSError as error:
+        raise CorpusError(f"cannot read {name!r}: {error.strerror}.") from error
+
+
+def _arriving_lines(file: BinaryIO) -> Iterator[list[bytes]]:
+    """The lines that are there, without waiting for more: a slow pipe gets its answers promptly."""
+    rest = b""
+    while chunk := file.read1(CHUNK):  # type: ignore[attr-defined]
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield lines
+    if rest:
+        yield [rest]
+
+
+def _prompt(text: str) -> str:
+    """The text of ``--prompt``."""
+    try:
+        if text == "-":
+            return sys.stdin.buffer.read().decode("utf-8")
+        text.encode("utf-8")
+    except UnicodeError as error:
+        raise VocabularyError(f"the prompt is not UTF-8: {error}.") from error
+    return text
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.2f} MB"
+
+
+def _table(rows: dict[str, Any]) -> None:
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        print(f"{name:{width}}{value}")

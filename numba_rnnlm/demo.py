@@ -1,0 +1,75 @@
+"""The whole job on a text that every CPython carries: train, measure, write, save; nothing is downloaded."""
+
+import os
+import shlex
+import sys
+import time
+
+from .config import TrainingConfig
+from .errors import CorpusError
+from .language_model import LanguageModel
+
+HELD_OUT = 0.05  # part of the text that the model never sees
+PROMPT = "The function "
+STREAMS, STEPS = 32, 50
+
+
+def documentation() -> tuple[str, str]:
+    """(training text, held-out text): Python's documentation of its language, as ``help()`` shows it.
+
+    Some topics repeat others; each paragraph is kept once, so that nothing held out was trained on.
+
+    Raises
+    ------
+    CorpusError
+        If this Python was built without its documentation.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise CorpusError(
+            "this Python was built without its documentation (the module pydoc_data.topics), the text of the demo; "
+            "use a text of your own: numba-rnnlm train FILE"
+        ) from error
+    paragraphs = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).split("\n\n")
+    text = "\n\n".join(dict.fromkeys(paragraphs)) + "\n"
+    border = text.rindex("\n", 0, round(len(text) * (1 - HELD_OUT))) + 1
+    return text[:border], text[border:]
+
+
+def run(out: str | os.PathLike[str], seconds: float, backend: str = "auto", threads: int | None = None) -> None:
+    """Train for ``seconds`` on the documentation, say how well it went, and save the model to ``out``."""
+    config = TrainingConfig(epochs=1000, streams=STREAMS, steps=STEPS, learning_rate=8e-3, max_seconds=seconds)
+    training, held_out = documentation()
+    model = _model(backend, threads)
+    print(f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out")
+    print("compiling kernels, once per machine ...", end=" ", flush=True)
+    print(f"{_warm_up(_model(backend, threads), training, held_out):.0f} s")
+    print(f"training an LSTM for {seconds:g} seconds; Ctrl-C ends it early", flush=True)
+    model.fit_config(training, held_out, config)
+    model.save(out)
+
+    measured = model.evaluate(held_out)
+    print(f"\nheld out: {measured.bits_per_character:.3f} bits/character, perplexity {measured.perplexity:.2f}")
+    print("\na sample at temperature 0.7:\n")
+    print(PROMPT, end="")
+    for piece in model.stream(PROMPT, length=400, temperature=0.7, seed=1, unknown="unk"):
+        print(piece, end="", flush=True)
+    name = shlex.quote(os.fsdecode(out))
+    print(f"\n\nsaved {name} with {model.parameter_count:,} weights; next:")
+    print(f"  numba-rnnlm generate {name} --prompt 'A class '")
+    print(f"  numba-rnnlm eval {name} FILE")
+    print("  numba-rnnlm train FILE        on a text of your own")
+    sys.stdout.flush()
+
+
+def _model(backend: str, threads: int | None) -> LanguageModel:
+    return LanguageModel("lstm", hidden=256, layers=1, embedding=64, seed=1, backend=backend, threads=threads)
+
+
+def _warm_up(model: LanguageModel, training: str, held_out: str) -> float:
+    """Everything once, in small, on a model to throw away; → the seconds that it took."""
+    started = time.monotonic()
+    model.fit(training[: STREAMS * STEPS + 1], held_out, epochs=1, streams=STREAMS, steps=STEPS, verbose=0)
+    model.generate(length=2)
+    return time.monotonic() - started

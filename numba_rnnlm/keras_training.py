@@ -1,0 +1,206 @@
+"""Training and measuring on examples that know nothing of one another: the work of Sequential's fit and evaluate."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from .backends import Shape
+from .callbacks import Callback, Logs
+from .errors import ConfigError, DivergenceError
+from .keras_arrays import Examples, swap
+from .layers import Dense, Layer
+from .model import Network
+from .optimizers import Optimizer, Updater
+from .portable import stream_key
+from .progress import Progress, duration
+from .training import interrupts
+
+LOSSES = {  # and the activation of the last layer that each belongs to
+    "categorical_crossentropy": "softmax",
+    "sparse_categorical_crossentropy": "softmax",
+    "binary_crossentropy": "sigmoid",
+}
+METRICS = ("accuracy", "acc")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What Sequential.compile was told."""
+
+    optimizer: Optimizer
+    loss: str
+    metrics: tuple[str, ...]
+
+    def check(self, last: Layer) -> None:
+        """Raise :class:`ConfigError` unless the loss belongs to this last layer."""
+        activation = LOSSES[self.loss]
+        if not isinstance(last, Dense) or last.activation != activation:
+            raise ConfigError(f"loss={self.loss!r} needs a last layer Dense(..., activation={activation!r}), "
+                              f"the last layer is {last!r}.")
+
+
+class Means:
+    """Loss and accuracy, averaged over the rows of all batches so far."""
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        self.metrics = metrics
+        self.loss, self.hits, self.rows = 0.0, 0.0, 0
+
+    def logs(self, prefix: str = "") -> dict[str, float]:
+        """By their names."""
+        values = {"loss": self.loss, **dict.fromkeys(self.metrics, self.hits)}
+        return {prefix + name: value / self.rows for name, value in values.items()}
+
+
+def run_batch(network: Network, batch: Examples, means: Means, key: int | None = None) -> None:
+    """Add a batch to the means; with a key (of the dropout masks), also leave the gradients of its mean loss."""
+    ops = network.ops
+    x = ops.upload(swap(batch.x))
+    shape: Shape = network.model.output(x.shape)
+    targets = swap(batch.y) if len(shape) == 3 else batch.y
+    are_ids = targets.dtype.kind == "i"
+    if are_ids:
+        targets = targets.reshape(-1)
+    state, logits = network.state(len(batch)), ops.empty(shape) if means.metrics else None
+    rows = int(np.prod(shape[:-1]))
+    if key is None:
+        losses = network.losses(x, ops.upload(targets), state, logits)
+    else:
+        losses = network.train(x, ops.upload(targets), state, 1 / rows, key, logits)
+    means.rows += rows
+    means.loss += float(ops.download(losses).sum(dtype=np.float64))
+    if logits is not None:
+        scores = ops.download(logits)
+        if are_ids:
+            means.hits += int((scores.argmax(-1).reshape(-1) == targets).sum())
+        else:  # a probability above 1/2 is a logit above 0
+            means.hits += rows * float(((scores > 0) == (targets > 0.5)).mean())
+
+
+def measure(network: Network, examples: Examples, metrics: Sequence[str], batch_size: int, progress: Progress) -> Means:
+    """Loss and accuracy on examples."""
+    means = Means(metrics)
+    for first in range(0, len(examples), batch_size):
+        run_batch(network, examples[first : first + batch_size], means)
+        if progress.due():
+            progress.show(f"{min(first + batch_size, len(examples))}/{len(examples)} examples - {line(means.logs())}")
+    return means
+
+
+def line(logs: Logs) -> str:
+    """The values as text."""
+    return " - ".join(f"{name}: {value:.4f}" for name, value in logs.items())
+
+
+@dataclass
+class Fitting:
+    """One call of ``fit``.
+
+    Parameters
+    ----------
+    model
+        The front door, for its callbacks; they may set its ``stop_training``.
+    network, updater, compiled
+        What is trained, in place, and how.
+    examples, held_out
+        What it learns, and what it is validated on.
+    batch_size, first, epochs
+        Examples between updates; the first epoch and the one to stop before.
+    seed
+        Of the order of the examples and the dropout masks.
+    shuffle
+        Whether each epoch has an order of its own.
+    callbacks, progress
+        Who is told.
+    """
+
+    model: Any
+    network: Network
+    updater: Updater
+    compiled: Compiled
+    examples: Examples
+    held_out: Examples | None
+    batch_size: int
+    first: int
+    epochs: int
+    seed: int
+    shuffle: bool
+    callbacks: Sequence[Callback]
+    progress: Progress
+
+    def run(self) -> None:
+        """Train.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss, a gradient or a weight is no longer finite; the weights are back as they were after the
+            last whole epoch.
+        """
+        self.started = time.monotonic()
+        good, logs = self.network.weights(), dict[str, float]()
+        for callback in self.callbacks:
+            callback.set_model(self.model)
+            callback.on_train_begin({})
+        with interrupts() as interrupted:
+            for epoch in range(self.first, self.epochs):
+                for callback in self.callbacks:
+                    callback.on_epoch_begin(epoch, {})
+                started = time.monotonic()
+                try:
+                    logs = self._epoch(epoch, interrupted)
+                except DivergenceError as error:
+                    self.network.set_weights(good)
+                    raise DivergenceError(
+                        f"training diverged in epoch {epoch + 1}: {error}. The weights from before this "
+                        "epoch are restored. Try a learning rate below "
+                        f"{self.compiled.optimizer.learning_rate:g}, or gradient clipping (clipnorm=1 in the optimizer)."
+                    ) from error
+                if self.held_out is not None:
+                    means = measure(self.network, self.held_out, self.compiled.metrics, self.batch_size, Progress(0))
+                    logs |= means.logs("val_")
+                seconds = time.monotonic() - started
+                self.progress.line(f"Epoch {epoch + 1}/{self.epochs} - {seconds:.1f}s - {line(logs)}")
+                for callback in self.callbacks:
+                    callback.on_epoch_end(epoch, logs)
+                if interrupted.is_set():
+                    self.progress.line("stopped: interrupted")
+                if interrupted.is_set() or self.model.stop_training:
+                    break
+                good = self.network.weights()
+        for callback in self.callbacks:
+            callback.on_train_end(logs)
+
+    def _epoch(self, epoch: int, interrupted: threading.Event) -> dict[str, float]:
+        """One pass over the examples, shorter if interrupted."""
+        count = len(self.examples)
+        order = np.arange(count)
+        if self.shuffle:
+            np.random.default_rng([self.seed, epoch]).shuffle(order)
+        means = Means(self.compiled.metrics)
+        for first in range(0, count, self.batch_size):
+            batch = self.examples[order[first : first + self.batch_size]]
+            run_batch(self.network, batch, means, stream_key(self.seed, self.updater.steps))
+            if not isfinite(means.loss):
+                raise DivergenceError("the loss is not finite")
+            self.updater.update()
+            if self.progress.due():
+                self._show(epoch, min(first + self.batch_size, count), means)
+            if interrupted.is_set():
+                break
+        if not isfinite(self.network.ops.norm(self.network.parameters.flat)):
+            raise DivergenceError("a weight is not finite")
+        return means.logs()
+
+    def _show(self, epoch: int, done: int, means: Means) -> None:
+        part = epoch - self.first + done / len(self.examples)
+        left = (time.monotonic() - self.started) * (self.epochs - self.first - part) / part
+        self.progress.show(
+            f"Epoch {epoch + 1}/{self.epochs} - {-(-done // self.batch_size)}/{-(-len(self.examples) // self.batch_size)} "
+            f"batches - {line(means.logs())} - {duration(left)} left"
+        )

@@ -1,0 +1,422 @@
+"""Sequential: stack layers, train them on examples; Keras's names, defaults and axis order."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from . import backends
+from .callbacks import Callback, History
+from .errors import (
+    ConfigError,
+    DivergenceError,
+    ModelFileError,
+    NotFittedError,
+    ShapeError,
+    expect_number,
+    expect_one_of,
+    expect_shape,
+)
+from .keras_arrays import Examples, read_inputs, read_numbers, read_targets, swap
+from .keras_training import LOSSES, METRICS, Compiled, Fitting, line, measure
+from .keras_weights import from_keras, to_keras
+from .layers import LAYERS, Embedding, Layer
+from .model import Model, Network
+from .optimizers import OPTIMIZERS, Optimizer, Updater, get
+from .progress import Progress
+from .storage import read_model, write_model
+
+Path = str | os.PathLike[str]
+
+
+class Sequential:
+    """Layers, one behind the other, trained on examples. Every example starts from a zero state.
+
+    Parameters
+    ----------
+    layers
+        Of :mod:`numba_rnnlm.layers`; more can be added with :meth:`add`.
+    seed
+        Of the starting weights, the order of the examples and the dropout masks. Same seed, same model, to the bit.
+    backend
+        "auto", "cpu" or "reference".
+    threads
+        Default: NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not depend on it.
+
+    Attributes
+    ----------
+    history
+        Of the last :meth:`fit`; None before.
+    stop_training
+        A callback that sets it to True ends the training after the epoch.
+
+    Examples
+    --------
+    >>> from numba_rnnlm.layers import LSTM, Dense, Embedding
+    >>> x = np.arange(40).reshape(8, 5) % 4
+    >>> model = Sequential([Embedding(4, 8), LSTM(16), Dense(4, activation="softmax")])
+    >>> model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    >>> history = model.fit(x, (x[:, -1] + 1) % 4, epochs=60, batch_size=4, verbose=0)
+    >>> history.history["accuracy"][-1]
+    1.0
+    >>> model.predict(x).shape
+    (8, 4)
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer] | None = None, *, seed: int = 0, backend: str = "auto", threads: int | None = None
+    ) -> None:
+        expect_number("seed", seed, 0, 2**63 - 1, whole=True)
+        self._seed = int(seed)
+        self._ops = backends.get(backend, threads=threads)
+        self._layers: tuple[Layer, ...] = ()
+        self._features: int | None = None  # size of the input vectors, where the first layer is not an Embedding
+        self._network: Network | None = None
+        self._kept: dict[str, np.ndarray] = {}  # weights for the network that is built next
+        self._compiled: Compiled | None = None
+        self._updater: Updater | None = None
+        self.history: History | None = None
+        self.stop_training = False
+        for layer in layers or ():
+            self.add(layer)
+
+    # stacking
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, from the input to the output."""
+        return list(self._layers)
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer on top."""
+        if type(layer) not in LAYERS.values():
+            raise ConfigError(f"layer is {layer!r}, expected one of numba_rnnlm.layers such as Dense(10).")
+        self._stack((*self._layers, layer))
+
+    def pop(self) -> Layer:
+        """Take the top layer off."""
+        top = self._layer(-1)
+        self._stack(self._layers[:-1])
+        return top
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Make the weights now. Vectors come as (None, steps or None, features); an Embedding needs no shape."""
+        if not isinstance(self._layer(0), Embedding):
+            features = input_shape[-1] if len(input_shape) == 3 else None
+            if features is None or self._features not in (None, features):
+                raise ShapeError(f"input_shape is {tuple(input_shape)}, expected (None, steps or None, "
+                                 f"{self._features or 'features'}), because the first layer is not an Embedding.")
+            expect_number("features", features, 1, whole=True)
+            Model(self._layers, int(features))  # raises if the layers do not fit
+            self._features = int(features)
+        self._build()
+
+    def _stack(self, layers: tuple[Layer, ...]) -> None:
+        """Other layers; those that stay keep their weights, the optimiser starts anew."""
+        known = layers and (isinstance(layers[0], Embedding) or self._features)
+        names = Model(layers, self._features).names if known else ()  # raises if they do not fit
+        weights = self._network.weights() if self._network else self._kept
+        self._kept = {name: array for name, array in weights.items() if name.split("/")[0] in names}
+        self._layers, self._network, self._updater = layers, None, None
+        if not layers:
+            self._features = None
+
+    def _layer(self, index: int) -> Layer:
+        """The bottom layer, 0, or the top one, -1."""
+        if not self._layers:
+            raise ConfigError("the model has no layers; add some, for example model.add(Embedding(1000, 64)).")
+        return self._layers[index]
+
+    def _build(self) -> Network:
+        if self._network is None:
+            if not isinstance(self._layer(0), Embedding) and self._features is None:
+                raise NotFittedError("the size of the input vectors is not known yet; call "
+                                     "build((None, None, features)) or fit first.")
+            model = Model(self._layers, self._features)
+            self._network = Network(model, self._ops, model.initialize(self._seed) | self._kept)
+            self._kept = {}
+        return self._network
+
+    def summary(self) -> None:
+        """Print the layers, the shapes of their outputs and the number of their weights."""
+        model = self._build().model
+        steps = getattr(self._layers[0], "input_length", None)
+        rows = []
+        for (name, layer, shape), weights in zip(model.inputs(model.input(0, 1)), self._keras_weights(), strict=True):
+            last = layer.output(shape)
+            output = (None, steps, last[-1]) if len(last) == 3 else (None, last[-1])
+            count = sum(array.size for array in weights)
+            rows.append((f"{name} ({type(layer).__name__})", str(output), f"{count:,}"))
+        rows.insert(0, ("Layer (type)", "Output Shape", "Param #"))
+        widths = [max(len(row[column]) for row in rows) + 3 for column in range(3)]
+        lines = ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rule = "=" * sum(widths)
+        print("\n".join(['Model: "sequential"', rule, lines[0], rule, *lines[1:], rule,
+                         f"Total params: {self.count_params():,}"]))
+
+    def count_params(self) -> int:
+        """Number of weights, as Keras counts them: the sizes of :meth:`get_weights`."""
+        return sum(array.size for array in self.get_weights())
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all weights, in Keras's shapes and order.
+
+        Embedding: [embeddings]. Recurrent layers: [kernel, recurrent_kernel, bias], with the LSTM's gates in the
+        order i f c o and the GRU's, with ``reset_after``, z r h. Dense: [kernel, bias]. A tied Dense has no kernel.
+        The GRU's second row of biases is zero for z and r: Keras only ever adds the two rows, here they are one.
+        """
+        return [array for weights in self._keras_weights() for array in weights]
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Overwrite all weights by what :meth:`get_weights` gave here, or in Keras for the same layers."""
+        network = self._build()
+        groups = self._keras_weights()
+        expected = [array.shape for group in groups for array in group]
+        if len(weights) != len(expected):
+            raise ShapeError(f"weights has {len(weights)} arrays, expected {len(expected)}, as get_weights() gives.")
+        arrays = [read_numbers(f"weights[{index}]", values, self._ops.dtype) for index, values in enumerate(weights)]
+        for index, (array, shape) in enumerate(zip(arrays, expected, strict=True)):
+            expect_shape(f"weights[{index}]", array.shape, shape, "get_weights() shows the order.")
+        found: dict[str, np.ndarray] = {}
+        for name, layer, group in zip(network.model.names, self._layers, groups, strict=True):
+            its, arrays = arrays[: len(group)], arrays[len(group) :]
+            found |= {f"{name}/{key}": value for key, value in from_keras(layer, its).items()}
+        network.set_weights(found)
+
+    def _keras_weights(self) -> list[list[np.ndarray]]:
+        """The arrays of each layer, as Keras has them."""
+        network = self._build()
+        return [
+            to_keras(layer, {key: network.ops.download(value) for key, value in network.parameters.scope(name).items()})
+            for name, layer in zip(network.model.names, self._layers, strict=True)
+        ]
+
+    # learning
+
+    def compile(
+        self, optimizer: str | Optimizer = "rmsprop", loss: str | None = None, metrics: Sequence[str] | None = None
+    ) -> None:
+        """Say how to train. The optimiser starts anew, the weights stay.
+
+        Parameters
+        ----------
+        optimizer
+            "sgd", "rmsprop", "adagrad", "adam", "adamw", or one of :mod:`numba_rnnlm.optimizers` with its numbers.
+        loss
+            "categorical_crossentropy" (one-hot targets) or "sparse_categorical_crossentropy" (ids), on a last
+            layer ``Dense(..., activation="softmax")``; "binary_crossentropy" (0 to 1) on ``activation="sigmoid"``.
+        metrics
+            ["accuracy"], or nothing.
+        """
+        expect_one_of("loss", loss, LOSSES)
+        if isinstance(metrics, str):
+            raise ConfigError(f"metrics is {metrics!r}, expected a list such as [{metrics!r}].")
+        for metric in metrics or ():
+            expect_one_of("metrics", metric, METRICS)
+        compiled = Compiled(get(optimizer), str(loss), tuple(metrics or ()))
+        if self._layers:
+            compiled.check(self._layers[-1])
+        self._compiled, self._updater = compiled, None
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: int = 1,
+        callbacks: Sequence[Callback] | Callback | None = None,
+        validation_split: float = 0.0,
+        validation_data: tuple[Any, Any] | None = None,
+        shuffle: bool = True,
+        initial_epoch: int = 0,
+    ) -> History:
+        """Train. Fitting again goes on, with the optimiser as it is, until :meth:`compile` is called.
+
+        Ctrl-C ends the training cleanly: the epoch is closed and ``fit`` returns.
+
+        Parameters
+        ----------
+        x
+            Ids (examples, steps), or without an Embedding vectors (examples, steps, features).
+        y
+            One-hot rows, ids or numbers from 0 to 1, as the loss wants them: one for each example, or one for each
+            of its steps if the model answers after every step.
+        batch_size
+            Examples between updates; the last batch may be smaller.
+        epochs, initial_epoch
+            Train from epoch ``initial_epoch``, counted from 0, up to ``epochs``.
+        verbose
+            0 silent, 1 live progress, 2 one line an epoch.
+        callbacks
+            See :mod:`numba_rnnlm.callbacks`.
+        validation_split
+            Part of the examples, the last ones, to validate on instead of training on them.
+        validation_data
+            (x, y) to validate on; goes before ``validation_split``.
+        shuffle
+            Give each epoch an order of its own.
+
+        Raises
+        ------
+        ShapeError, VocabularyError
+            If x or y is not what the layers and the loss expect.
+        DivergenceError
+            If training ran into NaN; the weights are back as the last whole epoch left them.
+        """
+        expect_number("batch_size", batch_size, 1, whole=True)
+        expect_number("epochs", epochs, 0, whole=True)
+        expect_number("initial_epoch", initial_epoch, 0, whole=True)
+        expect_number("validation_split", validation_split, 0, 1)
+        expect_one_of("verbose", verbose, (0, 1, 2))
+        history = History()
+        watching = [history, *([callbacks] if isinstance(callbacks, Callback) else callbacks or ())]
+        for callback in watching:
+            if not isinstance(callback, Callback):
+                raise ConfigError(f"callbacks holds {callback!r}, expected objects of numba_rnnlm.callbacks.")
+        compiled = self._ready()
+        examples, held_out = self._examples("", x, y), None
+        if validation_data is not None:
+            if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+                raise ConfigError("validation_data is not a pair, expected (x, y).")
+            held_out = self._examples("validation ", *validation_data)
+        elif validation_split:
+            count = int(len(examples) * (1 - validation_split))
+            examples, held_out = examples[:count], examples[count:]
+            if not len(examples) or not len(held_out):
+                raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
+                                  f"{len(held_out)} to validate on; both need some.")
+        network = self._build()
+        self._updater = self._updater or Updater(network, compiled.optimizer)
+        self.history, self.stop_training = history, False
+        try:
+            Fitting(self, network, self._updater, compiled, examples, held_out, batch_size, initial_epoch, epochs,
+                    self._seed, shuffle, watching, Progress(verbose)).run()
+        except DivergenceError:
+            self._updater = None  # its moments belong to weights that are gone
+            raise
+        return history
+
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int = 0, return_dict: bool = False
+    ) -> float | list[float] | dict[str, float]:
+        """The loss on examples, or with metrics [loss, accuracy]; x and y as in :meth:`fit`.
+
+        With ``return_dict``, the same by name.
+        """
+        expect_number("batch_size", batch_size, 1, whole=True)
+        expect_one_of("verbose", verbose, (0, 1, 2))
+        compiled, examples, progress = self._ready(), self._examples("", x, y), Progress(verbose)
+        logs = measure(self._build(), examples, compiled.metrics, batch_size, progress).logs()
+        progress.line(line(logs))
+        if return_dict:
+            return logs
+        return list(logs.values()) if compiled.metrics else logs["loss"]
+
+    def predict(self, x: Any, batch_size: int = 32, verbose: int = 0) -> np.ndarray:
+        """Outputs of the last layer: (examples, units), or (examples, steps, units); x as in :meth:`fit`.
+
+        float32, or float64 on backend "reference".
+        """
+        expect_number("batch_size", batch_size, 1, whole=True)
+        expect_one_of("verbose", verbose, (0, 1, 2))
+        inputs, network, progress = self._inputs("x", x), self._build(), Progress(verbose)
+        parts = []
+        for first in range(0, len(inputs), batch_size):
+            batch = network.ops.upload(swap(inputs[first : first + batch_size]))
+            outputs = network.ops.download(network.predict(batch, network.state(batch.shape[1])))
+            parts.append(swap(outputs) if outputs.ndim == 3 else outputs)
+            if progress.due():
+                progress.show(f"{min(first + batch_size, len(inputs))}/{len(inputs)} examples")
+        progress.line(f"{len(inputs)}/{len(inputs)} examples")
+        return np.concatenate(parts)
+
+    def _ready(self) -> Compiled:
+        if self._compiled is None:
+            raise NotFittedError("how to train is not known yet; call compile(optimizer=..., loss=...) first.")
+        self._compiled.check(self._layer(-1))
+        return self._compiled
+
+    def _inputs(self, name: str, x: Any) -> np.ndarray:
+        inputs = read_inputs(name, x, self._layer(0), self._features, self._ops.dtype)
+        if inputs.ndim == 3:
+            self.build(inputs.shape)
+        return inputs
+
+    def _examples(self, prefix: str, x: Any, y: Any) -> Examples:
+        inputs = self._inputs(f"{prefix}x", x)
+        model = self._build().model
+        shape = model.output(model.input(inputs.shape[1], inputs.shape[0]))
+        if len(shape) == 3:
+            shape = (shape[1], shape[0], shape[2])
+        compiled = self._ready()
+        return Examples(inputs, read_targets(f"{prefix}y", y, compiled.loss, shape, self._ops.dtype))
+
+    # keeping
+
+    def save(self, path: Path) -> None:
+        """Write layers, weights and what :meth:`compile` was told to one file; the optimiser's moments are not kept."""
+        weights, compiled = self._build().weights(), self._compiled
+        about = {
+            "layers": [_describe(layer, LAYERS) for layer in self._layers],
+            "features": self._features,
+            "seed": self._seed,
+            "compiled": None if compiled is None else {
+                "optimizer": _describe(compiled.optimizer, OPTIMIZERS),
+                "loss": compiled.loss,
+                "metrics": compiled.metrics,
+            },
+        }
+        write_model(path, "sequential", about, weights)
+
+    @classmethod
+    def load(cls, path: Path, backend: str = "auto", threads: int | None = None) -> "Sequential":
+        """The model that :meth:`save` wrote.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is missing, damaged, not a Sequential, or from a newer version.
+        """
+        model = cls(backend=backend, threads=threads)
+        about, weights = read_model(path)
+        name = os.fsdecode(path)
+        if about.get("kind") != "sequential":
+            raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
+                                 "load it with LanguageModel.load.")
+        try:
+            model._restore(about, weights)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(f"{name!r} cannot be rebuilt: its parts do not fit together ({error}).") from error
+        return model
+
+    def _restore(self, about: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:
+        expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
+        self._seed, self._features = about["seed"], about["features"]
+        if self._features is not None:
+            expect_number("features", self._features, 1, whole=True)
+        for layer in about["layers"]:
+            self.add(_rebuild(layer, LAYERS))
+        model = Model(self._layers, self._features)
+        if {name: array.shape for name, array in weights.items()} != dict(model.layout):  # before memory is taken
+            raise ShapeError("the weights are not those of the layers")
+        self._network = Network(model, self._ops, weights)
+        if (compiled := about["compiled"]) is not None:
+            self.compile(_rebuild(compiled["optimizer"], OPTIMIZERS), compiled["loss"], compiled["metrics"])
+
+
+def _describe(thing: Any, known: Mapping[str, type]) -> dict[str, Any]:
+    """A layer or an optimiser as plain values, ready for JSON."""
+    names = [name for name, kind in known.items() if kind is type(thing)]
+    if not names:
+        raise ConfigError(f"{thing!r} cannot be saved; expected one of {', '.join(known)}.")
+    values = {field.name: getattr(thing, field.name) for field in fields(thing) if field.init}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return {"class": names[0], **plain}
+
+
+def _rebuild(about: Mapping[str, Any], known: Mapping[str, type]) -> Any:
+    """What :func:`_describe` described."""
+    return known[about["class"]](**{name: value for name, value in about.items() if name != "class"})

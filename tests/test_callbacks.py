@@ -1,0 +1,175 @@
+"""Callbacks: called in Keras's order, and each does what its name says."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from numba_rnnlm import Sequential
+from numba_rnnlm.callbacks import Callback, CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
+from numba_rnnlm.errors import ConfigError
+from numba_rnnlm.layers import LSTM, Dense, Embedding
+
+X = np.random.default_rng(3).integers(4, size=(20, 3))
+Y = X[:, 0]
+
+
+@pytest.fixture
+def model():
+    model = Sequential([Embedding(4, 4), LSTM(5), Dense(4, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+    return model
+
+
+class Scripted(Callback):
+    """Stands in for a model: plays values to one callback, its weights are the number of the epoch."""
+
+    def __init__(self, callback, name, values):
+        self.stop_training, self.epoch, self.restored, self.saved = False, None, None, []
+        callback.set_model(self)
+        callback.on_train_begin({})
+        for self.epoch, value in enumerate(values):
+            callback.on_epoch_end(self.epoch, {"loss": 0.0, name: value})
+            if self.stop_training:
+                break
+        callback.on_train_end({})
+
+    def get_weights(self):
+        return [self.epoch]
+
+    def set_weights(self, weights):
+        (self.restored,) = weights
+
+    def save(self, path):
+        self.saved.append(path)
+
+
+def test_callbacks_are_called_in_order(model):
+    calls = []
+
+    class Note(Callback):
+        def set_model(self, model):
+            super().set_model(model)
+            calls.append(("model", model))
+
+        def on_train_begin(self, logs=None):
+            calls.append(("train begins", dict(logs)))
+
+        def on_train_end(self, logs=None):
+            calls.append(("train ends", dict(logs)))
+
+        def on_epoch_begin(self, epoch, logs=None):
+            calls.append((f"epoch {epoch} begins", dict(logs)))
+
+        def on_epoch_end(self, epoch, logs=None):
+            calls.append((f"epoch {epoch} ends", dict(logs)))
+
+    history = model.fit(X, Y, epochs=2, validation_split=0.2, verbose=0, callbacks=[Note()]).history
+    rows = [{name: values[epoch] for name, values in history.items()} for epoch in range(2)]
+    assert set(rows[0]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert calls == [
+        ("model", model), ("train begins", {}), ("epoch 0 begins", {}), ("epoch 0 ends", rows[0]),
+        ("epoch 1 begins", {}), ("epoch 1 ends", rows[1]), ("train ends", rows[1]),
+    ]
+
+
+def test_a_callback_can_stop_the_training(model):
+    def stop(epoch, logs):
+        model.stop_training = epoch == 1
+
+    assert model.fit(X, Y, epochs=9, verbose=0, callbacks=LambdaCallback(on_epoch_end=stop)).epoch == [0, 1]
+    assert model.fit(X, Y, epochs=2, verbose=0).epoch == [0, 1]
+
+
+def test_functions_become_a_callback(model):
+    calls = []
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: calls.append(f"begin {epoch}"),
+        on_epoch_end=lambda epoch, logs: calls.append(f"end {epoch}"),
+        on_train_begin=lambda logs: calls.append("train"),
+        on_train_end=lambda logs: calls.append("done"),
+    ), LambdaCallback()])
+    assert calls == ["train", "begin 0", "end 0", "begin 1", "end 1", "done"]
+
+
+@pytest.mark.parametrize(("options", "name", "values", "last", "best"), [
+    ({}, "val_loss", [3, 2, 2.5, 1], 2, 1),
+    ({}, "val_loss", [3, 3, 1], 1, 0),
+    ({"patience": 2}, "val_loss", [3, 4, 2, 3, 3, 1], 4, 2),
+    ({"min_delta": 0.5}, "val_loss", [3, 2.4, 2, 1], 2, 1),
+    ({"monitor": "accuracy"}, "accuracy", [0.1, 0.3, 0.2, 0.4], 2, 1),
+    ({"monitor": "val_acc"}, "val_acc", [0.1, 0.3, 0.2, 0.4], 2, 1),
+    ({"monitor": "accuracy", "mode": "min"}, "accuracy", [0.1, 0.3, 0.2], 1, 0),
+    ({"mode": "max"}, "val_loss", [1, 2, 3, 4], 3, 3),
+    ({}, "val_loss", [3, float("nan"), 1], 1, 0),
+])
+def test_early_stopping_stops_when_nothing_improves(options, name, values, last, best):
+    played = Scripted(EarlyStopping(**options, restore_best_weights=True), name, values)
+    assert (played.epoch, played.restored) == (last, best)
+    played = Scripted(EarlyStopping(**options), name, values)
+    assert (played.epoch, played.restored) == (last, None)
+
+
+def test_early_stopping_starts_anew_with_each_training():
+    callback = EarlyStopping(patience=2)
+    assert Scripted(callback, "val_loss", [1, 2, 3, 4]).epoch == 2
+    assert Scripted(callback, "val_loss", [9, 8, 7, 6]).epoch == 3
+
+
+def test_early_stopping_puts_the_best_weights_back(model):
+    seen = []
+
+    def spoil(epoch, logs):
+        if epoch == 2:
+            model.set_weights([-weight for weight in model.get_weights()])
+
+    history = model.fit(X, Y, epochs=9, verbose=0, shuffle=False, batch_size=20, validation_data=(X, Y), callbacks=[
+        LambdaCallback(on_epoch_begin=spoil, on_epoch_end=lambda epoch, logs: seen.append(model.get_weights())),
+        EarlyStopping(restore_best_weights=True),
+    ])
+    assert history.epoch == [0, 1, 2]
+    for restored, best in zip(model.get_weights(), seen[1], strict=True):
+        np.testing.assert_array_equal(restored, best)
+    assert model.evaluate(X, Y)[0] == pytest.approx(min(history.history["val_loss"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("callback", [EarlyStopping(), ModelCheckpoint("unused.npz", save_best_only=True)])
+def test_watching_what_is_not_measured_is_a_mistake(model, callback):
+    with pytest.raises(ConfigError, match=r"watches 'val_loss', but this training measures loss, accuracy.*validation_data"):
+        model.fit(X, Y, verbose=0, callbacks=[callback])
+
+
+@pytest.mark.parametrize("options", [{"mode": "best"}, {"patience": -1}, {"patience": 0.5}, {"min_delta": -1}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        EarlyStopping(**options)
+
+
+def test_a_csv_file_holds_a_line_for_each_epoch(model, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("old")
+    history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[CSVLogger(path, separator=";")]).history
+    more = model.fit(X, Y, epochs=3, initial_epoch=2, verbose=0,
+                     callbacks=[CSVLogger(path, separator=";", append=True)]).history
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert list(rows[0]) == ["epoch", "accuracy", "loss"]
+    assert [float(row["loss"]) for row in rows] == history["loss"] + more["loss"]
+
+
+def test_checkpoints_can_be_loaded(model, tmp_path):
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "{epoch:02}-{loss:.1f}.npz")])
+    first, second = sorted(tmp_path.iterdir())
+    assert (first.name[:3], second.name[:3]) == ("01-", "02-")
+    np.testing.assert_array_equal(Sequential.load(second).predict(X), model.predict(X))
+    assert (Sequential.load(first).predict(X) != model.predict(X)).any()
+
+
+def test_only_the_best_model_is_kept():
+    callback = ModelCheckpoint("{epoch}", save_best_only=True)
+    assert Scripted(callback, "val_loss", [3, 4, 2, 2]).saved == ["1", "3"]
+    assert Scripted(callback, "val_loss", [5, 1]).saved == ["2"]
+    assert Scripted(ModelCheckpoint("{epoch}"), "val_loss", [3, 4]).saved == ["1", "2"]
+    with pytest.raises(ConfigError, match="in braces it may name epoch, loss, val_loss"):
+        Scripted(ModelCheckpoint("{accuracy}"), "val_loss", [3])

@@ -1,0 +1,497 @@
+"""The command line: every command as a user types it, in this process; and whole processes where that matters."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import numba_rnnlm
+from numba_rnnlm import LanguageModel, cli, demo
+from numba_rnnlm.cells import CELLS
+from numba_rnnlm.cli import main
+from numba_rnnlm.config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from numba_rnnlm.errors import ConfigError, DivergenceError
+
+TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
+HELD_OUT = "the dog sees the dog\nthe cow sees the cat\n"
+SMALL = ["--hidden", "8", "--layers", "1", "--embedding", "4"]
+BRIEF = ["--streams", "4", "--steps", "10", "--epochs", "2", "--verbose", "0"]
+COMMANDS = ("train", "eval", "score", "generate", "info", "demo")
+CONFIGS = [(ModelConfig, "train"), (TextConfig, "train"), (TrainingConfig, "train"), (SamplingConfig, "generate")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Texts, and a model of characters, of words, of bytes and of ids."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "text.txt").write_text(TEXT)
+    (folder / "held_out.txt").write_text(HELD_OUT)
+    for tokenizer in ("char", "word", "byte"):
+        train = ["train", str(folder / "text.txt"), "--tokenizer", tokenizer, "--out", str(folder / f"{tokenizer}.npz")]
+        assert main([*train, *SMALL, *BRIEF]) == 0
+    ids = LanguageModel(hidden=4, layers=1, embedding=4, tokenizer=None, vocabulary_size=5)
+    ids.network_  # noqa: B018 (builds it)
+    ids.save(folder / "ids.npz")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+
+
+def typed(monkeypatch, data: bytes) -> None:
+    """What stands on standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def process(*arguments: str, **options) -> subprocess.Popen:
+    """The command line in a process of its own."""
+    home = str(Path(numba_rnnlm.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-m", "numba_rnnlm", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, **options,
+    )
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+# flags
+
+
+@pytest.mark.parametrize(("config", "command"), CONFIGS)
+def test_every_field_is_a_flag_with_its_name_and_help(config, command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "1000")  # no line of help is broken
+    assert main([command, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for item in fields(config):
+        if item.name == "vocabulary_size":  # only for corpora of ids
+            assert flag(item.name) not in shown
+            continue
+        assert f"{flag(item.name)} " in shown or f"{flag(item.name)}," in shown
+        assert " ".join(item.metadata["help"].split()) in shown
+        if item.default is not None and not isinstance(item.default, bool):
+            assert f"(default: {item.default})" in shown
+
+
+def values(item) -> st.SearchStrategy:
+    """What a flag may be given."""
+    kind = item.metadata["type"] or type(item.default)
+    if item.metadata["choices"]:
+        return st.sampled_from(item.metadata["choices"])
+    strategies = {
+        bool: st.booleans(), int: st.integers(-10, 10**9), float: st.floats(allow_nan=False),
+        str: st.sampled_from(list(CELLS)),
+    }
+    return strategies[kind]
+
+
+@pytest.mark.parametrize(("config", "command"), CONFIGS)
+@given(data=st.data())
+def test_what_is_given_is_what_arrives(config, command, data):
+    items = [item for item in fields(config) if item.name != "vocabulary_size"]
+    wanted = data.draw(st.fixed_dictionaries({}, optional={item.name: values(item) for item in items}))
+    arguments = []
+    for name, value in wanted.items():
+        if isinstance(value, bool):
+            arguments.append(flag(name) if value else flag(f"no-{name}"))
+        else:
+            arguments.append(f"{flag(name)}={value}")
+    args = cli.parser().parse_args([command, "a file", *arguments])
+    assert cli._given(args, config) == wanted
+
+
+def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
+    model = {"cell": "gru", "hidden": 7, "layers": 3, "embedding": 5, "dropout": 0.25, "tied": True, "forget_bias": 2.0,
+             "initializer": "uniform", "initializer_scale": 0.5}
+    text = {"tokenizer": "word", "min_count": 2, "max_vocabulary": 9}
+    training = {"epochs": 3, "streams": 2, "steps": 4, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.5,
+                "weight_decay": 0.125, "schedule": "cosine", "warmup": 0.5, "decay_factor": 3.0, "decay_after": 1,
+                "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "patience": 6, "max_seconds": 8.0,
+                "verbose": 0}
+    assert set(text) == {item.name for item in fields(TextConfig)}
+    assert set(model) == {item.name for item in fields(ModelConfig)} - {"vocabulary_size"}
+    assert set(training) == {item.name for item in fields(TrainingConfig)}
+    calls = []
+
+    def fit(self, corpus, valid, config):
+        calls.append((self.get_params(), str(corpus), str(valid), config))
+        raise ConfigError("seen enough")
+
+    monkeypatch.setattr(LanguageModel, "fit_config", fit)
+    machine = {"backend": "reference", "threads": 2, "seed": 11}
+    given = {**model, **text, **training, **machine}
+    arguments = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in given.items()]
+    assert main(["train", "text.txt", "--valid", "held_out.txt", *arguments]) == 1
+    params = {**model, **text, **machine, "vocabulary_size": None}
+    assert calls == [(params, "text.txt", "held_out.txt", TrainingConfig(**training))]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_that_are_commands(command, capsys):
+    assert main([command, "--help"]) == 0
+    examples = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+    for line in examples:
+        words = line.split("numba-rnnlm", 1)[1].split("#")[0].replace("'", "").split()
+        assert words[0] == command
+
+
+def test_help_and_version(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {command} " in shown for command in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"numba-rnnlm {numba_rnnlm.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["fly"], ["train"], ["train", "text.txt", "--hid", "3"], ["train", "text.txt", "--hidden", "many"],
+    ["train", "text.txt", "--tokenizer", "None"], ["train", "text.txt", "--vocabulary-size", "9"],
+    ["generate", "char.npz", "--unknown", "skip"], ["score", "char.npz", "--per-token", "--normalize"],
+])
+def test_wrong_usage(arguments, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("usage: numba-rnnlm")
+
+
+# errors
+
+
+@pytest.mark.parametrize("arguments", [
+    ["train", "nowhere.txt"], ["train", "text.txt", "--hidden", "0"], ["train", "text.txt", "--cell", "square"],
+    ["train", "text.txt", "--backend", "cuda"], ["train", "text.txt", "--threads", "0"],
+    ["train", "text.txt", "--valid", "nowhere.txt", "--verbose", "0"], ["train", "text.txt", "--from", "nowhere.npz"],
+    ["eval", "nowhere.npz", "text.txt"], ["eval", "text.txt", "text.txt"], ["eval", "char.npz", "nowhere.txt"],
+    ["score", "char.npz", "nowhere.txt"], ["score", "char.npz", "."],
+    ["generate", "char.npz", "--temperature", "-1"], ["generate", "char.npz", "--prompt", "a zebra"],
+    ["generate", "char.npz", "--prompt", "\udcff"], ["generate", "char.npz", "--samples", "0"],
+    ["info", "nowhere.npz"], ["demo", "--seconds", "0"], ["demo", "--out", "nowhere/demo.npz"],
+    ["eval", "ids.npz", "text.txt"], ["score", "ids.npz", "text.txt"], ["generate", "ids.npz"],
+    ["train", "text.txt", "--from", "ids.npz"],
+])
+def test_an_error_is_one_sentence_and_no_traceback(arguments, capsys):
+    before = sorted(os.listdir())
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("numba-rnnlm: error: ") and err.count("\n") == 1 and err.endswith(".\n") and out == ""
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(("error", "code"), [
+    (KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 1), (MemoryError("too large"), 1),
+])
+def test_exit_codes(error, code, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(LanguageModel, "load", fail)
+    assert main(["info", "char.npz"]) == code
+    assert capsys.readouterr().err == (f"numba-rnnlm: error: {error}\n" if code == 1 else "")
+
+
+def test_errors_that_are_bugs_are_not_hidden(monkeypatch):
+    monkeypatch.setattr(LanguageModel, "load", None)
+    with pytest.raises(TypeError):
+        main(["info", "char.npz"])
+
+
+def test_a_warning_is_one_line(capsys, tmp_path):
+    out = str(tmp_path / "m.npz")
+    assert main(["train", "held_out.txt", "--out", out, *SMALL, "--epochs", "1", "--verbose", "0"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("numba-rnnlm: warning: the corpus has ") and err.count("\n") == 1
+
+
+# train
+
+
+def test_train_is_the_library(tmp_path, capsys):
+    out = tmp_path / "m.npz"
+    arguments = ["--seed", "3", "--streams", "4", "--steps", "10", "--epochs", "2"]
+    assert main(["train", "text.txt", "--valid", "held_out.txt", "--out", str(out), *SMALL, *arguments]) == 0
+    same = LanguageModel(hidden=8, layers=1, embedding=4, seed=3)
+    same.fit(Path("text.txt"), Path("held_out.txt"), streams=4, steps=10, epochs=2, verbose=0)
+    saved = LanguageModel.load(out)
+    for name, weights in same.network_.weights().items():
+        np.testing.assert_array_equal(saved.network_.weights()[name], weights)
+    told = capsys.readouterr().out
+    best = min(same.history_["valid_loss"])
+    assert f"validation loss {best:.4f} nats/token, perplexity {np.exp(best):.2f}" in told
+    assert f"{same.bits_per_character(HELD_OUT):.3f} bits/character" in told
+    assert f"saved {out} (" in told and f"{same.parameter_count:,} weights" in told
+    assert f"numba-rnnlm generate {out} --prompt TEXT" in told and f"numba-rnnlm eval {out} held_out.txt" in told
+
+
+def test_train_without_validation_says_so(tmp_path, capsys):
+    assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF, "--verbose", "2"]) == 0
+    loss = LanguageModel.load(tmp_path / "m.npz").history_["loss"][-1]
+    assert f"training loss {loss:.4f} nats/token" in capsys.readouterr().out
+
+
+def test_verbose_0_is_silent(tmp_path, capsys):
+    assert main(["train", "text.txt", "--valid", "held_out.txt", "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_train_from_goes_on(tmp_path):
+    out = tmp_path / "m.npz"
+    assert main(["train", "text.txt", "--from", "char.npz", "--out", str(out), *BRIEF]) == 0
+    same = LanguageModel.load("char.npz").fit(Path("text.txt"), epochs=2, streams=4, steps=10, verbose=0)
+    saved = LanguageModel.load(out)
+    assert saved.history_["epoch"] == [1, 2, 3, 4]
+    for name, weights in same.network_.weights().items():
+        np.testing.assert_array_equal(saved.network_.weights()[name], weights)
+
+
+@pytest.mark.parametrize("given", [["--hidden", "128"], ["--no-tied"], ["--tokenizer", "char"], ["--seed", "0"]])
+def test_train_from_refuses_what_the_saved_model_decides(given, tmp_path, capsys):
+    assert main(["train", "text.txt", "--from", "char.npz", "--out", str(tmp_path / "m.npz"), *given]) == 2
+    assert f"{given[0].replace('no-', '')} cannot be changed with --from" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", ["nowhere/m.npz", ".", "text.txt/m.npz", "text.txt", "./held_out.txt"])
+def test_out_is_checked_before_training(out, monkeypatch, capsys):
+    def fit(*arguments):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(LanguageModel, "fit_config", fit)
+    assert main(["train", "text.txt", "--valid", "held_out.txt", "--out", out]) == 1
+    assert str(Path(out)) in capsys.readouterr().err
+    assert Path("text.txt").read_text() == TEXT and Path("held_out.txt").read_text() == HELD_OUT
+
+
+WILD = ["--cell", "relu", "--optimizer", "sgd", "--learning-rate", "1e6", "--clip-norm", "0", "--verbose", "0",
+        "--epochs", "9", "--streams", "1"]
+
+
+def test_divergence_after_an_epoch_saves_what_was_kept(tmp_path, capsys):
+    out = tmp_path / "m.npz"
+    late = ["--warmup", "1", "--steps", "100000"]  # one update an epoch, the first one at a rate of 0
+    assert main(["train", "text.txt", "--out", str(out), *SMALL, *WILD, *late]) == 1
+    err = capsys.readouterr().err
+    assert "diverged" in err and f"saved in {str(out)!r}" in err
+    same = LanguageModel("relu", hidden=8, layers=1, embedding=4)
+    with pytest.raises(DivergenceError):
+        same.fit(TEXT, epochs=9, streams=1, steps=100000, optimizer="sgd", learning_rate=1e6, clip_norm=0, warmup=1,
+                 verbose=0)
+    saved = LanguageModel.load(out)
+    assert saved.history_["epoch"] and saved.history_["epoch"] == same.history_["epoch"]
+    for name, weights in same.network_.weights().items():
+        np.testing.assert_array_equal(saved.network_.weights()[name], weights)
+
+
+def test_divergence_at_once_saves_nothing(tmp_path, capsys):
+    out = tmp_path / "m.npz"
+    assert main(["train", "text.txt", "--out", str(out), *SMALL, *WILD, "--steps", "10"]) == 1
+    assert "diverged" in capsys.readouterr().err and not out.exists()
+
+
+def test_interrupted_training_is_saved(tmp_path):
+    out = tmp_path / "m.npz"
+    run = process("train", "text.txt", "--out", str(out), *SMALL, "--epochs", "1000000", "--streams", "4")
+    assert run.stdout.readline().startswith(b"epoch 1/")
+    run.send_signal(signal.SIGINT)
+    told, err = run.communicate(timeout=60)
+    assert (run.returncode, err) == (0, b"") and b"stopped: interrupted" in told and b"saved " in told
+    assert LanguageModel.load(out).history_["epoch"][-1] >= 1
+
+
+# eval
+
+
+@pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
+def test_eval(model, capsys):
+    assert main(["eval", model, "held_out.txt", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = LanguageModel.load(model).evaluate(HELD_OUT)
+    assert told == {name: getattr(found, name) for name in (
+        "perplexity", "nats_per_token", "bits_per_token", "bits_per_character", "bits_per_byte", "tokens", "oov",
+        "characters", "bytes",
+    )}
+    assert main(["eval", model, "held_out.txt"]) == 0
+    rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows == {
+        "perplexity": f"{found.perplexity:.4f}", "nats/token": f"{found.nats_per_token:.4f}",
+        "bits/character": f"{found.bits_per_character:.4f}", "bits/byte": f"{found.bits_per_byte:.4f}",
+        "tokens": str(found.tokens), "out of vocabulary": str(found.oov),
+    }
+
+
+# score
+
+LINES = ["the cat", "", "the cow sees\tthe wolf", "dog " * 100]
+
+
+@pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_score(model, end, monkeypatch, capsys, tmp_path):
+    data = "\n".join(LINES) + end
+    want = LanguageModel.load(model).score(LINES)
+    (tmp_path / "lines.txt").write_text(data)
+    assert main(["score", model, str(tmp_path / "lines.txt")]) == 0
+    told = capsys.readouterr().out
+    assert np.array(told.split(), float) == pytest.approx(want, abs=1e-5)
+    for arguments in ([], ["-"]):
+        typed(monkeypatch, data.encode())
+        assert main(["score", model, *arguments]) == 0
+        assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
+def test_score_of_tokens(model, monkeypatch, capsys):
+    loaded = LanguageModel.load(model)
+    want = [loaded.full_scores(line) for line in LINES]
+    typed(monkeypatch, "\n".join(LINES).encode())
+    assert main(["score", model, "--per-token"]) == 0
+    blocks = capsys.readouterr().out.removesuffix("\n\n").split("\n\n")
+    for block, scores in zip(blocks, want, strict=True):
+        rows = [row.split("\t") for row in block.split("\n")]
+        assert [(token, bool(int(oov))) for token, _, oov in rows] == [(token, oov) for token, _, oov in scores]
+        assert [float(nats) for _, nats, _ in rows] == pytest.approx([nats for _, nats, _ in scores], abs=1e-5)
+
+    typed(monkeypatch, "\n".join(LINES).encode())
+    assert main(["score", model, "--per-token", "--json"]) == 0
+    for line, scores in zip(capsys.readouterr().out.splitlines(), want, strict=True):
+        told = json.loads(line)
+        assert [(token, oov) for token, _, oov in told["scores"]] == [(token, oov) for token, _, oov in scores]
+        assert told["log_probability"] == pytest.approx(sum(nats for _, nats, _ in scores), abs=1e-4)
+        assert (told["tokens"], told["oov"]) == (len(scores), sum(oov for _, _, oov in scores))
+
+    typed(monkeypatch, "\n".join(LINES).encode())
+    assert main(["score", model, "--normalize"]) == 0
+    means = [np.mean([nats for _, nats, _ in scores]) for scores in want]
+    assert np.array(capsys.readouterr().out.split(), float) == pytest.approx(means, abs=1e-5)
+
+
+def test_score_of_any_bytes(monkeypatch, capsys):
+    typed(monkeypatch, b"the\n\xff\xfe\n")
+    assert main(["score", "byte.npz", "--per-token"]) == 0
+    assert [row.split("\t")[0] for row in capsys.readouterr().out.splitlines()] == [
+        "t", "h", "e", "\\n", "", "\\xff", "\\xfe", "\\n", ""
+    ]
+    typed(monkeypatch, b"the\nc\xfft\n")
+    assert main(["score", "char.npz"]) == 1
+    assert "line 2: " in capsys.readouterr().err
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), max_size=8), st.integers(1, 30))
+def test_lines_arrive_whole_however_they_are_cut(lines, size):
+    class Pipe(io.BytesIO):
+        def read1(self, limit=-1):
+            return super().read1(min(limit, size))
+
+    got = [line for some in cli._arriving_lines(Pipe(b"".join(line + b"\n" for line in lines))) for line in some]
+    assert got == lines
+
+
+def test_score_answers_a_slow_pipe_at_once():
+    run = process("score", "char.npz")
+    for line in ("the cat", "the dog"):
+        run.stdin.write(f"{line}\n".encode())
+        run.stdin.flush()
+        assert float(run.stdout.readline()) == pytest.approx(LanguageModel.load("char.npz").score(line), abs=1e-5)
+    assert run.communicate(timeout=60) == (b"", b"") and run.returncode == 0
+
+
+# generate
+
+
+@pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
+def test_generate(model, monkeypatch, capsys):
+    options = {"length": 12, "temperature": 0.5, "top_k": 5, "top_p": 0.9}
+    flags = [f"{flag(name)}={value}" for name, value in options.items()]
+    loaded = LanguageModel.load(model)
+    texts = ["the cat" + loaded.generate("the cat", **options, seed=seed) + "\n" for seed in (4, 5)]
+    assert main(["generate", model, "--prompt", "the cat", "--seed", "4", "--samples", "2", *flags]) == 0
+    assert capsys.readouterr().out == "\n".join(texts)
+    typed(monkeypatch, b"the cat")
+    assert main(["generate", model, "--prompt", "-", "--seed", "5", *flags]) == 0
+    assert capsys.readouterr().out == texts[1]
+
+
+def test_generate_without_a_prompt_or_a_seed(capsys):
+    outs = set()
+    for _ in range(2):
+        assert main(["generate", "char.npz", "--length", "60"]) == 0
+        outs.add(capsys.readouterr().out)
+    assert len(outs) == 2 and {len(out) for out in outs} == {61}
+
+
+def test_generate_reads_unknown_symbols_if_told_to(capsys):
+    assert main(["generate", "char.npz", "--prompt", "a zebra", "--unknown", "unk", "--length", "5"]) == 0
+    assert capsys.readouterr().out.startswith("a zebra")
+
+
+def test_prompt_on_standard_input_must_be_utf8(monkeypatch, capsys):
+    typed(monkeypatch, b"\xff")
+    assert main(["generate", "byte.npz", "--prompt", "-"]) == 1
+    assert "the prompt is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_ends_generate_quietly():
+    run = process("generate", "char.npz", "--length", "1000000")
+    assert len(run.stdout.read(10)) == 10
+    run.stdout.close()
+    assert run.wait(timeout=60) == 141
+    assert run.stderr.read() == b""
+
+
+# info and demo
+
+
+def test_info_of_the_machine(capsys):
+    assert main(["info"]) == 0
+    told = capsys.readouterr().out
+    for part in (numba_rnnlm.__version__, np.__version__, "cpu, reference", "bits", "kernel cache"):
+        assert part in told
+
+
+def test_info_of_a_model(capsys):
+    assert main(["info", "word.npz"]) == 0
+    told = capsys.readouterr().out
+    model = LanguageModel.load("word.npz")
+    rows = [line.split(maxsplit=1) for line in told.splitlines()]
+    assert ["hidden", "8"] in rows and ["tokenizer", "word"] in rows and ["seed", "0"] in rows
+    assert ["weights", f"{model.parameter_count:,}"] in rows
+    assert ["vocabulary", "6 symbols: '<unk>' '<eos>' 'the' 'cat' 'dog' 'sees'"] in rows
+    assert f"loss {model.history_['loss'][-1]:.4f}" in told and "epochs trained" in told
+    assert main(["info", "ids.npz"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["vocabulary_size", "5"] in rows and ["backend", "auto"] not in rows
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--seconds", "2"]) == 0
+    told = capsys.readouterr().out
+    model = LanguageModel.load("numba_rnnlm_demo.npz")
+    assert f"held out: {model.bits_per_character(demo.documentation()[1]):.3f} bits/character" in told
+    assert demo.PROMPT in told and "saved numba_rnnlm_demo.npz" in told
+
+
+def test_nothing_held_out_is_trained_on():
+    training, held_out = demo.documentation()
+    assert training.endswith("\n") and held_out.endswith("\n")
+    assert 0.03 < len(held_out) / len(training + held_out) < 0.07
+    seen = set(training.split("\n\n"))
+    assert not [paragraph for paragraph in held_out.split("\n\n")[1:] if paragraph and paragraph in seen]
+
+
+def test_demo_without_documentation(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    assert main(["demo"]) == 1
+    assert "numba-rnnlm train FILE" in capsys.readouterr().err

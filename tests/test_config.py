@@ -1,0 +1,137 @@
+"""Options are checked when they are given, and go to a file and back."""
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+
+import numpy as np
+import pytest
+
+from numba_rnnlm import cells, optimizers
+from numba_rnnlm.config import (
+    INITIALIZERS,
+    OPTIMIZERS,
+    REDUCTIONS,
+    SCHEDULES,
+    TOKENIZERS,
+    ModelConfig,
+    SamplingConfig,
+    TextConfig,
+    TrainingConfig,
+)
+from numba_rnnlm.errors import ConfigError
+
+CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
+every_config = pytest.mark.parametrize("config", CONFIGS)
+
+NAN, INFINITY = float("nan"), float("inf")
+NOT_COUNTS = (0, -1, 1.5, 2.0, "2", NAN, INFINITY, True, None, [3])  # where a whole number from 1 is needed
+NOT_NUMBERS = ("1", NAN, False, [0.5], np.array([0.5]), 1j)
+
+IMPOSSIBLE = {
+    ModelConfig: {
+        "cell": ("", None, 3),
+        "hidden": NOT_COUNTS,
+        "layers": NOT_COUNTS,
+        "embedding": NOT_COUNTS,
+        "dropout": (*NOT_NUMBERS, None, -0.1, 1, 1.5),
+        "tied": ("no", 2, None),
+        "forget_bias": (*NOT_NUMBERS, None, INFINITY, -101),
+        "initializer": ("zeros", None, 1),
+        "initializer_scale": (*NOT_NUMBERS, None, 0, -0.1, INFINITY),
+        "vocabulary_size": (1, 0, 5.0, "5", 2**31),
+    },
+    TextConfig: {
+        "tokenizer": ("bpe", 1, ""),
+        "min_count": NOT_COUNTS,
+        "max_vocabulary": (2, 0, -5, 10.0, "10"),
+    },
+    TrainingConfig: {
+        "epochs": NOT_COUNTS,
+        "streams": NOT_COUNTS,
+        "steps": NOT_COUNTS,
+        "optimizer": ("lbfgs", None, "Adam"),
+        "learning_rate": (*NOT_NUMBERS, 0, -1, INFINITY),
+        "momentum": (*NOT_NUMBERS, None, -0.1, 1),
+        "weight_decay": (*NOT_NUMBERS, None, -0.1, 1.5),
+        "schedule": ("step", None),
+        "warmup": (*NOT_NUMBERS, None, -0.1, 1.1),
+        "decay_factor": (*NOT_NUMBERS, None, 1, 0.5),
+        "decay_after": NOT_COUNTS,
+        "clip_norm": (*NOT_NUMBERS, -1),
+        "clip_value": (*NOT_NUMBERS, -1),
+        "reduction": ("sum", None),
+        "patience": (0, -1, 1.5, "3"),
+        "max_seconds": (*NOT_NUMBERS, 0, -1),
+        "verbose": (3, -1, "loud", None),
+    },
+    SamplingConfig: {
+        "length": (-1, 1.5, "10", None, NAN),
+        "temperature": (*NOT_NUMBERS, None, -0.1, INFINITY),
+        "top_k": (-1, 2.5, "3", None),
+        "top_p": (*NOT_NUMBERS, None, 0, -0.5, 1.5),
+        "seed": (-1, 0.5, "1", 2**63),
+    },
+}
+FIELDS = [(config, field.name) for config in CONFIGS for field in fields(config)]
+
+
+@pytest.mark.parametrize(("config", "name"), FIELDS)
+def test_impossible_values_are_refused(config, name):
+    for value in IMPOSSIBLE[config][name]:
+        with pytest.raises(ConfigError, match="expected") as caught:
+            config(**{name: value})
+        assert name in str(caught.value)
+        assert repr(value) in str(caught.value)
+
+
+CHOICES = {"initializer": INITIALIZERS, "tokenizer": TOKENIZERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
+           "reduction": REDUCTIONS}
+
+
+@pytest.mark.parametrize(("config", "name"), FIELDS)
+def test_every_field_is_documented(config, name):
+    (field,) = (field for field in fields(config) if field.name == name)
+    assert len(field.metadata["help"]) > 10
+    assert field.metadata["choices"] == CHOICES.get(name)
+    if field.default is None:
+        assert field.metadata["type"] in (int, float)
+    for choice in CHOICES.get(name, ()):
+        config(**{name: choice})
+
+
+def test_the_names_that_are_offered_exist():
+    assert set(OPTIMIZERS) == set(optimizers.OPTIMIZERS)
+    assert all(cell in ModelConfig.__dataclass_fields__["cell"].metadata["help"] for cell in cells.CELLS)
+
+
+@every_config
+def test_round_trip_through_json(config):
+    given = config(**{"momentum": 0.5, "optimizer": "sgd"} if config is TrainingConfig else {})
+    assert config.from_dict(json.loads(json.dumps(given.to_dict()))) == given
+
+
+@every_config
+def test_unknown_fields_are_named(config):
+    with pytest.raises(ConfigError, match=f"{config.__name__} has no field 'colour'; it has .*{fields(config)[0].name}"):
+        config.from_dict({"colour": 3})
+
+
+@every_config
+def test_configs_do_not_change(config):
+    with pytest.raises(FrozenInstanceError):
+        setattr(config(), fields(config)[0].name, 1)
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.uint8(3), np.array(3)])
+def test_numpy_scalars_become_plain_numbers(number):
+    config = ModelConfig(hidden=number, dropout=np.float32(0.5), tied=np.bool_(True))
+    values = config.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert (values["hidden"], values["dropout"], values["tied"]) == (3, 0.5, True)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "sgd"])
+def test_only_sgd_has_momentum(optimizer):
+    config = TrainingConfig(optimizer="sgd", momentum=0.9)
+    with pytest.raises(ConfigError, match=f"momentum is 0.9 with optimizer '{optimizer}'; only 'sgd' has one"):
+        replace(config, optimizer=optimizer)

@@ -1,0 +1,332 @@
+"""Writing: the right distribution, the same text for the same seed, nothing that was never seen."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from models import LINES, fit, trained, untrained
+
+from numba_rnnlm import generation, language_model
+from numba_rnnlm.backends.cpu import threads
+from numba_rnnlm.config import SamplingConfig
+from numba_rnnlm.errors import ConfigError, ShapeError, VocabularyError
+from numba_rnnlm.generation import choose, uniform
+
+logits = st.lists(st.floats(-4, 4), min_size=1, max_size=12).map(np.array)
+temperatures = st.floats(0.3, 5)
+seeds = st.integers(0, 2**63 - 1)
+lengths = st.integers(0, 12)
+PROMPTS = {"char": "to b", "word": "to be or", "byte": "not", None: [3, 9]}
+IDS = {"char": [3, 4], "word": [1], "byte": [110, 111], None: [3, 9]}
+every_tokenizer = pytest.mark.parametrize("tokenizer", PROMPTS)
+
+
+def frequencies(values, config, numbers=2000):
+    """How often each id is picked by numbers spread evenly over [0, 1)."""
+    picked = [choose(values, config, (number + 0.5) / numbers) for number in range(numbers)]
+    return np.bincount(picked, minlength=len(values)) / numbers
+
+
+def distribution(values, temperature, top_k, top_p):
+    """What should be drawn from: the definition, symbol by symbol."""
+    weights = np.exp(values / temperature - (values / temperature).max())
+    ranked = sorted(range(len(values)), key=lambda id: (-weights[id], id))[: top_k or None]
+    total, reached, kept = sum(weights[id] for id in ranked), 0.0, []
+    for id in ranked:
+        if kept and reached / total >= top_p:
+            break
+        assume(abs(reached / total - top_p) > 1e-9)
+        reached += weights[id]
+        kept.append(id)
+    wanted = np.zeros(len(values))
+    wanted[kept] = weights[kept] / weights[kept].sum()
+    return wanted
+
+
+# One symbol
+
+
+@given(logits, temperatures, st.integers(0, 14), st.sampled_from([1.0]) | st.floats(0.01, 1))
+def test_choose_draws_from_the_softmax_of_those_that_are_left(values, temperature, top_k, top_p):
+    found = frequencies(values, SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p))
+    wanted = distribution(values, temperature, top_k, top_p)
+    np.testing.assert_allclose(found, wanted, atol=1 / 2000 + 1e-9)
+    assert not found[wanted == 0].any()
+
+
+@given(logits, st.floats(0, 1, exclude_max=True))
+def test_no_temperature_and_one_candidate_take_the_most_probable(values, number):
+    want = int(np.argmax(values))
+    assert choose(values, SamplingConfig(temperature=0), number) == want
+    assert choose(values, SamplingConfig(top_k=1), number) == want
+    assert choose(values, SamplingConfig(top_p=1e-9), number) == want
+    assert choose(values, SamplingConfig(temperature=0, top_k=3, top_p=0.5), number) == want
+
+
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_of_equals_the_first_are_kept(size, top_k):
+    found = frequencies(np.zeros(size), SamplingConfig(top_k=top_k))
+    assert np.flatnonzero(found).tolist() == list(range(min(size, top_k)))
+
+
+@given(logits, st.data(), temperatures)
+def test_a_symbol_of_no_probability_is_never_drawn(values, data, temperature):
+    banned = data.draw(st.sets(st.integers(0, len(values) - 1), max_size=len(values) - 1))
+    values[list(banned)] = -np.inf
+    for number in (0.0, 0.5, 1 - 2**-53):
+        for config in (SamplingConfig(temperature=temperature), SamplingConfig(temperature=0), SamplingConfig(top_k=3)):
+            assert choose(values, config, number) not in banned
+
+
+def test_temperature_may_be_extreme():
+    values = np.array([3.0, 1.0, 2.0])
+    assert choose(values, SamplingConfig(temperature=1e-300), 0.999) == 0
+    np.testing.assert_allclose(frequencies(values, SamplingConfig(temperature=1000)), 1 / 3, atol=2e-3)
+    assert choose(np.array([1e30, -1e30, 0], np.float32), SamplingConfig(), 0.999) == 0
+
+
+def test_choose_leaves_the_logits_alone():
+    values = np.array([1.0, 2.0, 3.0])
+    choose(values, SamplingConfig(top_k=1, top_p=0.5), 0.5)
+    assert values.tolist() == [1, 2, 3]
+
+
+@given(seeds, st.integers(0, 10**9))
+def test_the_random_number_depends_on_seed_and_position_only(seed, position):
+    number = uniform(seed, position)
+    assert 0 <= number < 1
+    assert number == uniform(seed, position)
+    assert number not in (uniform(seed, position + 1), uniform((seed + 1) % 2**63, position))
+
+
+def test_the_random_numbers_are_uniform():
+    for numbers in ([uniform(7, position) for position in range(10_000)], [uniform(seed, 7) for seed in range(10_000)]):
+        counts = np.histogram(numbers, bins=10, range=(0, 1))[0]
+        assert abs(counts - 1000).max() < 150  # five standard deviations
+        assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.05
+
+
+# Many symbols
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "prompt"), [*IDS.items(), ("char", PROMPTS["char"]), ("word", PROMPTS["word"])]
+)
+@given(
+    first=lengths, second=lengths, seed=seeds,
+    options=st.sampled_from([{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}, {"temperature": 0}]),
+)  # fmt: skip
+def test_written_in_two_calls_it_is_the_same(tokenizer, prompt, first, second, seed, options):
+    model = trained(tokenizer)
+
+    def go_on(prompt, length):
+        written = model.generate(prompt, length, seed=seed, **options)
+        return prompt + written if isinstance(prompt, str) else [*prompt, *written.tolist()]
+
+    assert go_on(go_on(prompt, first), second) == go_on(prompt, first + second)
+
+
+@every_tokenizer
+@given(length=lengths, seed=seeds)
+def test_the_stream_adds_up(tokenizer, length, seed):
+    model, prompt = trained(tokenizer), PROMPTS[tokenizer]
+    pieces = list(model.stream(prompt, length, seed=seed))
+    written = model.generate(prompt, length, seed=seed)
+    if tokenizer is None:
+        assert pieces == written.tolist()
+        assert written.dtype == np.int32
+    else:
+        assert "".join(pieces) == written
+        assert all(pieces)
+    if tokenizer in ("char", None):
+        assert len(written) == length
+
+
+def test_the_stream_is_as_early_as_it_can_be():
+    stream = trained("char").stream("to", length=10**9, seed=1)
+    assert len("".join(next(stream) for _ in range(5))) == 5
+
+
+def test_other_seeds_and_temperatures_write_other_texts():
+    model = trained("char")
+    texts = {model.generate("to", 40, seed=seed, temperature=heat) for seed in range(5) for heat in (0.7, 1.0)}
+    assert len(texts) == 10
+
+
+def test_without_a_seed_each_call_draws_one(monkeypatch):
+    model, drawn = trained("char"), iter([5, 6])
+    monkeypatch.setattr(language_model.secrets, "randbits", lambda bits: next(drawn) if bits == 63 else None)
+    texts = [model.generate("to", 30) for _ in range(2)]
+    assert texts == [model.generate("to", 30, seed=seed) for seed in (5, 6)]
+    assert texts[0] != texts[1]
+
+
+def test_the_most_probable_symbol_again_and_again():
+    model = trained("char")
+    greedy = model.generate("to b", 30, temperature=0)
+    assert greedy == model.generate("to b", 30, top_k=1, seed=3) == model.generate("to b", 30, temperature=0, seed=9)
+    text = "to b"
+    for symbol in greedy:
+        candidates = [known for known in model.tokenizer_.vocabulary.symbols if len(known) == 1]
+        assert symbol == max(candidates, key=lambda known: model.score(text + known, bos=False, eos=False))
+        text += symbol
+
+
+def test_drawn_symbols_follow_the_models_distribution():
+    model = trained("char")
+    scores = {symbol: model.score("to b" + symbol, bos=False, eos=False) - model.score("to b", bos=False, eos=False)
+              for symbol in sorted(set(LINES))}
+    drawn = [model.generate("to b", 1, seed=seed) for seed in range(2000)]
+    total = sum(map(np.exp, scores.values()))  # <unk> is left out
+    for symbol, score in scores.items():
+        wanted = np.exp(score) / total
+        assert abs(drawn.count(symbol) / 2000 - wanted) < 5 * np.sqrt(wanted / 2000) + 1e-3
+
+
+@pytest.mark.parametrize("size", [63, 64, 65, 150])
+@pytest.mark.parametrize("stretch", [1, 7])
+def test_a_long_prompt_may_be_read_in_any_stretches(size, stretch, monkeypatch):
+    model = trained("char")
+    prompt = (LINES * 5)[:size]
+    want = model.generate(prompt, 20, seed=1)
+    monkeypatch.setattr(generation, "STEPS", stretch)
+    assert model.generate(prompt, 20, seed=1) == want
+
+
+def test_all_of_a_long_prompt_counts():
+    model = untrained(cell="lstm", tokenizer=None, vocabulary_size=11)
+    weights = model.network_.weights()
+    model.network_.set_weights({name: 3 * weight for name, weight in weights.items()})
+    prompt = np.arange(150) ** 2 % 11
+    texts = {tuple(model.generate(np.r_[first, prompt[size:]], 20, seed=1)) for size in (0, 50, 149) for first in (1, 2)}
+    assert len(texts) > 3
+
+
+def test_several_python_threads_write_what_each_would_alone(monkeypatch):
+    monkeypatch.setattr(threads, "WORTHWHILE", 1)
+    model = untrained(threads=2, tokenizer=None, vocabulary_size=11)
+    jobs = [(np.arange(1 + seed % 3), 40, seed) for seed in range(16)]
+
+    def write(job):
+        prompt, length, seed = job
+        return model.generate(prompt, length, seed=seed).tolist()
+
+    alone = [write(job) for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, jobs)) == alone
+
+
+def test_streams_of_one_model_do_not_disturb_each_other():
+    model = trained("char")
+    want = [model.generate(prompt, 10, seed=1) for prompt in ("to", "be")]
+    pairs = list(zip(*(model.stream(prompt, 10, seed=1) for prompt in ("to", "be")), strict=True))
+    assert ["".join(pieces) for pieces in zip(*pairs, strict=True)] == want
+
+
+# Symbols
+
+
+@every_tokenizer
+def test_no_length(tokenizer):
+    written = trained(tokenizer).generate(PROMPTS[tokenizer], 0)
+    assert written == "" if tokenizer else written.shape == (0,)
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
+def test_without_a_prompt_a_new_line_begins(tokenizer):
+    model = trained(tokenizer)
+    assert model.generate(length=20, seed=1) == model.generate("\n", length=20, seed=1)
+
+
+def loves_unknown():
+    """A model that holds ``<unk>`` for all but certain."""
+    model = fit(untrained(), epochs=1)
+    weights = model.network_.weights()
+    weights["dense/b"][model.tokenizer_.unknown] = 50
+    model.network_.set_weights(weights)
+    return model
+
+
+def test_the_unknown_symbol_is_never_written():
+    model = loves_unknown()
+    assert model.full_scores("x")[0].log_probability > -1e-6
+    for options in ({"temperature": 0}, {"seed": 1}, {"seed": 1, "top_k": 1}, {"seed": 1, "top_p": 0.1}):
+        assert "\N{REPLACEMENT CHARACTER}" not in model.generate("to", 50, **options)
+        assert model.tokenizer_.unknown not in model.generate(model.tokenizer_.encode("to"), 50, **options)
+
+
+def test_ids_without_a_tokenizer_have_no_unknown_symbol():
+    model = untrained(tokenizer=None, vocabulary_size=3)
+    assert set(model.generate([1], 100, seed=1)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "prompt", "symbol", "position"), [("char", "to bé x", "é", 4), ("word", "to see or hear", "see", 3)]
+)
+def test_unknown_symbols_of_a_prompt_are_named_or_read_as_unknown(tokenizer, prompt, symbol, position):
+    model = trained(tokenizer)
+    message = f"the prompt has '{symbol}' at position {position}, which the training text does not; .* unknown='unk'"
+    with pytest.raises(VocabularyError, match=message):
+        model.generate(prompt)
+    with pytest.raises(VocabularyError, match=message):
+        model.stream(prompt)  # at once, not with the first symbol
+    written = model.generate(prompt, 10, seed=1, unknown="unk")
+    known = prompt.replace(symbol, "ü").replace("hear", "smell").replace("x", "y")
+    assert written == model.generate(known, 10, seed=1, unknown="unk")
+
+
+def test_bytes_are_never_unknown():
+    assert len(trained("byte").generate("é中😀", 5, temperature=0)) == 5
+
+
+def test_words_are_set_apart():
+    model = fit(untrained(tokenizer="word", hidden=32), epochs=200)
+    prompt = "to be or not to be"
+    assert model.generate(prompt, 7, temperature=0) == "\nthat is the question\nto"
+    assert model.generate("to be or", 1, temperature=0) == " not"
+    assert model.generate(prompt + "\n", 2, temperature=0) == "that is"
+    assert trained("word").generate(length=1, temperature=0, top_k=1)[0] != " "
+    assert list(model.stream(prompt, 3, temperature=0)) == ["\n", "that", " is"]
+
+
+def test_characters_of_several_bytes_come_whole():
+    text = "né 中文 😀\n"
+    model = fit(untrained(tokenizer="byte", hidden=64, embedding=32), text * 20, epochs=100, streams=2, steps=20)
+    written = (text * 3).encode()[1:]
+    for size in range(2 * len(text.encode())):
+        pieces = list(model.stream("中文 😀\nn", size, temperature=0))
+        assert "".join(pieces) == written[:size].decode(errors="replace")
+        assert all(pieces)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "arguments", "error", "message"),
+    [
+        (None, {}, ShapeError, r"the model has no tokenizer: the prompt must be an array of ids, such as np.array\(\[0\]\)"),
+        (None, {"prompt": "text"}, ShapeError, "the model has no tokenizer"),
+        (None, {"prompt": []}, ShapeError, "prompt is empty, expected at least one id"),
+        (None, {"prompt": [0.5]}, ShapeError, "prompt has dtype float64, expected integers"),
+        (None, {"prompt": [np.nan]}, ShapeError, "prompt has dtype float64"),
+        (None, {"prompt": [[1, 2]]}, ShapeError, r"prompt is a list of shape \(1, 2\)"),
+        (None, {"prompt": [1, 11]}, VocabularyError, r"prompt\[1\] is 11, expected 0 to 10"),
+        ("char", {"prompt": [-1]}, VocabularyError, r"prompt\[0\] is -1"),
+        ("char", {"prompt": None}, ShapeError, "prompt is a NoneType"),
+        ("char", {"prompt": b"to"}, ShapeError, "prompt is a bytes"),
+        ("char", {"length": -1}, ConfigError, "length is -1, expected a whole number at least 0"),
+        ("char", {"length": 2.5}, ConfigError, "length is 2.5"),
+        ("char", {"temperature": -1}, ConfigError, "temperature is -1"),
+        ("char", {"temperature": float("nan")}, ConfigError, "temperature is nan"),
+        ("char", {"top_k": -1}, ConfigError, "top_k is -1"),
+        ("char", {"top_p": 0}, ConfigError, "top_p is 0, expected a number above 0 and at most 1"),
+        ("char", {"top_p": 1.5}, ConfigError, "top_p is 1.5"),
+        ("char", {"seed": "1"}, ConfigError, "seed is '1'"),
+        ("char", {"unknown": "skip"}, ConfigError, "unknown is 'skip', expected one of 'error', 'unk'"),
+    ],
+)
+def test_impossible_wishes_are_refused(tokenizer, arguments, error, message):
+    with pytest.raises(error, match=message):
+        trained(tokenizer).generate(**arguments)
+    with pytest.raises(error, match=message):
+        trained(tokenizer).stream(**arguments)

@@ -1,0 +1,393 @@
+"""The whole model: it learns, it is the same every time, and it says what is wrong."""
+
+import gzip
+import inspect
+import threading
+import warnings
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from checks import assert_same_bits
+from models import LINES, fit, trained, untrained
+
+from numba_rnnlm import LanguageModel, LanguageModelError
+from numba_rnnlm.backends.cpu import threads
+from numba_rnnlm.cells import CELLS
+from numba_rnnlm.config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from numba_rnnlm.errors import (
+    BackendError,
+    ConfigError,
+    CorpusError,
+    NotFittedError,
+    ShapeError,
+    VocabularyError,
+)
+
+# Learning
+
+
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_a_text_is_learned_by_heart(cell):
+    model = LanguageModel(cell, hidden=64, layers=1, embedding=32, seed=1)
+    model.fit(LINES * 8, epochs=250, streams=2, steps=20, verbose=0)
+    assert model.history_["loss"][0] > 1
+    assert model.history_["loss"][-1] < 0.1
+    assert model.generate("to be", length=100, temperature=0) == (LINES * 3)[5:105]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layers": 3},
+        {"dropout": 0.2},
+        {"tied": True},
+        {"tied": True, "hidden": 6},
+        {"initializer": "uniform", "initializer_scale": 0.3},
+        {"forget_bias": 0.0},
+        {"min_count": 20},
+        {"max_vocabulary": 5},
+        {"tokenizer": "byte"},
+        {"tokenizer": "word"},
+    ],
+    ids=str,
+)
+def test_every_option_changes_the_model_and_learns(options):
+    model, plain = (fit(untrained(**chosen), epochs=15, learning_rate=0.02) for chosen in (options, {}))
+    assert model.history_["loss"][-1] < 0.95 * model.history_["loss"][0]
+    assert model.history_["loss"] != plain.history_["loss"]
+
+
+def test_the_backends_agree():
+    histories = [fit(untrained(dropout=0.3, backend=backend)).history_ for backend in ("cpu", "reference")]
+    np.testing.assert_allclose(*(history["loss"] for history in histories), rtol=1e-5)
+    np.testing.assert_allclose(*(history["gradient_norm"] for history in histories), rtol=1e-3)
+
+
+def test_the_words_of_a_configuration():
+    model = trained("char")
+    assert sorted(model.network_.weights()) == ["dense/W", "dense/b", "embedding/W", "lstm/U", "lstm/W", "lstm/b"]
+    size = model.tokenizer_.size
+    assert model.parameter_count == size * 6 + (6 + 12 + 1) * 4 * 12 + (12 + 1) * size
+    assert untrained(tokenizer=None, vocabulary_size=9, tied=True).parameter_count == 9 * 6 + 19 * 48 + 12 * 6 + 9
+
+
+def test_fit_returns_the_model_and_goes_on():
+    model = untrained()
+    assert fit(model, epochs=3) is model
+    vocabulary = model.tokenizer_
+    before, loss = model.network_.weights(), model.history_["loss"][-1]
+    fit(model, epochs=1, learning_rate=1e-30)
+    assert_same_bits(model.network_.weights(), before)
+    assert model.history_["loss"][-1] < loss
+    fit(model, "to see\n" * 30)
+    assert model.tokenizer_ is vocabulary
+    assert model.history_["epoch"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_validation_keeps_the_best_epoch():
+    model = fit(untrained(), valid="question to be\n" * 3, epochs=30, learning_rate=0.1, schedule="constant")
+    losses = model.history_["valid_loss"]
+    assert min(losses) < losses[-1]
+    assert model.evaluate("question to be\n" * 3).nats_per_token == min(losses)
+
+
+# The same every time
+
+
+def data_of(model, path):
+    model.save(path)
+    return path.read_bytes()
+
+
+def test_the_same_seed_gives_the_same_file_for_any_number_of_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "WORTHWHILE", 1)
+    options = {"hidden": 33, "layers": 2, "dropout": 0.3}
+    files = [
+        data_of(fit(untrained(**options, threads=number), valid=LINES), tmp_path / "model.npz")
+        for number in (1, 2, 3, 1)
+    ]
+    assert [thread.name for thread in threading.enumerate()].count("numba_rnnlm") >= 3  # 1 of the second, 2 of the third
+    assert len(set(files)) == 1
+    others = [
+        data_of(fit(untrained(**options | change), valid=LINES, **training), tmp_path / "model.npz")
+        for change, training in (({"seed": 2}, {}), ({"dropout": 0.31}, {}), ({}, {"learning_rate": 1e-3}))
+    ]
+    assert len({*files, *others}) == 4
+
+
+def test_a_text_is_the_same_from_anywhere(tmp_path):
+    text = LINES * 8
+    (tmp_path / "text.txt").write_text(text)
+    (tmp_path / "text.gz").write_bytes(gzip.compress(text.encode()))
+    sources = (text, tmp_path / "text.txt", str(tmp_path / "text.txt"), tmp_path / "text.gz")
+    files = {data_of(fit(untrained(), source), tmp_path / "model.npz") for source in sources}
+    assert len(files) == 1
+    model = LanguageModel.load(tmp_path / "model.npz")
+    ids, size = model.tokenizer_.encode(text), model.tokenizer_.size
+    for corpus in (ids, ids.astype(np.int64), ids.astype(np.uint8), ids.tolist()):
+        other = fit(untrained(tokenizer=None, vocabulary_size=size), corpus)
+        assert_same_bits(other.network_.weights(), model.network_.weights())
+
+
+def test_validating_does_not_change_the_course():
+    plain, validated = fit(untrained(dropout=0.3)), fit(untrained(dropout=0.3), valid=LINES)
+    assert plain.history_["loss"] == validated.history_["loss"]
+
+
+def test_the_seed_may_be_numpys(tmp_path):
+    numbers = {"hidden": np.int64(12), "seed": np.uint8(1), "dropout": np.float32(0.5)}
+    files = {data_of(fit(untrained(**options)), tmp_path / "model.npz") for options in (numbers, {"dropout": 0.5})}
+    assert len(files) == 1
+
+
+# Parameters
+
+
+def defaults(function):
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
+def of_config(*configs):
+    return {field.name: field.default for config in configs for field in fields(config)}
+
+
+def test_the_arguments_are_the_fields_of_the_configs():
+    init = defaults(LanguageModel)
+    assert init == {**of_config(ModelConfig, TextConfig), "backend": "auto", "threads": None, "seed": 0}
+    assert defaults(LanguageModel.fit) == {
+        "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None, **of_config(TrainingConfig)
+    }  # fmt: skip
+    writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error"}
+    assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing
+    assert list(defaults(LanguageModel.generate)) == list(writing)
+
+
+def test_every_argument_is_explained():
+    for function, text in (
+        (LanguageModel, LanguageModel.__doc__), (LanguageModel.fit, LanguageModel.fit.__doc__),
+        (LanguageModel.generate, LanguageModel.generate.__doc__), (LanguageModel.score, LanguageModel.score.__doc__),
+    ):  # fmt: skip
+        assert all(name in text for name in defaults(function) if name != "self")
+
+
+OTHERS = {
+    "cell": "gru", "hidden": 7, "layers": 3, "embedding": 5, "dropout": 0.25, "tied": True, "forget_bias": 0.5,
+    "initializer": "uniform", "initializer_scale": 0.2, "tokenizer": "word", "min_count": 2, "max_vocabulary": 30,
+    "backend": "reference", "threads": 2, "seed": 5,
+}  # fmt: skip
+
+
+def test_parameters_round_trip():
+    assert LanguageModel().get_params() == defaults(LanguageModel)
+    model = LanguageModel(**OTHERS)
+    params = model.get_params()
+    assert params == {**OTHERS, "vocabulary_size": None}
+    assert LanguageModel(**params).get_params() == params
+    assert LanguageModel().set_params(**params).get_params() == params
+    assert eval(repr(model)).get_params() == params
+    assert set(OTHERS) | {"vocabulary_size"} == set(defaults(LanguageModel))
+
+
+def test_a_changed_parameter_is_used():
+    model = fit(untrained(cell="lstm").set_params(cell="gru", hidden=9, seed=4))
+    assert_same_bits(model.network_.weights(), fit(untrained(cell="gru", hidden=9, seed=4)).network_.weights())
+
+
+def test_a_cell_of_your_own_goes_by_its_name():
+    assert LanguageModel(CELLS["gru"]).get_params()["cell"] == "gru"
+
+
+def test_a_trained_model_may_move_to_another_machine():
+    model = fit(untrained())
+    score, text = model.score("to be"), model.generate("to", 20, seed=1)
+    assert model.set_params(threads=2).score("to be") == score
+    assert model.set_params(backend="reference").score("to be") == pytest.approx(score, rel=1e-5)
+    assert model.set_params(backend="cpu", threads=None, hidden=12).generate("to", 20, seed=1) == text
+    for name, value in OTHERS.items():
+        if name not in ("backend", "threads"):
+            with pytest.raises(ConfigError, match=f"{name} of a trained model cannot change; make a new LanguageModel"):
+                model.set_params(**{name: value})
+    assert model.generate("to", 20, seed=1) == text
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"cell": "elman"}, ConfigError, r"cell is 'elman', expected one of 'tanh', .* numba_rnnlm.cells.register"),
+        ({"hidden": 0}, ConfigError, "hidden is 0, expected a whole number at least 1"),
+        ({"dropout": 1}, ConfigError, "dropout is 1, expected a number at least 0 and at most 0.999"),
+        ({"tokenizer": "bpe"}, ConfigError, "tokenizer is 'bpe', expected one of 'byte', 'char', 'word', None"),
+        ({"tokenizer": None}, ConfigError, "tokenizer is None, so the corpus is ids: give vocabulary_size"),
+        ({"vocabulary_size": 9}, ConfigError, "vocabulary_size goes with tokenizer=None"),
+        ({"backend": "cuda"}, BackendError, 'use backend="cpu"'),
+        ({"backend": "gpu"}, ConfigError, "backend is 'gpu', expected one of 'auto', 'cpu'"),
+        ({"threads": 0}, ConfigError, "threads is 0, expected a whole number at least 1"),
+        ({"threads": 1.5}, ConfigError, "threads is 1.5"),
+        ({"seed": -1}, ConfigError, "seed is -1, expected a whole number at least 0"),
+        ({"seed": None}, ConfigError, "seed is None"),
+    ],
+    ids=str,
+)
+def test_impossible_models_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        LanguageModel(**options)
+    with pytest.raises(error, match=message):
+        LanguageModel().set_params(**options)
+
+
+def test_unknown_parameters_are_named():
+    with pytest.raises(ConfigError, match="LanguageModel has no parameter 'units'; it has cell, hidden"):
+        LanguageModel().set_params(units=3)
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5"])
+def test_the_variable_for_threads_is_checked(value, monkeypatch):
+    monkeypatch.setenv("NUMBA_RNNLM_NUM_THREADS", value)
+    with pytest.raises(ConfigError, match=f"NUMBA_RNNLM_NUM_THREADS is '{value}', expected a whole number"):
+        LanguageModel()
+    assert LanguageModel(threads=1).get_params()["threads"] == 1
+
+
+def test_the_variable_for_threads_is_used(monkeypatch):
+    monkeypatch.setenv("NUMBA_RNNLM_NUM_THREADS", "3")
+    assert untrained(tokenizer=None, vocabulary_size=4).network_.ops.threads == 3
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"optimizer": "lbfgs"}, {"momentum": 0.9}, {"warmup": 2}], ids=str)
+def test_impossible_trainings_are_refused_before_anything_is_read(options):
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"^{name} is "):
+        untrained().fit("there is no such file", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.txt", None, r"Cannot read the file '.*missing.txt': No such file or directory"),
+        ("", None, "Cannot read the file '.*': Is a directory"),
+        ("empty.txt", b"", "empty.txt' holds no symbols, expected some text"),
+        ("one.txt", b"x", "has 1 tokens, expected at least 2"),
+        ("latin.txt", b"caf\xe9 au lait\n", r"not UTF-8: the byte at offset 3 is 0xe9. .* tokenizer='byte'"),
+        ("broken.gz", b"no gzip", "Cannot read the file '.*broken.gz'"),
+    ],
+    ids=["missing", "folder", "empty", "one character", "latin-1", "not gzip"],
+)
+@pytest.mark.parametrize("kind", [str, lambda path: path], ids=["str", "path"])
+@pytest.mark.filterwarnings("error")
+def test_files_that_cannot_be_learned(tmp_path, name, content, message, kind):
+    path = kind(tmp_path / name)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        fit(untrained(), path)
+    with pytest.raises(CorpusError, match=message):
+        fit(untrained(), valid=path)
+    with pytest.raises(CorpusError, match=message):
+        trained("char").perplexity(path)
+    with pytest.raises(CorpusError, match=message):
+        trained("char").bits_per_character(path)
+
+
+def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path):
+    model = untrained()
+    for corpus, valid in ((str(tmp_path / "missing"), None), (LINES, str(tmp_path / "missing")), ([1, 2], None)):
+        with pytest.raises(CorpusError):
+            fit(model, corpus, valid)
+    with pytest.raises(NotFittedError):
+        model.score("to be")
+    assert model.tokenizer_ is None
+    assert model.history_["epoch"] == []
+
+
+@pytest.mark.parametrize(("tokens", "streams"), [(2, "1 stream"), (16, "1 stream"), (33, "2 streams"), (64, "3 streams")])
+def test_a_short_corpus_is_cut_into_fewer_streams(tokens, streams):
+    model, text = untrained(), (LINES * 2)[: tokens - 1] + "\n"
+    with pytest.warns(UserWarning) as caught:
+        fit(model, text)
+    (warning,) = caught
+    assert str(warning.message) == (
+        f"the corpus has {tokens} tokens, too few for 4 streams of 16 steps; training on {streams}."
+    )
+    assert model.history_["tokens"] == [tokens - 1] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(untrained(), (LINES * 2)[:64] + "\n")
+
+
+def test_the_warning_points_at_the_call():
+    with pytest.warns(UserWarning) as caught:
+        untrained().fit(LINES, epochs=1, verbose=0)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([0.0, 1.0], ShapeError, "ids has dtype float64, expected integers such as int32"),
+        ([0, np.nan], ShapeError, "ids has dtype float64"),
+        (["a", "b"], ShapeError, "ids has dtype <U1"),
+        ([True, False], ShapeError, "ids has dtype bool"),
+        ([[0, 1], [2, 3]], ShapeError, r"ids is a list of shape \(2, 2\), expected a 1-D array"),
+        ([[0, 1], [2]], ShapeError, "ids is not an array"),
+        (np.array(3), ShapeError, r"ids is a ndarray of shape \(\)"),
+        (None, ShapeError, r"ids is a NoneType of shape \(\), .*; text comes as a str or a path|text comes as"),
+        (b"bytes\n", ShapeError, r"ids is a bytes of shape \(\)"),
+        ([0, 1, 11], VocabularyError, r"ids\[2\] is 11, expected 0 to 10: the vocabulary has 11 symbols"),
+        ([0, -1], VocabularyError, r"ids\[1\] is -1, expected 0 to 10"),
+        ([], CorpusError, "ids is empty, expected at least one id"),
+        ([3], CorpusError, "has 1 tokens, expected at least 2"),
+        ("text\n", CorpusError, "Text was given with tokenizer=None, which takes ids only"),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("error")
+def test_ids_that_cannot_be_learned(ids, error, message):
+    with pytest.raises(error, match=message):
+        fit(untrained(tokenizer=None, vocabulary_size=11), ids)
+    with pytest.raises(error, match=message):
+        fit(untrained(tokenizer=None, vocabulary_size=11), [1, 2] * 50, valid=ids)
+    with pytest.raises(error, match=message):
+        trained(None).evaluate(ids)
+
+
+def test_a_vocabulary_is_not_learned_from_ids():
+    with pytest.raises(CorpusError, match="the source is ids. Set tokenizer=None and vocabulary_size"):
+        fit(untrained(), [1, 2, 3])
+    with pytest.raises(ConfigError, match="the byte tokenizer always has all 256 bytes"):
+        fit(untrained(tokenizer="byte", min_count=2))
+
+
+QUESTIONS = {
+    "score": lambda model: model.score("to be"),
+    "full_scores": lambda model: model.full_scores("to be"),
+    "evaluate": lambda model: model.evaluate(LINES),
+    "perplexity": lambda model: model.perplexity(LINES),
+    "bits_per_character": lambda model: model.bits_per_character(LINES),
+    "generate": lambda model: model.generate("to"),
+    "stream": lambda model: model.stream("to"),
+    "save": lambda model: model.save("there is nothing to save.npz"),
+    "network_": lambda model: model.network_,
+    "parameter_count": lambda model: model.parameter_count,
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_model_that_has_learned_nothing_says_so(question):
+    with pytest.raises(NotFittedError, match=r"the model has learned nothing yet; call fit, or LanguageModel\.load"):
+        QUESTIONS[question](untrained())
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_model_of_ids_says_that_it_knows_no_text(question):
+    if question not in ("save", "network_", "parameter_count"):
+        with pytest.raises((ShapeError, CorpusError), match="no tokenizer|tokenizer=None"):
+            QUESTIONS[question](trained(None))
+
+
+def test_one_except_catches_all_of_them():
+    for error in (BackendError, ConfigError, CorpusError, NotFittedError, ShapeError, VocabularyError):
+        assert issubclass(error, LanguageModelError)

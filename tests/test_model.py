@@ -1,0 +1,524 @@
+"""Layers, models and networks: every gradient is the derivative of the forward pass."""
+
+from math import prod
+
+import numpy as np
+import pytest
+import strategies
+from checks import STEP, TOLERANCE, ComplexStep, assert_adjoint, assert_close, assert_same_bits, error, run_python
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import floats
+
+from numba_rnnlm import backends, layers
+from numba_rnnlm.arena import ALIGNMENT, Arena, Layout
+from numba_rnnlm.backends import ACTIVATIONS
+from numba_rnnlm.cells import CELLS
+from numba_rnnlm.config import ModelConfig
+from numba_rnnlm.errors import ConfigError, ShapeError
+from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent, Run, SimpleRNN
+from numba_rnnlm.model import KEPT_PASSES, Model, Network, build, initial_weights
+
+pytestmark = pytest.mark.usefixtures("every_thread")
+
+COMPLEX = ComplexStep()
+V = 7  # symbols
+
+small = st.integers(1, 9)
+
+
+def config(**changes):
+    return ModelConfig(**{"vocabulary_size": V, "hidden": 6, "embedding": 5, "layers": 1} | changes)
+
+
+MODELS = {
+    **{cell: build(config(cell=cell)) for cell in CELLS},
+    "stack": build(config(layers=3, cell="gru")),
+    "dropout": build(config(layers=2, dropout=0.4)),
+    "tied": build(config(embedding=6, tied=True)),
+    "tied, projected": build(config(tied=True, dropout=0.3)),
+    "last state": Model([Embedding(V, 4), LSTM(5, return_sequences=True), GRU(6), Dense(V, "softmax")]),
+    "on vectors": Model([Dropout(0.2), SimpleRNN(6, return_sequences=True), Dense(V, "softmax")], features=3),
+    "dense": Model([Dense(8, "tanh"), Dense(8, "relu", use_bias=False), Dense(V, "softmax")], features=4),
+    "softmax inside": Model([Dense(6, "softmax"), Dense(6, "sigmoid"), Dense(V, "softmax", False)], features=4),
+    "sigmoid head": Model([LSTM(6, return_sequences=True), Dense(4, "sigmoid")], features=3),
+    "sigmoid head on the last state": Model([Embedding(V, 4), SimpleRNN(6, activation="relu"), Dense(3, "sigmoid")]),
+}
+every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+
+
+def draw_weights(model, random):
+    return {name: floats(random, *shape) / 2 for name, shape in model.layout.items()}
+
+
+def draw_batch(model, random, T, N, masked=True):
+    """x, and targets of which some are not counted."""
+    x = random.integers(0, V, (T, N)) if model.takes_ids else floats(random, T, N, model.features)
+    rows = prod(model.output(x.shape)[:-1])
+    if model.head.activation == "sigmoid":
+        return x, random.integers(0, 2, (rows, model.head.units)).astype(np.float64)
+    return x, random.integers(-1 if masked else 0, V, rows)
+
+
+def train(ops, model, weights, x, targets, scale=1.0, key=0):
+    """Losses, and gradients by name."""
+    network = Network(model, ops, weights)
+    losses = network.train(ops.upload(x), ops.upload(targets), network.state(x.shape[1]), scale, key)
+    gradients = {name: ops.download(array) for name, array in network.gradients.items()}
+    return ops.download(losses), gradients
+
+
+# Layers
+
+LAYERS = {
+    "embedding": Embedding(V, 5),
+    "dropout": Dropout(0.4),
+    **{f"dense, {activation}": Dense(5, activation) for activation in ACTIVATIONS},
+    "dense without bias": Dense(5, use_bias=False),
+    **{f"{cell}, sequences": Recurrent(6, return_sequences=True, cell=cell) for cell in CELLS},
+    **{f"{cell}, last": Recurrent(6, cell=cell) for cell in CELLS},
+}
+
+
+def run_layer(ops, layer, shape, weights, memory):
+    layout = Layout(layer.activations(shape, training=True))
+    return Run(
+        p={name: ops.upload(array) for name, array in weights.items()},
+        g={name: ops.upload(np.zeros(size)) for name, size in layer.parameters(shape).items()},
+        m={name: ops.upload(array) for name, array in memory.items()},
+        a=Arena(layout, ops.empty((layout.size,))).views,
+        key=1234,
+    )
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+@given(random=strategies.generators, T=small, N=small, D=small)
+def test_backward_of_a_layer_is_the_adjoint_of_forward(ops, layer, random, T, N, D):
+    ids = isinstance(layer, Embedding)
+    x = random.integers(0, V, (T, N)) if ids else floats(random, T, N, D)
+    weights = {name: floats(random, *size) / 2 for name, size in layer.parameters(x.shape).items()}
+    memory = {name: floats(random, *size) for name, size in layer.state(x.shape).items()}
+    directions = {name: floats(random, *array.shape) for name, array in weights.items()}
+    dx = np.zeros(x.shape) if ids else floats(random, *x.shape)
+
+    moved = {name: weights[name] + 1j * STEP * directions[name] for name in weights}
+    slope_run = run_layer(COMPLEX, layer, x.shape, moved, memory)
+    slope_y = layer.forward(COMPLEX, slope_run, COMPLEX.upload(x if ids else x + 1j * STEP * dx))
+
+    run = run_layer(ops, layer, x.shape, weights, memory)
+    here = ops.upload(x)
+    y = layer.forward(ops, run, here)
+    assert y.shape == layer.output(x.shape)
+    upstream = floats(random, *y.shape)
+    tolerance = TOLERANCE[ops.dtype.name]
+    got = {"y": ops.download(y)} | {name: ops.download(array) for name, array in run.m.items()}
+    assert_close(got, {"y": slope_y.real} | {name: array.real for name, array in slope_run.m.items()}, tolerance)
+
+    back = layer.backward(ops, run, here, ops.upload(upstream.copy()))
+    gradients = {name: ops.download(run.g[name]) for name in weights}
+    gradients["x"] = 0 if ids else ops.download(back)
+    directions["x"] = dx
+    assert_adjoint(
+        upstream, slope_y.imag / STEP, list(directions.values()), [gradients[name] for name in directions], tolerance
+    )
+
+
+@given(random=strategies.generators, T=small, N=small)
+def test_gradients_of_a_layer_add_up(cpu, random, T, N):
+    layer = LSTM(4)
+    x = floats(random, T, N, 3)
+    weights = {name: floats(random, *size) for name, size in layer.parameters(x.shape).items()}
+    run = run_layer(cpu, layer, x.shape, weights, {"s": np.zeros((N, 2, 4))})
+    sums = []
+    for _ in range(2):
+        run.m["s"][:] = 0
+        layer.forward(cpu, run, cpu.upload(x))
+        layer.backward(cpu, run, cpu.upload(x), cpu.upload(np.ones((N, 4))))
+        sums.append({name: array.copy() for name, array in run.g.items()})
+    assert_close(sums[1], {name: 2 * array for name, array in sums[0].items()}, 10 * TOLERANCE[cpu.dtype.name])
+
+
+def test_wrong_layers_are_refused():
+    for make, message in (
+        (lambda: Dense(0), "Dense: units is 0"),
+        (lambda: Dense(3, "swish"), "Dense: activation is 'swish', expected one of None, 'linear'"),
+        (lambda: Dropout(1), "Dropout: rate is 1"),
+        (lambda: Embedding(0, 3), "Embedding: input_dim is 0"),
+        (lambda: Embedding(3, 2.5), "Embedding: output_dim is 2.5"),
+        (lambda: LSTM(-1), "LSTM: units is -1"),
+        (lambda: GRU(3, return_sequences="yes"), "GRU: return_sequences is 'yes'"),
+        (lambda: SimpleRNN(3, activation="selu"), "SimpleRNN: activation is 'selu'"),
+        (lambda: Recurrent(3, cell="lstn"), "cell is 'lstn'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make()
+
+
+def test_wrong_inputs_of_layers_are_refused():
+    for make, message in (
+        (lambda: Model([LSTM(3), LSTM(3)], features=2), "return_sequences=True"),
+        (lambda: Model([Dense(3), Embedding(3, 2)], features=2), "it can only be the first layer"),
+        (lambda: Model([Embedding(3, 2, input_length=5)]).output((4, 1)), "have 4 steps, expected input_length=5"),
+        (lambda: Dense(3).output((2,)), "got an input with 1 axes"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            make()
+
+
+# Models
+
+
+@every_model
+@given(random=strategies.generators, T=small, N=small, scale=st.sampled_from([1.0, 0.25]))
+def test_gradients_are_the_derivative_of_the_losses(ops, model, random, T, N, scale):
+    weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, T, N)
+    directions = {name: floats(random, *array.shape) for name, array in weights.items()}
+    moved = {name: weights[name] + 1j * STEP * directions[name] for name in weights}
+    network = Network(model, COMPLEX, moved)
+    want = network.train(COMPLEX.upload(x), COMPLEX.upload(targets), network.state(N), scale, key=5)
+    losses, gradients = train(ops, model, weights, x, targets, scale, key=5)
+    tolerance = 2 * TOLERANCE[ops.dtype.name]
+    assert error(losses, want.real) <= tolerance
+    names = list(weights)
+    assert_adjoint(
+        np.array(scale), want.imag / STEP, [directions[name] for name in names], [gradients[name] for name in names],
+        tolerance,
+    )  # fmt: skip
+
+
+@every_model
+@given(random=strategies.generators, T=small, N=small)
+def test_a_model_gives_the_same_bits_on_any_number_of_threads(cpu, model, random, T, N):
+    weights, batch = draw_weights(model, random), draw_batch(model, random, T, N)
+    (want_losses, want), *others = (
+        train(backends.get("cpu", cpu.dtype, threads), model, weights, *batch) for threads in (1, 2, 3)
+    )
+    for losses, gradients in others:
+        np.testing.assert_array_equal(losses, want_losses)
+        assert_same_bits(gradients, want)
+
+
+def streams_of(model, x, targets, some):
+    """Those streams of a batch; the rows of targets are (T·N), or (N) if only the last state is seen."""
+    rows = targets.reshape(-1, x.shape[1], *targets.shape[1:])[:, some]
+    return x[:, some], rows.reshape(-1, *targets.shape[1:])
+
+
+@every_model
+@given(random=strategies.generators, T=small, N=st.integers(2, 9))
+def test_gradients_of_streams_add_up(cpu, model, random, T, N):
+    """Each stream is a text of its own."""
+    if any(isinstance(layer, Dropout) for layer in model.layers):
+        model = Model([layer for layer in model.layers if not isinstance(layer, Dropout)], features=model.features)
+    weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, T, N)
+    _, want = train(cpu, model, weights, x, targets)
+    parts = [train(cpu, model, weights, *streams_of(model, x, targets, some))[1] for some in ([0], slice(1, None))]
+    total = {name: parts[0][name] + parts[1][name] for name in want}
+    assert_close(total, want, 2 * TOLERANCE[cpu.dtype.name])
+
+
+@every_model
+@given(random=strategies.generators, N=small, T=st.integers(2, 9), data=st.data())
+def test_two_segments_are_one(cpu, model, random, N, T, data):
+    weights, (x, _) = draw_weights(model, random), draw_batch(model, random, T, N)
+    network, x = Network(model, cpu, weights), cpu.upload(x)
+    whole, state = network.state(N), network.state(N)
+    want = network.predict(x, whole).copy()
+    cut = data.draw(st.integers(1, T - 1))
+    first = network.predict(x[:cut], state).copy()
+    second = network.predict(x[cut:], state)
+    if want.ndim == 3:
+        np.testing.assert_array_equal(np.concatenate([first, second]), want)
+    else:
+        np.testing.assert_array_equal(second, want)
+    np.testing.assert_array_equal(state.flat, whole.flat)
+
+
+@every_model
+@given(random=strategies.generators, N=small, T=small)
+def test_losses_and_predictions_come_from_the_same_logits(ops, model, random, N, T):
+    weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, T, N)
+    network, x, tolerance = Network(model, ops, weights), ops.upload(x), TOLERANCE[ops.dtype.name]
+    out = ops.empty(model.output(x.shape))
+    losses = ops.download(network.losses(x, ops.upload(targets), network.state(N), logits=out))
+    logits = ops.download(out).astype(np.float64).reshape(-1, model.head.units)
+    if model.head.activation == "sigmoid":
+        want = (np.logaddexp(0, logits) - logits * targets).mean(-1)
+    else:
+        wanted = logits[np.arange(len(targets)), targets]
+        want = np.where(targets >= 0, np.logaddexp.reduce(logits, -1) - wanted, 0)
+    assert error(losses, want) <= tolerance
+    ops.activate(model.head.activation, out)
+    assert error(ops.download(network.predict(x, network.state(N))), ops.download(out)) <= tolerance
+
+
+@pytest.mark.parametrize("name", [*CELLS, "stack", "dropout", "tied", "tied, projected"])
+@given(random=strategies.generators, N=small, T=small)
+def test_logits_are_of_what_follows_the_last_step(ops, name, random, N, T):
+    model = MODELS[name]
+    network, (x, _) = Network(model, ops, draw_weights(model, random)), draw_batch(model, random, T, N)
+    x, state, other = ops.upload(x), network.state(N), network.state(N)
+    logits = network.logits(x, state)
+    assert logits.shape == (N, V)
+    ops.activate("softmax", logits)
+    want = ops.download(network.predict(x, other))[-1]
+    assert error(ops.download(logits), want) <= TOLERANCE[ops.dtype.name]
+    np.testing.assert_array_equal(ops.download(state.flat), ops.download(other.flat))
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "tied", "last state"])
+@given(random=strategies.generators, N=small, T=small)
+def test_a_target_that_is_not_counted_teaches_nothing(cpu, name, random, N, T):
+    model = MODELS[name]
+    weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, T, N, masked=False)
+    some = random.random(targets.shape) < 0.5
+    losses, want = train(cpu, model, weights, x, targets)
+    parts = [train(cpu, model, weights, x, np.where(mask, targets, -1)) for mask in (some, ~some)]
+    assert error(parts[0][0] + parts[1][0], losses) == 0
+    assert not parts[0][0][~some].any()
+    total = {key: parts[0][1][key] + parts[1][1][key] for key in want}
+    assert_close(total, want, 2 * TOLERANCE[cpu.dtype.name])
+    _, nothing = train(cpu, model, weights, x, np.full_like(targets, -1))
+    assert not any(array.any() for array in nothing.values())
+
+
+@pytest.mark.parametrize("hidden", [5, 6])  # without and with a projection
+@given(random=strategies.generators, N=small, T=small)
+def test_a_tied_matrix_is_one_matrix_used_twice(ops, hidden, random, N, T):
+    tied = build(config(hidden=hidden, tied=True))
+    head = tied.names[-1]
+    untied = Model([*tied.layers[:-1], Dense(V, "softmax")])
+    assert f"{head}/W" not in tied.layout
+    weights, (x, targets) = draw_weights(tied, random), draw_batch(tied, random, T, N)
+    copied = weights | {f"{head}/W": weights["embedding/W"].T}
+    losses, gradients = train(ops, tied, weights, x, targets)
+    want_losses, want = train(ops, untied, copied, x, targets)
+    want["embedding/W"] = want["embedding/W"] + want.pop(f"{head}/W").T
+    assert error(losses, want_losses) <= TOLERANCE[ops.dtype.name]
+    assert_close(gradients, want, TOLERANCE[ops.dtype.name])
+
+
+@pytest.mark.parametrize("name", ["dropout", "tied, projected", "on vectors"])
+@given(random=strategies.generators, key=strategies.keys)
+def test_dropout_is_drawn_from_the_key_and_only_in_training(ops, name, random, key):
+    model = MODELS[name]
+    weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, 5, 8, masked=False)
+    one, same, other = (train(ops, model, weights, x, targets, key=each) for each in (key, key, key ^ 1))
+    np.testing.assert_array_equal(one[0], same[0])
+    assert_same_bits(one[1], same[1])
+    assert (one[0] != other[0]).any()
+    plain = Model([layer for layer in model.layers if not isinstance(layer, Dropout)], features=model.features)
+    losses = []
+    for each in (model, plain):
+        named = dict(zip(each.layout, weights.values(), strict=True))
+        network = Network(each, ops, named)
+        losses.append(ops.download(network.losses(ops.upload(x), ops.upload(targets), network.state(8))))
+    np.testing.assert_array_equal(*losses)
+
+
+@pytest.mark.parametrize("name", [*CELLS, "tied"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_broken_weight_shows_in_the_norm_of_the_gradients(cpu, name, bad):
+    model, random = MODELS[name], np.random.default_rng(0)
+    weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, 4, 5)
+    for key, value in weights.items():
+        if bad == np.inf and key.endswith("/b"):
+            continue  # a bias of infinity is a unit that is always on
+        broken = value.copy()
+        broken.reshape(-1)[x[0, 0] * value.shape[-1] if key == "embedding/W" else 0] = bad
+        network = Network(model, cpu, weights | {key: broken})
+        with np.errstate(invalid="ignore"):
+            network.train(cpu.upload(x), cpu.upload(targets), network.state(5), 1.0, 0)
+        assert not np.isfinite(cpu.norm(network.gradients.flat)), key
+
+
+def test_gaps_between_gradients_stay_zero(ops):
+    model, random = MODELS["lstm"], np.random.default_rng(0)
+    network = Network(model, ops, draw_weights(model, random))
+    x, targets = draw_batch(model, random, 4, 5)
+    network.train(ops.upload(x), ops.upload(targets), network.state(5), 1.0, 0)
+    for arena in (network.gradients, network.parameters):
+        used = np.zeros(model.layout.size, bool)
+        for name, start in model.layout.offsets.items():
+            used[start : start + prod(model.layout[name])] = True
+        assert not ops.download(arena.flat)[~used].any()
+        assert ops.download(arena.flat)[used].any()
+
+
+@given(random=strategies.generators)
+def test_buffers_of_many_shapes_do_not_disturb_each_other(cpu, random):
+    model = MODELS["gru"]
+    network = Network(model, cpu, draw_weights(model, random))
+    batches = [draw_batch(model, random, T, N)[0] for T in (1, 3, 4, 5) for N in (1, 2, 3)]
+    assert len(batches) > KEPT_PASSES
+    want = [network.predict(cpu.upload(x), network.state(x.shape[1])).copy() for x in batches]
+    for i in random.integers(0, len(batches), 30):
+        x = cpu.upload(batches[i])
+        np.testing.assert_array_equal(network.predict(x, network.state(x.shape[1])), want[i])
+
+
+def test_with_the_compiler_off():
+    run_python("""
+import numpy as np
+from numba_rnnlm import backends
+from numba_rnnlm.config import ModelConfig
+from numba_rnnlm.model import Network, build, initial_weights
+config = ModelConfig(vocabulary_size=7, hidden=6, embedding=5, dropout=0.5)
+model = build(config)
+weights = initial_weights(model, config, 0)
+x = np.random.default_rng(0).integers(0, 7, (4, 6))
+gradients = []
+for name in ("cpu", "reference"):
+    ops = backends.get(name, np.float64)
+    network = Network(model, ops, weights)
+    network.train(ops.upload(x), ops.upload(x.reshape(-1)), network.state(6), 1.0, 0)
+    gradients.append(network.gradients.flat)
+assert gradients[0].any()
+np.testing.assert_allclose(*gradients, rtol=1e-10, atol=1e-14)
+""", NUMBA_DISABLE_JIT="1", PYTHONWARNINGS="ignore")  # fmt: skip
+
+
+# Models and networks: names, shapes, errors
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@given(data=st.data())
+def test_build(ops, cell, data):
+    chosen = ModelConfig(
+        cell=cell,
+        hidden=data.draw(small),
+        layers=data.draw(st.integers(1, 3)),
+        embedding=data.draw(small),
+        dropout=data.draw(st.sampled_from([0.0, 0.5])),
+        tied=data.draw(st.booleans()),
+        vocabulary_size=data.draw(st.integers(2, 70)),
+        initializer=data.draw(st.sampled_from(["glorot", "uniform"])),
+    )
+    model = build(chosen)
+    assert len(set(model.names)) == len(model.names)
+    assert model.names.count(cell) == 1
+    assert sum(isinstance(layer, Recurrent) for layer in model.layers) == chosen.layers
+    assert sum(isinstance(layer, Dropout) for layer in model.layers) == (chosen.layers + 1) * (chosen.dropout > 0)
+    network = Network(model, ops, initial_weights(model, chosen, 0))
+    x = ops.upload(np.arange(6).reshape(2, 3) % chosen.vocabulary_size)
+    p = ops.download(network.predict(x, network.state(3)))
+    assert p.shape == model.output((2, 3)) == (2, 3, chosen.vocabulary_size)
+    np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
+
+
+def test_names_count_up():
+    model = Model([LSTM(2, return_sequences=True), LSTM(2, return_sequences=True), GRU(2), Dense(2), Dense(2)], 3)
+    assert model.names == ("lstm", "lstm_1", "gru", "dense", "dense_1")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_initial_weights(cell):
+    chosen = ModelConfig(cell=cell, vocabulary_size=50, hidden=20, embedding=30, layers=2)
+    model = build(chosen)
+    weights, same, other = (initial_weights(model, chosen, seed) for seed in (1, 1, 2))
+    assert {name: array.shape for name, array in weights.items()} == dict(model.layout)
+    assert_same_bits(weights, same)
+    assert (weights["embedding/W"] != other["embedding/W"]).all()
+    assert abs(weights["embedding/W"]).max() <= 0.05
+    assert 0.9 < abs(weights["dense/W"]).max() / np.sqrt(6 / (20 + 50)) <= 1
+    assert not weights["dense/b"].any()
+    for name in (cell, f"{cell}_1"):
+        U = weights[f"{name}/U"]
+        small, large = sorted(U.shape)
+        product = U @ U.T if U.shape[0] == small else U.T @ U
+        blocks = [U[:, i : i + 20] for i in range(0, large, 20)]
+        orthogonal = [np.allclose(block.T @ block, np.eye(20)) for block in blocks]
+        assert all(orthogonal) or np.allclose(product, np.eye(small))
+        b = dict(zip(CELLS[cell].gates, weights[f"{name}/b"], strict=True))
+        assert all((bias == (slot == "f")).all() for slot, bias in b.items())
+
+
+def test_uniform_initial_weights():
+    chosen = config(initializer="uniform", initializer_scale=0.25, hidden=64)
+    weights = initial_weights(build(chosen), chosen, 0)
+    largest = {name: abs(array).max() for name, array in weights.items() if array.size > 100}
+    assert all(0.2 < value <= 0.25 for value in largest.values())
+    assert len(largest) == 4
+
+
+def test_wrong_models_are_refused():
+    for make, message in (
+        (lambda: Model([]), "the model has no layers"),
+        (lambda: Model([Dense(3)]), "size of the input vectors"),
+        (lambda: Model([LSTM(4), Dense(3, tied=True)], features=4), r"needs an Embedding\(3, 4\) as the first layer"),
+        (lambda: Model([Embedding(9, 4), LSTM(4), Dense(8, tied=True)]), r"needs an Embedding\(8, 4\)"),
+        (lambda: Model([Embedding(9, 4), LSTM(5), Dense(9, tied=True)]), r"needs an Embedding\(9, 5\)"),
+        (lambda: Model([Embedding(9, 4), LSTM(5)]).head, "the last layer is LSTM; to train, end the model"),
+        (lambda: Model([Dense(3, "relu")], features=2).head.loss, "activation 'relu'; training needs"),
+        (lambda: build(ModelConfig()), "vocabulary_size is not known"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make()
+
+
+def test_wrong_weights_are_refused(ops):
+    model = MODELS["lstm"]
+    weights = draw_weights(model, np.random.default_rng(0))
+    network = Network(model, ops, weights)
+    for wrong, message in (
+        ({name: array for name, array in weights.items() if name != "lstm/U"}, "see 'lstm/U'"),
+        (weights | {"lstm/V": np.zeros(3)}, "see 'lstm/V'"),
+        (weights | {"lstm/b": np.zeros((3, 6))}, r"weight 'lstm/b' is \(3, 6\), expected \(4, 6\)"),
+        (weights | {"lstm/b": np.zeros(24)}, r"weight 'lstm/b' is \(24,\), expected \(4, 6\)"),
+    ):
+        with pytest.raises(ShapeError, match=message):
+            network.set_weights(wrong)
+        with pytest.raises(ShapeError, match=message):
+            Network(model, ops, wrong)
+    assert_close(network.weights(), weights, 0)  # nothing was changed on the way
+
+
+@every_model
+def test_weights_and_a_fresh_state(ops, model):
+    weights = draw_weights(model, np.random.default_rng(0))
+    network = Network(model, ops, weights)
+    assert_close(network.weights(), weights, 0)
+    for array in network.weights().values():
+        array += 1  # a copy
+    assert_close(network.weights(), weights, 0)
+    state = network.state(3)
+    assert all(array.shape[0] == 3 for array in state.values())
+    assert not ops.download(state.flat).any()
+
+
+def test_keras_names_are_the_layers():
+    assert set(layers.__all__) >= {"Dense", "Dropout", "Embedding", "GRU", "LSTM", "SimpleRNN"}
+    assert [SimpleRNN(3).cell, LSTM(3).cell, GRU(3).cell] == ["tanh", "lstm", "gru"]
+
+
+# Layouts and arenas
+
+names = st.lists(st.from_regex(r"[a-z]{1,3}(_1)?/[a-zA-Z]{1,2}", fullmatch=True), unique=True, max_size=8)
+shapes = st.lists(st.integers(0, 9), max_size=3).map(tuple)
+tables = names.flatmap(lambda keys: st.fixed_dictionaries(dict.fromkeys(keys, shapes)))
+
+
+@given(tables)
+def test_arrays_of_an_arena_are_aligned_and_apart(table):
+    layout = Layout(table)
+    assert dict(layout) == table
+    assert len(layout) == len(table)
+    assert all(start % ALIGNMENT == 0 for start in (*layout.offsets.values(), layout.size))
+    arena = Arena(layout, np.zeros(layout.size))
+    assert list(arena) == list(table)
+    for array in arena.values():
+        array += 1
+    for name, array in arena.items():
+        assert array.shape == table[name]
+        assert (array == 1).all()  # nobody else has written here
+        assert np.shares_memory(array, arena.flat) == (array.size > 0)
+    assert arena.flat.sum() == sum(prod(shape) for shape in table.values())
+
+
+@given(tables)
+def test_scope(table):
+    arena = Arena(layout := Layout(table), np.zeros(layout.size))
+    for prefix in {name.split("/")[0] for name in table} | {"", "zzzz"}:
+        scope = arena.scope(prefix)
+        assert {f"{prefix}/{short}" for short in scope} == {name for name in table if name.split("/")[0] == prefix}
+        assert all(array is arena[f"{prefix}/{short}"] for short, array in scope.items())

@@ -1,0 +1,236 @@
+"""Perplexity and log-probabilities: every token once, each given all that stands before it."""
+
+from itertools import pairwise
+from math import e, exp, inf, log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from models import LINES, trained, untrained
+
+from numba_rnnlm import language_model, scoring
+from numba_rnnlm.backends.cpu import threads
+from numba_rnnlm.errors import CorpusError, ShapeError, VocabularyError
+from numba_rnnlm.scoring import Evaluation, log_probabilities
+
+ANY = LINES + "x¿中"  # symbols known and unknown
+sentences = st.text(st.sampled_from(sorted(set(ANY))), max_size=9) | st.text(st.sampled_from("ab t\n"), max_size=200)
+
+
+def teacher_forced(model, ids):
+    """Log-probability of each id but the first: one step at a time, softmax in float64."""
+    network = model.network_
+    state, found = network.state(1), []
+    for before, after in pairwise(ids):
+        logits = network.ops.download(network.logits(network.ops.upload(np.array([[before]])), state))[0]
+        logits = logits.astype(np.float64) - logits.max()
+        found.append(logits[after] - np.log(np.exp(logits).sum()))
+    return np.array(found)
+
+
+# Sentences
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
+@given(text=sentences, bos=st.booleans(), eos=st.booleans())
+def test_full_scores_are_the_teachers(tokenizer, text, bos, eos):
+    model = trained(tokenizer)
+    symbols = model.tokenizer_
+    ids = [symbols.line_end] * bos + symbols.encode(text).tolist() + [symbols.line_end] * eos
+    scores = model.full_scores(text, bos, eos)
+    assert [score.token for score in scores] == [symbols.symbol(id) for id in ids[1:]]
+    assert [score.oov for score in scores] == [id == symbols.unknown for id in ids[1:]]
+    np.testing.assert_allclose([score.log_probability for score in scores], teacher_forced(model, ids), atol=1e-5)
+    total = model.score(text, bos, eos)
+    assert isinstance(total, float)
+    assert total == pytest.approx(sum(score.log_probability for score in scores))
+
+
+def test_ids_are_scored_as_they_are():
+    model = trained("char")
+    ids = model.tokenizer_.encode("to x be")
+    scores = model.full_scores(ids)
+    assert [score.token for score in scores] == ids[1:].tolist()
+    assert [score.oov for score in scores] == [False, False, True, False, False, False]
+    text = model.full_scores("to x be", bos=False, eos=False)
+    assert [score.log_probability for score in scores] == [score.log_probability for score in text]
+    assert model.score(ids) == model.score(ids.tolist()) == model.score("to x be", bos=False, eos=False)
+    other = trained(None)
+    assert other.full_scores([1, 4])[0].oov is False
+    assert other.score([1, 4, 9]) == pytest.approx(teacher_forced(other, [1, 4, 9]).sum(), abs=1e-5)
+
+
+def test_nothing_is_certain():
+    model = trained("char")
+    assert model.score("", bos=False, eos=False) == model.score("t", bos=False, eos=False) == 0
+    assert model.full_scores("", bos=False) == []
+    assert len(model.full_scores("")) == 1
+    assert model.score([]).shape == (0,)
+
+
+@given(st.lists(sentences, min_size=1, max_size=20), st.randoms(use_true_random=False))
+def test_order_and_company_change_no_bit(texts, random):
+    model = trained("char")
+    alone = [model.score(text) for text in texts]
+    assert model.score(texts).tolist() == alone
+    order = list(range(len(texts)))
+    random.shuffle(order)
+    assert model.score([texts[index] for index in order]).tolist() == [alone[index] for index in order]
+    assert model.score(tuple(texts)).tolist() == alone
+
+
+@pytest.mark.parametrize("machine", [{"threads": 1}, {"threads": 3}])
+def test_more_sentences_than_fit_side_by_side(machine, monkeypatch):
+    monkeypatch.setattr(threads, "WORTHWHILE", 1)
+    model = untrained(cell="lstm", layers=2, hidden=33, tokenizer=None, vocabulary_size=50, **machine)
+    random = np.random.default_rng(1)
+    rows = [random.integers(0, 50, size) for size in random.integers(1, 200, 150)]
+    totals = model.score(rows)
+    assert totals.tolist() == [model.score(row) for row in rows]
+    assert totals[:3] == pytest.approx([teacher_forced(model, row).sum() for row in rows[:3]], rel=1e-5)
+    monkeypatch.setattr(scoring, "STEPS", 7)
+    monkeypatch.setattr(scoring, "SENTENCES", 11)
+    assert model.score(rows).tolist() == totals.tolist()
+
+
+def test_log_probabilities_of_empty_sentences():
+    network = trained(None).network_
+    found = log_probabilities(network, [np.array([], np.int32), np.array([1, 2]), np.array([3])])
+    assert [len(scores) for scores in found] == [0, 1, 0]
+    assert log_probabilities(network, []) == []
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "sentence", "error", "message"),
+    [
+        (None, "text", ShapeError, "the model has no tokenizer: give an array of ids"),
+        (None, np.array([0.5]), ShapeError, "sentence has dtype float64, expected integers"),
+        (None, np.array([np.nan]), ShapeError, "sentence has dtype float64"),
+        (None, np.zeros((2, 2), int), ShapeError, r"sentence is a ndarray of shape \(2, 2\), expected a 1-D array"),
+        (None, [1, 11], VocabularyError, r"sentence\[1\] is 11, expected 0 to 10"),
+        (None, [-1], VocabularyError, r"sentence\[0\] is -1"),
+        (None, [[1], [2, -3]], VocabularyError, r"sentence\[1\] is -3"),
+        (None, np.array([], int), ShapeError, "sentence is empty, expected at least one id"),
+        (None, None, ShapeError, "sentence is a NoneType"),
+        ("char", 3, ShapeError, "sentence is a int"),
+        ("char", ["one", 3.0], ShapeError, "sentence is a float"),
+        ("char", [["one", "two"]], ShapeError, "sentence has dtype <U3, expected integers"),
+        ("char", [[[1], [1, 2]]], ShapeError, "sentence is not an array"),
+    ],
+)
+def test_sentences_that_are_none(tokenizer, sentence, error, message):
+    with pytest.raises(error, match=message):
+        trained(tokenizer).score(sentence)
+
+
+# Corpora
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
+@given(text=st.text(st.sampled_from(sorted(set(ANY))), max_size=300))
+def test_evaluating_a_short_text_is_scoring_it(tokenizer, text):
+    model = trained(tokenizer)
+    text = "to be\n" + text
+    tokens = model.full_scores(text, bos=False, eos=False)
+    found = model.evaluate(text)
+    assert found.tokens == len(tokens) == len(model.tokenizer_.encode(text)) - 1
+    assert found.nats == pytest.approx(-sum(token.log_probability for token in tokens), rel=1e-5)
+    assert found.oov == sum(token.oov for token in tokens)
+    assert found.characters == len(text)
+    assert found.bytes == len(text.encode())
+    assert model.perplexity(text) == found.perplexity
+    assert model.bits_per_character(text) == found.bits_per_character
+
+
+@pytest.mark.parametrize("size", [1999, 2000, 5000, 41_001])
+def test_every_token_counts_once_whatever_the_streams(size, monkeypatch):
+    model = trained("word")
+    random = np.random.default_rng(size)
+    ids = random.integers(0, model.tokenizer_.size, size)
+    found = {}
+    for streams in (1, 3, 20):
+        monkeypatch.setattr(language_model, "EVALUATION_STREAMS", streams)
+        found[streams] = model.evaluate(ids)
+        assert found[streams].tokens == size - 1
+        assert found[streams].oov == (ids == 0).sum()
+        assert found[streams].characters is None
+        assert found[streams].nats == pytest.approx(found[1].nats, rel=1e-4)
+    assert (found[20].nats == found[1].nats) == (size < 4000)  # one stream up to there
+
+
+def test_a_long_text_is_as_probable_as_the_teacher_says():
+    model = trained("char")
+    random = np.random.default_rng(1)
+    text = "".join(LINES[start : start + 40] for start in random.integers(0, 30, 300)) + "\n"
+    want = -teacher_forced(model, model.tokenizer_.encode(text)).sum()
+    assert model.evaluate(text).nats == pytest.approx(want, rel=1e-4)
+
+
+@pytest.mark.parametrize(("backend", "tolerance"), [("cpu", 1e-6), ("reference", 1e-14)])
+@pytest.mark.parametrize("size", [2, 11, 1000])
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(backend, tolerance, size):
+    model = untrained(tokenizer=None, vocabulary_size=size, backend=backend)
+    model.network_.set_weights({name: 0 * weight for name, weight in model.network_.weights().items()})
+    ids = np.random.default_rng(size).integers(0, size, 100)
+    assert model.perplexity(ids) == pytest.approx(size, rel=tolerance)
+    assert model.score(ids) == pytest.approx(-99 * log(size), rel=tolerance)
+
+
+def test_unknown_symbols_are_counted_and_scored_as_unknown():
+    model = trained("char")
+    found = model.evaluate("to bxxe\n¿中\n")
+    assert (found.oov, found.tokens, found.characters, found.bytes) == (4, 10, 11, 14)
+    unknown = {model.score(f"to be {symbol}", eos=False) for symbol in "x¿中"}
+    assert len(unknown) == 1
+    assert trained("byte").evaluate("¿中\n").oov == 0
+    assert trained("word").evaluate("to see or not to see\n").oov == 2
+
+
+def test_a_first_symbol_that_is_unknown_counts_though_it_is_not_predicted():
+    assert trained("char").evaluate("xt\n").oov == 1
+
+
+def test_a_model_that_has_learned_predicts_better():
+    assert trained("char").perplexity(LINES) < untrained_perplexity(trained("char")) / 2
+
+
+def untrained_perplexity(model):
+    ids = model.tokenizer_.encode(LINES)
+    return untrained(tokenizer=None, vocabulary_size=model.tokenizer_.size).perplexity(ids)
+
+
+def test_a_corpus_of_ids_has_no_characters():
+    model = trained(None)
+    found = model.evaluate([1, 4, 9, 5])
+    assert (found.characters, found.bytes, found.bits_per_character, found.bits_per_byte) == (None,) * 4
+    with pytest.raises(ShapeError, match=r"a corpus of ids has no characters; see evaluate\(\.\.\.\)\.bits_per_token"):
+        model.bits_per_character([1, 4, 9, 5])
+
+
+@pytest.mark.parametrize("corpus", [[3], np.array([3], np.uint8)])
+def test_a_single_token_cannot_be_predicted(corpus):
+    with pytest.raises(CorpusError, match="expected at least 2"):
+        trained(None).perplexity(corpus)
+    with pytest.raises(CorpusError, match="expected at least 2"):
+        trained("char").perplexity("\n")
+
+
+@given(
+    st.floats(0, 1e6), st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**6)
+)
+def test_the_units_of_an_evaluation(nats, tokens, characters, size):
+    found = Evaluation(nats, tokens, 0, characters, size)
+    assert found.nats_per_token == nats / tokens
+    assert found.bits_per_token == pytest.approx(nats / log(2) / tokens)
+    assert found.perplexity == pytest.approx(2**found.bits_per_token if nats / tokens < 700 else inf)
+    assert found.bits_per_character * characters == pytest.approx(nats / log(2))
+    assert found.bits_per_byte * size == pytest.approx(nats / log(2))
+
+
+def test_an_evaluation_in_numbers():
+    assert Evaluation(nats=10.0, tokens=10).perplexity == pytest.approx(e)
+    assert Evaluation(nats=8 * log(2), tokens=4, characters=2, bytes=16).bits_per_character == pytest.approx(4)
+    assert Evaluation(nats=8 * log(2), tokens=4, characters=2, bytes=16).bits_per_byte == pytest.approx(0.5)
+    assert Evaluation(nats=699.0, tokens=1).perplexity == exp(699)
+    assert Evaluation(nats=1e5, tokens=1).perplexity == inf

@@ -1,0 +1,796 @@
+"""Sequential: Keras's conventions, held against Keras, against NumPy, and against itself."""
+
+import io
+import json
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numba_rnnlm import LanguageModel, Sequential, progress
+from numba_rnnlm.callbacks import LambdaCallback
+from numba_rnnlm.errors import (
+    ConfigError,
+    DivergenceError,
+    ModelFileError,
+    NotFittedError,
+    ShapeError,
+    VocabularyError,
+)
+from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent, SimpleRNN
+from numba_rnnlm.optimizers import SGD, Adam, RMSprop
+from numba_rnnlm.storage import write_model
+
+V, T, N = 6, 5, 24  # symbols, steps, examples
+
+RNG = np.random.default_rng(7)
+X = RNG.integers(V, size=(N, T))
+LAST = (X[:, 0] * 5 + 1) % V  # what comes next is decided by the first symbol
+EACH = (X + 1) % V  # an answer after every step
+
+
+def stack(*middle, top=None, **options):
+    return Sequential([Embedding(V, 8), *middle, top or Dense(V, "softmax")], **options)
+
+
+def compiled(*middle, loss="sparse_categorical_crossentropy", optimizer="adam", top=None, **options):
+    model = stack(*(middle or (LSTM(10),)), top=top, **options)
+    model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
+    return model
+
+
+def one_hot(ids, size=V):
+    return np.eye(size)[ids]
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    assert all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, other, strict=True))
+
+
+# learning
+
+LISTING = """
+model = Sequential()
+model.add(Embedding(vocab_size, embedding_dim, input_length=max_length))
+model.add(LSTM(128, return_sequences=True))
+model.add(LSTM(64))
+model.add(Dense(vocab_size, activation='softmax'))
+model.compile(loss='categorical_crossentropy', optimizer='adam', metrics=['accuracy'])
+model.fit(x_train, y_train, epochs=10, batch_size=64)
+"""
+
+
+def test_a_listing_written_for_keras_runs_unchanged_and_learns(capsys):
+    x = np.random.default_rng(0).integers(V, size=(1000, T))
+    names = {
+        "Sequential": Sequential, "Embedding": Embedding, "LSTM": LSTM, "Dense": Dense,
+        "vocab_size": V, "embedding_dim": 16, "max_length": T,
+        "x_train": x.astype(float), "y_train": one_hot((x[:, 0] + 1) % V),
+    }
+    exec(LISTING, names)
+    history = names["model"].history
+    assert history.epoch == list(range(10))
+    assert set(history.history) == {"loss", "accuracy"}
+    assert history.history["accuracy"][-1] > 0.9
+    assert capsys.readouterr().out.count("Epoch 10/10") == 1
+
+
+@pytest.mark.parametrize("layer", [SimpleRNN(24), SimpleRNN(24, activation="relu"), GRU(24), LSTM(24)], ids=str)
+def test_every_cell_learns_what_the_first_symbol_says(layer):
+    x = np.random.default_rng(1).integers(3, size=(120, 4))
+    model = Sequential([Embedding(3, 8), layer, Dense(3, "softmax")])
+    model.compile(loss="sparse_categorical_crossentropy", optimizer=Adam(0.01), metrics=["accuracy"])
+    history = model.fit(x, (x[:, 0] + 1) % 3, epochs=30, batch_size=20, verbose=0)
+    assert history.history["accuracy"][-1] > 0.9
+    assert model.evaluate(x, (x[:, 0] + 1) % 3)[1] > 0.9
+
+
+def test_a_model_that_answers_after_every_step_learns():
+    previous = np.concatenate([np.zeros((N, 1), int), X[:, :-1]], axis=1)
+    model = compiled(GRU(24, return_sequences=True), optimizer=Adam(0.02))
+    assert model.fit(X, previous, epochs=60, batch_size=8, verbose=0).history["accuracy"][-1] > 0.9
+    assert model.predict(X).shape == (N, T, V)
+    assert (model.predict(X).argmax(-1) == previous).mean() > 0.9
+
+
+def test_sigmoid_with_binary_crossentropy_learns():
+    model = compiled(LSTM(12), loss="binary_crossentropy", optimizer=Adam(0.02), top=Dense(1, "sigmoid"))
+    y = X[:, 0] < 3
+    assert model.fit(X, y.astype(int), epochs=40, batch_size=8, verbose=0).history["accuracy"][-1] > 0.9
+    assert ((model.predict(X)[:, 0] > 0.5) == y).mean() > 0.9
+
+
+# targets
+
+@pytest.mark.parametrize("each", [False, True], ids=["once a sequence", "after every step"])
+def test_one_hot_rows_and_ids_are_the_same_targets(each):
+    ids = EACH if each else LAST
+    runs = []
+    for loss, y in (
+        ("categorical_crossentropy", one_hot(ids)),
+        ("categorical_crossentropy", one_hot(ids).astype(np.int8).tolist()),
+        ("sparse_categorical_crossentropy", ids),
+        ("sparse_categorical_crossentropy", ids[..., np.newaxis].astype(np.float32)),
+    ):
+        model = compiled(LSTM(6, return_sequences=each), loss=loss)
+        history = model.fit(X, y, epochs=2, batch_size=7, verbose=0)
+        runs.append((history.history, model.get_weights()))
+    for history, weights in runs[1:]:
+        assert history == runs[0][0]
+        same(weights, runs[0][1])
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["once a sequence", "after every step"])
+def test_one_sigmoid_needs_no_axis_of_its_own(each):
+    y = (X if each else X[:, 0]) % 2
+    model = compiled(LSTM(6, return_sequences=each), loss="binary_crossentropy", top=Dense(1, "sigmoid"))
+    assert model.evaluate(X, y) == model.evaluate(X, y[..., np.newaxis].astype(float))
+
+
+def test_loss_and_accuracy_are_those_of_the_predictions():
+    """In NumPy, from predict."""
+    rows = np.arange(N)
+    model = compiled()
+    p = model.predict(X).astype(np.float64)
+    loss, accuracy = model.evaluate(X, LAST, batch_size=7)
+    assert loss == pytest.approx(-np.log(p[rows, LAST]).mean(), rel=1e-6)
+    assert accuracy == pytest.approx((p.argmax(-1) == LAST).mean())
+
+    soft = RNG.random((N, T, 3)).round(1)
+    model = compiled(LSTM(6, return_sequences=True), loss="binary_crossentropy", top=Dense(3, "sigmoid"))
+    model.set_weights([np.random.default_rng(2).normal(size=w.shape) for w in model.get_weights()])
+    p = model.predict(X).astype(np.float64)
+    loss, accuracy = model.evaluate(X, soft, batch_size=7)
+    assert loss == pytest.approx(-(soft * np.log(p) + (1 - soft) * np.log(1 - p)).mean(), rel=1e-5)
+    assert accuracy == pytest.approx(((p > 0.5) == (soft > 0.5)).mean())
+
+
+def test_evaluate_returns_what_keras_returns():
+    model = compiled()
+    loss, accuracy = model.evaluate(X, LAST)
+    assert model.evaluate(X, LAST, return_dict=True) == {"loss": loss, "accuracy": accuracy}
+    model.compile(loss="sparse_categorical_crossentropy")
+    assert model.evaluate(X, LAST) == loss
+    assert list(model.fit(X, LAST, verbose=0).history) == ["loss"]
+
+
+# training
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, N, 100])
+def test_the_loss_of_an_epoch_is_the_mean_over_examples(batch_size):
+    model = compiled(optimizer=SGD(learning_rate=0.0))
+    history = model.fit(X, LAST, batch_size=batch_size, verbose=0).history
+    loss, accuracy = model.evaluate(X, LAST)
+    assert history["loss"][0] == pytest.approx(loss, rel=1e-6)
+    assert history["accuracy"][0] == pytest.approx(accuracy)
+
+
+def test_what_training_reports_is_from_before_the_update():
+    model = compiled(optimizer=SGD(1.0))
+    before = model.evaluate(X, LAST, batch_size=N)
+    history = model.fit(X, LAST, batch_size=N, verbose=0, shuffle=False).history
+    assert before == [history["loss"][0], history["accuracy"][0]]
+    assert model.evaluate(X, LAST) != before
+
+
+def test_gradients_are_means_over_the_batch():
+    one, two = compiled(optimizer=SGD(0.5)), compiled(optimizer=SGD(0.5))
+    one.fit(X, LAST, batch_size=N, verbose=0)
+    two.fit(np.tile(X, (2, 1)), np.tile(LAST, 2), batch_size=2 * N, verbose=0)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_asking_for_accuracy_does_not_change_what_is_learned():
+    with_accuracy, without = compiled(), compiled()
+    without.compile(loss="sparse_categorical_crossentropy", optimizer="adam")
+    for model in (with_accuracy, without):
+        model.fit(X, LAST, epochs=2, verbose=0)
+    same(with_accuracy.get_weights(), without.get_weights())
+
+
+def test_batches_cover_every_example_once():
+    """With one symbol per example, the rows of the embedding that move say which examples were seen."""
+    x, y = np.arange(9)[:, np.newaxis], np.zeros(9, int)
+    model = Sequential([Embedding(10, 3), LSTM(3), Dense(2, "softmax")])
+    model.compile(loss="sparse_categorical_crossentropy", optimizer="sgd")
+    before = model.get_weights()[0]
+    model.fit(x, y, batch_size=4, verbose=0)
+    moved = (model.get_weights()[0] != before).any(1)
+    assert moved.tolist() == [True] * 9 + [False]
+
+
+def test_validation_split_takes_the_last_examples():
+    split, given_ = compiled(), compiled()
+    one = split.fit(X, LAST, epochs=2, validation_split=0.25, verbose=0)
+    two = given_.fit(X[:18], LAST[:18], epochs=2, validation_data=(X[18:], LAST[18:]), verbose=0)
+    assert list(one.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    assert one.history == two.history
+    same(split.get_weights(), given_.get_weights())
+    loss, accuracy = split.evaluate(X[18:], LAST[18:])
+    assert (one.history["val_loss"][-1], one.history["val_accuracy"][-1]) == (loss, accuracy)
+
+
+def test_fitting_in_two_parts_is_fitting_in_one():
+    whole, parts = compiled(Dropout(0.3), LSTM(6)), compiled(Dropout(0.3), LSTM(6))
+    history = whole.fit(X, LAST, epochs=4, batch_size=7, verbose=0).history
+    first = parts.fit(X, LAST, epochs=3, batch_size=7, verbose=0)
+    second = parts.fit(X, LAST, epochs=4, initial_epoch=3, batch_size=7, verbose=0)
+    assert second.epoch == [3]
+    assert first.history["loss"] + second.history["loss"] == history["loss"]
+    same(whole.get_weights(), parts.get_weights())
+
+
+def test_compiling_again_starts_the_optimiser_anew():
+    kept, anew = compiled(optimizer="rmsprop"), compiled(optimizer="rmsprop")
+    for model in (kept, anew):
+        model.fit(X, LAST, verbose=0)
+    same(kept.get_weights(), anew.get_weights())
+    anew.compile(loss="sparse_categorical_crossentropy", optimizer="rmsprop", metrics=["accuracy"])
+    for model in (kept, anew):
+        model.fit(X, LAST, verbose=0)
+    assert (kept.get_weights()[0] != anew.get_weights()[0]).any()
+
+
+def test_the_seed_decides_weights_order_and_masks():
+    def train(seed, shuffle=True):
+        model = compiled(Dropout(0.5), LSTM(6), seed=seed)
+        start = model.get_weights()
+        model.fit(X, LAST, batch_size=7, verbose=0, shuffle=shuffle)
+        return start, model.get_weights()
+
+    one, two, other, unshuffled = train(3), train(3), train(4), train(3, shuffle=False)
+    same(one[0], two[0])
+    same(one[1], two[1])
+    assert (one[0][0] != other[0][0]).any()
+    same(one[0], unshuffled[0])
+    assert (one[1][0] != unshuffled[1][0]).any()
+
+
+@pytest.mark.usefixtures("every_thread")
+@pytest.mark.parametrize("layer", [SimpleRNN, GRU, LSTM])
+def test_weights_do_not_depend_on_the_number_of_threads(layer):
+    def train(threads):
+        model = compiled(layer(7, return_sequences=True), Dropout(0.2), layer(5), threads=threads)
+        model.fit(X, LAST, epochs=2, batch_size=7, verbose=0)
+        return [*model.get_weights(), model.predict(X)]
+
+    one = train(1)
+    same(one, train(2))
+    same(one, train(3))
+
+
+def test_divergence_puts_the_last_whole_epoch_back():
+    model = compiled()
+    ends = []
+
+    def explode(epoch, logs):
+        if epoch == 2:
+            model.set_weights([np.full_like(weight, 3e38) for weight in model.get_weights()])
+
+    watch = LambdaCallback(on_epoch_begin=explode, on_epoch_end=lambda epoch, logs: ends.append(model.get_weights()))
+    with pytest.raises(DivergenceError, match=r"epoch 3.*learning rate below 0\.001"):
+        model.fit(X, LAST, epochs=5, verbose=0, callbacks=[watch])
+    assert len(ends) == 2
+    same(model.get_weights(), ends[-1])
+    assert model.fit(X, LAST, verbose=0).history["loss"][0] < np.inf
+
+
+def test_an_update_that_leaves_no_finite_weight_is_noticed_at_once():
+    model = compiled(optimizer=SGD(learning_rate=1e300))
+    start = model.get_weights()
+    with warnings.catch_warnings(), pytest.raises(DivergenceError, match="epoch 1: a weight is not finite"):
+        warnings.simplefilter("ignore")  # the rate is more than float32 holds
+        model.fit(X, LAST, batch_size=N, verbose=0)
+    same(model.get_weights(), start)
+
+
+def test_ctrl_c_closes_the_epoch_and_returns(capsys):
+    """With one symbol per example, the rows of the embedding that move say how many were seen."""
+    x, y = np.arange(9)[:, np.newaxis], np.zeros(9, int)
+    model = Sequential([Embedding(9, 3), LSTM(3), Dense(2, "softmax")])
+    model.compile(loss="sparse_categorical_crossentropy", optimizer="sgd")
+    handler, before = signal.getsignal(signal.SIGINT), []
+
+    def interrupt(epoch, logs):
+        if epoch == 1:
+            before.append(model.get_weights()[0])
+            signal.raise_signal(signal.SIGINT)
+
+    history = model.fit(x, y, epochs=9, batch_size=4, verbose=2, validation_data=(x, y),
+                        callbacks=[LambdaCallback(on_epoch_begin=interrupt)])
+    assert history.epoch == [0, 1]
+    assert len(history.history["val_loss"]) == 2
+    assert (model.get_weights()[0] != before[0]).any(1).sum() == 4
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert "stopped: interrupted" in capsys.readouterr().out
+
+
+# inputs
+
+IDS = [X.tolist(), X.astype(np.uint8), X.astype(np.uint64), X.astype(float), np.asfortranarray(X), tuple(map(tuple, X))]
+
+
+@pytest.mark.parametrize("x", IDS, ids=lambda x: f"{type(x).__name__} {getattr(x, 'dtype', '')}")
+def test_ids_may_be_any_whole_numbers(x):
+    model = compiled()
+    assert model.predict(x).tobytes() == model.predict(X).tobytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, N])
+@pytest.mark.parametrize("each", [False, True])
+def test_predictions_do_not_depend_on_company(batch_size, each):
+    model = stack(GRU(6, return_sequences=each))
+    whole = model.predict(X)
+    assert whole.dtype == np.float32
+    assert whole.shape == ((N, T, V) if each else (N, V))
+    assert model.predict(X, batch_size=batch_size).tobytes() == whole.tobytes()
+    order = np.random.default_rng(0).permutation(N)
+    assert model.predict(X[order]).tobytes() == whole[order].tobytes()
+    np.testing.assert_allclose(whole.sum(-1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_vectors_go_in_without_an_embedding(each):
+    """One-hot vectors into W are what ids into an embedding that is the identity are."""
+    ids = Sequential([Embedding(V, V), LSTM(7, return_sequences=each), Dense(V, "softmax")])
+    vectors = Sequential([LSTM(7, return_sequences=each), Dense(V, "softmax")])
+    vectors.build((None, None, V))
+    ids.set_weights([np.eye(V), *vectors.get_weights()])
+    np.testing.assert_allclose(vectors.predict(one_hot(X)), ids.predict(X), atol=1e-6)
+    vectors.compile(loss="sparse_categorical_crossentropy", optimizer="adam")
+    ids.compile(loss="sparse_categorical_crossentropy", optimizer="adam")
+    y = EACH if each else LAST
+    assert vectors.evaluate(one_hot(X), y) == pytest.approx(ids.evaluate(X, y), rel=1e-6)
+
+
+def test_fit_finds_the_size_of_the_vectors():
+    model = Sequential([SimpleRNN(4), Dense(V, "softmax")])
+    model.compile(loss="sparse_categorical_crossentropy", optimizer="adam")
+    with pytest.raises(NotFittedError, match=r"build\(\(None, None, features\)\)"):
+        model.summary()
+    assert np.isfinite(model.evaluate(one_hot(X).tolist(), LAST))
+    assert model.get_weights()[0].shape == (V, 4)
+    with pytest.raises(ShapeError, match=rf"expected vectors \(examples, steps, {V}\)"):
+        model.predict(np.zeros((2, 3, V + 1)))
+    with pytest.raises(ShapeError, match="input_shape"):
+        model.build((None, None, V + 1))
+
+
+def test_every_example_starts_from_a_zero_state():
+    model = stack(LSTM(5))
+    once = model.predict(X[:1])
+    assert model.predict(np.concatenate([X[:1]] * 3), batch_size=1).tobytes() == once.tobytes() * 3
+
+
+# Keras
+
+@pytest.fixture(scope="module")
+def keras():
+    with np.load(Path(__file__).parent / "data" / "golden_keras.npz", allow_pickle=False) as file:
+        return {key.removeprefix("model/"): file[key] for key in file.files if key.startswith("model/")}
+
+
+def keras_model(keras, backend, optimizer):
+    model = Sequential(
+        [Embedding(11, 5), LSTM(6, return_sequences=True), LSTM(4), Dense(11, activation="softmax")], backend=backend
+    )
+    model.set_weights([keras[f"weights/{index}"] for index in range(9)])
+    model.compile(optimizer=optimizer, loss="categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize(("backend", "tolerance"), [("reference", 1e-12), ("cpu", 1e-6)])
+def test_predictions_and_loss_are_those_of_keras(keras, backend, tolerance):
+    model = keras_model(keras, backend, "adam")
+    np.testing.assert_allclose(model.predict(keras["ids"]), keras["predictions"], rtol=0, atol=tolerance)
+    assert abs(model.evaluate(keras["ids"], keras["targets"]) - keras["loss"]) < tolerance
+
+
+@pytest.mark.parametrize(("backend", "tolerance"), [("reference", 1e-12), ("cpu", 1e-6)])
+def test_a_step_of_adam_is_that_of_keras(keras, backend, tolerance):
+    """Keras adds ε before the correction of √v, and takes the corrections from betas rounded to float32.
+
+    Both are numbers of the first step here. Its embedding differs where an id occurs more than once: TensorFlow
+    hands Keras the gradient of each occurrence, and Keras adds up their squares instead of squaring their sum.
+    """
+    rate, beta_1, beta_2, epsilon = (
+        float(keras[f"adam/{name}"]) for name in ("learning_rate", "beta_1", "beta_2", "epsilon")
+    )
+    rounded_1, rounded_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
+    rate *= np.sqrt((1 - rounded_2) / (1 - beta_2)) * (1 - beta_1) / (1 - rounded_1)
+    model = keras_model(keras, backend, Adam(rate, epsilon=epsilon / np.sqrt(1 - beta_2)))
+    history = model.fit(keras["ids"], keras["targets"], verbose=0)
+    assert abs(history.history["loss"][0] - keras["loss"]) < tolerance
+    updated = model.get_weights()
+    once = np.bincount(keras["ids"].reshape(-1), minlength=11) <= 1
+    assert 3 <= once.sum() < 11
+    np.testing.assert_allclose(updated[0][once], keras["updated/0"][once], rtol=0, atol=tolerance)
+    for index in range(1, 9):
+        np.testing.assert_allclose(updated[index], keras[f"updated/{index}"], rtol=0, atol=tolerance)
+
+
+def keras_gru(x, kernel, recurrent_kernel, bias):
+    """Keras's documentation of GRU(reset_after=True), in NumPy."""
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    h = np.zeros((len(x), len(recurrent_kernel)))
+    for t in range(x.shape[1]):
+        from_x = np.split(x[:, t] @ kernel + bias[0], 3, axis=1)
+        from_h = np.split(h @ recurrent_kernel + bias[1], 3, axis=1)
+        z, r = sigmoid(from_x[0] + from_h[0]), sigmoid(from_x[1] + from_h[1])
+        h = z * h + (1 - z) * np.tanh(from_x[2] + r * from_h[2])
+    return h
+
+
+def test_the_weights_of_a_gru_are_those_of_keras():
+    random = np.random.default_rng(4)
+    weights = [random.normal(size=shape) for shape in ((3, 12), (4, 12), (2, 12))]
+    x = random.normal(size=(5, 6, 3))
+    model = Sequential([GRU(4)], backend="reference")
+    model.build((None, None, 3))
+    model.set_weights(weights)
+    np.testing.assert_allclose(model.predict(x), keras_gru(x, *weights), atol=1e-12)
+    np.testing.assert_allclose(keras_gru(x, *model.get_weights()), keras_gru(x, *weights), atol=1e-12)
+
+
+LAYERS = st.sampled_from([
+    SimpleRNN(3, return_sequences=True), GRU(4, return_sequences=True), LSTM(2, return_sequences=True),
+    Recurrent(3, True, "sigmoid"), Dense(5, "tanh"), Dense(3, use_bias=False), Dropout(0.5),
+])
+
+
+@given(st.lists(LAYERS, max_size=4), st.booleans(), st.integers(0, 2**32))
+def test_weights_that_go_out_come_back_in(middle, tied, seed):
+    top = Dense(V, "softmax", tied=True) if tied else Dense(V, "softmax")
+    model = Sequential([Embedding(V, 4), *middle, *([Dense(4)] if tied else []), top])
+    shapes = [weight.shape for weight in model.get_weights()]
+    assert model.count_params() == sum(int(np.prod(shape)) for shape in shapes)
+    random = np.random.default_rng(seed)
+    model.set_weights([random.normal(size=shape) for shape in shapes])
+    out, predictions = model.get_weights(), model.predict(X)
+    assert [weight.shape for weight in out] == shapes
+    model.set_weights([np.zeros(shape) for shape in shapes])
+    assert (model.predict(X) != predictions).any()
+    model.set_weights(out)
+    same(model.get_weights(), out)
+    assert model.predict(X).tobytes() == predictions.tobytes()
+
+
+def test_shapes_of_weights_are_those_of_keras():
+    model = Sequential([
+        Embedding(9, 5), SimpleRNN(3, return_sequences=True), GRU(4, return_sequences=True), LSTM(2), Dense(7, "softmax"),
+    ])
+    assert [weight.shape for weight in model.get_weights()] == [
+        (9, 5), (5, 3), (3, 3), (3,), (3, 12), (4, 12), (2, 12), (4, 8), (2, 8), (8,), (2, 7), (7,),
+    ]
+    for weight in model.get_weights():
+        weight[...] = 0
+    assert model.get_weights()[0].any()  # they are copies
+
+
+# stacking
+
+def test_summary(capsys):
+    model = Sequential([
+        Embedding(1000, 64, input_length=T), LSTM(128, return_sequences=True), Dropout(0.2), LSTM(64), Dense(V, "softmax")
+    ])
+    model.summary()
+    lines = capsys.readouterr().out.splitlines()
+    cells = [line.replace("(", " (").split() for line in lines]
+    assert lines[0] == 'Model: "sequential"'
+    assert ["embedding", "(Embedding)", "(None,", "5,", "64)", "64,000"] in cells
+    assert ["lstm", "(LSTM)", "(None,", "5,", "128)", "98,816"] in cells
+    assert ["dropout", "(Dropout)", "(None,", "5,", "128)", "0"] in cells
+    assert ["lstm_1", "(LSTM)", "(None,", "64)", "49,408"] in cells
+    assert ["dense", "(Dense)", "(None,", "6)", "390"] in cells
+    assert lines[-1] == f"Total params: {64_000 + 98_816 + 49_408 + 390:,}"
+    stack(GRU(3, return_sequences=True)).summary()
+    assert "(None, None, 3)" in capsys.readouterr().out
+
+
+def test_layers_that_stay_keep_their_weights():
+    model = compiled()
+    model.fit(X, LAST, verbose=0)
+    trained = model.get_weights()
+    assert model.pop() == Dense(V, "softmax")
+    assert model.layers == [Embedding(V, 8), LSTM(10)]
+    model.add(Dense(V, "softmax"))
+    same(model.get_weights()[:4], trained[:4])
+    assert (model.get_weights()[4] != trained[4]).any()
+    assert np.isfinite(model.fit(X, LAST, verbose=0).history["loss"][0])
+
+
+def test_a_layer_that_does_not_fit_is_refused_when_it_is_added():
+    model = stack(LSTM(4))
+    for layer, error in ((LSTM(4), ShapeError), (Embedding(3, 3), ConfigError), (Dense(7, tied=True), ConfigError)):
+        with pytest.raises(error):
+            model.add(layer)
+    assert model.layers == [Embedding(V, 8), LSTM(4), Dense(V, "softmax")]
+    with pytest.raises(ConfigError, match=r"numba_rnnlm\.layers"):
+        model.add(Dense)
+
+
+def test_vectors_and_ids_can_change_places():
+    model = Sequential([LSTM(3)])
+    model.build((None, None, 4))
+    model.pop()
+    assert model.layers == []
+    model.add(LSTM(3))
+    assert model.predict(np.zeros((1, 2, 7))).shape == (1, 3)
+
+
+# showing
+
+def test_verbose_2_shows_one_line_an_epoch(capsys):
+    compiled().fit(X, LAST, epochs=2, verbose=2, validation_split=0.25)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    words = [part.split(":")[0] for part in lines[1].split(" - ")]
+    assert words == ["Epoch 2/2", words[1], "loss", "accuracy", "val_loss", "val_accuracy"]
+    assert words[1].endswith("s")
+
+
+def test_verbose_1_shows_a_live_line_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(progress, "EVERY", 0)
+    monkeypatch.setenv("COLUMNS", "200")
+    model = compiled()
+    model.fit(X, LAST, epochs=2, batch_size=7)
+    shown = terminal.getvalue()
+    assert "Epoch 1/2 - 1/4 batches - loss: " in shown
+    assert "Epoch 2/2 - 4/4 batches - loss: " in shown
+    assert shown.count("left") == 8
+    model.evaluate(X, LAST, batch_size=7, verbose=1)
+    model.predict(X, batch_size=7, verbose=1)
+    assert terminal.getvalue().count("21/24 examples") == 2
+
+
+def test_verbose_0_shows_nothing(capsys):
+    model = compiled()
+    model.fit(X, LAST, verbose=0)
+    model.evaluate(X, LAST)
+    model.predict(X)
+    assert capsys.readouterr().out == ""
+
+
+# keeping
+
+def test_save_and_load_give_the_same_model(tmp_path):
+    model = Sequential(
+        [Embedding(np.int64(V), 8), Dropout(0.1), SimpleRNN(5, True, activation="relu"), GRU(4, return_sequences=True),
+         LSTM(6, forget_bias=0.5), Dense(8, "tanh"), Dense(V, "softmax", use_bias=False, tied=True)], seed=5,
+    )
+    model.compile(RMSprop(0.01, rho=0.8, clipnorm=1.0), "sparse_categorical_crossentropy", ["accuracy"])
+    model.fit(X, LAST, epochs=2, verbose=0)
+    model.save(tmp_path / "model.npz")
+    loaded = Sequential.load(tmp_path / "model.npz")
+    assert loaded.layers == model.layers
+    assert loaded.predict(X).tobytes() == model.predict(X).tobytes()
+    assert loaded.evaluate(X, LAST) == model.evaluate(X, LAST)
+    model.compile(RMSprop(0.01, rho=0.8, clipnorm=1.0), "sparse_categorical_crossentropy", ["accuracy"])
+    for one in (model, loaded):
+        one.fit(X, LAST, verbose=0)
+    same(loaded.get_weights(), model.get_weights())
+
+
+def test_a_model_of_vectors_that_is_not_compiled_can_be_kept(tmp_path):
+    model = Sequential([LSTM(3), Dense(2)])
+    with pytest.raises(NotFittedError):
+        model.save(tmp_path / "model.npz")
+    model.build((None, None, 4))
+    model.save(tmp_path / "model.npz")
+    loaded = Sequential.load(tmp_path / "model.npz", backend="reference")
+    x = np.random.default_rng(0).normal(size=(2, 3, 4))
+    np.testing.assert_allclose(loaded.predict(x), model.predict(x), atol=1e-6)
+    with pytest.raises(NotFittedError, match="compile"):
+        loaded.fit(x, [0, 1])
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    LanguageModel(tokenizer=None, vocabulary_size=3, hidden=2, layers=1, embedding=2).save(path)
+    with pytest.raises(ModelFileError, match=r"LanguageModel\.load"):
+        Sequential.load(path)
+    compiled().save(path)
+    with pytest.raises(ModelFileError, match=r"Sequential\.load"):
+        LanguageModel.load(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelFileError, match="damaged"):
+        Sequential.load(path)
+    with pytest.raises(ModelFileError, match="no model file"):
+        Sequential.load(tmp_path / "missing.npz")
+    with pytest.raises(ConfigError, match="backend"):
+        Sequential.load(path, backend="abacus")
+
+
+CHANGES = {
+    "a class that is no layer": lambda about: about["layers"][1].update({"class": "Run"}),
+    "no class": lambda about: about["layers"][1].pop("class"),
+    "a class that is a list": lambda about: about["layers"][1].update({"class": []}),
+    "an unknown field": lambda about: about["layers"][1].update(colour=3),
+    "a wrong number": lambda about: about["layers"][1].update(units="ten"),
+    "another number": lambda about: about["layers"][1].update(units=11),
+    "a number too large for any memory": lambda about: about["layers"][0].update(input_dim=2**31 - 1, output_dim=10**9),
+    "a layer too many": lambda about: about["layers"].append(about["layers"][1]),
+    "no layer": lambda about: about["layers"].clear(),
+    "text for layers": lambda about: about.update(layers="LSTM"),
+    "no layers": lambda about: about.pop("layers"),
+    "no seed": lambda about: about.pop("seed"),
+    "a seed below zero": lambda about: about.update(seed=-1),
+    "vectors of no size": lambda about: about.update(features=0),
+    "an unknown loss": lambda about: about["compiled"].update(loss="hinge"),
+    "a loss of another activation": lambda about: about["compiled"].update(loss="binary_crossentropy"),
+    "an unknown optimiser": lambda about: about["compiled"]["optimizer"].update({"class": "lion"}),
+    "no optimiser": lambda about: about["compiled"].pop("optimizer"),
+    "text for compiled": lambda about: about.update(compiled="adam"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_does_not_fit_together_is_refused(tmp_path, change):
+    path = tmp_path / "model.npz"
+    compiled().save(path)
+    with np.load(path) as file:
+        about = json.loads(file["about"].tobytes())
+        weights = {key.removeprefix("weights/"): file[key] for key in file.files if key != "about"}
+    CHANGES[change](about)
+    write_model(path, "sequential", {key: about[key] for key in about if key not in ("format", "version", "kind")}, weights)
+    with pytest.raises(ModelFileError, match="do not fit together"):
+        Sequential.load(path)
+
+
+# errors
+
+def put(array, place, value):
+    array = np.array(array, dtype=float)
+    array[place] = value
+    return array
+
+
+MISTAKES = {
+    "x has one axis": (lambda m: m.predict(X[0]), ShapeError, r"x has shape \(5,\), expected ids \(examples, steps\)"),
+    "x has three axes": (lambda m: m.predict(one_hot(X)), ShapeError, r"expected ids \(examples, steps\)"),
+    "no examples": (lambda m: m.fit(X[:0], LAST[:0]), ShapeError, "empty"),
+    "no steps": (lambda m: m.fit(X[:, :0], LAST), ShapeError, "empty"),
+    "nothing": (lambda m: m.fit([], []), ShapeError, r"x has shape \(0,\)"),
+    "ragged x": (lambda m: m.predict([[1, 2], [1]]), ShapeError, "different length.*padding"),
+    "text": (lambda m: m.predict([["a", "b"]]), ShapeError, "array of numbers"),
+    "complex x": (lambda m: m.predict(X + 0j), ShapeError, "array of numbers"),
+    "half an id": (lambda m: m.predict(put(X, (2, 3), 1.5)), ShapeError, r"x\[2, 3\] is 1\.5, expected a whole number"),
+    "NaN for an id": (lambda m: m.predict(put(X, (2, 3), np.nan)), ShapeError, r"x\[2, 3\] is nan"),
+    "infinity for an id": (lambda m: m.predict(put(X, (0, 0), np.inf)), ShapeError, r"x\[0, 0\] is inf"),
+    "an id too large": (lambda m: m.predict(put(X, (4, 1), V)), VocabularyError, r"x\[4, 1\] is 6.*from 0 to 5"),
+    "an id below zero": (lambda m: m.predict(put(X, (4, 1), -1)), VocabularyError, r"x\[4, 1\] is -1"),
+    "a huge id": (lambda m: m.predict(X.astype(np.uint64) + 2**63), VocabularyError, r"x\[0, 0\] is \d{19}"),
+    "targets too few": (lambda m: m.fit(X, LAST[1:]), ShapeError, "target for each of the 24 examples"),
+    "one target": (lambda m: m.fit(X, 3), ShapeError, "target for each of the 24 examples"),
+    "one-hot for ids": (lambda m: m.fit(X, one_hot(LAST)), ShapeError, "loss='categorical_crossentropy'"),
+    "targets for each step": (lambda m: m.fit(X, EACH), ShapeError, "answers once a sequence; return_sequences"),
+    "a target too large": (lambda m: m.fit(X, put(LAST, 3, V)), VocabularyError, r"y\[3\] is 6.*units of the last layer"),
+    "NaN for a target": (lambda m: m.fit(X, put(LAST, 3, np.nan)), ShapeError, r"y\[3\] is nan"),
+    "bad validation x": (lambda m: m.fit(X, LAST, validation_data=(X + V, LAST)), VocabularyError, r"validation x\[0, 0\]"),
+    "bad validation y": (lambda m: m.fit(X, LAST, validation_data=(X, LAST + V)), VocabularyError, r"validation y\[0\]"),
+    "no pair": (lambda m: m.fit(X, LAST, validation_data=X), ConfigError, r"expected \(x, y\)"),
+    "nothing left": (lambda m: m.fit(X, LAST, validation_split=1.0), ConfigError, "0 examples to train on"),
+    "nothing held out": (lambda m: m.fit(X[:1], LAST[:1], validation_split=1e-20), ConfigError, "0 to validate on"),
+    "split below zero": (lambda m: m.fit(X, LAST, validation_split=-0.1), ConfigError, "validation_split"),
+    "epochs below zero": (lambda m: m.fit(X, LAST, epochs=-1), ConfigError, "epochs is -1"),
+    "half an epoch": (lambda m: m.fit(X, LAST, epochs=0.5), ConfigError, "whole number"),
+    "first epoch below zero": (lambda m: m.fit(X, LAST, initial_epoch=-1), ConfigError, "initial_epoch"),
+    "empty batches": (lambda m: m.fit(X, LAST, batch_size=0), ConfigError, "batch_size"),
+    "empty batches to evaluate": (lambda m: m.evaluate(X, LAST, batch_size=0), ConfigError, "batch_size"),
+    "empty batches to predict": (lambda m: m.predict(X, batch_size=0), ConfigError, "batch_size"),
+    "verbose": (lambda m: m.fit(X, LAST, verbose=3), ConfigError, "verbose is 3"),
+    "a callback that is none": (lambda m: m.fit(X, LAST, callbacks=[print]), ConfigError, "callbacks holds"),
+    "no loss": (lambda m: m.compile(), ConfigError, "loss is None, expected one of 'categorical_crossentropy'"),
+    "unknown loss": (lambda m: m.compile(loss="mse"), ConfigError, "loss is 'mse'"),
+    "unknown metric": (
+        lambda m: m.compile(loss="categorical_crossentropy", metrics=["auc"]), ConfigError, "metrics is 'auc'"),
+    "metrics without brackets": (
+        lambda m: m.compile(loss="categorical_crossentropy", metrics="accuracy"), ConfigError, r"\['accuracy'\]"),
+    "unknown optimiser": (lambda m: m.compile("lion", "categorical_crossentropy"), ConfigError, "optimizer is 'lion'"),
+    "softmax for sigmoid": (
+        lambda m: m.compile(loss="binary_crossentropy"), ConfigError, r"needs a last layer Dense\(.*'sigmoid'"),
+    "weights too few": (lambda m: m.set_weights(m.get_weights()[1:]), ShapeError, "5 arrays, expected 6"),
+    "a weight of another shape": (
+        lambda m: m.set_weights([w.T for w in m.get_weights()]), ShapeError, r"weights\[0\] is \(8, 6\), expected \(6, 8\)"),
+    "NaN for a weight": (
+        lambda m: m.set_weights([w * np.nan for w in m.get_weights()]), ShapeError, r"weights\[0\]\[0, 0\] is nan"),
+    "a weight too large": (
+        lambda m: m.set_weights([w.astype(float) * 0 + 1e300 for w in m.get_weights()]), ShapeError, "finite.*float32"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named(mistake):
+    make, error, message = MISTAKES[mistake]
+    model = compiled()
+    before = model.get_weights()
+    with pytest.raises(error, match=message):
+        make(model)
+    same(model.get_weights(), before)
+
+
+def test_rows_that_are_not_one_hot_are_named():
+    model = compiled(loss="categorical_crossentropy")
+    one = one_hot(1)
+    for row in (0 * one, 0 * one + 1, 0 * one + 1 / V, 2 * one, -one, one + 0.5 * one_hot(0), put(one, 1, np.nan),
+                put(one, 0, np.nan), put(one, 1, np.inf)):
+        with pytest.raises(ShapeError, match=r"y\[4\] is not one-hot"):
+            model.fit(X, put(one_hot(LAST), 4, row))
+    with pytest.raises(ShapeError, match="sparse_categorical_crossentropy"):
+        model.fit(X, LAST)
+    with pytest.raises(ShapeError, match=r"y has shape \(24, 5\), expected \(24, 6\)"):
+        model.fit(X, one_hot(LAST)[:, 1:])
+    model = compiled(LSTM(4, return_sequences=True), loss="categorical_crossentropy")
+    with pytest.raises(ShapeError, match=r"y\[2, 1\] is not one-hot"):
+        model.fit(X, put(one_hot(EACH), (2, 1), 0))
+    with pytest.raises(ShapeError, match="answers after every step"):
+        model.fit(X, one_hot(LAST))
+
+
+def test_numbers_outside_their_range_are_named():
+    model = compiled(loss="binary_crossentropy", top=Dense(2, "sigmoid"))
+    y = np.full((N, 2), 0.5)
+    for value in (-0.1, 1.1, 7, np.nan, np.inf):
+        with pytest.raises(ShapeError, match=r"y\[3, 1\] is .*expected a"):
+            model.fit(X, put(y, (3, 1), value))
+    vectors = Sequential([LSTM(2), Dense(2, "sigmoid")])
+    vectors.compile(loss="binary_crossentropy")
+    x = np.zeros((N, T, 3))
+    for value in (np.nan, -np.inf, 1e300):
+        with pytest.raises(ShapeError, match=r"x\[1, 2, 0\] is .*finite"):
+            vectors.fit(put(x, (1, 2, 0), value), y)
+    with pytest.raises(ShapeError, match=r"the first layer is not an Embedding\. Put one in front of ids"):
+        Sequential([LSTM(2)]).predict(X)
+
+
+def test_sequences_of_another_length_than_promised_are_refused():
+    model = Sequential([Embedding(V, 3, input_length=T + 1), LSTM(2), Dense(V, "softmax")])
+    model.compile(loss="sparse_categorical_crossentropy")
+    for ask in (lambda: model.predict(X), lambda: model.fit(X, LAST), lambda: model.evaluate(X, LAST)):
+        with pytest.raises(ShapeError, match="5 steps, expected input_length=6"):
+            ask()
+
+
+def test_what_must_come_first_is_said():
+    model = Sequential()
+    for ask in (lambda: model.predict(X), model.summary, model.get_weights, model.pop, lambda: model.build((None, 5))):
+        with pytest.raises(ConfigError, match="no layers"):
+            ask()
+    model = stack(LSTM(3))
+    for ask in (lambda: model.fit(X, LAST), lambda: model.evaluate(X, LAST)):
+        with pytest.raises(NotFittedError, match=r"compile\("):
+            ask()
+    model = Sequential()
+    model.compile(loss="categorical_crossentropy")
+    model.add(Embedding(V, 3))
+    model.add(LSTM(3))
+    with pytest.raises(ConfigError, match=r"needs a last layer Dense.*the last layer is LSTM"):
+        model.fit(X, one_hot(LAST))
+    model.add(Dense(V))
+    with pytest.raises(ConfigError, match="activation='softmax'"):
+        model.fit(X, one_hot(LAST))
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"seed": -1}, "seed is -1"), ({"seed": 0.5}, "seed"), ({"backend": "abacus"}, "backend is 'abacus'"),
+    ({"threads": 0}, "threads"), ({"layers": [LSTM]}, "numba_rnnlm.layers"),
+])
+def test_impossible_models_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Sequential(**options)

@@ -1,0 +1,377 @@
+"""A saved model is the model; whatever else a file may hold is refused with a sentence."""
+
+import errno
+import json
+import os
+import re
+import stat
+import zipfile
+
+import numpy as np
+import pytest
+from checks import assert_same_bits
+from hypothesis import given
+from hypothesis import strategies as st
+from models import LINES, fit, trained, untrained
+
+from numba_rnnlm import LanguageModel, storage
+from numba_rnnlm.errors import ModelFileError
+from numba_rnnlm.storage import checkpoint, read_model, write_model
+
+TOKENIZERS = ("char", "word", "byte", None)
+SAVED = {}  # a small file, to damage
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.npz"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("small") / "model.npz"
+    model = fit(untrained(hidden=3, embedding=2), valid=LINES)
+    model.save(path)
+    SAVED.update(path=path, data=path.read_bytes(), score=model.score("to be"))
+
+
+def refused(path, message):
+    """Loading it is a :class:`ModelFileError` that names the file and says this."""
+    with pytest.raises(ModelFileError, match=message) as caught:
+        LanguageModel.load(path)
+    assert repr(str(path)) in str(caught.value)
+    assert str(caught.value).endswith((".", "numba-rnnlm"))
+    assert "\n" not in str(caught.value)
+
+
+def rewrite(path, about=lambda about: about, members=lambda members: members):
+    """The small file with another header or other members."""
+    with np.load(SAVED["path"]) as file:
+        arrays = dict(file)
+    header = about(json.loads(arrays.pop("about").tobytes()))
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    np.savez(path, about=np.frombuffer(text, np.uint8), **members(arrays))
+
+
+# There and back
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_a_loaded_model_predicts_the_same(tokenizer, path):
+    model = trained(tokenizer)
+    model.save(path)
+    loaded = LanguageModel.load(path)
+    assert_same_bits(loaded.network_.weights(), model.network_.weights())
+    assert loaded.get_params() == model.get_params()
+    text, prompt = ([1, 4, 9, 5], [1, 4]) if tokenizer is None else ("to be or not\n", "to be")
+    assert loaded.full_scores(text) == model.full_scores(text)
+    assert loaded.evaluate(text) == model.evaluate(text)
+    assert list(loaded.stream(prompt, 20, seed=1)) == list(model.stream(prompt, 20, seed=1))
+    second = path.with_name("second.npz")
+    loaded.save(second)
+    assert second.read_bytes() == path.read_bytes()
+
+
+def test_the_history_comes_back_but_for_what_the_clock_said(path):
+    for valid in (None, LINES):
+        model = fit(untrained(), valid=valid)
+        model.save(path)
+        history = LanguageModel.load(path).history_
+        assert list(history) == list(model.history_)
+        for column, values in history.items():
+            measured = column not in ("tokens_per_second", "seconds")
+            np.testing.assert_array_equal(values, model.history_[column] if measured else [np.nan] * 2)
+        again = fit(LanguageModel.load(path), epochs=1).history_
+        assert again["epoch"] == [1, 2, 3]
+        assert {len(values) for values in again.values()} == {3}
+
+
+@pytest.mark.parametrize("options", [{"tied": True}, {"layers": 2, "dropout": 0.5}, {"cell": "gru"}], ids=str)
+def test_models_of_every_shape(options, path):
+    model = fit(untrained(**options))
+    model.save(path)
+    assert LanguageModel.load(path).score("to be") == model.score("to be")
+
+
+def test_an_untrained_model_of_ids_has_weights_to_save(path):
+    model = untrained(tokenizer=None, vocabulary_size=5)
+    model.save(path)
+    assert LanguageModel.load(path).score([1, 2, 3]) == model.score([1, 2, 3])
+
+
+def test_the_machine_is_chosen_when_loading(path):
+    model = trained("char")
+    model.save(path)
+    other = LanguageModel.load(path, backend="reference", threads=1)
+    assert (other.get_params()["backend"], other.get_params()["threads"]) == ("reference", 1)
+    assert other.score("to be") == pytest.approx(model.score("to be"), rel=1e-5)
+
+
+def test_numpy_reads_the_file_without_pickle(path):
+    model = trained("char")
+    model.save(path)
+    with np.load(path, allow_pickle=False) as file:
+        about = json.loads(file["about"].tobytes().decode("utf-8"))
+        weights = {name: file[name] for name in file.files if name != "about"}
+    assert (about["format"], about["version"], about["kind"]) == ("numba_rnnlm", storage.VERSION, "language_model")
+    assert about["tokenizer"]["symbols"] == list(model.tokenizer_.vocabulary.symbols)
+    assert about["config"]["hidden"] == 12
+    assert_same_bits(weights, {f"weights/{name}": array for name, array in model.network_.weights().items()})
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, lambda path: path], ids=["str", "bytes", "path"])
+def test_any_kind_of_path(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ä folder").mkdir()
+    for path in (tmp_path / "ä folder" / "no suffix", "here.npz"):
+        trained("char").save(kind(path))
+        assert LanguageModel.load(kind(path)).score("to be") == trained("char").score("to be")
+    assert sorted(os.listdir()) == ["here.npz", "ä folder"]
+
+
+# Writing
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_mode_is_that_of_any_new_file(mask, path):
+    before = os.umask(mask)
+    try:
+        trained("char").save(path)
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync", "chmod"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), PermissionError(13, "Denied")])
+def test_a_failed_save_leaves_the_old_model(call, error, path, monkeypatch):
+    trained("char").save(path)
+    before = path.read_bytes()
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(checkpoint.os, call, fail)
+    with pytest.raises(ModelFileError, match=f"cannot write '.*model.npz': {error.strerror}. Nothing that was there"):
+        trained("word").save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["model.npz"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_save_leaves_no_litter(error, path, monkeypatch):
+    def fail(file, **members):
+        file.write(b"half of it")
+        raise error
+
+    monkeypatch.setattr(checkpoint.np, "savez", fail)
+    with pytest.raises(error):
+        trained("char").save(path)
+    assert os.listdir(path.parent) == []
+
+
+def test_a_folder_that_cannot_be_synchronised_is_no_failure(path, monkeypatch):
+    synchronise, calls = os.fsync, []
+
+    def only_files(descriptor):
+        calls.append(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        synchronise(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", only_files)
+    trained("char").save(path)
+    assert len(calls) == 2
+    assert LanguageModel.load(path).score("to be") == trained("char").score("to be")
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "folder").mkdir()
+    for place in ("missing/model.npz", "file/model.npz", "folder", "a\0b.npz"):
+        with pytest.raises(ModelFileError, match="cannot write .* choose a folder that exists, can be written"):
+            trained("char").save(tmp_path / place)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+# Reading what is not a model
+
+
+def test_files_that_are_not_there(tmp_path):
+    refused(tmp_path / "missing.npz", "there is no model file")
+    refused(tmp_path, "there is no model file")
+
+
+@pytest.mark.parametrize("part", np.linspace(0, 1, 100, endpoint=False))
+def test_truncated_files(part, path):
+    data = SAVED["data"]
+    path.write_bytes(data[: int(part * len(data))])
+    refused(path, "is damaged, truncated or another kind of file")
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), count=st.integers(1, 3))
+def test_flipped_bits_are_refused_or_do_no_harm(tmp_path_factory, place, bit, count):
+    data = bytearray(SAVED["data"])
+    first = int(place * len(data))
+    for position in range(first, min(first + count, len(data))):
+        data[position] ^= 1 << bit
+    path = tmp_path_factory.getbasetemp() / "flipped.npz"
+    path.write_bytes(data)
+    try:
+        model = LanguageModel.load(path)
+    except ModelFileError as error:
+        assert repr(str(path)) in str(error)
+    else:  # a date, an attribute: nothing that is the model
+        assert model.score("to be") == SAVED["score"]
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\x80\x04"]))
+def test_other_bytes(tmp_path_factory, data, start):
+    path = tmp_path_factory.getbasetemp() / "other.npz"
+    path.write_bytes(start + data)
+    refused(path, "")
+
+
+def test_other_files_of_numpy(path):
+    with open(path, "wb") as file:
+        np.save(file, np.arange(3))
+    refused(path, "is not a numba_rnnlm model: it has no member 'about'")
+    np.savez(path, weights=np.arange(3))
+    refused(path, "it has no member 'about'")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("about", "{}")
+    refused(path, "is damaged|is not a numba_rnnlm model")
+
+
+def test_objects_are_not_unpickled(path):
+    class Bomb:
+        def __reduce__(self):
+            return os._exit, (3,)
+
+    bomb = np.array([Bomb()], object)
+    np.savez(path, about=bomb)
+    refused(path, "cannot be read as a numba_rnnlm model")
+    rewrite(path, members=lambda members: members | {"weights/dense/b": bomb})
+    refused(path, "cannot be read as a numba_rnnlm model")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"\xff\xfe", "is damaged"),
+        (b"{", "is damaged"),
+        (b"", "is damaged"),
+        ([], "is not a numba_rnnlm model"),
+        ({}, "is not a numba_rnnlm model"),
+        ({"format": "keras"}, "is not a numba_rnnlm model"),
+        ({"format": "numba_rnnlm"}, "has format version None, expected a whole number from 1"),
+        ({"format": "numba_rnnlm", "version": "1"}, "has format version '1'"),
+        ({"format": "numba_rnnlm", "version": 0}, "has format version 0"),
+        (
+            {"format": "numba_rnnlm", "version": storage.VERSION + 1},
+            f"has format version {storage.VERSION + 1}; this numba_rnnlm reads up to {storage.VERSION}. Upgrade with: pip",
+        ),
+        ({"format": "numba_rnnlm", "version": 1}, "holds a None, expected a 'language_model'"),
+        ({"format": "numba_rnnlm", "version": 1, "kind": "language_model"}, "its parts do not fit together"),
+    ],
+    ids=str,
+)
+def test_other_headers(header, message, path):
+    rewrite(path, about=lambda about: header)
+    with pytest.raises(ModelFileError, match=message):
+        LanguageModel.load(path)
+
+
+@pytest.mark.parametrize("key", ["config", "tokenizer", "history"])
+@pytest.mark.parametrize("value", ["missing", None, 3, [], {}, {"name": "bpe"}], ids=str)
+def test_headers_with_a_damaged_part(key, value, path):
+    if (key, value) == ("tokenizer", None):
+        value = "none"  # which alone would be a model of ids
+    rewrite(path, about=lambda about: {name: part for name, part in (about | {key: value}).items()
+                                       if part != "missing" or name != key})
+    refused(path, "is damaged: its parts do not fit together")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden": 4}, {"hidden": 0}, {"hidden": "3"}, {"hidden": 10**12}, {"cell": "elman"}, {"cell": "gru"},
+        {"layers": 2}, {"embedding": 3}, {"tied": True}, {"tokenizer": None}, {"tokenizer": "bpe"}, {"seed": -1},
+        {"colour": "red"}, {"vocabulary_size": 9}, {"threads": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_configuration_that_does_not_fit(change, path):
+    rewrite(path, about=lambda about: about | {"config": about["config"] | change})
+    refused(path, "is damaged: its parts do not fit together")
+
+
+def test_a_vocabulary_that_does_not_fit(path):
+    def other(symbols):
+        return lambda about: about | {"tokenizer": {"name": "char", "symbols": symbols}}
+
+    for symbols in (["<unk>", "\n", "a"], ["a", "b"], ["<unk>", "\n", "a", "a"], ["<unk>", "\n", 3], "<unk>"):
+        rewrite(path, about=other(symbols))
+        refused(path, "is damaged: its parts do not fit together")
+
+
+def test_a_history_that_does_not_fit(path):
+    for column, values in (("loss", [1.0]), ("loss", ["a", "b"]), ("epoch", 3), ("epoch", [[], []])):
+        rewrite(path, about=lambda about: about | {"history": about["history"] | {column: values}})  # noqa: B023
+        refused(path, "is damaged: its parts do not fit together")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(bad, path):
+    def spoil(members):
+        members["weights/lstm/U"][1, 2] = bad
+        return members
+
+    rewrite(path, members=spoil)
+    refused(path, "is damaged: weight 'lstm/U' holds something other than finite numbers")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros(3, np.float32), r"weight 'dense/b' is \(3,\), expected \(\d+,\)"),
+        (np.zeros((1, 1), np.float32), r"weight 'dense/b' is \(1, 1\)"),
+        (np.float32(1), r"weight 'dense/b' is \(\)"),
+        (np.zeros(3, np.int64), "weight 'dense/b' holds something other than finite numbers"),
+        (np.zeros(3, complex), "weight 'dense/b' holds something other than finite numbers"),
+        (np.array(["a"]), "weight 'dense/b' holds something other than finite numbers"),
+        (None, "'dense/b'"),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_fit(value, message, path):
+    def change(members):
+        del members["weights/dense/b"]
+        return members if value is None else members | {"weights/dense/b": value}
+
+    rewrite(path, members=change)
+    refused(path, message)
+
+
+def test_one_weight_too_many(path):
+    rewrite(path, members=lambda members: members | {"weights/dense_1/W": np.zeros(3, np.float32)})
+    refused(path, "'dense_1/W'")
+
+
+def test_a_model_of_another_kind(path):
+    write_model(path, "sequential", {"config": {}}, {"dense/W": np.zeros((2, 2), np.float32)})
+    refused(path, re.escape("holds a 'sequential', expected a 'language_model'; load it with Sequential.load."))
+    about, weights = read_model(path)
+    assert about["kind"] == "sequential"
+    assert_same_bits(weights, {"dense/W": np.zeros((2, 2), np.float32)})
+
+
+def test_an_encrypted_member(path):
+    data = bytearray(SAVED["data"])
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(header) + flags] |= 1
+    path.write_bytes(data)
+    refused(path, "cannot be read as a numba_rnnlm model")

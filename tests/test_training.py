@@ -1,0 +1,437 @@
+"""Training: what ends it, what it keeps, what it notes."""
+
+import signal
+import threading
+from itertools import count
+from math import exp, inf, isnan, log, nan
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from checks import assert_same_bits
+from models import fit, untrained
+
+from numba_rnnlm import backends, training
+from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, ModelConfig, TrainingConfig
+from numba_rnnlm.errors import DivergenceError
+from numba_rnnlm.model import Network, build, initial_weights
+from numba_rnnlm.scoring import total_loss
+from numba_rnnlm.text import segments
+from numba_rnnlm.training import COLUMNS, Trainer, make_optimizer, new_history
+
+V, N, T, BATCHES = 7, 2, 4, 6  # symbols, streams, steps, batches per epoch
+IDS = np.arange(1 + BATCHES * N * T) ** 2 % V
+
+
+def network(seed=1, **options):
+    config = ModelConfig(
+        **{"cell": "tanh", "hidden": 8, "layers": 1, "embedding": 4, "vocabulary_size": V, "dropout": 0.0} | options
+    )
+    model = build(config)
+    return Network(model, backends.get("cpu", threads=1), initial_weights(model, config, seed))
+
+
+def batches():
+    return segments(IDS, N, T)
+
+
+def trainer(on=None, validate=None, read=batches, seed=1, **options):
+    """By default, three epochs of plain SGD."""
+    config = TrainingConfig(
+        **{
+            "epochs": 3, "streams": N, "steps": T, "optimizer": "sgd", "learning_rate": 0.5, "schedule": "constant",
+            "verbose": 0,
+        } | options
+    )  # fmt: skip
+    return Trainer(
+        on or network(), config, make_optimizer(config, "tanh"), read, BATCHES, validate, seed, new_history()
+    )
+
+
+class Judge:
+    """A validation that returns what it is told to, and keeps the weights that it saw."""
+
+    def __init__(self, network, losses):
+        self.network, self.losses, self.seen = network, iter(losses), []
+
+    def __call__(self):
+        self.seen.append(self.network.weights())
+        return next(self.losses)
+
+
+def spoil(monkeypatch, network, update, value):
+    """Make the losses of this update, counted from 1, ``value``."""
+    train, calls = network.train, count(1)
+
+    def spoiled(*arguments):
+        losses = train(*arguments)
+        return losses * 0 + value if next(calls) == update else losses
+
+    monkeypatch.setattr(network, "train", spoiled)
+
+
+# Learning
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_learns_with_every_schedule(optimizer, schedule):
+    one = trainer(optimizer=optimizer, schedule=schedule, epochs=40, learning_rate=None, decay_after=30, warmup=0.1)
+    one.run()
+    assert one.history["loss"][-1] < 0.9 * one.history["loss"][0]
+
+
+def test_the_rate_follows_the_schedule():
+    one = trainer(schedule="linear", epochs=2, warmup=0.25, learning_rate=1.0)
+    one.run()
+    last = [5 / 12, 11 / 12]  # of the way, at the last update of each epoch
+    assert one.history["learning_rate"] == pytest.approx([(1 - part) / 0.75 for part in last])
+
+    one = trainer(schedule="plateau", epochs=4, validate=iter([3.0, 2.0, 2.5, 1.0]).__next__, learning_rate=1.0)
+    one.run()
+    assert one.history["learning_rate"] == [1, 1, 1, 0.5]
+
+
+def test_history_has_a_row_per_epoch():
+    one = trainer(validate=lambda: 1.5)
+    one.run()
+    history = one.history
+    assert tuple(history) == COLUMNS
+    assert {len(values) for values in history.values()} == {3}
+    assert history["epoch"] == [1, 2, 3]
+    assert history["tokens"] == [len(IDS) - 1] * 3
+    assert history["perplexity"] == [exp(loss) for loss in history["loss"]]
+    assert history["valid_perplexity"] == [exp(1.5)] * 3
+    assert min(history["gradient_norm"]) > 0
+    one = trainer()
+    one.run()
+    assert all(map(isnan, one.history["valid_loss"] + one.history["valid_perplexity"]))
+
+
+def test_the_state_runs_on_within_an_epoch_and_starts_at_zero_in_the_next():
+    one = trainer(learning_rate=1e-30, epochs=2)  # float32 weights do not feel it
+    nats, tokens = total_loss(one.network, batches())
+    one.run()
+    assert one.history["loss"] == pytest.approx([nats / tokens] * 2, rel=1e-6)
+
+
+def test_dropout_draws_other_masks_at_each_update_and_the_same_for_the_same_seed():
+    def losses(seed):
+        one = trainer(network(dropout=0.5), learning_rate=1e-30, seed=seed)
+        one.run()
+        return one.history["loss"]
+
+    assert len(set(losses(1))) == 3
+    assert losses(1) == losses(1)
+    assert losses(1) != losses(2)
+
+
+def test_training_again_goes_on():
+    whole = trainer(epochs=4)
+    whole.run()
+    first = trainer(epochs=2)
+    first.run()
+    second = trainer(first.network, epochs=2)
+    second.history = first.history
+    second.run()
+    assert second.history["epoch"] == [1, 2, 3, 4]
+    assert second.history["loss"] == whole.history["loss"]
+    assert_same_bits(second.network.weights(), whole.network.weights())
+
+
+@pytest.mark.parametrize("rate", [0.1, None])
+def test_the_sum_over_time_is_the_mean_times_the_steps(rate):
+    mean = trainer(learning_rate=None if rate is None else rate * T, clip_norm=None)
+    total = trainer(learning_rate=rate, clip_norm=None, reduction="sum_time")
+    for one in (mean, total):
+        one.run()
+    np.testing.assert_allclose(total.history["loss"], mean.history["loss"], rtol=1e-5)  # reported: always the mean
+    np.testing.assert_allclose(total.history["gradient_norm"], np.multiply(mean.history["gradient_norm"], T), rtol=1e-4)
+    if rate:
+        assert total.history["learning_rate"] == [rate] * 3
+
+
+@pytest.mark.parametrize(("name", "limit"), [("clip_norm", 0.01), ("clip_value", 0.001)])
+def test_clipping(name, limit):
+    one = trainer(epochs=1, read=lambda: [next(batches())], learning_rate=1.0, **{"clip_norm": None, name: limit})
+    before = one.network.weights()
+    one.run()
+    moved = np.concatenate([(after - before[key]).ravel() for key, after in one.network.weights().items()])
+    size = np.sqrt((moved**2).sum()) if name == "clip_norm" else abs(moved).max()
+    assert one.history["gradient_norm"][0] > 0.1
+    assert size == pytest.approx(limit, rel=1e-2)
+
+
+# What ends it
+
+
+def test_the_best_weights_are_kept():
+    net = network()
+    judge = Judge(net, [3.0, 1.0, 2.0, 1.0, 4.0])
+    one = trainer(net, judge, epochs=5)
+    one.run()
+    assert_same_bits(net.weights(), judge.seen[1])  # of two that are as good, the first
+    assert one.history["valid_loss"] == [3, 1, 2, 1, 4]
+
+
+def test_without_validation_the_last_weights_are_kept():
+    one, two = trainer(), trainer(validate=iter([1.0, 2.0, 3.0]).__next__)
+    for each in (one, two):
+        each.run()
+    assert one.history["loss"] == two.history["loss"]
+    again = trainer(two.network, epochs=2)  # from the best, the first, where the others went on
+    again.run()
+    assert_same_bits(again.network.weights(), one.network.weights())
+
+
+def test_patience(capsys):
+    net = network()
+    judge = Judge(net, [3.0, 2.0, 2.5, 1.0, 1.5, 1.0, 0.5])
+    one = trainer(net, judge, epochs=7, patience=2, verbose=2)
+    one.run()
+    assert one.history["valid_loss"] == [3, 2, 2.5, 1, 1.5, 1]
+    assert_same_bits(net.weights(), judge.seen[3])
+    printed = capsys.readouterr().out.splitlines()
+    assert [" * " in line for line in printed[:-1]] == [True, True, False, True, False, False]
+    assert printed[-1] == "stopped: no better for 2 epochs; the best epoch's weights are kept"
+
+
+def test_patience_with_the_training_loss():
+    one = trainer(learning_rate=1e-30, epochs=9, patience=3)
+    one.run()
+    assert one.history["epoch"] == [1, 2, 3, 4]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+@pytest.mark.parametrize(("limit", "tokens"), [(10, [48, 24]), (7, [48]), (1, [])])
+def test_max_seconds(clock, limit, tokens, capsys):
+    def read():
+        for batch in batches():
+            clock.seconds += 1
+            yield batch
+
+    one = trainer(read=read, epochs=100, max_seconds=limit, schedule="linear", learning_rate=1.0, verbose=2)
+    before = one.network.weights()
+    one.run()
+    assert one.history["tokens"] == tokens
+    assert capsys.readouterr().out.endswith(f"stopped: the {limit} seconds are over\n")
+    if tokens:
+        assert one.history["learning_rate"][-1] == pytest.approx(1 - sum(tokens) / (N * T) / limit)
+        assert one.history["seconds"] == [6, 4][: len(tokens)]
+        assert one.history["tokens_per_second"][0] == N * T
+    else:
+        assert_same_bits(one.network.weights(), before)
+
+
+def interrupting(places):
+    """Batches that interrupt at these places, counted from 0."""
+    positions = count()
+
+    def read():
+        for batch in batches():
+            if next(positions) in places:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    return read
+
+
+@pytest.fixture
+def handler():
+    """The handler of Ctrl-C, which must be there again after each test."""
+    mine = signal.getsignal(signal.SIGINT)
+    yield mine
+    assert signal.getsignal(signal.SIGINT) is mine
+
+
+def test_an_interrupt_closes_the_epoch(handler, capsys):
+    net = network()
+    judge = Judge(net, [2.0, 1.0, 0.5])
+    one = trainer(net, judge, read=interrupting({BATCHES + 1}), epochs=9, verbose=2)
+    one.run()
+    assert one.history["tokens"] == [BATCHES * N * T, 2 * N * T]
+    assert one.history["valid_loss"] == [2, 1]
+    assert_same_bits(net.weights(), judge.seen[1])
+    assert capsys.readouterr().out.endswith("stopped: interrupted; the best epoch's weights are kept\n")
+
+
+def test_an_interrupt_while_validating_ends_after_it(handler):
+    def validate():
+        signal.raise_signal(signal.SIGINT)
+        return 1.0
+
+    one = trainer(validate=validate, epochs=9)
+    one.run()
+    assert one.history["tokens"] == [BATCHES * N * T]
+
+
+def test_a_second_interrupt_is_obeyed_at_once(handler):
+    def validate():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    one = trainer(validate=validate)
+    with pytest.raises(KeyboardInterrupt):
+        one.run()
+
+
+def test_fit_takes_an_interrupt_and_the_model_is_usable(handler, monkeypatch):
+    model = untrained()
+    evaluate = training.Trainer._epoch
+
+    def epoch(self, number):
+        if number == 2:
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, number)
+
+    monkeypatch.setattr(training.Trainer, "_epoch", epoch)
+    fit(model, epochs=9)
+    assert model.history_["epoch"] == [1, 2]
+    assert len(model.generate("to", length=5, seed=1)) == 5
+
+
+def test_training_in_a_thread_leaves_signals_alone(handler):
+    handlers = set()
+
+    def validate():
+        handlers.add(signal.getsignal(signal.SIGINT))
+        return 1.0
+
+    one = trainer(validate=validate)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    thread.join()
+    assert one.history["epoch"] == [1, 2, 3]
+    assert handlers == {handler}
+
+
+# Divergence
+
+
+@pytest.mark.parametrize("value", [nan, inf])
+@pytest.mark.parametrize(("update", "epoch", "kept"), [(1, 1, "before the training"), (9, 2, "the best epoch so far")])
+def test_a_loss_that_is_not_finite_restores_the_last_good_weights(handler, monkeypatch, update, epoch, kept, value):
+    net = network()
+    judge = Judge(net, [1.0, 0.5])
+    start = net.weights()
+    one = trainer(net, judge, learning_rate=0.25)
+    spoil(monkeypatch, net, update, value)
+    with pytest.raises(DivergenceError) as caught:
+        one.run()
+    assert str(caught.value) == (
+        f"training diverged in epoch {epoch}, after {update - 1} updates: the loss is not finite. The weights of "
+        f"{kept} are restored. Try a learning rate below 0.25, or gradient clipping (clip_norm=1)."
+    )
+    assert_same_bits(net.weights(), judge.seen[0] if judge.seen else start)
+    assert len(one.history["epoch"]) == epoch - 1
+
+
+def test_the_best_weights_are_the_good_ones_not_the_last(monkeypatch):
+    net = network()
+    judge = Judge(net, [1.0, 2.0])
+    spoil(monkeypatch, net, 2 * BATCHES + 3, nan)
+    with pytest.raises(DivergenceError):
+        trainer(net, judge).run()
+    assert_same_bits(net.weights(), judge.seen[0])
+
+
+def test_without_validation_the_last_whole_epoch_is_good(monkeypatch):
+    net, want = network(), trainer(epochs=1)
+    want.run()
+    spoil(monkeypatch, net, BATCHES + 3, nan)
+    with pytest.raises(DivergenceError, match="The weights of the last epoch are restored"):
+        trainer(net).run()
+    assert_same_bits(net.weights(), want.network.weights())
+
+
+def test_a_gradient_that_is_not_finite(monkeypatch):
+    one = trainer()
+    before = one.network.weights()
+    monkeypatch.setattr(one.network.ops, "norm", lambda x: inf)
+    with pytest.raises(DivergenceError, match="after 0 updates: the gradient is not finite"):
+        one.run()
+    assert_same_bits(one.network.weights(), before)
+
+
+def test_a_weight_that_the_last_update_drove_off(monkeypatch):
+    one = trainer(epochs=1)
+    before, update, calls = one.network.weights(), one.updater.update, count(1)
+
+    def overflowing(rate):
+        norm = update(rate)
+        if next(calls) == BATCHES:
+            one.network.parameters["dense/W"][0, 0] = inf
+        return norm
+
+    monkeypatch.setattr(one.updater, "update", overflowing)
+    with pytest.raises(DivergenceError, match=f"epoch 1, after {BATCHES} updates: a weight is not finite"):
+        one.run()
+    assert_same_bits(one.network.weights(), before)
+
+
+def test_a_validation_that_is_not_finite():
+    net = network()
+    judge = Judge(net, [1.0, nan])
+    with pytest.raises(DivergenceError, match=r"in epoch 2, .*: the validation loss is not finite"):
+        trainer(net, judge).run()
+    assert_same_bits(net.weights(), judge.seen[0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_rate_that_is_far_too_high():
+    model = fit(untrained(cell="relu"), epochs=1)
+    before, good = model.network_.weights(), model.perplexity("to be\n")
+    with pytest.raises(DivergenceError, match="Try a learning rate below 1e\\+06, or gradient clipping"):
+        fit(model, epochs=5, optimizer="sgd", learning_rate=1e6, clip_norm=None)
+    assert_same_bits(model.network_.weights(), before)
+    assert model.perplexity("to be\n") == good
+
+
+# What is shown
+
+
+def test_a_silent_training_prints_nothing(capsys):
+    trainer(verbose=0).run()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_one_line_an_epoch(capsys, clock):
+    one = trainer(verbose=2, epochs=2)
+    one.run()
+    first, second = capsys.readouterr().out.splitlines()
+    loss = one.history["loss"][1]
+    assert first.startswith("epoch 1/2  loss ")
+    assert second.startswith(f"epoch 2/2  loss {loss:.4f}  perplexity {exp(loss):.2f}  ")
+
+
+def test_a_picture_within_the_epoch(monkeypatch, clock):
+    shown = []
+    monkeypatch.setattr(training.Progress, "due", lambda self: True)
+    monkeypatch.setattr(training.Progress, "show", lambda self, text: shown.append(text))
+
+    def read():
+        for batch in batches():
+            clock.seconds += 10
+            yield batch
+
+    trainer(read=read, epochs=2).run()
+    assert len(shown) == 2 * BATCHES
+    assert shown[2].startswith("epoch 1/2   50%  loss ")
+    assert shown[2].endswith("  1 tokens/s  1:30 left")  # 3 of 12 batches of 8 tokens took 30 seconds
+    assert shown[-1].endswith("0:00 left")
+
+    shown.clear()
+    trainer(read=read, epochs=2, max_seconds=60).run()
+    assert shown[1].endswith("0:40 left")
+
+
+def test_perplexity_is_infinite_where_it_overflows():
+    assert training.perplexity(log(10)) == pytest.approx(10)
+    assert training.perplexity(1e4) == inf
