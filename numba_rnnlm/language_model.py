@@ -463,7 +463,7 @@ class LanguageModel:
                 model.tokenizer_ = Tokenizer.from_dict(about["tokenizer"])
             network = model._build(model.tokenizer_, weights)
             history = _read_history(about["history"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
         model._network, model.history_ = network, history
         return model

@@ -39,7 +39,7 @@ class Model:
         if not layers:
             raise ConfigError("the model has no layers; add at least one.")
         if any(isinstance(layer, Embedding) for layer in layers[1:]):
-            raise ConfigError("an Embedding takes ids, so it can only be the first layer.")
+            raise ShapeError("an Embedding takes ids, so it can only be the first layer.")
         self.layers = tuple(layers)
         self.names = _names(self.layers)
         self.takes_ids = isinstance(self.layers[0], Embedding)

@@ -32,7 +32,7 @@ def frequencies(values, config, numbers=2000):
 def distribution(values, temperature, top_k, top_p):
     """What should be drawn from: the definition, symbol by symbol."""
     weights = np.exp(values / temperature - (values / temperature).max())
-    ranked = sorted(range(len(values)), key=lambda id: (-weights[id], id))[: top_k or None]
+    ranked = sorted(range(len(values)), key=lambda id: (-values[id], id))[: top_k or None]
     total, reached, kept = sum(weights[id] for id in ranked), 0.0, []
     for id in ranked:
         if kept and reached / total >= top_p:

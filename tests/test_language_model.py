@@ -334,7 +334,7 @@ def test_the_warning_points_at_the_call():
         ([[0, 1], [2, 3]], ShapeError, r"ids is a list of shape \(2, 2\), expected a 1-D array"),
         ([[0, 1], [2]], ShapeError, "ids is not an array"),
         (np.array(3), ShapeError, r"ids is a ndarray of shape \(\)"),
-        (None, ShapeError, r"ids is a NoneType of shape \(\), .*; text comes as a str or a path|text comes as"),
+        (7, ShapeError, r"ids is a int of shape \(\), .* text comes as a str or a path"),
         (b"bytes\n", ShapeError, r"ids is a bytes of shape \(\)"),
         ([0, 1, 11], VocabularyError, r"ids\[2\] is 11, expected 0 to 10: the vocabulary has 11 symbols"),
         ([0, -1], VocabularyError, r"ids\[1\] is -1, expected 0 to 10"),
@@ -355,7 +355,7 @@ def test_ids_that_cannot_be_learned(ids, error, message):
 
 
 def test_a_vocabulary_is_not_learned_from_ids():
-    with pytest.raises(CorpusError, match="the source is ids. Set tokenizer=None and vocabulary_size"):
+    with pytest.raises(CorpusError, match=r"the source is ids\. Set tokenizer=None and vocabulary_size"):
         fit(untrained(), [1, 2, 3])
     with pytest.raises(ConfigError, match="the byte tokenizer always has all 256 bytes"):
         fit(untrained(tokenizer="byte", min_count=2))
@@ -384,7 +384,7 @@ def test_a_model_that_has_learned_nothing_says_so(question):
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_model_of_ids_says_that_it_knows_no_text(question):
     if question not in ("save", "network_", "parameter_count"):
-        with pytest.raises((ShapeError, CorpusError), match="no tokenizer|tokenizer=None"):
+        with pytest.raises((ShapeError, CorpusError), match=r"no tokenizer|tokenizer=None"):
             QUESTIONS[question](trained(None))
 
 

@@ -253,6 +253,20 @@ def test_the_seed_decides_weights_order_and_masks():
     assert (one[1][0] != unshuffled[1][0]).any()
 
 
+def test_each_epoch_has_an_order_of_its_own():
+    first, second = compiled(), compiled()
+    first.fit(X, LAST, batch_size=7, epochs=1, verbose=0)
+    second.fit(X, LAST, batch_size=7, epochs=2, initial_epoch=1, verbose=0)
+    assert (first.get_weights()[0] != second.get_weights()[0]).any()
+
+
+def test_each_update_has_masks_of_its_own():
+    model = compiled(LSTM(6), Dropout(0.5), optimizer=SGD(0.0))
+    losses = model.fit(X, LAST, batch_size=N, epochs=5, verbose=0, shuffle=False).history["loss"]
+    assert len(set(losses)) == 5
+    assert model.evaluate(X, LAST) == model.evaluate(X, LAST)  # no masks
+
+
 @pytest.mark.usefixtures("every_thread")
 @pytest.mark.parametrize("layer", [SimpleRNN, GRU, LSTM])
 def test_weights_do_not_depend_on_the_number_of_threads(layer):
@@ -279,7 +293,21 @@ def test_divergence_puts_the_last_whole_epoch_back():
         model.fit(X, LAST, epochs=5, verbose=0, callbacks=[watch])
     assert len(ends) == 2
     same(model.get_weights(), ends[-1])
-    assert model.fit(X, LAST, verbose=0).history["loss"][0] < np.inf
+    fresh = compiled()
+    fresh.set_weights(ends[-1])
+    for one in (model, fresh):  # the optimiser starts anew
+        one.fit(X, LAST, verbose=0)
+    same(model.get_weights(), fresh.get_weights())
+
+
+def test_a_loss_that_is_not_finite_is_noticed_though_its_gradient_is():
+    model = compiled()
+    weights = model.get_weights()
+    weights[-1][:] = np.where(np.arange(V) == LAST[0], -3e38, 3e38)
+    model.set_weights(weights)
+    with pytest.raises(DivergenceError, match="epoch 1: the loss is not finite"):
+        model.fit(X, LAST, verbose=0)
+    same(model.get_weights(), weights)
 
 
 def test_an_update_that_leaves_no_finite_weight_is_noticed_at_once():
@@ -510,7 +538,7 @@ def test_layers_that_stay_keep_their_weights():
 
 def test_a_layer_that_does_not_fit_is_refused_when_it_is_added():
     model = stack(LSTM(4))
-    for layer, error in ((LSTM(4), ShapeError), (Embedding(3, 3), ConfigError), (Dense(7, tied=True), ConfigError)):
+    for layer, error in ((LSTM(4), ShapeError), (Embedding(3, 3), ShapeError), (Dense(7, tied=True), ConfigError)):
         with pytest.raises(error):
             model.add(layer)
     assert model.layers == [Embedding(V, 8), LSTM(4), Dense(V, "softmax")]
@@ -597,6 +625,16 @@ def test_a_model_of_vectors_that_is_not_compiled_can_be_kept(tmp_path):
     np.testing.assert_allclose(loaded.predict(x), model.predict(x), atol=1e-6)
     with pytest.raises(NotFittedError, match="compile"):
         loaded.fit(x, [0, 1])
+
+
+def test_an_optimiser_that_load_would_not_know_is_not_saved(tmp_path):
+    class Mine(SGD):
+        """Somebody's own."""
+
+    model = compiled(optimizer=Mine())
+    with pytest.raises(ConfigError, match="cannot be saved; expected one of sgd, rmsprop"):
+        model.save(tmp_path / "model.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
