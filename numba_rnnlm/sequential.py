@@ -19,9 +19,9 @@ from .errors import (
     expect_one_of,
     expect_shape,
 )
-from .keras_arrays import Examples, read_inputs, read_numbers, read_targets, swap
-from .keras_training import LOSSES, METRICS, Compiled, Fitting, line, measure
-from .keras_weights import from_keras, to_keras
+from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
+from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
+from .keras.weights import from_keras, to_keras
 from .layers import LAYERS, Embedding, Layer
 from .model import Model, Network
 from .optimizers import OPTIMIZERS, Optimizer, Updater, get

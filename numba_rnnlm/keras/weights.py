@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .layers import Layer, Recurrent
+from ..layers import Layer, Recurrent
 
 Weights = dict[str, np.ndarray]
 

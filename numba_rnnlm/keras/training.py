@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Shape
-from .callbacks import Callback, Logs
-from .errors import ConfigError, DivergenceError
-from .keras_arrays import Examples, swap
-from .layers import Dense, Layer
-from .model import Network
-from .optimizers import Optimizer, Updater
-from .portable import stream_key
-from .progress import Progress, duration
-from .training import interrupts
+from ..backends import Shape
+from ..callbacks import Callback, Logs
+from ..errors import ConfigError, DivergenceError
+from ..layers import Dense, Layer
+from ..model import Network
+from ..optimizers import Optimizer, Updater
+from ..portable import stream_key
+from ..progress import Progress, duration
+from ..training import interrupts
+from .arrays import Examples, swap
 
 LOSSES = {  # and the activation of the last layer that each belongs to
     "categorical_crossentropy": "softmax",

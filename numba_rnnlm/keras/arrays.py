@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Shape
-from .errors import ShapeError, VocabularyError
-from .layers import Embedding, Layer
+from ..backends import Shape
+from ..errors import ShapeError, VocabularyError
+from ..layers import Embedding, Layer
 
 
 @dataclass(frozen=True)
