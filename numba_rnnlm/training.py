@@ -93,6 +93,7 @@ class Trainer:
         self.best = inf
         self.good = self.network.weights()
         self.stopped = ""
+        self.trained = int(self.history["epoch"][-1]) if self.history["epoch"] else 0
 
     def run(self) -> None:
         """Train; afterwards the network has the weights of its best epoch on validation, else its last.
@@ -103,7 +104,6 @@ class Trainer:
             If the loss, a gradient or a weight became NaN or infinite; the last good weights are back.
         """
         config = self.config
-        first = int(self.history["epoch"][-1]) if self.history["epoch"] else 0
         waited = 0
         self.started = time.monotonic()
         with interrupts() as interrupted:
@@ -115,10 +115,10 @@ class Trainer:
                     raise self._diverged(epoch, error) from error
                 if measured is None:
                     break
-                row = {"epoch": float(first + epoch), **measured}
+                row = {"epoch": float(self.trained + epoch), **measured}
                 judged = row.get("valid_loss", row["loss"])
                 improved = judged < self.best
-                if improved or self.validate is None:
+                if improved:
                     self.good = self.network.weights()
                 self.best = min(self.best, judged)
                 for column in COLUMNS:
@@ -132,7 +132,8 @@ class Trainer:
                     self.stopped = "interrupted"
                 if self.stopped:
                     break
-        self.network.set_weights(self.good)
+        if self.validate is not None:
+            self.network.set_weights(self.good)
         if self.stopped:
             self.progress.line(f"stopped: {self.stopped}"
                                + ("; the best epoch's weights are kept" if self.validate else ""))
@@ -153,7 +154,7 @@ class Trainer:
             rate = self.schedule.rate(done)
             tokens = int((targets >= 0).sum())
             scale = 1 / tokens if config.reduction == "mean" else 1 / config.streams
-            key = stream_key(self.seed, self.updater.steps)
+            key = stream_key(self.seed, self.trained + epoch, index)
             losses = network.train(
                 network.ops.upload(inputs), network.ops.upload(targets.reshape(-1)), state, scale, key
             )
@@ -181,7 +182,7 @@ class Trainer:
 
     def _diverged(self, epoch: int, error: DivergenceError) -> DivergenceError:
         self.network.set_weights(self.good)
-        kept = "before the training" if epoch == 1 else "the best epoch so far" if self.validate else "the last epoch"
+        kept = "before the training" if epoch == 1 else "the best epoch so far"
         return DivergenceError(
             f"training diverged in epoch {epoch}, after {self.updater.steps} updates: {error}. The weights of {kept} "
             f"are restored. Try a learning rate below {self.optimizer.learning_rate:g}, or gradient clipping "

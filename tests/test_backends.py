@@ -160,6 +160,15 @@ def test_a_row_of_a_product_does_not_depend_on_the_others(cpu, arguments, thread
         np.testing.assert_array_equal(call(cpu, "project", alone)["out"][0], whole[i])
 
 
+@given(arguments=strategies.project())
+def test_a_product_writes_nothing_behind_its_output(cpu, arguments):
+    M, F = arguments.pop("out").shape
+    memory = cpu.upload(np.full(M * F + 100, -0.0))  # whatever is added to it, even zero, takes the sign away
+    arrays = {name: value if value is None else cpu.upload(value) for name, value in arguments.items() if name in "xWb"}
+    cpu.project(**arguments | arrays | {"x": abs(arrays["x"])}, out=memory[: M * F].reshape(M, F))
+    assert np.signbit(memory[M * F :]).all()
+
+
 # Time
 
 
@@ -391,11 +400,12 @@ if hasattr(os, "fork"):
 
     def test_a_forked_child_has_threads_of_its_own():
         run_python("""
-import os
+import os, signal
 from numba_rnnlm.backends.cpu.threads import Pool
 pool = Pool(2)
 pool.run(print, [("parent",), ("worker",)])
 child = os.fork()
+signal.alarm(20)  # rather than wait for ever for threads that are not there
 pool.run(print, [("after",), ("fork",)])
 if child:
     raise SystemExit(os.waitpid(child, 0)[1])

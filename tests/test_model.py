@@ -1,5 +1,6 @@
 """Layers, models and networks: every gradient is the derivative of the forward pass."""
 
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
 import numpy as np
@@ -332,6 +333,18 @@ def test_a_broken_weight_shows_in_the_norm_of_the_gradients(cpu, name, bad):
         assert not np.isfinite(cpu.norm(network.gradients.flat)), key
 
 
+@given(key=strategies.keys)
+def test_each_layer_draws_a_mask_of_its_own(ops, key):
+    model = Model([Embedding(V, 8), Dropout(0.5), Dropout(0.5), Dense(V, "softmax")])
+    weights = {name: np.ones(shape) for name, shape in model.layout.items()}
+    network = Network(model, ops, weights)
+    x = ops.upload(np.arange(1000).reshape(20, 50) % V)
+    network.train(x, ops.upload(np.zeros(1000, np.int32)), network.state(50), 1.0, key)
+    used = ops.download(network.gradients["dense/W"])[:, 0] / ops.download(network.gradients["dense/b"])[0]
+    kept = used.mean() / 4  # a value of 1 that both layers keep has become 4
+    assert abs(kept - 0.25) <= 6 * np.sqrt(0.25 * 0.75 / 8000)
+
+
 def test_gaps_between_gradients_stay_zero(ops):
     model, random = MODELS["lstm"], np.random.default_rng(0)
     network = Network(model, ops, draw_weights(model, random))
@@ -376,6 +389,19 @@ for name in ("cpu", "reference"):
 assert gradients[0].any()
 np.testing.assert_allclose(*gradients, rtol=1e-10, atol=1e-14)
 """, NUMBA_DISABLE_JIT="1", PYTHONWARNINGS="ignore")  # fmt: skip
+
+
+def test_two_python_threads_do_not_disturb_each_other(cpu):
+    model, random = MODELS["stack"], np.random.default_rng(0)
+    network = Network(model, cpu, draw_weights(model, random))
+    batches = [cpu.upload(draw_batch(model, random, 9, 8)[0]) for _ in range(4)]
+    want = [network.predict(x, network.state(8)).copy() for x in batches]
+
+    def wrong(i):
+        return [i for _ in range(50) if (network.predict(batches[i], network.state(8)) != want[i]).any()]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(wrong, range(4))) == [[]] * 4
 
 
 # Models and networks: names, shapes, errors
