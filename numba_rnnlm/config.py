@@ -50,8 +50,8 @@ class ModelConfig(_Config):
     dropout: float = _option(0.0, "part of the values dropped between layers while training, 0 to 1")
     tied: bool = _option(False, "the output layer uses the embedding's matrix (projected if the sizes differ)")
     forget_bias: float = _option(1.0, "initial bias of the LSTM's forget gate")
-    initializer: str = _option("glorot", "glorot: Keras's (orthogonal recurrent matrix); uniform: all weights "
-                               "from U(-initializer_scale, initializer_scale), as in Zaremba et al. 2014", INITIALIZERS)
+    initializer: str = _option("glorot", "glorot: as in Keras (orthogonal recurrent matrix), with an embedding of unit size; "
+                               "uniform: all weights within ±initializer_scale, as in Zaremba et al. 2014", INITIALIZERS)
     initializer_scale: float = _option(0.1, "half the width of the uniform initialiser")
     vocabulary_size: int | None = _option(None, "number of symbols, when the corpus is an array of ids", type=int)
 

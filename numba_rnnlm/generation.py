@@ -50,8 +50,7 @@ def choose(logits: np.ndarray, config: SamplingConfig, number: float) -> int:
         kept = int(np.searchsorted(mass, config.top_p * mass[-1])) + 1
         weights[order[kept:]] = 0
     mass = np.cumsum(weights)
-    picked = int(np.searchsorted(mass, number * mass[-1], side="right"))
-    return min(picked, int(np.flatnonzero(weights)[-1]))  # rounding must not step past the last choice
+    return int(np.searchsorted(mass, number * mass[-1], side="right"))
 
 
 def generate(

@@ -59,7 +59,8 @@ class LanguageModel:
     forget_bias
         Initial bias of the LSTM's forget gate.
     initializer, initializer_scale
-        "glorot" (as Keras), or "uniform" within ±initializer_scale (as Zaremba et al. 2014).
+        "glorot" (as in Keras, with an embedding of unit size), or "uniform" within ±initializer_scale (Zaremba
+        et al. 2014).
     vocabulary_size
         With ``tokenizer=None``: the number of different ids.
     tokenizer

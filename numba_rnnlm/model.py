@@ -130,7 +130,10 @@ def build(config: ModelConfig) -> Model:
     """
     if config.vocabulary_size is None:
         raise ConfigError("vocabulary_size is not known; give it, or train on text.")
-    layers: list[Layer] = [Embedding(config.vocabulary_size, config.embedding)]
+    # Inputs of unit size teach the layers above them much sooner than small ones; a matrix that is also the
+    # output layer must start small.
+    deviation = 0.1 if config.tied else 1.0
+    layers: list[Layer] = [Embedding(config.vocabulary_size, config.embedding, standard_deviation=deviation)]
     dropout: list[Layer] = [Dropout(config.dropout)] if config.dropout else []
     for _ in range(config.layers):
         layers += [*dropout, Recurrent(config.hidden, True, config.cell, config.forget_bias)]

@@ -17,6 +17,7 @@ from numba_rnnlm.backends import ACTIVATIONS, Ops
 from numba_rnnlm.backends import cpu as cpu_backend
 from numba_rnnlm.backends.cpu.linear import STEPS
 from numba_rnnlm.backends.cpu.threads import VARIABLE, Pool, default_threads, split
+from numba_rnnlm.cells import CELLS
 from numba_rnnlm.errors import BackendError, ConfigError
 
 pytestmark = pytest.mark.usefixtures("every_thread")
@@ -94,16 +95,23 @@ def test_upload_and_download(ops, random, size):
 # Every verb
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"recur_backward"}))
 @given(data=st.data(), threads=strategies.threads)
 def test_verb_is_the_references(ops, verb, data, threads):
     arguments = data.draw(VERBS[verb]())
-    if verb == "recur_backward":  # near the kink of ReLU, rounding decides which side is taken
-        sums = arguments["z"].copy()
-        REFERENCE.recur(arguments["cell"], arguments["U"], sums, arguments["s"].copy())
-        assume(abs(sums).min() > 1e-5)
     got = call(on(ops, threads), verb, arguments)
     assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[ops.dtype.name])
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@given(data=st.data(), threads=strategies.threads)
+def test_back_propagation_through_time_is_the_references(ops, cell, data, threads):
+    arguments = data.draw(strategies.recur_backward(st.just(cell)))
+    sums = arguments["z"].copy()
+    REFERENCE.recur(cell, arguments["U"], sums, arguments["s"].copy())
+    assume(abs(sums).min() > 1e-5)  # nearer to the kink of ReLU, rounding decides which side is taken
+    got = call(on(ops, threads), "recur_backward", arguments)
+    assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE[ops.dtype.name])
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -408,6 +416,6 @@ child = os.fork()
 signal.alarm(20)  # rather than wait for ever for threads that are not there
 pool.run(print, [("after",), ("fork",)])
 if child:
-    raise SystemExit(os.waitpid(child, 0)[1])
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 os._exit(0)
 """)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
 
@@ -57,6 +57,7 @@ def test_choose_draws_from_the_softmax_of_those_that_are_left(values, temperatur
 
 
 @given(logits, st.floats(0, 1, exclude_max=True))
+@example(np.array([-1e-17, 0.0]), 0.0)  # their exponentials are equal
 def test_no_temperature_and_one_candidate_take_the_most_probable(values, number):
     want = int(np.argmax(values))
     assert choose(values, SamplingConfig(temperature=0), number) == want
@@ -75,7 +76,7 @@ def test_of_equals_the_first_are_kept(size, top_k):
 def test_a_symbol_of_no_probability_is_never_drawn(values, data, temperature):
     banned = data.draw(st.sets(st.integers(0, len(values) - 1), max_size=len(values) - 1))
     values[list(banned)] = -np.inf
-    for number in (0.0, 0.5, 1 - 2**-53):
+    for number in (0.0, 0.5, 1 - 2**-53):  # the least and the greatest that there are
         for config in (SamplingConfig(temperature=temperature), SamplingConfig(temperature=0), SamplingConfig(top_k=3)):
             assert choose(values, config, number) not in banned
 

@@ -11,7 +11,7 @@ import pytest
 from checks import assert_same_bits
 from models import LINES, fit, trained, untrained
 
-from numba_rnnlm import LanguageModel, LanguageModelError
+from numba_rnnlm import LanguageModel, LanguageModelError, language_model
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
@@ -163,6 +163,36 @@ def test_the_arguments_are_the_fields_of_the_configs():
     assert list(defaults(LanguageModel.generate)) == list(writing)
 
 
+def test_fit_passes_every_argument_on(monkeypatch):
+    options = {
+        "epochs": 3, "streams": 5, "steps": 7, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5,
+        "weight_decay": 0.01, "schedule": "plateau", "warmup": 0.2, "decay_factor": 3.0, "decay_after": 6,
+        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "max_seconds": 9.0, "verbose": 2,
+    }  # fmt: skip
+    given = []
+    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments: given.append(arguments))
+    LanguageModel().fit("corpus", "valid", **options)
+    LanguageModel().fit("corpus")
+    assert given == [("corpus", "valid", TrainingConfig(**options)), ("corpus", None, TrainingConfig())]
+    assert set(options) == set(of_config(TrainingConfig))
+    assert not set(options.items()) & set(of_config(TrainingConfig).items())
+
+
+@pytest.mark.parametrize("write", [LanguageModel.generate, LanguageModel.stream])
+def test_writing_passes_every_argument_on(write, monkeypatch):
+    options = {"length": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.9, "seed": 5}
+    given = []
+
+    def generate(network, prompt, config, seed, banned):
+        given.append(config)
+        return iter(())
+
+    monkeypatch.setattr(language_model, "generate", generate)
+    write(trained("char"), "to", **options)
+    assert given == [SamplingConfig(**options)]
+    assert set(options) == set(of_config(SamplingConfig))
+
+
 def test_every_argument_is_explained():
     for function, text in (
         (LanguageModel, LanguageModel.__doc__), (LanguageModel.fit, LanguageModel.fit.__doc__),
@@ -284,8 +314,10 @@ def test_files_that_cannot_be_learned(tmp_path, name, content, message, kind):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(CorpusError, match=message):
         fit(untrained(), path)
+    model = untrained()
     with pytest.raises(CorpusError, match=message):
-        fit(untrained(), valid=path)
+        fit(model, valid=path)
+    assert model.history_["epoch"] == []  # said at once
     with pytest.raises(CorpusError, match=message):
         trained("char").perplexity(path)
     with pytest.raises(CorpusError, match=message):
@@ -294,7 +326,9 @@ def test_files_that_cannot_be_learned(tmp_path, name, content, message, kind):
 
 def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path):
     model = untrained()
-    for corpus, valid in ((str(tmp_path / "missing"), None), (LINES, str(tmp_path / "missing")), ([1, 2], None)):
+    text = LINES * 8
+    for corpus, valid in ((str(tmp_path / "missing"), None), (text, str(tmp_path / "missing")), ([1, 2], None),
+                          ("\n", None), (text, "\n")):
         with pytest.raises(CorpusError):
             fit(model, corpus, valid)
     with pytest.raises(NotFittedError):

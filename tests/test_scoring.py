@@ -155,7 +155,7 @@ def test_every_token_counts_once_whatever_the_streams(size, monkeypatch):
         assert found[streams].tokens == size - 1
         assert found[streams].oov == (ids == 0).sum()
         assert found[streams].characters is None
-        assert found[streams].nats == pytest.approx(found[1].nats, rel=1e-4)
+        assert found[streams].nats == pytest.approx(found[1].nats, rel=1e-5)  # streams that start cold: 3e-5
     assert (found[20].nats == found[1].nats) == (size < 4000)  # one stream up to there
 
 

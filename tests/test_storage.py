@@ -249,13 +249,14 @@ def test_other_files_of_numpy(path):
 def test_objects_are_not_unpickled(path):
     class Bomb:
         def __reduce__(self):
-            return os._exit, (3,)
+            return os.mkdir, (str(path.parent / "unpickled"),)
 
     bomb = np.array([Bomb()], object)
     np.savez(path, about=bomb)
     refused(path, "cannot be read as a numba_rnnlm model")
     rewrite(path, members=lambda members: members | {"weights/dense/b": bomb})
     refused(path, "cannot be read as a numba_rnnlm model")
+    assert os.listdir(path.parent) == ["model.npz"]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,7 @@ def test_headers_with_a_damaged_part(key, value, path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"hidden": 4}, {"hidden": 0}, {"hidden": "3"}, {"hidden": 10**12}, {"cell": "elman"}, {"cell": "gru"},
+        {"hidden": 4}, {"hidden": 0}, {"hidden": "3"}, {"hidden": 10**7}, {"hidden": 10**12}, {"cell": "elman"}, {"cell": "gru"},
         {"layers": 2}, {"embedding": 3}, {"tied": True}, {"tokenizer": None}, {"tokenizer": "bpe"}, {"seed": -1},
         {"colour": "red"}, {"vocabulary_size": 9}, {"threads": 1},
     ],

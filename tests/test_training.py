@@ -35,7 +35,7 @@ def batches():
     return segments(IDS, N, T)
 
 
-def trainer(on=None, validate=None, read=batches, seed=1, **options):
+def trainer(on=None, validate=None, read=batches, seed=1, history=None, **options):
     """By default, three epochs of plain SGD."""
     config = TrainingConfig(
         **{
@@ -44,7 +44,7 @@ def trainer(on=None, validate=None, read=batches, seed=1, **options):
         } | options
     )  # fmt: skip
     return Trainer(
-        on or network(), config, make_optimizer(config, "tanh"), read, BATCHES, validate, seed, new_history()
+        on or network(), config, make_optimizer(config, "tanh"), read, BATCHES, validate, seed, history or new_history()
     )
 
 
@@ -59,13 +59,13 @@ class Judge:
         return next(self.losses)
 
 
-def spoil(monkeypatch, network, update, value):
-    """Make the losses of this update, counted from 1, ``value``."""
+def spoil(monkeypatch, network, values):
+    """Other losses at some updates: update, counted from 1 → value."""
     train, calls = network.train, count(1)
 
     def spoiled(*arguments):
-        losses = train(*arguments)
-        return losses * 0 + value if next(calls) == update else losses
+        losses, update = train(*arguments), next(calls)
+        return losses * 0 + values[update] if update in values else losses
 
     monkeypatch.setattr(network, "train", spoiled)
 
@@ -127,12 +127,11 @@ def test_dropout_draws_other_masks_at_each_update_and_the_same_for_the_same_seed
 
 
 def test_training_again_goes_on():
-    whole = trainer(epochs=4)
+    whole = trainer(network(dropout=0.3), epochs=4)
     whole.run()
-    first = trainer(epochs=2)
+    first = trainer(network(dropout=0.3), epochs=2)
     first.run()
-    second = trainer(first.network, epochs=2)
-    second.history = first.history
+    second = trainer(first.network, history=first.history, epochs=2)
     second.run()
     assert second.history["epoch"] == [1, 2, 3, 4]
     assert second.history["loss"] == whole.history["loss"]
@@ -322,7 +321,7 @@ def test_a_loss_that_is_not_finite_restores_the_last_good_weights(handler, monke
     judge = Judge(net, [1.0, 0.5])
     start = net.weights()
     one = trainer(net, judge, learning_rate=0.25)
-    spoil(monkeypatch, net, update, value)
+    spoil(monkeypatch, net, {update: value})
     with pytest.raises(DivergenceError) as caught:
         one.run()
     assert str(caught.value) == (
@@ -336,17 +335,17 @@ def test_a_loss_that_is_not_finite_restores_the_last_good_weights(handler, monke
 def test_the_best_weights_are_the_good_ones_not_the_last(monkeypatch):
     net = network()
     judge = Judge(net, [1.0, 2.0])
-    spoil(monkeypatch, net, 2 * BATCHES + 3, nan)
+    spoil(monkeypatch, net, {2 * BATCHES + 3: nan})
     with pytest.raises(DivergenceError):
         trainer(net, judge).run()
     assert_same_bits(net.weights(), judge.seen[0])
 
 
-def test_without_validation_the_last_whole_epoch_is_good(monkeypatch):
+def test_without_validation_the_best_epoch_is_that_of_the_least_training_loss(monkeypatch):
     net, want = network(), trainer(epochs=1)
     want.run()
-    spoil(monkeypatch, net, BATCHES + 3, nan)
-    with pytest.raises(DivergenceError, match="The weights of the last epoch are restored"):
+    spoil(monkeypatch, net, {BATCHES + 3: 1e6, 2 * BATCHES + 3: nan})
+    with pytest.raises(DivergenceError, match="The weights of the best epoch so far are restored"):
         trainer(net).run()
     assert_same_bits(net.weights(), want.network.weights())
 

@@ -21,6 +21,8 @@ class Embedding:
         Size of a vector.
     input_length
         Length of the sequences, if it is to be checked; as in Keras, otherwise without effect.
+    standard_deviation
+        Of the starting table, drawn from a normal distribution; None: uniform in ±0.05, as in Keras.
 
     Examples
     --------
@@ -31,12 +33,15 @@ class Embedding:
     input_dim: int
     output_dim: int
     input_length: int | None = None
+    standard_deviation: float | None = None
 
     def __post_init__(self) -> None:
         expect_number("Embedding: input_dim", self.input_dim, 1, 2**31 - 1, whole=True)
         expect_number("Embedding: output_dim", self.output_dim, 1, whole=True)
         if self.input_length is not None:
             expect_number("Embedding: input_length", self.input_length, 1, whole=True)
+        if self.standard_deviation is not None:
+            expect_number("Embedding: standard_deviation", self.standard_deviation, 0, open_low=True)
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 2:
@@ -56,7 +61,10 @@ class Embedding:
         return {"y": self.output(shape)}
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
-        return {"W": random.uniform(-0.05, 0.05, (self.input_dim, self.output_dim))}
+        shape = (self.input_dim, self.output_dim)
+        if self.standard_deviation is None:
+            return {"W": random.uniform(-0.05, 0.05, shape)}
+        return {"W": random.normal(0, self.standard_deviation, shape)}
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         ops.gather(run.p["W"], x, run.a["y"])
