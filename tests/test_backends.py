@@ -124,9 +124,9 @@ def test_verb_gives_the_same_bits_on_any_number_of_threads(cpu, verb, data):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@given(call_=strategies.activate())
-def test_every_activation(ops, activation, call_):
-    arguments = call_ | {"activation": activation}
+@given(arguments=strategies.activate())
+def test_every_activation(ops, activation, arguments):
+    arguments |= {"activation": activation}
     assert_close(call(ops, "activate", arguments), call(REFERENCE, "activate", arguments), TOLERANCE[ops.dtype.name])
 
 
@@ -157,7 +157,10 @@ def test_products_of_more_steps_than_are_packed_at_once(ops, rows, inner, column
     backward = {"x": x, "W": W, "dout": dout, "dx": unwritten(rows, inner), "dW": floats(random, *W.shape), "db": None}
     for verb, arguments in (("project", forward), ("project_backward", backward)):
         arguments |= {"transposed": transposed}
-        assert_close(call(ops, verb, arguments), call(REFERENCE, verb, arguments), TOLERANCE[ops.dtype.name])
+        got = call(ops, verb, arguments)
+        assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[ops.dtype.name])
+        for threads in (1, 3):
+            assert_same_bits(call(on(ops, threads), verb, arguments), got)
 
 
 @given(arguments=strategies.project(), threads=strategies.threads)
@@ -180,9 +183,9 @@ def test_a_product_writes_nothing_behind_its_output(cpu, arguments):
 # Time
 
 
-def recur(ops, call_, **changes):
+def recur(ops, arguments, **changes):
     """All arrays after forward and backward."""
-    return call(ops, "recur_backward", call_ | changes)
+    return call(ops, "recur_backward", arguments | changes)
 
 
 @given(arguments=strategies.recur_backward(), random=strategies.generators, threads=strategies.threads)
@@ -345,8 +348,8 @@ def test_norm_does_not_overflow(ops):
 def test_every_rule(ops, rule, arguments, random, threads):
     size = arguments["p"].size
     hyper = random.uniform(0.1, 0.9, len(rule.hyper)).astype(np.float32)
-    arguments |= {"rule": rule, "m": abs(floats(random, rule.moments, size)), "h": [*arguments["h"][:2], *hyper]}
-    arguments["h"] = np.array(arguments["h"])
+    arguments |= {"rule": rule, "m": abs(floats(random, rule.moments, size))}
+    arguments |= {"h": np.array([*arguments["h"][:2], *hyper])}
     got = call(on(ops, threads), "update", arguments)
     assert_close(got, call(REFERENCE, "update", arguments), TOLERANCE[ops.dtype.name])
 

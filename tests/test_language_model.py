@@ -135,6 +135,16 @@ def test_validating_does_not_change_the_course():
     assert plain.history_["loss"] == validated.history_["loss"]
 
 
+def test_the_seed_is_that_of_the_masks_too():
+    models = [untrained(tokenizer=None, vocabulary_size=11, dropout=0.5, seed=seed) for seed in (1, 1, 2)]
+    start = models[0].network_.weights()
+    for model in models:
+        model.network_.set_weights(start)
+        fit(model, [number**2 % 11 for number in range(400)])
+    first, same, other = (model.history_["loss"] for model in models)
+    assert first == same != other
+
+
 def test_the_seed_may_be_numpys(tmp_path):
     numbers = {"hidden": np.int64(12), "seed": np.uint8(1), "dropout": np.float32(0.5)}
     files = {data_of(fit(untrained(**options)), tmp_path / "model.npz") for options in (numbers, {"dropout": 0.5})}

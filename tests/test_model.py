@@ -445,7 +445,6 @@ def test_initial_weights(cell):
     assert {name: array.shape for name, array in weights.items()} == dict(model.layout)
     assert_same_bits(weights, same)
     assert (weights["embedding/W"] != other["embedding/W"]).all()
-    assert abs(weights["embedding/W"]).max() <= 0.05
     assert 0.9 < abs(weights["dense/W"]).max() / np.sqrt(6 / (20 + 50)) <= 1
     assert not weights["dense/b"].any()
     for name in (cell, f"{cell}_1"):
@@ -457,6 +456,14 @@ def test_initial_weights(cell):
         assert all(orthogonal) or np.allclose(product, np.eye(small))
         b = dict(zip(CELLS[cell].gates, weights[f"{name}/b"], strict=True))
         assert all((bias == (slot == "f")).all() for slot, bias in b.items())
+
+
+def test_initial_embedding():
+    weights = Embedding(50, 30).initialize((0, 1), np.random.default_rng(0))
+    assert 0.049 < abs(weights["W"]).max() <= 0.05
+    for tied, deviation in ((False, 1.0), (True, 0.1)):
+        weights = build(config(vocabulary_size=50, embedding=30, tied=tied)).initialize(0)
+        assert weights["embedding/W"].std() == pytest.approx(deviation, rel=0.1)
 
 
 def test_uniform_initial_weights():

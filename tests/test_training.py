@@ -126,6 +126,20 @@ def test_dropout_draws_other_masks_at_each_update_and_the_same_for_the_same_seed
     assert losses(1) != losses(2)
 
 
+def test_no_two_updates_share_their_masks(monkeypatch):
+    one, keys = trainer(), []
+    train = one.network.train
+
+    def noting(inputs, targets, state, scale, key):
+        keys.append(key)
+        return train(inputs, targets, state, scale, key)
+
+    monkeypatch.setattr(one.network, "train", noting)
+    one.run()
+    trainer(one.network, history=one.history).run()
+    assert len(keys) == len(set(keys)) == 6 * BATCHES
+
+
 def test_training_again_goes_on():
     whole = trainer(network(dropout=0.3), epochs=4)
     whole.run()
@@ -173,8 +187,10 @@ def test_the_best_weights_are_kept():
     assert one.history["valid_loss"] == [3, 1, 2, 1, 4]
 
 
-def test_without_validation_the_last_weights_are_kept():
+def test_without_validation_the_last_weights_are_kept(monkeypatch):
     one, two = trainer(), trainer(validate=iter([1.0, 2.0, 3.0]).__next__)
+    for each in (one, two):
+        spoil(monkeypatch, each.network, {2 * BATCHES + 1: 1e6})  # the loss that is noted, not its gradient
     for each in (one, two):
         each.run()
     assert one.history["loss"] == two.history["loss"]
