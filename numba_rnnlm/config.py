@@ -96,14 +96,16 @@ class TrainingConfig(_Config):
     optimizer: str = _option("adam", "rule of the weight update", OPTIMIZERS)
     learning_rate: float | None = _option(None, "step size; left out, a rate that suits cell and optimizer", type=float)
     momentum: float = _option(0.0, "momentum of sgd, 0 to 1")
-    weight_decay: float = _option(0.0, "decoupled weight decay of adamw (L2 penalty of the others)")
+    weight_decay: float | None = _option(None, "decoupled weight decay of adamw, L2 penalty of the others; left out, "
+                                         "0.01 for adamw and 0 for the others", type=float)
     schedule: str = _option("linear", "learning rate over time: constant; linear or cosine down to zero at the end; "
                             "plateau: divided when validation stops improving; zaremba: constant for "
                             "decay_after epochs, then divided each epoch", SCHEDULES)
     warmup: float = _option(0.0, "part of the training, 0 to 1, during which the rate rises from zero")
     decay_factor: float = _option(2.0, "divisor of the plateau and zaremba schedules")
     decay_after: int = _option(4, "epochs at the full rate in the zaremba schedule")
-    clip_norm: float | None = _option(1.0, "scale the gradient down to this norm; 0 is off", type=float)
+    clip_norm: float | None = _option(None, "scale the gradient down to this norm; left out, 1 (times the steps with "
+                                      "reduction sum_time); 0 is off", type=float)
     clip_value: float | None = _option(None, "cut each element of the gradient at this size; 0 is off", type=float)
     reduction: str = _option("mean", "loss that is differentiated: mean over tokens, or sum_time: summed over the "
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
@@ -118,7 +120,8 @@ class TrainingConfig(_Config):
         if self.learning_rate is not None:
             expect_number("learning_rate", self.learning_rate, 0, 1e6, open_low=True)
         expect_number("momentum", self.momentum, 0, 0.9999)
-        expect_number("weight_decay", self.weight_decay, 0, 1)
+        if self.weight_decay is not None:
+            expect_number("weight_decay", self.weight_decay, 0, 1)
         expect_one_of("schedule", self.schedule, SCHEDULES)
         expect_number("warmup", self.warmup, 0, 1)
         expect_number("decay_factor", self.decay_factor, 1, open_low=True)

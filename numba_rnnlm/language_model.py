@@ -177,12 +177,12 @@ class LanguageModel:
         optimizer: str = "adam",
         learning_rate: float | None = None,
         momentum: float = 0.0,
-        weight_decay: float = 0.0,
+        weight_decay: float | None = None,
         schedule: str = "linear",
         warmup: float = 0.0,
         decay_factor: float = 2.0,
         decay_after: int = 4,
-        clip_norm: float | None = 1.0,
+        clip_norm: float | None = None,
         clip_value: float | None = None,
         reduction: str = "mean",
         patience: int | None = None,
@@ -205,7 +205,8 @@ class LanguageModel:
         schedule, warmup, decay_factor, decay_after
             "constant", "linear", "cosine", "plateau" or "zaremba": see :class:`~numba_rnnlm.config.TrainingConfig`.
         clip_norm, clip_value
-            Clip the gradient's norm, or each of its elements; None or 0 is off.
+            Clip the gradient's norm (left out: at 1, or at ``steps`` with "sum_time"), or each of its elements; 0 is
+            off.
         reduction
             Of the loss that is differentiated: "mean" over tokens, or "sum_time", summed over the steps and
             averaged over the streams, which published recipes use (Zaremba et al. 2014).
@@ -365,7 +366,7 @@ class LanguageModel:
         Parameters
         ----------
         prompt
-            Text, or an array of ids; without one, the model starts a new line.
+            Text, which the model reads as the beginning of a line; or an array of ids.
         length
             Symbols to write: characters, words or bytes.
         temperature
@@ -407,10 +408,8 @@ class LanguageModel:
                 f"the prompt has {symbol!r} at position {position}, which the training text does not; "
                 "leave it out, or give unknown='unk' to read it as <unk>."
             )
-        ids = tokenizer.encode(prompt)
-        if ids.size == 0:
-            ids = np.array([tokenizer.line_end], np.int32)
-        return self._pieces(generate(network, ids, config, seed, banned), tokenizer, ids if prompt else ids[:0])
+        ids = self._sentence(prompt, bos=True, eos=False)
+        return self._pieces(generate(network, ids, config, seed, banned), tokenizer, ids[1:])
 
     @staticmethod
     def _is_text(prompt: Any) -> bool:

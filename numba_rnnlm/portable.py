@@ -8,6 +8,7 @@ tests) takes the accurate function of ``math``.
 import hashlib
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -27,8 +28,8 @@ def portable(function: Any) -> Any:
 class Rows:
     """Functions over rows of elements that a backend's loops are generic over: a cell, an optimiser's rule.
 
-    ``key`` names the rows and carries a digest of their source, so that machine code cached for one version
-    of a row is never used for another.
+    ``key`` names the rows and carries a digest of all that they are made of, so that machine code cached for
+    one version of a row is never used for another.
     """
 
     name: str
@@ -39,9 +40,25 @@ class Rows:
 
     @cached_property
     def key(self) -> str:
-        sources = [inspect.getsource(getattr(row, "py_func", row)) for row in self.rows().values()]
-        sources.append(inspect.getsource(inspect.getmodule(Rows)))  # type: ignore[arg-type]
-        return f"{self.name}:{hashlib.sha256(''.join(sources).encode()).hexdigest()[:16]}"
+        parts = [inspect.getsource(sys.modules[__name__])]
+        for row in self.rows().values():
+            parts += _ingredients(row)
+        return f"{self.name}:{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}"
+
+
+def _ingredients(function: Any) -> list[str]:
+    """The source of a row and of the functions it calls, and the constants that they take from outside."""
+    function = getattr(function, "py_func", function)
+    if function.__module__ == __name__:
+        return []  # this module is part of every key
+    parts = [inspect.getsource(function)]
+    outside = inspect.getclosurevars(function)
+    for name, value in sorted({**outside.globals, **outside.nonlocals}.items()):
+        if hasattr(value, "py_func") or inspect.isfunction(value):
+            parts += _ingredients(value)
+        elif not inspect.ismodule(value):
+            parts.append(f"{name}={value!r}")
+    return parts
 
 
 def exp(x: Any) -> Any:

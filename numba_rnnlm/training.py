@@ -33,16 +33,18 @@ def perplexity(nats: float) -> float:
 
 
 def make_optimizer(config: TrainingConfig, cell: str) -> Optimizer:
-    """The optimiser of a configuration, at the cell's default rate where none is given."""
-    rate = config.learning_rate
+    """The optimiser of a configuration; where it names no rate or norm, those at which the cell trains."""
+    size = config.steps if config.reduction == "sum_time" else 1  # of the gradient, compared with that of the mean
+    rate, clip_norm = config.learning_rate, config.clip_norm
     if rate is None:
-        rate = default_rate(config.optimizer, cell)
-        if config.reduction == "sum_time":  # the gradient is `steps` times as large
-            rate = rate / config.steps if config.optimizer == "sgd" else rate
+        rate = default_rate(config.optimizer, cell) / (size if config.optimizer == "sgd" else 1)
+    if clip_norm is None:
+        clip_norm = float(size)
     options: dict[str, Any] = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
+    if config.weight_decay is not None:
+        options["weight_decay"] = config.weight_decay
     return OPTIMIZERS[config.optimizer](
-        learning_rate=rate, weight_decay=config.weight_decay,
-        clipnorm=config.clip_norm, clipvalue=config.clip_value, **options,
+        learning_rate=rate, clipnorm=clip_norm, clipvalue=config.clip_value, **options
     )
 
 

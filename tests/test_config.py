@@ -52,7 +52,7 @@ IMPOSSIBLE = {
         "optimizer": ("lbfgs", None, "Adam"),
         "learning_rate": (*NOT_NUMBERS, 0, -1, INFINITY),
         "momentum": (*NOT_NUMBERS, None, -0.1, 1),
-        "weight_decay": (*NOT_NUMBERS, None, -0.1, 1.5),
+        "weight_decay": (*NOT_NUMBERS, -0.1, 1.5),
         "schedule": ("step", None),
         "warmup": (*NOT_NUMBERS, None, -0.1, 1.1),
         "decay_factor": (*NOT_NUMBERS, None, 1, 0.5),

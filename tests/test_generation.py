@@ -171,13 +171,13 @@ def test_the_most_probable_symbol_again_and_again():
     text = "to b"
     for symbol in greedy:
         candidates = [known for known in model.tokenizer_.vocabulary.symbols if len(known) == 1]
-        assert symbol == max(candidates, key=lambda known: model.score(text + known, bos=False, eos=False))
+        assert symbol == max(candidates, key=lambda known: model.score(text + known, eos=False))
         text += symbol
 
 
 def test_drawn_symbols_follow_the_models_distribution():
     model = trained("char")
-    scores = {symbol: model.score("to b" + symbol, bos=False, eos=False) - model.score("to b", bos=False, eos=False)
+    scores = {symbol: model.score("to b" + symbol, eos=False) - model.score("to b", eos=False)
               for symbol in sorted(set(LINES))}
     drawn = [model.generate("to b", 1, seed=seed) for seed in range(2000)]
     total = sum(map(np.exp, scores.values()))  # <unk> is left out
@@ -238,7 +238,9 @@ def test_no_length(tokenizer):
 @pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
 def test_without_a_prompt_a_new_line_begins(tokenizer):
     model = trained(tokenizer)
-    assert model.generate(length=20, seed=1) == model.generate("\n", length=20, seed=1)
+    assert model.generate(length=20, seed=1) == model.generate("", length=20, seed=1)
+    line_end = np.array([model.tokenizer_.line_end])
+    assert model.generate(length=20, seed=1) == model.tokenizer_.decode(model.generate(line_end, 20, seed=1))
 
 
 def loves_unknown():

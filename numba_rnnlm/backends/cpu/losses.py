@@ -51,7 +51,7 @@ def sigmoid_cross_entropy(logits, targets, losses, scale, gradient, first, last)
     for i in range(first, last):
         row, wanted = logits[i], targets[i]
         loss = type(row[0])(0)
-        one = type(row[0])(1)
+        one, width = type(row[0])(1), type(row[0])(columns)
         for j in range(columns):
             x = row[j]
             small = exp(-abs(x))
@@ -59,5 +59,5 @@ def sigmoid_cross_entropy(logits, targets, losses, scale, gradient, first, last)
             if gradient:
                 positive = one / (one + small)
                 y = positive if x >= 0 else small * positive
-                row[j] = scale * (y - wanted[j]) / columns
-        losses[i] = loss / columns
+                row[j] = scale * (y - wanted[j]) / width
+        losses[i] = loss / width
