@@ -7,6 +7,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,14 @@ def serve(handle: Callable[..., dict[str, Any]]) -> None:
     for line in sys.stdin:
         answers.write(json.dumps(handle(**json.loads(line))) + "\n")
         answers.flush()
+
+
+def timed(step: Callable[[], object], repeat: int = 1) -> float:
+    """Seconds of one step, the mean of ``repeat``."""
+    start = time.perf_counter()
+    for _ in range(repeat):
+        step()
+    return (time.perf_counter() - start) / repeat
 
 
 @contextmanager

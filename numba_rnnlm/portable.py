@@ -50,7 +50,7 @@ def _ingredients(function: Any) -> list[str]:
     """The source of a row and of the functions it calls, and the constants that they take from outside."""
     function = getattr(function, "py_func", function)
     if function.__module__ == __name__:
-        return []  # this module is part of every key
+        return [function.__name__]  # the module is part of every key
     parts = [inspect.getsource(function)]
     outside = inspect.getclosurevars(function)
     for name, value in sorted({**outside.globals, **outside.nonlocals}.items()):

@@ -1,11 +1,10 @@
 """numba_rnnlm's side of the benchmarks."""
 
-import time
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import serve
+from benchmarks.harness import serve, timed
 from benchmarks.workers.data import batch, weights
 from numba_rnnlm import backends
 from numba_rnnlm.config import ModelConfig
@@ -29,9 +28,7 @@ class Worker:
         losses = self.network.train(self.inputs, self.targets, self.state, 1 / self.targets.size, 0)
         loss, norm = float(losses.mean()), ops.norm(self.network.gradients.flat)
         self.step()
-        start = time.perf_counter()
-        self.step()
-        return {"loss": loss, "gradient_norm": norm, "seconds": time.perf_counter() - start}
+        return {"loss": loss, "gradient_norm": norm, "seconds": timed(self.step)}
 
     def step(self) -> None:
         losses = self.network.train(self.inputs, self.targets, self.state, 1 / self.targets.size, 0)
@@ -39,10 +36,7 @@ class Worker:
         self.updater.update()
 
     def run(self, repeat: int) -> dict[str, Any]:
-        start = time.perf_counter()
-        for _ in range(repeat):
-            self.step()
-        return {"seconds": (time.perf_counter() - start) / repeat}
+        return {"seconds": timed(self.step, repeat)}
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """PyTorch's side of the benchmarks: the model as its users write it, on the CPU."""
 
 import os
-import time
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.harness import serve
+from benchmarks.harness import serve, timed
 from benchmarks.workers.data import batch, weights
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.model import build
@@ -55,9 +54,7 @@ class Worker:
         ]
         norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in counted])))
         self.step()
-        start = time.perf_counter()
-        self.step()
-        return {"loss": loss, "gradient_norm": norm, "seconds": time.perf_counter() - start}
+        return {"loss": loss, "gradient_norm": norm, "seconds": timed(self.step)}
 
     def set_weights(self, cell: str, layers: int, hidden: int, ours: dict[str, np.ndarray]) -> None:
         new = {"embedding.weight": ours["embedding/W"], "output.weight": ours["dense/W"].T, "output.bias": ours["dense/b"]}
@@ -87,10 +84,7 @@ class Worker:
         self.optimizer.step()
 
     def run(self, repeat: int) -> dict[str, Any]:
-        start = time.perf_counter()
-        for _ in range(repeat):
-            self.step()
-        return {"seconds": (time.perf_counter() - start) / repeat}
+        return {"seconds": timed(self.step, repeat)}
 
 
 if __name__ == "__main__":
