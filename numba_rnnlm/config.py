@@ -58,8 +58,8 @@ class ModelConfig(_Config):
     def __post_init__(self) -> None:
         if not isinstance(self.cell, str) or not self.cell:
             raise ConfigError(f"cell is {self.cell!r}, expected the name of a cell such as 'lstm'.")
-        for name in ("hidden", "layers", "embedding"):
-            expect_number(name, getattr(self, name), 1, whole=True)
+        for name, most in (("hidden", 10**9), ("layers", 1000), ("embedding", 10**9)):
+            expect_number(name, getattr(self, name), 1, most, whole=True)
         expect_number("dropout", self.dropout, 0, 0.999)
         expect_one_of("tied", self.tied, (False, True))
         expect_number("forget_bias", self.forget_bias, -100, 100)

@@ -15,6 +15,7 @@
 Each message says what was expected, what came, and what to do.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -87,3 +88,16 @@ def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int | str],
     if not good:
         wanted = "(" + ", ".join(str(want) for want in expected) + ")"
         raise ShapeError(f"{name} is {tuple(shape)}, expected {wanted}. {help}".rstrip())
+
+
+def expect_memory(elements: int, what: str, reduce: str, element_bytes: int = 4) -> None:
+    """Raise :class:`ConfigError` if ``elements`` numbers cannot fit into this machine's memory."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not told here: the allocation itself will say
+        return
+    if elements * element_bytes > memory:
+        raise ConfigError(
+            f"{what} would take {elements * element_bytes / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f} GB; "
+            f"reduce {reduce}."
+        )

@@ -10,7 +10,7 @@ import numpy as np
 from .arena import Arena, Layout
 from .backends import Array, Ops, Shape
 from .config import ModelConfig
-from .errors import ConfigError, ShapeError
+from .errors import ConfigError, ShapeError, expect_memory
 from .layers import Dense, Dropout, Embedding, Layer, Recurrent, Run
 from .portable import stream_key
 
@@ -52,6 +52,7 @@ class Model:
                 self._check_tied(layer, shape)
             shapes |= {f"{name}/{key}": size for key, size in layer.parameters(shape).items()}
         self.layout = Layout(shapes)
+        expect_memory(self.layout.size, "the weights of this model", "the units, the layers or the vocabulary")
 
     def input(self, steps: int, streams: int) -> Shape:
         """Shape of such an input."""
@@ -282,6 +283,8 @@ class _Pass:
             shapes |= {f"{name}/{key}": value for key, value in losses.items()}
             extra["losses"] = (int(np.prod(size[:-1])),)
         layout, extra_layout = Layout(shapes), Layout(extra)
+        expect_memory(layout.size + extra_layout.size, f"the activations of {shape[1]} streams × {shape[0]} steps",
+                      "the streams (the batch), the steps or the units")
         activations = Arena(layout, ops.empty((layout.size,)))
         self.extra = Arena(extra_layout, ops.empty((extra_layout.size,)))
         runs = [
