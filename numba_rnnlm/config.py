@@ -99,7 +99,7 @@ class TrainingConfig(_Config):
     weight_decay: float | None = _option(None, "decoupled weight decay of adamw, L2 penalty of the others; left out, "
                                          "0.01 for adamw and 0 for the others", type=float)
     schedule: str = _option("linear", "learning rate over time: constant; linear or cosine down to zero at the end; "
-                            "plateau: divided when validation stops improving; zaremba: constant for "
+                            "plateau: divided when validation (else training) stops improving; zaremba: constant for "
                             "decay_after epochs, then divided each epoch", SCHEDULES)
     warmup: float = _option(0.0, "part of the training, 0 to 1, during which the rate rises from zero")
     decay_factor: float = _option(2.0, "divisor of the plateau and zaremba schedules")
@@ -109,7 +109,8 @@ class TrainingConfig(_Config):
     clip_value: float | None = _option(None, "cut each element of the gradient at this size; 0 is off", type=float)
     reduction: str = _option("mean", "loss that is differentiated: mean over tokens, or sum_time: summed over the "
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
-    patience: int | None = _option(None, "stop after this many epochs without a better validation loss", type=int)
+    patience: int | None = _option(None, "stop after this many epochs without a better validation loss (training loss, if "
+                                   "there is no validation text)", type=int)
     max_seconds: float | None = _option(None, "end training cleanly after this many seconds", type=float)
     verbose: int = _option(1, "0 silent, 1 live progress, 2 one line an epoch")
 
@@ -150,7 +151,7 @@ class SamplingConfig(_Config):
     seed: int | None = _option(None, "the same seed writes the same text; left out, each call differs", type=int)
 
     def __post_init__(self) -> None:
-        expect_number("length", self.length, 0, whole=True)
+        expect_number("length", self.length, 0, 10**9, whole=True)
         expect_number("temperature", self.temperature, 0, 1000)
         expect_number("top_k", self.top_k, 0, whole=True)
         expect_number("top_p", self.top_p, 0, 1, open_low=True)

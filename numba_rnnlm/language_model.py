@@ -38,6 +38,7 @@ from .text import (
 from .training import CLOCK_COLUMNS, History, Trainer, make_optimizer, new_history
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
+MANY_UNKNOWN = 0.2  # of a text: more than that is worth a warning
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
 Ids = np.ndarray | Sequence[int]
@@ -244,10 +245,18 @@ class LanguageModel:
         if fitting < config.streams:
             warnings.warn(
                 f"the corpus has {len(ids):,} tokens, too few for {config.streams} streams of {config.steps} steps; "
-                f"training on {fitting} {'stream' if fitting == 1 else 'streams'}.", stacklevel=3,
+                f"training on {fitting} {'stream' if fitting == 1 else 'streams'}. Fewer streams or steps give more updates.",
+                stacklevel=3,
             )
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
         validation = None if held_out is None else self._evaluator(network, held_out)
+        for text in (read, held_out):
+            if text is not None and text.unknown > MANY_UNKNOWN * len(text.ids):
+                warnings.warn(
+                    f"{text.unknown / len(text.ids):.0%} of the symbols of {text.name} are not in the model's vocabulary "
+                    "and count as <unk>, which is easy to predict: the loss says little. The vocabulary is that of the "
+                    "first training text.", stacklevel=3,
+                )
         trainer = Trainer(
             network, config, make_optimizer(config, self._config.cell),
             lambda: segments(ids, config.streams, config.steps),
@@ -329,15 +338,23 @@ class LanguageModel:
         return totals if many else float(totals[0])
 
     def full_scores(self, sentence: str | Ids, bos: bool = True, eos: bool = True) -> list[TokenScore]:
-        """(token, log_probability in nats, oov) of each token that :meth:`score` counts."""
+        """(token, log_probability in nats, oov) of each token that :meth:`score` counts.
+
+        A token that is not in the vocabulary is shown as it stands in the sentence, and scored as ``<unk>``.
+        """
         ids = self._sentence(sentence, bos, eos)
         (scores,) = log_probabilities(self.network_, [ids])
         tokenizer = self.tokenizer_
-        found = []
-        for id, score in zip(ids[1:].tolist(), scores.tolist(), strict=True):
-            token = tokenizer.symbol(id) if tokenizer and isinstance(sentence, str) else id
-            found.append(TokenScore(token, score, tokenizer is not None and id == tokenizer.unknown))
-        return found
+        tokens: list[str | int] = ids.tolist()
+        if tokenizer is not None and isinstance(sentence, str):
+            tokens = [tokenizer.symbol(id) for id in ids.tolist()]
+            unknown = [symbol for _, symbol in tokenizer.unknown_symbols(sentence)]
+            places = np.flatnonzero(ids == tokenizer.unknown)
+            if len(places) == len(unknown):  # else the sentence holds a literal <unk>
+                for place, symbol in zip(places, unknown, strict=True):
+                    tokens[place] = symbol
+        oov = np.zeros(len(ids), bool) if tokenizer is None else ids == tokenizer.unknown
+        return [TokenScore(*row) for row in zip(tokens[1:], scores.tolist(), oov[1:].tolist(), strict=True)]
 
     def _sentence(self, sentence: Any, bos: bool, eos: bool) -> np.ndarray:
         network, tokenizer = self.network_, self.tokenizer_
@@ -350,6 +367,8 @@ class LanguageModel:
 
     @staticmethod
     def _ids(name: str, ids: Any, network: Network) -> np.ndarray:
+        if isinstance(ids, (list, tuple)) and any(isinstance(one, str) for one in ids):
+            raise ShapeError(f"{name} is a {type(ids).__name__} of str, expected one text, or one array of ids.")
         array = expect_ids(ids, network.model.head.units, name)
         if array.size == 0:
             raise ShapeError(f"{name} is empty, expected at least one id.")
@@ -395,7 +414,7 @@ class LanguageModel:
         config = SamplingConfig(length, temperature, top_k, top_p, seed)
         expect_one_of("unknown", unknown, ("error", "unk"))
         network, tokenizer = self.network_, self.tokenizer_
-        seed = secrets.randbits(63) if seed is None else seed
+        seed = secrets.randbits(63) if seed is None else int(seed)
         banned = () if tokenizer is None or tokenizer.unknown is None else (tokenizer.unknown,)
         if not self._is_text(prompt):
             return generate(network, self._ids("prompt", prompt, network), config, seed, banned)
@@ -457,8 +476,15 @@ class LanguageModel:
         if about.get("kind") != "language_model":
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
                                  "load it with Sequential.load.")
+        backends.get(backend, threads=threads)  # what is wrong with the machine is not the file's fault
         try:
-            model = cls(**about["config"], backend=backend, threads=threads)
+            config = about["config"]
+            if isinstance(config["cell"], str) and config["cell"] not in cells.CELLS:
+                raise ModelFileError(
+                    f"{name!r} uses a cell of its own, {config['cell']!r}, which is not known here: import the module "
+                    "that defines it and call numba_rnnlm.cells.register(cell) first."
+                )
+            model = cls(**config, backend=backend, threads=threads)
             if about["tokenizer"] is not None:
                 model.tokenizer_ = Tokenizer.from_dict(about["tokenizer"])
             network = model._build(model.tokenizer_, weights)

@@ -177,6 +177,12 @@ class Network:
         self._gradients: Arena | None = None
         self._buffers = threading.local()  # each Python thread computes in buffers of its own
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "ops": self.ops, "weights": self.weights()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
     @property
     def gradients(self) -> Arena:
         """As the parameters; made when first asked for."""

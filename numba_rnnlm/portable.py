@@ -17,6 +17,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from .errors import ConfigError
+
 FAST = frozenset({"contract", "nnan", "nsz", "arcp"})  # keeps the order of sums; NaN is caught by the strict norm
 
 
@@ -51,7 +53,13 @@ def _ingredients(function: Any) -> list[str]:
     function = getattr(function, "py_func", function)
     if function.__module__ == __name__:
         return [function.__name__]  # the module is part of every key
-    parts = [inspect.getsource(function)]
+    try:
+        parts = [inspect.getsource(function)]
+    except OSError as error:
+        raise ConfigError(
+            f"the source of {function.__name__!r} cannot be read, and a kernel is kept by it; write the function in a "
+            "file or a notebook."
+        ) from error
     outside = inspect.getclosurevars(function)
     for name, value in sorted({**outside.globals, **outside.nonlocals}.items()):
         if hasattr(value, "py_func") or inspect.isfunction(value):

@@ -43,6 +43,11 @@ class Evaluation:
     characters: int | None = None
     bytes: int | None = None
 
+    def __str__(self) -> str:
+        characters = "" if self.bits_per_character is None else f", {self.bits_per_character:.3f} bits/character"
+        return (f"perplexity {self.perplexity:.2f} ({self.nats_per_token:.4f} nats/token{characters}) over "
+                f"{self.tokens:,} tokens, {self.oov:,} not in the vocabulary")
+
     @property
     def nats_per_token(self) -> float:
         return self.nats / self.tokens

@@ -1,5 +1,6 @@
 """Training a language model: truncated back-propagation through time, epoch by epoch."""
 
+import os
 import signal
 import threading
 import time
@@ -107,9 +108,10 @@ class Trainer:
         """
         config = self.config
         waited = 0
-        self.started = time.monotonic()
-        with interrupts() as interrupted:
+        with interrupts(notice=self.config.verbose > 0) as interrupted:
             self.interrupted = interrupted
+            self._compile()
+            self.started = time.monotonic()
             for epoch in range(1, config.epochs + 1):
                 try:
                     measured = self._epoch(epoch)
@@ -139,6 +141,23 @@ class Trainer:
         if self.stopped:
             self.progress.line(f"stopped: {self.stopped}"
                                + ("; the best epoch's weights are kept" if self.validate else ""))
+
+    def _compile(self) -> None:
+        """Make all kernels ready on a batch too small to matter, so that no time limit or speed counts it."""
+        network, ops, rule = self.network, self.network.ops, self.optimizer.rule
+        late = threading.Timer(1.0, self.progress.line, ["compiling kernels, once per machine ..."])
+        late.start()
+        try:
+            steps, streams = 4, 2
+            ids = ops.upload(np.zeros((steps, streams), np.int32))
+            network.train(ids, ids.reshape(-1), network.state(streams), 0.0, 0)
+            ops.norm(network.gradients.flat)
+            p, g, m = ops.empty((16,)), ops.empty((16,)), ops.empty((rule.moments, 16))
+            for array in (p, g, m):
+                ops.fill(array, 0)
+            ops.update(rule, p, g, m, np.ones(2 + len(rule.hyper)))
+        finally:
+            late.cancel()
 
     def _epoch(self, epoch: int) -> dict[str, float] | None:
         """One pass over the text, or what the time allows of it; None if that is nothing."""
@@ -198,12 +217,15 @@ class Trainer:
         if self.config.max_seconds is not None:
             left = min(left, self.config.max_seconds - elapsed)
         self.progress.show(
-            f"epoch {epoch}/{self.config.epochs}  {part:4.0%}  loss {loss:.4f}  perplexity {perplexity(loss):.2f}  "
+            f"{self._numbered(epoch)}  {part:4.0%}  loss {loss:.4f}  perplexity {perplexity(loss):.2f}  "
             f"{speed:,.0f} tokens/s  {duration(left)} left"
         )
 
+    def _numbered(self, epoch: int) -> str:
+        return f"epoch {epoch}" if self.config.max_seconds else f"epoch {epoch}/{self.config.epochs}"
+
     def _report(self, epoch: int, row: dict[str, float], improved: bool) -> None:
-        text = f"epoch {epoch}/{self.config.epochs}  loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}"
+        text = f"{self._numbered(epoch)}  loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}"
         if "valid_loss" in row:
             text += f"  valid loss {row['valid_loss']:.4f}  perplexity {row['valid_perplexity']:.2f}"
             text += " *" if improved else "  "
@@ -221,8 +243,11 @@ def new_history() -> History:
 
 
 @contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, so that training ends cleanly; the second one interrupts at once."""
+def interrupts(notice: bool = False) -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the event, so that training ends cleanly; the second one interrupts at once.
+
+    With ``notice`` the first one is answered on standard error.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -232,6 +257,8 @@ def interrupts() -> Iterator[threading.Event]:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
+        if notice:  # not print: the handler may have interrupted one
+            os.write(2, b"\ninterrupted: ending cleanly; Ctrl-C again stops at once and loses the training\n")
 
     previous = signal.signal(signal.SIGINT, note)
     try:

@@ -1,17 +1,26 @@
 """The whole model: it learns, it is the same every time, and it says what is wrong."""
 
+import copy
+import dataclasses
 import gzip
 import inspect
+import os
+import pickle
+import shutil
+import subprocess
+import sys
 import threading
 import warnings
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 from checks import assert_same_bits
 from models import LINES, fit, trained, untrained
 
-from numba_rnnlm import LanguageModel, LanguageModelError, language_model
+import numba_rnnlm
+from numba_rnnlm import LanguageModel, LanguageModelError, cells, language_model
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
@@ -19,6 +28,7 @@ from numba_rnnlm.errors import (
     BackendError,
     ConfigError,
     CorpusError,
+    ModelFileError,
     NotFittedError,
     ShapeError,
     VocabularyError,
@@ -354,7 +364,8 @@ def test_a_short_corpus_is_cut_into_fewer_streams(tokens, streams):
         fit(model, text)
     (warning,) = caught
     assert str(warning.message) == (
-        f"the corpus has {tokens} tokens, too few for 4 streams of 16 steps; training on {streams}."
+        f"the corpus has {tokens} tokens, too few for 4 streams of 16 steps; training on {streams}. "
+        "Fewer streams or steps give more updates."
     )
     assert model.history_["tokens"] == [tokens - 1] * 2
     with warnings.catch_warnings():
@@ -435,3 +446,52 @@ def test_a_model_of_ids_says_that_it_knows_no_text(question):
 def test_one_except_catches_all_of_them():
     for error in (BackendError, ConfigError, CorpusError, NotFittedError, ShapeError, VocabularyError):
         assert issubclass(error, LanguageModelError)
+
+
+# What others do with a model
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+def test_a_trained_model_can_be_copied(copied):
+    model = trained()
+    other = copied(model)
+    assert other.generate("to", 20, seed=1) == model.generate("to", 20, seed=np.int64(1))
+    fit(other)
+    assert other.history_["epoch"] != model.history_["epoch"]
+
+
+@pytest.mark.parametrize("machine", [{"threads": 0}, {"backend": "gpu"}, {"backend": "cuda"}])
+def test_a_machine_that_is_not_there_is_not_the_files_fault(tmp_path, machine):
+    trained().save(tmp_path / "model.npz")
+    with pytest.raises(LanguageModelError, match=r"threads is 0|backend") as caught:
+        LanguageModel.load(tmp_path / "model.npz", **machine)
+    assert not isinstance(caught.value, ModelFileError)
+
+
+def test_a_cell_that_is_not_registered_is_named(tmp_path, monkeypatch):
+    cell = dataclasses.replace(cells.TANH, name="own")
+    monkeypatch.setitem(cells.CELLS, "own", cell)
+    fit(untrained(cell=cell)).save(tmp_path / "model.npz")
+    monkeypatch.delitem(cells.CELLS, "own")
+    with pytest.raises(ModelFileError, match=r"cell of its own, 'own'.*register\(cell\) first"):
+        LanguageModel.load(tmp_path / "model.npz")
+
+
+def test_a_text_full_of_unknown_symbols_is_worth_a_warning():
+    model = fit(untrained())
+    with pytest.warns(UserWarning, match="100% of the symbols of text are not in the model's vocabulary"):
+        fit(model, "龍虎豹" * 400)
+
+
+def test_kernels_are_kept_away_from_the_source(tmp_path):
+    package = tmp_path / "site"
+    shutil.copytree(Path(numba_rnnlm.__file__).parent, package / "numba_rnnlm",
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    program = "from numba_rnnlm import LanguageModel; LanguageModel(hidden=3, tokenizer=None, vocabulary_size=3).score([1, 2])"
+    environment = {**os.environ, "PYTHONPATH": str(package), "XDG_CACHE_HOME": str(tmp_path / "cache"),
+                   "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path)
+    assert not list(package.rglob("*.nb?"))
+    if sys.platform.startswith("linux"):
+        assert list((tmp_path / "cache" / "numba_rnnlm").rglob("*.nbi"))

@@ -82,7 +82,8 @@ def read_corpus(source: Source, tokenizer: Tokenizer | None, vocabulary_size: in
     """
     if tokenizer is None:
         if isinstance(source, str | os.PathLike):
-            raise CorpusError("Text was given with tokenizer=None, which takes ids only. Choose byte, char or word.")
+            raise CorpusError("Text was given with tokenizer=None, which takes ids only (numpy.load reads them from a "
+                              "file). Choose byte, char or word.")
         if vocabulary_size is None:
             raise ConfigError("vocabulary_size is None, expected the number of symbols: ids come without a tokenizer.")
         expect_number("vocabulary_size", vocabulary_size, 1, 2**31 - 1, whole=True)
@@ -109,6 +110,7 @@ def learn_tokenizer(source: Source, config: TextConfig) -> Tokenizer:
     >>> learn_tokenizer("a rose\nis a rose\n", TextConfig(tokenizer="word")).vocabulary.symbols
     ('<unk>', '<eos>', 'a', 'rose', 'is')
     """
+    _expect_source(source)
     if config.tokenizer is None:
         raise ConfigError("tokenizer is None, expected byte, char or word: a vocabulary is learned from text only.")
     if not isinstance(source, str | os.PathLike):
@@ -125,6 +127,19 @@ def learn_tokenizer(source: Source, config: TextConfig) -> Tokenizer:
         raise _empty(source)
     learn = {"char": CharTokenizer.learn, "word": WordTokenizer.learn}[config.tokenizer]
     return learn(chain([first], pieces), config.min_count, config.max_vocabulary)
+
+
+def _expect_source(source: object) -> None:
+    if isinstance(source, str | os.PathLike | np.ndarray):
+        return
+    if isinstance(source, Sequence) and not isinstance(source, bytes) and not any(isinstance(x, str) for x in source):
+        return
+    raise CorpusError(f"The corpus is {_described(source)}, expected a path, a text (a str) or a 1-D array of ids.")
+
+
+def _described(source: object) -> str:
+    kind = type(source).__name__
+    return f"a {kind} of str" if isinstance(source, list | tuple) else f"of type {kind}"
 
 
 def _read_text(source: str | os.PathLike[str], tokenizer: Tokenizer) -> Corpus:

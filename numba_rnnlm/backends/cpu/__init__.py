@@ -37,6 +37,9 @@ class Backend:
         expect_number("threads", self.threads, 1, 1024, whole=True)
         self.pool = _pool(int(self.threads))
 
+    def __reduce__(self) -> Any:
+        return Backend, (self.dtype.name, self.threads)  # threads do not travel
+
     # arrays
 
     def empty(self, shape: Shape) -> Array:

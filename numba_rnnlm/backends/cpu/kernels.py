@@ -1,9 +1,11 @@
-"""How a kernel is compiled, and how a cell or a rule travels into one."""
+"""How a kernel is compiled, where its machine code is kept, and how a cell or a rule travels into one."""
 
+import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
 from ...portable import FAST, Rows
@@ -11,15 +13,42 @@ from ...portable import FAST, Rows
 _rows: dict[str, Rows] = {}
 
 
+def cache_folder() -> str:
+    """Where kernels are kept: Numba's NUMBA_CACHE_DIR, or a folder of our own among the user's caches.
+
+    Not beside the source, as Numba does by default: files that an installer does not know of would survive
+    the package, and an import would take what they leave behind for it.
+    """
+    if config.CACHE_DIR:  # type: ignore[attr-defined]
+        return str(config.CACHE_DIR)  # type: ignore[attr-defined]
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):  # a user without a home: Numba's own choice
+        return ""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local")
+    elif sys.platform == "darwin":
+        base = os.path.join(home, "Library", "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    return os.path.join(base, "numba_rnnlm")
+
+
 def kernel(function: Callable[..., Any] | None = None, *, fastmath: Iterable[str] = FAST) -> Any:
     """Compile on first use, without the GIL, and keep the machine code on disk for the next process."""
     if function is None:
         return lambda function: kernel(function, fastmath=fastmath)
-    options: dict[str, Any] = {"nogil": True, "fastmath": set(fastmath), "error_model": "numpy"}
+    dispatcher = njit(nogil=True, fastmath=set(fastmath), error_model="numpy")(function)
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return dispatcher
+    before = config.CACHE_DIR  # type: ignore[attr-defined]
+    config.CACHE_DIR = cache_folder()  # type: ignore[attr-defined]
     try:
-        return njit(cache=True, **options)(function)
+        dispatcher.enable_caching()
     except RuntimeError:  # no folder can hold the cache: each process compiles anew, nothing else changes
-        return njit(**options)(function)
+        pass
+    finally:
+        config.CACHE_DIR = before  # type: ignore[attr-defined]
+    return dispatcher
 
 
 class RowsType(types.Opaque):
