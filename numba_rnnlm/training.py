@@ -18,6 +18,7 @@ from .model import Network
 from .optimizers import OPTIMIZERS, Optimizer, Updater, default_rate
 from .portable import stream_key
 from .progress import Progress, duration
+from .rules import Rule
 from .schedules import Schedule
 
 Batch = tuple[np.ndarray, np.ndarray]  # inputs and targets, both (T, N) ids
@@ -110,7 +111,7 @@ class Trainer:
         waited = 0
         with interrupts(notice=self.config.verbose > 0) as interrupted:
             self.interrupted = interrupted
-            self._compile()
+            compile_kernels(self.network, self.optimizer.rule, self.progress)
             self.started = time.monotonic()
             for epoch in range(1, config.epochs + 1):
                 try:
@@ -141,23 +142,6 @@ class Trainer:
         if self.stopped:
             self.progress.line(f"stopped: {self.stopped}"
                                + ("; the best epoch's weights are kept" if self.validate else ""))
-
-    def _compile(self) -> None:
-        """Make all kernels ready on a batch too small to matter, so that no time limit or speed counts it."""
-        network, ops, rule = self.network, self.network.ops, self.optimizer.rule
-        late = threading.Timer(1.0, self.progress.line, ["compiling kernels, once per machine ..."])
-        late.start()
-        try:
-            steps, streams = 4, 2
-            ids = ops.upload(np.zeros((steps, streams), np.int32))
-            network.train(ids, ids.reshape(-1), network.state(streams), 0.0, 0)
-            ops.norm(network.gradients.flat)
-            p, g, m = ops.empty((16,)), ops.empty((16,)), ops.empty((rule.moments, 16))
-            for array in (p, g, m):
-                ops.fill(array, 0)
-            ops.update(rule, p, g, m, np.ones(2 + len(rule.hyper)))
-        finally:
-            late.cancel()
 
     def _epoch(self, epoch: int) -> dict[str, float] | None:
         """One pass over the text, or what the time allows of it; None if that is nothing."""
@@ -240,6 +224,30 @@ def _expect_finite(name: str, value: float) -> None:
 def new_history() -> History:
     """An empty history: a list per column, an entry per epoch."""
     return {column: [] for column in COLUMNS}
+
+
+def compile_kernels(network: Network, rule: Rule, progress: Progress) -> None:
+    """Make every kernel of a training step ready, on a batch too small to matter and without changing a weight.
+
+    So no time limit and no speed counts the compiler; if it takes long, ``progress`` says what is going on.
+    """
+    model, ops = network.model, network.ops
+    late = threading.Timer(1.0, progress.line, ["compiling kernels, once per machine ..."])
+    late.start()
+    try:
+        shape = model.input(getattr(model.layers[0], "input_length", None) or 3, 2)
+        output = model.output(shape)
+        x = np.zeros(shape, np.int32 if model.takes_ids else np.float32)
+        ids = model.head.activation == "softmax"
+        targets = np.zeros(output[:-1], np.int32).reshape(-1) if ids else np.zeros(output, np.float32)
+        network.train(ops.upload(x), ops.upload(targets), network.state(2), 0.0, 0)
+        ops.norm(network.gradients.flat)
+        p, g, m = ops.empty((16,)), ops.empty((16,)), ops.empty((rule.moments, 16))
+        for array in (p, g, m):
+            ops.fill(array, 0)
+        ops.update(rule, p, g, m, np.ones(2 + len(rule.hyper)))
+    finally:
+        late.cancel()
 
 
 @contextmanager
