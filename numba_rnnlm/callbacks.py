@@ -2,13 +2,14 @@
 
 import csv
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 
 import numpy as np
 
 from .errors import ConfigError, expect_number, expect_one_of
+from .keras.weights import expect_our_file
 
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
@@ -18,12 +19,14 @@ class Callback:
     """Override what you need. Setting ``self.model.stop_training = True`` ends the training after the epoch.
 
     ``logs`` holds loss, accuracy, val_loss and val_accuracy of the last epoch, as far as they were measured;
-    before the first one it is empty.
+    before the first one it is empty. After a batch it holds the means of its epoch so far.
 
     Attributes
     ----------
     model
         The model that is trained.
+    params
+        epochs, steps (batches an epoch) and verbose of this ``fit``.
 
     Examples
     --------
@@ -33,10 +36,15 @@ class Callback:
     """
 
     model: Any = None
+    params: Any = None
 
     def set_model(self, model: Any) -> None:
         """Called first, by ``fit``."""
         self.model = model
+
+    def set_params(self, params: Mapping[str, int]) -> None:
+        """Called second."""
+        self.params = params
 
     def on_train_begin(self, logs: Logs) -> None:
         """Before the first epoch."""
@@ -49,6 +57,32 @@ class Callback:
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """After epoch 0, 1, …"""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs) -> None:
+        """Before batch 0, 1, … of the epoch."""
+        self.on_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        """After batch 0, 1, … of the epoch and its update."""
+        self.on_batch_end(batch, logs)
+
+    def on_batch_begin(self, batch: int, logs: Logs) -> None:
+        """Keras's older name of :meth:`on_train_batch_begin`."""
+
+    def on_batch_end(self, batch: int, logs: Logs) -> None:
+        """Keras's older name of :meth:`on_train_batch_end`."""
+
+
+def expect_callbacks(callbacks: Iterable[object]) -> None:
+    """Raise :class:`ConfigError` at what is not a callback, or waits for a call that never comes."""
+    known = [name for name in dir(Callback) if name.startswith("on_")]
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks holds {callback!r}, expected objects of numba_rnnlm.callbacks.")
+        for name in dir(callback):
+            if name.startswith("on_") and name not in known:
+                raise ConfigError(f"{type(callback).__name__} has {name}, which is never called; "
+                                  f"expected some of {', '.join(known)}.")
 
 
 class History(Callback):
@@ -65,6 +99,10 @@ class History(Callback):
     def __init__(self) -> None:
         self.epoch: list[int] = []
         self.history: dict[str, list[float]] = {}
+
+    def __repr__(self) -> str:
+        last = "".join(f", {name}: {values[-1]:.4f}" for name, values in self.history.items())
+        return f"<History of {len(self.epoch)} epochs{last}>"
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         self.epoch.append(epoch)
@@ -88,9 +126,12 @@ class LambdaCallback(Callback):
         on_epoch_end: Callable[[int, Logs], Any] | None = None,
         on_train_begin: Callable[[Logs], Any] | None = None,
         on_train_end: Callable[[Logs], Any] | None = None,
+        on_train_batch_begin: Callable[[int, Logs], Any] | None = None,
+        on_train_batch_end: Callable[[int, Logs], Any] | None = None,
     ) -> None:
         given = {"on_epoch_begin": on_epoch_begin, "on_epoch_end": on_epoch_end,
-                 "on_train_begin": on_train_begin, "on_train_end": on_train_end}
+                 "on_train_begin": on_train_begin, "on_train_end": on_train_end,
+                 "on_train_batch_begin": on_train_batch_begin, "on_train_batch_end": on_train_batch_end}
         self.__dict__.update({name: function for name, function in given.items() if function is not None})
 
 
@@ -205,6 +246,7 @@ class ModelCheckpoint(_Watch):
         self, path: Path, monitor: str = "val_loss", save_best_only: bool = False, mode: str = "auto"
     ) -> None:
         super().__init__(monitor, mode)
+        expect_our_file(path)
         self.path, self.save_best_only = os.fspath(path), save_best_only
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:

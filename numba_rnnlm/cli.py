@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -18,11 +19,12 @@ from dataclasses import fields
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NoReturn, TextIO
 
 import numpy as np
 
 from . import __version__, backends, demo
+from .cells import CELLS
 from .config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
     ConfigError,
@@ -35,11 +37,20 @@ from .errors import (
 )
 from .language_model import LanguageModel
 from .scoring import log_probabilities
+from .storage.checkpoint import read_about, read_model
 from .text import Tokenizer
+from .training import make_optimizer
 
 CHUNK = 2**20  # bytes of the lines to score that are read at once
 METAVARS = {int: "N", float: "X", str: "NAME"}
 SHOWN_SYMBOLS = 20
+CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
+OPTIONS = {item.name for config in CONFIGS for item in fields(config)} | {
+    "backend", "threads", "unknown", "samples", "seconds"
+}
+OPTION = "|".join(sorted(OPTIONS))
+SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
+SUBJECT = re.compile(rf"\A({OPTION})(?= is )")
 
 Arguments = argparse.Namespace
 
@@ -65,10 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Python flushes once more on its way out; that must not complain either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            if sys.stdout.isatty():  # the cursor stands behind a line that is not complete
+                print()
+            print("numba-rnnlm: interrupted" + f", {stop}" * bool(stop.args), file=sys.stderr)
             return 130
         except (LanguageModelError, OSError, MemoryError) as error:
-            print(f"numba-rnnlm: error: {error}", file=sys.stderr)
+            print(f"numba-rnnlm: error: {_with_flags(str(error))}", file=sys.stderr)
             return 1
 
 
@@ -85,21 +99,44 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int,
     file: TextIO | None = None, line: str | None = None,
 ) -> None:
-    print(f"numba-rnnlm: warning: {message}", file=sys.stderr)
+    print(f"numba-rnnlm: warning: {_with_flags(str(message))}", file=sys.stderr)
+
+
+def _with_flags(message: str) -> str:
+    """A sentence of the library with its arguments as they are typed here: ``--cell gru`` for ``cell='gru'``."""
+    message = SUBJECT.sub(lambda found: _flag(found[1]), message)
+    return SETTING.sub(lambda found: f"{_flag(found[1])} {found[3]}", message)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 # flags
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells wrong usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message.rstrip('.')}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:  # told here, the command is named; by parse_args only the program would be
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands with all their flags."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="numba-rnnlm", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Recurrent neural network language models: train on a text, measure, score, write.",
         epilog="""examples:
   numba-rnnlm demo                                      the whole job in a minute, nothing is downloaded
   numba-rnnlm train book.txt --valid rest.txt           writes model.npz
-  numba-rnnlm generate model.npz --prompt 'It was '
+  numba-rnnlm generate model.npz 'It was '
   numba-rnnlm COMMAND --help                            everything about one command""",
     )
     whole.add_argument("--version", action="version", version=f"numba-rnnlm {__version__}")
@@ -133,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
         commands, "generate", _generate, "continue a text",
         "Write the prompt and what the model continues it with, as it is drawn.",
         """examples:
-  numba-rnnlm generate model.npz --prompt 'It was ' --length 500 --temperature 0.7
+  numba-rnnlm generate model.npz 'It was ' --length 500 --temperature 0.7
   numba-rnnlm generate model.npz --prompt 'It was ' --seed 1 --samples 3
   numba-rnnlm generate model.npz --prompt - < beginning.txt""",
     ))
@@ -171,7 +208,7 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--valid", type=Path, metavar="FILE",
                          help="held-out text: measured after each epoch, the weights of the best one are kept")
     command.add_argument("--out", type=Path, default=Path("model.npz"), metavar="FILE",
-                         help="where to save the model (default: model.npz)")
+                         help="where to save the model (default: model.npz); a model there is replaced, nothing else is")
     command.add_argument("--from", dest="start", type=Path, metavar="MODEL",
                          help="go on from the weights of a saved model; its model and text flags stay as they were")
     _config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
@@ -192,21 +229,23 @@ def _eval_flags(command: argparse.ArgumentParser) -> None:
 def _score_flags(command: argparse.ArgumentParser) -> None:
     _model_argument(command)
     command.add_argument("file", nargs="?", default="-", metavar="FILE",
-                         help="lines in UTF-8, for byte models of any bytes; standard input if left out or -")
+                         help="lines in UTF-8, for byte models of any bytes, that end with \\n or \\r\\n; standard input "
+                              "if left out or -")
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--per-token", action="store_true",
                       help="a line for each token: token, log-probability and 1 if it is not in the vocabulary, "
                            "between tabs; an empty line after each sentence")
     kind.add_argument("--normalize", action="store_true", help="divide by the number of tokens")
-    command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    command.add_argument("--json", action="store_true", help="print one JSON object a line; its tokens are the text that is complete with each of them")
     _machine_flags(command)
 
 
 def _generate_flags(command: argparse.ArgumentParser) -> None:
     _model_argument(command)
-    command.add_argument("--prompt", default="", metavar="TEXT",
-                         help="text to continue; - reads it from standard input, its line ends included; left out, "
-                              "the model starts a new line")
+    command.add_argument("prompt", nargs="?", metavar="PROMPT",
+                         help="text to continue, right behind MODEL; - reads it from standard input, its line ends "
+                              "included; left out, the model starts a new line")
+    command.add_argument("--prompt", dest="prompt_flag", metavar="TEXT", help="the same as PROMPT, in any place")
     _config_flags(command.add_argument_group("sampling"), SamplingConfig)
     command.add_argument("--samples", type=int, default=1, metavar="N",
                          help="write this many, with the seeds seed, seed + 1, ... (default: 1)")
@@ -243,9 +282,11 @@ def _config_flags(group: Any, config: type, leave_out: Collection[str] = ()) -> 
     for item in fields(config):
         if item.name in leave_out:
             continue
-        flag = "--" + item.name.replace("_", "-")
+        flag = _flag(item.name)
         kind = item.metadata["type"] or type(item.default)
         help, choices = item.metadata["help"].replace("%", "%%"), item.metadata["choices"]
+        if item.name == "cell":  # registered cells are for Python only
+            help, choices = "recurrent cell", tuple(CELLS)
         if kind is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
                                help=f"{help} (default: {'yes' if item.default else 'no'})")
@@ -269,13 +310,17 @@ def _train(args: Arguments) -> None:
     if hasattr(args, "seed"):
         given["seed"] = args.seed
     if args.start is not None and given:
-        flag = "--" + next(iter(given)).replace("_", "-")
-        args.usage_error(f"{flag} cannot be changed with --from: the saved model has its own.")
+        args.usage_error(f"{_flag(next(iter(given)))} cannot be changed with --from: the saved model has its own.")
     _expect_writable(args.out, [args.corpus, args.valid])
+    verb = "replaced" if args.out.exists() else "saved"
     if args.start is None:
         model = LanguageModel(**given, backend=args.backend, threads=args.threads)
     else:
         model = _load(args, args.start)
+    if config.verbose:
+        optimizer = make_optimizer(config, model.get_params()["cell"])
+        print(f"optimizer {config.optimizer}, learning rate {optimizer.learning_rate:g}, schedule {config.schedule}",
+              flush=True)
     epochs, failure = len(model.history_["epoch"]), None
     try:
         model.fit_config(args.corpus, args.valid, config)
@@ -283,16 +328,18 @@ def _train(args: Arguments) -> None:
         if len(model.history_["epoch"]) == epochs:  # nothing was learned
             raise
         failure = error
+    except KeyboardInterrupt:  # the first one ends the training, this is the second
+        raise KeyboardInterrupt("nothing was saved") from None
     model.save(args.out)
     if config.verbose:
-        _tell_trained(model, args)
+        _tell_trained(model, args, verb)
     if failure is not None:
         raise DivergenceError(f"{failure} The restored weights are saved in {str(args.out)!r}.") from failure
 
 
-def _tell_trained(model: LanguageModel, args: Arguments) -> None:
+def _tell_trained(model: LanguageModel, args: Arguments, verb: str) -> None:
     size = model.network_.model.head.units
-    print(f"saved {args.out} ({_size(args.out)}): {model.parameter_count:,} weights, {size:,} symbols")
+    print(f"{verb} {args.out} ({_size(args.out)}): {model.parameter_count:,} weights, {size:,} symbols")
     if args.valid is not None:
         best = model.evaluate(args.valid)
         print(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, "
@@ -332,39 +379,61 @@ def _score(args: Arguments) -> None:
     number = 0
     with _opened(args.file) as file:
         for lines in _arriving_lines(file):
-            rows = []
+            lines, rows = [line.removesuffix(b"\r") for line in lines], []
             for line in lines:
                 number += 1
                 try:
                     rows.append(np.concatenate([end, tokenizer.encode(line), end]))
                 except CorpusError as error:
                     raise CorpusError(f"line {number}: {error}") from error
-            for row, scores in zip(rows, log_probabilities(model.network_, rows), strict=True):
-                print(_answer(args, tokenizer, row[1:], scores))
+            for line, row, scores in zip(lines, rows, log_probabilities(model.network_, rows), strict=True):
+                print(_answer(args, tokenizer, line, row[1:], scores))
             sys.stdout.flush()
 
 
-def _answer(args: Arguments, tokenizer: Tokenizer, ids: np.ndarray, scores: np.ndarray) -> str:
+def _answer(args: Arguments, tokenizer: Tokenizer, line: bytes, ids: np.ndarray, scores: np.ndarray) -> str:
     """What is printed for one line."""
-    tokens = [(tokenizer.symbol(id), float(score), id == tokenizer.unknown)
-              for id, score in zip(ids.tolist(), scores, strict=True)]
+    oov = ids == tokenizer.unknown
     total = float(scores.mean() if args.normalize else scores.sum())
     if args.json:
         values: dict[str, Any] = {
-            "log_probability": total, "tokens": len(tokens), "oov": sum(oov for _, _, oov in tokens)
+            "log_probability": total, "tokens": len(ids), "oov": int(oov.sum())
         }
         if args.per_token:
-            values["scores"] = tokens
+            tokens = _tokens(tokenizer, line, ids, printable=False)
+            values["scores"] = list(zip(tokens, scores.tolist(), oov.tolist(), strict=True))
         return json.dumps(values)
     if args.per_token:
-        return "".join(f"{token}\t{score:.6f}\t{int(oov)}\n" for token, score, oov in tokens)
+        tokens = _tokens(tokenizer, line, ids, printable=True)
+        return "".join(f"{token}\t{score:.6f}\t{unknown:d}\n"
+                       for token, score, unknown in zip(tokens, scores, oov, strict=True))
     return f"{total:.6f}"
+
+
+def _tokens(tokenizer: Tokenizer, line: bytes, ids: np.ndarray, printable: bool) -> list[str]:
+    """The tokens by their printable names, or the text that is complete with each; unknown ones as the line has them."""
+    if printable:
+        tokens = [tokenizer.symbol(id) for id in ids.tolist()]
+    else:
+        decoder = tokenizer.stream_decoder()
+        tokens = [decoder(id).removeprefix(tokenizer.separator) for id in ids.tolist()]
+    unknown = tokenizer.unknown_symbols(line.decode("utf-8", "replace"))
+    places = np.flatnonzero(ids == tokenizer.unknown)
+    if len(places) == len(unknown):  # else the line holds a literal <unk>
+        for place, (_, symbol) in zip(places, unknown, strict=True):
+            tokens[place] = repr(symbol)[1:-1] if printable and not symbol.isprintable() else symbol
+    return tokens
 
 
 def _generate(args: Arguments) -> None:
     expect_number("samples", args.samples, 1, whole=True)
+    options = _given(args, SamplingConfig)
+    if args.samples > 1 and options.get("temperature") == 0:
+        args.usage_error("--samples with --temperature 0 writes the same text each time; leave one of them out")
+    if args.prompt is not None and args.prompt_flag is not None:
+        args.usage_error("the prompt is given twice, as PROMPT and with --prompt; leave one of them out")
+    prompt = _prompt(args.prompt or args.prompt_flag or "")
     model = _load(args, args.model)
-    options, prompt = _given(args, SamplingConfig), _prompt(args.prompt)
     for sample in range(args.samples):
         pieces = model.stream(prompt, **options, unknown=args.unknown)
         print("\n" * (sample > 0) + prompt, end="", flush=True)
@@ -387,6 +456,9 @@ def _info(args: Arguments) -> None:
             **backends.about(),
         })
         return
+    if read_about(args.model).get("kind") == "sequential":
+        _table(_about_sequential(args.model))
+        return
     model = LanguageModel.load(args.model)
     rows = {"file": f"{args.model} ({_size(args.model)})", "weights": f"{model.parameter_count:,}"}
     if (tokenizer := model.tokenizer_) is not None:
@@ -403,7 +475,30 @@ def _info(args: Arguments) -> None:
                    if name not in ("backend", "threads") and value is not None})
 
 
+def _about_sequential(path: Path) -> dict[str, str]:
+    about, weights = read_model(path)
+    rows = {"file": f"{path} ({_size(path)})", "weights": f"{sum(array.size for array in weights.values()):,}"}
+    try:
+        for number, layer in enumerate(about["layers"], 1):
+            rows[f"layer {number}"] = _as_call(layer)
+        if (compiled := about["compiled"]) is not None:
+            rows |= {"optimizer": _as_call(compiled["optimizer"]), "loss": compiled["loss"]}
+            if compiled["metrics"]:
+                rows["metrics"] = ", ".join(compiled["metrics"])
+        rows["seed"] = str(about["seed"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{str(path)!r} is damaged: its parts do not fit together.") from error
+    return rows
+
+
+def _as_call(thing: dict[str, Any]) -> str:
+    """A layer or an optimizer as it is written in Python."""
+    options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name != "class" and value is not None)
+    return f"{thing['class']}({options})"
+
+
 def _demo(args: Arguments) -> None:
+    expect_number("seconds", args.seconds, 0, open_low=True)
     _expect_writable(args.out)
     demo.run(args.out, args.seconds, args.backend, args.threads)
 
@@ -432,6 +527,12 @@ def _expect_writable(out: Path, sources: Sequence[Path | None] = ()) -> None:
             raise ModelFileError(f"--out is {str(out)!r}, the text to be read; give the model another name.")
     if out.is_dir():
         raise ModelFileError(f"--out is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
+    if out.exists():
+        try:
+            read_about(out)
+        except ModelFileError as error:
+            raise ModelFileError(f"--out is {str(out)!r}, a file that is there and is not a model of this numba_rnnlm; "
+                                 "it is not overwritten. Give the model another name.") from error
     try:
         with tempfile.TemporaryFile(dir=out.parent):
             pass
@@ -460,7 +561,7 @@ def _arriving_lines(file: BinaryIO) -> Iterator[list[bytes]]:
 
 
 def _prompt(text: str) -> str:
-    """The text of ``--prompt``."""
+    """The prompt, which ``-`` reads from standard input."""
     try:
         if text == "-":
             return sys.stdin.buffer.read().decode("utf-8")

@@ -15,7 +15,7 @@ STREAMS, STEPS = 32, 50
 
 
 def documentation() -> tuple[str, str]:
-    """(training text, held-out text): Python's documentation of its language, as ``help()`` shows it.
+    """(training text, held-out text): Python's documentation of its language, as ``help()`` shows it, without tables.
 
     Some topics repeat others; each paragraph is kept once, so that nothing held out was trained on.
 
@@ -31,10 +31,17 @@ def documentation() -> tuple[str, str]:
             "this Python was built without its documentation (the module pydoc_data.topics), the text of the demo; "
             "use a text of your own: numba-rnnlm train FILE"
         ) from error
-    paragraphs = "\n\n".join(topics[name].strip("\n") for name in sorted(topics)).split("\n\n")
+    lines = "\n\n".join(topics[name] for name in sorted(topics)).splitlines()
+    prose = "\n".join(line.rstrip() for line in lines if not _in_table(line))
+    paragraphs = filter(None, (paragraph.strip("\n") for paragraph in prose.split("\n\n")))
     text = "\n\n".join(dict.fromkeys(paragraphs)) + "\n"
     border = text.rindex("\n", 0, round(len(text) * (1 - HELD_OUT))) + 1
     return text[:border], text[border:]
+
+
+def _in_table(line: str) -> bool:
+    """Tables, grammars and rules: a model writes them as rows of bars and dashes, which nobody wants to read."""
+    return any(mark in line for mark in ("|", "---", "===")) or 2 * line.count(" ") > len(line)
 
 
 def run(out: str | os.PathLike[str], seconds: float, backend: str = "auto", threads: int | None = None) -> None:
@@ -47,6 +54,7 @@ def run(out: str | os.PathLike[str], seconds: float, backend: str = "auto", thre
     print(f"{_warm_up(_model(backend, threads), training, held_out):.0f} s")
     print(f"training an LSTM for {seconds:g} seconds; Ctrl-C ends it early", flush=True)
     model.fit_config(training, held_out, config)
+    verb = "replaced" if os.path.exists(out) else "saved"
     model.save(out)
 
     measured = model.evaluate(held_out)
@@ -56,7 +64,7 @@ def run(out: str | os.PathLike[str], seconds: float, backend: str = "auto", thre
     for piece in model.stream(PROMPT, length=400, temperature=0.7, seed=1, unknown="unk"):
         print(piece, end="", flush=True)
     name = shlex.quote(os.fsdecode(out))
-    print(f"\n\nsaved {name} with {model.parameter_count:,} weights; next:")
+    print(f"\n\n{verb} {name} with {model.parameter_count:,} weights; next:")
     print(f"  numba-rnnlm generate {name} --prompt 'A class '")
     print(f"  numba-rnnlm eval {name} FILE")
     print("  numba-rnnlm train FILE        on a text of your own")

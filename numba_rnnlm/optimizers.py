@@ -9,8 +9,17 @@ import numpy as np
 
 from . import rules
 from .errors import ConfigError, DivergenceError, expect_number, expect_one_of
+from .layers.options import Only, only_options
 from .model import Network
 from .rules import Rule
+
+# What Keras's optimisers also take.
+COMMON: dict[str, Only] = {
+    "name": (None, "optimisers have no names of their own"),
+    "global_clipnorm": (None, "clipnorm is that of the whole gradient here"),
+    "use_ema": (False, "the weights are not averaged"),
+}
+AMSGRAD: Only = (False, "AMSGrad is not there")
 
 # Rates at which each cell trains without tuning, for the mean loss per token and clip_norm=1.
 # A plain tanh or ReLU network explodes where an LSTM is still comfortable.
@@ -71,6 +80,7 @@ class Optimizer(ABC):
         """The rule's numbers at update ``step`` = 1, 2, … and this learning rate."""
 
 
+@only_options(**COMMON, nesterov=(False, "momentum is the plain one"))
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """p ← p - rate · v,  v ← momentum · v + g.
@@ -92,6 +102,9 @@ class SGD(Optimizer):
         return (rate, self.weight_decay, self.momentum) if self.momentum else (rate, self.weight_decay)
 
 
+@only_options(
+    **COMMON, momentum=(0.0, "SGD has momentum"), centered=(False, "the gradient's mean is not taken off")
+)
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
     """p ← p - rate · g / (√v + ε),  v ← ρ v + (1 - ρ) g² (Tieleman and Hinton 2012)."""
@@ -109,6 +122,7 @@ class RMSprop(Optimizer):
         return (rate, self.weight_decay, self.rho, self.epsilon)
 
 
+@only_options(**COMMON)
 @dataclass(frozen=True)
 class Adagrad(Optimizer):
     """p ← p - rate · g / (√v + ε),  v ← v + g² (Duchi, Hazan, Singer 2011)."""
@@ -124,6 +138,7 @@ class Adagrad(Optimizer):
         return (rate, self.weight_decay, self.epsilon)
 
 
+@only_options(**COMMON, amsgrad=AMSGRAD)
 @dataclass(frozen=True)
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015), bias-corrected, ε outside the root as in PyTorch.
@@ -152,6 +167,7 @@ class Adam(Optimizer):
         return (corrected, shrink, decay, self.beta_1, self.beta_2, root, self.epsilon)
 
 
+@only_options(**COMMON, amsgrad=AMSGRAD)
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""

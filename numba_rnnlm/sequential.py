@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
 
 from . import backends
-from .callbacks import Callback, History
+from .callbacks import Callback, History, expect_callbacks
 from .errors import (
     ConfigError,
     DivergenceError,
@@ -21,14 +21,19 @@ from .errors import (
 )
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
 from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
-from .keras.weights import from_keras, to_keras
+from .keras.weights import expect_our_file, from_keras, to_keras
 from .layers import LAYERS, Embedding, Layer
+from .layers.options import Only, only
 from .model import Model, Network
 from .optimizers import OPTIMIZERS, Optimizer, Updater, get
 from .progress import Progress
 from .storage import read_model, write_model
 
 Path = str | os.PathLike[str]
+
+STEPS: Only = (None, "a pass goes over all examples, batch_size at a time")
+WEIGHTS: Only = (None, "every example counts the same")
+CALLBACKS: Only = (None, "only fit calls callbacks")
 
 
 class Sequential:
@@ -82,6 +87,9 @@ class Sequential:
         for layer in layers or ():
             self.add(layer)
 
+    def __repr__(self) -> str:
+        return f"Sequential([{', '.join(map(_short, self._layers))}])"
+
     # stacking
 
     @property
@@ -115,13 +123,13 @@ class Sequential:
 
     def _stack(self, layers: tuple[Layer, ...]) -> None:
         """Other layers; those that stay keep their weights, the optimiser starts anew."""
-        known = layers and (isinstance(layers[0], Embedding) or self._features)
-        names = Model(layers, self._features).names if known else ()  # raises if they do not fit
+        features = self._features or getattr(layers[0] if layers else None, "input_features", None)
+        known = layers and (isinstance(layers[0], Embedding) or features)
+        names = Model(layers, features).names if known else ()  # raises if they do not fit
         weights = self._network.weights() if self._network else self._kept
         self._kept = {name: array for name, array in weights.items() if name.split("/")[0] in names}
         self._layers, self._network, self._updater = layers, None, None
-        if not layers:
-            self._features = None
+        self._features = features if layers else None
 
     def _layer(self, index: int) -> Layer:
         """The bottom layer, 0, or the top one, -1."""
@@ -132,8 +140,8 @@ class Sequential:
     def _build(self) -> Network:
         if self._network is None:
             if not isinstance(self._layer(0), Embedding) and self._features is None:
-                raise NotFittedError("the size of the input vectors is not known yet; call "
-                                     "build((None, None, features)) or fit first.")
+                raise NotFittedError("the size of the input vectors is not known yet; call build((None, None, features)) "
+                                     "or fit first, or give the first layer input_shape=(None, features).")
             model = Model(self._layers, self._features)
             self._network = Network(model, self._ops, model.initialize(self._seed) | self._kept)
             self._kept = {}
@@ -195,8 +203,18 @@ class Sequential:
 
     # learning
 
+    @only({
+        "loss_weights": (None, "there is one loss"),
+        "weighted_metrics": WEIGHTS,
+        "run_eagerly": (False, "everything is compiled"),
+        "steps_per_execution": (1, "a batch is an update"),
+        "jit_compile": ("auto", "everything is compiled"),
+    })
     def compile(
-        self, optimizer: str | Optimizer = "rmsprop", loss: str | None = None, metrics: Sequence[str] | None = None
+        self,
+        optimizer: str | Optimizer = "rmsprop",
+        loss: str | None = None,
+        metrics: Sequence[str] | str | None = None,
     ) -> None:
         """Say how to train. The optimiser starts anew, the weights stay.
 
@@ -208,25 +226,32 @@ class Sequential:
             "categorical_crossentropy" (one-hot targets) or "sparse_categorical_crossentropy" (ids), on a last
             layer ``Dense(..., activation="softmax")``; "binary_crossentropy" (0 to 1) on ``activation="sigmoid"``.
         metrics
-            ["accuracy"], or nothing.
+            ["accuracy"] or "accuracy", or nothing.
         """
         expect_one_of("loss", loss, LOSSES)
-        if isinstance(metrics, str):
-            raise ConfigError(f"metrics is {metrics!r}, expected a list such as [{metrics!r}].")
-        for metric in metrics or ():
+        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
+        for metric in metrics:
             expect_one_of("metrics", metric, METRICS)
-        compiled = Compiled(get(optimizer), str(loss), tuple(metrics or ()))
+        compiled = Compiled(get(optimizer), str(loss), metrics)
         if self._layers:
             compiled.check(self._layers[-1])
         self._compiled, self._updater = compiled, None
 
+    @only({
+        "sample_weight": WEIGHTS,
+        "class_weight": (None, "every class counts the same"),
+        "steps_per_epoch": STEPS,
+        "validation_steps": STEPS,
+        "validation_batch_size": (None, "batch_size is that of validation too"),
+        "validation_freq": (1, "every epoch is validated"),
+    })
     def fit(
         self,
         x: Any,
         y: Any,
         batch_size: int = 32,
         epochs: int = 1,
-        verbose: int = 1,
+        verbose: int | str = 1,
         callbacks: Sequence[Callback] | Callback | None = None,
         validation_split: float = 0.0,
         validation_data: tuple[Any, Any] | None = None,
@@ -249,7 +274,7 @@ class Sequential:
         epochs, initial_epoch
             Train from epoch ``initial_epoch``, counted from 0, up to ``epochs``.
         verbose
-            0 silent, 1 live progress, 2 one line an epoch.
+            0 silent, 1 or "auto" live progress, 2 one line an epoch.
         callbacks
             See :mod:`numba_rnnlm.callbacks`.
         validation_split
@@ -270,12 +295,9 @@ class Sequential:
         expect_number("epochs", epochs, 0, whole=True)
         expect_number("initial_epoch", initial_epoch, 0, whole=True)
         expect_number("validation_split", validation_split, 0, 1)
-        expect_one_of("verbose", verbose, (0, 1, 2))
-        history = History()
+        progress, history = _progress(verbose), History()
         watching = [history, *([callbacks] if isinstance(callbacks, Callback) else callbacks or ())]
-        for callback in watching:
-            if not isinstance(callback, Callback):
-                raise ConfigError(f"callbacks holds {callback!r}, expected objects of numba_rnnlm.callbacks.")
+        expect_callbacks(watching)
         compiled = self._ready()
         examples, held_out = self._examples("", x, y), None
         if validation_data is not None:
@@ -293,36 +315,38 @@ class Sequential:
         self.history, self.stop_training = history, False
         try:
             Fitting(self, network, self._updater, compiled, examples, held_out, batch_size, initial_epoch, epochs,
-                    self._seed, shuffle, watching, Progress(verbose)).run()
+                    self._seed, shuffle, watching, progress).run()
         except DivergenceError:
             self._updater = None  # its moments belong to weights that are gone
             raise
         return history
 
+    @only({"sample_weight": WEIGHTS, "steps": STEPS, "callbacks": CALLBACKS})
     def evaluate(
-        self, x: Any, y: Any, batch_size: int = 32, verbose: int = 0, return_dict: bool = False
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False
     ) -> float | list[float] | dict[str, float]:
         """The loss on examples, or with metrics [loss, accuracy]; x and y as in :meth:`fit`.
 
         With ``return_dict``, the same by name.
         """
         expect_number("batch_size", batch_size, 1, whole=True)
-        expect_one_of("verbose", verbose, (0, 1, 2))
-        compiled, examples, progress = self._ready(), self._examples("", x, y), Progress(verbose)
+        progress = _progress(verbose)
+        compiled, examples = self._ready(), self._examples("", x, y)
         logs = measure(self._build(), examples, compiled.metrics, batch_size, progress).logs()
         progress.line(line(logs))
         if return_dict:
             return logs
         return list(logs.values()) if compiled.metrics else logs["loss"]
 
-    def predict(self, x: Any, batch_size: int = 32, verbose: int = 0) -> np.ndarray:
+    @only({"steps": STEPS, "callbacks": CALLBACKS})
+    def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
         """Outputs of the last layer: (examples, units), or (examples, steps, units); x as in :meth:`fit`.
 
         float32, or float64 on backend "reference".
         """
         expect_number("batch_size", batch_size, 1, whole=True)
-        expect_one_of("verbose", verbose, (0, 1, 2))
-        inputs, network, progress = self._inputs("x", x), self._build(), Progress(verbose)
+        progress = _progress(verbose)
+        inputs, network = self._inputs("x", x), self._build()
         parts = []
         for first in range(0, len(inputs), batch_size):
             batch = network.ops.upload(swap(inputs[first : first + batch_size]))
@@ -357,7 +381,11 @@ class Sequential:
     # keeping
 
     def save(self, path: Path) -> None:
-        """Write layers, weights and what :meth:`compile` was told to one file; the optimiser's moments are not kept."""
+        """Write layers, weights and what :meth:`compile` was told to one file; the optimiser's moments are not kept.
+
+        Keras's suffixes, .h5 and .keras, are refused: the file is a .npz.
+        """
+        expect_our_file(path)
         weights, compiled = self._build().weights(), self._compiled
         about = {
             "layers": [_describe(layer, LAYERS) for layer in self._layers],
@@ -407,12 +435,25 @@ class Sequential:
             self.compile(_rebuild(compiled["optimizer"], OPTIMIZERS), compiled["loss"], compiled["metrics"])
 
 
+def _progress(verbose: int | str) -> Progress:
+    expect_one_of("verbose", verbose, ("auto", 0, 1, 2))
+    return Progress(1 if verbose == "auto" else int(verbose))
+
+
+def _short(layer: Any) -> str:
+    """A layer as one would write it: without what is as always."""
+    values = [(field, getattr(layer, field.name)) for field in fields(layer) if field.init and field.repr]
+    given = [repr(value) for field, value in values if field.default is MISSING]
+    given += [f"{field.name}={value!r}" for field, value in values if field.default not in (MISSING, value)]
+    return f"{type(layer).__name__}({', '.join(given)})"
+
+
 def _describe(thing: Any, known: Mapping[str, type]) -> dict[str, Any]:
     """A layer or an optimiser as plain values, ready for JSON."""
     names = [name for name, kind in known.items() if kind is type(thing)]
     if not names:
         raise ConfigError(f"{thing!r} cannot be saved; expected one of {', '.join(known)}.")
-    values = {field.name: getattr(thing, field.name) for field in fields(thing) if field.init}
+    values = {field.name: getattr(thing, field.name) for field in fields(thing) if field.init and field.repr}
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     return {"class": names[0], **plain}
 

@@ -73,6 +73,53 @@ def test_callbacks_are_called_in_order(model):
     ]
 
 
+@pytest.mark.parametrize("names", [
+    ("on_train_batch_begin", "on_train_batch_end"), ("on_batch_begin", "on_batch_end"),
+])  # fmt: skip
+def test_batches_are_called_with_the_means_so_far(model, names):
+    calls = []
+
+    def note(name):
+        return lambda self, batch, logs=None: calls.append((name, batch, logs))
+
+    kind = type("Note", (Callback,), {name: note(name) for name in names})
+    callback = kind()
+    history = model.fit(X, Y, epochs=2, batch_size=8, verbose=0, callbacks=[callback]).history
+    assert [call[:2] for call in calls] == [(name, batch) for batch in (0, 1, 2) for name in names] * 2
+    assert all(logs == {} for name, _, logs in calls if name == names[0])
+    for epoch, (*_, logs) in enumerate((calls[5], calls[11])):
+        assert logs == {name: values[epoch] for name, values in history.items()}
+    assert calls[1][2] != calls[3][2]
+    assert callback.params == {"epochs": 2, "steps": 3, "verbose": 0}
+
+
+def test_the_logs_of_the_first_batch_are_its_own(model):
+    before, seen = model.evaluate(X[:8], Y[:8], return_dict=True), []
+    model.fit(X, Y, batch_size=8, shuffle=False, verbose=0,
+              callbacks=LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs)))
+    assert seen[0] == pytest.approx(before)
+
+
+@pytest.mark.parametrize("name", ["on_test_begin", "on_predict_batch_end", "on_epoch_start"])
+def test_waiting_for_a_call_that_never_comes_is_a_mistake(model, name):
+    kind = type("Note", (Callback,), {name: lambda self, logs=None: None})
+    before = model.get_weights()
+    with pytest.raises(ConfigError, match=f"Note has {name}, which is never called; expected some of .*on_train_begin"):
+        model.fit(X, Y, verbose=0, callbacks=[kind()])
+    np.testing.assert_array_equal(model.get_weights()[0], before[0])
+
+
+def test_a_history_shows_where_it_ended(model):
+    history = model.fit(X, Y, epochs=2, verbose=0)
+    loss, accuracy = (history.history[name][-1] for name in ("loss", "accuracy"))
+    assert repr(history) == f"<History of 2 epochs, loss: {loss:.4f}, accuracy: {accuracy:.4f}>"
+
+
+def test_checkpoints_are_not_files_of_keras():
+    with pytest.raises(ConfigError, match=r"expected a name such as 'model\.npz'"):
+        ModelCheckpoint("{epoch}.keras")
+
+
 def test_a_callback_can_stop_the_training(model):
     def stop(epoch, logs):
         model.stop_training = epoch == 1

@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import numba_rnnlm
-from numba_rnnlm import LanguageModel, cli, demo
+from numba_rnnlm import LanguageModel, Sequential, cli, demo
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.cli import main
 from numba_rnnlm.config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError
+from numba_rnnlm.layers import LSTM, Dense, Embedding
+from numba_rnnlm.storage import write_model
 
 TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
 HELD_OUT = "the dog sees the dog\nthe cow sees the cat\n"
@@ -82,6 +84,9 @@ def test_every_field_is_a_flag_with_its_name_and_help(config, command, monkeypat
             assert flag(item.name) not in shown
             continue
         assert f"{flag(item.name)} " in shown or f"{flag(item.name)}," in shown
+        if item.name == "cell":  # registered cells are for Python only
+            assert f"--cell {{{','.join(CELLS)}}} recurrent cell (default: lstm)" in shown
+            continue
         assert " ".join(item.metadata["help"].split()) in shown
         if item.default is not None and not isinstance(item.default, bool):
             assert f"(default: {item.default})" in shown
@@ -159,26 +164,31 @@ def test_help_and_version(capsys):
 
 @pytest.mark.parametrize("arguments", [
     [], ["fly"], ["train"], ["train", "text.txt", "--hid", "3"], ["train", "text.txt", "--hidden", "many"],
-    ["train", "text.txt", "--tokenizer", "None"], ["train", "text.txt", "--vocabulary-size", "9"],
+    ["train", "text.txt", "--tokenizer", "None"], ["train", "text.txt", "--cell", "square"], ["train", "text.txt", "--vocabulary-size", "9"],
     ["generate", "char.npz", "--unknown", "skip"], ["score", "char.npz", "--per-token", "--normalize"],
+    ["generate", "char.npz", "the", "--prompt", "the"], ["generate", "char.npz", "the", "cat"],
+    ["generate", "char.npz", "--temperature", "0", "--samples", "3"], ["train", "text.txt", "--from", "a", "--seed=1"],
 ])
-def test_wrong_usage(arguments, capsys):
+def test_wrong_usage_is_one_line(arguments, capsys):
     assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith("usage: numba-rnnlm")
+    out, err = capsys.readouterr()
+    program = " ".join(["numba-rnnlm", *(word for word in arguments[:1] if word in COMMANDS)])
+    assert out == "" and err.startswith(f"{program}: error: ") and err.endswith(f"; see {program} --help\n")
+    assert err.count("\n") == 1
 
 
 # errors
 
 
 @pytest.mark.parametrize("arguments", [
-    ["train", "nowhere.txt"], ["train", "text.txt", "--hidden", "0"], ["train", "text.txt", "--cell", "square"],
+    ["train", "nowhere.txt", "--verbose", "0"], ["train", "text.txt", "--hidden", "0"],
     ["train", "text.txt", "--backend", "cuda"], ["train", "text.txt", "--threads", "0"],
     ["train", "text.txt", "--valid", "nowhere.txt", "--verbose", "0"], ["train", "text.txt", "--from", "nowhere.npz"],
     ["eval", "nowhere.npz", "text.txt"], ["eval", "text.txt", "text.txt"], ["eval", "char.npz", "nowhere.txt"],
     ["score", "char.npz", "nowhere.txt"], ["score", "char.npz", "."],
     ["generate", "char.npz", "--temperature", "-1"], ["generate", "char.npz", "--prompt", "a zebra"],
     ["generate", "char.npz", "--prompt", "\udcff"], ["generate", "char.npz", "--samples", "0"],
-    ["info", "nowhere.npz"], ["demo", "--seconds", "0"], ["demo", "--out", "nowhere/demo.npz"],
+    ["info", "nowhere.npz"], ["info", "."], ["info", "text.txt"], ["demo", "--out", "text.txt"], ["demo", "--seconds", "0"], ["demo", "--out", "nowhere/demo.npz"],
     ["eval", "ids.npz", "text.txt"], ["score", "ids.npz", "text.txt"], ["generate", "ids.npz"],
     ["train", "text.txt", "--from", "ids.npz"],
 ])
@@ -190,6 +200,37 @@ def test_an_error_is_one_sentence_and_no_traceback(arguments, capsys):
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["generate", "char.npz", "--prompt", "zebra"], "give --unknown unk to read"),
+    (["train", "latin1.txt", "--verbose", "0"], "with --tokenizer byte."),
+    (["train", "text.txt", "--learning-rate", "0"], "error: --learning-rate is 0.0, expected"),
+    (["train", "text.txt", "--backend", "cuda"], "--backend cuda is not in this version; use --backend cpu, or"),
+    (["demo", "--seconds", "0"], "error: --seconds is 0.0, expected"),
+])
+def test_errors_speak_of_flags(arguments, told, tmp_path, monkeypatch, capsys):
+    if "latin1.txt" in arguments:
+        monkeypatch.chdir(tmp_path)
+        Path("latin1.txt").write_bytes(b"caf\xe9\n" * 100)
+    assert main(arguments) == 1
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("message", [
+    "the prompt has 'seed=3' at position 0.", "there is no model file '/steps=3/m.npz'.", "give colour='red'.",
+    "the seed is lost.",
+])
+def test_other_words_stay_as_they_are(message):
+    assert cli._with_flags(message) == message
+
+
+@given(st.sampled_from(sorted(cli.OPTIONS)), st.from_regex(r"[a-z0-9.]*[a-z0-9]", fullmatch=True),
+       st.sampled_from(["", "'", '"']))
+def test_every_option_is_told_as_its_flag(name, value, quote):
+    message = f"{name} is wrong, try {name}={quote}{value}{quote}, or (another {name}={quote}{value}{quote})."
+    told = f"{flag(name)} is wrong, try {flag(name)} {value}, or (another {flag(name)} {value})."
+    assert cli._with_flags(message) == told
+
+
 @pytest.mark.parametrize(("error", "code"), [
     (KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 1), (MemoryError("too large"), 1),
 ])
@@ -199,7 +240,8 @@ def test_exit_codes(error, code, monkeypatch, capsys):
 
     monkeypatch.setattr(LanguageModel, "load", fail)
     assert main(["info", "char.npz"]) == code
-    assert capsys.readouterr().err == (f"numba-rnnlm: error: {error}\n" if code == 1 else "")
+    told = f"error: {error}" if code == 1 else "interrupted"
+    assert capsys.readouterr().err == f"numba-rnnlm: {told}\n"
 
 
 def test_errors_that_are_bugs_are_not_hidden(monkeypatch):
@@ -231,6 +273,7 @@ def test_train_is_the_library(tmp_path, capsys):
     best = min(same.history_["valid_loss"])
     assert f"validation loss {best:.4f} nats/token, perplexity {np.exp(best):.2f}" in told
     assert f"{same.bits_per_character(HELD_OUT):.3f} bits/character" in told
+    assert told.startswith("optimizer adam, learning rate 0.004, schedule linear\n")
     assert f"saved {out} (" in told and f"{same.parameter_count:,} weights" in told
     assert f"numba-rnnlm generate {out} --prompt TEXT" in told and f"numba-rnnlm eval {out} held_out.txt" in told
 
@@ -274,6 +317,30 @@ def test_out_is_checked_before_training(out, monkeypatch, capsys):
     assert Path("text.txt").read_text() == TEXT and Path("held_out.txt").read_text() == HELD_OUT
 
 
+def test_only_models_are_overwritten(tmp_path, capsys):
+    out = tmp_path / "m.npz"
+    train = ["train", "text.txt", "--out", str(out), *SMALL, *BRIEF, "--verbose", "2"]
+    for data in (b"my notes", b"", (b"PK\x03\x04" + bytes(99))):
+        out.write_bytes(data)
+        assert main(train) == 1
+        out_, err = capsys.readouterr()
+        assert out_ == "" and "it is not overwritten" in err and out.read_bytes() == data
+    out.unlink()
+    for verb in ("saved", "replaced"):
+        assert main(train) == 0
+        assert f"\n{verb} {out} (" in capsys.readouterr().out
+
+
+def test_train_interrupted_twice_says_that_nothing_was_saved(tmp_path, monkeypatch, capsys):
+    def fit(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LanguageModel, "fit_config", fit)
+    assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), "--verbose", "0"]) == 130
+    assert capsys.readouterr() == ("", "numba-rnnlm: interrupted, nothing was saved\n")
+    assert not any(tmp_path.iterdir())
+
+
 WILD = ["--cell", "relu", "--optimizer", "sgd", "--learning-rate", "1e6", "--clip-norm", "0", "--verbose", "0",
         "--epochs", "9", "--streams", "1"]
 
@@ -303,10 +370,10 @@ def test_divergence_at_once_saves_nothing(tmp_path, capsys):
 def test_interrupted_training_is_saved(tmp_path):
     out = tmp_path / "m.npz"
     run = process("train", "text.txt", "--out", str(out), *SMALL, "--epochs", "1000000", "--streams", "4")
-    assert run.stdout.readline().startswith(b"epoch 1/")
+    assert any(line.startswith(b"epoch 1") for line in run.stdout)
     run.send_signal(signal.SIGINT)
     told, err = run.communicate(timeout=60)
-    assert (run.returncode, err) == (0, b"") and b"stopped: interrupted" in told and b"saved " in told
+    assert run.returncode == 0 and b"Traceback" not in err and b"stopped: interrupted" in told and b"saved " in told
     assert LanguageModel.load(out).history_["epoch"][-1] >= 1
 
 
@@ -360,19 +427,24 @@ def test_score_of_tokens(model, monkeypatch, capsys):
     blocks = capsys.readouterr().out.removesuffix("\n\n").split("\n\n")
     for block, scores in zip(blocks, want, strict=True):
         rows = [row.split("\t") for row in block.split("\n")]
-        assert [(token, bool(int(oov))) for token, _, oov in rows] == [(token, oov) for token, _, oov in scores]
+        assert [(token, bool(int(oov))) for token, _, oov in rows] == [
+            (token.replace("\t", "\\t"), oov) for token, _, oov in scores
+        ]
         assert [float(nats) for _, nats, _ in rows] == pytest.approx([nats for _, nats, _ in scores], abs=1e-5)
 
     typed(monkeypatch, "\n".join(LINES).encode())
     assert main(["score", model, "--per-token", "--json"]) == 0
     for line, scores in zip(capsys.readouterr().out.splitlines(), want, strict=True):
         told = json.loads(line)
-        assert [(token, oov) for token, _, oov in told["scores"]] == [(token, oov) for token, _, oov in scores]
+        assert [oov for _, _, oov in told["scores"]] == [oov for _, _, oov in scores]
+        assert [token for token, _, oov in told["scores"] if oov] == [token for token, _, oov in scores if oov]
         assert told["log_probability"] == pytest.approx(sum(nats for _, nats, _ in scores), abs=1e-4)
         assert (told["tokens"], told["oov"]) == (len(scores), sum(oov for _, _, oov in scores))
 
     typed(monkeypatch, "\n".join(LINES).encode())
     assert main(["score", model, "--normalize"]) == 0
+    tokens = [token for token, _, _ in told["scores"]]  # of the last line
+    assert tokens == ["dog"] * 100 + ["\n"] if model == "word.npz" else "".join(tokens) == LINES[-1] + "\n"
     means = [np.mean([nats for _, nats, _ in scores]) for scores in want]
     assert np.array(capsys.readouterr().out.split(), float) == pytest.approx(means, abs=1e-5)
 
@@ -386,6 +458,22 @@ def test_score_of_any_bytes(monkeypatch, capsys):
     typed(monkeypatch, b"the\nc\xfft\n")
     assert main(["score", "char.npz"]) == 1
     assert "line 2: " in capsys.readouterr().err
+
+
+def test_tokens_in_json_are_text(monkeypatch, capsys):
+    typed(monkeypatch, "é\\\tz".encode())
+    assert main(["score", "byte.npz", "--per-token", "--json"]) == 0
+    assert [token for token, _, _ in json.loads(capsys.readouterr().out)["scores"]] == ["", "é", "\\", "\t", "z", "\n"]
+
+
+@pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
+def test_either_line_end(model, monkeypatch, capsys):
+    told = []
+    for end in (b"\n", b"\r\n"):
+        typed(monkeypatch, b"the cat" + end + end + b"dog" + end)
+        assert main(["score", model, "--json"]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] and told[0].count("\n") == 3
 
 
 @given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"")), max_size=8), st.integers(1, 30))
@@ -418,6 +506,8 @@ def test_generate(model, monkeypatch, capsys):
     texts = ["the cat" + loaded.generate("the cat", **options, seed=seed) + "\n" for seed in (4, 5)]
     assert main(["generate", model, "--prompt", "the cat", "--seed", "4", "--samples", "2", *flags]) == 0
     assert capsys.readouterr().out == "\n".join(texts)
+    assert main(["generate", model, "the cat", "--seed", "5", *flags]) == 0
+    assert capsys.readouterr().out == texts[1]
     typed(monkeypatch, b"the cat")
     assert main(["generate", model, "--prompt", "-", "--seed", "5", *flags]) == 0
     assert capsys.readouterr().out == texts[1]
@@ -474,6 +564,29 @@ def test_info_of_a_model(capsys):
     assert ["vocabulary_size", "5"] in rows and ["backend", "auto"] not in rows
 
 
+def test_info_of_a_sequential(tmp_path, capsys):
+    path = tmp_path / "m.npz"
+    model = Sequential([Embedding(4, 8), LSTM(16), Dense(4, activation="softmax")], seed=3)
+    model.save(path)
+    assert main(["info", str(path)]) == 0
+    assert "optimizer" not in capsys.readouterr().out
+    model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.save(path)
+    assert main(["info", str(path)]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace("layer ", "layer-").splitlines())
+    assert rows["weights"] == f"{model.count_params():,}" and rows["seed"] == "3"
+    assert rows["layer-2"].startswith("LSTM(") and "units=16" in rows["layer-2"]
+    assert rows["optimizer"].startswith("adam(") and "learning_rate=0.001" in rows["optimizer"]
+    assert (rows["loss"], rows["metrics"]) == ("sparse_categorical_crossentropy", "accuracy")
+
+
+@pytest.mark.parametrize("about", [{}, {"layers": 3}, {"layers": [{}], "compiled": None, "seed": 0}], ids=str)
+def test_info_of_a_damaged_sequential(about, tmp_path, capsys):
+    write_model(tmp_path / "m.npz", "sequential", about, {})
+    assert main(["info", str(tmp_path / "m.npz")]) == 1
+    assert "is damaged" in capsys.readouterr().err
+
+
 def test_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--seconds", "2"]) == 0
@@ -481,6 +594,13 @@ def test_demo(tmp_path, monkeypatch, capsys):
     model = LanguageModel.load("numba_rnnlm_demo.npz")
     assert f"held out: {model.bits_per_character(demo.documentation()[1]):.3f} bits/character" in told
     assert demo.PROMPT in told and "saved numba_rnnlm_demo.npz" in told
+    assert told.count("compiling") == 1
+
+
+def test_the_text_of_the_demo_is_prose():
+    text = "".join(demo.documentation())
+    assert not any(mark in text for mark in ("|", "---", "==="))
+    assert len(text) > 200_000 and text.count(" ") < len(text) / 3
 
 
 def test_nothing_held_out_is_trained_on():

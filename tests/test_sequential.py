@@ -1,10 +1,13 @@
 """Sequential: Keras's conventions, held against Keras, against NumPy, and against itself."""
 
+import copy
 import io
 import json
+import pickle
 import signal
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ from numba_rnnlm.errors import (
     VocabularyError,
 )
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent, SimpleRNN
-from numba_rnnlm.optimizers import SGD, Adam, RMSprop
+from numba_rnnlm.optimizers import OPTIMIZERS, SGD, Adam, RMSprop
 from numba_rnnlm.storage import write_model
 
 V, T, N = 6, 5, 24  # symbols, steps, examples
@@ -115,6 +118,7 @@ def test_one_hot_rows_and_ids_are_the_same_targets(each):
     for loss, y in (
         ("categorical_crossentropy", one_hot(ids)),
         ("categorical_crossentropy", one_hot(ids).astype(np.int8).tolist()),
+        ("categorical_crossentropy", one_hot(ids).astype(bool)),
         ("sparse_categorical_crossentropy", ids),
         ("sparse_categorical_crossentropy", ids[..., np.newaxis].astype(np.float32)),
     ):
@@ -691,6 +695,136 @@ def test_a_file_that_does_not_fit_together_is_refused(tmp_path, change):
         Sequential.load(path)
 
 
+@pytest.mark.parametrize("copies", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+def test_a_copy_goes_on_like_the_model(copies):
+    model = compiled(LSTM(6), Dropout(0.5))
+    model.fit(X, LAST, epochs=2, batch_size=7, verbose=0)
+    other = copies(model)
+    same(other.get_weights(), model.get_weights())
+    assert other.history.history == model.history.history
+    runs = [each.fit(X, LAST, initial_epoch=2, epochs=4, batch_size=7, verbose=0).history for each in (model, other)]
+    assert runs[0] == runs[1]
+    same(other.get_weights(), model.get_weights())
+    model.fit(X, LAST, verbose=0)
+    assert (other.predict(X) != model.predict(X)).any()
+
+
+@pytest.mark.parametrize("name", ["k.h5", "k.keras", "K.H5"])
+def test_files_of_keras_are_not_written(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"k\.\w+', expected a name such as 'model\.npz'|K\.H5"):
+        compiled().save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+# Keras's arguments
+
+RECURRENT = {
+    "use_bias": (True, False), "kernel_initializer": ("glorot_uniform", "zeros"),
+    "recurrent_initializer": ("orthogonal", "zeros"), "bias_initializer": ("zeros", "ones"), "dropout": (0.0, 0.2),
+    "recurrent_dropout": (0.0, 0.2), "return_state": (False, True), "go_backwards": (False, True),
+    "stateful": (False, True), "unroll": (False, True), "name": (None, "first"), "trainable": (True, False),
+}
+GATED = RECURRENT | {"activation": ("tanh", "relu"), "recurrent_activation": ("sigmoid", "hard_sigmoid")}
+DENSE = {name: RECURRENT[name] for name in ("name", "trainable", "kernel_initializer", "bias_initializer")}
+TAKEN = [
+    (LSTM, (3,), GATED | {"unit_forget_bias": (True, False)}), (GRU, (3,), GATED | {"reset_after": (True, False)}),
+    (SimpleRNN, (3,), RECURRENT), (Recurrent, (3,), RECURRENT), (Dense, (3,), DENSE),
+    (Dropout, (0.5,), {"name": (None, "a"), "noise_shape": (None, (1, 2)), "seed": (None, 1)}),
+    (Embedding, (3, 4), {"name": (None, "a"), "mask_zero": (False, True), "input_shape": (None, (5,)),
+                         "embeddings_initializer": ("uniform", "zeros")}),
+    *((kind, (), {"name": (None, "a"), "global_clipnorm": (None, 1.0), "use_ema": (False, True)})
+      for kind in OPTIMIZERS.values()),
+    (Adam, (), {"amsgrad": (False, True)}), (SGD, (), {"nesterov": (False, True)}),
+    (RMSprop, (), {"momentum": (0.0, 0.9), "centered": (False, True)}),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "options"), TAKEN)
+def test_what_keras_does_by_itself_may_be_said_and_nothing_else(kind, values, options):
+    assert kind(*values, **{name: usual for name, (usual, _) in options.items()}) == kind(*values)
+    for name, (usual, other) in options.items():
+        with pytest.raises(ConfigError) as error:
+            kind(*values, **{name: other})
+        assert str(error.value).startswith(f"{kind.__name__}: {name} is {other!r}, expected {usual!r}; ")
+    with pytest.raises(ConfigError, match=f"{kind.__name__} has no argument 'wrong', expected some of "):
+        kind(*values, wrong=None)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+def test_the_older_name_of_the_learning_rate_is_answered_with_its_name(kind):
+    with pytest.raises(ConfigError, match=f"{kind.__name__} has no argument 'lr', expected some of learning_rate"):
+        kind(lr=0.1)
+
+
+@pytest.mark.parametrize("first", [
+    LSTM(4, input_shape=(T, 3)), GRU(4, input_shape=[None, 3]), SimpleRNN(4, input_dim=3),
+    Dense(4, input_dim=3, input_shape=(None, 3)), Dropout(0.5, input_shape=(T, 3)),
+], ids=lambda layer: type(layer).__name__)  # fmt: skip
+def test_the_first_layer_may_say_how_large_the_vectors_are(first, tmp_path):
+    model = Sequential([first, Dense(2, "softmax")])
+    told = Sequential([replace(first, input_shape=None, input_dim=None), Dense(2, "softmax")])
+    with pytest.raises(NotFittedError, match=r"input_shape=\(None, features\)"):
+        told.get_weights()
+    told.build((None, None, 3))
+    same(model.get_weights(), told.get_weights())
+    with pytest.raises(ShapeError, match=r"expected vectors \(examples, steps, 3\)"):
+        model.predict(np.zeros((2, T, 4)))
+    model.save(tmp_path / "model.npz")
+    same(Sequential.load(tmp_path / "model.npz").get_weights(), told.get_weights())
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"input_shape": (3,)}, r"input_shape is \(3,\), expected \(steps or None, features\)"),
+    ({"input_shape": 3}, "input_shape is 3"), ({"input_shape": (None, None)}, "features of input_shape is None"),
+    ({"input_shape": (0, 3)}, "steps of input_shape is 0"), ({"input_dim": 0}, "LSTM: input_dim is 0"),
+    ({"input_shape": (None, 3), "input_dim": 4}, "give one of the two"),
+])
+def test_impossible_sizes_of_vectors_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        LSTM(4, **options)
+
+
+def test_a_first_layer_that_was_refused_leaves_nothing_behind():
+    model = Sequential()
+    with pytest.raises(ConfigError, match="tied Dense"):
+        model.add(Dense(4, tied=True, input_dim=3))
+    model.add(LSTM(4))
+    model.build((None, None, 5))
+    assert model.get_weights()[0].shape == (5, 16)
+
+
+def test_ways_to_say_the_usual():
+    listed, plain = compiled(), compiled()
+    plain.compile(loss="sparse_categorical_crossentropy", optimizer="adam", metrics="accuracy", jit_compile="auto")
+    one = listed.fit(X, LAST, verbose=1)
+    other = plain.fit(X, LAST, verbose="auto", sample_weight=None, class_weight=None, steps_per_epoch=None)
+    assert one.history == other.history
+    assert listed.evaluate(X, LAST) == plain.evaluate(X, LAST, verbose="auto", steps=None)
+    np.testing.assert_array_equal(listed.predict(X), plain.predict(X, verbose="auto", callbacks=None))
+
+
+def test_truth_values_are_numbers():
+    x, y = RNG.random((N, T, 3)) > 0.5, X[:, 0] > 2
+    losses = []
+    for kind in (bool, int, float):
+        model = Sequential([LSTM(4), Dense(1, "sigmoid")])
+        model.compile(loss="binary_crossentropy")
+        losses.append(model.fit(x.astype(kind), y.astype(kind), verbose=0).history)
+    assert losses[0] == losses[1] == losses[2]
+    ids = compiled(top=Dense(2, "softmax"))
+    np.testing.assert_array_equal(ids.predict(X > 2), ids.predict((X > 2) * 1))
+    assert ids.evaluate(X, y) == ids.evaluate(X, y * 1)
+
+
+def test_a_model_shows_its_layers():
+    model = Sequential([Embedding(V, 8, mask_zero=False), SimpleRNN(4, activation="relu"), Dropout(0.5), Dense(V, "softmax")])
+    text = ("Sequential([Embedding(6, 8), SimpleRNN(4, activation='relu'), Dropout(0.5), "
+            "Dense(6, activation='softmax')])")
+    assert repr(model) == text
+    assert eval(text).layers == model.layers
+    assert repr(Sequential()) == "Sequential([])"
+
+
 # errors
 
 def put(array, place, value):
@@ -738,8 +872,14 @@ MISTAKES = {
     "unknown loss": (lambda m: m.compile(loss="mse"), ConfigError, "loss is 'mse'"),
     "unknown metric": (
         lambda m: m.compile(loss="categorical_crossentropy", metrics=["auc"]), ConfigError, "metrics is 'auc'"),
-    "metrics without brackets": (
-        lambda m: m.compile(loss="categorical_crossentropy", metrics="accuracy"), ConfigError, r"\['accuracy'\]"),
+    "weights of examples": (
+        lambda m: m.fit(X, LAST, sample_weight=np.ones(N)), ConfigError, "fit: sample_weight is .*counts the same"),
+    "weights of classes": (lambda m: m.fit(X, LAST, class_weight={0: 2}), ConfigError, "every class counts the same"),
+    "steps of an epoch": (lambda m: m.fit(X, LAST, steps_per_epoch=3), ConfigError, "expected None; .*batch_size"),
+    "unknown to fit": (lambda m: m.fit(X, LAST, nb_epoch=3), ConfigError, "fit has no argument 'nb_epoch'.* epochs"),
+    "unknown to compile": (lambda m: m.compile(los=""), ConfigError, "compile has no argument 'los'.* loss"),
+    "unknown to evaluate": (lambda m: m.evaluate(X, LAST, batch=3), ConfigError, "evaluate has no argument 'batch'"),
+    "callbacks of predict": (lambda m: m.predict(X, callbacks=[]), ConfigError, "only fit calls callbacks"),
     "unknown optimiser": (lambda m: m.compile("lion", "categorical_crossentropy"), ConfigError, "optimizer is 'lion'"),
     "softmax for sigmoid": (
         lambda m: m.compile(loss="binary_crossentropy"), ConfigError, r"needs a last layer Dense\(.*'sigmoid'"),

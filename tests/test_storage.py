@@ -1,6 +1,7 @@
 """A saved model is the model; whatever else a file may hold is refused with a sentence."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from models import LINES, fit, trained, untrained
 from numba_rnnlm import LanguageModel, storage
 from numba_rnnlm.errors import ModelFileError
 from numba_rnnlm.storage import checkpoint, read_model, write_model
+from numba_rnnlm.storage.checkpoint import read_about
 
 TOKENIZERS = ("char", "word", "byte", None)
 SAVED = {}  # a small file, to damage
@@ -40,6 +42,7 @@ def refused(path, message):
     with pytest.raises(ModelFileError, match=message) as caught:
         LanguageModel.load(path)
     assert repr(str(path)) in str(caught.value)
+    assert "allow_pickle" not in str(caught.value)
     assert str(caught.value).endswith((".", "numba-rnnlm"))
     assert "\n" not in str(caught.value)
 
@@ -190,11 +193,20 @@ def test_a_folder_that_cannot_be_synchronised_is_no_failure(path, monkeypatch):
 def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "folder").mkdir()
-    for place in ("missing/model.npz", "file/model.npz", "folder", "a\0b.npz"):
+    with pytest.raises(ModelFileError, match=r"cannot write '.*folder': it is a directory; give the name of a file"):
+        trained("char").save(tmp_path / "folder")
+    for place in ("missing/model.npz", "file/model.npz", "a\0b.npz"):
         with pytest.raises(ModelFileError, match=r"cannot write .* choose a folder that exists, can be written"):
             trained("char").save(tmp_path / place)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "not a folder"
+
+
+@pytest.mark.parametrize("path", [None, 5, 1.5, ["m.npz"], io.BytesIO()], ids=lambda path: type(path).__name__)
+def test_what_is_no_path(path):
+    for call in (trained("char").save, LanguageModel.load, read_model, read_about):
+        with pytest.raises(ModelFileError, match=r"path is .*, expected a path such as 'model.npz'"):
+            call(path)
 
 
 # Reading what is not a model
@@ -202,14 +214,14 @@ def test_places_that_cannot_be_written(tmp_path):
 
 def test_files_that_are_not_there(tmp_path):
     refused(tmp_path / "missing.npz", "there is no model file")
-    refused(tmp_path, "there is no model file")
+    refused(tmp_path, "is a directory, expected a model file")
 
 
 @pytest.mark.parametrize("part", np.linspace(0, 1, 100, endpoint=False))
 def test_truncated_files(part, path):
     data = SAVED["data"]
     path.write_bytes(data[: int(part * len(data))])
-    refused(path, "is damaged, truncated or another kind of file")
+    refused(path, "is damaged, truncated or another kind of file" if part else "it is not a zip archive")
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), count=st.integers(1, 3))
@@ -238,7 +250,7 @@ def test_other_bytes(tmp_path_factory, data, start):
 def test_other_files_of_numpy(path):
     with open(path, "wb") as file:
         np.save(file, np.arange(3))
-    refused(path, "is not a numba_rnnlm model: it has no member 'about'")
+    refused(path, "is not a numba_rnnlm model file: it is not a zip archive")
     np.savez(path, weights=np.arange(3))
     refused(path, "it has no member 'about'")
     with zipfile.ZipFile(path, "w") as file:
@@ -254,6 +266,8 @@ def test_objects_are_not_unpickled(path):
     bomb = np.array([Bomb()], object)
     np.savez(path, about=bomb)
     refused(path, "cannot be read as a numba_rnnlm model")
+    path.write_text("a text")
+    refused(path, "is not a zip archive")
     rewrite(path, members=lambda members: members | {"weights/dense/b": bomb})
     refused(path, "cannot be read as a numba_rnnlm model")
     assert os.listdir(path.parent) == ["model.npz"]
@@ -299,7 +313,7 @@ def test_headers_with_a_damaged_part(key, value, path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"hidden": 4}, {"hidden": 0}, {"hidden": "3"}, {"hidden": 10**7}, {"hidden": 10**12}, {"cell": "elman"}, {"cell": "gru"},
+        {"hidden": 4}, {"hidden": 0}, {"hidden": "3"}, {"hidden": 10**7}, {"hidden": 10**12}, {"cell": "gru"},
         {"layers": 2}, {"embedding": 3}, {"tied": True}, {"tokenizer": None}, {"tokenizer": "bpe"}, {"seed": -1},
         {"colour": "red"}, {"vocabulary_size": 9}, {"threads": 1},
     ],
@@ -308,6 +322,11 @@ def test_headers_with_a_damaged_part(key, value, path):
 def test_a_configuration_that_does_not_fit(change, path):
     rewrite(path, about=lambda about: about | {"config": about["config"] | change})
     refused(path, "is damaged: its parts do not fit together")
+
+
+def test_a_cell_that_is_not_known(path):
+    rewrite(path, about=lambda about: about | {"config": about["config"] | {"cell": "elman"}})
+    refused(path, "uses a cell of its own, 'elman', which is not known here")
 
 
 def test_a_vocabulary_that_does_not_fit(path):
@@ -366,7 +385,7 @@ def test_a_model_of_another_kind(path):
     write_model(path, "sequential", {"config": {}}, {"dense/W": np.zeros((2, 2), np.float32)})
     refused(path, re.escape("holds a 'sequential', expected a 'language_model'; load it with Sequential.load."))
     about, weights = read_model(path)
-    assert about["kind"] == "sequential"
+    assert about == read_about(path) and about["kind"] == "sequential"
     assert_same_bits(weights, {"dense/W": np.zeros((2, 2), np.float32)})
 
 

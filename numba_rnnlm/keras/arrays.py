@@ -87,7 +87,7 @@ def _array(name: str, values: Any) -> np.ndarray:
         array = np.asarray(values)
     except ValueError as error:
         raise ShapeError(f"{name} has rows of different length; make them equal, for example by padding.") from error
-    if array.dtype.kind not in "iuf":
+    if array.dtype.kind not in "biuf":
         raise ShapeError(f"{name} is {type(values).__name__} of {array.dtype}, expected an array of numbers.")
     return array
 

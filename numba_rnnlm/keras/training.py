@@ -17,7 +17,7 @@ from ..model import Network
 from ..optimizers import Optimizer, Updater
 from ..portable import stream_key
 from ..progress import Progress, duration
-from ..training import interrupts
+from ..training import compile_kernels, interrupts
 from .arrays import Examples, swap
 
 LOSSES = {  # and the activation of the last layer that each belongs to
@@ -142,12 +142,16 @@ class Fitting:
             If the loss, a gradient or a weight is no longer finite; the weights are back as they were after the
             last whole epoch.
         """
-        self.started = time.monotonic()
         good, logs = self.network.weights(), dict[str, float]()
+        steps = -(-len(self.examples) // self.batch_size)
+        params = {"epochs": self.epochs, "steps": steps, "verbose": self.progress.verbose}
         for callback in self.callbacks:
             callback.set_model(self.model)
+            callback.set_params(params)
             callback.on_train_begin({})
-        with interrupts() as interrupted:
+        with interrupts(notice=self.progress.verbose > 0) as interrupted:
+            compile_kernels(self.network, self.compiled.optimizer.rule, self.progress)
+            self.started = time.monotonic()
             for epoch in range(self.first, self.epochs):
                 for callback in self.callbacks:
                     callback.on_epoch_begin(epoch, {})
@@ -183,12 +187,16 @@ class Fitting:
         if self.shuffle:
             np.random.default_rng([self.seed, epoch]).shuffle(order)
         means = Means(self.compiled.metrics)
-        for first in range(0, count, self.batch_size):
+        for step, first in enumerate(range(0, count, self.batch_size)):
+            for callback in self.callbacks:
+                callback.on_train_batch_begin(step, {})
             batch = self.examples[order[first : first + self.batch_size]]
             run_batch(self.network, batch, means, stream_key(self.seed, self.updater.steps))
             if not isfinite(means.loss):
                 raise DivergenceError("the loss is not finite")
             self.updater.update()
+            for callback in self.callbacks:
+                callback.on_train_batch_end(step, means.logs())
             if self.progress.due():
                 self._show(epoch, min(first + self.batch_size, count), means)
             if interrupted.is_set():

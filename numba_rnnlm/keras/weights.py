@@ -1,12 +1,22 @@
 """A layer's weights in Keras's shapes and order, and back."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..layers import Layer, Recurrent
 
 Weights = dict[str, np.ndarray]
+
+
+def expect_our_file(path: str | os.PathLike[str]) -> None:
+    """Raise :class:`ConfigError` for a file that by its name would be one of Keras's."""
+    name = os.fsdecode(path)
+    if name.lower().endswith((".h5", ".keras")):
+        raise ConfigError(f"path is {name!r}, expected a name such as 'model.npz': the file is not one of Keras's. "
+                          "get_weights() gives arrays that set_weights() of the same layers takes in Keras.")
 
 
 def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -7,10 +7,12 @@ import numpy as np
 from ..backends import ACTIVATIONS, Array, Ops, Shape
 from ..errors import ConfigError, ShapeError, expect_number, expect_one_of
 from .layer import Run, glorot
+from .options import GLOROT, NAME, TRAINABLE, ZEROS, TakesVectors, only_options
 
 
+@only_options(name=NAME, trainable=TRAINABLE, kernel_initializer=GLOROT, bias_initializer=ZEROS)
 @dataclass(frozen=True)
-class Dense:
+class Dense(TakesVectors):
     """A fully connected layer on each vector of the input. Weights: ``W`` (D, units), ``b`` (units).
 
     Parameters
@@ -23,6 +25,8 @@ class Dense:
         Add b.
     tied
         Share the matrix of the embedding, (units, D), instead of having one (Press and Wolf 2017).
+    input_shape, input_dim
+        On the first layer: (steps or None, features) of the vectors, or the features alone.
 
     Examples
     --------
@@ -36,6 +40,7 @@ class Dense:
     tied: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expect_number("Dense: units", self.units, 1, whole=True)
         expect_one_of("Dense: activation", self.activation, (None, *ACTIVATIONS))
 

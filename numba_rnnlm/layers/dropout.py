@@ -7,10 +7,15 @@ import numpy as np
 from ..backends import Array, Ops, Shape
 from ..errors import expect_number
 from .layer import Run
+from .options import NAME, TRAINABLE, TakesVectors, only_options
 
 
+@only_options(
+    name=NAME, trainable=TRAINABLE, noise_shape=(None, "every value is dropped by itself"),
+    seed=(None, "the seed of the model decides the masks: Sequential(seed=...)"),
+)
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(TakesVectors):
     """While training, set a random part of the values to zero and scale up the rest.
 
     The mask comes from a counter-based generator of (seed, step, layer, element): the same on every
@@ -20,6 +25,8 @@ class Dropout:
     ----------
     rate
         The part that is dropped, 0 ≤ rate < 1.
+    input_shape, input_dim
+        On the first layer: (steps or None, features) of the vectors, or the features alone.
 
     Examples
     --------
@@ -30,6 +37,7 @@ class Dropout:
     rate: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expect_number("Dropout: rate", self.rate, 0, 0.999)
 
     def output(self, shape: Shape) -> Shape:

@@ -7,8 +7,14 @@ import numpy as np
 from ..backends import Array, Ops, Shape
 from ..errors import ShapeError, expect_number
 from .layer import Run
+from .options import NAME, TRAINABLE, only_options
 
 
+@only_options(
+    name=NAME, trainable=TRAINABLE, mask_zero=(False, "id 0 is a symbol as any other"),
+    embeddings_initializer=("uniform", "standard_deviation draws from a normal distribution"),
+    input_shape=(None, "input_length checks the length"),
+)
 @dataclass(frozen=True)
 class Embedding:
     """Turn ids (T, N) into vectors (T, N, output_dim). The table is ``W`` (input_dim, output_dim).

@@ -8,10 +8,31 @@ from .. import cells
 from ..backends import Array, Ops, Shape
 from ..errors import ShapeError, expect_number, expect_one_of
 from .layer import Run, glorot, orthogonal
+from .options import GLOROT, NAME, TRAINABLE, ZEROS, Only, TakesVectors, only_options
+
+COMMON: dict[str, Only] = {
+    "name": NAME,
+    "trainable": TRAINABLE,
+    "use_bias": (True, "every cell has biases"),
+    "kernel_initializer": GLOROT,
+    "recurrent_initializer": ("orthogonal", "set_weights() takes other starting weights"),
+    "bias_initializer": ZEROS,
+    "dropout": (0.0, "put a Dropout layer in front"),
+    "recurrent_dropout": (0.0, "dropout is between layers only, by Dropout layers"),
+    "return_state": (False, "return_sequences=True hands on the outputs after every step"),
+    "go_backwards": (False, "turn the sequences round before: x[:, ::-1]"),
+    "stateful": (False, "every example starts from a zero state; LanguageModel carries the state along"),
+    "unroll": (False, "the loop over time is compiled as it is"),
+}
+GATED: dict[str, Only] = {
+    "activation": ("tanh", "only SimpleRNN has a choice"),
+    "recurrent_activation": ("sigmoid", "the gates have no choice"),
+}
 
 
+@only_options(**COMMON)
 @dataclass(frozen=True)
-class Recurrent:
+class Recurrent(TakesVectors):
     """A sequence of vectors through a recurrent cell.
 
     Weights: ``W`` (D, gₓ·H) from the input, ``U`` (H, gₕ·H) from the state, ``b`` (G, H), gates in the
@@ -28,6 +49,8 @@ class Recurrent:
         Name of the cell, see :mod:`numba_rnnlm.cells`.
     forget_bias
         Initial bias of a slot named ``f``.
+    input_shape, input_dim
+        On the first layer: (steps or None, features) of the vectors, or the features alone.
 
     Examples
     --------
@@ -41,6 +64,7 @@ class Recurrent:
     forget_bias: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expect_number(f"{type(self).__name__}: units", self.units, 1, whole=True)
         expect_one_of(f"{type(self).__name__}: return_sequences", self.return_sequences, (True, False))
         cells.get(self.cell)
@@ -110,6 +134,7 @@ class Recurrent:
         return run.a["dx"]
 
 
+@only_options(**COMMON, **GATED, unit_forget_bias=(True, "forget_bias=0.0 starts without"))
 @dataclass(frozen=True)
 class LSTM(Recurrent):
     """Long short-term memory (Hochreiter and Schmidhuber 1997). See :class:`Recurrent`.
@@ -123,6 +148,7 @@ class LSTM(Recurrent):
     cell: str = "lstm"
 
 
+@only_options(**COMMON, **GATED, reset_after=(True, "the reset before the product is not there"))
 @dataclass(frozen=True)
 class GRU(Recurrent):
     """Gated recurrent unit (Cho et al. 2014), reset after the product: Keras's default. See :class:`Recurrent`."""
@@ -130,6 +156,7 @@ class GRU(Recurrent):
     cell: str = "gru"
 
 
+@only_options(**COMMON)
 @dataclass(frozen=True)
 class SimpleRNN(Recurrent):
     """The simple recurrent layer (Elman 1990): h' = f(x W + h U + b). See :class:`Recurrent`.

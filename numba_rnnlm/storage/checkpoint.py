@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..errors import ModelFileError
 
 FORMAT = "numba_rnnlm"
 VERSION = 1
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of an archive with members, of an empty one
 
 Path = str | os.PathLike[str]
 
@@ -27,12 +28,14 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], weights: Mappin
     Raises
     ------
     ModelFileError
-        If the folder is missing, read-only or full; an older file at ``path`` is untouched.
+        If the folder is missing, read-only or full, or ``path`` is no path of a file; an older file is untouched.
     """
+    name = _file_name(path)
+    if os.path.isdir(name):
+        raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
     header = json.dumps({"format": FORMAT, "version": VERSION, "kind": kind, **about}, sort_keys=True)
     members = {"about": np.frombuffer(header.encode("utf-8"), np.uint8)}
     members |= {f"weights/{name}": array for name, array in weights.items()}
-    name = os.fsdecode(path)
     folder = os.path.dirname(os.path.abspath(name))
     temporary = ""
     try:
@@ -60,31 +63,58 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Raises
     ------
     ModelFileError
-        If it is missing, truncated, damaged, not a model, or from a newer version.
+        If it is missing, truncated, damaged, not a model, or from a newer version; or ``path`` is no path.
     """
-    name = os.fsdecode(path)
-    if not os.path.isfile(name):
-        raise ModelFileError(f"there is no model file {name!r}.")
-    try:
-        file = np.load(name, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile) or "about" not in file.files:
-            raise ModelFileError(f"{name!r} is not a numba_rnnlm model: it has no member 'about'.")
-        with file:
-            about = json.loads(file["about"].tobytes().decode("utf-8"))
-            _check_header(name, about)
-            prefix = "weights/"
-            weights = {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
-    except ModelFileError:
-        raise
-    except Exception as error:  # damaged bytes make zipfile, NumPy and json raise nearly anything
-        raise ModelFileError(
-            f"{name!r} cannot be read as a numba_rnnlm model: it is damaged, truncated or another kind of file "
-            f"({error})."
-        ) from error
+    name = _file_name(path)
+    with _opened(name) as (about, file):
+        prefix = "weights/"
+        weights = {key.removeprefix(prefix): file[key] for key in file.files if key.startswith(prefix)}
     for key, array in weights.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ModelFileError(f"{name!r} is damaged: weight {key!r} holds something other than finite numbers.")
     return about, weights
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a model file says about itself; the weights are not read. Raises as :func:`read_model`."""
+    with _opened(_file_name(path)) as (about, _):
+        return about
+
+
+def _file_name(path: Any) -> str:
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise ModelFileError(f"path is {path!r}, expected a path such as 'model.npz'.") from None
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[tuple[dict[str, Any], Any]]:
+    """(about, archive) of a model file; whatever goes wrong while the archive is read is a ModelFileError."""
+    if os.path.isdir(name):
+        raise ModelFileError(f"{name!r} is a directory, expected a model file.")
+    if not os.path.isfile(name):
+        raise ModelFileError(f"there is no model file {name!r}.")
+    try:
+        with open(name, "rb") as start:
+            # NumPy would take anything else for a pickle, and advise to load it.
+            if start.read(4) not in ZIP_STARTS:
+                raise ModelFileError(f"{name!r} is not a numba_rnnlm model file: it is not a zip archive.")
+    except PermissionError as error:
+        raise ModelFileError(f"cannot read {name!r}: {error.strerror}.") from error
+    try:
+        with np.load(name, allow_pickle=False) as file:
+            if "about" not in file.files:
+                raise ModelFileError(f"{name!r} is not a numba_rnnlm model: it has no member 'about'.")
+            about = json.loads(file["about"].tobytes().decode("utf-8"))
+            _check_header(name, about)
+            yield about, file
+    except ModelFileError:
+        raise
+    except Exception as error:  # damaged bytes make zipfile, NumPy and json raise nearly anything
+        raise ModelFileError(
+            f"{name!r} cannot be read as a numba_rnnlm model: it is damaged, truncated or another kind of file."
+        ) from error
 
 
 def _check_header(name: str, about: Any) -> None:
