@@ -424,7 +424,7 @@ class LanguageModel:
         if missing and unknown == "error":
             position, symbol = missing[0]
             raise VocabularyError(
-                f"the prompt has {symbol!r} at position {position}, which the training text does not; "
+                f"the prompt has {symbol!r} at position {position}, which the training text does not have; "
                 "leave it out, or give unknown='unk' to read it as <unk>."
             )
         ids = self._sentence(prompt, bos=True, eos=False)

@@ -270,7 +270,7 @@ def test_ids_without_a_tokenizer_have_no_unknown_symbol():
 )
 def test_unknown_symbols_of_a_prompt_are_named_or_read_as_unknown(tokenizer, prompt, symbol, position):
     model = trained(tokenizer)
-    message = f"the prompt has '{symbol}' at position {position}, which the training text does not; .* unknown='unk'"
+    message = f"the prompt has '{symbol}' at position {position}, which the training text does not have; .* unknown='unk'"
     with pytest.raises(VocabularyError, match=message):
         model.generate(prompt)
     with pytest.raises(VocabularyError, match=message):

@@ -74,7 +74,8 @@ def _stream_length(tokens: int, streams: int, warm: int = 0) -> int:
     """How many targets each stream but the first scores; the first scores ``warm`` more."""
     expect_number("streams", streams, 1, whole=True)
     if tokens < 2:
-        raise CorpusError(f"The corpus has {tokens} tokens, expected at least 2: the first one is not predicted.")
+        counted = "1 token" if tokens == 1 else f"{tokens} tokens"
+        raise CorpusError(f"The corpus has {counted}, expected at least 2: the first one is not predicted.")
     return max(-(-(tokens - 1 - warm) // streams), 0)
 
 
