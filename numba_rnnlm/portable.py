@@ -85,7 +85,7 @@ def _exp_float32(x):
     T = type(x)
     x = min(x, T(88.3762))
     x = max(x, T(-87.3365))
-    n = np.floor(x * T(1.44269504088896341) + T(0.5))
+    n = x * T(1.44269504088896341) + T(12582912) - T(12582912)  # 1.5 · 2²³: the sum has no room for a fraction
     r = x - n * T(0.693359375)
     r = r + n * T(2.12194440e-4)
     p = T(1.9875691500e-4)

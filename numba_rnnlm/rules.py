@@ -5,10 +5,9 @@ A rule sees the weights ``p`` (n,), their gradient ``g`` (n,), its moments ``m``
 own, listed in its docstring.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
 
 from .portable import Rows, portable
 
@@ -42,7 +41,7 @@ def _rmsprop(p, g, m, h, start, stride):
     for j in range(start, p.size, stride):
         x = _clipped(g[j], h) + decay * p[j]
         v[j] = rho * v[j] + (one - rho) * x * x
-        p[j] -= rate * x / (np.sqrt(v[j]) + epsilon)
+        p[j] -= rate * x / (math.sqrt(v[j]) + epsilon)
 
 
 @portable
@@ -52,7 +51,7 @@ def _adagrad(p, g, m, h, start, stride):
     for j in range(start, p.size, stride):
         x = _clipped(g[j], h) + decay * p[j]
         v[j] += x * x
-        p[j] -= rate * x / (np.sqrt(v[j]) + epsilon)
+        p[j] -= rate * x / (math.sqrt(v[j]) + epsilon)
 
 
 @portable
@@ -64,7 +63,7 @@ def _adam(p, g, m, h, start, stride):
         x = _clipped(g[j], h) + decay * p[j]
         v[j] = beta1 * v[j] + (one - beta1) * x
         w[j] = beta2 * w[j] + (one - beta2) * x * x
-        p[j] = shrink * p[j] - rate * v[j] / (np.sqrt(w[j]) * root + epsilon)
+        p[j] = shrink * p[j] - rate * v[j] / (math.sqrt(w[j]) * root + epsilon)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,19 +4,26 @@ Letters, for all shapes in this package: T time steps, N streams, D inputs, H hi
 S states, V vocabulary; M = rows of any kind, usually T·N. ``dx`` is the gradient of ``x``.
 """
 
+import ctypes
 import importlib
+import sys
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
+from numba import config
 
 from ..cells import Cell
 from ..errors import BackendError, expect_one_of
 from ..rules import Rule
 
+_ANYWAY = 'use backend="cpu", or backend="auto", which takes the fastest here.'
+
 Array = Any  # what `empty` returns: a NumPy array on a CPU, a device array elsewhere
 Shape = tuple[int, ...]
 
 BACKENDS = ("auto", "cpu", "cuda", "reference")
+PRECISIONS = ("float32", "tf32", "bf16")
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
 
@@ -112,27 +119,48 @@ class Ops(Protocol):
 
 def available() -> tuple[str, ...]:
     """The backends that run here."""
-    return ("cpu", "reference")
+    return ("cpu", *(["cuda"] if _cuda_problem() is None else []), "reference")
+
+
+@cache
+def _cuda_problem() -> str | None:
+    """Why the GPU cannot be used, or None. Without a driver this costs nothing: numba.cuda is not even imported."""
+    if not config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
+        try:
+            ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        except OSError:
+            return (f'backend="cuda" needs an NVIDIA GPU and its driver, and no driver is installed here; {_ANYWAY}')
+    try:
+        device = importlib.import_module(".cuda.device", __name__)
+    except BackendError as error:
+        return str(error)
+    problem: str | None = device.missing()
+    return problem
 
 
 def about() -> dict[str, str]:
     """What to say about this machine: title → text."""
     told: dict[str, str] = importlib.import_module(".cpu.host", __name__).about()
-    return told
+    problem = _cuda_problem()
+    return told | {"cuda": problem or importlib.import_module(".cuda.device", __name__).about()}
 
 
-def get(name: str = "auto", dtype: Any = None, threads: int | None = None) -> Ops:
+def get(name: str = "auto", dtype: Any = None, threads: int | None = None, precision: str = "float32") -> Ops:
     """The machine of this name.
 
     Parameters
     ----------
     name
-        "auto" takes the fastest that runs here; "cpu" Numba; "reference" NumPy in float64, slow.
+        "auto" takes the fastest that runs here: "cuda", an NVIDIA GPU, if there is one, else "cpu", Numba;
+        "reference" is NumPy in float64, slow.
     dtype
-        float32 (the default) or float64; "reference" is always float64.
+        float32 (the default) or float64; "reference" is always float64, "cuda" always float32.
     threads
         For "cpu": default NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not
         depend on it.
+    precision
+        Of the factors of matrix products; sums, states and weights are float32 in any case. "float32"; on "cuda"
+        also "tf32" (10 bits of fraction) and "bf16" (7), on tensor cores.
 
     Raises
     ------
@@ -140,11 +168,21 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None) -> Op
         If it does not run here.
     """
     expect_one_of("backend", name, BACKENDS)
+    expect_one_of("precision", precision, PRECISIONS)
+    if name == "auto":
+        name = "cuda" if _wants_cuda(dtype) else "cpu"
     if name == "cuda":
-        raise BackendError(
-            'backend="cuda" is not in this version; use backend="cpu", or backend="auto", which takes the fastest here.'
-        )
-    name = "cpu" if name == "auto" else name
-    module = importlib.import_module(f".{name}", __name__)
-    ops: Ops = module.Backend(dtype=dtype, threads=threads)
+        problem = _cuda_problem()
+        if problem is not None:
+            raise BackendError(problem)
+        ops: Ops = importlib.import_module(".cuda", __name__).Backend(dtype, threads, precision)
+        return ops
+    if precision != "float32":
+        raise BackendError(f'precision is {precision!r}, which needs backend="cuda"; backend={name!r} knows "float32".')
+    ops = importlib.import_module(f".{name}", __name__).Backend(dtype=dtype, threads=threads)
     return ops
+
+
+def _wants_cuda(dtype: Any) -> bool:
+    simulated = config.ENABLE_CUDASIM  # type: ignore[attr-defined]  # it is for tests, and never fast
+    return not simulated and np.dtype(dtype or np.float32) == np.float32 and _cuda_problem() is None

@@ -1,0 +1,335 @@
+"""An NVIDIA GPU: Numba kernels on one stream. Every run gives the same bits: no sum depends on who comes first."""
+
+import threading
+from functools import cache
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+
+from ...cells import Cell
+from ...errors import ConfigError, expect_one_of
+from ...rules import Rule
+from .. import PRECISIONS
+from . import device, launch, linear, lookup, losses, pointwise, recurrence, update
+from .arrays import DeviceArray, foreign
+from .launch import THREADS, blocks
+from .linear import Matrix, matrix
+
+LOGITS = 1 << 24  # elements: at most 64 MB of logits exist at any time
+
+Shape = tuple[int, ...]
+
+
+class Backend:
+    """See :class:`numba_rnnlm.backends.Ops` for what each verb does.
+
+    Work is put on CUDA's default stream and runs while Python goes on; ``download`` and ``norm`` wait for it.
+    """
+
+    name = "cuda"
+    dtype = np.dtype(np.float32)
+    threads = 1  # of Python: the device has its own
+
+    def __init__(self, dtype: Any = None, threads: int | None = None, precision: str = "float32") -> None:
+        if np.dtype(dtype or np.float32) != self.dtype:
+            raise ConfigError(f'dtype is {np.dtype(dtype).name!r}, backend="cuda" expects \'float32\'; float64 is for '
+                              'backend="cpu" and "reference".')
+        expect_one_of("precision", precision, PRECISIONS)
+        self.precision = precision
+        self._rooms = threading.local()
+
+    def __reduce__(self) -> Any:
+        return Backend, (None, None, self.precision)
+
+    # arrays
+
+    def empty(self, shape: Shape) -> DeviceArray:
+        return DeviceArray.new(shape, self.dtype)
+
+    def upload(self, array: Any) -> DeviceArray:
+        if isinstance(array, DeviceArray):
+            return array
+        if hasattr(array, "__cuda_array_interface__"):
+            found = foreign(array)
+            expect_one_of("dtype of an array on the device", found.dtype.name, ("float32", "int32"))
+            return found
+        array = np.asarray(array)
+        source = np.ascontiguousarray(array, np.int32 if array.dtype.kind in "iub" else self.dtype)
+        target = DeviceArray.new(array.shape, source.dtype)
+        launch.to_device(source, target)
+        return target
+
+    def download(self, array: DeviceArray) -> np.ndarray:
+        if not array.is_contiguous:
+            plain = DeviceArray.new(array.shape, array.dtype)
+            self.copy(array, plain)
+            array = plain
+        return launch.to_host(array)
+
+    def copy(self, source: DeviceArray, out: DeviceArray) -> None:
+        if source.is_contiguous and out.is_contiguous:
+            launch.on_device(source, out)
+            return
+        (planes, rows, columns), strides, out_strides = _three_axes(source.shape, source.strides, out.strides)
+        if out.shape != source.shape:
+            raise ValueError(f"cannot copy {source.shape} to {out.shape}")
+        pointwise.copy(blocks(source.size), THREADS, _flat(source), *strides, _flat(out), *out_strides, rows, columns,
+                       planes * rows * columns)
+
+    def fill(self, out: DeviceArray, value: float) -> None:
+        launch.fill(out, value)
+
+    def _room(self, name: str, size: int, dtype: Any = np.float32) -> DeviceArray:
+        """Memory for intermediate results, kept for the next call; each Python thread has its own."""
+        rooms: dict[str, DeviceArray] = self._rooms.__dict__
+        if name not in rooms or rooms[name].size < size:
+            rooms[name] = DeviceArray.new((size,), np.dtype(dtype))
+        return rooms[name][:size]
+
+    # lookup
+
+    def gather(self, table: DeviceArray, ids: DeviceArray, out: DeviceArray) -> None:
+        lookup.gather(blocks(out.size), THREADS, table, ids, out, out.shape[-1], out.size)
+
+    def scatter_add(self, ids: DeviceArray, rows: DeviceArray, table: DeviceArray) -> None:
+        symbols, columns = table.shape
+        by_id = symbols <= ids.size
+        grid = (symbols if by_id else ids.size), -(-columns // lookup.COLUMNS)
+        lookup.scatter_add(grid, lookup.COLUMNS * lookup.LANES, table, ids, rows, ids.size, columns, by_id)
+
+    # linear
+
+    def project(
+        self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, out: DeviceArray, first: int = 0,
+        transposed: bool = False,
+    ) -> None:
+        columns = W.shape[0] if transposed else W.shape[1]
+        weights = matrix(W).T if transposed else matrix(W)
+        whole = columns == out.shape[-1]
+        if not whole:
+            bias = out.reshape(-1)[:0] if b is None else b
+            linear.set_rows(blocks(out.size), THREADS, out, out.shape[-1], bias, out.size)
+        self._multiply(matrix(x), weights, matrix(out, first, columns), keep=not whole, bias=b if whole else None)
+
+    def project_backward(
+        self, x: DeviceArray, W: DeviceArray, dout: DeviceArray, dx: DeviceArray | None, dW: DeviceArray,
+        db: DeviceArray | None, first: int = 0, transposed: bool = False,
+    ) -> None:
+        columns = W.shape[0] if transposed else W.shape[1]
+        dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
+        if transposed:
+            self._multiply(dz.T, inputs, matrix(dW), keep=True)
+        else:
+            self._multiply(inputs.T, dz, matrix(dW), keep=True)
+        if db is not None:
+            width = dout.shape[-1]
+            linear.add_rows(-(-width // linear.COLUMNS), linear.COLUMNS * linear.LANES, dout, dout.size // width, width, db)
+        if dx is not None:
+            self._multiply(dz, weights if transposed else weights.T, matrix(dx), keep=False)
+
+    def _multiply(self, a: Matrix, b: Matrix, c: Matrix, keep: bool, bias: DeviceArray | None = None) -> None:
+        linear.multiply(self.precision, lambda size: self._room("products", size), a, b, c, keep, bias)
+
+    # time
+
+    def explain(self, cell: Cell, steps: int, streams: int, hidden: int) -> dict[str, str]:
+        """How the time loop of this size runs on this device, and why: "forward" and "backward" → a sentence."""
+        return {
+            name: recurrence.plan(cell, streams, hidden, self.precision, name == "backward").reason
+            for name in ("forward", "backward")
+        }
+
+    def _plan(self, cell: Cell, streams: int, hidden: int, backward: bool) -> recurrence.Plan:
+        return _plan(cell, streams, hidden, self.precision, backward)
+
+    def recur(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
+        steps, streams, gates, hidden = z.shape
+        plan = self._plan(cell, streams, hidden, backward=False)
+        if not plan.persistent:
+            self._recur_stepwise(cell, U, z, s)
+            return
+        kernel = recurrence.forward_kernel(cell, plan.units, plan.tiles, self.precision)
+        exchange = self._room("exchange", 2 * plan.streams * plan.width)
+        barrier = self._room("barrier", plan.groups, np.uint32)
+        first, last = cell.window("h")
+        shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, False)
+        launch.fill(barrier, 0)
+        for t0, t1, together in _segments(steps):
+            kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, streams, hidden, t0, t1, together,
+                   shared=shared)
+
+    def recur_backward(
+        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray,
+        dU: DeviceArray,
+    ) -> None:
+        steps, streams, gates, hidden = z.shape
+        plan = self._plan(cell, streams, hidden, backward=True)
+        first, last = cell.window("h")
+        if plan.persistent:
+            kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
+            shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
+            barrier = self._room("barrier", plan.groups, np.uint32)
+            shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, True)
+            launch.fill(barrier, 0)
+            for t0, t1, together in reversed(_segments(steps)):
+                kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, streams, hidden, steps, t0, t1,
+                       together, shared=shared)
+        else:
+            self._recur_backward_stepwise(cell, U, z, s, dy, d)
+        states = s.shape[2]
+        previous = Matrix(s.reshape(-1), 0, steps * streams, hidden, states * hidden)
+        dz = Matrix(z.reshape(-1), first * hidden, steps * streams, U.shape[1], gates * hidden)
+        self._multiply(previous.T, dz, matrix(dU), keep=True)
+
+    def _recur_stepwise(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
+        steps, streams, gates, hidden = z.shape
+        states, first = s.shape[2], cell.window("h")[0]
+        row, size = recurrence.forward_row(cell), streams * hidden
+        for t in range(steps):
+            h = Matrix(s[t].reshape(-1), 0, streams, hidden, states * hidden)
+            sums = Matrix(z[t].reshape(-1), first * hidden, streams, U.shape[1], gates * hidden)
+            self._multiply(h, matrix(U), sums, keep=True)
+            row(blocks(size), THREADS, z[t], s[t], s[t + 1], hidden, size)
+
+    def _recur_backward_stepwise(
+        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray
+    ) -> None:
+        steps, streams, gates, hidden = z.shape
+        states, first = s.shape[2], cell.window("h")[0]
+        row, size = recurrence.backward_row(cell), streams * hidden
+        dh = Matrix(d.reshape(-1), 0, streams, hidden, states * hidden)
+        for t in reversed(range(steps)):
+            row(blocks(size), THREADS, z[t], s[t], s[t + 1], dy[t] if dy.shape[0] else dy, d, hidden, size)
+            dz = Matrix(z[t].reshape(-1), first * hidden, streams, U.shape[1], gates * hidden)
+            self._multiply(dz, matrix(U).T, dh, keep=True)
+
+    # pointwise
+
+    def activate(self, activation: str, x: DeviceArray) -> None:
+        if activation == "softmax":
+            self._softmax(x, True)
+        elif activation != "linear":
+            pointwise.activation(activation)(blocks(x.size), THREADS, x, x.size)
+
+    def activate_backward(self, activation: str, y: DeviceArray, dy: DeviceArray) -> None:
+        if activation == "softmax":
+            columns = y.shape[-1]
+            rows = y.size // columns
+            kernel = losses.softmax_backward(losses.lanes(columns))
+            kernel(losses.grid(rows, columns), THREADS, y, dy, rows, columns)
+        elif activation != "linear":
+            pointwise.derivative(activation)(blocks(y.size), THREADS, y, dy, y.size)
+
+    def log_softmax(self, x: DeviceArray) -> None:
+        self._softmax(x, False)
+
+    def _softmax(self, x: DeviceArray, exponentiate: bool) -> None:
+        columns = x.shape[-1]
+        rows = x.size // columns
+        losses.log_softmax(losses.lanes(columns), exponentiate)(losses.grid(rows, columns), THREADS, x, rows, columns)
+
+    def dropout(self, x: DeviceArray, out: DeviceArray, rate: float, key: int) -> None:
+        pointwise.dropout(blocks(x.size), THREADS, x, out, key, round(rate * 2**32), 1 / (1 - rate), x.size)
+
+    # loss
+
+    def cross_entropy(
+        self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, targets: DeviceArray, losses: DeviceArray,
+        transposed: bool = False,
+    ) -> None:
+        for rows, logits in self._logits(x, W, b, transposed):
+            self._cross_entropy_rows(logits, targets[rows], losses[rows], 0.0, False)
+
+    def cross_entropy_backward(
+        self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, targets: DeviceArray, scale: float,
+        losses: DeviceArray, dx: DeviceArray, dW: DeviceArray, db: DeviceArray | None, transposed: bool = False,
+    ) -> None:
+        for rows, logits in self._logits(x, W, b, transposed):
+            self._cross_entropy_rows(logits, targets[rows], losses[rows], scale, True)
+            self.project_backward(x[rows], W, logits, dx[rows], dW, db, transposed=transposed)
+
+    def _logits(self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, transposed: bool) -> Any:
+        """(rows, their logits) chunk by chunk, in one buffer."""
+        vocabulary = W.shape[0] if transposed else W.shape[1]
+        most = max(1, LOGITS // vocabulary)
+        rows = x.shape[0]
+        buffer = self._room("logits", min(most, rows) * vocabulary)
+        for start in range(0, rows, most):
+            count = min(most, rows - start)
+            logits = buffer[: count * vocabulary].reshape(count, vocabulary)
+            self.project(x[start : start + count], W, b, logits, transposed=transposed)
+            yield slice(start, start + count), logits
+
+    def _cross_entropy_rows(
+        self, logits: DeviceArray, targets: DeviceArray, row_losses: DeviceArray, scale: float, gradient: bool
+    ) -> None:
+        rows, columns = logits.shape
+        kernel = losses.softmax_cross_entropy(losses.lanes(columns), gradient)
+        kernel(losses.grid(rows, columns), THREADS, logits, targets, row_losses, scale, rows, columns)
+
+    def binary_cross_entropy(self, logits: DeviceArray, targets: DeviceArray, losses: DeviceArray) -> None:
+        self._binary(logits, targets, losses, 0.0, False)
+
+    def binary_cross_entropy_backward(
+        self, logits: DeviceArray, targets: DeviceArray, scale: float, losses: DeviceArray
+    ) -> None:
+        self._binary(logits, targets, losses, scale, True)
+
+    def _binary(
+        self, logits: DeviceArray, targets: DeviceArray, row_losses: DeviceArray, scale: float, gradient: bool
+    ) -> None:
+        columns = logits.shape[-1]
+        rows = logits.size // columns
+        kernel = losses.sigmoid_cross_entropy(losses.lanes(columns), gradient)
+        kernel(losses.grid(rows, columns), THREADS, logits, targets, row_losses, scale, rows, columns)
+
+    # update
+
+    def norm(self, x: DeviceArray) -> float:
+        sums = self._room("sums", update.PARTS, np.float64)
+        update.sum_of_squares(update.PARTS, THREADS, x, sums, x.size)
+        return sqrt(float(launch.to_host(sums).sum()))
+
+    def update(self, rule: Rule, p: DeviceArray, g: DeviceArray, m: DeviceArray, h: np.ndarray) -> None:
+        numbers = tuple(float(number) for number in h)
+        update.update(rule)(blocks(p.size), THREADS, p, g, m, numbers, p.size)
+
+
+@cache
+def _plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) -> recurrence.Plan:
+    return recurrence.plan(cell, streams, hidden, precision, backward)
+
+
+def _segments(steps: int) -> list[tuple[int, int, bool]]:
+    """(first, last + 1 step, whether blocks meet) of each launch of a time loop.
+
+    The simulator runs one block after another, so that none can wait for another: there each step is a launch, after
+    one without steps that hands out the initial state (forward), or takes in the last shares (backward).
+    """
+    if not device.SIMULATED:
+        return [(0, steps, True)]
+    return [(0, 0, False), *((t, t + 1, False) for t in range(steps))]
+
+
+def _flat(array: DeviceArray) -> DeviceArray:
+    """All memory from the first element of a strided array to its last, as one row."""
+    reach = 1 + sum((length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True))
+    return DeviceArray(array.memory, array.offset, (reach if array.size else 0,), (1,), array.dtype)
+
+
+def _three_axes(shape: Shape, *strides: Shape) -> tuple[Shape, ...]:
+    """The shape and strides with one axis of length 1 or more in front, or the front axes joined where they can be."""
+    sizes, steps = list(shape), [list(each) for each in strides]
+    axis = 0
+    while len(sizes) > 3 and axis + 1 < len(sizes):  # join neighbours that are one piece in every array
+        if all(each[axis] == each[axis + 1] * sizes[axis + 1] for each in steps):
+            sizes[axis : axis + 2] = [prod(sizes[axis : axis + 2])]
+            for each in steps:
+                del each[axis]
+        else:
+            axis += 1
+    if len(sizes) > 3:
+        raise ValueError(f"cannot copy arrays of {len(shape)} axes with strides {strides}")
+    lead = 3 - len(sizes)
+    return tuple([1] * lead + sizes), *(tuple([0] * lead + each) for each in steps)

@@ -1,0 +1,144 @@
+"""Arrays in the device's memory: a pointer, a shape, strides. Views cost a microsecond, where numba's cost ten."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...errors import ShapeError
+from .device import SIMULATED, cuda
+
+Shape = tuple[int, ...]
+
+
+class Memory:
+    """A piece of device memory, freed with the last array on it. The simulator's is NumPy's."""
+
+    def __init__(self, size: int) -> None:
+        size = max(8, -(-size // 8) * 8)
+        self.bytes = np.full(size, 0xFF, np.uint8) if SIMULATED else None  # NaN until written
+        self.owner = None if SIMULATED else cuda.current_context().memalloc(size)
+        self.address = 0 if SIMULATED else int(self.owner.device_ctypes_pointer.value)
+
+
+class Foreign:
+    """Memory that another library holds, as its ``__cuda_array_interface__`` tells; kept alive by ``owner``."""
+
+    def __init__(self, address: int, owner: Any) -> None:
+        self.bytes, self.address, self.owner = None, address, owner
+
+
+class DeviceArray:
+    """An n-dimensional view of device memory.
+
+    Parameters
+    ----------
+    memory
+        What it lies in.
+    offset
+        Elements from the beginning of ``memory``.
+    shape, strides
+        In elements.
+    dtype
+        Of the elements.
+    """
+
+    __slots__ = ("dtype", "memory", "ndim", "offset", "shape", "size", "strides")
+
+    def __init__(self, memory: Any, offset: int, shape: Shape, strides: Shape, dtype: np.dtype[Any]) -> None:
+        self.memory, self.offset, self.shape, self.strides, self.dtype = memory, offset, shape, strides, dtype
+        self.size, self.ndim = prod(shape), len(shape)
+
+    @classmethod
+    def new(cls, shape: Shape, dtype: np.dtype[Any]) -> "DeviceArray":
+        """Unwritten memory of this shape."""
+        return cls(Memory(prod(shape) * dtype.itemsize), 0, shape, contiguous(shape), dtype)
+
+    @property
+    def address(self) -> int:
+        """Of the first element."""
+        base: int = self.memory.address
+        return base + self.offset * self.dtype.itemsize
+
+    @property
+    def is_contiguous(self) -> bool:
+        return self.size == 0 or all(
+            stride == wanted or length == 1
+            for stride, wanted, length in zip(self.strides, contiguous(self.shape), self.shape, strict=True)
+        )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> "DeviceArray":
+        """Whole numbers and slices with step 1, as NumPy has them."""
+        indices = index if isinstance(index, tuple) else (index,)
+        offset, shape, strides = self.offset, [], []
+        for axis, part in enumerate(indices):
+            length, stride = self.shape[axis], self.strides[axis]
+            if isinstance(part, slice):
+                start, stop, step = part.indices(length)
+                if step != 1:
+                    raise ShapeError(f"an array on the device is sliced with step 1, not {step}; download it first.")
+                offset += start * stride
+                shape.append(max(0, stop - start))
+                strides.append(stride)
+            else:
+                if not -length <= part < length:
+                    raise IndexError(f"index {part} is out of bounds for axis {axis} with size {length}")
+                offset += part % length * stride
+        axes = len(indices)
+        return DeviceArray(
+            self.memory, offset, (*shape, *self.shape[axes:]), (*strides, *self.strides[axes:]), self.dtype
+        )
+
+    def reshape(self, *shape: Any) -> "DeviceArray":
+        """The same elements in another shape; only of a contiguous array."""
+        wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else tuple(shape)
+        if -1 in wanted:
+            known = prod(length for length in wanted if length != -1)
+            wanted = tuple(self.size // max(known, 1) if length == -1 else length for length in wanted)
+        if prod(wanted) != self.size or not self.is_contiguous:
+            raise ShapeError(f"a device array of shape {self.shape} cannot be seen as {wanted}.")
+        return DeviceArray(self.memory, self.offset, wanted, contiguous(wanted), self.dtype)
+
+    @property
+    def host(self) -> np.ndarray:
+        """The simulator's memory, as a view."""
+        flat = self.memory.bytes.view(self.dtype)[self.offset :]
+        item = self.dtype.itemsize
+        return np.lib.stride_tricks.as_strided(flat, self.shape, tuple(item * stride for stride in self.strides))
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if SIMULATED:
+            raise AttributeError("the simulator's memory is not on a device")
+        return {
+            "shape": self.shape, "typestr": self.dtype.str, "data": (self.address, False), "version": 3, "stream": 1,
+            "strides": None if self.is_contiguous else tuple(self.dtype.itemsize * stride for stride in self.strides),
+        }
+
+    def __array__(self, *arguments: Any, **options: Any) -> np.ndarray:
+        raise TypeError("this array lies on the device: ops.download(array) brings it to NumPy.")
+
+    def __repr__(self) -> str:
+        return f"DeviceArray(shape={self.shape}, dtype={self.dtype.name})"
+
+
+def contiguous(shape: Shape) -> Shape:
+    """Strides, in elements, of a C-contiguous array."""
+    strides, step = [], 1
+    for length in reversed(shape):
+        strides.append(step)
+        step *= length
+    return tuple(reversed(strides))
+
+
+def foreign(producer: Any) -> DeviceArray:
+    """An array of another library, seen where it lies; it must be contiguous."""
+    about = producer.__cuda_array_interface__
+    shape, dtype = tuple(about["shape"]), np.dtype(about["typestr"])
+    strides = about.get("strides")
+    if strides is not None and tuple(strides) != tuple(dtype.itemsize * stride for stride in contiguous(shape)):
+        raise ShapeError(f"the array on the device, {shape}, is not contiguous; hand over a contiguous copy.")
+    return DeviceArray(Foreign(about["data"][0], producer), 0, shape, contiguous(shape), dtype)

@@ -1,0 +1,84 @@
+"""The only import of numba.cuda, what it found, and how a function becomes a device function.
+
+numba-cuda is in maintenance; whatever takes its place is met here, in ``intrinsics`` and in ``launch``.
+"""
+
+import importlib
+from typing import Any
+
+import numpy as np
+from numba import config
+
+from ...errors import BackendError
+from .. import _ANYWAY as ANYWAY
+
+SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+INSTALL = 'pip install "numba-rnnlm[cuda]"'
+
+try:
+    from numba import cuda
+except ImportError as error:  # numba.cuda imports without a driver; what fails is a part of the installation
+    raise BackendError(f'backend="cuda": numba.cuda cannot be imported ({error}); {INSTALL}, or {ANYWAY}') from error
+
+
+def _load_types() -> None:
+    """Load what numba-cuda types arrays by: version 0.30 names np.row_stack, which NumPy 2.5 no longer has."""
+    missing = not hasattr(np, "row_stack")
+    if missing:
+        np.row_stack = np.vstack  # type: ignore[attr-defined]
+    try:
+        importlib.import_module("numba.cuda.np.arrayobj")
+    finally:
+        if missing:
+            del np.row_stack  # type: ignore[attr-defined]
+
+
+if SIMULATED:
+    from . import simulator  # noqa: F401  before any kernel is made
+elif getattr(cuda, "implementation", "") == "NVIDIA":
+    _load_types()
+
+
+def inline(function: Any) -> Any:
+    """A function that kernels call; it becomes part of each."""
+    return cuda.jit(function, device=True) if SIMULATED else cuda.jit(function, device=True, inline="always")
+
+
+@inline
+def divided(number, by):
+    """Quotient and remainder of two numbers in [0, 2³²): a 64-bit division would cost ten times as much."""
+    quotient = np.uint32(number) // np.uint32(by)
+    return np.int64(quotient), np.int64(np.uint32(number) - quotient * np.uint32(by))
+
+
+def missing() -> str | None:
+    """Why no kernel runs here, in a sentence with what to do about it; None if kernels run."""
+    if SIMULATED:
+        return None
+    if getattr(cuda, "implementation", "") != "NVIDIA":
+        return f'backend="cuda" needs numba-cuda, which is not installed: {INSTALL}; or {ANYWAY}'
+    problem = cuda.cuda_error()
+    if problem is not None or not _has_device():
+        why = " ".join(str(problem).split()).rstrip(".") if problem is not None else "no device was found"
+        return (f'backend="cuda" needs an NVIDIA GPU and its driver ({why}). Install the driver, or make the device '
+                f"visible (CUDA_VISIBLE_DEVICES); or {ANYWAY}")
+    if not cuda.is_available():
+        return f'backend="cuda" found a driver but not the compiler libraries libNVVM and nvJitLink: {INSTALL}; or {ANYWAY}'
+    return None
+
+
+def _has_device() -> bool:
+    try:
+        return len(cuda.gpus) > 0
+    except cuda.cudadrv.error.CudaSupportError:
+        return False
+
+
+def about() -> str:
+    """What to say about the device."""
+    if SIMULATED:
+        return "the simulator of Numba (NUMBA_ENABLE_CUDASIM=1): slow, for tests"
+    device = cuda.get_current_device()
+    name = device.name.decode() if isinstance(device.name, bytes) else device.name
+    major, minor = device.compute_capability
+    return f"{name}, compute capability {major}.{minor}, {device.MULTIPROCESSOR_COUNT} multiprocessors"

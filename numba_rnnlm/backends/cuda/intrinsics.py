@@ -1,0 +1,280 @@
+"""Instructions that CUDA Python has no name for, each with a twin in Python for the simulator.
+
+On the device they are inline PTX. Arrays are flat; an index counts elements.
+
+    load1(x, i), load4(x, i)    x[i], or x[i:i+4] in one access, past the first-level cache: what other blocks wrote in
+                                this launch is seen
+    load4_shared(x, i)          the same from shared memory
+    copy1(s, i, x, j, n)        start copying x[j] to shared memory s[i], or zero if n is 0
+    copy4(s, i, x, j, n)        the same for 4 elements, of which n ≤ 4 are copied and the rest are zero
+    commit()                    the copies started since the last commit are one group
+    wait_copies(pending)        until at most ``pending`` groups (0, 1 or 2) of this thread are on their way
+    tf32(x)                     bits of x for the tensor cores, which read 10 bits of its fraction: half of the last is added
+    rounded(x)                  x rounded to TF32, a float
+    bits(x)                     bits of a float
+    bf16(low, high)             bits of two numbers rounded to bfloat16
+    mma_tf32(a…, b…, c…)        D = A (16, 8) B (8, 8) + C on the tensor cores, by one warp (PTX: mma.m16n8k8)
+    mma_bf16(a…, b…, c…)        D = A (16, 16) B (16, 8) + C (mma.m16n8k16)
+    cooperative()               this kernel is launched only if all its blocks run at once
+    arrive(x, i)                x[i] += 1 for all blocks to see, after all that this thread wrote or saw written
+    wait_for(x, i, value)       until x[i] ≥ value
+"""
+
+from .device import SIMULATED, inline
+
+if SIMULATED:
+    import numpy as np
+
+    from .simulator import exchange
+
+    def load1(x, i):
+        return x[i]
+
+    def load4(x, i):
+        assert i % 4 == 0, f"load4 of element {i}: not aligned"
+        return x[i], x[i + 1], x[i + 2], x[i + 3]
+
+    load4_shared = load4
+
+    def copy1(s, i, x, j, n):
+        s[i] = x[j] if n else 0
+
+    def copy4(s, i, x, j, n):
+        assert i % 4 == 0 and j % 4 == 0, f"copy4 of element {j} to {i}: not aligned"
+        for k in range(4):
+            s[i + k] = x[j + k] if k < n else 0
+
+    def commit():
+        pass
+
+    def wait_copies(pending):
+        pass
+
+    def bits(x):
+        return np.float32(x).view(np.uint32)
+
+    def tf32(x):
+        return np.uint32((int(bits(x)) + 0x1000) & 0xFFFFFFFF)
+
+    def rounded(x):
+        return np.uint32(tf32(x) & np.uint32(0xFFFFE000)).view(np.float32)
+
+    def bf16(low, high):
+        def nearest(x):
+            whole = int(bits(x))
+            return (whole + 0x7FFF + (whole >> 16 & 1)) >> 16
+
+        return np.uint32(nearest(low) | nearest(high) << 16)
+
+    def _halves(pair):
+        whole = int(pair)
+        return [np.uint32(half).view(np.float32) for half in (whole << 16 & 0xFFFFFFFF, whole & 0xFFFF0000)]
+
+    def _mma(a, b, c, unpack):
+        """The lanes' fragments, put together as PTX lays them out, multiplied, and each lane's part of the product."""
+        lanes, lane = exchange((a, b))
+        A, B = [], []
+        for group in range(8):  # rows of A, columns of B
+            four = lanes[4 * group : 4 * group + 4]
+            for low in (0, 1):
+                A.append([value for high in (0, 2) for fa, _ in four for value in unpack(fa[low + high])])
+            B.append([value for half in (0, 1) for _, fb in four for value in unpack(fb[half])])
+        A = np.array(A[0::2] + A[1::2], np.float64)
+        D = A @ np.array(B, np.float64).T
+        group, pair = lane // 4, 2 * (lane % 4)
+        found = D[group, pair], D[group, pair + 1], D[group + 8, pair], D[group + 8, pair + 1]
+        return tuple(np.float32(x + float(y)) for x, y in zip(found, c, strict=True))
+
+    def mma_tf32(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
+        return _mma((a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3), lambda x: [np.uint32(int(x) & 0xFFFFE000).view(np.float32)])
+
+    def mma_bf16(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
+        return _mma((a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3), _halves)
+
+    def cooperative():
+        pass
+
+    def arrive(x, i):
+        x[i] += 1
+
+    def wait_for(x, i, value):
+        assert x[i] >= value, "this block would wait for ever: the simulator runs blocks one after another"
+
+else:
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    f32, i32, i64, void = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
+
+    def _asm(builder, result, text, constraints, arguments, side_effect=True):
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        return builder.call(ir.InlineAsm(kind, text, constraints, side_effect=side_effect), arguments)
+
+    def _pointer(context, builder, array_type, array, index):
+        return builder.gep(context.make_array(array_type)(context, builder, value=array).data, [index])
+
+    def _address(context, builder, array_type, array, index):
+        return builder.ptrtoint(_pointer(context, builder, array_type, array, index), i64)
+
+    def _shared_address(context, builder, array_type, array, index):
+        pointer = _pointer(context, builder, array_type, array, index)
+        return builder.ptrtoint(builder.addrspacecast(pointer, ir.PointerType(pointer.type.pointee, 3)), i32)
+
+    def _four(context, builder, signature, text, constraints, arguments, side_effect=True):
+        found = _asm(builder, ir.LiteralStructType([f32] * 4), text, constraints, arguments, side_effect)
+        return context.make_tuple(builder, signature.return_type, [builder.extract_value(found, k) for k in range(4)])
+
+    @intrinsic
+    def load1(typing, x, i):
+        signature = types.float32(x, types.int64)
+
+        def code(context, builder, signature, arguments):
+            address = _address(context, builder, signature.args[0], *arguments)
+            return _asm(builder, f32, "ld.global.cg.f32 $0,[$1];", "=f,l,~{memory}", [address])
+
+        return signature, code
+
+    @intrinsic
+    def load4(typing, x, i):
+        signature = types.UniTuple(types.float32, 4)(x, types.int64)
+
+        def code(context, builder, signature, arguments):
+            address = _address(context, builder, signature.args[0], *arguments)
+            return _four(context, builder, signature, "ld.global.cg.v4.f32 {$0,$1,$2,$3},[$4];", "=f,=f,=f,=f,l,~{memory}", [address])
+
+        return signature, code
+
+    @intrinsic
+    def load4_shared(typing, x, i):
+        signature = types.UniTuple(types.float32, 4)(x, types.int32)
+
+        def code(context, builder, signature, arguments):
+            address = _shared_address(context, builder, signature.args[0], *arguments)
+            return _four(context, builder, signature, "ld.shared.v4.f32 {$0,$1,$2,$3},[$4];", "=f,=f,=f,=f,r,~{memory}", [address])
+
+        return signature, code
+
+    def _copy(elements, cache):
+        @intrinsic
+        def copy(typing, s, i, x, j, n):
+            signature = types.none(s, types.int32, x, types.int64, types.int32)
+
+            def code(context, builder, signature, arguments):
+                target = _shared_address(context, builder, signature.args[0], *arguments[:2])
+                source = _address(context, builder, signature.args[2], *arguments[2:4])
+                count = builder.mul(arguments[4], ir.Constant(i32, 4))
+                _asm(builder, void, f"cp.async.{cache}.shared.global [$0],[$1],{4 * elements},$2;", "r,l,r,~{memory}",
+                     [target, source, count])
+                return context.get_dummy_value()
+
+            return signature, code
+
+        return copy
+
+    copy1, copy4 = _copy(1, "ca"), _copy(4, "cg")
+
+    def _statement(text):
+        @intrinsic
+        def statement(typing):
+            def code(context, builder, signature, arguments):
+                _asm(builder, void, text, "~{memory}", [])
+                return context.get_dummy_value()
+
+            return types.none(), code
+
+        return statement
+
+    commit = _statement("cp.async.commit_group;")
+    _wait0, _wait1, _wait2 = (_statement(f"cp.async.wait_group {count};") for count in range(3))
+
+    @inline
+    def wait_copies(pending):
+        if pending == 0:
+            _wait0()
+        elif pending == 1:
+            _wait1()
+        else:
+            _wait2()
+
+    HALF, KEPT = ir.Constant(i32, 0x1000), ir.Constant(i32, 0xFFFFE000)
+
+    @intrinsic
+    def bits(typing, x):
+        def code(context, builder, signature, arguments):
+            return builder.bitcast(arguments[0], i32)
+
+        return types.uint32(types.float32), code
+
+    @intrinsic
+    def tf32(typing, x):
+        def code(context, builder, signature, arguments):  # as cvt.rna.tf32 does, at four times its rate
+            return builder.add(builder.bitcast(arguments[0], i32), HALF)
+
+        return types.uint32(types.float32), code
+
+    @intrinsic
+    def rounded(typing, x):
+        def code(context, builder, signature, arguments):
+            return builder.bitcast(builder.and_(builder.add(builder.bitcast(arguments[0], i32), HALF), KEPT), f32)
+
+        return types.float32(types.float32), code
+
+    @intrinsic
+    def bf16(typing, low, high):
+        def code(context, builder, signature, arguments):
+            return _asm(builder, i32, "cvt.rn.bf16x2.f32 $0,$2,$1;", "=r,f,f", arguments, side_effect=False)
+
+        return types.uint32(types.float32, types.float32), code
+
+    def _mma(shape, kind):
+        @intrinsic
+        def mma(typing, a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
+            signature = types.UniTuple(types.float32, 4)(*[types.uint32] * 6, *[types.float32] * 4)
+            text = (f"mma.sync.aligned.{shape}.row.col.f32.{kind}.{kind}.f32 "
+                    "{$0,$1,$2,$3},{$4,$5,$6,$7},{$8,$9},{$10,$11,$12,$13};")
+
+            def code(context, builder, signature, arguments):
+                constraints = "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f"
+                return _four(context, builder, signature, text, constraints, arguments, side_effect=False)
+
+            return signature, code
+
+        return mma
+
+    mma_tf32, mma_bf16 = _mma("m16n8k8", "tf32"), _mma("m16n8k16", "bf16")
+
+    @intrinsic
+    def cooperative(typing):
+        def code(context, builder, signature, arguments):
+            context.active_code_library.use_cooperative = True
+            return context.get_dummy_value()
+
+        return types.none(), code
+
+    @intrinsic
+    def arrive(typing, x, i):
+        signature = types.none(x, types.int64)
+
+        def code(context, builder, signature, arguments):
+            address = _address(context, builder, signature.args[0], *arguments)
+            _asm(builder, void, "red.release.gpu.global.add.u32 [$0],$1;", "l,r,~{memory}", [address, ir.Constant(i32, 1)])
+            return context.get_dummy_value()
+
+        return signature, code
+
+    @intrinsic
+    def _acquire(typing, x, i):
+        signature = types.uint32(x, types.int64)
+
+        def code(context, builder, signature, arguments):
+            address = _address(context, builder, signature.args[0], *arguments)
+            return _asm(builder, i32, "ld.acquire.gpu.global.u32 $0,[$1];", "=r,l,~{memory}", [address])
+
+        return signature, code
+
+    @inline
+    def wait_for(x, i, value):
+        while _acquire(x, i) < value:
+            pass
+

@@ -1,0 +1,365 @@
+"""Matrix products of any shape and orientation: tiles in shared memory, copied ahead of their use.
+
+Two inner loops: float32 on the ordinary units, each thread a square of sums; TF32 or bfloat16 on the tensor cores,
+each warp a grid of 16 × 8 fragments. A small result over a long inner dimension is cut along it, and the partial
+products are added in a fixed order: equal bits in every run.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import DeviceArray
+from .device import cuda, divided, inline
+from .intrinsics import bf16, commit, copy1, copy4, load4_shared, mma_bf16, mma_tf32, tf32, wait_copies
+from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processors
+
+STEPS = 16  # of the inner dimension in one tile
+STAGES = 3  # tiles in shared memory: one in use, two on their way
+LEAST = 8 * STEPS  # of the inner dimension: less is not cut off
+
+TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT, INT, FLOATS, INT, INT, INT)
+
+
+class Matrix(NamedTuple):
+    """A 2-D view: element (i, j) is ``data[offset + i * stride + j]``, or of (j, i) if ``transposed``."""
+
+    data: DeviceArray
+    offset: int
+    rows: int
+    columns: int
+    stride: int
+    transposed: bool = False
+
+    @property
+    def T(self) -> "Matrix":
+        return Matrix(self.data, self.offset, self.columns, self.rows, self.stride, not self.transposed)
+
+    @property
+    def aligned(self) -> int:
+        """1 if four neighbours may be copied at once."""
+        return int(self.stride % 4 == 0 and (self.data.address + 4 * self.offset) % 16 == 0)
+
+
+def matrix(array: DeviceArray, first: int = 0, columns: int | None = None) -> Matrix:
+    """The last axis of a contiguous ``array`` as columns, the others as rows; or a window of the columns."""
+    width = array.shape[-1]
+    return Matrix(array.reshape(-1), first, array.size // width, width if columns is None else columns, width)
+
+
+@inline
+def _between(value, most):
+    return min(max(value, 0), most)
+
+
+def _tile_loader(rows, columns, stride, threads, turned):
+    """Start copying a window of a matrix, ``columns`` neighbours in memory, to shared memory; outside is zero.
+
+    The tile's rows are those of memory, or, ``turned``, its columns.
+    """
+
+    @inline
+    def load(shared, base, x, x0, ld, row, column, last_row, last_column, aligned):
+        if aligned and not turned:
+            for e in range(cuda.threadIdx.x, rows * columns // 4, threads):
+                r, c = e // (columns // 4), e % (columns // 4) * 4
+                count = _between(last_column - column - c, 4) if row + r < last_row else 0
+                copy4(shared, base + r * stride + c, x, x0 + np.int64(row + r) * ld + column + c, count)
+        else:
+            for e in range(cuda.threadIdx.x, rows * columns, threads):
+                r, c = e // columns, e % columns
+                count = 1 if row + r < last_row and column + c < last_column else 0
+                target = base + c * stride + r if turned else base + r * stride + c
+                copy1(shared, target, x, x0 + np.int64(row + r) * ld + column + c, count)
+
+    return load
+
+
+def _tile_writer(size, stride, threads):
+    """c ← or += the square of sums in shared memory, plus the bias; partial products lie one behind the other."""
+
+    @inline
+    def store(shared, c, c0, ldc, row, column, m, n, bias, keep):
+        base = c0 + np.int64(cuda.blockIdx.z) * m * n  # z is 0 where there are no parts
+        for e in range(cuda.threadIdx.x, size * size, threads):
+            y, x = row + e // size, column + e % size
+            if y < m and x < n:
+                value = shared[e // size * stride + e % size]
+                if bias.size:
+                    value += bias[x]
+                at = base + np.int64(y) * ldc + x
+                if keep:
+                    value += c[at]
+                c[at] = value
+
+    return store
+
+
+class Product(Kernel):
+    """A kernel that computes squares of ``size`` × ``size`` with blocks of ``threads`` threads."""
+
+    def __init__(self, function: Any, threads: int, size: int, shared: int) -> None:
+        super().__init__(function, TAKES)
+        self.threads, self.size, self.shared = threads, size, shared
+
+
+@cache
+def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool) -> Product:
+    """C (m, n) ← or += A (m, k) B (k, n) on the tensor cores; see :func:`multiply`."""
+    brain = precision == "bf16"
+    size = 128 if wide else 64  # of the square of C that a block computes
+    across = 4 if wide else 2  # warps side by side; there are two rows of them
+    warps = 2 * across
+    row_tiles, column_tiles = size // 32, size // across // 8
+    threads = 32 * warps
+    # A tile lies in shared memory as it does in memory: k runs along rows, or across them.
+    along, over = STEPS + 4, size + 8
+    stride_a, stride_b = (over if turned_a else along), (along if turned_b else over)
+    size_a, size_b = (STEPS * over if turned_a else size * along), (size * along if turned_b else STEPS * over)
+    stage = size_a + size_b
+    load_a = _tile_loader(STEPS if turned_a else size, size if turned_a else STEPS, stride_a, threads, False)
+    load_b = _tile_loader(size if turned_b else STEPS, STEPS if turned_b else size, stride_b, threads, False)
+    store = _tile_writer(size, over, threads)
+
+    def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep, aligned_a, aligned_b):
+        shared = cuda.shared.array(0, np.float32)
+        sums = cuda.local.array((row_tiles, column_tiles, 4), np.float32)
+        fa = cuda.local.array((row_tiles, 8), np.uint32)
+        fb = cuda.local.array((column_tiles, 4), np.uint32)
+        warp, lane = cuda.threadIdx.x // 32, cuda.threadIdx.x % 32
+        g, q = lane // 4, lane % 4
+        row, column = cuda.blockIdx.y * size, cuda.blockIdx.x * size
+        first = cuda.blockIdx.z * chunk
+        last = min(k, first + chunk)
+        tiles = (last - first + STEPS - 1) // STEPS
+        my_row, my_column = warp // across * (16 * row_tiles), warp % across * (8 * column_tiles)
+        for i in range(row_tiles):
+            for j in range(column_tiles):
+                for e in range(4):
+                    sums[i, j, e] = np.float32(0)
+        for t in range(STAGES - 1):
+            if t < tiles:
+                step = first + t * STEPS
+                if turned_a:
+                    load_a(shared, t * stage, a, a0, lda, step, row, last, m, aligned_a)
+                else:
+                    load_a(shared, t * stage, a, a0, lda, row, step, m, last, aligned_a)
+                if turned_b:
+                    load_b(shared, t * stage + size_a, b, b0, ldb, column, step, n, last, aligned_b)
+                else:
+                    load_b(shared, t * stage + size_a, b, b0, ldb, step, column, last, n, aligned_b)
+            commit()
+        for t in range(tiles):
+            wait_copies(STAGES - 2)
+            cuda.syncthreads()
+            ahead = t + STAGES - 1
+            if ahead < tiles:
+                step, base = first + ahead * STEPS, ahead % STAGES * stage
+                if turned_a:
+                    load_a(shared, base, a, a0, lda, step, row, last, m, aligned_a)
+                else:
+                    load_a(shared, base, a, a0, lda, row, step, m, last, aligned_a)
+                if turned_b:
+                    load_b(shared, base + size_a, b, b0, ldb, column, step, n, last, aligned_b)
+                else:
+                    load_b(shared, base + size_a, b, b0, ldb, step, column, last, n, aligned_b)
+            commit()
+            base = t % STAGES * stage
+            # Which k a lane holds does not matter, as long as it is the same for A and B: these meet no bank twice.
+            for i in range(row_tiles):
+                for half in range(2):
+                    r = my_row + 16 * i + 8 * half + g
+                    for e in range(4):
+                        index = base + ((q + 4 * e) * stride_a + r if turned_a else r * stride_a + q + 4 * e)
+                        if brain:
+                            if e % 2 == 1:
+                                before = base + ((q + 4 * e - 4) * stride_a + r if turned_a else r * stride_a + q + 4 * e - 4)
+                                fa[i, half + 2 * (e // 2)] = bf16(shared[before], shared[index])
+                        else:
+                            fa[i, half + 2 * e] = tf32(shared[index])
+            for j in range(column_tiles):
+                r = my_column + 8 * j + g
+                for e in range(4):
+                    index = base + size_a + (r * stride_b + q + 4 * e if turned_b else (q + 4 * e) * stride_b + r)
+                    if brain:
+                        if e % 2 == 1:
+                            before = base + size_a + (r * stride_b + q + 4 * e - 4 if turned_b else (q + 4 * e - 4) * stride_b + r)
+                            fb[j, e // 2] = bf16(shared[before], shared[index])
+                    else:
+                        fb[j, e] = tf32(shared[index])
+            for i in range(row_tiles):
+                for j in range(column_tiles):
+                    d0, d1, d2, d3 = sums[i, j, 0], sums[i, j, 1], sums[i, j, 2], sums[i, j, 3]
+                    if brain:
+                        d0, d1, d2, d3 = mma_bf16(fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], fb[j, 0], fb[j, 1], d0, d1, d2, d3)
+                    else:
+                        d0, d1, d2, d3 = mma_tf32(fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], fb[j, 0], fb[j, 1], d0, d1, d2, d3)
+                        d0, d1, d2, d3 = mma_tf32(fa[i, 4], fa[i, 5], fa[i, 6], fa[i, 7], fb[j, 2], fb[j, 3], d0, d1, d2, d3)
+                    sums[i, j, 0], sums[i, j, 1], sums[i, j, 2], sums[i, j, 3] = d0, d1, d2, d3
+        cuda.syncthreads()
+        for i in range(row_tiles):
+            for j in range(column_tiles):
+                for e in range(4):
+                    at = (my_row + 16 * i + g + e // 2 * 8) * over + my_column + 8 * j + 2 * q + e % 2
+                    shared[at] = sums[i, j, e]
+        cuda.syncthreads()
+        store(shared, c, c0, ldc, row, column, m, n, bias, keep)
+
+    return Product(product, threads, size, 4 * max(STAGES * stage, size * over))
+
+
+@cache
+def float32_product(turned_a: bool, turned_b: bool, wide: bool) -> Product:
+    """The same in float32: every product is one chain of fused multiply-adds in the order of k."""
+    size = 128 if wide else 64
+    groups = size // 64  # of 4 rows and of 4 columns that a thread sums: 4 × 4 or 8 × 8
+    side = 4 * groups
+    stride = size + 4
+    stage = 2 * STEPS * stride
+    # In shared memory k always runs across the rows: four sums' factors are then one access.
+    load_a = _tile_loader(STEPS if turned_a else size, size if turned_a else STEPS, stride, THREADS, not turned_a)
+    load_b = _tile_loader(size if turned_b else STEPS, STEPS if turned_b else size, stride, THREADS, turned_b)
+    store = _tile_writer(size, stride, THREADS)
+
+    def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep, aligned_a, aligned_b):
+        shared = cuda.shared.array(0, np.float32)
+        sums = cuda.local.array((side, side), np.float32)
+        fa = cuda.local.array(side, np.float32)
+        fb = cuda.local.array(side, np.float32)
+        down, right = cuda.threadIdx.x // 16 * 4, cuda.threadIdx.x % 16 * 4
+        row, column = cuda.blockIdx.y * size, cuda.blockIdx.x * size
+        first = cuda.blockIdx.z * chunk
+        last = min(k, first + chunk)
+        tiles = (last - first + STEPS - 1) // STEPS
+        for i in range(side):
+            for j in range(side):
+                sums[i, j] = np.float32(0)
+        for t in range(STAGES - 1):
+            if t < tiles:
+                step = first + t * STEPS
+                if turned_a:
+                    load_a(shared, t * stage, a, a0, lda, step, row, last, m, aligned_a)
+                else:
+                    load_a(shared, t * stage, a, a0, lda, row, step, m, last, aligned_a)
+                if turned_b:
+                    load_b(shared, t * stage + STEPS * stride, b, b0, ldb, column, step, n, last, aligned_b)
+                else:
+                    load_b(shared, t * stage + STEPS * stride, b, b0, ldb, step, column, last, n, aligned_b)
+            commit()
+        for t in range(tiles):
+            wait_copies(STAGES - 2)
+            cuda.syncthreads()
+            ahead = t + STAGES - 1
+            if ahead < tiles:
+                step, base = first + ahead * STEPS, ahead % STAGES * stage
+                if turned_a:
+                    load_a(shared, base, a, a0, lda, step, row, last, m, aligned_a)
+                else:
+                    load_a(shared, base, a, a0, lda, row, step, m, last, aligned_a)
+                if turned_b:
+                    load_b(shared, base + STEPS * stride, b, b0, ldb, column, step, n, last, aligned_b)
+                else:
+                    load_b(shared, base + STEPS * stride, b, b0, ldb, step, column, last, n, aligned_b)
+            commit()
+            base = t % STAGES * stage
+            for e in range(STEPS):
+                for group in range(groups):
+                    at = base + e * stride + 64 * group
+                    fa[4 * group], fa[4 * group + 1], fa[4 * group + 2], fa[4 * group + 3] = load4_shared(shared, at + down)
+                    fb[4 * group], fb[4 * group + 1], fb[4 * group + 2], fb[4 * group + 3] = load4_shared(shared, at + STEPS * stride + right)
+                for i in range(side):
+                    for j in range(side):
+                        sums[i, j] += fa[i] * fb[j]
+        cuda.syncthreads()
+        for i in range(side):
+            for j in range(side):
+                shared[(i // 4 * 64 + down + i % 4) * stride + j // 4 * 64 + right + j % 4] = sums[i, j]
+        cuda.syncthreads()
+        store(shared, c, c0, ldc, row, column, m, n, bias, keep)
+
+    return Product(product, THREADS, size, 4 * max(STAGES * stage, size * stride))
+
+
+@kernel(FLOATS, INT, FLOATS, LONG, INT, INT, INT, FLOATS, INT)
+def add_parts(parts, count, c, c0, ldc, m, n, bias, keep):
+    """c (m, n) ← or += the sum of ``count`` partial products (m, n), in their order, and the bias."""
+    size = np.int64(m) * n
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        total = parts[e]
+        for part in range(1, count):
+            total += parts[part * size + e]
+        y, x = divided(e, n)
+        if bias.size:
+            total += bias[x]
+        at = c0 + y * ldc + x
+        if keep:
+            total += c[at]
+        c[at] = total
+
+
+@kernel(FLOATS, INT, FLOATS, INT)
+def set_rows(c, columns, bias, size):
+    """Each row of c (size / columns, columns) becomes the bias, or zero."""
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        c[e] = bias[divided(e, columns)[1]] if bias.size else np.float32(0)
+
+
+COLUMNS, LANES = 32, 32  # of a block that sums columns: each lane takes every 32nd row
+PADDED = COLUMNS + 1
+
+
+@kernel(FLOATS, INT, INT, FLOATS)
+def add_rows(c, rows, columns, total):
+    """total (columns) += the sum of the rows of c (rows, columns), in an order that is always the same."""
+    sums = cuda.shared.array((LANES, PADDED), np.float32)
+    x, y = cuda.threadIdx.x % COLUMNS, cuda.threadIdx.x // COLUMNS
+    column = cuda.blockIdx.x * COLUMNS + x
+    own = np.float32(0)
+    if column < columns:
+        for row in range(y, rows, LANES):
+            own += c[np.int64(row) * columns + column]
+    sums[y, x] = own
+    cuda.syncthreads()
+    if y == 0 and column < columns:
+        own = sums[0, x]
+        for lane in range(1, LANES):
+            own += sums[lane, x]
+        total[column] += own
+
+
+def pick(precision: str, a: Matrix, b: Matrix, wide: bool) -> Product:
+    """The kernel for these orientations."""
+    if precision == "float32":
+        return float32_product(a.transposed, b.transposed, wide)
+    return tensor_product(precision, a.transposed, b.transposed, wide)
+
+
+def multiply(
+    precision: str, workspace: Callable[[int], DeviceArray], a: Matrix, b: Matrix, c: Matrix, keep: bool, bias: DeviceArray | None = None
+) -> None:
+    """c (m, n) ← a (m, k) b (k, n), plus the bias (n), plus what c was if ``keep``.
+
+    ``workspace(size)`` gives room for partial products.
+    """
+    m, k, n = a.rows, a.columns, b.columns
+    wide = -(-m // 128) * -(-n // 128) * 4 >= 3 * processors()
+    product = pick(precision, a, b, wide)
+    size = product.size
+    down, right = -(-m // size), -(-n // size)
+    parts = max(1, min(processors() // (down * right), k // LEAST))
+    chunk = -(-k // (parts * STEPS)) * STEPS
+    parts = max(1, -(-k // chunk)) if k else 1
+    none = c.data[:0]
+    bias = none if bias is None else bias.reshape(-1)
+    operands = (a.data, a.offset, a.stride, b.data, b.offset, b.stride)
+    flags = (a.aligned, b.aligned)
+    launch = (right, down, parts), product.threads
+    shared = product.shared
+    if parts == 1:
+        product(*launch, *operands, c.data, c.offset, c.stride, m, n, k, chunk, bias, keep, *flags, shared=shared)
+        return
+    room = workspace(parts * m * n)
+    product(*launch, *operands, room, 0, n, m, n, k, chunk, none, False, *flags, shared=shared)
+    add_parts(blocks(m * n), THREADS, room, parts, c.data, c.offset, c.stride, m, n, bias, keep)

@@ -1,0 +1,50 @@
+"""Rows of a table by their ids, and the gradients back into the table."""
+
+import numpy as np
+
+from .device import cuda, divided
+from .launch import FLOATS, INT, INTS, kernel
+
+COLUMNS, LANES = 32, 8  # of a block that adds rows: each lane looks at every 8th id
+
+
+@kernel(FLOATS, INTS, FLOATS, INT, INT)
+def gather(table, ids, out, columns, size):
+    """out[i] = table[ids[i]], rows of ``columns`` elements."""
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        row, column = divided(e, columns)
+        out[e] = table[np.int64(ids[row]) * columns + column]
+
+
+@kernel(FLOATS, INTS, FLOATS, INT, INT, INT)
+def scatter_add(table, ids, rows, count, columns, by_id):
+    """table[ids[i]] += rows[i], without atomic sums: the same bits in every run.
+
+    A block owns 32 columns of one id, and looks through all ids for it. The block's number is the id, or, where
+    the table is longer than the list, a place in the list: then the first place of an id owns it.
+    """
+    sums = cuda.shared.array((LANES, COLUMNS), np.float32)
+    x, y = cuda.threadIdx.x % COLUMNS, cuda.threadIdx.x // COLUMNS
+    column = cuda.blockIdx.y * COLUMNS + x
+    wanted = np.int32(cuda.blockIdx.x)
+    start = 0
+    earlier = 0
+    if not by_id:
+        start = cuda.blockIdx.x
+        wanted = ids[start]
+        for i in range(cuda.threadIdx.x, start, COLUMNS * LANES):
+            if ids[i] == wanted:
+                earlier = 1
+    if cuda.syncthreads_or(earlier) == 0:
+        own = np.float32(0)
+        if column < columns:
+            for i in range(start + y, count, LANES):
+                if ids[i] == wanted:
+                    own += rows[np.int64(i) * columns + column]
+        sums[y, x] = own
+        cuda.syncthreads()
+        if y == 0 and column < columns:
+            own = sums[0, x]
+            for lane in range(1, LANES):
+                own += sums[lane, x]
+            table[np.int64(wanted) * columns + column] += own

@@ -1,0 +1,173 @@
+"""Rows of logits: softmax, losses, and gradients in place of the logits. A warp or a block works on a row."""
+
+from functools import cache
+from math import exp, log, log1p
+
+import numpy as np
+
+from .device import cuda, inline
+from .launch import FLOAT, FLOATS, INT, INTS, THREADS, Kernel
+
+WARP = 32
+WARPS = THREADS // WARP
+SHORT = 1024  # columns: up to here a warp suffices for a row
+
+
+@inline
+def _larger(a, b):
+    return max(a, b)
+
+
+@inline
+def _plus(a, b):
+    return a + b
+
+
+def _reduction(lanes, combine):
+    """All ``lanes`` of a row get the combination of what each has; in a fixed order."""
+
+    @inline
+    def reduce(value, shared):
+        for step in (16, 8, 4, 2, 1):
+            value = combine(value, cuda.shfl_xor_sync(0xFFFFFFFF, value, step))
+        if lanes > WARP:
+            warp = cuda.threadIdx.x // WARP
+            cuda.syncthreads()  # what was read before is not needed any more
+            if cuda.threadIdx.x % WARP == 0:
+                shared[warp] = value
+            cuda.syncthreads()
+            value = shared[0]
+            for other in range(1, lanes // WARP):
+                value = combine(value, shared[other])
+        return value
+
+    return reduce
+
+
+def lanes(columns: int) -> int:
+    """Threads that share a row of so many columns."""
+    return WARP if columns <= SHORT else THREADS
+
+
+def grid(rows: int, columns: int) -> int:
+    """Blocks of THREADS threads for so many rows."""
+    return -(-rows * lanes(columns) // THREADS)
+
+
+@cache
+def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
+    """losses[i] = -log softmax(logits[i])[targets[i]]; a target of -1 is not counted: no loss, no gradient.
+
+    With ``gradient``, logits[i] becomes scale · (softmax(logits[i]) - onehot(targets[i])).
+    """
+    largest, total = _reduction(width, _larger), _reduction(width, _plus)
+
+    def cross_entropy(logits, targets, losses, scale, rows, columns):
+        shared = cuda.shared.array(WARPS, np.float32)
+        row, lane = cuda.grid(1) // width, cuda.threadIdx.x % width
+        inside = row < rows  # every lane of a warp goes through every reduction
+        row = min(row, rows - 1)
+        base = np.int64(row) * columns
+        target = targets[row]
+        peak = logits[base + min(lane, columns - 1)]
+        for j in range(lane + width, columns, width):
+            peak = max(peak, logits[base + j])
+        peak = largest(peak, shared)
+        sum_ = np.float32(0)
+        for j in range(lane, columns, width):
+            sum_ += exp(logits[base + j] - peak)
+        sum_ = total(sum_, shared)
+        if inside:
+            if lane == max(target, 0) % width:  # it alone overwrites the logit of the target
+                losses[row] = log(sum_) + peak - logits[base + target] if target >= 0 else np.float32(0)
+            if gradient:
+                factor = scale / sum_ if target >= 0 else np.float32(0)
+                for j in range(lane, columns, width):
+                    if target < 0:
+                        logits[base + j] = np.float32(0)
+                    else:
+                        value = exp(logits[base + j] - peak) * factor
+                        logits[base + j] = value - scale if j == target else value
+
+    return Kernel(cross_entropy, (FLOATS, INTS, FLOATS, FLOAT, INT, INT))
+
+
+@cache
+def log_softmax(width: int, exponentiate: bool) -> Kernel:
+    """Rows of x: logits → log-probabilities, or probabilities."""
+    largest, total = _reduction(width, _larger), _reduction(width, _plus)
+
+    def softmax(x, rows, columns):
+        shared = cuda.shared.array(WARPS, np.float32)
+        row, lane = cuda.grid(1) // width, cuda.threadIdx.x % width
+        inside = row < rows
+        base = np.int64(min(row, rows - 1)) * columns
+        peak = x[base + min(lane, columns - 1)]
+        for j in range(lane + width, columns, width):
+            peak = max(peak, x[base + j])
+        peak = largest(peak, shared)
+        sum_ = np.float32(0)
+        for j in range(lane, columns, width):
+            sum_ += exp(x[base + j] - peak)
+        rest = log(total(sum_, shared))
+        if inside:
+            for j in range(lane, columns, width):
+                value = x[base + j] - peak - rest
+                x[base + j] = exp(value) if exponentiate else value
+
+    return Kernel(softmax, (FLOATS, INT, INT))
+
+
+@cache
+def softmax_backward(width: int) -> Kernel:
+    """dy[i] ← y[i] ⊙ (dy[i] - Σ y[i] dy[i])"""
+    total = _reduction(width, _plus)
+
+    def differentiate(y, dy, rows, columns):
+        shared = cuda.shared.array(WARPS, np.float32)
+        row, lane = cuda.grid(1) // width, cuda.threadIdx.x % width
+        inside = row < rows
+        base = np.int64(min(row, rows - 1)) * columns
+        sum_ = np.float32(0)
+        for j in range(lane, columns, width):
+            sum_ += y[base + j] * dy[base + j]
+        sum_ = total(sum_, shared)
+        if inside:
+            for j in range(lane, columns, width):
+                dy[base + j] = y[base + j] * (dy[base + j] - sum_)
+
+    return Kernel(differentiate, (FLOATS, FLOATS, INT, INT))
+
+
+@cache
+def sigmoid_cross_entropy(width: int, gradient: bool) -> Kernel:
+    """losses[i] = mean over j of max(x, 0) - x t + log(1 + exp(-|x|)), the binary cross-entropy of sigmoid(x) and t.
+
+    With ``gradient``, logits become scale · (sigmoid(logits) - targets) / columns.
+    """
+    total = _reduction(width, _plus)
+
+    def cross_entropy(logits, targets, losses, scale, rows, columns):
+        shared = cuda.shared.array(WARPS, np.float32)
+        row, lane = cuda.grid(1) // width, cuda.threadIdx.x % width
+        inside = row < rows
+        row = min(row, rows - 1)
+        base = np.int64(row) * columns
+        one, zero, number = np.float32(1), np.float32(0), np.float32(columns)
+        sum_ = zero
+        for j in range(lane, columns, width):
+            x = logits[base + j]
+            sum_ += max(x, zero) - x * targets[base + j] + log1p(exp(-abs(x)))
+        sum_ = total(sum_, shared)
+        if inside:
+            if lane == 0:
+                losses[row] = sum_ / number
+            if gradient:
+                for j in range(lane, columns, width):
+                    x = logits[base + j]
+                    small = exp(-abs(x))
+                    positive = one / (one + small)
+                    y = positive if x >= zero else small * positive
+                    logits[base + j] = scale * (y - targets[base + j]) / number
+
+    return Kernel(cross_entropy, (FLOATS, FLOATS, FLOATS, FLOAT, INT, INT))

@@ -1,0 +1,51 @@
+"""Activations of dense layers, dropout and copies: element by element."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from ...portable import drelu, dsigmoid, dtanh, random_bits, relu, sigmoid, tanh
+from .device import cuda, divided
+from .launch import FLOAT, FLOATS, INT, KEY, LONG, Kernel, kernel
+
+
+@cache
+def activation(name: str) -> Kernel:
+    """x ← activation(x)"""
+    f: Any = {"tanh": tanh, "relu": relu, "sigmoid": sigmoid}[name]
+
+    def activate(x, size):
+        for j in range(cuda.grid(1), size, cuda.gridsize(1)):
+            x[j] = f(x[j])
+
+    return Kernel(activate, (FLOATS, LONG))
+
+
+@cache
+def derivative(name: str) -> Kernel:
+    """dy ← dy · activation'(x), from y"""
+    df: Any = {"tanh": dtanh, "relu": drelu, "sigmoid": dsigmoid}[name]
+
+    def differentiate(y, dy, size):
+        for j in range(cuda.grid(1), size, cuda.gridsize(1)):
+            dy[j] *= df(y[j])
+
+    return Kernel(differentiate, (FLOATS, FLOATS, LONG))
+
+
+@kernel(FLOATS, FLOATS, KEY, KEY, FLOAT, LONG)
+def dropout(x, out, key, threshold, scale, size):
+    """out[j] = x[j] · scale, or 0 where the random number of element j is below the threshold."""
+    for j in range(cuda.grid(1), size, cuda.gridsize(1)):
+        keep = (random_bits(key, np.uint64(j)) >> np.uint64(32)) >= threshold
+        out[j] = x[j] * scale if keep else np.float32(0)
+
+
+@kernel(FLOATS, INT, INT, INT, FLOATS, INT, INT, INT, INT, INT, INT)
+def copy(source, plane, row, column, out, out_plane, out_row, out_column, rows, columns, size):
+    """out ← source, both (planes, rows, columns) with strides."""
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        line, k = divided(e, columns)
+        i, j = divided(line, rows)
+        out[i * out_plane + j * out_row + k * out_column] = source[i * plane + j * row + k * column]

@@ -1,0 +1,479 @@
+"""The time loop, generic over cells: one launch for all steps where the state's matrix fits on the chip.
+
+The persistent kernels: the streams are cut into groups, the units into slices. A block keeps a slice's columns of U in
+shared memory through all of time, eight warps share the inner dimension, and each thread is one unit of one stream,
+whose states stay in registers. Blocks of a group hand each other h_t (forward) or their share of dh_t (backward)
+through memory, in two buffers that take turns, and meet at a barrier once a step.
+
+The stepwise form, for sizes that do not fit: one product and one launch of the cell's row for each step.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ...cells import Cell
+from .device import SIMULATED, cuda, divided, inline
+from .intrinsics import (
+    arrive, bf16, bits, cooperative, load1, load4, load4_shared, mma_bf16, mma_tf32, rounded, wait_for,
+)  # fmt: skip
+from .launch import COUNTS, FLOATS, INT, THREADS, Kernel, shared_limit
+
+WARPS = THREADS // 32
+CHUNK = 16  # of the inner dimension that a warp takes at once
+TILE = 16  # streams of one row of fragments
+
+
+class Plan(NamedTuple):
+    """How a time loop runs: in ``groups`` × ``slices`` blocks, or step by step (``units`` 0)."""
+
+    units: int  # of a slice
+    tiles: int  # of 16 streams in a group
+    slices: int
+    groups: int
+    reason: str
+
+    @property
+    def persistent(self) -> bool:
+        return self.units > 0
+
+    @property
+    def width(self) -> int:
+        """Hidden units, padded to whole slices."""
+        return self.units * self.slices
+
+    @property
+    def streams(self) -> int:
+        """Streams, padded to whole groups."""
+        return self.groups * self.tiles * TILE
+
+
+def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) -> Plan:
+    """The smallest groups of streams whose blocks all run at once; else step by step."""
+    first, last = cell.window("h")
+    tried = ""
+    for units in (16, 8):
+        for tiles in (1, 2, 4):
+            groups = -(-streams // (tiles * TILE))
+            if tiles > 1 and groups * (tiles - 1) * TILE >= streams:
+                continue  # a smaller group would hold as much
+            slices = -(-hidden // CHUNK) * (CHUNK // units)
+            shared = shared_bytes(last - first, units, tiles, slices * units, backward)
+            need = groups * slices
+            tried = f"{need} blocks of {shared >> 10} KB of shared memory"
+            if shared > shared_limit():
+                continue
+            room = _room(cell, units, tiles, precision, backward, shared)
+            if need <= room:
+                return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible")
+    return Plan(0, 0, 0, 0, f"step by step: not even {tried} would run at once")
+
+
+def _room(cell: Cell, units: int, tiles: int, precision: str, backward: bool, shared: int) -> int:
+    if SIMULATED:  # blocks run one after another; each step is a launch of its own
+        return 1 << 20
+    make = backward_kernel if backward else forward_kernel
+    return make(cell, units, tiles, precision).resident(THREADS, shared)
+
+
+def shared_bytes(slots: int, units: int, tiles: int, width: int, backward: bool) -> int:
+    """What a block needs: its part of U, and the sums of eight warps, or the gradients of its slice."""
+    columns = slots * units
+    if backward:
+        return 4 * (width * (columns + 4) + tiles * TILE * (columns + 4))
+    return 4 * (width * (columns + 2) + WARPS * tiles * TILE * (columns + 8))
+
+
+@inline
+def _meet(barrier, group, count):
+    """Wait for ``count`` arrivals; all threads of the block, or none."""
+    if cuda.threadIdx.x == 0:
+        wait_for(barrier, group, count)
+    cuda.syncthreads()
+
+
+@inline
+def _announce(barrier, group):
+    """All that this block wrote is there for those who wait for this arrival."""
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        cuda.threadfence()
+        arrive(barrier, group)
+
+
+@cache
+def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel:
+    """h_t = cell(z_t + h_{t-1} U) for t in [t0, t1), U in shared memory."""
+    gates, states = len(cell.gates), len(cell.states)
+    start, stop = cell.window("h")
+    slots = stop - start
+    columns, stride, sums_stride = slots * units, slots * units + 2, slots * units + 8
+    rows = tiles * TILE
+    passes = -(-rows * units // THREADS)
+    fragments, mine = columns // 8, 4 * tiles
+    row = cell.forward
+    tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
+
+    @inline
+    def product_tensor(shared, sums, exchange, base, width, warp, lane):
+        """The warp's share of h U, on the tensor cores."""
+        acc = cuda.local.array((tiles, fragments, 4), np.float32)
+        fa = cuda.local.array((tiles, 8), np.uint32)
+        g, q = lane // 4, lane % 4
+        for i in range(tiles):
+            for j in range(fragments):
+                for e in range(4):
+                    acc[i, j, e] = np.float32(0)
+        for chunk in range(warp, width // CHUNK, WARPS):
+            for i in range(tiles):
+                at = base + np.int64(TILE * i + g) * width + chunk * CHUNK + 4 * q
+                a0, a1, a2, a3 = load4(exchange, at)
+                b0, b1, b2, b3 = load4(exchange, at + 8 * width)
+                if brain:
+                    fa[i, 0], fa[i, 2], fa[i, 1], fa[i, 3] = bf16(a0, a1), bf16(a2, a3), bf16(b0, b1), bf16(b2, b3)
+                else:
+                    fa[i, 0], fa[i, 2], fa[i, 4], fa[i, 6] = bits(a0), bits(a1), bits(a2), bits(a3)
+                    fa[i, 1], fa[i, 3], fa[i, 5], fa[i, 7] = bits(b0), bits(b1), bits(b2), bits(b3)
+            for j in range(fragments):
+                at = (chunk * CHUNK + 4 * q) * stride + 8 * j + g
+                u0, u1, u2, u3 = shared[at], shared[at + stride], shared[at + 2 * stride], shared[at + 3 * stride]
+                for i in range(tiles):
+                    d0, d1, d2, d3 = acc[i, j, 0], acc[i, j, 1], acc[i, j, 2], acc[i, j, 3]
+                    if brain:
+                        d0, d1, d2, d3 = mma_bf16(
+                            fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], bf16(u0, u1), bf16(u2, u3), d0, d1, d2, d3)
+                    else:
+                        d0, d1, d2, d3 = mma_tf32(fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], bits(u0), bits(u1), d0, d1, d2, d3)
+                        d0, d1, d2, d3 = mma_tf32(fa[i, 4], fa[i, 5], fa[i, 6], fa[i, 7], bits(u2), bits(u3), d0, d1, d2, d3)
+                    acc[i, j, 0], acc[i, j, 1], acc[i, j, 2], acc[i, j, 3] = d0, d1, d2, d3
+        for i in range(tiles):
+            for j in range(fragments):
+                for e in range(4):
+                    at = (warp * rows + TILE * i + g + e // 2 * 8) * sums_stride + 8 * j + 2 * q + e % 2
+                    shared[sums + at] = acc[i, j, e]
+
+    @inline
+    def product_float32(shared, sums, exchange, base, width, warp, lane):
+        """The same in float32: a lane sums 4 streams, and every 8th column."""
+        acc = cuda.local.array((mine, fragments), np.float32)
+        h = cuda.local.array((mine, 4), np.float32)
+        down, right = lane // 8 * 4, lane % 8
+        for i in range(mine):
+            for j in range(fragments):
+                acc[i, j] = np.float32(0)
+        for chunk in range(warp, width // CHUNK, WARPS):
+            for k in range(0, CHUNK, 4):
+                for i in range(mine):
+                    at = base + np.int64(i // 4 * TILE + down + i % 4) * width + chunk * CHUNK + k
+                    h[i, 0], h[i, 1], h[i, 2], h[i, 3] = load4(exchange, at)
+                for e in range(4):
+                    at = (chunk * CHUNK + k + e) * stride + right
+                    for j in range(fragments):
+                        u = shared[at + 8 * j]
+                        for i in range(mine):
+                            acc[i, j] += h[i, e] * u
+        for i in range(mine):
+            for j in range(fragments):
+                at = (warp * rows + i // 4 * TILE + down + i % 4) * sums_stride + 8 * j + right
+                shared[sums + at] = acc[i, j]
+
+    product = product_tensor if tensor else product_float32
+
+    def forward(u, z, s, exchange, barrier, streams, hidden, t0, t1, together):
+        cooperative()
+        shared = cuda.shared.array(0, np.float32)
+        now = cuda.local.array((passes, gates, 1), np.float32)
+        memory = cuda.local.array((passes, 2, states, 1), np.float32)
+        tid = cuda.threadIdx.x
+        part, group, slices = cuda.blockIdx.x, cuda.blockIdx.y, cuda.gridDim.x
+        width = slices * units
+        padded = cuda.gridDim.y * rows
+        sums = width * stride
+        for e in range(tid, width * columns, THREADS):
+            k, c = e // columns, e % columns
+            unit = part * units + c % units
+            value = np.float32(0)
+            if k < hidden and unit < hidden:
+                value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
+            shared[k * stride + c] = rounded(value) if tf32 else value
+        for i in range(passes):
+            pair = tid + i * THREADS
+            r, unit = pair // units, part * units + pair % units
+            n = group * rows + r
+            if r < rows:
+                for k in range(states):
+                    memory[i, 0, k, 0] = np.float32(0)
+                    if n < streams and unit < hidden:
+                        memory[i, 0, k, 0] = s[((np.int64(t0) * streams + n) * states + k) * hidden + unit]
+                h = memory[i, 0, 0, 0]
+                exchange[(np.int64(t0 % 2) * padded + n) * width + unit] = rounded(h) if tf32 else h
+        if together:
+            _announce(barrier, group)
+        for t in range(t0, t1):
+            for i in range(passes):
+                pair = tid + i * THREADS
+                n, unit = group * rows + pair // units, part * units + pair % units
+                for k in range(gates):
+                    now[i, k, 0] = np.float32(0)
+                    if pair // units < rows and n < streams and unit < hidden:
+                        now[i, k, 0] = z[((np.int64(t) * streams + n) * gates + k) * hidden + unit]
+            if together:
+                _meet(barrier, group, (t - t0 + 1) * slices)
+            else:
+                cuda.syncthreads()
+            product(shared, sums, exchange, (np.int64(t % 2) * padded + group * rows) * width, width, tid // 32, tid % 32)
+            cuda.syncthreads()
+            for i in range(passes):
+                pair = tid + i * THREADS
+                r, c = pair // units, pair % units
+                n, unit = group * rows + r, part * units + c
+                if r < rows:
+                    for k in range(slots):
+                        at = sums + r * sums_stride + k * units + c
+                        total = shared[at]
+                        for other in range(1, WARPS):
+                            total += shared[at + other * rows * sums_stride]
+                        now[i, start + k, 0] += total
+                    row(now[i], memory[i, 0], memory[i, 1], 0, 1)
+                    inside = n < streams and unit < hidden
+                    for k in range(states):
+                        memory[i, 0, k, 0] = memory[i, 1, k, 0]
+                    h = memory[i, 0, 0, 0] if inside else np.float32(0)
+                    exchange[(np.int64((t + 1) % 2) * padded + n) * width + unit] = rounded(h) if tf32 else h
+                    if inside:
+                        for k in range(states):
+                            s[((np.int64(t + 1) * streams + n) * states + k) * hidden + unit] = memory[i, 0, k, 0]
+                        for k in range(gates):
+                            z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
+            if together:
+                _announce(barrier, group)
+            else:
+                cuda.syncthreads()
+
+    return Kernel(forward, (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, INT, INT, INT, INT, INT))
+
+
+@cache
+def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel:
+    """Back-propagation through steps t1 - 1 … t0 of ``steps``: z becomes the gradient of the sums.
+
+    From the gradients of its own slice a block computes what they add to dh of every unit; the owners of the units
+    add the shares of all slices, in their order.
+    """
+    gates, states = len(cell.gates), len(cell.states)
+    start, stop = cell.window("h")
+    slots = stop - start
+    columns, stride = slots * units, slots * units + 4
+    rows = tiles * TILE
+    passes, mine = -(-rows * units // THREADS), 4 * tiles
+    row = cell.backward
+    tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
+
+    @inline
+    def product_tensor(shared, own, shares, base, width, warp, lane):
+        """shares (rows, width) ← dz (rows, columns) Uᵀ, a warp every 8th fragment."""
+        acc = cuda.local.array((tiles, 4), np.float32)
+        g, q = lane // 4, lane % 4
+        for j in range(warp, width // 8, WARPS):
+            for i in range(tiles):
+                for e in range(4):
+                    acc[i, e] = np.float32(0)
+            for k in range(0, columns, 16):
+                at = (8 * j + g) * stride + k + q
+                u0, u1 = shared[at], shared[at + 4]
+                u2, u3 = np.float32(0), np.float32(0)
+                if k + 8 < columns:
+                    u2, u3 = shared[at + 8], shared[at + 12]
+                for i in range(tiles):
+                    at = own + (TILE * i + g) * stride + k + q
+                    below = at + 8 * stride
+                    a0, a1, b0, b1 = shared[at], shared[at + 4], shared[below], shared[below + 4]
+                    a2, a3, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+                    if k + 8 < columns:
+                        a2, a3, b2, b3 = shared[at + 8], shared[at + 12], shared[below + 8], shared[below + 12]
+                    d0, d1, d2, d3 = acc[i, 0], acc[i, 1], acc[i, 2], acc[i, 3]
+                    if brain:
+                        d0, d1, d2, d3 = mma_bf16(
+                            bf16(a0, a1), bf16(b0, b1), bf16(a2, a3), bf16(b2, b3), bf16(u0, u1), bf16(u2, u3), d0, d1, d2, d3)
+                    else:
+                        d0, d1, d2, d3 = mma_tf32(bits(a0), bits(b0), bits(a1), bits(b1), bits(u0), bits(u1), d0, d1, d2, d3)
+                        if k + 8 < columns:
+                            d0, d1, d2, d3 = mma_tf32(
+                                bits(a2), bits(b2), bits(a3), bits(b3), bits(u2), bits(u3), d0, d1, d2, d3)
+                    acc[i, 0], acc[i, 1], acc[i, 2], acc[i, 3] = d0, d1, d2, d3
+            for i in range(tiles):
+                for e in range(4):
+                    shares[base + np.int64(TILE * i + g + e // 2 * 8) * width + 8 * j + 2 * q + e % 2] = acc[i, e]
+
+    @inline
+    def product_float32(shared, own, shares, base, width, warp, lane):
+        """The same in float32: a lane sums 4 streams by 2 units."""
+        acc = cuda.local.array((mine, 2), np.float32)
+        dz = cuda.local.array(4, np.float32)
+        v = cuda.local.array((2, 4), np.float32)
+        down, right = lane // 8 * 4, lane % 8
+        for j in range(warp, width // 16, WARPS):
+            for i in range(mine):
+                for e in range(2):
+                    acc[i, e] = np.float32(0)
+            for k in range(0, columns, 4):
+                for e in range(2):
+                    v[e, 0], v[e, 1], v[e, 2], v[e, 3] = load4_shared(shared, (16 * j + 8 * e + right) * stride + k)
+                for i in range(mine):
+                    at = own + (i // 4 * TILE + down + i % 4) * stride + k
+                    dz[0], dz[1], dz[2], dz[3] = load4_shared(shared, at)
+                    for e in range(2):
+                        for f in range(4):
+                            acc[i, e] += dz[f] * v[e, f]
+            for i in range(mine):
+                for e in range(2):
+                    shares[base + np.int64(i // 4 * TILE + down + i % 4) * width + 16 * j + 8 * e + right] = acc[i, e]
+
+    product = product_tensor if tensor else product_float32
+
+    @inline
+    def all_shares(shares, t, groups, group, slices, r, width, unit):
+        """What the slices add to dh of one unit of one stream."""
+        at = ((np.int64(t % 2) * groups + group) * slices * rows + r) * width + unit
+        total = np.float32(0)
+        for _ in range(slices):
+            total += load1(shares, at)
+            at += rows * width
+        return total
+
+    def backward(u, z, s, dy, d, shares, barrier, streams, hidden, steps, t0, t1, together):
+        cooperative()
+        shared = cuda.shared.array(0, np.float32)
+        now = cuda.local.array((passes, gates, 1), np.float32)
+        before = cuda.local.array((passes, states, 1), np.float32)
+        after = cuda.local.array((passes, states, 1), np.float32)
+        grown = cuda.local.array((passes, states, 1), np.float32)
+        tid = cuda.threadIdx.x
+        part, group, slices, groups = cuda.blockIdx.x, cuda.blockIdx.y, cuda.gridDim.x, cuda.gridDim.y
+        width = slices * units
+        own = width * stride
+        for e in range(tid, width * columns, THREADS):
+            k, c = e // columns, e % columns
+            unit = part * units + c % units
+            value = np.float32(0)
+            if k < hidden and unit < hidden:
+                value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
+            shared[k * stride + c] = rounded(value) if tf32 else value
+        for i in range(passes):
+            pair = tid + i * THREADS
+            n, unit = group * rows + pair // units, part * units + pair % units
+            for k in range(states):
+                grown[i, k, 0] = np.float32(0)
+                if pair // units < rows and n < streams and unit < hidden:
+                    grown[i, k, 0] = d[(np.int64(n) * states + k) * hidden + unit]
+        for step in range(t1 - t0):
+            t = t1 - 1 - step
+            for i in range(passes):
+                pair = tid + i * THREADS
+                n, unit = group * rows + pair // units, part * units + pair % units
+                if pair // units < rows and n < streams and unit < hidden:
+                    for k in range(gates):
+                        now[i, k, 0] = z[((np.int64(t) * streams + n) * gates + k) * hidden + unit]
+                    for k in range(states):
+                        before[i, k, 0] = s[((np.int64(t) * streams + n) * states + k) * hidden + unit]
+                        after[i, k, 0] = s[((np.int64(t + 1) * streams + n) * states + k) * hidden + unit]
+                    if dy.size:
+                        grown[i, 0, 0] += dy[(np.int64(t) * streams + n) * hidden + unit]
+            if together and step > 0:
+                _meet(barrier, group, step * slices)
+            for i in range(passes):
+                pair = tid + i * THREADS
+                r, c = pair // units, pair % units
+                n, unit = group * rows + r, part * units + c
+                if r < rows:
+                    inside = n < streams and unit < hidden
+                    if inside:
+                        if t + 1 < steps:
+                            grown[i, 0, 0] += all_shares(shares, t + 1, groups, group, slices, r, width, unit)
+                        row(now[i], before[i], after[i], grown[i], 0, 1)
+                        for k in range(gates):
+                            z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
+                    for k in range(slots):
+                        dz = now[i, start + k, 0] if inside else np.float32(0)
+                        shared[own + r * stride + k * units + c] = rounded(dz) if tf32 else dz
+            cuda.syncthreads()
+            base = ((np.int64(t % 2) * groups + group) * slices + part) * rows * width
+            product(shared, own, shares, base, width, tid // 32, tid % 32)
+            if together:
+                _announce(barrier, group)
+            else:
+                cuda.syncthreads()
+        finish = t1 == t0
+        if together:
+            _meet(barrier, group, (t1 - t0) * slices)
+            finish = True
+        for i in range(passes):
+            pair = tid + i * THREADS
+            r = pair // units
+            n, unit = group * rows + r, part * units + pair % units
+            if r < rows and n < streams and unit < hidden:
+                if finish:
+                    grown[i, 0, 0] += all_shares(shares, t0, groups, group, slices, r, width, unit)
+                for k in range(states):
+                    d[(np.int64(n) * states + k) * hidden + unit] = grown[i, k, 0]
+
+    return Kernel(backward, (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, INT, INT, INT, INT, INT, INT))
+
+
+# Step by step
+
+
+@cache
+def forward_row(cell: Cell) -> Kernel:
+    """One step of all streams after the product: z (N, G, H), prev and next (N, S, H)."""
+    gates, states = len(cell.gates), len(cell.states)
+    row = cell.forward
+
+    def forward(z, prev, next, hidden, size):
+        now = cuda.local.array((gates, 1), np.float32)
+        before = cuda.local.array((states, 1), np.float32)
+        after = cuda.local.array((states, 1), np.float32)
+        for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+            n, j = divided(e, hidden)
+            for k in range(gates):
+                now[k, 0] = z[(n * gates + k) * hidden + j]
+            for k in range(states):
+                before[k, 0] = prev[(n * states + k) * hidden + j]
+            row(now, before, after, 0, 1)
+            for k in range(gates):
+                z[(n * gates + k) * hidden + j] = now[k, 0]
+            for k in range(states):
+                next[(n * states + k) * hidden + j] = after[k, 0]
+
+    return Kernel(forward, (FLOATS, FLOATS, FLOATS, INT, INT))
+
+
+@cache
+def backward_row(cell: Cell) -> Kernel:
+    """The step back, before the product: z becomes the gradient of the sums, d (N, S, H) that of prev."""
+    gates, states = len(cell.gates), len(cell.states)
+    row = cell.backward
+
+    def backward(z, prev, next, dy, d, hidden, size):
+        now = cuda.local.array((gates, 1), np.float32)
+        before = cuda.local.array((states, 1), np.float32)
+        after = cuda.local.array((states, 1), np.float32)
+        grown = cuda.local.array((states, 1), np.float32)
+        for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+            n, j = divided(e, hidden)
+            for k in range(gates):
+                now[k, 0] = z[(n * gates + k) * hidden + j]
+            for k in range(states):
+                before[k, 0] = prev[(n * states + k) * hidden + j]
+                after[k, 0] = next[(n * states + k) * hidden + j]
+                grown[k, 0] = d[(n * states + k) * hidden + j]
+            if dy.size:
+                grown[0, 0] += dy[n * hidden + j]
+            row(now, before, after, grown, 0, 1)
+            for k in range(gates):
+                z[(n * gates + k) * hidden + j] = now[k, 0]
+            for k in range(states):
+                d[(n * states + k) * hidden + j] = grown[k, 0]
+
+    return Kernel(backward, (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, INT, INT))
