@@ -4,9 +4,10 @@ On the device they are inline PTX. Arrays are flat; an index counts elements.
 
     load1(x, i), load4(x, i)    x[i], or x[i:i+4] in one access, past the first-level cache: what other blocks wrote in
                                 this launch is seen
-    load4_shared(x, i)          the same from shared memory
+    near(x, i), near4(x, i)     the same from shared memory; Numba's x[i] would first ask whether i is negative
+    put(x, i, value)            x[i] ← value in shared memory
     copy1(s, i, x, j, n)        start copying x[j] to shared memory s[i], or zero if n is 0
-    copy4(s, i, x, j, n)        the same for 4 elements, of which n ≤ 4 are copied and the rest are zero
+    copy2, copy4(s, i, x, j, n) the same for 2 or 4 elements, of which n are copied and the rest are zero
     commit()                    the copies started since the last commit are one group
     wait_copies(pending)        until at most ``pending`` groups (0, 1 or 2) of this thread are on their way
     tf32(x)                     bits of x for the tensor cores, which read 10 bits of its fraction: half of the last is added
@@ -34,15 +35,21 @@ if SIMULATED:
         assert i % 4 == 0, f"load4 of element {i}: not aligned"
         return x[i], x[i + 1], x[i + 2], x[i + 3]
 
-    load4_shared = load4
+    near, near4 = load1, load4
+
+    def put(x, i, value):
+        x[i] = value
 
     def copy1(s, i, x, j, n):
         s[i] = x[j] if n else 0
 
-    def copy4(s, i, x, j, n):
-        assert i % 4 == 0 and j % 4 == 0, f"copy4 of element {j} to {i}: not aligned"
-        for k in range(4):
+    def copy2(s, i, x, j, n, width=2):
+        assert i % width == 0 and j % width == 0, f"copy of {width} elements from {j} to {i}: not aligned"
+        for k in range(width):
             s[i + k] = x[j + k] if k < n else 0
+
+    def copy4(s, i, x, j, n):
+        copy2(s, i, x, j, n, 4)
 
     def commit():
         pass
@@ -106,6 +113,7 @@ else:
     from numba.cuda.extending import intrinsic
 
     f32, i32, i64, void = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
+    SHARED = 3  # the address space of shared memory
 
     def _asm(builder, result, text, constraints, arguments, side_effect=True):
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -116,10 +124,6 @@ else:
 
     def _address(context, builder, array_type, array, index):
         return builder.ptrtoint(_pointer(context, builder, array_type, array, index), i64)
-
-    def _shared_address(context, builder, array_type, array, index):
-        pointer = _pointer(context, builder, array_type, array, index)
-        return builder.ptrtoint(builder.addrspacecast(pointer, ir.PointerType(pointer.type.pointee, 3)), i32)
 
     def _four(context, builder, signature, text, constraints, arguments, side_effect=True):
         found = _asm(builder, ir.LiteralStructType([f32] * 4), text, constraints, arguments, side_effect)
@@ -145,15 +149,36 @@ else:
 
         return signature, code
 
+    def _near_pointer(context, builder, array_type, array, index):
+        pointer = context.make_array(array_type)(context, builder, value=array).data
+        return builder.gep(builder.addrspacecast(pointer, ir.PointerType(pointer.type.pointee, SHARED)), [index])
+
     @intrinsic
-    def load4_shared(typing, x, i):
+    def near(typing, x, i):
+        def code(context, builder, signature, arguments):
+            return builder.load(_near_pointer(context, builder, signature.args[0], *arguments))
+
+        return types.float32(x, types.int32), code
+
+    @intrinsic
+    def near4(typing, x, i):
         signature = types.UniTuple(types.float32, 4)(x, types.int32)
 
         def code(context, builder, signature, arguments):
-            address = _shared_address(context, builder, signature.args[0], *arguments)
-            return _four(context, builder, signature, "ld.shared.v4.f32 {$0,$1,$2,$3},[$4];", "=f,=f,=f,=f,r,~{memory}", [address])
+            pointer = _near_pointer(context, builder, signature.args[0], *arguments)
+            found = builder.load(builder.bitcast(pointer, ir.PointerType(ir.VectorType(f32, 4), SHARED)), align=16)
+            parts = [builder.extract_element(found, ir.Constant(i32, k)) for k in range(4)]
+            return context.make_tuple(builder, signature.return_type, parts)
 
         return signature, code
+
+    @intrinsic
+    def put(typing, x, i, value):
+        def code(context, builder, signature, arguments):
+            builder.store(arguments[2], _near_pointer(context, builder, signature.args[0], *arguments[:2]))
+            return context.get_dummy_value()
+
+        return types.none(x, types.int32, types.float32), code
 
     def _copy(elements, cache):
         @intrinsic
@@ -161,7 +186,7 @@ else:
             signature = types.none(s, types.int32, x, types.int64, types.int32)
 
             def code(context, builder, signature, arguments):
-                target = _shared_address(context, builder, signature.args[0], *arguments[:2])
+                target = builder.ptrtoint(_near_pointer(context, builder, signature.args[0], *arguments[:2]), i32)
                 source = _address(context, builder, signature.args[2], *arguments[2:4])
                 count = builder.mul(arguments[4], ir.Constant(i32, 4))
                 _asm(builder, void, f"cp.async.{cache}.shared.global [$0],[$1],{4 * elements},$2;", "r,l,r,~{memory}",
@@ -172,7 +197,7 @@ else:
 
         return copy
 
-    copy1, copy4 = _copy(1, "ca"), _copy(4, "cg")
+    copy1, copy2, copy4 = _copy(1, "ca"), _copy(2, "ca"), _copy(4, "cg")
 
     def _statement(text):
         @intrinsic

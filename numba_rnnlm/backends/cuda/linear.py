@@ -13,14 +13,14 @@ import numpy as np
 
 from .arrays import DeviceArray
 from .device import cuda, divided, inline
-from .intrinsics import bf16, commit, copy1, copy4, load4_shared, mma_bf16, mma_tf32, tf32, wait_copies
+from .intrinsics import bf16, commit, copy1, copy2, copy4, mma_bf16, mma_tf32, near, near4, put, tf32, wait_copies
 from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processors
 
-STEPS = 16  # of the inner dimension in one tile
+STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is longer
 STAGES = 3  # tiles in shared memory: one in use, two on their way
-LEAST = 8 * STEPS  # of the inner dimension: less is not cut off
+LEAST = 4 * STEPS  # of the inner dimension: less is not cut off
 
-TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT, INT, FLOATS, INT, INT, INT)
+TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT, INT, FLOATS, INT)
 
 
 class Matrix(NamedTuple):
@@ -38,9 +38,10 @@ class Matrix(NamedTuple):
         return Matrix(self.data, self.offset, self.columns, self.rows, self.stride, not self.transposed)
 
     @property
-    def aligned(self) -> int:
-        """1 if four neighbours may be copied at once."""
-        return int(self.stride % 4 == 0 and (self.data.address + 4 * self.offset) % 16 == 0)
+    def width(self) -> int:
+        """How many neighbours may be copied at once, by where rows begin."""
+        start = self.stride | (self.data.address // 4 + self.offset)
+        return 4 if start % 4 == 0 else 2 if start % 2 == 0 else 1
 
 
 def matrix(array: DeviceArray, first: int = 0, columns: int | None = None) -> Matrix:
@@ -54,25 +55,32 @@ def _between(value, most):
     return min(max(value, 0), most)
 
 
-def _tile_loader(rows, columns, stride, threads, turned):
+def _tile_loader(rows, columns, stride, threads, width, turned):
     """Start copying a window of a matrix, ``columns`` neighbours in memory, to shared memory; outside is zero.
 
-    The tile's rows are those of memory, or, ``turned``, its columns.
+    Each copy takes ``width`` neighbours. The tile's rows are those of memory, or, ``turned``, its columns.
     """
+    width = 1 if turned else width
+    across = columns // width  # copies of one row
+    down = threads // across  # rows that the block copies at once
+    rounds = rows // down
 
     @inline
-    def load(shared, base, x, x0, ld, row, column, last_row, last_column, aligned):
-        if aligned and not turned:
-            for e in range(cuda.threadIdx.x, rows * columns // 4, threads):
-                r, c = e // (columns // 4), e % (columns // 4) * 4
-                count = _between(last_column - column - c, 4) if row + r < last_row else 0
-                copy4(shared, base + r * stride + c, x, x0 + np.int64(row + r) * ld + column + c, count)
-        else:
-            for e in range(cuda.threadIdx.x, rows * columns, threads):
-                r, c = e // columns, e % columns
-                count = 1 if row + r < last_row and column + c < last_column else 0
-                target = base + c * stride + r if turned else base + r * stride + c
-                copy1(shared, target, x, x0 + np.int64(row + r) * ld + column + c, count)
+    def load(shared, base, x, x0, ld, row, column, last_row, last_column):
+        r, c = cuda.threadIdx.x // across, cuda.threadIdx.x % across * width
+        count = _between(last_column - column - c, width)
+        source = x0 + np.int64(row + r) * ld + column + c
+        target = base + (c * stride + r if turned else r * stride + c)
+        for i in range(rounds):
+            n = count if row + r + i * down < last_row else 0
+            if width == 4:
+                copy4(shared, target, x, source, n)
+            elif width == 2:
+                copy2(shared, target, x, source, n)
+            else:
+                copy1(shared, target, x, source, n)
+            source += down * ld
+            target += down if turned else down * stride
 
     return load
 
@@ -86,7 +94,7 @@ def _tile_writer(size, stride, threads):
         for e in range(cuda.threadIdx.x, size * size, threads):
             y, x = row + e // size, column + e % size
             if y < m and x < n:
-                value = shared[e // size * stride + e % size]
+                value = near(shared, e // size * stride + e % size)
                 if bias.size:
                     value += bias[x]
                 at = base + np.int64(y) * ldc + x
@@ -106,9 +114,10 @@ class Product(Kernel):
 
 
 @cache
-def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool) -> Product:
+def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, width: int) -> Product:
     """C (m, n) ← or += A (m, k) B (k, n) on the tensor cores; see :func:`multiply`."""
     brain = precision == "bf16"
+    mma = mma_bf16 if brain else mma_tf32
     size = 128 if wide else 64  # of the square of C that a block computes
     across = 4 if wide else 2  # warps side by side; there are two rows of them
     warps = 2 * across
@@ -119,11 +128,11 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool) -
     stride_a, stride_b = (over if turned_a else along), (along if turned_b else over)
     size_a, size_b = (STEPS * over if turned_a else size * along), (size * along if turned_b else STEPS * over)
     stage = size_a + size_b
-    load_a = _tile_loader(STEPS if turned_a else size, size if turned_a else STEPS, stride_a, threads, False)
-    load_b = _tile_loader(size if turned_b else STEPS, STEPS if turned_b else size, stride_b, threads, False)
+    load_a = _tile_loader(STEPS if turned_a else size, size if turned_a else STEPS, stride_a, threads, width, False)
+    load_b = _tile_loader(size if turned_b else STEPS, STEPS if turned_b else size, stride_b, threads, width, False)
     store = _tile_writer(size, over, threads)
 
-    def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep, aligned_a, aligned_b):
+    def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep):
         shared = cuda.shared.array(0, np.float32)
         sums = cuda.local.array((row_tiles, column_tiles, 4), np.float32)
         fa = cuda.local.array((row_tiles, 8), np.uint32)
@@ -137,19 +146,19 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool) -
         my_row, my_column = warp // across * (16 * row_tiles), warp % across * (8 * column_tiles)
         for i in range(row_tiles):
             for j in range(column_tiles):
-                for e in range(4):
-                    sums[i, j, e] = np.float32(0)
+                for k4 in range(4):
+                    sums[i, j, k4] = np.float32(0)
         for t in range(STAGES - 1):
             if t < tiles:
                 step = first + t * STEPS
                 if turned_a:
-                    load_a(shared, t * stage, a, a0, lda, step, row, last, m, aligned_a)
+                    load_a(shared, t * stage, a, a0, lda, step, row, last, m)
                 else:
-                    load_a(shared, t * stage, a, a0, lda, row, step, m, last, aligned_a)
+                    load_a(shared, t * stage, a, a0, lda, row, step, m, last)
                 if turned_b:
-                    load_b(shared, t * stage + size_a, b, b0, ldb, column, step, n, last, aligned_b)
+                    load_b(shared, t * stage + size_a, b, b0, ldb, column, step, n, last)
                 else:
-                    load_b(shared, t * stage + size_a, b, b0, ldb, step, column, last, n, aligned_b)
+                    load_b(shared, t * stage + size_a, b, b0, ldb, step, column, last, n)
             commit()
         for t in range(tiles):
             wait_copies(STAGES - 2)
@@ -158,52 +167,49 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool) -
             if ahead < tiles:
                 step, base = first + ahead * STEPS, ahead % STAGES * stage
                 if turned_a:
-                    load_a(shared, base, a, a0, lda, step, row, last, m, aligned_a)
+                    load_a(shared, base, a, a0, lda, step, row, last, m)
                 else:
-                    load_a(shared, base, a, a0, lda, row, step, m, last, aligned_a)
+                    load_a(shared, base, a, a0, lda, row, step, m, last)
                 if turned_b:
-                    load_b(shared, base + size_a, b, b0, ldb, column, step, n, last, aligned_b)
+                    load_b(shared, base + size_a, b, b0, ldb, column, step, n, last)
                 else:
-                    load_b(shared, base + size_a, b, b0, ldb, step, column, last, n, aligned_b)
+                    load_b(shared, base + size_a, b, b0, ldb, step, column, last, n)
             commit()
             base = t % STAGES * stage
             # Which k a lane holds does not matter, as long as it is the same for A and B: these meet no bank twice.
-            for i in range(row_tiles):
-                for half in range(2):
-                    r = my_row + 16 * i + 8 * half + g
-                    for e in range(4):
-                        index = base + ((q + 4 * e) * stride_a + r if turned_a else r * stride_a + q + 4 * e)
+            for k16 in range(0, STEPS, 16):
+                for i in range(row_tiles):
+                    for half in range(2):
+                        r = my_row + 16 * i + 8 * half + g
+                        at = base + ((k16 + q) * stride_a + r if turned_a else r * stride_a + k16 + q)
+                        next_a = 4 * stride_a if turned_a else 4
+                        e, f, o, p = near(shared, at), near(shared, at + next_a), near(shared, at + 2 * next_a), near(shared, at + 3 * next_a)
                         if brain:
-                            if e % 2 == 1:
-                                before = base + ((q + 4 * e - 4) * stride_a + r if turned_a else r * stride_a + q + 4 * e - 4)
-                                fa[i, half + 2 * (e // 2)] = bf16(shared[before], shared[index])
+                            fa[i, half], fa[i, half + 2] = bf16(e, f), bf16(o, p)
                         else:
-                            fa[i, half + 2 * e] = tf32(shared[index])
-            for j in range(column_tiles):
-                r = my_column + 8 * j + g
-                for e in range(4):
-                    index = base + size_a + (r * stride_b + q + 4 * e if turned_b else (q + 4 * e) * stride_b + r)
-                    if brain:
-                        if e % 2 == 1:
-                            before = base + size_a + (r * stride_b + q + 4 * e - 4 if turned_b else (q + 4 * e - 4) * stride_b + r)
-                            fb[j, e // 2] = bf16(shared[before], shared[index])
-                    else:
-                        fb[j, e] = tf32(shared[index])
-            for i in range(row_tiles):
+                            fa[i, half], fa[i, half + 2], fa[i, half + 4], fa[i, half + 6] = tf32(e), tf32(f), tf32(o), tf32(p)
                 for j in range(column_tiles):
-                    d0, d1, d2, d3 = sums[i, j, 0], sums[i, j, 1], sums[i, j, 2], sums[i, j, 3]
+                    r = my_column + 8 * j + g
+                    at = base + size_a + (r * stride_b + k16 + q if turned_b else (k16 + q) * stride_b + r)
+                    next_b = 4 if turned_b else 4 * stride_b
+                    e, f, o, p = near(shared, at), near(shared, at + next_b), near(shared, at + 2 * next_b), near(shared, at + 3 * next_b)
                     if brain:
-                        d0, d1, d2, d3 = mma_bf16(fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], fb[j, 0], fb[j, 1], d0, d1, d2, d3)
+                        fb[j, 0], fb[j, 1] = bf16(e, f), bf16(o, p)
                     else:
-                        d0, d1, d2, d3 = mma_tf32(fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], fb[j, 0], fb[j, 1], d0, d1, d2, d3)
-                        d0, d1, d2, d3 = mma_tf32(fa[i, 4], fa[i, 5], fa[i, 6], fa[i, 7], fb[j, 2], fb[j, 3], d0, d1, d2, d3)
-                    sums[i, j, 0], sums[i, j, 1], sums[i, j, 2], sums[i, j, 3] = d0, d1, d2, d3
+                        fb[j, 0], fb[j, 1], fb[j, 2], fb[j, 3] = tf32(e), tf32(f), tf32(o), tf32(p)
+                for i in range(row_tiles):
+                    for j in range(column_tiles):
+                        d0, d1, d2, d3 = sums[i, j, 0], sums[i, j, 1], sums[i, j, 2], sums[i, j, 3]
+                        d0, d1, d2, d3 = mma(fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], fb[j, 0], fb[j, 1], d0, d1, d2, d3)
+                        if not brain:
+                            d0, d1, d2, d3 = mma(fa[i, 4], fa[i, 5], fa[i, 6], fa[i, 7], fb[j, 2], fb[j, 3], d0, d1, d2, d3)
+                        sums[i, j, 0], sums[i, j, 1], sums[i, j, 2], sums[i, j, 3] = d0, d1, d2, d3
         cuda.syncthreads()
         for i in range(row_tiles):
             for j in range(column_tiles):
-                for e in range(4):
-                    at = (my_row + 16 * i + g + e // 2 * 8) * over + my_column + 8 * j + 2 * q + e % 2
-                    shared[at] = sums[i, j, e]
+                for k4 in range(4):
+                    at = (my_row + 16 * i + g + k4 // 2 * 8) * over + my_column + 8 * j + 2 * q + k4 % 2
+                    put(shared, at, sums[i, j, k4])
         cuda.syncthreads()
         store(shared, c, c0, ldc, row, column, m, n, bias, keep)
 
@@ -211,19 +217,19 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool) -
 
 
 @cache
-def float32_product(turned_a: bool, turned_b: bool, wide: bool) -> Product:
+def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int) -> Product:
     """The same in float32: every product is one chain of fused multiply-adds in the order of k."""
     size = 128 if wide else 64
     groups = size // 64  # of 4 rows and of 4 columns that a thread sums: 4 × 4 or 8 × 8
-    side = 4 * groups
+    side, steps = 4 * groups, STEPS // 2
     stride = size + 4
-    stage = 2 * STEPS * stride
+    stage = 2 * steps * stride
     # In shared memory k always runs across the rows: four sums' factors are then one access.
-    load_a = _tile_loader(STEPS if turned_a else size, size if turned_a else STEPS, stride, THREADS, not turned_a)
-    load_b = _tile_loader(size if turned_b else STEPS, STEPS if turned_b else size, stride, THREADS, turned_b)
+    load_a = _tile_loader(steps if turned_a else size, size if turned_a else steps, stride, THREADS, width, not turned_a)
+    load_b = _tile_loader(size if turned_b else steps, steps if turned_b else size, stride, THREADS, width, turned_b)
     store = _tile_writer(size, stride, THREADS)
 
-    def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep, aligned_a, aligned_b):
+    def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep):
         shared = cuda.shared.array(0, np.float32)
         sums = cuda.local.array((side, side), np.float32)
         fa = cuda.local.array(side, np.float32)
@@ -232,50 +238,50 @@ def float32_product(turned_a: bool, turned_b: bool, wide: bool) -> Product:
         row, column = cuda.blockIdx.y * size, cuda.blockIdx.x * size
         first = cuda.blockIdx.z * chunk
         last = min(k, first + chunk)
-        tiles = (last - first + STEPS - 1) // STEPS
+        tiles = (last - first + steps - 1) // steps
         for i in range(side):
             for j in range(side):
                 sums[i, j] = np.float32(0)
         for t in range(STAGES - 1):
             if t < tiles:
-                step = first + t * STEPS
+                step = first + t * steps
                 if turned_a:
-                    load_a(shared, t * stage, a, a0, lda, step, row, last, m, aligned_a)
+                    load_a(shared, t * stage, a, a0, lda, step, row, last, m)
                 else:
-                    load_a(shared, t * stage, a, a0, lda, row, step, m, last, aligned_a)
+                    load_a(shared, t * stage, a, a0, lda, row, step, m, last)
                 if turned_b:
-                    load_b(shared, t * stage + STEPS * stride, b, b0, ldb, column, step, n, last, aligned_b)
+                    load_b(shared, t * stage + steps * stride, b, b0, ldb, column, step, n, last)
                 else:
-                    load_b(shared, t * stage + STEPS * stride, b, b0, ldb, step, column, last, n, aligned_b)
+                    load_b(shared, t * stage + steps * stride, b, b0, ldb, step, column, last, n)
             commit()
         for t in range(tiles):
             wait_copies(STAGES - 2)
             cuda.syncthreads()
             ahead = t + STAGES - 1
             if ahead < tiles:
-                step, base = first + ahead * STEPS, ahead % STAGES * stage
+                step, base = first + ahead * steps, ahead % STAGES * stage
                 if turned_a:
-                    load_a(shared, base, a, a0, lda, step, row, last, m, aligned_a)
+                    load_a(shared, base, a, a0, lda, step, row, last, m)
                 else:
-                    load_a(shared, base, a, a0, lda, row, step, m, last, aligned_a)
+                    load_a(shared, base, a, a0, lda, row, step, m, last)
                 if turned_b:
-                    load_b(shared, base + STEPS * stride, b, b0, ldb, column, step, n, last, aligned_b)
+                    load_b(shared, base + steps * stride, b, b0, ldb, column, step, n, last)
                 else:
-                    load_b(shared, base + STEPS * stride, b, b0, ldb, step, column, last, n, aligned_b)
+                    load_b(shared, base + steps * stride, b, b0, ldb, step, column, last, n)
             commit()
             base = t % STAGES * stage
-            for e in range(STEPS):
+            for e in range(steps):
                 for group in range(groups):
                     at = base + e * stride + 64 * group
-                    fa[4 * group], fa[4 * group + 1], fa[4 * group + 2], fa[4 * group + 3] = load4_shared(shared, at + down)
-                    fb[4 * group], fb[4 * group + 1], fb[4 * group + 2], fb[4 * group + 3] = load4_shared(shared, at + STEPS * stride + right)
+                    fa[4 * group], fa[4 * group + 1], fa[4 * group + 2], fa[4 * group + 3] = near4(shared, at + down)
+                    fb[4 * group], fb[4 * group + 1], fb[4 * group + 2], fb[4 * group + 3] = near4(shared, at + steps * stride + right)
                 for i in range(side):
                     for j in range(side):
                         sums[i, j] += fa[i] * fb[j]
         cuda.syncthreads()
         for i in range(side):
             for j in range(side):
-                shared[(i // 4 * 64 + down + i % 4) * stride + j // 4 * 64 + right + j % 4] = sums[i, j]
+                put(shared, (i // 4 * 64 + down + i % 4) * stride + j // 4 * 64 + right + j % 4, sums[i, j])
         cuda.syncthreads()
         store(shared, c, c0, ldc, row, column, m, n, bias, keep)
 
@@ -331,9 +337,10 @@ def add_rows(c, rows, columns, total):
 
 def pick(precision: str, a: Matrix, b: Matrix, wide: bool) -> Product:
     """The kernel for these orientations."""
+    width = min(a.width, b.width)
     if precision == "float32":
-        return float32_product(a.transposed, b.transposed, wide)
-    return tensor_product(precision, a.transposed, b.transposed, wide)
+        return float32_product(a.transposed, b.transposed, wide, width)
+    return tensor_product(precision, a.transposed, b.transposed, wide, width)
 
 
 def multiply(
@@ -354,12 +361,11 @@ def multiply(
     none = c.data[:0]
     bias = none if bias is None else bias.reshape(-1)
     operands = (a.data, a.offset, a.stride, b.data, b.offset, b.stride)
-    flags = (a.aligned, b.aligned)
     launch = (right, down, parts), product.threads
     shared = product.shared
     if parts == 1:
-        product(*launch, *operands, c.data, c.offset, c.stride, m, n, k, chunk, bias, keep, *flags, shared=shared)
+        product(*launch, *operands, c.data, c.offset, c.stride, m, n, k, chunk, bias, keep, shared=shared)
         return
     room = workspace(parts * m * n)
-    product(*launch, *operands, room, 0, n, m, n, k, chunk, none, False, *flags, shared=shared)
+    product(*launch, *operands, room, 0, n, m, n, k, chunk, none, False, shared=shared)
     add_parts(blocks(m * n), THREADS, room, parts, c.data, c.offset, c.stride, m, n, bias, keep)

@@ -16,13 +16,15 @@ import numpy as np
 from ...cells import Cell
 from .device import SIMULATED, cuda, divided, inline
 from .intrinsics import (
-    arrive, bf16, bits, cooperative, load1, load4, load4_shared, mma_bf16, mma_tf32, rounded, wait_for,
+    arrive, bf16, bits, cooperative, load1, load4, mma_bf16, mma_tf32, near, near4, put, rounded, wait_for,
 )  # fmt: skip
 from .launch import COUNTS, FLOATS, INT, THREADS, Kernel, shared_limit
 
 WARPS = THREADS // 32
 CHUNK = 16  # of the inner dimension that a warp takes at once
 TILE = 16  # streams of one row of fragments
+SHAPES = ((16, 1), (8, 1), (8, 2))  # units of a slice, rows of fragments of a group: the largest that need no spills
+AHEAD = 4  # chunks of the state that a warp has on their way at once
 
 
 class Plan(NamedTuple):
@@ -53,20 +55,13 @@ def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) 
     """The smallest groups of streams whose blocks all run at once; else step by step."""
     first, last = cell.window("h")
     tried = ""
-    for units in (16, 8):
-        for tiles in (1, 2, 4):
-            groups = -(-streams // (tiles * TILE))
-            if tiles > 1 and groups * (tiles - 1) * TILE >= streams:
-                continue  # a smaller group would hold as much
-            slices = -(-hidden // CHUNK) * (CHUNK // units)
-            shared = shared_bytes(last - first, units, tiles, slices * units, backward)
-            need = groups * slices
-            tried = f"{need} blocks of {shared >> 10} KB of shared memory"
-            if shared > shared_limit():
-                continue
-            room = _room(cell, units, tiles, precision, backward, shared)
-            if need <= room:
-                return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible")
+    for units, tiles in SHAPES:
+        groups, slices = -(-streams // (tiles * TILE)), -(-hidden // CHUNK) * (CHUNK // units)
+        shared = shared_bytes(last - first, units, tiles, slices * units, backward)
+        need = groups * slices
+        tried = f"{need} blocks of {shared >> 10} KB of shared memory"
+        if shared <= shared_limit() and need <= (room := _room(cell, units, tiles, precision, backward, shared)):
+            return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible")
     return Plan(0, 0, 0, 0, f"step by step: not even {tried} would run at once")
 
 
@@ -98,8 +93,7 @@ def _announce(barrier, group):
     """All that this block wrote is there for those who wait for this arrival."""
     cuda.syncthreads()
     if cuda.threadIdx.x == 0:
-        cuda.threadfence()
-        arrive(barrier, group)
+        arrive(barrier, group)  # a release: it carries what the other threads wrote before the barrier above
 
 
 @cache
@@ -112,6 +106,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
     rows = tiles * TILE
     passes = -(-rows * units // THREADS)
     fragments, mine = columns // 8, 4 * tiles
+    ahead, depth = (AHEAD, 8) if tiles == 1 else (1, 4)
     row = cell.forward
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
 
@@ -120,63 +115,78 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
         """The warp's share of h U, on the tensor cores."""
         acc = cuda.local.array((tiles, fragments, 4), np.float32)
         fa = cuda.local.array((tiles, 8), np.uint32)
+        h = cuda.local.array((ahead, tiles, 8), np.float32)
         g, q = lane // 4, lane % 4
         for i in range(tiles):
             for j in range(fragments):
                 for e in range(4):
                     acc[i, j, e] = np.float32(0)
-        for chunk in range(warp, width // CHUNK, WARPS):
-            for i in range(tiles):
-                at = base + np.int64(TILE * i + g) * width + chunk * CHUNK + 4 * q
-                a0, a1, a2, a3 = load4(exchange, at)
-                b0, b1, b2, b3 = load4(exchange, at + 8 * width)
-                if brain:
-                    fa[i, 0], fa[i, 2], fa[i, 1], fa[i, 3] = bf16(a0, a1), bf16(a2, a3), bf16(b0, b1), bf16(b2, b3)
-                else:
-                    fa[i, 0], fa[i, 2], fa[i, 4], fa[i, 6] = bits(a0), bits(a1), bits(a2), bits(a3)
-                    fa[i, 1], fa[i, 3], fa[i, 5], fa[i, 7] = bits(b0), bits(b1), bits(b2), bits(b3)
-            for j in range(fragments):
-                at = (chunk * CHUNK + 4 * q) * stride + 8 * j + g
-                u0, u1, u2, u3 = shared[at], shared[at + stride], shared[at + 2 * stride], shared[at + 3 * stride]
-                for i in range(tiles):
-                    d0, d1, d2, d3 = acc[i, j, 0], acc[i, j, 1], acc[i, j, 2], acc[i, j, 3]
-                    if brain:
-                        d0, d1, d2, d3 = mma_bf16(
-                            fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], bf16(u0, u1), bf16(u2, u3), d0, d1, d2, d3)
-                    else:
-                        d0, d1, d2, d3 = mma_tf32(fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], bits(u0), bits(u1), d0, d1, d2, d3)
-                        d0, d1, d2, d3 = mma_tf32(fa[i, 4], fa[i, 5], fa[i, 6], fa[i, 7], bits(u2), bits(u3), d0, d1, d2, d3)
-                    acc[i, j, 0], acc[i, j, 1], acc[i, j, 2], acc[i, j, 3] = d0, d1, d2, d3
+        chunks = width // CHUNK
+        for first in range(warp, chunks, WARPS * ahead):
+            for p in range(ahead):  # all on their way before the first is used
+                chunk = first + p * WARPS
+                if chunk < chunks:
+                    for i in range(tiles):
+                        at = base + np.int64(TILE * i + g) * width + chunk * CHUNK + 4 * q
+                        a0, a1, a2, a3 = load4(exchange, at)
+                        b0, b1, b2, b3 = load4(exchange, at + 8 * width)
+                        h[p, i, 0], h[p, i, 1], h[p, i, 2], h[p, i, 3] = a0, a1, a2, a3
+                        h[p, i, 4], h[p, i, 5], h[p, i, 6], h[p, i, 7] = b0, b1, b2, b3
+            for p in range(ahead):
+                chunk = first + p * WARPS
+                if chunk < chunks:
+                    for i in range(tiles):
+                        if brain:
+                            fa[i, 0], fa[i, 2] = bf16(h[p, i, 0], h[p, i, 1]), bf16(h[p, i, 2], h[p, i, 3])
+                            fa[i, 1], fa[i, 3] = bf16(h[p, i, 4], h[p, i, 5]), bf16(h[p, i, 6], h[p, i, 7])
+                        else:
+                            for e in range(4):
+                                fa[i, 2 * e], fa[i, 2 * e + 1] = bits(h[p, i, e]), bits(h[p, i, e + 4])
+                    for j in range(fragments):
+                        at = (chunk * CHUNK + 4 * q) * stride + 8 * j + g
+                        u0, u1, u2, u3 = near(shared, at), near(shared, at + stride), near(shared, at + 2 * stride), near(shared, at + 3 * stride)
+                        for i in range(tiles):
+                            d0, d1, d2, d3 = acc[i, j, 0], acc[i, j, 1], acc[i, j, 2], acc[i, j, 3]
+                            if brain:
+                                d0, d1, d2, d3 = mma_bf16(
+                                    fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], bf16(u0, u1), bf16(u2, u3), d0, d1, d2, d3)
+                            else:
+                                d0, d1, d2, d3 = mma_tf32(
+                                    fa[i, 0], fa[i, 1], fa[i, 2], fa[i, 3], bits(u0), bits(u1), d0, d1, d2, d3)
+                                d0, d1, d2, d3 = mma_tf32(
+                                    fa[i, 4], fa[i, 5], fa[i, 6], fa[i, 7], bits(u2), bits(u3), d0, d1, d2, d3)
+                            acc[i, j, 0], acc[i, j, 1], acc[i, j, 2], acc[i, j, 3] = d0, d1, d2, d3
         for i in range(tiles):
             for j in range(fragments):
                 for e in range(4):
                     at = (warp * rows + TILE * i + g + e // 2 * 8) * sums_stride + 8 * j + 2 * q + e % 2
-                    shared[sums + at] = acc[i, j, e]
+                    put(shared, sums + at, acc[i, j, e])
 
     @inline
     def product_float32(shared, sums, exchange, base, width, warp, lane):
         """The same in float32: a lane sums 4 streams, and every 8th column."""
         acc = cuda.local.array((mine, fragments), np.float32)
-        h = cuda.local.array((mine, 4), np.float32)
+        h = cuda.local.array((mine, depth), np.float32)
         down, right = lane // 8 * 4, lane % 8
         for i in range(mine):
             for j in range(fragments):
                 acc[i, j] = np.float32(0)
         for chunk in range(warp, width // CHUNK, WARPS):
-            for k in range(0, CHUNK, 4):
+            for k in range(0, CHUNK, depth):
                 for i in range(mine):
-                    at = base + np.int64(i // 4 * TILE + down + i % 4) * width + chunk * CHUNK + k
-                    h[i, 0], h[i, 1], h[i, 2], h[i, 3] = load4(exchange, at)
-                for e in range(4):
+                    for e in range(0, depth, 4):
+                        at = base + np.int64(i // 4 * TILE + down + i % 4) * width + chunk * CHUNK + k + e
+                        h[i, e], h[i, e + 1], h[i, e + 2], h[i, e + 3] = load4(exchange, at)
+                for e in range(depth):
                     at = (chunk * CHUNK + k + e) * stride + right
                     for j in range(fragments):
-                        u = shared[at + 8 * j]
+                        u = near(shared, at + 8 * j)
                         for i in range(mine):
                             acc[i, j] += h[i, e] * u
         for i in range(mine):
             for j in range(fragments):
                 at = (warp * rows + i // 4 * TILE + down + i % 4) * sums_stride + 8 * j + right
-                shared[sums + at] = acc[i, j]
+                put(shared, sums + at, acc[i, j])
 
     product = product_tensor if tensor else product_float32
 
@@ -196,7 +206,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
             value = np.float32(0)
             if k < hidden and unit < hidden:
                 value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
-            shared[k * stride + c] = rounded(value) if tf32 else value
+            put(shared, k * stride + c, rounded(value) if tf32 else value)
         for i in range(passes):
             pair = tid + i * THREADS
             r, unit = pair // units, part * units + pair % units
@@ -231,9 +241,9 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                 if r < rows:
                     for k in range(slots):
                         at = sums + r * sums_stride + k * units + c
-                        total = shared[at]
+                        total = near(shared, at)
                         for other in range(1, WARPS):
-                            total += shared[at + other * rows * sums_stride]
+                            total += near(shared, at + other * rows * sums_stride)
                         now[i, start + k, 0] += total
                     row(now[i], memory[i, 0], memory[i, 1], 0, 1)
                     inside = n < streams and unit < hidden
@@ -241,15 +251,18 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                         memory[i, 0, k, 0] = memory[i, 1, k, 0]
                     h = memory[i, 0, 0, 0] if inside else np.float32(0)
                     exchange[(np.int64((t + 1) % 2) * padded + n) * width + unit] = rounded(h) if tf32 else h
-                    if inside:
-                        for k in range(states):
-                            s[((np.int64(t + 1) * streams + n) * states + k) * hidden + unit] = memory[i, 0, k, 0]
-                        for k in range(gates):
-                            z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
             if together:
                 _announce(barrier, group)
             else:
                 cuda.syncthreads()
+            for i in range(passes):  # what no block waits for
+                pair = tid + i * THREADS
+                n, unit = group * rows + pair // units, part * units + pair % units
+                if pair // units < rows and n < streams and unit < hidden:
+                    for k in range(states):
+                        s[((np.int64(t + 1) * streams + n) * states + k) * hidden + unit] = memory[i, 0, k, 0]
+                    for k in range(gates):
+                        z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
 
     return Kernel(forward, (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, INT, INT, INT, INT, INT))
 
@@ -281,17 +294,17 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                     acc[i, e] = np.float32(0)
             for k in range(0, columns, 16):
                 at = (8 * j + g) * stride + k + q
-                u0, u1 = shared[at], shared[at + 4]
+                u0, u1 = near(shared, at), near(shared, at + 4)
                 u2, u3 = np.float32(0), np.float32(0)
                 if k + 8 < columns:
-                    u2, u3 = shared[at + 8], shared[at + 12]
+                    u2, u3 = near(shared, at + 8), near(shared, at + 12)
                 for i in range(tiles):
                     at = own + (TILE * i + g) * stride + k + q
                     below = at + 8 * stride
-                    a0, a1, b0, b1 = shared[at], shared[at + 4], shared[below], shared[below + 4]
+                    a0, a1, b0, b1 = near(shared, at), near(shared, at + 4), near(shared, below), near(shared, below + 4)
                     a2, a3, b2, b3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
                     if k + 8 < columns:
-                        a2, a3, b2, b3 = shared[at + 8], shared[at + 12], shared[below + 8], shared[below + 12]
+                        a2, a3, b2, b3 = near(shared, at + 8), near(shared, at + 12), near(shared, below + 8), near(shared, below + 12)
                     d0, d1, d2, d3 = acc[i, 0], acc[i, 1], acc[i, 2], acc[i, 3]
                     if brain:
                         d0, d1, d2, d3 = mma_bf16(
@@ -319,10 +332,10 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                     acc[i, e] = np.float32(0)
             for k in range(0, columns, 4):
                 for e in range(2):
-                    v[e, 0], v[e, 1], v[e, 2], v[e, 3] = load4_shared(shared, (16 * j + 8 * e + right) * stride + k)
+                    v[e, 0], v[e, 1], v[e, 2], v[e, 3] = near4(shared, (16 * j + 8 * e + right) * stride + k)
                 for i in range(mine):
                     at = own + (i // 4 * TILE + down + i % 4) * stride + k
-                    dz[0], dz[1], dz[2], dz[3] = load4_shared(shared, at)
+                    dz[0], dz[1], dz[2], dz[3] = near4(shared, at)
                     for e in range(2):
                         for f in range(4):
                             acc[i, e] += dz[f] * v[e, f]
@@ -336,10 +349,17 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
     def all_shares(shares, t, groups, group, slices, r, width, unit):
         """What the slices add to dh of one unit of one stream."""
         at = ((np.int64(t % 2) * groups + group) * slices * rows + r) * width + unit
+        step = rows * width
         total = np.float32(0)
-        for _ in range(slices):
+        for _ in range(slices // 8):  # eight on their way at once
+            a, b, c, d = load1(shares, at), load1(shares, at + step), load1(shares, at + 2 * step), load1(shares, at + 3 * step)
+            at += 4 * step
+            e, f, g, h = load1(shares, at), load1(shares, at + step), load1(shares, at + 2 * step), load1(shares, at + 3 * step)
+            at += 4 * step
+            total += ((a + b) + (c + d)) + ((e + f) + (g + h))
+        for _ in range(slices % 8):
             total += load1(shares, at)
-            at += rows * width
+            at += step
         return total
 
     def backward(u, z, s, dy, d, shares, barrier, streams, hidden, steps, t0, t1, together):
@@ -359,7 +379,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
             value = np.float32(0)
             if k < hidden and unit < hidden:
                 value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
-            shared[k * stride + c] = rounded(value) if tf32 else value
+            put(shared, k * stride + c, rounded(value) if tf32 else value)
         for i in range(passes):
             pair = tid + i * THREADS
             n, unit = group * rows + pair // units, part * units + pair % units
@@ -392,11 +412,9 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                         if t + 1 < steps:
                             grown[i, 0, 0] += all_shares(shares, t + 1, groups, group, slices, r, width, unit)
                         row(now[i], before[i], after[i], grown[i], 0, 1)
-                        for k in range(gates):
-                            z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
                     for k in range(slots):
                         dz = now[i, start + k, 0] if inside else np.float32(0)
-                        shared[own + r * stride + k * units + c] = rounded(dz) if tf32 else dz
+                        put(shared, own + r * stride + k * units + c, rounded(dz) if tf32 else dz)
             cuda.syncthreads()
             base = ((np.int64(t % 2) * groups + group) * slices + part) * rows * width
             product(shared, own, shares, base, width, tid // 32, tid % 32)
@@ -404,6 +422,12 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                 _announce(barrier, group)
             else:
                 cuda.syncthreads()
+            for i in range(passes):  # what no block waits for
+                pair = tid + i * THREADS
+                n, unit = group * rows + pair // units, part * units + pair % units
+                if pair // units < rows and n < streams and unit < hidden:
+                    for k in range(gates):
+                        z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
         finish = t1 == t0
         if together:
             _meet(barrier, group, (t1 - t0) * slices)
