@@ -82,7 +82,7 @@ class Backend:
 
     def _room(self, name: str, size: int, dtype: Any = np.float32) -> DeviceArray:
         """Memory for intermediate results, kept for the next call; each Python thread has its own."""
-        rooms: dict[str, DeviceArray] = self._rooms.__dict__
+        rooms: dict[str, DeviceArray] = self._rooms.__dict__.setdefault("arrays", {})
         if name not in rooms or rooms[name].size < size:
             rooms[name] = DeviceArray.new((size,), np.dtype(dtype))
         return rooms[name][:size]
@@ -140,6 +140,18 @@ class Backend:
             for name in ("forward", "backward")
         }
 
+    def _barrier(self, plan: recurrence.Plan) -> tuple[DeviceArray, int]:
+        """Counters of arrivals, one a group, and what each stands at: they are never set back, which would be a launch."""
+        counts: dict[int, tuple[DeviceArray, int]] = self._rooms.__dict__.setdefault("barriers", {})
+        if plan.groups not in counts:
+            counts[plan.groups] = DeviceArray.new((plan.groups,), np.dtype(np.uint32)), 0
+            launch.fill(counts[plan.groups][0], 0)
+        return counts[plan.groups]
+
+    def _arrived(self, plan: recurrence.Plan, times: int) -> None:
+        barrier, earlier = self._barrier(plan)
+        self._rooms.__dict__["barriers"][plan.groups] = barrier, (earlier + times * plan.slices) % 2**32
+
     def _plan(self, cell: Cell, streams: int, hidden: int, backward: bool) -> recurrence.Plan:
         return _plan(cell, streams, hidden, self.precision, backward)
 
@@ -151,13 +163,13 @@ class Backend:
             return
         kernel = recurrence.forward_kernel(cell, plan.units, plan.tiles, self.precision)
         exchange = self._room("exchange", 2 * plan.streams * plan.width)
-        barrier = self._room("barrier", plan.groups, np.uint32)
+        barrier, earlier = self._barrier(plan)
         first, last = cell.window("h")
         shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, False)
-        launch.fill(barrier, 0)
         for t0, t1, together in _segments(steps):
-            kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, streams, hidden, t0, t1, together,
-                   shared=shared)
+            kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, earlier, streams, hidden, t0, t1,
+                   together, shared=shared)
+            self._arrived(plan, together * (steps + 1))
 
     def recur_backward(
         self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray,
@@ -169,12 +181,12 @@ class Backend:
         if plan.persistent:
             kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
             shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
-            barrier = self._room("barrier", plan.groups, np.uint32)
+            barrier, earlier = self._barrier(plan)
             shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, True)
-            launch.fill(barrier, 0)
             for t0, t1, together in reversed(_segments(steps)):
-                kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, streams, hidden, steps, t0, t1,
-                       together, shared=shared)
+                kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, earlier, streams, hidden,
+                       steps, t0, t1, together, shared=shared)
+                self._arrived(plan, together * steps)
         else:
             self._recur_backward_stepwise(cell, U, z, s, dy, d)
         states = s.shape[2]

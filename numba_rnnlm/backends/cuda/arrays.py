@@ -43,11 +43,15 @@ class DeviceArray:
         Of the elements.
     """
 
-    __slots__ = ("dtype", "memory", "ndim", "offset", "shape", "size", "strides")
+    __slots__ = ("address", "dtype", "memory", "ndim", "offset", "packed", "shape", "size", "strides")
 
     def __init__(self, memory: Any, offset: int, shape: Shape, strides: Shape, dtype: np.dtype[Any]) -> None:
         self.memory, self.offset, self.shape, self.strides, self.dtype = memory, offset, shape, strides, dtype
         self.size, self.ndim = prod(shape), len(shape)
+        item = dtype.itemsize
+        self.address: int = memory.address + offset * item  # of the first element
+        # What a kernel takes for a flat array: no object, no parent, size, item size, address, shape, strides.
+        self.packed = (0, 0, self.size, item, self.address, self.size, item)
 
     @classmethod
     def new(cls, shape: Shape, dtype: np.dtype[Any]) -> "DeviceArray":
@@ -55,17 +59,13 @@ class DeviceArray:
         return cls(Memory(prod(shape) * dtype.itemsize), 0, shape, contiguous(shape), dtype)
 
     @property
-    def address(self) -> int:
-        """Of the first element."""
-        base: int = self.memory.address
-        return base + self.offset * self.dtype.itemsize
-
-    @property
     def is_contiguous(self) -> bool:
-        return self.size == 0 or all(
-            stride == wanted or length == 1
-            for stride, wanted, length in zip(self.strides, contiguous(self.shape), self.shape, strict=True)
-        )
+        step = 1
+        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if stride != step and length > 1:
+                return self.size == 0
+            step *= length
+        return True
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -94,6 +94,10 @@ class DeviceArray:
 
     def reshape(self, *shape: Any) -> "DeviceArray":
         """The same elements in another shape; only of a contiguous array."""
+        if shape == (-1,):
+            if self.ndim == 1:
+                return self
+            shape = (self.size,)
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else tuple(shape)
         if -1 in wanted:
             known = prod(length for length in wanted if length != -1)

@@ -18,14 +18,14 @@ On the device they are inline PTX. Arrays are flat; an index counts elements.
     mma_bf16(a…, b…, c…)        D = A (16, 16) B (16, 8) + C (mma.m16n8k16)
     cooperative()               this kernel is launched only if all its blocks run at once
     arrive(x, i)                x[i] += 1 for all blocks to see, after all that this thread wrote or saw written
-    wait_for(x, i, value)       until x[i] ≥ value
+    wait_for(x, i, value)       until x[i] has reached value, both modulo 2³²
 """
+
+import numpy as np
 
 from .device import SIMULATED, inline
 
 if SIMULATED:
-    import numpy as np
-
     from .simulator import exchange
 
     def load1(x, i):
@@ -105,7 +105,7 @@ if SIMULATED:
         x[i] += 1
 
     def wait_for(x, i, value):
-        assert x[i] >= value, "this block would wait for ever: the simulator runs blocks one after another"
+        assert x[i] == value, "this block would wait for ever: the simulator runs blocks one after another"
 
 else:
     from llvmlite import ir
@@ -300,6 +300,6 @@ else:
 
     @inline
     def wait_for(x, i, value):
-        while _acquire(x, i) < value:
+        while np.int32(_acquire(x, i) - np.uint32(value)) < 0:
             pass
 

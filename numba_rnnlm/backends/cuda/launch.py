@@ -65,17 +65,18 @@ class Kernel:
         values: list[Any] = []
         for argument in arguments:
             if type(argument) is DeviceArray:
-                size, item = argument.size, argument.dtype.itemsize
-                values += (0, 0, size, item, argument.address, size, item)
+                values += argument.packed
             elif type(argument) is tuple:
                 values += argument
             else:
                 values.append(argument)
         with self._lock:
             self._packer.pack_into(self._buffer, 0, *values)
-            launch = _driver().cuLaunchCooperativeKernel if self._cooperative else _driver().cuLaunchKernel
-            arguments_of_launch = (self._handle, x, y, z, threads, 1, 1, shared, STREAM, self._pointers)
-            code = launch(*arguments_of_launch) if self._cooperative else launch(*arguments_of_launch, None)
+            if self._cooperative:
+                code = _driver().cuLaunchCooperativeKernel(
+                    self._handle, x, y, z, threads, 1, 1, shared, STREAM, self._pointers)
+            else:
+                code = _driver().cuLaunchKernel(self._handle, x, y, z, threads, 1, 1, shared, STREAM, self._pointers, None)
         if code:
             raise BackendError(f'backend="cuda": launching {self.name} on {(x, y, z)} blocks failed: {_error(code)}.')
 

@@ -18,6 +18,7 @@ from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processo
 
 STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is longer
 STAGES = 3  # tiles in shared memory: one in use, two on their way
+BATCH = 8  # elements of the result that a thread reads before it writes them
 LEAST = 4 * STEPS  # of the inner dimension: less is not cut off
 
 TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT, INT, FLOATS, INT)
@@ -88,19 +89,25 @@ def _tile_loader(rows, columns, stride, threads, width, turned):
 def _tile_writer(size, stride, threads):
     """c ← or += the square of sums in shared memory, plus the bias; partial products lie one behind the other."""
 
+    down = threads // size  # rows that the block writes at once
+    rounds = size // (down * BATCH)
+
     @inline
     def store(shared, c, c0, ldc, row, column, m, n, bias, keep):
-        base = c0 + np.int64(cuda.blockIdx.z) * m * n  # z is 0 where there are no parts
-        for e in range(cuda.threadIdx.x, size * size, threads):
-            y, x = row + e // size, column + e % size
-            if y < m and x < n:
-                value = near(shared, e // size * stride + e % size)
-                if bias.size:
-                    value += bias[x]
-                at = base + np.int64(y) * ldc + x
-                if keep:
-                    value += c[at]
-                c[at] = value
+        old = cuda.local.array(BATCH, np.float32)
+        first, x = cuda.threadIdx.x // size, cuda.threadIdx.x % size
+        base = c0 + np.int64(cuda.blockIdx.z) * m * n + column + x  # z is 0 where there are no parts
+        inside = column + x < n
+        plus = bias[column + x] if bias.size and inside else np.float32(0)
+        for i in range(rounds):
+            y = first + i * BATCH * down
+            for j in range(BATCH):  # all on their way before the first is written
+                old[j] = plus
+                if keep and inside and row + y + j * down < m:
+                    old[j] += c[base + np.int64(row + y + j * down) * ldc]
+            for j in range(BATCH):
+                if inside and row + y + j * down < m:
+                    c[base + np.int64(row + y + j * down) * ldc] = near(shared, (y + j * down) * stride + x) + old[j]
 
     return store
 

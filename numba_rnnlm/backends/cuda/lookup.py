@@ -3,9 +3,9 @@
 import numpy as np
 
 from .device import cuda, divided
-from .launch import FLOATS, INT, INTS, kernel
+from .launch import FLOATS, INT, INTS, THREADS, kernel
 
-COLUMNS, LANES = 32, 8  # of a block that adds rows: each lane looks at every 8th id
+COLUMNS, LANES = 32, 8  # of a block that adds rows: each lane adds every 8th of those that it finds
 
 
 @kernel(FLOATS, INTS, FLOATS, INT, INT)
@@ -20,11 +20,13 @@ def gather(table, ids, out, columns, size):
 def scatter_add(table, ids, rows, count, columns, by_id):
     """table[ids[i]] += rows[i], without atomic sums: the same bits in every run.
 
-    A block owns 32 columns of one id, and looks through all ids for it. The block's number is the id, or, where
+    A block owns 32 columns of one id, and looks through all ids for it, as many at once as it has threads. The block's number is the id, or, where
     the table is longer than the list, a place in the list: then the first place of an id owns it.
     """
     sums = cuda.shared.array((LANES, COLUMNS), np.float32)
-    x, y = cuda.threadIdx.x % COLUMNS, cuda.threadIdx.x // COLUMNS
+    found = cuda.shared.array(THREADS, np.int32)
+    tid = cuda.threadIdx.x
+    x, y = tid % COLUMNS, tid // COLUMNS
     column = cuda.blockIdx.y * COLUMNS + x
     wanted = np.int32(cuda.blockIdx.x)
     start = 0
@@ -32,15 +34,19 @@ def scatter_add(table, ids, rows, count, columns, by_id):
     if not by_id:
         start = cuda.blockIdx.x
         wanted = ids[start]
-        for i in range(cuda.threadIdx.x, start, COLUMNS * LANES):
+        for i in range(tid, start, THREADS):
             if ids[i] == wanted:
                 earlier = 1
     if cuda.syncthreads_or(earlier) == 0:
         own = np.float32(0)
-        if column < columns:
-            for i in range(start + y, count, LANES):
-                if ids[i] == wanted:
-                    own += rows[np.int64(i) * columns + column]
+        for first in range(start, count, THREADS):
+            here = 1 if first + tid < count and ids[first + tid] == wanted else 0
+            found[tid] = here
+            if cuda.syncthreads_or(here) != 0 and column < columns:
+                for k in range(y, THREADS, LANES):
+                    if found[k] != 0:
+                        own += rows[np.int64(first + k) * columns + column]
+            cuda.syncthreads()
         sums[y, x] = own
         cuda.syncthreads()
         if y == 0 and column < columns:

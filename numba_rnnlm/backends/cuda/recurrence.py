@@ -18,7 +18,7 @@ from .device import SIMULATED, cuda, divided, inline
 from .intrinsics import (
     arrive, bf16, bits, cooperative, load1, load4, mma_bf16, mma_tf32, near, near4, put, rounded, wait_for,
 )  # fmt: skip
-from .launch import COUNTS, FLOATS, INT, THREADS, Kernel, shared_limit
+from .launch import COUNTS, FLOATS, INT, LONG, THREADS, Kernel, shared_limit
 
 WARPS = THREADS // 32
 CHUNK = 16  # of the inner dimension that a warp takes at once
@@ -190,7 +190,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
 
     product = product_tensor if tensor else product_float32
 
-    def forward(u, z, s, exchange, barrier, streams, hidden, t0, t1, together):
+    def forward(u, z, s, exchange, barrier, earlier, streams, hidden, t0, t1, together):
         cooperative()
         shared = cuda.shared.array(0, np.float32)
         now = cuda.local.array((passes, gates, 1), np.float32)
@@ -229,7 +229,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                     if pair // units < rows and n < streams and unit < hidden:
                         now[i, k, 0] = z[((np.int64(t) * streams + n) * gates + k) * hidden + unit]
             if together:
-                _meet(barrier, group, (t - t0 + 1) * slices)
+                _meet(barrier, group, earlier + (t - t0 + 1) * slices)
             else:
                 cuda.syncthreads()
             product(shared, sums, exchange, (np.int64(t % 2) * padded + group * rows) * width, width, tid // 32, tid % 32)
@@ -264,7 +264,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                     for k in range(gates):
                         z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
 
-    return Kernel(forward, (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, INT, INT, INT, INT, INT))
+    return Kernel(forward, (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT))
 
 
 @cache
@@ -362,7 +362,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
             at += step
         return total
 
-    def backward(u, z, s, dy, d, shares, barrier, streams, hidden, steps, t0, t1, together):
+    def backward(u, z, s, dy, d, shares, barrier, earlier, streams, hidden, steps, t0, t1, together):
         cooperative()
         shared = cuda.shared.array(0, np.float32)
         now = cuda.local.array((passes, gates, 1), np.float32)
@@ -401,7 +401,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                     if dy.size:
                         grown[i, 0, 0] += dy[(np.int64(t) * streams + n) * hidden + unit]
             if together and step > 0:
-                _meet(barrier, group, step * slices)
+                _meet(barrier, group, earlier + step * slices)
             for i in range(passes):
                 pair = tid + i * THREADS
                 r, c = pair // units, pair % units
@@ -430,7 +430,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                         z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
         finish = t1 == t0
         if together:
-            _meet(barrier, group, (t1 - t0) * slices)
+            _meet(barrier, group, earlier + (t1 - t0) * slices)
             finish = True
         for i in range(passes):
             pair = tid + i * THREADS
@@ -442,7 +442,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                 for k in range(states):
                     d[(np.int64(n) * states + k) * hidden + unit] = grown[i, k, 0]
 
-    return Kernel(backward, (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, INT, INT, INT, INT, INT, INT))
+    return Kernel(backward, (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT, INT))
 
 
 # Step by step
