@@ -35,7 +35,7 @@ from .errors import (
     VocabularyError,
     expect_number,
 )
-from .language_model import LanguageModel
+from .language_model import MACHINE, LanguageModel
 from .scoring import log_probabilities
 from .storage.checkpoint import read_about, read_model
 from .text import Tokenizer
@@ -46,7 +46,7 @@ METAVARS = {int: "N", float: "X", str: "NAME"}
 SHOWN_SYMBOLS = 20
 CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
 OPTIONS = {item.name for config in CONFIGS for item in fields(config)} | {
-    "backend", "threads", "unknown", "samples", "seconds"
+    *MACHINE, "unknown", "samples", "seconds"
 }
 OPTION = "|".join(sorted(OPTIONS))
 SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
@@ -274,6 +274,8 @@ def _machine_flags(command: argparse.ArgumentParser) -> Any:
     group.add_argument("--threads", type=int, metavar="N",
                        help="of the cpu backend; the results do not depend on it (default: all processors, or "
                             "NUMBA_RNNLM_NUM_THREADS)")
+    group.add_argument("--precision", choices=backends.PRECISIONS, default="float32",
+                       help="of the factors of matrix products; tf32 and bf16 are faster, and for cuda (default: float32)")
     return group
 
 
@@ -313,10 +315,7 @@ def _train(args: Arguments) -> None:
         args.usage_error(f"{_flag(next(iter(given)))} cannot be changed with --from: the saved model has its own.")
     _expect_writable(args.out, [args.corpus, args.valid])
     verb = "replaced" if args.out.exists() else "saved"
-    if args.start is None:
-        model = LanguageModel(**given, backend=args.backend, threads=args.threads)
-    else:
-        model = _load(args, args.start)
+    model = LanguageModel(**given, **_machine(args)) if args.start is None else _load(args, args.start)
     if config.verbose:
         optimizer = make_optimizer(config, model.get_params()["cell"])
         print(f"optimizer {config.optimizer}, learning rate {optimizer.learning_rate:g}, schedule {config.schedule}",
@@ -451,7 +450,7 @@ def _info(args: Arguments) -> None:
             "Python": platform.python_version(),
             "NumPy": version("numpy"),
             "Numba": f"{version('numba')} (llvmlite {version('llvmlite')})",
-            "threads": backends.get().threads,
+            "threads": backends.get("cpu").threads,
             "backends": ", ".join(backends.available()),
             **backends.about(),
         })
@@ -459,7 +458,7 @@ def _info(args: Arguments) -> None:
     if read_about(args.model).get("kind") == "sequential":
         _table(_about_sequential(args.model))
         return
-    model = LanguageModel.load(args.model)
+    model = LanguageModel.load(args.model, backend="cpu")
     rows = {"file": f"{args.model} ({_size(args.model)})", "weights": f"{model.parameter_count:,}"}
     if (tokenizer := model.tokenizer_) is not None:
         first = " ".join(f"'{tokenizer.symbol(id)}'" for id in range(min(SHOWN_SYMBOLS, tokenizer.size)))
@@ -472,7 +471,7 @@ def _info(args: Arguments) -> None:
             rows["last epoch"] += f", validation loss {last['valid_loss']:.4f}"
     # Nothing of the machine: a file does not depend on it.
     _table(rows | {name: value for name, value in model.get_params().items()
-                   if name not in ("backend", "threads") and value is not None})
+                   if name not in MACHINE and value is not None})
 
 
 def _about_sequential(path: Path) -> dict[str, str]:
@@ -500,15 +499,19 @@ def _as_call(thing: dict[str, Any]) -> str:
 def _demo(args: Arguments) -> None:
     expect_number("seconds", args.seconds, 0, open_low=True)
     _expect_writable(args.out)
-    demo.run(args.out, args.seconds, args.backend, args.threads)
+    demo.run(args.out, args.seconds, **_machine(args))
 
 
 # what they share
 
 
+def _machine(args: Arguments) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in MACHINE}
+
+
 def _load(args: Arguments, path: Path) -> LanguageModel:
     """A saved model that knows text."""
-    model = LanguageModel.load(path, backend=args.backend, threads=args.threads)
+    model = LanguageModel.load(path, **_machine(args))
     _tokenizer(model)
     return model
 

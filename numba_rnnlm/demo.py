@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from typing import Any
 
 from .config import TrainingConfig
 from .errors import CorpusError
@@ -44,14 +45,17 @@ def _in_table(line: str) -> bool:
     return any(mark in line for mark in ("|", "---", "===")) or 2 * line.count(" ") > len(line)
 
 
-def run(out: str | os.PathLike[str], seconds: float, backend: str = "auto", threads: int | None = None) -> None:
-    """Train for ``seconds`` on the documentation, say how well it went, and save the model to ``out``."""
+def run(out: str | os.PathLike[str], seconds: float, **machine: Any) -> None:
+    """Train for ``seconds`` on the documentation, say how well it went, and save the model to ``out``.
+
+    ``machine`` is backend, threads and precision, as :class:`LanguageModel` takes them.
+    """
     config = TrainingConfig(epochs=1000, streams=STREAMS, steps=STEPS, learning_rate=8e-3, max_seconds=seconds)
     training, held_out = documentation()
-    model = _model(backend, threads)
+    model = _model(machine)
     print(f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out")
     print("compiling kernels, once per machine ...", end=" ", flush=True)
-    print(f"{_warm_up(_model(backend, threads), training, held_out):.0f} s")
+    print(f"{_warm_up(_model(machine), training, held_out):.0f} s")
     print(f"training an LSTM for {seconds:g} seconds; Ctrl-C ends it early", flush=True)
     model.fit_config(training, held_out, config)
     verb = "replaced" if os.path.exists(out) else "saved"
@@ -71,8 +75,8 @@ def run(out: str | os.PathLike[str], seconds: float, backend: str = "auto", thre
     sys.stdout.flush()
 
 
-def _model(backend: str, threads: int | None) -> LanguageModel:
-    return LanguageModel("lstm", hidden=256, layers=1, embedding=64, seed=1, backend=backend, threads=threads)
+def _model(machine: dict[str, Any]) -> LanguageModel:
+    return LanguageModel("lstm", hidden=256, layers=1, embedding=64, seed=1, **machine)
 
 
 def _warm_up(model: LanguageModel, training: str, held_out: str) -> float:

@@ -43,6 +43,8 @@ EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so 
 
 Ids = np.ndarray | Sequence[int]
 
+MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
+
 
 class LanguageModel:
     """A recurrent neural network language model.
@@ -69,9 +71,11 @@ class LanguageModel:
     min_count, max_vocabulary
         Rarer symbols, or all but the most frequent ones, become ``<unk>``.
     backend
-        "auto", "cpu" or "reference".
+        "auto", "cpu", "cuda" (an NVIDIA GPU) or "reference"; see :func:`numba_rnnlm.backends.get`.
     threads
         Default: NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not depend on it.
+    precision
+        Of the factors of matrix products: "float32", on "cuda" also "tf32" or "bf16", which are faster.
     seed
         Of the starting weights and the dropout masks. Same seed, same model, to the bit.
 
@@ -110,6 +114,7 @@ class LanguageModel:
         max_vocabulary: int | None = None,
         backend: str = "auto",
         threads: int | None = None,
+        precision: str = "float32",
         seed: int = 0,
     ) -> None:
         if isinstance(cell, Cell):
@@ -127,7 +132,7 @@ class LanguageModel:
                               "(max_vocabulary limits it).")
         expect_number("seed", seed, 0, 2**63 - 1, whole=True)
         self._seed = int(seed)
-        self._set_machine(backend, threads)
+        self._set_machine(backend, threads, precision)
         self._network: Network | None = None
         self.tokenizer_: Tokenizer | None = None
         self.history_: History = new_history()
@@ -137,10 +142,10 @@ class LanguageModel:
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**self._config.to_dict(), **self._text.to_dict(), "backend": self._backend, "threads": self._threads,
-                "seed": self._seed}
+                "precision": self._precision, "seed": self._seed}
 
     def set_params(self, **params: Any) -> Self:
-        """Change constructor arguments; of a trained model only ``backend`` and ``threads``."""
+        """Change constructor arguments; of a trained model only ``backend``, ``threads`` and ``precision``."""
         merged = {**self.get_params(), **params}
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown:
@@ -149,11 +154,11 @@ class LanguageModel:
             self.__init__(**merged)  # type: ignore[misc]
             return self
         changed = [name for name, value in merged.items() if value != self.get_params()[name]]
-        fixed = [name for name in changed if name not in ("backend", "threads")]
+        fixed = [name for name in changed if name not in MACHINE]
         if fixed:
             raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
         weights = self._network.weights()
-        self._set_machine(merged["backend"], merged["threads"])
+        self._set_machine(*(merged[name] for name in MACHINE))
         self._network = Network(self._network.model, self._ops, weights)
         return self
 
@@ -161,9 +166,9 @@ class LanguageModel:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
         return f"LanguageModel({shown})"
 
-    def _set_machine(self, backend: str, threads: int | None) -> None:
-        self._ops = backends.get(backend, threads=threads)
-        self._backend, self._threads = backend, threads
+    def _set_machine(self, backend: str, threads: int | None, precision: str) -> None:
+        self._ops = backends.get(backend, threads=threads, precision=precision)
+        self._backend, self._threads, self._precision = backend, threads, precision
 
     # learning
 
@@ -463,7 +468,9 @@ class LanguageModel:
         write_model(path, "language_model", about, network.weights())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None) -> "LanguageModel":
+    def load(
+        cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32"
+    ) -> "LanguageModel":
         """The model that :meth:`save` wrote.
 
         Raises
@@ -476,7 +483,7 @@ class LanguageModel:
         if about.get("kind") != "language_model":
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
                                  "load it with Sequential.load.")
-        backends.get(backend, threads=threads)  # what is wrong with the machine is not the file's fault
+        backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
         try:
             config = about["config"]
             if isinstance(config["cell"], str) and config["cell"] not in cells.CELLS:
@@ -484,7 +491,7 @@ class LanguageModel:
                     f"{name!r} uses a cell of its own, {config['cell']!r}, which is not known here: import the module "
                     "that defines it and call numba_rnnlm.cells.register(cell) first."
                 )
-            model = cls(**config, backend=backend, threads=threads)
+            model = cls(**config, backend=backend, threads=threads, precision=precision)
             if about["tokenizer"] is not None:
                 model.tokenizer_ = Tokenizer.from_dict(about["tokenizer"])
             network = model._build(model.tokenizer_, weights)

@@ -46,9 +46,11 @@ class Sequential:
     seed
         Of the starting weights, the order of the examples and the dropout masks. Same seed, same model, to the bit.
     backend
-        "auto", "cpu" or "reference".
+        "auto", "cpu", "cuda" (an NVIDIA GPU) or "reference"; see :func:`numba_rnnlm.backends.get`.
     threads
         Default: NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not depend on it.
+    precision
+        Of the factors of matrix products: "float32", on "cuda" also "tf32" or "bf16", which are faster.
 
     Attributes
     ----------
@@ -71,11 +73,12 @@ class Sequential:
     """
 
     def __init__(
-        self, layers: Sequence[Layer] | None = None, *, seed: int = 0, backend: str = "auto", threads: int | None = None
+        self, layers: Sequence[Layer] | None = None, *, seed: int = 0, backend: str = "auto", threads: int | None = None,
+        precision: str = "float32",
     ) -> None:
         expect_number("seed", seed, 0, 2**63 - 1, whole=True)
         self._seed = int(seed)
-        self._ops = backends.get(backend, threads=threads)
+        self._ops = backends.get(backend, threads=threads, precision=precision)
         self._layers: tuple[Layer, ...] = ()
         self._features: int | None = None  # size of the input vectors, where the first layer is not an Embedding
         self._network: Network | None = None
@@ -400,7 +403,9 @@ class Sequential:
         write_model(path, "sequential", about, weights)
 
     @classmethod
-    def load(cls, path: Path, backend: str = "auto", threads: int | None = None) -> "Sequential":
+    def load(
+        cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32"
+    ) -> "Sequential":
         """The model that :meth:`save` wrote.
 
         Raises
@@ -408,7 +413,7 @@ class Sequential:
         ModelFileError
             If the file is missing, damaged, not a Sequential, or from a newer version.
         """
-        model = cls(backend=backend, threads=threads)
+        model = cls(backend=backend, threads=threads, precision=precision)
         about, weights = read_model(path)
         name = os.fsdecode(path)
         if about.get("kind") != "sequential":

@@ -27,8 +27,10 @@ def call(ops: Ops, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
     if verb == "recur_backward":  # it takes what the same machine's recur left in z
         ops.recur(*(here[name] for name in ("cell", "U", "z", "s")))
     result = getattr(ops, verb)(**here)
-    after = {name: ops.download(value) for name, value in here.items() if isinstance(arguments[name], np.ndarray)}
-    after.pop("h", None)  # a rule's numbers, never on a machine
+    after = {
+        name: ops.download(value) for name, value in here.items()
+        if isinstance(arguments[name], np.ndarray) and name != "h"  # a rule's numbers, never on a machine
+    }
     if verb == "recur":
         after.pop("z")  # each machine keeps there what its own recur_backward takes
     return after if result is None else after | {"result": result}

@@ -22,6 +22,7 @@ _ANYWAY = 'use backend="cpu", or backend="auto", which takes the fastest here.'
 Array = Any  # what `empty` returns: a NumPy array on a CPU, a device array elsewhere
 Shape = tuple[int, ...]
 
+SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]  # "cuda" is Numba's simulator, for tests
 BACKENDS = ("auto", "cpu", "cuda", "reference")
 PRECISIONS = ("float32", "tf32", "bf16")
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
@@ -125,7 +126,7 @@ def available() -> tuple[str, ...]:
 @cache
 def _cuda_problem() -> str | None:
     """Why the GPU cannot be used, or None. Without a driver this costs nothing: numba.cuda is not even imported."""
-    if not config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
+    if not SIMULATED:
         try:
             ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         except OSError:
@@ -184,5 +185,4 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None, preci
 
 
 def _wants_cuda(dtype: Any) -> bool:
-    simulated = config.ENABLE_CUDASIM  # type: ignore[attr-defined]  # it is for tests, and never fast
-    return not simulated and np.dtype(dtype or np.float32) == np.float32 and _cuda_problem() is None
+    return not SIMULATED and np.dtype(dtype or np.float32) == np.float32 and _cuda_problem() is None

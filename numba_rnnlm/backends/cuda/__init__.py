@@ -156,7 +156,7 @@ class Backend:
         return _plan(cell, streams, hidden, self.precision, backward)
 
     def recur(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
-        steps, streams, gates, hidden = z.shape
+        steps, streams, _, hidden = z.shape
         plan = self._plan(cell, streams, hidden, backward=False)
         if not plan.persistent:
             self._recur_stepwise(cell, U, z, s)

@@ -14,11 +14,17 @@ Shape = tuple[int, ...]
 class Memory:
     """A piece of device memory, freed with the last array on it. The simulator's is NumPy's."""
 
+    bytes: np.ndarray | None
+    owner: Any
+
     def __init__(self, size: int) -> None:
         size = max(8, -(-size // 8) * 8)
-        self.bytes = np.full(size, 0xFF, np.uint8) if SIMULATED else None  # NaN until written
-        self.owner = None if SIMULATED else cuda.current_context().memalloc(size)
-        self.address = 0 if SIMULATED else int(self.owner.device_ctypes_pointer.value)
+        self.bytes, self.owner, self.address = None, None, 0
+        if SIMULATED:
+            self.bytes = np.full(size, 0xFF, np.uint8)  # NaN until written
+        else:
+            self.owner = cuda.current_context().memalloc(size)
+            self.address = int(self.owner.device_ctypes_pointer.value)
 
 
 class Foreign:

@@ -16,7 +16,7 @@ SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 INSTALL = 'pip install "numba-rnnlm[cuda]"'
 
 try:
-    from numba import cuda
+    cuda: Any = importlib.import_module("numba.cuda")
 except ImportError as error:  # numba.cuda imports without a driver; what fails is a part of the installation
     raise BackendError(f'backend="cuda": numba.cuda cannot be imported ({error}); {INSTALL}, or {ANYWAY}') from error
 
@@ -25,18 +25,20 @@ def _load_types() -> None:
     """Load what numba-cuda types arrays by: version 0.30 names np.row_stack, which NumPy 2.5 no longer has."""
     missing = not hasattr(np, "row_stack")
     if missing:
-        np.row_stack = np.vstack  # type: ignore[attr-defined]
+        setattr(np, "row_stack", np.vstack)  # noqa: B010
     try:
         importlib.import_module("numba.cuda.np.arrayobj")
     finally:
         if missing:
-            del np.row_stack  # type: ignore[attr-defined]
+            delattr(np, "row_stack")
 
 
 if SIMULATED:
-    from . import simulator  # noqa: F401  before any kernel is made
+    importlib.import_module(".simulator", __package__)  # before any kernel is made
 elif getattr(cuda, "implementation", "") == "NVIDIA":
     _load_types()
+
+types: Any = importlib.import_module("numba.cuda.types" if not SIMULATED else "numba.types")
 
 
 def inline(function: Any) -> Any:

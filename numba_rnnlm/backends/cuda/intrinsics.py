@@ -77,26 +77,26 @@ if SIMULATED:
         whole = int(pair)
         return [np.uint32(half).view(np.float32) for half in (whole << 16 & 0xFFFFFFFF, whole & 0xFFFF0000)]
 
-    def _mma(a, b, c, unpack):
-        """The lanes' fragments, put together as PTX lays them out, multiplied, and each lane's part of the product."""
+    def _fragments_product(a, b, c, unpack):
+        """Each lane's part of the product of the fragments that all lanes hold, which lie as PTX says."""
         lanes, lane = exchange((a, b))
-        A, B = [], []
-        for group in range(8):  # rows of A, columns of B
-            four = lanes[4 * group : 4 * group + 4]
-            for low in (0, 1):
-                A.append([value for high in (0, 2) for fa, _ in four for value in unpack(fa[low + high])])
-            B.append([value for half in (0, 1) for _, fb in four for value in unpack(fb[half])])
-        A = np.array(A[0::2] + A[1::2], np.float64)
-        D = A @ np.array(B, np.float64).T
-        group, pair = lane // 4, 2 * (lane % 4)
+        if lanes.made is None:
+            A, B = [], []
+            for group in range(8):  # rows of A, columns of B
+                four = lanes[4 * group : 4 * group + 4]
+                for low in (0, 1):
+                    A.append([value for high in (0, 2) for fa, _ in four for value in unpack(fa[low + high])])
+                B.append([value for half in (0, 1) for _, fb in four for value in unpack(fb[half])])
+            lanes.made = np.array(A[0::2] + A[1::2], np.float64) @ np.array(B, np.float64).T
+        D, group, pair = lanes.made, lane // 4, 2 * (lane % 4)
         found = D[group, pair], D[group, pair + 1], D[group + 8, pair], D[group + 8, pair + 1]
         return tuple(np.float32(x + float(y)) for x, y in zip(found, c, strict=True))
 
     def mma_tf32(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
-        return _mma((a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3), lambda x: [np.uint32(int(x) & 0xFFFFE000).view(np.float32)])
+        return _fragments_product((a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3), lambda x: [np.uint32(int(x) & 0xFFFFE000).view(np.float32)])
 
     def mma_bf16(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
-        return _mma((a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3), _halves)
+        return _fragments_product((a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3), _halves)
 
     def cooperative():
         pass

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import BackendError
 from .arrays import DeviceArray
-from .device import SIMULATED, cuda
+from .device import SIMULATED, cuda, types
 
 if SIMULATED:
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
@@ -25,10 +25,12 @@ STREAM = 1  # CUDA's legacy default stream: what other libraries use unless told
 OPT_IN = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 WITHOUT_ASKING = 48 << 10  # bytes of shared memory of a block
 
-# What a kernel takes: flat arrays of float32, float64, int32, uint32; numbers.
-FLOATS, DOUBLES, INTS, COUNTS, INT, LONG, FLOAT, KEY = "float32[::1] float64[::1] int32[::1] uint32[::1] int32 int64 float32 uint64".split()
-_PACK = {INT: "i4x", LONG: "q", FLOAT: "f4x", KEY: "Q"}
-_ARRAYS = (FLOATS, DOUBLES, INTS, COUNTS)
+# What a kernel takes, as Numba names it: flat arrays of float32, float64, int32, uint32; numbers.
+FLOATS, DOUBLES, INTS, COUNTS = (types.Array(t, 1, "C") for t in (types.float32, types.float64, types.int32, types.uint32))
+INT, LONG, FLOAT, KEY = types.int32, types.int64, types.float32, types.uint64
+
+# As the driver takes it: eight bytes each.
+_PACK = {INT: "i4x", LONG: "q", FLOAT: "f4x", KEY: "Q"} | dict.fromkeys((FLOATS, DOUBLES, INTS, COUNTS), "7q")
 _SCALAR = {INT: np.int32, LONG: np.int64, FLOAT: np.float32, KEY: np.uint64}
 
 
@@ -93,14 +95,7 @@ class Kernel:
 
     def signature(self) -> tuple[Any, ...]:
         """The types of its arguments, Numba's."""
-        from numba.cuda import types
-
-        kinds = {
-            FLOATS: types.Array(types.float32, 1, "C"), DOUBLES: types.Array(types.float64, 1, "C"),
-            INTS: types.Array(types.int32, 1, "C"), COUNTS: types.Array(types.uint32, 1, "C"), INT: types.int32,
-            LONG: types.int64, FLOAT: types.float32, KEY: types.uint64,
-        }
-        return tuple(types.UniTuple(kinds[t[0]], t[1]) if isinstance(t, tuple) else kinds[t] for t in self.takes)
+        return tuple(types.UniTuple(*kind) if isinstance(kind, tuple) else kind for kind in self.takes)
 
     def _prepare(self) -> None:
         with self._lock:
@@ -108,15 +103,11 @@ class Kernel:
                 return
             self._compiled = self.dispatcher.compile(self.signature())
             self._cooperative = bool(self._compiled.cooperative)
-            pattern, count = "", 0
-            for kind in self.takes:
-                kind, times = kind if isinstance(kind, tuple) else (kind, 1)
-                pattern += ("qqqqqqq" if kind in _ARRAYS else _PACK[kind]) * times
-                count += (7 if kind in _ARRAYS else 1) * times
-            self._packer = struct.Struct("<" + pattern)
-            self._buffer = ctypes.create_string_buffer(8 * count + 8)
-            base = ctypes.addressof(self._buffer)
-            self._pointers = (ctypes.c_void_p * max(count, 1))(*[base + 8 * i for i in range(count)])
+            kinds = [kind if isinstance(kind, tuple) else (kind, 1) for kind in self.takes]
+            self._packer = struct.Struct("<" + "".join(_PACK[kind] * times for kind, times in kinds))
+            self._buffer = ctypes.create_string_buffer(self._packer.size)
+            slots = range(ctypes.addressof(self._buffer), ctypes.addressof(self._buffer) + self._packer.size, 8)
+            self._pointers = (ctypes.c_void_p * len(slots))(*slots)
             self._handle = int(self._compiled._codelibrary.get_cufunc().handle)
 
     def _opt_in(self, shared: int) -> None:

@@ -86,6 +86,24 @@ def _tile_loader(rows, columns, stride, threads, width, turned):
     return load
 
 
+def _pair_loader(load_a, load_b, turned_a, turned_b, steps, stage, size_a):
+    """Start copying tile ``t`` of A and of B."""
+
+    @inline
+    def start(shared, t, a, a0, lda, b, b0, ldb, row, column, first, m, n, last):
+        step, base = first + t * steps, t % STAGES * stage
+        if turned_a:
+            load_a(shared, base, a, a0, lda, step, row, last, m)
+        else:
+            load_a(shared, base, a, a0, lda, row, step, m, last)
+        if turned_b:
+            load_b(shared, base + size_a, b, b0, ldb, column, step, n, last)
+        else:
+            load_b(shared, base + size_a, b, b0, ldb, step, column, last, n)
+
+    return start
+
+
 def _tile_writer(size, stride, threads):
     """c ← or += the square of sums in shared memory, plus the bias; partial products lie one behind the other."""
 
@@ -137,6 +155,7 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, w
     stage = size_a + size_b
     load_a = _tile_loader(STEPS if turned_a else size, size if turned_a else STEPS, stride_a, threads, width, False)
     load_b = _tile_loader(size if turned_b else STEPS, STEPS if turned_b else size, stride_b, threads, width, False)
+    start = _pair_loader(load_a, load_b, turned_a, turned_b, STEPS, stage, size_a)
     store = _tile_writer(size, over, threads)
 
     def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep):
@@ -157,30 +176,13 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, w
                     sums[i, j, k4] = np.float32(0)
         for t in range(STAGES - 1):
             if t < tiles:
-                step = first + t * STEPS
-                if turned_a:
-                    load_a(shared, t * stage, a, a0, lda, step, row, last, m)
-                else:
-                    load_a(shared, t * stage, a, a0, lda, row, step, m, last)
-                if turned_b:
-                    load_b(shared, t * stage + size_a, b, b0, ldb, column, step, n, last)
-                else:
-                    load_b(shared, t * stage + size_a, b, b0, ldb, step, column, last, n)
+                start(shared, t, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
         for t in range(tiles):
             wait_copies(STAGES - 2)
             cuda.syncthreads()
-            ahead = t + STAGES - 1
-            if ahead < tiles:
-                step, base = first + ahead * STEPS, ahead % STAGES * stage
-                if turned_a:
-                    load_a(shared, base, a, a0, lda, step, row, last, m)
-                else:
-                    load_a(shared, base, a, a0, lda, row, step, m, last)
-                if turned_b:
-                    load_b(shared, base + size_a, b, b0, ldb, column, step, n, last)
-                else:
-                    load_b(shared, base + size_a, b, b0, ldb, step, column, last, n)
+            if t + STAGES - 1 < tiles:
+                start(shared, t + STAGES - 1, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
             base = t % STAGES * stage
             # Which k a lane holds does not matter, as long as it is the same for A and B: these meet no bank twice.
@@ -234,6 +236,7 @@ def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int) -> P
     # In shared memory k always runs across the rows: four sums' factors are then one access.
     load_a = _tile_loader(steps if turned_a else size, size if turned_a else steps, stride, THREADS, width, not turned_a)
     load_b = _tile_loader(size if turned_b else steps, steps if turned_b else size, stride, THREADS, width, turned_b)
+    start = _pair_loader(load_a, load_b, turned_a, turned_b, steps, stage, steps * stride)
     store = _tile_writer(size, stride, THREADS)
 
     def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep):
@@ -251,30 +254,13 @@ def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int) -> P
                 sums[i, j] = np.float32(0)
         for t in range(STAGES - 1):
             if t < tiles:
-                step = first + t * steps
-                if turned_a:
-                    load_a(shared, t * stage, a, a0, lda, step, row, last, m)
-                else:
-                    load_a(shared, t * stage, a, a0, lda, row, step, m, last)
-                if turned_b:
-                    load_b(shared, t * stage + steps * stride, b, b0, ldb, column, step, n, last)
-                else:
-                    load_b(shared, t * stage + steps * stride, b, b0, ldb, step, column, last, n)
+                start(shared, t, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
         for t in range(tiles):
             wait_copies(STAGES - 2)
             cuda.syncthreads()
-            ahead = t + STAGES - 1
-            if ahead < tiles:
-                step, base = first + ahead * steps, ahead % STAGES * stage
-                if turned_a:
-                    load_a(shared, base, a, a0, lda, step, row, last, m)
-                else:
-                    load_a(shared, base, a, a0, lda, row, step, m, last)
-                if turned_b:
-                    load_b(shared, base + steps * stride, b, b0, ldb, column, step, n, last)
-                else:
-                    load_b(shared, base + steps * stride, b, b0, ldb, step, column, last, n)
+            if t + STAGES - 1 < tiles:
+                start(shared, t + STAGES - 1, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
             base = t % STAGES * stage
             for e in range(steps):

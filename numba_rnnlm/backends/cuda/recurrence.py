@@ -15,15 +15,13 @@ import numpy as np
 
 from ...cells import Cell
 from .device import SIMULATED, cuda, divided, inline
-from .intrinsics import (
-    arrive, bf16, bits, cooperative, load1, load4, mma_bf16, mma_tf32, near, near4, put, rounded, wait_for,
-)  # fmt: skip
+from .intrinsics import arrive, bf16, bits, cooperative, load1, load4, mma_bf16, mma_tf32, near, near4, put, rounded, wait_for
 from .launch import COUNTS, FLOATS, INT, LONG, THREADS, Kernel, shared_limit
 
 WARPS = THREADS // 32
 CHUNK = 16  # of the inner dimension that a warp takes at once
 TILE = 16  # streams of one row of fragments
-SHAPES = ((16, 1), (8, 1), (8, 2))  # units of a slice, rows of fragments of a group: the largest that need no spills
+SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))  # units of a slice, rows of fragments of a group; (16, 4) would need spills
 AHEAD = 4  # chunks of the state that a warp has on their way at once
 
 

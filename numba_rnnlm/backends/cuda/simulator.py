@@ -1,63 +1,114 @@
-"""What Numba's CUDA simulator lacks: warps, and shared memory that every thread of a block agrees on.
+"""Numba's CUDA simulator, with what it lacks: warps, shared memory that is poisoned, and speed.
 
-The simulator runs a block as Python threads. Its shared.array is an unlocked get-or-create, so two threads may
-get different arrays; here it is locked, and new memory is NaN, so that a value used before it is written shows.
-The operations of a warp meet at a barrier of its threads.
+The simulator runs a block as operating-system threads that poll one another; a block of 256 takes half a second. Here
+they are coroutines that take turns and change over where threads of a block or of a warp meet: always in the same
+order, so that a failure comes back, and that threads which do not meet at the same place are seen.
+
+New shared memory is NaN: a value that is used before it is written shows.
 """
 
 import sys
-import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba.cuda.simulator import kernelapi
+
+from ...errors import BackendError
+
+try:
+    from greenlet import getcurrent, greenlet
+except ImportError as error:
+    raise BackendError(
+        'the simulator of GPU kernels needs greenlet: pip install "numba-rnnlm[test]"; without NUMBA_ENABLE_CUDASIM '
+        "no simulator is asked for."
+    ) from error
+
+from numba.cuda.simulator import kernel, kernelapi
 
 WARP = 32
 
-sys.setswitchinterval(1e-4)  # blocks wait for one another's threads all the time; the default is 50 times as long
 
-_lock = threading.RLock()
+class Handed(list[Any]):
+    """What the lanes of a warp hand in, and what the first of them made of it for all."""
+
+    made: Any = None
+
+    def __init__(self) -> None:
+        super().__init__([None] * WARP)
+
+
+class Thread(greenlet):
+    """One CUDA thread; it has what the simulator asks ``threading.current_thread()`` for."""
+
+    def __init__(self, function: Any, block: "Block", block_point: Any, thread_point: Any) -> None:
+        super().__init__(function)
+        self.block = block
+        self.blockIdx, self.threadIdx = kernelapi.Dim3(*block_point), kernelapi.Dim3(*thread_point)
+        self.thread_id = thread_point[0]
+
+    def syncthreads(self) -> None:
+        self.parent.switch("block")
+
+    def syncthreads_or(self, value: Any) -> int:
+        self.block.votes[self.thread_id] = bool(value)
+        self.syncthreads()
+        found = int(self.block.votes.any())
+        self.syncthreads()
+        return found
+
+
+class Block(kernel.BlockManager):  # type: ignore[misc]
+    """Runs the threads of a block in turns, warp by warp, from one meeting to the next."""
+
+    def run(self, block_point: Any, *arguments: Any) -> None:
+        size = self._block_dim[0]
+        self.votes = np.zeros(size, bool)
+        self.handed = [Handed() for _ in range(-(-size // WARP))]
+        threads = [Thread(self._f, self, block_point, (i, 0, 0)) for i in range(size)]
+        first = True
+        while threads:
+            places = set()
+            for start in range(0, size, WARP):
+                warp = threads[start : start + WARP]
+                at = {thread.switch(*(arguments if first else ())) for thread in warp}
+                while at == {"warp"}:
+                    at = {thread.switch() for thread in warp}
+                places |= at
+            if len(places) > 1:
+                raise AssertionError(f"threads of a block do not meet at the same place: {places}; None is the end.")
+            if places == {None}:
+                return
+            first = False
+
+
+def exchange(value: Any) -> tuple[Handed, int]:
+    """Hand in a value; → those of all lanes of this warp, and the number of this lane."""
+    thread: Any = getcurrent()
+    number, lane = divmod(thread.thread_id, WARP)
+    values = thread.block.handed[number]
+    values[lane] = value
+    thread.parent.switch("warp")
+    if thread.block.handed[number] is values:  # the first to go on makes room for the next exchange
+        thread.block.handed[number] = Handed()
+    return values, lane
 
 
 def _shared_array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
     real = np.dtype(dtype if isinstance(dtype, (type, np.dtype)) else str(dtype))
-    with _lock:
-        if shape == 0:
-            dynamic = self._dynshared
-            if not getattr(self, "_poisoned", False):
-                dynamic.view(np.uint8).fill(0xFF)
-                self._poisoned = True
-            return np.frombuffer(dynamic.data, real, dynamic.size // real.itemsize)
-        frame = sys._getframe(1)
-        key = frame.f_code.co_filename, frame.f_lineno
-        if key not in self._allocations:
-            memory = np.empty(shape, real)
-            memory.view(np.uint8).fill(0xFF)
-            self._allocations[key] = memory
-        found: np.ndarray = self._allocations[key]
-        return found
-
-
-class _Warp:
-    def __init__(self, threads: int) -> None:
-        self.barrier, self.values = threading.Barrier(threads), [None] * WARP
-
-
-def exchange(value: Any) -> tuple[list[Any], int]:
-    """Hand in a value; → those of all lanes of this warp, and the number of this lane."""
-    thread: Any = threading.current_thread()
-    number, lane = divmod(thread.thread_id, WARP)
-    block = thread._manager
-    with _lock:
-        warps = block.__dict__.setdefault("warps", {})
-        if number not in warps:
-            warps[number] = _Warp(min(WARP, int(np.prod(block._block_dim)) - WARP * number))
-    warp = warps[number]
-    warp.values[lane] = value
-    warp.barrier.wait()
-    values = list(warp.values)
-    warp.barrier.wait()
-    return values, lane
+    if shape == 0:
+        dynamic = self._dynshared
+        if not getattr(self, "_poisoned", False):
+            dynamic.view(np.uint8).fill(0xFF)
+            self._poisoned = True
+        return np.frombuffer(dynamic.data, real, dynamic.size // real.itemsize)
+    frame = sys._getframe(1)
+    key = frame.f_code.co_filename, frame.f_lineno
+    if key not in self._allocations:
+        memory = np.empty(shape, real)
+        memory.view(np.uint8).fill(0xFF)
+        self._allocations[key] = memory
+    found: np.ndarray = self._allocations[key]
+    return found
 
 
 def _shfl_xor(self: Any, mask: int, value: Any, lanes: int) -> Any:
@@ -65,6 +116,10 @@ def _shfl_xor(self: Any, mask: int, value: Any, lanes: int) -> Any:
     return values[lane ^ lanes]
 
 
-kernelapi.FakeCUDAShared.array = _shared_array
-kernelapi.FakeCUDAModule.syncwarp = lambda self, mask=0xFFFFFFFF: exchange(None)
-kernelapi.FakeCUDAModule.shfl_xor_sync = _shfl_xor
+for owner, name, value in (
+    (kernel, "BlockManager", Block),
+    (kernelapi, "threading", SimpleNamespace(current_thread=getcurrent)),
+    (kernelapi.FakeCUDAShared, "array", _shared_array),
+    (kernelapi.FakeCUDAModule, "shfl_xor_sync", _shfl_xor),
+):
+    setattr(owner, name, value)

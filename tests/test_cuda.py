@@ -1,0 +1,346 @@
+"""Kernels for a GPU: what only they have. Run on a device, or on Numba's CUDA simulator at small sizes."""
+
+import numpy as np
+import pytest
+import strategies
+from checks import TOLERANCE, assert_close, assert_same_bits, call, error
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import floats, unwritten
+
+from numba_rnnlm import LanguageModel, Sequential, backends
+from numba_rnnlm.cells import CELLS
+from numba_rnnlm.config import ModelConfig
+from numba_rnnlm.errors import ConfigError, ShapeError
+from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
+from numba_rnnlm.model import Network, build
+from numba_rnnlm.optimizers import Adam, Updater
+from numba_rnnlm.portable import stream_key
+
+pytestmark = pytest.mark.device
+
+REFERENCE = backends.get("reference")
+LOST = {"float32": 1e-5, "tf32": 4e-3, "bf16": 3e-2}  # of a product's factors 24, 11 and 8 bits are kept
+small = st.integers(1, 20)
+
+
+@pytest.fixture(scope="module")
+def cuda():
+    """The module of the backend; imported here, so that collecting these tests needs no CUDA."""
+    from numba_rnnlm.backends import cuda
+
+    return cuda
+
+
+@pytest.fixture(scope="module", params=LOST)
+def precise(request):
+    """The device in each precision."""
+    return backends.get("cuda", precision=request.param)
+
+
+def random_call(verb, **drawn):
+    """Arguments of ``verb`` from fixed sizes."""
+    random = np.random.default_rng(sum(drawn.values()))
+    if verb == "project":
+        M, D, K = drawn["M"], drawn["D"], drawn["K"]
+        return {"x": floats(random, M, D), "W": floats(random, D, K), "b": floats(random, K), "out": unwritten(M, K)}
+    cell, T, N, H = CELLS[list(CELLS)[drawn["cell"]]], drawn["T"], drawn["N"], drawn["H"]
+    first, last = cell.window("h")
+    s = unwritten(T + 1, N, len(cell.states), H)
+    s[0] = floats(random, *s.shape[1:])
+    return {
+        "cell": cell, "U": floats(random, H, (last - first) * H) / np.sqrt(H), "z": floats(random, T, N, len(cell.gates), H),
+        "s": s, "dy": floats(random, T, N, H), "d": floats(random, *s.shape[1:]),
+        "dU": np.zeros((H, (last - first) * H)),
+    }  # fmt: skip
+
+
+# Arrays
+
+
+@given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data())
+def test_views_are_numpys(shape, data):
+    ops = backends.get("cuda")
+    want = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    got = ops.upload(want)
+    for _ in range(2):
+        index = tuple(
+            data.draw(st.one_of(st.integers(-n, n - 1), st.builds(slice, st.integers(0, n), st.integers(0, n))))
+            for n in want.shape[: data.draw(st.integers(0, want.ndim))]
+        )
+        if index and want.ndim:
+            want, got = want[index], got[index]
+        assert got.shape == want.shape
+        np.testing.assert_array_equal(ops.download(got), want)
+
+
+def test_reshape_and_what_a_view_cannot_do():
+    ops = backends.get("cuda")
+    array = ops.upload(np.arange(24.0).reshape(2, 3, 4))
+    assert array.reshape(-1, 4).shape == (6, 4)
+    assert array[1].reshape((4, 3)).shape == (4, 3)
+    with pytest.raises(ShapeError, match="cannot be seen as"):
+        array[:, 0].reshape(-1)
+    with pytest.raises(ShapeError, match="cannot be seen as"):
+        array.reshape(5, 5)
+    with pytest.raises(ShapeError, match="step 1, not 2"):
+        array[::2]
+    with pytest.raises(IndexError, match="out of bounds"):
+        array[2]
+    with pytest.raises(TypeError, match=r"ops\.download"):
+        np.asarray(array)
+
+
+def test_float64_is_refused():
+    with pytest.raises(ConfigError, match="expects 'float32'"):
+        backends.get("cuda", np.float64)
+
+
+# Precision
+
+
+@pytest.mark.parametrize("verb", ["project", "project_backward", "cross_entropy_backward"])
+@given(data=st.data())
+def test_products_lose_no_more_than_their_factors(precise, verb, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategies, "sizes", small)
+        arguments = data.draw(strategies.VERBS[verb]())
+    assert_close(call(precise, verb, arguments), call(REFERENCE, verb, arguments), LOST[precise.precision])
+
+
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+def test_the_time_loop_loses_no_more_than_its_factors(precise, cell):
+    arguments = random_call("recur_backward", cell=list(CELLS).index(cell), T=2, N=3, H=19)
+    got, want = (call(ops, "recur_backward", arguments) for ops in (precise, REFERENCE))
+    assert_close(got, want, 3 * LOST[precise.precision])  # two steps, forward and back
+
+
+def test_lower_precision_is_another_number():
+    arguments = random_call("project", M=5, D=9, K=7)
+    exact, tf32, bf16 = (call(backends.get("cuda", precision=name), "project", arguments)["out"] for name in LOST)
+    want = call(REFERENCE, "project", arguments)["out"]
+    assert error(exact, want) < 1e-6 < error(tf32, want) < error(bf16, want)
+
+
+# How the time loop is cut
+
+
+@pytest.mark.parametrize("cell", range(len(CELLS)), ids=list(CELLS))
+@pytest.mark.parametrize(("units", "tiles"), [(16, 1), (16, 2), (8, 1), (8, 2), (0, 0)])
+def test_every_cut_is_the_references(cuda, monkeypatch, cell, units, tiles):
+    """Several groups of streams and slices of units; 0 units is step by step."""
+    monkeypatch.setattr(cuda.recurrence, "SHAPES", ((units, tiles),) if units else ())
+    cuda._plan.cache_clear()
+    arguments = random_call("recur_backward", cell=cell, T=3, N=35 if tiles == 2 else 18, H=21)
+    plan = backends.get("cuda")._plan(arguments["cell"], arguments["z"].shape[1], 21, True)
+    assert (plan.units, plan.tiles, plan.groups) == (units, tiles, 2 if units else 0)
+    got = call(backends.get("cuda"), "recur_backward", arguments)
+    cuda._plan.cache_clear()
+    assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE["float32"])
+
+
+def test_a_size_that_does_not_fit_runs_step_by_step(cuda):
+    ops = backends.get("cuda")
+    lstm = CELLS["lstm"]
+    assert ops.explain(lstm, 35, 20, 200)["forward"].startswith("persistent: 26 blocks")
+    for reason in ops.explain(lstm, 35, 20, 5000).values():
+        assert reason.startswith("step by step: not even ")
+
+
+# How products are cut
+
+
+@pytest.mark.parametrize(("M", "D", "K"), [(130, 40, 129), (3, 300, 5), (70, 33, 64)])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("processors", [1, 500])
+def test_every_cut_of_a_product(cuda, monkeypatch, M, D, K, wide, processors):
+    """Small and wide tiles; with many processors, parts of the inner dimension that are added up."""
+    monkeypatch.setattr(cuda.linear, "processors", lambda: processors)
+    pick = cuda.linear.pick
+    monkeypatch.setattr(cuda.linear, "pick", lambda precision, a, b, _: pick(precision, a, b, wide))
+    arguments = random_call("project", M=M, D=D, K=K)
+    got = call(backends.get("cuda"), "project", arguments)
+    assert_close(got, call(REFERENCE, "project", arguments), TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("columns", [30, 1030])
+def test_rows_of_logits_for_a_warp_and_for_a_block(columns):
+    random = np.random.default_rng(columns)
+    arguments = {
+        "x": floats(random, 3, 4), "W": floats(random, 4, columns), "b": floats(random, columns),
+        "targets": np.array([columns - 1, -1, 7]), "scale": 0.5, "losses": unwritten(3), "dx": unwritten(3, 4),
+        "dW": np.zeros((4, columns)), "db": np.zeros(columns),
+    }  # fmt: skip
+    got, want = (call(ops, "cross_entropy_backward", arguments) for ops in (backends.get("cuda"), REFERENCE))
+    assert_close(got, want, TOLERANCE["float32"])
+    x = {"x": floats(random, 3, columns)}
+    got, want = (call(ops, "log_softmax", x) for ops in (backends.get("cuda"), REFERENCE))
+    assert_close(got, want, TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("symbols", [5, 400])
+def test_sparse_gradients_by_id_and_by_place(symbols):
+    random = np.random.default_rng(symbols)
+    arguments = {
+        "ids": random.integers(0, symbols, (10, 30)), "rows": floats(random, 10, 30, 40),
+        "table": floats(random, symbols, 40),
+    }  # fmt: skip
+    got, want = (call(ops, "scatter_add", arguments) for ops in (backends.get("cuda"), REFERENCE))
+    assert_close(got, want, TOLERANCE["float32"])
+
+
+def test_every_run_gives_the_same_bits():
+    arguments = random_call("recur_backward", cell=list(CELLS).index("lstm"), T=3, N=5, H=20)
+    got = call(backends.get("cuda"), "recur_backward", arguments)
+    assert_same_bits(call(backends.get("cuda"), "recur_backward", arguments), got)
+
+
+# The whole
+
+
+def train(network, updater, state, text, steps):
+    """Losses of ``steps`` updates, each on the next segment of ``text`` (T, N) ids per step."""
+    ops, losses = network.ops, []
+    for step in steps:
+        x, y = text[step]
+        found = network.train(ops.upload(x), ops.upload(y.reshape(-1)), state, 1 / y.size, stream_key(7, step))
+        losses.append(float(ops.download(found).mean()))
+        updater.update()
+    return losses
+
+
+def switched(config, text, names):
+    """Losses of a training in stretches, each on the machine of that name, weights, moments and state handed on."""
+    model = build(config)
+    random = np.random.default_rng(3)
+    weights = {name: random.uniform(-0.3, 0.3, shape) for name, shape in model.layout.items()}
+    moments = state = None
+    losses, length, steps = [], len(text) // len(names), 0
+    for number, name in enumerate(names):
+        network = Network(model, backends.get(name), weights)
+        updater = Updater(network, Adam(learning_rate=0.01, clipnorm=1.0))
+        memory = network.state(text[0][0].shape[1])
+        updater.steps = steps
+        if number:
+            network.ops.copy(network.ops.upload(moments), updater.moments)
+            network.ops.copy(network.ops.upload(state), memory.flat)
+        losses += train(network, updater, memory, text, range(number * length, (number + 1) * length))
+        weights, steps = network.weights(), updater.steps
+        moments, state = network.ops.download(updater.moments), network.ops.download(memory.flat)
+    return np.array(losses)
+
+
+def text_for(steps, streams, length, vocabulary):
+    """Segments of a text with a rule to learn."""
+    ids = (np.arange(steps * length + 1)[:, np.newaxis] * np.arange(1, streams + 1) % vocabulary).astype(np.int32)
+    return [
+        (ids[t : t + length], ids[t + 1 : t + length + 1]) for t in range(0, steps * length, length)
+    ]
+
+
+def test_a_training_goes_on_on_another_machine():
+    config = ModelConfig("gru", hidden=4, layers=1, embedding=3, dropout=0.2, vocabulary_size=5)
+    text = text_for(100, 2, 2, 5)
+    got, want = switched(config, text, ["cuda", "cpu", "cuda", "cpu"]), switched(config, text, ["cpu"])
+    assert error(got, want) <= 1e-4
+    assert want[-10:].mean() < 0.9 * want[:10].mean()
+
+
+def test_language_model_on_the_device(tmp_path):
+    text = "to be or not to be\n" * 4
+    options = {"hidden": 6, "layers": 1, "embedding": 4, "seed": 1}
+    fit = {"epochs": 1, "streams": 2, "steps": 5, "verbose": 0}
+    model = LanguageModel(backend="cuda", **options).fit(text, text[:38], **fit)
+    other = LanguageModel(backend="cpu", **options).fit(text, text[:38], **fit)
+    assert error(model.history_["valid_loss"], other.history_["valid_loss"]) <= 1e-4
+    assert model.generate("to", length=3, temperature=0) == other.generate("to", length=3, temperature=0)
+    model.save(tmp_path / "model.npz")
+    loaded = LanguageModel.load(tmp_path / "model.npz", backend="cuda", precision="tf32")
+    assert loaded.get_params()["precision"] == "tf32"
+    assert error(loaded.score("not to"), other.score("not to")) <= 1e-3
+
+
+def test_sequential_on_the_device():
+    x = np.arange(24).reshape(4, 6) % 4
+    losses = []
+    for backend in ("cuda", "cpu"):
+        model = Sequential(
+            [Embedding(4, 3), LSTM(5, return_sequences=True), GRU(4), Dense(4, activation="softmax")], backend=backend
+        )
+        model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.fit(x, (x[:, -1] + 1) % 4, epochs=1, batch_size=4, verbose=0)
+        losses.append(model.evaluate(x, (x[:, -1] + 1) % 4, verbose=0)[0])
+    assert error(*losses) <= 1e-4
+
+
+# On a real device: sizes that the simulator would take days for
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", LOST)
+@pytest.mark.parametrize("cell", range(len(CELLS)), ids=list(CELLS))
+@pytest.mark.parametrize(("T", "N", "H"), [(35, 20, 200), (20, 20, 650), (50, 64, 512), (9, 1, 1024), (6, 130, 1024), (40, 7, 65)])
+def test_large_time_loops(precision, cell, T, N, H):
+    arguments = random_call("recur_backward", cell=cell, T=T, N=N, H=H)
+    if list(CELLS)[cell] == "relu":
+        arguments["U"] *= 0.5  # where a unit is switched off is not decided by rounding in the end
+        arguments["z"] += 0.5
+    got, want = (
+        call(ops, "recur_backward", arguments)
+        for ops in (backends.get("cuda", precision=precision), backends.get("cpu", threads=None))
+    )
+    if list(CELLS)[cell] != "relu" or precision == "float32":
+        assert_close(got, want, 30 * LOST[precision] if precision != "float32" else 1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", LOST)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("M", "D", "K"), [(700, 650, 10000), (2500, 512, 65), (64, 1024, 4096), (1, 300, 5000), (4097, 129, 33)])
+def test_large_products(precision, transposed, M, D, K):
+    arguments = random_call("project", M=M, D=D, K=K) | {"transposed": transposed}
+    if transposed:
+        arguments["W"] = np.ascontiguousarray(arguments["W"].T)
+    got, want = (call(ops, "project", arguments) for ops in (backends.get("cuda", precision=precision), backends.get("cpu")))
+    assert_close(got, want, LOST[precision])
+    backward = {name: value for name, value in arguments.items() if name in ("x", "W", "transposed")} | {
+        "dout": want["out"].astype(np.float64), "dx": unwritten(M, D), "dW": np.zeros(arguments["W"].shape),
+        "db": np.zeros(K),
+    }  # fmt: skip
+    got, want = (
+        call(ops, "project_backward", backward) for ops in (backends.get("cuda", precision=precision), backends.get("cpu"))
+    )
+    assert_close(got, want, 2 * LOST[precision])
+
+
+@pytest.mark.gpu
+def test_blocks_meet_a_hundred_thousand_times():
+    """A barrier that fails once in a million meetings would show as a wrong number, or as a run that never ends."""
+    ops = backends.get("cuda")
+    arguments = random_call("recur_backward", cell=list(CELLS).index("tanh"), T=2000, N=20, H=200)
+    want = call(ops, "recur_backward", arguments)
+    for _ in range(24):
+        assert_same_bits(call(ops, "recur_backward", arguments), want)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_real_training_goes_on_on_another_machine(tied):
+    config = ModelConfig("lstm", hidden=100, layers=2, embedding=100, dropout=0.3, tied=tied, vocabulary_size=2000)
+    text = text_for(100, 16, 10, 2000)
+    got, want = switched(config, text, ["cuda", "cpu", "cuda", "cpu"]), switched(config, text, ["cpu"])
+    assert error(got, want) <= 2e-3
+
+
+@pytest.mark.gpu
+def test_arrays_of_other_libraries_are_seen_where_they_lie():
+    ops = backends.get("cuda")
+    mine = ops.upload(np.arange(6.0).reshape(2, 3))
+
+    class Producer:
+        __cuda_array_interface__ = mine.__cuda_array_interface__
+
+    seen = ops.upload(Producer())
+    ops.fill(mine, 3)
+    assert (ops.download(seen) == 3).all()
+    assert seen.address == mine.address

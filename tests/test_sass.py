@@ -1,0 +1,240 @@
+"""The machine code of every GPU kernel, read without a GPU: no spills, no float64, the units that were asked for."""
+
+import importlib
+import inspect
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import sass
+from strategies import RULES
+
+from numba_rnnlm.backends import PRECISIONS
+from numba_rnnlm.cells import BUILT_IN, CELLS
+
+pytestmark = pytest.mark.sass
+
+AMPERE, HOPPER = (8, 0), (9, 0)
+both = pytest.mark.parametrize("capability", [AMPERE, HOPPER], ids="{0[0]}.{0[1]}".format)
+MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "update")
+# What recurrence and launch say, repeated here: tests are collected where their imports would fail.
+SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
+WARP, THREADS = 32, 256
+
+TENSOR_CORES = {"float32": set(), "tf32": {"HMMA.1688.F32.TF32"}, "bf16": {"HMMA.16816.F32.BF16"}}
+PRODUCTS = {"tensor_product", "float32_product"}
+PERSISTENT = {"forward_kernel", "backward_kernel"}
+
+
+class Case(NamedTuple):
+    """A kernel, or what makes it and from which arguments, cells and rules by their names; and for which device."""
+
+    capability: tuple[int, int]
+    module: str
+    name: str
+    arguments: tuple[Any, ...] | None = None
+
+    def __str__(self):
+        parts = (f"{self.capability[0]}.{self.capability[1]}", f"{self.module}.{self.name}", *(self.arguments or ()))
+        return "-".join(map(str, parts))
+
+    @property
+    def precision(self):
+        return next((argument for argument in self.arguments or () if argument in PRECISIONS), "float32")
+
+    @property
+    def kernel(self):
+        found = getattr(importlib.import_module(f"numba_rnnlm.backends.cuda.{self.module}"), self.name)
+        if self.arguments is None:
+            return found
+        names = {"recurrence": CELLS, "update": RULES}.get(self.module, {})
+        return found(*(names.get(argument, argument) for argument in self.arguments))
+
+
+def products(capability):
+    """Every orientation that the package multiplies; narrow copies only in the larger kernels, which they press most."""
+    for turned in ((False, False), (True, False), (False, True)):
+        for wide, width in ((True, 4), (False, 4), *([(True, 2), (True, 1)] if capability == HOPPER else [])):
+            yield "float32_product", (*turned, wide, width)
+            for precision in ("tf32", "bf16"):
+                yield "tensor_product", (precision, *turned, wide, width)
+
+
+def time_loops(capability):
+    """All that LSTM and GRU may run as on one architecture, the largest shape on the other; less of the simple cells."""
+    hopper = capability == HOPPER
+    for cell in ("lstm", "gru"):
+        yield from ((cell, *shape, precision) for shape in SHAPES[: None if hopper else 1] for precision in PRECISIONS)
+    for cell in sorted(BUILT_IN - {"lstm", "gru"}) if hopper else ():
+        yield from ((cell, *SHAPES[0], precision) for precision in ("float32", "tf32"))
+
+
+def cases(capability):
+    """(module, name, arguments) of all that is compiled for a device of this compute capability."""
+    hopper = capability == HOPPER
+    yield from (("linear", name) for name in ("add_parts", "set_rows", "add_rows"))
+    yield from (("lookup", name) for name in ("gather", "scatter_add"))
+    yield from (("pointwise", name) for name in ("dropout", "copy"))
+    yield "update", "sum_of_squares"
+    yield from (("update", "update", (rule,)) for rule in RULES)
+    yield from (("pointwise", name, (f,)) for name in ("activation", "derivative") for f in ("tanh", "relu", "sigmoid"))
+    for width in (WARP, THREADS):
+        for name in ("softmax_cross_entropy", "log_softmax", "sigmoid_cross_entropy"):
+            yield from (("losses", name, (width, flag)) for flag in ((True, False) if hopper else (True,)))
+        yield "losses", "softmax_backward", (width,)
+    yield from (("linear", *product) for product in products(capability))
+    yield from (("recurrence", name, loop) for loop in time_loops(capability) for name in sorted(PERSISTENT))
+    for cell in sorted(BUILT_IN) if hopper else ("lstm", "gru"):
+        yield from (("recurrence", name, (cell,)) for name in ("forward_row", "backward_row"))
+
+
+CASES = [Case(capability, *case) for capability in (HOPPER, AMPERE) for case in cases(capability)]
+
+
+def compiled(case):
+    return sass.compile_kernel(case.kernel, case.capability)
+
+
+@pytest.fixture(scope="module")
+def codes(request):
+    """The machine code of each case that is tested, on its way in as many processes as there are cores."""
+    asked = (item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec"))
+    wanted = [case for case in dict.fromkeys(asked) if isinstance(case, Case)]
+    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    yield {case: pool.submit(compiled, case) for case in wanted}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def code(codes, case):
+    return codes[case].result()
+
+
+def of(*names):
+    """Parametrise over the cases of these names, or all."""
+    chosen = [case for case in CASES if not names or case.name in names]
+    return pytest.mark.parametrize("case", chosen, ids=str)
+
+
+@of()
+def test_all_stays_in_registers(code):
+    """What does not fit lies in memory, a hundred times further away. Also where NVIDIA's runtime is linked in."""
+    assert (code.stack, code.spill_stores, code.spill_loads) == (0, 0, 0)
+    assert code[sass.LOCAL] == {}
+
+
+@of()
+def test_float32_stays_float32(case, code):
+    """A single float64 constant makes a loop 2 times slower on the best devices, 64 times on the others."""
+    assert bool(code[sass.FLOAT64]) == (case.name == "sum_of_squares"), code[sass.FLOAT64]
+
+
+@of()
+def test_tensor_cores_in_the_precision_asked_for_and_only_then(case, code):
+    assert set(code["HMMA"]) == TENSOR_CORES[case.precision]
+
+
+@of(*PRODUCTS)
+def test_products_copy_ahead(case, code):
+    """Tiles go to shared memory past the registers; four elements at once past the first cache, too.
+
+    Float32 turns the tiles whose rows do not run along k the way it needs; those are copied one by one.
+    """
+    *_, turned_a, turned_b, _, width = case.arguments
+    turning = {not turned_a, turned_b} if case.name == "float32_product" else {False}
+    tiled = {4: "LDGSTS.E.BYPASS.128.ZFILL", 2: "LDGSTS.E.64.ZFILL", 1: "LDGSTS.E"}
+    assert set(code["LDGSTS"]) == {tiled[1 if turns else width] for turns in turning}
+
+
+@of()
+def test_blocks_meet_only_in_the_time_loop(case, code):
+    """An arrival is a release, a wait an acquire. Nothing else is atomic: sums have one order."""
+    atomic = set(code[r"(REDG?|ATOMG?)\b"])
+    if case.name in PERSISTENT:
+        assert atomic <= {"RED.E.ADD.STRONG.GPU", "REDG.E.ADD.STRONG.GPU"} and len(atomic) == 1
+        assert code[r"MEMBAR\.\w+\.GPU$"] and code[r"LDG\.E\.STRONG\.GPU$"] and code["CCTL.IVALL"]
+    else:
+        assert atomic == set()
+
+
+@both
+def test_every_kernel_is_among_the_cases(capability):
+    from numba_rnnlm.backends.cuda import launch, losses, recurrence
+
+    def makes_kernels(thing):
+        made = inspect.get_annotations(inspect.unwrap(thing)).get("return") if hasattr(thing, "cache_info") else None
+        return inspect.isclass(made) and issubclass(made, launch.Kernel)
+
+    modules = {name: importlib.import_module(f"numba_rnnlm.backends.cuda.{name}") for name in MODULES}
+    there = {
+        (module, name)
+        for module in modules
+        for name, thing in vars(modules[module]).items()
+        if isinstance(thing, launch.Kernel) or makes_kernels(thing)
+    }
+    assert there == {(case.module, case.name) for case in CASES if case.capability == capability}
+    assert (recurrence.SHAPES, losses.WARP, launch.THREADS) == (SHAPES, WARP, THREADS)
+
+
+# The checks can fail.
+
+def compiled_here(function, capability, **options):
+    """A kernel of one array and a number."""
+    from numba_rnnlm.backends.cuda.launch import FLOATS, INT, Kernel, cuda
+
+    kernel = Kernel(function, (FLOATS, INT))
+    kernel.dispatcher = cuda.jit(function, **options)
+    return sass.compile_kernel(kernel, capability)
+
+
+@both
+def test_the_check_sees_float64(capability):
+    def float64_literal(x, i):
+        x[i] = x[i] * 1.1
+
+    def float32_literal(x, i):
+        x[i] = x[i] * np.float32(1.1)
+
+    assert compiled_here(float64_literal, capability)[sass.FLOAT64].keys() == {"F2F.F64.F32", "DMUL", "F2F.F32.F64"}
+    assert compiled_here(float32_literal, capability)[sass.FLOAT64] == {}
+
+
+@both
+def test_the_check_sees_the_stack(capability):
+    from numba import cuda
+
+    def chosen(x, i):
+        own = cuda.local.array(300, np.float32)
+        for k in range(300):
+            own[k] = x[k]
+        x[i] = own[i]
+
+    code = compiled_here(chosen, capability)
+    assert code.stack >= 300 * 4 and code["LDL"] and code["STL"]
+
+
+@both
+def test_the_check_sees_spills(capability):
+    from numba import cuda
+
+    def all_at_once(x, i):
+        own = cuda.local.array(32, np.float32)
+        for k in range(32):
+            own[k] = x[i + k]
+        cuda.syncthreads()
+        for k in range(32):
+            x[i + 2 * k] = own[k] * own[31 - k]
+
+    roomy, tight = compiled_here(all_at_once, capability), compiled_here(all_at_once, capability, max_registers=24)
+    assert roomy.registers > tight.registers and roomy.spill_stores == roomy.spill_loads == 0
+    assert tight.spill_stores and tight.spill_loads and tight[sass.LOCAL]
+
+
+@both
+def test_the_check_sees_shared_memory(capability):
+    from numba_rnnlm.backends.cuda.update import sum_of_squares
+
+    assert sass.compile_kernel(sum_of_squares, capability).shared == THREADS * 8
