@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from numba_rnnlm import backends
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
@@ -56,12 +59,39 @@ def serve(handle: Callable[..., dict[str, Any]]) -> None:
         answers.flush()
 
 
-def timed(step: Callable[[], object], repeat: int = 1) -> float:
-    """Seconds of one step, the mean of ``repeat``."""
+def timed(step: Callable[[], object], repeat: int, wait: Callable[[], object]) -> float:
+    """Seconds of one step, the mean of ``repeat``; ``wait`` returns when a device has done what it was given."""
+    wait()
     start = time.perf_counter()
     for _ in range(repeat):
         step()
+    wait()
     return (time.perf_counter() - start) / repeat
+
+
+def compare(
+    players: dict[str, Contestant], turns: int, seconds: float, tolerance: float, requests: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """First the same figures for all, within ``tolerance`` of the first player's, then the time in turns.
+
+    Each player gets its own request; ``seconds`` is about what one turn takes.
+    """
+    checks = {who: player.ask(command="check", **requests[who]) for who, player in players.items()}
+    ours, *others = checks
+    for who in others:
+        for figure, value in checks[ours].items():
+            if figure != "seconds" and not math.isclose(checks[who][figure], value, rel_tol=tolerance):
+                raise SystemExit(f"{requests[who]}: {figure} is {checks[who][figure]} for {who}, {value} for {ours}.")
+    repeat = max(1, round(seconds / max(check["seconds"] for check in checks.values())))
+    found = in_turns(players, turns, repeat=repeat)
+    return {
+        "steps_per_turn": repeat,
+        "milliseconds": {who: spread([1000 * value for value in times]) for who, times in found.items()},
+        "ratio": {
+            who: statistics.median(peer / our for peer, our in zip(found[who], found[ours], strict=True))
+            for who in others
+        },
+    }
 
 
 @contextmanager
@@ -89,6 +119,10 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
+def geometric_mean(values: list[float]) -> float:
+    return math.exp(sum(math.log(value) for value in values) / len(values))
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What the figures were measured on."""
     name = platform.processor()
@@ -96,7 +130,8 @@ def machine(threads: int) -> dict[str, Any]:
     if cpuinfo.exists():
         models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = models[0] if models else name
-    return {"processor": name, "threads": threads, "system": platform.system(), "python": platform.python_version()}
+    return {"processor": name, "threads": threads, "system": platform.system(), "python": platform.python_version(),
+            "device": backends.about()["cuda"] if "cuda" in backends.available() else None}
 
 
 def write_results(name: str, results: dict[str, Any]) -> Path:
@@ -114,5 +149,6 @@ def parser(description: str) -> argparse.ArgumentParser:
     flags.add_argument("--peer-python", default=sys.executable, help="the interpreter that has the peer installed")
     flags.add_argument("--threads", type=int, default=2, help="for everyone")
     flags.add_argument("--turns", type=int, default=7, help="timed turns of each contestant")
+    flags.add_argument("--backend", default="cpu", choices=["cpu", "cuda"], help="where everyone computes")
     flags.add_argument("--out", default=None, help="name of the result file in benchmarks/results, without .json")
     return flags

@@ -44,11 +44,11 @@ class Rows:
     def key(self) -> str:
         parts = [inspect.getsource(sys.modules[__name__])]
         for row in self.rows().values():
-            parts += _ingredients(row)
+            parts += ingredients(row)
         return f"{self.name}:{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}"
 
 
-def _ingredients(function: Any) -> list[str]:
+def ingredients(function: Any) -> list[str]:
     """The source of a row and of the functions it calls, and the constants that they take from outside."""
     function = getattr(function, "py_func", function)
     if function.__module__ == __name__:
@@ -63,7 +63,7 @@ def _ingredients(function: Any) -> list[str]:
     outside = inspect.getclosurevars(function)
     for name, value in sorted({**outside.globals, **outside.nonlocals}.items()):
         if hasattr(value, "py_func") or inspect.isfunction(value):
-            parts += _ingredients(value)
+            parts += ingredients(value)
         elif not inspect.ismodule(value):
             parts.append(f"{name}={value!r}")
     return parts

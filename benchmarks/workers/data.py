@@ -16,3 +16,10 @@ def batch(shape: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(2)
     ids = random.integers(0, shape["vocabulary"], (shape["steps"] + 1, shape["streams"]), dtype=np.int32)
     return ids[:-1], ids[1:]
+
+
+def layer(shape: tuple[int, int, int], parameters: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Weights of one recurrent layer, its input x and the gradient dy of its output, both of ``shape``."""
+    random = np.random.default_rng(3)
+    found = {name: random.standard_normal(size, np.float32) / np.float32(size[0] ** 0.5) for name, size in parameters.items()}
+    return found | {name: random.standard_normal(shape, np.float32) for name in ("x", "dy")}

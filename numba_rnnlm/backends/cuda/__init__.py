@@ -2,7 +2,7 @@
 
 import threading
 from functools import cache
-from math import prod, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,11 @@ class Backend:
         if source.is_contiguous and out.is_contiguous:
             launch.on_device(source, out)
             return
+        if source.ndim > 3:
+            for part in range(len(source)):
+                self.copy(source[part], out[part])
+            return
         (planes, rows, columns), strides, out_strides = _three_axes(source.shape, source.strides, out.strides)
-        if out.shape != source.shape:
-            raise ValueError(f"cannot copy {source.shape} to {out.shape}")
         pointwise.copy(blocks(source.size), THREADS, _flat(source), *strides, _flat(out), *out_strides, rows, columns,
                        planes * rows * columns)
 
@@ -331,17 +333,6 @@ def _flat(array: DeviceArray) -> DeviceArray:
 
 
 def _three_axes(shape: Shape, *strides: Shape) -> tuple[Shape, ...]:
-    """The shape and strides with one axis of length 1 or more in front, or the front axes joined where they can be."""
-    sizes, steps = list(shape), [list(each) for each in strides]
-    axis = 0
-    while len(sizes) > 3 and axis + 1 < len(sizes):  # join neighbours that are one piece in every array
-        if all(each[axis] == each[axis + 1] * sizes[axis + 1] for each in steps):
-            sizes[axis : axis + 2] = [prod(sizes[axis : axis + 2])]
-            for each in steps:
-                del each[axis]
-        else:
-            axis += 1
-    if len(sizes) > 3:
-        raise ValueError(f"cannot copy arrays of {len(shape)} axes with strides {strides}")
-    lead = 3 - len(sizes)
-    return tuple([1] * lead + sizes), *(tuple([0] * lead + each) for each in steps)
+    """The shape and the strides with axes of length 1 in front, until they are three."""
+    lead = 3 - len(shape)
+    return (*[1] * lead, *shape), *((*[0] * lead, *each) for each in strides)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BackendError
+from . import kept
 from .arrays import DeviceArray
 from .device import SIMULATED, cuda, types
 
@@ -90,8 +91,10 @@ class Kernel:
             self._prepare()
         if shared > self._shared:
             self._opt_in(shared)
-        blocks: int = self._compiled.max_cooperative_grid_blocks(threads, shared)
-        return blocks
+        blocks = ctypes.c_int()
+        _check(_driver().cuOccupancyMaxActiveBlocksPerMultiprocessor(ctypes.byref(blocks), self._handle, threads, shared),
+               "asking for the occupancy")
+        return blocks.value * processors()
 
     def signature(self) -> tuple[Any, ...]:
         """The types of its arguments, Numba's."""
@@ -101,14 +104,19 @@ class Kernel:
         with self._lock:
             if self._handle is not None:
                 return
-            self._compiled = self.dispatcher.compile(self.signature())
-            self._cooperative = bool(self._compiled.cooperative)
             kinds = [kind if isinstance(kind, tuple) else (kind, 1) for kind in self.takes]
             self._packer = struct.Struct("<" + "".join(_PACK[kind] * times for kind, times in kinds))
             self._buffer = ctypes.create_string_buffer(self._packer.size)
             slots = range(ctypes.addressof(self._buffer), ctypes.addressof(self._buffer) + self._packer.size, 8)
             self._pointers = (ctypes.c_void_p * len(slots))(*slots)
-            self._handle = int(self._compiled._codelibrary.get_cufunc().handle)
+            capability = cuda.get_current_device().compute_capability
+            code = kept.load(self.function, self.takes, capability)
+            if code is None:
+                compiled = self.dispatcher.compile(self.signature())
+                code = kept.Code(compiled.entry_name, bool(compiled.cooperative), compiled._codelibrary.get_cubin().code)
+                kept.store(code, self.function, self.takes, capability)
+            self._cooperative = code.cooperative
+            self._handle = _load(code)
 
     def _opt_in(self, shared: int) -> None:
         code = _driver().cuKernelSetAttribute(OPT_IN, shared, self._handle, cuda.get_current_device().id)
@@ -175,11 +183,28 @@ def _library() -> Any:
     library.cuLaunchKernel.argtypes = [*launch, ctypes.c_void_p]
     library.cuLaunchCooperativeKernel.argtypes = launch
     library.cuKernelSetAttribute.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
+    library.cuLibraryLoadData.argtypes = [
+        ctypes.c_void_p, ctypes.c_char_p, *[ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint] * 2
+    ]
+    library.cuLibraryGetKernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p]
+    library.cuOccupancyMaxActiveBlocksPerMultiprocessor.argtypes = [
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+    ]
     library.cuMemcpyHtoD_v2.argtypes = [ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t]
     library.cuMemcpyDtoH_v2.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t]
     library.cuMemcpyDtoDAsync_v2.argtypes = [ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p]
     library.cuMemsetD32Async.argtypes = [ctypes.c_uint64, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p]
     return library
+
+
+def _load(code: "kept.Code") -> int:
+    """The handle by which the driver launches this kernel."""
+    library, found = ctypes.c_void_p(), ctypes.c_void_p()
+    nothing = (None, None, 0)
+    _check(_driver().cuLibraryLoadData(ctypes.byref(library), code.cubin, *nothing, *nothing), "loading a kernel")
+    _check(_driver().cuLibraryGetKernel(ctypes.byref(found), library, code.entry.encode()), "finding a kernel")
+    assert found.value is not None
+    return found.value
 
 
 def _error(code: int) -> str:

@@ -15,7 +15,21 @@ import numpy as np
 
 from ...cells import Cell
 from .device import SIMULATED, cuda, divided, inline
-from .intrinsics import arrive, bf16, bits, cooperative, load1, load4, mma_bf16, mma_tf32, near, near4, put, rounded, wait_for
+from .intrinsics import (
+    arrive,
+    bf16,
+    bits,
+    cooperative,
+    load1,
+    load4,
+    mma_bf16,
+    mma_tf32,
+    near,
+    near4,
+    put,
+    rounded,
+    wait_for,
+)
 from .launch import COUNTS, FLOATS, INT, LONG, THREADS, Kernel, shared_limit
 
 WARPS = THREADS // 32

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in at most eight minutes: tests, then timings against PyTorch.
+#
+#     benchmarks/device.sh [folder for the results]
+#
+# Runs from the source tree with whatever is installed (numba, numba-cuda, numpy, pytest, hypothesis; torch for the
+# comparisons) and downloads nothing. A part that fails is reported and does not keep the others from running.
+# PYTHON names the interpreter.
+set -u
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+export PYTHONPATH=$PWD NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS=0 PYTHONUNBUFFERED=1
+results=${1:-benchmarks/results}
+mkdir -p "$results"
+results=$(cd "$results" && pwd)
+failed=()
+
+part() { # name, seconds at most, command
+    printf '\n== %s\n' "$1"
+    local start=$SECONDS
+    timeout "$2" "${@:3}" || failed+=("$1 (exit $?)")
+    printf -- '-- %s: %s s\n' "$1" $((SECONDS - start))
+}
+
+part "what is here" 20 "$python" -m numba_rnnlm info
+name=$("$python" -c 'import re; from numba_rnnlm import backends; print(re.sub("[^a-z0-9]+", "-", backends.about()["cuda"].split(",")[0].lower()))')
+part "battery of the verbs" 80 "$python" -m pytest -p no:cacheprovider -k cuda tests/test_backends.py
+part "kernels at real sizes" 130 "$python" -m pytest -p no:cacheprovider -m "device or gpu" tests/test_cuda.py
+peer=()
+"$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null && peer=(--peer torch)
+part "layers" 100 "$python" -m benchmarks.layers "${peer[@]}" --turns 3 --out "$results/layers-$name"
+for precision in float32 tf32 bf16; do
+    part "training, $precision" 45 "$python" -m benchmarks.training --backend cuda --precision $precision "${peer[@]}" \
+        --turns 5 --out "$results/training-$name-$precision"
+done
+
+printf '\n'
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'failed: %s\n' "${failed[@]}"
+    exit 1
+fi
+echo "all parts ran; results in $results"

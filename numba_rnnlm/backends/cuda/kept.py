@@ -1,0 +1,82 @@
+"""Machine code of kernels on disk, for the next process. A file is never stale: its name says all that made it."""
+
+import hashlib
+import inspect
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ... import portable
+from ..cache import cache_folder
+
+
+class Code(NamedTuple):
+    """A compiled kernel."""
+
+    entry: str  # its name in the binary
+    cooperative: bool  # its blocks must run at once
+    cubin: bytes
+
+
+def load(function: Callable[..., None], takes: Any, capability: Any) -> Code | None:
+    """The code that :func:`store` kept, or None if there is none that is whole."""
+    try:
+        head, cubin = _path(function, takes, capability).read_bytes().split(b"\n", 1)
+        entry, cooperative, digest = json.loads(head)
+    except (OSError, ValueError):
+        return None
+    return Code(entry, cooperative, cubin) if hashlib.sha256(cubin).hexdigest() == digest else None
+
+
+def store(code: Code, function: Callable[..., None], takes: Any, capability: Any) -> None:
+    """Keep it; where nothing can be written, each process compiles anew, and nothing else changes."""
+    path = _path(function, takes, capability)
+    head = json.dumps([code.entry, code.cooperative, hashlib.sha256(code.cubin).hexdigest()])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(head.encode() + b"\n" + code.cubin)
+        os.replace(file.name, path)  # two processes may write at once: the later one wins, whole
+    except OSError:
+        pass
+
+
+def _path(function: Callable[..., None], takes: Any, capability: Any) -> Path:
+    made_of = "\n".join([_toolchain(), _sources(), repr(capability), repr(takes), *_ingredients(function)])
+    digest = hashlib.sha256(made_of.encode()).hexdigest()[:24]
+    return Path(cache_folder() or tempfile.gettempdir()) / "cuda" / f"{function.__name__}-{digest}.cubin"
+
+
+@cache
+def _toolchain() -> str:
+    found = []
+    for package in ("numba", "numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink", "cuda-toolkit"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return " ".join(found)
+
+
+@cache
+def _sources() -> str:
+    """What all kernels here are written in."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return "".join(path.read_text(encoding="utf-8") for path in files) + inspect.getsource(portable)
+
+
+def _ingredients(function: Any) -> list[str]:
+    """A kernel's own constants, and the cell or rule that it was made for, wherever that is written."""
+    function = getattr(function, "py_func", function)
+    if not function.__module__.startswith(__package__):
+        return portable.ingredients(function)
+    parts = [function.__qualname__]
+    for name, value in sorted(inspect.getclosurevars(function).nonlocals.items()):
+        callable_ = hasattr(value, "py_func") or inspect.isfunction(value)
+        parts += [name, *_ingredients(value)] if callable_ else [f"{name}={value!r}"]
+    return parts
