@@ -24,8 +24,10 @@ part() { # name, seconds at most, command
 
 part "what is here" 20 "$python" -m numba_rnnlm info
 name=$("$python" -c 'import re; from numba_rnnlm import backends; print(re.sub("[^a-z0-9]+", "-", backends.about()["cuda"].split(",")[0].lower()))')
-part "battery of the verbs" 80 "$python" -m pytest -p no:cacheprovider -k cuda tests/test_backends.py
-part "kernels at real sizes" 130 "$python" -m pytest -p no:cacheprovider -m "device or gpu" tests/test_cuda.py
+workers=()
+"$python" -c "import xdist" 2>/dev/null && workers=(-n 8)
+part "battery of the verbs" 80 "$python" -m pytest "${workers[@]}" -p no:cacheprovider -k cuda tests/test_backends.py
+part "kernels at real sizes" 130 "$python" -m pytest "${workers[@]}" -p no:cacheprovider -m "device or gpu" tests/test_cuda.py
 peer=()
 "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null && peer=(--peer torch)
 part "layers" 100 "$python" -m benchmarks.layers "${peer[@]}" --turns 3 --out "$results/layers-$name"
