@@ -77,7 +77,9 @@ def strangers(module, source):
     known = {PACKAGE, "numpy", *sys.stdlib_module_names}
     if inside or module == f"{PACKAGE}.portable":
         known |= {"numba", "llvmlite"}
-    cuda = within(module, f"{PACKAGE}.backends.cuda")
+    cuda = within(module, *(f"{PACKAGE}.backends.cuda.{room}" for room in ("device", "intrinsics", "simulator")))
+    if within(module, f"{PACKAGE}.backends.cuda.simulator"):
+        known |= {"greenlet"}
     for name in imports(module, source):
         machine = within(name, *MACHINES) and not inside
         if name.split(".")[0] not in known or machine or (within(name, "numba.cuda") and not cuda):
@@ -173,6 +175,8 @@ def test_arrows_up_are_seen(module, line):
     ("layers.dense", "from ..backends.cpu.simd import ROWS"),
     ("backends.cpu.simd", "from numba import cuda"),
     ("backends.cpu.simd", "import numba.cuda"),
+    ("backends.cuda.linear", "from numba import cuda"),
+    ("backends.cuda.linear", "import greenlet"),
     ("portable", "from numba.cuda import jit"),
     ("portable", "import numba\nnumba.cuda.jit"),
     ("training", "def f():\n    import torch"),

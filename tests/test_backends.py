@@ -70,6 +70,28 @@ def test_unknown_backends_and_dtypes_are_refused():
         backends.get("cpu", threads=0)
 
 
+def test_without_a_driver_the_gpu_is_refused_in_a_sentence(monkeypatch):
+    def nothing(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(backends, "SIMULATED", False)
+    monkeypatch.setattr(backends.ctypes, "CDLL", nothing)
+    monkeypatch.setattr(backends, "_cuda_problem", backends._cuda_problem.__wrapped__)
+    with pytest.raises(BackendError, match=r'needs an NVIDIA GPU and its driver.* use backend="cpu"'):
+        backends.get("cuda")
+    assert backends.available() == ("cpu", "reference")
+    assert backends.get("auto").name == "cpu"
+    assert "driver" in backends.about()["cuda"]
+
+
+def test_precision_needs_the_gpu():
+    with pytest.raises(ConfigError, match="precision is 'float16', expected one of 'float32', 'tf32', 'bf16'"):
+        backends.get("cpu", precision="float16")
+    for name in ("cpu", "reference"):
+        with pytest.raises(BackendError, match="precision is 'tf32', which needs"):
+            backends.get(name, precision="tf32")
+
+
 @given(st.lists(strategies.few, max_size=3).map(tuple))
 def test_empty(ops, shape):
     array = ops.empty(shape)

@@ -182,7 +182,7 @@ def test_wrong_usage_is_one_line(arguments, capsys):
 
 @pytest.mark.parametrize("arguments", [
     ["train", "nowhere.txt", "--verbose", "0"], ["train", "text.txt", "--hidden", "0"],
-    ["train", "text.txt", "--backend", "cuda"], ["train", "text.txt", "--threads", "0"],
+    ["train", "text.txt", "--backend", "cpu", "--precision", "tf32"], ["train", "text.txt", "--threads", "0"],
     ["train", "text.txt", "--valid", "nowhere.txt", "--verbose", "0"], ["train", "text.txt", "--from", "nowhere.npz"],
     ["eval", "nowhere.npz", "text.txt"], ["eval", "text.txt", "text.txt"], ["eval", "char.npz", "nowhere.txt"],
     ["score", "char.npz", "nowhere.txt"], ["score", "char.npz", "."],
@@ -204,7 +204,7 @@ def test_an_error_is_one_sentence_and_no_traceback(arguments, capsys):
     (["generate", "char.npz", "--prompt", "zebra"], "give --unknown unk to read"),
     (["train", "latin1.txt", "--verbose", "0"], "with --tokenizer byte."),
     (["train", "text.txt", "--learning-rate", "0"], "error: --learning-rate is 0.0, expected"),
-    (["train", "text.txt", "--backend", "cuda"], "--backend cuda is not in this version; use --backend cpu, or"),
+    (["train", "text.txt", "--backend", "cpu", "--precision", "bf16"], "--precision is 'bf16', which needs --backend cuda"),
     (["demo", "--seconds", "0"], "error: --seconds is 0.0, expected"),
 ])
 def test_errors_speak_of_flags(arguments, told, tmp_path, monkeypatch, capsys):

@@ -35,10 +35,12 @@ def _load_types() -> None:
 
 if SIMULATED:
     importlib.import_module(".simulator", __package__)  # before any kernel is made
+    types: Any = importlib.import_module("numba.types")
 elif getattr(cuda, "implementation", "") == "NVIDIA":
     _load_types()
-
-types: Any = importlib.import_module("numba.cuda.types" if not SIMULATED else "numba.types")
+    types = importlib.import_module("numba.cuda.types")
+else:  # Numba's own, which runs no kernel of ours: see missing()
+    types = importlib.import_module("numba.types")
 
 
 def inline(function: Any) -> Any:

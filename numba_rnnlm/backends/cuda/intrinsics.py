@@ -109,8 +109,9 @@ if SIMULATED:
 
 else:
     from llvmlite import ir
-    from numba.cuda import types
     from numba.cuda.extending import intrinsic
+
+    from .device import types
 
     f32, i32, i64, void = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
     SHARED = 3  # the address space of shared memory

@@ -19,7 +19,7 @@ from .arrays import DeviceArray
 from .device import SIMULATED, cuda, types
 
 if SIMULATED:
-    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+    from .simulator import FakeCUDAArray
 
 THREADS = 256  # of a block, where nothing speaks for another number
 STREAM = 1  # CUDA's legacy default stream: what other libraries use unless told otherwise, so all work is in order

@@ -24,6 +24,9 @@ except ImportError as error:
     ) from error
 
 from numba.cuda.simulator import kernel, kernelapi
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+__all__ = ["FakeCUDAArray", "exchange"]
 
 WARP = 32
 
