@@ -137,7 +137,7 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
         raise ConfigError("seen enough")
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)
-    machine = {"backend": "reference", "threads": 2, "seed": 11}
+    machine = {"backend": "reference", "threads": 2, "precision": "float32", "seed": 11}
     given = {**model, **text, **training, **machine}
     arguments = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in given.items()]
     assert main(["train", "text.txt", "--valid", "held_out.txt", *arguments]) == 1
