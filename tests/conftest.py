@@ -10,7 +10,7 @@ from numba_rnnlm.backends.cpu import threads
 
 settings.register_profile("local", max_examples=20, deadline=None)  # the first call of a kernel compiles it
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
-settings.register_profile("simulated", max_examples=8, deadline=None, derandomize=True)
+settings.register_profile("simulated", max_examples=5, deadline=None, derandomize=True)
 settings.load_profile("simulated" if backends.SIMULATED else "ci" if os.environ.get("CI") else "local")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ShapeError
+from ...errors import BackendError, ShapeError
 from .device import SIMULATED, cuda
 
 Shape = tuple[int, ...]
@@ -23,7 +23,11 @@ class Memory:
         if SIMULATED:
             self.bytes = np.full(size, 0xFF, np.uint8)  # NaN until written
         else:
-            self.owner = cuda.current_context().memalloc(size)
+            try:
+                self.owner = cuda.current_context().memalloc(size)
+            except cuda.cudadrv.driver.CudaAPIError as error:
+                raise BackendError(f'backend="cuda": the device has no {size / 1e9:.2f} GB left ({error}); reduce the streams '
+                                   "(the batch), the steps or the units.") from error
             self.address = int(self.owner.device_ctypes_pointer.value)
 
 
@@ -151,4 +155,6 @@ def foreign(producer: Any) -> DeviceArray:
     strides = about.get("strides")
     if strides is not None and tuple(strides) != tuple(dtype.itemsize * stride for stride in contiguous(shape)):
         raise ShapeError(f"the array on the device, {shape}, is not contiguous; hand over a contiguous copy.")
+    if about.get("stream") not in (None, 1):  # written on another stream than ours: let it be done
+        cuda.synchronize()
     return DeviceArray(Foreign(about["data"][0], producer), 0, shape, contiguous(shape), dtype)

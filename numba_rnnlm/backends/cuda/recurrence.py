@@ -108,6 +108,23 @@ def _announce(barrier, group):
         arrive(barrier, group)  # a release: it carries what the other threads wrote before the barrier above
 
 
+def _holder(slots, units, stride, tf32):
+    """Copy a slice's columns of U to the beginning of shared memory, rows of ``stride``; beyond U is zero."""
+    columns = slots * units
+
+    @inline
+    def hold(shared, u, width, part, hidden):
+        for e in range(cuda.threadIdx.x, width * columns, THREADS):
+            k, c = e // columns, e % columns
+            unit = part * units + c % units
+            value = np.float32(0)
+            if k < hidden and unit < hidden:
+                value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
+            put(shared, k * stride + c, rounded(value) if tf32 else value)
+
+    return hold
+
+
 @cache
 def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel:
     """h_t = cell(z_t + h_{t-1} U) for t in [t0, t1), U in shared memory."""
@@ -121,6 +138,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
     ahead, depth = (AHEAD, 8) if tiles == 1 else (1, 4)
     row = cell.forward
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
+    hold = _holder(slots, units, stride, tf32)
 
     @inline
     def product_tensor(shared, sums, exchange, base, width, warp, lane):
@@ -212,13 +230,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
         width = slices * units
         padded = cuda.gridDim.y * rows
         sums = width * stride
-        for e in range(tid, width * columns, THREADS):
-            k, c = e // columns, e % columns
-            unit = part * units + c % units
-            value = np.float32(0)
-            if k < hidden and unit < hidden:
-                value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
-            put(shared, k * stride + c, rounded(value) if tf32 else value)
+        hold(shared, u, width, part, hidden)
         for i in range(passes):
             pair = tid + i * THREADS
             r, unit = pair // units, part * units + pair % units
@@ -294,6 +306,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
     passes, mine = -(-rows * units // THREADS), 4 * tiles
     row = cell.backward
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
+    hold = _holder(slots, units, stride, tf32)
 
     @inline
     def product_tensor(shared, own, shares, base, width, warp, lane):
@@ -385,13 +398,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
         part, group, slices, groups = cuda.blockIdx.x, cuda.blockIdx.y, cuda.gridDim.x, cuda.gridDim.y
         width = slices * units
         own = width * stride
-        for e in range(tid, width * columns, THREADS):
-            k, c = e // columns, e % columns
-            unit = part * units + c % units
-            value = np.float32(0)
-            if k < hidden and unit < hidden:
-                value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
-            put(shared, k * stride + c, rounded(value) if tf32 else value)
+        hold(shared, u, width, part, hidden)
         for i in range(passes):
             pair = tid + i * THREADS
             n, unit = group * rows + pair // units, part * units + pair % units
