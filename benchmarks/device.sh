@@ -7,12 +7,16 @@
 # comparisons) and downloads nothing. A part that fails is reported and does not keep the others from running.
 # PYTHON names the interpreter.
 set -u
+results=$(realpath -m "${1:-$(dirname "$0")/results}")
+python=$(command -v "${PYTHON:-python3}")
+case $python in /*) ;; *) python=$PWD/$python ;; esac
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3}
 export PYTHONPATH=$PWD NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS=0 PYTHONUNBUFFERED=1
-results=${1:-benchmarks/results}
 mkdir -p "$results"
-results=$(cd "$results" && pwd)
+if ! "$python" -c 'import sys; from numba_rnnlm import backends; sys.exit("cuda" not in backends.available())'; then
+    "$python" -c 'from numba_rnnlm import backends; print("no GPU to measure: it", backends.about()["cuda"])'
+    exit 1
+fi
 failed=()
 
 part() { # name, seconds at most, command

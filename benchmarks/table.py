@@ -58,7 +58,9 @@ def device_layers(results: dict[str, Any]) -> str:
         if row["backward"]:
             times = {who: spread["median"] for who, spread in row["milliseconds"].items()}
             cells = found.setdefault((row["cell"], f"{row['streams']}, {row['steps']}, {row['hidden']}"), {})
-            cells |= {f"ours {row['precision']}": times["numba_rnnlm"], f"cuDNN {row['peer_precision']}": times["torch"]}
+            cells[f"cuDNN {row['peer_precision']}"] = times["torch"]
+            if row["precision"] == row["peer_precision"]:
+                cells[f"ours {row['precision']}"] = times["numba_rnnlm"]
     for (cell, shape), cells in found.items():
         columns = ["ours float32", "ours tf32", "cuDNN float32", "cuDNN tf32", "cuDNN fp16"]
         lines.append(f"| {cell} | {shape} | " + " | ".join(f"{cells[column]:.2f}" for column in columns) + " |")

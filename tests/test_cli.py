@@ -204,7 +204,7 @@ def test_an_error_is_one_sentence_and_no_traceback(arguments, capsys):
     (["generate", "char.npz", "--prompt", "zebra"], "give --unknown unk to read"),
     (["train", "latin1.txt", "--verbose", "0"], "with --tokenizer byte."),
     (["train", "text.txt", "--learning-rate", "0"], "error: --learning-rate is 0.0, expected"),
-    (["train", "text.txt", "--backend", "cpu", "--precision", "bf16"], "--precision is 'bf16', which needs --backend cuda"),
+    (["train", "text.txt", "--backend", "cpu", "--precision", "bf16"], "--precision is 'bf16', which needs a GPU; --backend cpu knows --precision float32"),
     (["demo", "--seconds", "0"], "error: --seconds is 0.0, expected"),
 ])
 def test_errors_speak_of_flags(arguments, told, tmp_path, monkeypatch, capsys):

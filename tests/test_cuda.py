@@ -142,8 +142,8 @@ def test_every_cut_is_the_references(cuda, monkeypatch, cell, units, tiles):
 def test_a_size_that_does_not_fit_runs_step_by_step(cuda):
     ops = backends.get("cuda")
     lstm = CELLS["lstm"]
-    assert ops.explain(lstm, 35, 20, 200)["forward"].startswith("persistent: 26 blocks")
-    for reason in ops.explain(lstm, 35, 20, 5000).values():
+    assert ops.explain(lstm, 20, 200)["forward"].startswith("persistent: 26 blocks")
+    for reason in ops.explain(lstm, 20, 5000).values():
         assert reason.startswith("step by step: not even ")
 
 
@@ -187,6 +187,31 @@ def test_sparse_gradients_by_id_and_by_place(symbols):
     }  # fmt: skip
     got, want = (call(ops, "scatter_add", arguments) for ops in (backends.get("cuda"), REFERENCE))
     assert_close(got, want, TOLERANCE["float32"])
+
+
+def test_no_steps_change_nothing():
+    ops = backends.get("cuda")
+    arguments = random_call("recur_backward", cell=list(CELLS).index("lstm"), T=1, N=3, H=4)
+    arguments |= {name: arguments[name][:0] for name in ("z", "dy")} | {"s": arguments["s"][:1]}
+    got = call(ops, "recur_backward", arguments)
+    np.testing.assert_array_equal(got["d"], arguments["d"].astype(np.float32))
+    assert not got["dU"].any()
+
+
+@pytest.mark.parametrize("pattern", [0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0xFFC00000, 0x7F800001])
+def test_no_nan_is_lost(precise, pattern):
+    """The device's own NaN is all ones: rounding by an addition would carry it over to zero."""
+    x = np.ones((3, 20), np.float32)
+    x[1, 2] = np.array(pattern, np.uint32).view(np.float32)
+    out = precise.empty((3, 5))
+    precise.project(precise.upload(x), precise.upload(np.ones((20, 5), np.float32)), None, out)
+    assert np.isnan(precise.download(out)).any(1).tolist() == [False, True, False]
+    arguments = random_call("recur_backward", cell=list(CELLS).index("tanh"), T=2, N=3, H=4)
+    s, z = arguments["s"].astype(np.float32), precise.upload(arguments["z"])
+    s[0, 1, 0, 2] = x[1, 2]
+    states = precise.upload(s)
+    precise.recur(arguments["cell"], precise.upload(arguments["U"]), z, states)
+    assert np.isnan(precise.download(states)[1]).any((1, 2)).tolist() == [False, True, False]
 
 
 def test_every_run_gives_the_same_bits():

@@ -36,9 +36,8 @@ def tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def set_precision(precision: str) -> None:
-    """Which products may round their factors to TF32: all, those of cuDNN (PyTorch's default), or none."""
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision in ("tf32", "default")
+    """Whether products may round their factors to TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 class LanguageModel(nn.Module):

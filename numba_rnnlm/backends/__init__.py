@@ -17,7 +17,8 @@ from ..cells import Cell
 from ..errors import BackendError, expect_one_of
 from ..rules import Rule
 
-_ANYWAY = 'use backend="cpu", or backend="auto", which takes the fastest here.'
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+ANYWAY = 'use backend="cpu", or backend="auto", which takes the fastest here.'
 
 Array = Any  # what `empty` returns: a NumPy array on a CPU, a device array elsewhere
 Shape = tuple[int, ...]
@@ -128,9 +129,9 @@ def _cuda_problem() -> str | None:
     """Why the GPU cannot be used, or None. Without a driver this costs nothing: numba.cuda is not even imported."""
     if not SIMULATED:
         try:
-            ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+            ctypes.CDLL(DRIVER)
         except OSError:
-            return (f'backend="cuda" needs an NVIDIA GPU and its driver, and no driver is installed here; {_ANYWAY}')
+            return (f'backend="cuda" needs an NVIDIA GPU and its driver, and {DRIVER} was not found here; {ANYWAY}')
     try:
         device = importlib.import_module(".cuda.device", __name__)
     except BackendError as error:
@@ -143,6 +144,7 @@ def about() -> dict[str, str]:
     """What to say about this machine: title → text."""
     told: dict[str, str] = importlib.import_module(".cpu.host", __name__).about()
     problem = _cuda_problem()
+    problem = problem and problem.split(";")[0].replace('backend="cuda" ', "")
     return told | {"cuda": problem or importlib.import_module(".cuda.device", __name__).about()}
 
 
@@ -152,7 +154,7 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None, preci
     Parameters
     ----------
     name
-        "auto" takes the fastest that runs here: "cuda", an NVIDIA GPU, if there is one, else "cpu", Numba;
+        "auto" takes "cuda", an NVIDIA GPU, if there is one, else "cpu", Numba;
         "reference" is NumPy in float64, slow.
     dtype
         float32 (the default) or float64; "reference" is always float64, "cuda" always float32.
@@ -179,7 +181,7 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None, preci
         ops: Ops = importlib.import_module(".cuda", __name__).Backend(dtype, threads, precision)
         return ops
     if precision != "float32":
-        raise BackendError(f'precision is {precision!r}, which needs backend="cuda"; backend={name!r} knows "float32".')
+        raise BackendError(f'precision is {precision!r}, which needs a GPU; backend="{name}" knows precision="float32".')
     ops = importlib.import_module(f".{name}", __name__).Backend(dtype=dtype, threads=threads)
     return ops
 

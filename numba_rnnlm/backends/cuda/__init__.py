@@ -135,60 +135,68 @@ class Backend:
 
     # time
 
-    def explain(self, cell: Cell, steps: int, streams: int, hidden: int) -> dict[str, str]:
+    def explain(self, cell: Cell, streams: int, hidden: int) -> dict[str, str]:
         """How the time loop of this size runs on this device, and why: "forward" and "backward" → a sentence."""
         return {
             name: recurrence.plan(cell, streams, hidden, self.precision, name == "backward").reason
             for name in ("forward", "backward")
         }
 
-    def _barrier(self, plan: recurrence.Plan) -> tuple[DeviceArray, int]:
-        """Counters of arrivals, one a group, and what each stands at: they are never set back, which would be a launch."""
-        counts: dict[int, tuple[DeviceArray, int]] = self._rooms.__dict__.setdefault("barriers", {})
-        if plan.groups not in counts:
-            counts[plan.groups] = DeviceArray.new((plan.groups,), np.dtype(np.uint32)), 0
-            launch.fill(counts[plan.groups][0], 0)
-        return counts[plan.groups]
+    def _take_barrier(self, plan: recurrence.Plan) -> tuple[DeviceArray, int]:
+        """Counters of arrivals, one a group, and what each stands at: they are never set back, which would be a launch.
 
-    def _arrived(self, plan: recurrence.Plan, times: int) -> None:
-        barrier, earlier = self._barrier(plan)
-        self._rooms.__dict__["barriers"][plan.groups] = barrier, (earlier + times * plan.slices) % 2**32
+        They are taken out, and given back when the launch is made: after one that failed or was interrupted nobody knows
+        where they stand.
+        """
+        counters: dict[int, tuple[DeviceArray, int]] = self._rooms.__dict__.setdefault("barriers", {})
+        if plan.groups in counters:
+            return counters.pop(plan.groups)
+        fresh = DeviceArray.new((plan.groups,), np.dtype(np.uint32))
+        launch.fill(fresh, 0)
+        return fresh, 0
+
+    def _give_barrier(self, plan: recurrence.Plan, barrier: DeviceArray, arrivals: int) -> None:
+        self._rooms.__dict__["barriers"][plan.groups] = barrier, arrivals % 2**32
 
     def _plan(self, cell: Cell, streams: int, hidden: int, backward: bool) -> recurrence.Plan:
         return _plan(cell, streams, hidden, self.precision, backward)
 
     def recur(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
         steps, streams, _, hidden = z.shape
+        if steps == 0:
+            return
         plan = self._plan(cell, streams, hidden, backward=False)
         if not plan.persistent:
             self._recur_stepwise(cell, U, z, s)
             return
         kernel = recurrence.forward_kernel(cell, plan.units, plan.tiles, self.precision)
         exchange = self._room("exchange", 2 * plan.streams * plan.width)
-        barrier, earlier = self._barrier(plan)
+        barrier, earlier = self._take_barrier(plan)
         first, last = cell.window("h")
         shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, False)
         for t0, t1, together in _segments(steps):
             kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, earlier, streams, hidden, t0, t1,
                    together, shared=shared)
-            self._arrived(plan, together * (steps + 1))
+        self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * (steps + 1) * plan.slices)
 
     def recur_backward(
         self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray,
         dU: DeviceArray,
     ) -> None:
         steps, streams, gates, hidden = z.shape
+        if steps == 0:
+            return
         plan = self._plan(cell, streams, hidden, backward=True)
         first, last = cell.window("h")
         if plan.persistent:
             kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
             shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
-            barrier, earlier = self._barrier(plan)
+            barrier, earlier = self._take_barrier(plan)
             shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, True)
             for t0, t1, together in reversed(_segments(steps)):
                 kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, earlier, streams, hidden,
                        steps, t0, t1, together, shared=shared)
-                self._arrived(plan, together * steps)
+            self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * steps * plan.slices)
         else:
             self._recur_backward_stepwise(cell, U, z, s, dy, d)
         states = s.shape[2]

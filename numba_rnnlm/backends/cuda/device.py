@@ -10,10 +10,11 @@ import numpy as np
 from numba import config
 
 from ...errors import BackendError
-from .. import _ANYWAY as ANYWAY
+from .. import ANYWAY
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
-INSTALL = 'pip install "numba-rnnlm[cuda]"'
+LEAST = (8, 0)  # compute capability: the first with asynchronous copies and TF32
+INSTALL = 'install the extra "cuda", for example with pip install ".[cuda]" in the source tree'
 
 try:
     cuda: Any = importlib.import_module("numba.cuda")
@@ -66,6 +67,11 @@ def missing() -> str | None:
         why = " ".join(str(problem).split()).rstrip(".") if problem is not None else "no device was found"
         return (f'backend="cuda" needs an NVIDIA GPU and its driver ({why}). Install the driver, or make the device '
                 f"visible (CUDA_VISIBLE_DEVICES); or {ANYWAY}")
+    device = cuda.get_current_device()
+    if device.compute_capability < LEAST:
+        have = ".".join(map(str, device.compute_capability))
+        return (f'backend="cuda" needs compute capability {LEAST[0]}.{LEAST[1]} (Ampere or later), {_name(device)} has {have}; '
+                f"{ANYWAY}")
     if not cuda.is_available():
         return f'backend="cuda" found a driver but not the compiler libraries libNVVM and nvJitLink: {INSTALL}; or {ANYWAY}'
     return None
@@ -78,11 +84,14 @@ def _has_device() -> bool:
         return False
 
 
+def _name(device: Any) -> str:
+    return device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+
+
 def about() -> str:
     """What to say about the device."""
     if SIMULATED:
         return "the simulator of Numba (NUMBA_ENABLE_CUDASIM=1): slow, for tests"
     device = cuda.get_current_device()
-    name = device.name.decode() if isinstance(device.name, bytes) else device.name
     major, minor = device.compute_capability
-    return f"{name}, compute capability {major}.{minor}, {device.MULTIPROCESSOR_COUNT} multiprocessors"
+    return f"{_name(device)}, compute capability {major}.{minor}, {device.MULTIPROCESSOR_COUNT} multiprocessors"

@@ -61,7 +61,7 @@ if SIMULATED:
         return np.float32(x).view(np.uint32)
 
     def tf32(x):
-        return np.uint32((int(bits(x)) + 0x1000) & 0xFFFFFFFF)
+        return np.uint32(0x7FC00000 if x != x else int(bits(x)) + 0x1000)
 
     def rounded(x):
         return np.uint32(tf32(x) & np.uint32(0xFFFFE000)).view(np.float32)
@@ -69,7 +69,7 @@ if SIMULATED:
     def bf16(low, high):
         def nearest(x):
             whole = int(bits(x))
-            return (whole + 0x7FFF + (whole >> 16 & 1)) >> 16
+            return 0x7FFF if x != x else (whole + 0x7FFF + (whole >> 16 & 1)) >> 16
 
         return np.uint32(nearest(low) | nearest(high) << 16)
 
@@ -223,7 +223,11 @@ else:
         else:
             _wait2()
 
-    HALF, KEPT = ir.Constant(i32, 0x1000), ir.Constant(i32, 0xFFFFE000)
+    HALF, KEPT, QUIET = ir.Constant(i32, 0x1000), ir.Constant(i32, 0xFFFFE000), ir.Constant(i32, 0x7FC00000)
+
+    def _half_up(builder, x):
+        nan = builder.fcmp_unordered("uno", x, x)  # half a unit more would make 0 of the device's own NaN, all ones
+        return builder.select(nan, QUIET, builder.add(builder.bitcast(x, i32), HALF))
 
     @intrinsic
     def bits(typing, x):
@@ -234,15 +238,15 @@ else:
 
     @intrinsic
     def tf32(typing, x):
-        def code(context, builder, signature, arguments):  # as cvt.rna.tf32 does, at four times its rate
-            return builder.add(builder.bitcast(arguments[0], i32), HALF)
+        def code(context, builder, signature, arguments):
+            return _half_up(builder, arguments[0])
 
         return types.uint32(types.float32), code
 
     @intrinsic
     def rounded(typing, x):
         def code(context, builder, signature, arguments):
-            return builder.bitcast(builder.and_(builder.add(builder.bitcast(arguments[0], i32), HALF), KEPT), f32)
+            return builder.bitcast(builder.and_(_half_up(builder, arguments[0]), KEPT), f32)
 
         return types.float32(types.float32), code
 

@@ -1,10 +1,9 @@
-"""Machine code of kernels on disk, for the next process. A file is never stale: its name says all that made it."""
+"""Machine code of kernels on disk, for the next process: a file's name is a digest of what the kernel is made of."""
 
 import hashlib
 import inspect
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -39,9 +38,9 @@ def store(code: Code, function: Callable[..., None], takes: Any, capability: Any
     head = json.dumps([code.entry, code.cooperative, hashlib.sha256(code.cubin).hexdigest()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(head.encode() + b"\n" + code.cubin)
-        os.replace(file.name, path)  # two processes may write at once: the later one wins, whole
+        part = path.with_suffix(f".{os.getpid()}.part")  # two processes may write at once: the later one wins, whole
+        part.write_bytes(head.encode() + b"\n" + code.cubin)
+        os.replace(part, path)
     except OSError:
         pass
 
@@ -49,7 +48,7 @@ def store(code: Code, function: Callable[..., None], takes: Any, capability: Any
 def _path(function: Callable[..., None], takes: Any, capability: Any) -> Path:
     made_of = "\n".join([_toolchain(), _sources(), repr(capability), repr(takes), *_ingredients(function)])
     digest = hashlib.sha256(made_of.encode()).hexdigest()[:24]
-    return Path(cache_folder() or tempfile.gettempdir()) / "cuda" / f"{function.__name__}-{digest}.cubin"
+    return Path(cache_folder() or os.devnull) / "cuda" / f"{function.__name__}-{digest}.cubin"  # without a home, nowhere
 
 
 @cache
@@ -60,7 +59,8 @@ def _toolchain() -> str:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return " ".join(found)
+    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(("NUMBA_CUDA", "NUMBA_OPT")))
+    return " ".join(found + settings)
 
 
 @cache

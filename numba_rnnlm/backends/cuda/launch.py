@@ -74,7 +74,11 @@ class Kernel:
             else:
                 values.append(argument)
         with self._lock:
-            self._packer.pack_into(self._buffer, 0, *values)
+            try:
+                self._packer.pack_into(self._buffer, 0, *values)
+            except struct.error as error:
+                raise BackendError(f'backend="cuda": an array of 2³¹ elements or more came to {self.name} ({error}); reduce the '
+                                   "streams (the batch), the steps or the vocabulary.") from error
             if self._cooperative:
                 code = _driver().cuLaunchCooperativeKernel(
                     self._handle, x, y, z, threads, 1, 1, shared, STREAM, self._pointers)
@@ -119,10 +123,12 @@ class Kernel:
             self._handle = _load(code)
 
     def _opt_in(self, shared: int) -> None:
-        code = _driver().cuKernelSetAttribute(OPT_IN, shared, self._handle, cuda.get_current_device().id)
-        if code:
-            raise BackendError(f"{self.name} needs {shared} bytes of shared memory in a block: {_error(code)}.")
-        self._shared = shared
+        with self._lock:
+            shared = max(shared, self._shared)  # another thread may have asked for more
+            code = _driver().cuKernelSetAttribute(OPT_IN, shared, self._handle, cuda.get_current_device().id)
+            if code:
+                raise BackendError(f"{self.name} needs {shared} bytes of shared memory in a block: {_error(code)}.")
+            self._shared = shared
 
     def _simulate(self, grid: tuple[int, int, int], threads: int, arguments: Sequence[Any], shared: int) -> None:
         given: list[Any] = []
@@ -248,6 +254,7 @@ def on_device(source: DeviceArray, target: DeviceArray) -> None:
 
 def fill(target: DeviceArray, value: float) -> None:
     """Every element of a contiguous array of 4-byte elements ← value."""
+    assert target.is_contiguous, "only a contiguous array is filled"
     if SIMULATED:
         target.host[...] = value
     elif target.size:

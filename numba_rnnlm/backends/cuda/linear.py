@@ -332,6 +332,7 @@ def pick(precision: str, a: Matrix, b: Matrix, wide: bool) -> Product:
     """The kernel for these orientations."""
     width = min(a.width, b.width)
     if precision == "float32":
+        width = 1 if b.transposed and not a.transposed else width  # both are turned while they are copied, one by one
         return float32_product(a.transposed, b.transposed, wide, width)
     return tensor_product(precision, a.transposed, b.transposed, wide, width)
 

@@ -296,7 +296,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
     """Back-propagation through steps t1 - 1 … t0 of ``steps``: z becomes the gradient of the sums.
 
     From the gradients of its own slice a block computes what they add to dh of every unit; the owners of the units
-    add the shares of all slices, in their order.
+    add the shares of all slices, always in the same order.
     """
     gates, states = len(cell.gates), len(cell.states)
     start, stop = cell.window("h")
