@@ -74,6 +74,19 @@ def test_views_are_numpys(shape, data):
         np.testing.assert_array_equal(ops.download(got), want)
 
 
+@pytest.mark.parametrize("index", [
+    np.s_[:, 1:3], np.s_[:, :, 1], np.s_[1:, :, 2, :3], np.s_[:, 1, 1:, 2:4], np.s_[1:, 1:, 1:, 1:, 1:], np.s_[:, 2, :, 3, 1]
+])  # fmt: skip
+def test_copies_between_strided_arrays(index):
+    ops = backends.get("cuda")
+    want = np.arange(2 * 3 * 4 * 5 * 2, dtype=np.float32).reshape(2, 3, 4, 5, 2)
+    array = ops.upload(want)
+    np.testing.assert_array_equal(ops.download(array[index]), want[index])
+    ops.copy(ops.upload(-want[index]), array[index])
+    want[index] *= -1
+    np.testing.assert_array_equal(ops.download(array), want)
+
+
 def test_reshape_and_what_a_view_cannot_do():
     ops = backends.get("cuda")
     array = ops.upload(np.arange(24.0).reshape(2, 3, 4))
