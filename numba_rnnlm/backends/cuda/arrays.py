@@ -1,4 +1,4 @@
-"""Arrays in the device's memory: a pointer, a shape, strides. Views cost a microsecond, where numba's cost ten."""
+"""Arrays in the device's memory: a pointer, a shape, strides, and views that cost the host little."""
 
 from math import prod
 from typing import Any

@@ -1,7 +1,7 @@
 """How a kernel is compiled, and how it is launched in a few microseconds.
 
-Numba's own launch takes about 7 µs and as much again for every array; a training step has dozens. Here the
-arguments are packed by one call of ``struct`` and handed to the driver.
+Numba's own launch adds several microseconds for every array (NVIDIA/numba-cuda#703); a training step has dozens of
+launches. Here the arguments are packed by one call of ``struct`` and handed to the driver.
 """
 
 import ctypes
