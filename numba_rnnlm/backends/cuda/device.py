@@ -1,4 +1,4 @@
-"""The only import of numba.cuda, what it found, and how a function becomes a device function.
+"""The import of numba.cuda, what it found, and how a function becomes a device function.
 
 numba-cuda is in maintenance; whatever takes its place is met here, in ``intrinsics`` and in ``launch``.
 """
