@@ -1,4 +1,4 @@
-"""Two contestants in turns, each in a process of its own; medians, spreads and the machine, as JSON."""
+"""Contestants in turns, each in a process of its own; medians, spreads and the machine, as JSON."""
 
 import argparse
 import json
@@ -9,30 +9,39 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numba_rnnlm import backends
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
+OURS = "numba_rnnlm"
+
+Spread = dict[str, float]  # min, median, max
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Of every process that is measured."""
+    variables = os.environ | {
+        "NUMBA_RNNLM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    # Some machines pin an old OpenBLAS kernel; no contestant should be slowed by it.
+    for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        variables.pop(variable, None)
+    return variables
 
 
 class Contestant:
     """A worker process: it takes a line of JSON, does the work, answers with a line of JSON."""
 
-    def __init__(self, module: str, threads: int, python: str = sys.executable) -> None:
-        environment = os.environ | {
-            "NUMBA_RNNLM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        # Some machines pin an old OpenBLAS kernel; no contestant should be slowed by it.
-        for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-            environment.pop(variable, None)
+    def __init__(self, who: str, threads: int, python: str = sys.executable) -> None:
         self.process = subprocess.Popen(
-            [python, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+            [python, "-m", "benchmarks.workers." + ("ours" if who == OURS else who)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(threads), cwd=ROOT,
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -45,22 +54,71 @@ class Contestant:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def close(self) -> None:
+    def __enter__(self) -> "Contestant":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
 
 
-def serve(handle: Callable[..., dict[str, Any]]) -> None:
-    """The worker's side: answer each request until the input ends. Only answers go to standard output."""
+@contextmanager
+def contestants(options: argparse.Namespace, threads: int | None = None) -> Iterator[dict[str, Contestant]]:
+    """Start numba_rnnlm and the peers; close them all at the end."""
+    with ExitStack() as stack:
+        yield {
+            who: stack.enter_context(Contestant(who, threads or options.threads, python_of(options, who)))
+            for who in (OURS, *options.peer)
+        }
+
+
+def python_of(options: argparse.Namespace, who: str) -> str:
+    """The interpreter that a contestant runs in."""
+    return str(sys.executable if who == OURS else options.peer_python)
+
+
+class Task(Protocol):
+    """The worker's side: work made ready by the constructor, and the figures that must be equal for all."""
+
+    figures: dict[str, float]
+
+    def step(self) -> object:
+        """What is timed."""
+
+    def wait(self) -> object:
+        """Return when a device has done what it was given."""
+
+
+class Worker:
+    """Answers requests: "check" makes a task, "run" times its step, any other command is a method of the task."""
+
+    def __init__(self, tasks: Mapping[str, Callable[..., Task]]) -> None:
+        self.tasks = tasks
+
+    def __call__(self, command: str, **request: Any) -> dict[str, Any]:
+        if command == "check":
+            self.task = self.tasks[request.pop("task")](**request)
+            self.task.step()
+            return self.task.figures | self.run(3)
+        answer: dict[str, Any] = self.run(**request) if command == "run" else getattr(self.task, command)(**request)
+        return answer
+
+    def run(self, repeat: int) -> dict[str, Any]:
+        return {"seconds": timed(self.task.step, repeat, self.task.wait)}
+
+
+def serve(tasks: Mapping[str, Callable[..., Task]]) -> None:
+    """Answer each request until the input ends. Only answers go to standard output."""
     answers, sys.stdout = sys.stdout, sys.stderr
+    worker = Worker(tasks)
     for line in sys.stdin:
-        answers.write(json.dumps(handle(**json.loads(line))) + "\n")
+        answers.write(json.dumps(worker(**json.loads(line))) + "\n")
         answers.flush()
 
 
 def timed(step: Callable[[], object], repeat: int, wait: Callable[[], object]) -> float:
-    """Seconds of one step, the mean of ``repeat``; ``wait`` returns when a device has done what it was given."""
+    """Seconds of one step, the mean of ``repeat``."""
     wait()
     start = time.perf_counter()
     for _ in range(repeat):
@@ -70,18 +128,15 @@ def timed(step: Callable[[], object], repeat: int, wait: Callable[[], object]) -
 
 
 def compare(
-    players: dict[str, Contestant], turns: int, seconds: float, tolerance: float, requests: dict[str, dict[str, Any]]
+    players: Mapping[str, Contestant], turns: int, seconds: float, tolerance: float, requests: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """First the same figures for all, within ``tolerance`` of the first player's, then the time in turns.
 
     Each player gets its own request; ``seconds`` is about what one turn takes.
     """
     checks = {who: player.ask(command="check", **requests[who]) for who, player in players.items()}
-    ours, *others = checks
-    for who in others:
-        for figure, value in checks[ours].items():
-            if figure != "seconds" and not math.isclose(checks[who][figure], value, rel_tol=tolerance):
-                raise SystemExit(f"{requests[who]}: {figure} is {checks[who][figure]} for {who}, {value} for {ours}.")
+    expect_equal({who: {**check, "seconds": 0} for who, check in checks.items()}, tolerance, str(requests))
+    ours, *others = players
     repeat = max(1, round(seconds / max(check["seconds"] for check in checks.values())))
     found = in_turns(players, turns, repeat=repeat)
     return {
@@ -94,18 +149,16 @@ def compare(
     }
 
 
-@contextmanager
-def contestants(workers: dict[str, str], threads: int, python: dict[str, str]) -> Iterator[dict[str, Contestant]]:
-    """Start each worker module; close them all at the end."""
-    started = {name: Contestant(module, threads, python.get(name, sys.executable)) for name, module in workers.items()}
-    try:
-        yield started
-    finally:
-        for contestant in started.values():
-            contestant.close()
+def expect_equal(figures: Mapping[str, Mapping[str, float]], tolerance: float, what: str) -> None:
+    """End unless everyone's figures are within ``tolerance`` of the first one's, relative to it."""
+    first, *others = figures
+    for who in others:
+        for name, value in figures[first].items():
+            if not math.isclose(figures[who][name], value, rel_tol=tolerance):
+                raise SystemExit(f"{what}: {name} is {figures[who][name]} for {who}, {value} for {first}.")
 
 
-def in_turns(players: dict[str, Contestant], turns: int, **request: Any) -> dict[str, list[float]]:
+def in_turns(players: Mapping[str, Contestant], turns: int, **request: Any) -> dict[str, list[float]]:
     """Seconds of each player's turns, A B A B …, so that a drift of the machine meets all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in players}
     for _ in range(turns):
@@ -114,12 +167,43 @@ def in_turns(players: dict[str, Contestant], turns: int, **request: Any) -> dict
     return seconds
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def program(who: str, options: argparse.Namespace, *arguments: object, **variables: str) -> tuple[float, dict[str, Any]]:
+    """A fresh process of :mod:`benchmarks.programs`: seconds from its start to its line of JSON, and that line."""
+    module = "benchmarks.programs." + ("ours" if who == OURS else who)
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [python_of(options, who), "-m", module, *map(str, arguments)], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env=environment(options.threads) | variables,
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        seconds = time.perf_counter() - start
+    if not line:
+        raise SystemExit(f"{process.args} ended without an answer; its error is above.")
+    return seconds, json.loads(line)
+
+
+def spread(values: Sequence[float]) -> Spread:
     """Minimum, median, maximum."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 
-def geometric_mean(values: list[float]) -> float:
+def convert(spreads: Mapping[str, Spread], unit: Callable[[float], float]) -> dict[str, Spread]:
+    """The same in another unit."""
+    return {who: spread([unit(value) for value in values.values()]) for who, values in spreads.items()}
+
+
+def describe(label: str, spreads: Mapping[str, Spread], unit: str, ratio: Mapping[str, float] | None = None) -> str:
+    """One row as a line of text."""
+    text = f"{label:32}"
+    for who, times in spreads.items():
+        text += f"  {who} {times['median']:.4g} {unit} ({times['min']:.4g} to {times['max']:.4g})"
+    for who, value in (ratio or {}).items():
+        text += f"  {value:.2f}x {who}"
+    return text
+
+
+def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
@@ -134,21 +218,22 @@ def machine(threads: int) -> dict[str, Any]:
             "device": backends.about()["cuda"] if "cuda" in backends.available() else None}
 
 
-def write_results(name: str, results: dict[str, Any]) -> Path:
-    """results/<name>.json"""
+def write_results(benchmark: str, options: argparse.Namespace, rows: Sequence[dict[str, Any]], **about: Any) -> None:
+    """results/<benchmark>.json, or the file that --out names."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = RESULTS / f"{options.out or benchmark}.json"
+    results = {"benchmark": benchmark, **about, "machine": machine(options.threads), "rows": rows}
     path.write_text(json.dumps(results, indent=1) + "\n")
-    return path
+    print("written:", path)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str, peers: Sequence[str] = ("torch",), backends: Sequence[str] = ("cpu",)) -> argparse.ArgumentParser:
     """The flags that every benchmark has."""
     flags = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    flags.add_argument("--peer", action="append", default=[], help="compare with this framework in turns: torch")
+    flags.add_argument("--peer", action="append", default=[], choices=peers, help="compare with this framework in turns")
     flags.add_argument("--peer-python", default=sys.executable, help="the interpreter that has the peer installed")
     flags.add_argument("--threads", type=int, default=2, help="for everyone")
     flags.add_argument("--turns", type=int, default=7, help="timed turns of each contestant")
-    flags.add_argument("--backend", default="cpu", choices=["cpu", "cuda"], help="where everyone computes")
+    flags.add_argument("--backend", default=backends[0], choices=backends, help="where everyone computes")
     flags.add_argument("--out", default=None, help="name of the result file in benchmarks/results, without .json")
     return flags

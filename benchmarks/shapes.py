@@ -1,6 +1,8 @@
-"""The models that are measured, and the arithmetic that they need."""
+"""The models that are measured, and the arithmetic and the reading that they need."""
 
-from typing import NamedTuple
+import argparse
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 
@@ -15,11 +17,15 @@ class Shape(NamedTuple):
     streams: int
     steps: int
 
-    def flops(self, cell: str) -> float:
-        """Of one training step: 6 per multiply-add of the recurrent and output matrices and per token."""
+    def multiply_adds(self, cell: str) -> int:
+        """Of the forward pass for one token: the elements of the recurrent and output matrices."""
         inputs = self.embedding + self.hidden * (self.layers - 1)
         recurrent = GATES[cell] * self.hidden * (inputs + self.hidden * self.layers)
-        return 6.0 * (recurrent + self.hidden * self.vocabulary) * self.streams * self.steps
+        return recurrent + self.hidden * self.vocabulary
+
+    def flops(self, cell: str) -> float:
+        """Of one training step: 6 per multiply-add and per token."""
+        return 6.0 * self.multiply_adds(cell) * self.streams * self.steps
 
 
 SHAPES = {
@@ -29,3 +35,34 @@ SHAPES = {
     "zaremba-small": Shape(10_000, 200, 200, 2, 20, 20),
     "zaremba-medium": Shape(10_000, 650, 650, 2, 20, 35),
 }
+
+
+class Row(NamedTuple):
+    """One model of a benchmark."""
+
+    name: str
+    cell: str
+    shape: Shape
+
+    def request(self, task: str, **more: Any) -> dict[str, Any]:
+        """What the workers are asked to check and time."""
+        return {"task": task, "cell": self.cell, **self.shape._asdict(), **more}
+
+    def about(self) -> dict[str, Any]:
+        """Its part of the result file."""
+        return {"row": self.name, "cell": self.cell, "shape": self.shape._asdict()}
+
+
+def model_flags(flags: argparse.ArgumentParser, rows: Sequence[str] = tuple(SHAPES)) -> None:
+    """--rows, --shape and --cells."""
+    flags.add_argument("--rows", nargs="*", default=list(rows), choices=list(SHAPES), help="named models")
+    flags.add_argument("--shape", action="append", default=[],
+                       help="instead, a model of your own: vocabulary,embedding,hidden,layers,streams,steps; may be repeated")
+    flags.add_argument("--cells", nargs="*", default=["lstm"], choices=list(GATES), help="each with every model")
+
+
+def chosen(options: argparse.Namespace) -> list[Row]:
+    """The models that the flags ask for."""
+    shapes = {text: Shape(*(int(number) for number in text.split(","))) for text in options.shape}
+    shapes = shapes or {name: SHAPES[name] for name in options.rows}
+    return [Row(name, cell, shape) for name, shape in shapes.items() for cell in options.cells]

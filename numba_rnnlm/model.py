@@ -42,6 +42,8 @@ class Model:
             raise ShapeError("an Embedding takes ids, so it can only be the first layer.")
         self.layers = tuple(layers)
         self.names = _names(self.layers)
+        if sum(getattr(layer, "tied", False) for layer in layers) > 1:
+            raise ConfigError("two layers are tied to the embedding; only one can be.")
         self.takes_ids = isinstance(self.layers[0], Embedding)
         if not self.takes_ids and features is None:
             raise ConfigError("the first layer is not an Embedding: the size of the input vectors must be known.")
@@ -187,7 +189,9 @@ class Network:
     def gradients(self) -> Arena:
         """As the parameters; made when first asked for."""
         if self._gradients is None:
-            self._gradients = Arena(self.model.layout, self.ops.empty((self.model.layout.size,)))
+            flat = self.ops.empty((self.model.layout.size,))
+            self.ops.fill(flat, 0)
+            self._gradients = Arena(self.model.layout, flat)
         return self._gradients
 
     def weights(self) -> dict[str, np.ndarray]:
@@ -236,7 +240,8 @@ class Network:
         self, x: Array, targets: Array, state: Arena, scale: float, key: int, logits: Array | None = None
     ) -> Array:
         """:meth:`losses`, and ``gradients`` ← gradients of scale · Σ losses. ``key`` draws the dropout masks."""
-        self.ops.fill(self.gradients.flat, 0)
+        if self.model.takes_ids:  # rows are added to its gradient, if a tied layer has not set it; all others are set
+            self.ops.fill(self.gradients[f"{self.model.names[0]}/W"], 0)
         run = self._pass(x.shape, "train")
         hidden = run.forward(x, state, key)
         if logits is not None:

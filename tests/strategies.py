@@ -89,8 +89,8 @@ def project_backward(draw) -> Call:
         "W": call["W"],
         "dout": floats(random, *out.shape),
         "dx": draw(st.sampled_from([None, unwritten(*call["x"].shape)])),
-        "dW": floats(random, *call["W"].shape),
-        "db": None if b is None else floats(random, *b.shape),
+        "dW": unwritten(*call["W"].shape),
+        "db": None if b is None else unwritten(*b.shape),
         "first": call["first"],
         "transposed": call["transposed"],
     }
@@ -114,7 +114,7 @@ def recur_backward(draw, cell=cells) -> Call:
     return call | {
         "dy": floats(random, draw(st.sampled_from([0, T])), N, H),
         "d": floats(random, *call["s"].shape[1:]),
-        "dU": floats(random, *call["U"].shape),
+        "dU": unwritten(*call["U"].shape),
     }
 
 
@@ -165,8 +165,8 @@ def cross_entropy_backward(draw) -> Call:
     return call | {
         "scale": draw(st.floats(0.125, 2, width=32)),
         "dx": unwritten(*call["x"].shape),
-        "dW": floats(random, *call["W"].shape),
-        "db": None if call["b"] is None else floats(random, *call["b"].shape),
+        "dW": unwritten(*call["W"].shape),
+        "db": None if call["b"] is None else unwritten(*call["b"].shape),
     }
 
 

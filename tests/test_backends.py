@@ -312,7 +312,7 @@ def test_rows_without_a_target_count_for_nothing(ops, arguments):
     got = call(ops, "cross_entropy_backward", arguments | {"targets": np.full_like(arguments["targets"], -1)})
     assert not got["losses"].any()
     assert not got["dx"].any()
-    np.testing.assert_array_equal(got["dW"], arguments["dW"])
+    assert not got["dW"].any()
 
 
 @given(arguments=strategies.cross_entropy_backward())

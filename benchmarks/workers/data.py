@@ -1,8 +1,10 @@
-"""The same weights and the same batch for every contestant."""
+"""The same weights, batches, prompts and sentences for every contestant."""
 
 from collections.abc import Mapping
 
 import numpy as np
+
+LISTING = {"vocabulary": 2000, "embedding": 64, "first": 128, "second": 64, "examples": 64, "steps": 32}
 
 
 def weights(layout: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -23,3 +25,21 @@ def layer(shape: tuple[int, int, int], parameters: Mapping[str, tuple[int, ...]]
     random = np.random.default_rng(3)
     found = {name: random.standard_normal(size, np.float32) / np.float32(size[0] ** 0.5) for name, size in parameters.items()}
     return found | {name: random.standard_normal(shape, np.float32) for name in ("x", "dy")}
+
+
+def examples() -> tuple[np.ndarray, np.ndarray]:
+    """One batch of the listing: ids (examples, steps), and the id that follows each."""
+    random = np.random.default_rng(4)
+    ids = random.integers(0, LISTING["vocabulary"], (LISTING["examples"], LISTING["steps"] + 1), dtype=np.int32)
+    return ids[:, :-1], ids[:, -1]
+
+
+def prompts(vocabulary: int, streams: int) -> np.ndarray:
+    """One id for each stream."""
+    return np.arange(streams, dtype=np.int32) % vocabulary
+
+
+def sentences(vocabulary: int, count: int) -> list[np.ndarray]:
+    """Of 5 to 60 ids."""
+    random = np.random.default_rng(5)
+    return [random.integers(0, vocabulary, length, dtype=np.int32) for length in random.integers(5, 61, count)]

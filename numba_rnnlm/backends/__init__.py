@@ -70,7 +70,7 @@ class Ops(Protocol):
         self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
         first: int = 0, transposed: bool = False,
     ) -> None:
-        """dx ← gradient of x, unless None; dW and db += gradients of W and b."""
+        """dx, unless None, dW and db ← gradients of x, W and b."""
 
     # time
     def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
@@ -78,7 +78,7 @@ class Ops(Protocol):
 
     def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
         """z → gradients of the sums. dy (T, N, H), or (0, N, H) if only the final state is seen. d (N, S, H):
-        gradient of the final state → of the initial one. dU += gradient of U."""
+        gradient of the final state → of the initial one. dU ← gradient of U."""
 
     # pointwise
     def activate(self, activation: str, x: Array) -> None:
@@ -103,7 +103,7 @@ class Ops(Protocol):
         self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
         dx: Array, dW: Array, db: Array | None, transposed: bool = False,
     ) -> None:
-        """The same, and the gradients of scale · Σ losses: dx ← …, dW and db += …"""
+        """The same, and the gradients of scale · Σ losses: dx, dW and db ← …"""
 
     def binary_cross_entropy(self, logits: Array, targets: Array, losses: Array) -> None:
         """losses (M) ← mean over F of the binary cross-entropy of sigmoid(logits (M, F)) and targets (M, F)."""
@@ -162,8 +162,8 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None, preci
         For "cpu": default NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not
         depend on it.
     precision
-        Of the factors of matrix products; sums, states and weights are float32 in any case. "float32"; on "cuda"
-        also "tf32" (10 bits of fraction) and "bf16" (7), on tensor cores.
+        Of the factors of matrix products; sums, states and weights are float32 in any case. "float32"; "bf16" (7 bits
+        of fraction) on tensor cores and on processors with AVX512_BF16; "tf32" (10 bits) on "cuda" only.
 
     Raises
     ------
@@ -180,9 +180,12 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None, preci
             raise BackendError(problem)
         ops: Ops = importlib.import_module(".cuda", __name__).Backend(dtype, threads, precision)
         return ops
-    if precision != "float32":
-        raise BackendError(f'precision is {precision!r}, which needs a GPU; backend="{name}" knows precision="float32".')
-    ops = importlib.import_module(f".{name}", __name__).Backend(dtype=dtype, threads=threads)
+    if name == "reference":
+        if precision != "float32":
+            raise BackendError(f'precision is {precision!r}; backend="reference" rounds nothing, it knows only "float32".')
+        ops = importlib.import_module(".reference", __name__).Backend(dtype, threads)
+    else:
+        ops = importlib.import_module(".cpu", __name__).Backend(dtype, threads, precision)
     return ops
 
 

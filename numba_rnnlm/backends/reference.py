@@ -64,9 +64,9 @@ class Backend:
         rows = dout.reshape(-1, dout.shape[-1])
         dz = rows[:, first : first + weights.shape[1]]
         dweights = x.reshape(-1, x.shape[-1]).T @ dz
-        dW += dweights.T if transposed else dweights
+        dW[...] = dweights.T if transposed else dweights
         if db is not None:
-            db += rows.sum(0).reshape(db.shape)
+            db[...] = rows.sum(0).reshape(db.shape)
         if dx is not None:
             dx[...] = (dz @ weights.T).reshape(dx.shape)
 
@@ -78,6 +78,7 @@ class Backend:
 
     def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
         first, last = cell.window("h")
+        dU[...] = 0
         for t in reversed(range(z.shape[0])):
             if dy.shape[0]:
                 d[:, 0] += dy[t]

@@ -57,7 +57,10 @@ class Layer(Protocol):
         """x → y"""
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array | None:
-        """dy → dx (None where the input is ids); run.g += gradients of the weights. May overwrite dy."""
+        """dy → dx (None where the input is ids); run.g ← gradients of the weights. May overwrite dy.
+
+        The gradient of an embedding's matrix is added to: a tied layer above may have set it.
+        """
 
 
 def glorot(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:

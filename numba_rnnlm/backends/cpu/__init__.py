@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from ...cells import Cell
-from ...errors import expect_number, expect_one_of
+from ...errors import BackendError, expect_number, expect_one_of
 from ...rules import Rule
 from . import lookup, losses, pointwise, recurrence, simd, update
-from .linear import PACKING, add_rows, matrix, multiply, set_rows
+from .linear import PACKING, Matrix, add_rows, matrix, multiply, zeros
+from .packing import lines, pack
 from .threads import Pool, default_threads, split
 
 ALIGNMENT = 64  # bytes
@@ -30,15 +31,22 @@ class Backend:
 
     name = "cpu"
 
-    def __init__(self, dtype: Any = None, threads: int | None = None) -> None:
+    def __init__(self, dtype: Any = None, threads: int | None = None, precision: str = "float32") -> None:
         self.dtype = np.dtype(dtype or np.float32)
         expect_one_of("dtype", self.dtype.name, ("float32", "float64"))
+        self.precision = precision
+        if precision == "tf32":
+            raise BackendError('precision is "tf32", which needs a GPU; backend="cpu" knows "float32" and "bf16".')
+        if precision == "bf16" and (self.dtype != np.float32 or not simd.HAS_BF16):
+            raise BackendError('precision is "bf16", which needs float32 weights and a processor with AVX512_BF16 '
+                               '(see numba-rnnlm info); use precision="float32".')
+        self.factor = np.dtype(np.int32) if precision == "bf16" else self.dtype  # what B of a product is packed in
         self.threads = default_threads() if threads is None else threads
         expect_number("threads", self.threads, 1, 1024, whole=True)
         self.pool = _pool(int(self.threads))
 
     def __reduce__(self) -> Any:
-        return Backend, (self.dtype.name, self.threads)  # threads do not travel
+        return Backend, (self.dtype.name, self.threads, self.precision)  # threads do not travel
 
     # arrays
 
@@ -75,36 +83,47 @@ class Backend:
     def project(
         self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False
     ) -> None:
-        columns = W.shape[0] if transposed else W.shape[1]
-        width = out.shape[-1]
-        if b is None:
-            self.fill(out, 0)
-        else:
-            self._elementwise(set_rows, out.size // width, out.reshape(-1), b.reshape(-1), width, each=width)
-        weights = matrix(W)
-        multiply(self.pool, matrix(x), weights.T if transposed else weights, matrix(out, first, columns))
+        columns, width = W.shape[0] if transposed else W.shape[1], out.shape[-1]
+        weights = matrix(W).T if transposed else matrix(W)
+        start = zeros(out)
+        if b is not None:
+            start = Matrix(b.reshape(-1), first, out.size // width, columns, 0, 1)  # the same row for all
+        for edge, last in ((0, first), (first + columns, width)):  # slots that x is not projected into
+            if edge < last:
+                bias = 0 if b is None else b.reshape(-1)[edge:last]
+                out.reshape(-1, width)[:, edge:last] = bias
+        self._multiply(matrix(x), weights, matrix(out, first, columns), start)
 
     def project_backward(
         self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
         first: int = 0, transposed: bool = False,
     ) -> None:
+        self._project_backward(x, W, dout, dx, dW, db, first, transposed, False)
+
+    def _project_backward(
+        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
+        first: int, transposed: bool, add: bool,
+    ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
         dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
+        start = None if add else zeros(dW)
         if transposed:
-            multiply(self.pool, dz.T, inputs, matrix(dW))
+            self._multiply(dz.T, inputs, matrix(dW), start)
         else:
-            multiply(self.pool, inputs.T, dz, matrix(dW))
+            self._multiply(inputs.T, dz, matrix(dW), start)
         if db is not None:
-            self._add_rows(dout, db)
+            self._add_rows(dout, db, add)
         if dx is not None:
-            self.fill(dx, 0)
-            multiply(self.pool, dz, weights if transposed else weights.T, matrix(dx))
+            self._multiply(dz, weights if transposed else weights.T, matrix(dx), zeros(dx))
 
-    def _add_rows(self, rows: Array, total: Array) -> None:
+    def _multiply(self, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None) -> None:
+        multiply(self.pool, a, b, c, d, self.factor)
+
+    def _add_rows(self, rows: Array, total: Array, add: bool) -> None:
         width = rows.shape[-1]
         height = rows.size // width
         calls = [
-            (rows.reshape(-1), height, width, total.reshape(-1), first, last)
+            (rows.reshape(-1), height, width, total.reshape(-1), add, first, last)
             for first, last in split(width, self.pool.parts(rows.size), 16)
         ]
         self.pool.run(add_rows, calls)
@@ -114,8 +133,8 @@ class Backend:
     def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
         steps, streams = z.shape[:2]
         slots = cell.window("h")
-        few = steps * streams <= PACKING
-        packed = np.empty(0, U.dtype) if few else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
+        few = steps * streams <= PACKING and self.factor == self.dtype
+        packed = np.empty(0, self.factor) if few else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
         parts = split(streams, self.pool.parts(steps * streams * U.size))
         self.pool.run(recurrence.recur, [(cell, U, packed, slots, z, s, first, last) for first, last in parts])
 
@@ -129,14 +148,14 @@ class Backend:
         )
         previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
         dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
-        multiply(self.pool, previous.T, dz, matrix(dU))
+        self._multiply(previous.T, dz, matrix(dU), zeros(dU))
 
     def _pack(self, b: Array, k: int, n: int, step_stride: int, column_stride: int) -> Array:
         """b (k, n) as panels for the register tile."""
         width = simd.VECTORS * simd.lanes(b)
         panels = -(-n // width)
-        packed = self.empty((panels * k * width,))
-        self.pool.run(simd.pack, [
+        packed = self.empty((panels * lines(k, np.empty(0, self.factor)) * width,)).view(self.factor)
+        self.pool.run(pack, [
             (b.reshape(-1), 0, step_stride, column_stride, k, n, packed, first, last)
             for first, last in split(panels, self.pool.parts(k * n * PACKING))])
         return packed
@@ -187,7 +206,7 @@ class Backend:
     ) -> None:
         for rows, logits in self._logits(x, W, b, transposed):
             self._cross_entropy_rows(logits, targets[rows], losses[rows], scale, True)
-            self.project_backward(x[rows], W, logits, dx[rows], dW, db, transposed=transposed)
+            self._project_backward(x[rows], W, logits, dx[rows], dW, db, 0, transposed, rows.start > 0)
 
     def _logits(self, x: Array, W: Array, b: Array | None, transposed: bool) -> Any:
         """(rows, their logits) chunk by chunk: in one buffer, as even as the limit allows."""

@@ -2,15 +2,15 @@
 
 from llvmlite import binding
 
-from . import simd
+from . import packing, simd
 
 
 def about() -> dict[str, str]:
     """The processor that kernels are compiled for, and the folder that keeps their machine code."""
-    if not hasattr(simd.pack, "stats"):
+    if not hasattr(packing.pack, "stats"):
         cache = "none: Numba's compiler is off"
     else:
-        cache = simd.pack.stats.cache_path or "none: no folder can be written, so each process compiles anew"
+        cache = packing.pack.stats.cache_path or "none: no folder can be written, so each process compiles anew"
     return {
         "processor": f"{binding.get_host_cpu_name()}, vectors of {8 * simd.VECTOR_BYTES} bits",
         "kernel cache": cache,

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .kernels import kernel
-from .simd import VECTORS, accumulate_transposed, accumulate_unpacked, lanes, multiply_panel, pack_panel
+from .packing import factors, lines, pack_panel, paired
+from .simd import VECTOR_BYTES, VECTORS, lanes, multiply_panel
 from .threads import Pool, split
 
 STEPS = 512  # of the inner dimension that are packed at once: a panel of 128 KB stays in the second-level cache
@@ -31,6 +32,15 @@ class Matrix(NamedTuple):
         return Matrix(self.data, self.offset, self.columns, self.rows, self.column_stride, self.row_stride)
 
 
+_ZEROS = {np.dtype(real): np.zeros(VECTORS * VECTOR_BYTES, real) for real in (np.float32, np.float64)}
+_FACTORS = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64, np.int32)}
+
+
+def zeros(like: np.ndarray) -> Matrix:
+    """A matrix of zeros as large as it needs to be."""
+    return Matrix(_ZEROS[like.dtype], 0, 0, 0, 0, 0)
+
+
 def matrix(array: np.ndarray, first: int = 0, columns: int | None = None) -> Matrix:
     """The last axis of a contiguous ``array`` as columns, the others as rows; or a window of the columns."""
     width = array.shape[-1]
@@ -39,37 +49,128 @@ def matrix(array: np.ndarray, first: int = 0, columns: int | None = None) -> Mat
 
 
 @kernel
-def _multiply(a, ia, row_stride, step_stride, b, ib, b_step, b_column, k, c, ic, ldc, r0, r1, c0, c1):
-    """c[r0:r1, c0:c1] += a[r0:r1, :k] b[:k, c0:c1]"""
-    count = lanes(c)
+def accumulate(a, ia, row_stride, m, packed, k, n, c, ic, ldc, scratch):
+    """c[:m, :n] += a[:m, :k] B, with all of B (k, n) packed by :func:`pack`; scratch as for :func:`factors`."""
+    count = lanes(packed)
     width = VECTORS * count
-    packed = np.empty(min(k, STEPS) * width, c.dtype)
-    for first in range(0, k, STEPS):
-        steps = min(STEPS, k - first)
-        for j in range(c0, c1, width):
-            columns = min(width, c1 - j)
-            vectors = pack_panel(b, ib + first * b_step + j * b_column, b_step, b_column, steps, columns, packed, 0)
-            multiply_panel(vectors, a, ia + r0 * row_stride + first * step_stride, row_stride, step_stride, r1 - r0,
-                           packed, 0, steps, c, ic + r0 * ldc + j, ldc, columns - (vectors - 1) * count)
+    left, il, left_row, left_step, steps = factors(a, ia, row_stride, 1, m, k, packed, scratch)
+    for p in range((n + width - 1) // width):
+        columns = min(width, n - p * width)
+        vectors = (columns + count - 1) // count
+        start = ic + p * width
+        multiply_panel(vectors, left, il, left_row, left_step, m, packed, p * steps * width, steps, c, start, ldc,
+                       c, start, ldc, columns - (vectors - 1) * count)
 
 
 @kernel
-def _multiply_unpacked(a, ia, row_stride, m, b, ib, b_step, b_column, k, c, ic, ldc, c0, c1):
+def accumulate_unpacked(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
+    """c[:m, :n] += a[:m, :k] b[:k, :n] for a few rows, where packing b would cost more than the product."""
+    for i in range(m):
+        row = a[ia + i * row_stride : ia + i * row_stride + k]
+        out = c[ic + i * ldc : ic + i * ldc + n]
+        whole = k - k % 4
+        for s in range(0, whole, 4):  # four lines of b for one pass over c, still one chain in the order of k
+            x0, x1, x2, x3 = row[s], row[s + 1], row[s + 2], row[s + 3]
+            start = ib + s * ldb
+            b0, b1 = b[start : start + n], b[start + ldb : start + ldb + n]
+            b2, b3 = b[start + 2 * ldb : start + 2 * ldb + n], b[start + 3 * ldb : start + 3 * ldb + n]
+            for j in range(n):
+                total = out[j]
+                total += x0 * b0[j]
+                total += x1 * b1[j]
+                total += x2 * b2[j]
+                total += x3 * b3[j]
+                out[j] = total
+        for s in range(whole, k):
+            x = row[s]
+            line = b[ib + s * ldb : ib + s * ldb + n]
+            for j in range(n):
+                out[j] += x * line[j]
+
+
+@kernel
+def accumulate_transposed(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
+    """c[:m, :n] += a[:m, :k] b[:n, :k]ᵀ for a few rows: four dot products at a time, each one chain."""
+    for i in range(m):
+        row = a[ia + i * row_stride : ia + i * row_stride + k]
+        out = c[ic + i * ldc : ic + i * ldc + n]
+        whole = n - n % 4
+        for j in range(0, whole, 4):
+            start = ib + j * ldb
+            b0, b1 = b[start : start + k], b[start + ldb : start + ldb + k]
+            b2, b3 = b[start + 2 * ldb : start + 2 * ldb + k], b[start + 3 * ldb : start + 3 * ldb + k]
+            t0, t1, t2, t3 = out[j], out[j + 1], out[j + 2], out[j + 3]
+            for s in range(k):
+                x = row[s]
+                t0 += x * b0[s]
+                t1 += x * b1[s]
+                t2 += x * b2[s]
+                t3 += x * b3[s]
+            out[j], out[j + 1], out[j + 2], out[j + 3] = t0, t1, t2, t3
+        for j in range(whole, n):
+            line = b[ib + j * ldb : ib + j * ldb + k]
+            total = out[j]
+            for s in range(k):
+                total += row[s] * line[s]
+            out[j] = total
+
+
+@kernel
+def _multiply(a, ia, row_stride, step_stride, b, ib, b_step, b_column, k, d, begin, ldd, d_column, c, ic, ldc, factor,
+              r0, r1, c0, c1):
+    """c[r0:r1, c0:c1] = d[r0:r1, c0:c1] + a[r0:r1, :k] b[:k, c0:c1]; ``factor`` is an array of the packed B's type."""
+    count = lanes(c)
+    width = VECTORS * count
+    longest = lines(min(k, STEPS), factor)
+    packed = np.empty(longest * width, factor.dtype)
+    scratch = np.empty(longest * (r1 - r0) if paired(factor) else 0, np.int32)
+    ia += r0 * row_stride
+    for first in range(0, max(k, 1), STEPS):
+        left, il, left_row, left_step, steps = factors(
+            a, ia + first * step_stride, row_stride, step_stride, r1 - r0, min(STEPS, k - first), factor, scratch)
+        for j in range(c0, c1, width):
+            columns = min(width, c1 - j)
+            vectors = pack_panel(b, ib + first * b_step + j * b_column, b_step, b_column, min(STEPS, k - first), columns,
+                                 packed, 0)
+            out, mask = ic + r0 * ldc + j, columns - (vectors - 1) * count
+            if first == 0:
+                multiply_panel(vectors, left, il, left_row, left_step, r1 - r0, packed, 0, steps,
+                               d, begin + r0 * ldd + j * d_column, ldd, c, out, ldc, mask)
+            else:
+                multiply_panel(vectors, left, il, left_row, left_step, r1 - r0, packed, 0, steps, c, out, ldc,
+                               c, out, ldc, mask)
+
+
+@kernel
+def _multiply_unpacked(a, ia, row_stride, m, b, ib, b_step, b_column, k, d, begin, ldd, d_column, c, ic, ldc, c0, c1):
     """The same for a few rows: b is read where it lies."""
+    for i in range(m):
+        row, start = c[ic + i * ldc + c0 : ic + i * ldc + c1], begin + i * ldd + c0 * d_column
+        if d_column:
+            source = d[start : start + row.size]
+            for j in range(row.size):
+                row[j] = source[j]
+        else:
+            row[:] = d[start]
     if b_column == 1:
         accumulate_unpacked(a, ia, row_stride, m, b, ib + c0, b_step, k, c1 - c0, c, ic + c0, ldc)
     else:
         accumulate_transposed(a, ia, row_stride, m, b, ib + c0 * b_column, b_column, k, c1 - c0, c, ic + c0, ldc)
 
 
-def multiply(pool: Pool, a: Matrix, b: Matrix, c: Matrix) -> None:
-    """c (m, n) += a (m, k) b (k, n); c's columns are contiguous."""
+def multiply(pool: Pool, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None, factor: np.dtype | None = None) -> None:
+    """c (m, n) = d + a (m, k) b (k, n), c += a b without d; c's columns are contiguous.
+
+    ``factor`` is the type that b is packed in: int32 are pairs of bfloat16.
+    """
     m, k, n = a.rows, a.columns, b.columns
+    d = c if d is None else d
     work = m * k * n
-    if m <= FEW_ROWS and a.column_stride == 1:
+    packed = _FACTORS[factor or c.data.dtype]
+    if m <= FEW_ROWS and a.column_stride == 1 and packed.dtype == c.data.dtype:
         pool.run(_multiply_unpacked, [
             (a.data, a.offset, a.row_stride, m, b.data, b.offset, b.row_stride, b.column_stride, k,
-             c.data, c.offset, c.row_stride, first, last)
+             d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride, first, last)
             for first, last in split(n, pool.parts(work), lanes(c.data))])
         return
     threads = pool.parts(work)
@@ -83,22 +184,17 @@ def multiply(pool: Pool, a: Matrix, b: Matrix, c: Matrix) -> None:
         blocks = [(0, m, first, last) for first, last in by_columns]
     pool.run(_multiply, [
         (a.data, a.offset, a.row_stride, a.column_stride, b.data, b.offset, b.row_stride, b.column_stride, k,
-         c.data, c.offset, c.row_stride, *block) for block in blocks])
+         d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride, packed, *block)
+        for block in blocks])
 
 
 @kernel
-def set_rows(c, b, columns, r0, r1):
-    """Each row of c (rows, columns) becomes b (columns)."""
-    for i in range(r0, r1):
-        row = c[i * columns : (i + 1) * columns]
-        for j in range(columns):
-            row[j] = b[j]
-
-
-@kernel
-def add_rows(c, rows, columns, total, c0, c1):
-    """total[j] += sum of column j of c (rows, columns), for j in [c0, c1)."""
+def add_rows(c, rows, columns, total, add, c0, c1):
+    """total[j] = sum of column j of c (rows, columns), for j in [c0, c1); with ``add``, added to it."""
     sums = total[c0:c1]
+    if not add:
+        for j in range(sums.size):
+            sums[j] = 0
     for i in range(rows):
         row = c[i * columns + c0 : i * columns + c1]
         for j in range(sums.size):

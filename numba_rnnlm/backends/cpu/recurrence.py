@@ -1,9 +1,11 @@
 """The time loop, generic over cells. A thread owns streams [n0, n1) through all of time: no barrier inside."""
 
+import numpy as np
 from numba.extending import overload
 
 from .kernels import RowsType, kernel
-from .simd import accumulate, accumulate_unpacked
+from .linear import accumulate, accumulate_unpacked
+from .packing import lines, paired
 
 
 def forward_row(cell, z, prev, next):
@@ -44,10 +46,12 @@ def recur(cell, u, packed, slots, z, s, n0, n1):
     states = s.shape[2]
     first, width = slots[0], (slots[1] - slots[0]) * hidden
     flat_u, flat_z, flat_s = u.reshape(-1), z.reshape(-1), s.reshape(-1)
+    scratch = np.empty((n1 - n0) * lines(hidden, packed) if paired(packed) else 0, np.int32)
     for t in range(steps):
         h, out = (t * streams + n0) * states * hidden, ((t * streams + n0) * gates + first) * hidden
         if packed.size:
-            accumulate(flat_s, h, states * hidden, n1 - n0, packed, hidden, width, flat_z, out, gates * hidden)
+            accumulate(flat_s, h, states * hidden, n1 - n0, packed, hidden, width, flat_z, out, gates * hidden,
+                       scratch)
         else:
             accumulate_unpacked(flat_s, h, states * hidden, n1 - n0, flat_u, 0, width, hidden, width, flat_z, out,
                                 gates * hidden)
@@ -66,6 +70,7 @@ def recur_backward(cell, packed, slots, z, s, dy, d, n0, n1):
     states = s.shape[2]
     first, width = slots[0], (slots[1] - slots[0]) * hidden
     flat_z, flat_d = z.reshape(-1), d.reshape(-1)
+    scratch = np.empty((n1 - n0) * lines(width, packed) if paired(packed) else 0, np.int32)
     for t in range(steps - 1, -1, -1):
         for n in range(n0, n1):
             if dy.shape[0]:
@@ -73,6 +78,6 @@ def recur_backward(cell, packed, slots, z, s, dy, d, n0, n1):
                     d[n, 0, j] += dy[t, n, j]
             backward_row(cell, z[t, n], s[t, n], s[t + 1, n], d[n])
         accumulate(flat_z, ((t * streams + n0) * gates + first) * hidden, gates * hidden, n1 - n0, packed, width,
-                   hidden, flat_d, n0 * states * hidden, states * hidden)
+                   hidden, flat_d, n0 * states * hidden, states * hidden, scratch)
 
 

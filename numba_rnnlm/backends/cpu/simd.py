@@ -1,31 +1,50 @@
-"""A register tile of C += A B in LLVM vectors, and the packing of B that feeds it.
+"""A register tile of C = D + A B in LLVM vectors, and the two other things that Numba has no word for: transposing
+a block, and asking for memory ahead of its use.
 
 The tile keeps ``ROWS`` × ``VECTORS`` vectors of sums in registers, takes one line of a panel of B and one
 element of each row of A per step, and touches C once: that reaches the processor's limit for fused
-multiply-adds at any size. B is packed into panels of ``VECTORS`` vectors; the last panel is as many vectors
-wide as it needs, zero-padded, and C is masked there.
+multiply-adds at any size. B comes packed in panels of ``VECTORS`` vectors (see :mod:`.packing`); the last panel is as
+many vectors wide as it needs, zero-padded, and C is masked there. The sums start from D: C itself, a bias or zero.
 
 Every element of C is one chain of fused multiply-adds in the order of k, whatever the tile: results do not
 depend on how rows and columns were cut among tiles and threads.
+
+Factors may be rounded to bfloat16, where the processor multiplies these (AVX512_BF16): two of them that follow
+each other in k travel as one int32, and each step of the tile takes both. An array of int32 is what tells
+the kernels so. The sums are float32.
 """
 
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
 from numba import config, types
 from numba.extending import intrinsic, overload
 
 from .kernels import kernel
 
-_FEATURES = binding.get_host_cpu_features()
-VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
-ROWS, VECTORS = (5, 4) if VECTOR_BYTES == 64 else (4, 2) if VECTOR_BYTES == 32 else (4, 4)
 
-_i8, _i32, _i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+def _features() -> frozenset[str]:
+    """What the processor can do that kernels are compiled for: Numba's NUMBA_CPU_FEATURES, or the host's own."""
+    forced = config.CPU_FEATURES  # type: ignore[attr-defined]
+    if forced is not None:
+        return frozenset(name[1:] for name in forced.split(",") if name.startswith("+"))
+    return frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
+
+
+_FEATURES = _features()
+VECTOR_BYTES = 64 if "avx512f" in _FEATURES else 32 if "avx2" in _FEATURES else 16
+# 32 registers of AVX-512 and NEON, 16 of AVX2 and SSE: the sums, a line of B, one element of A.
+ROWS, VECTORS = (5, 4) if VECTOR_BYTES == 64 or "neon" in _FEATURES else (6, 2)
+HAS_BF16 = VECTOR_BYTES == 64 and "avx512bf16" in _FEATURES
+if HAS_BF16:
+    binding.initialize_native_asmparser()  # or LLVM ends the process at the first inline assembly
+
+_i8, _i32, _i64, _f32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
 
 def _element(array: types.Array) -> ir.Type:
-    return ir.DoubleType() if array.dtype == types.float64 else ir.FloatType()
+    return {types.float64: ir.DoubleType(), types.float32: _f32, types.int32: _i32}[array.dtype]
 
 
 def lanes(array: Any) -> int:
@@ -39,121 +58,193 @@ def _lanes(array):
     return lambda array: count
 
 
+def _const(value: int) -> ir.Constant:
+    return ir.Constant(_i64, value)
+
+
+def _at(builder: ir.IRBuilder, base: Any, *offsets: Any) -> Any:
+    for offset in offsets:
+        base = builder.gep(base, [offset])
+    return base
+
+
+def _data(context: Any, builder: ir.IRBuilder, kind: types.Array, array: Any) -> Any:
+    return context.make_array(kind)(context, builder, array).data
+
+
+def _function(builder: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Type]) -> Any:
+    module = builder.module
+    return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, arguments), name)
+
+
+def _splat(builder: ir.IRBuilder, scalar: Any, kind: ir.VectorType) -> Any:
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_i32, 0))
+    zeros = ir.Constant(ir.VectorType(_i32, kind.count), [0] * kind.count)
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
+
+
+def _prefetch(builder: ir.IRBuilder, pointer: Any, write: bool) -> None:
+    """Ask for a cache line; any address may be asked for, also one behind the end of an array."""
+    byte = _i8.as_pointer()
+    ask = _function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _i32, _i32, _i32])
+    hints = [ir.Constant(_i32, hint) for hint in (int(write), 3, 1)]
+    builder.call(ask, [builder.bitcast(pointer, byte), *hints])
+
+
 def _make_tile(rows: int, vectors: int) -> Any:
     def codegen(context, builder, signature, args):
-        element = _element(signature.args[0])
+        factor, element = _element(signature.args[0]), _element(signature.args[10])
         count = VECTOR_BYTES // (8 if element == ir.DoubleType() else 4)
-        vector = ir.VectorType(element, count)
+        vector, factors = ir.VectorType(element, count), ir.VectorType(factor, count)
         bits = ir.VectorType(ir.IntType(1), count)
         letter = "f64" if element == ir.DoubleType() else "f32"
 
-        def data(position):
-            return context.make_array(signature.args[position])(context, builder, args[position]).data
-
-        def const(value):
-            return ir.Constant(_i64, value)
-
-        def at(base, *offsets):
-            for offset in offsets:
-                base = builder.gep(base, [offset])
-            return base
-
-        def splat(scalar, kind):
-            one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_i32, 0))
-            zeros = ir.Constant(ir.VectorType(_i32, count), [0] * count)
-            return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), zeros)
-
-        def function(name, result, arguments):
-            module = builder.module
-            return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, arguments), name)
-
-        _, ia, row_stride, step_stride, _, ib, k, _, ic, ldc, width = args
-        a, b, c = at(data(0), ia), at(data(4), ib), at(data(7), ic)
+        _, ia, row_stride, step_stride, _, ib, k, _, start, ldd, _, ic, ldc, width = args
+        a, b, d, c = (
+            _at(builder, _data(context, builder, signature.args[position], args[position]), offset)
+            for position, offset in ((0, ia), (4, ib), (7, start), (10, ic))
+        )
         pointer = vector.as_pointer()
-        fma = function(f"llvm.fma.v{count}{letter}", vector, [vector] * 3)
         lane = ir.Constant(ir.VectorType(_i64, count), list(range(count)))
-        mask = builder.icmp_signed("<", lane, splat(width, ir.VectorType(_i64, count)))
-        load = function(f"llvm.masked.load.v{count}{letter}.p0", vector, [pointer, _i32, bits, vector])
-        store = function(f"llvm.masked.store.v{count}{letter}.p0", ir.VoidType(), [vector, pointer, _i32, bits])
+        mask = builder.icmp_signed("<", lane, _splat(builder, width, ir.VectorType(_i64, count)))
+        load = _function(builder, f"llvm.masked.load.v{count}{letter}.p0", vector, [pointer, _i32, bits, vector])
+        store = _function(
+            builder, f"llvm.masked.store.v{count}{letter}.p0", ir.VoidType(), [vector, pointer, _i32, bits]
+        )
         align = 8 if element == ir.DoubleType() else 4
+        if factor == _i32:
+            pairs = ir.InlineAsm(ir.FunctionType(vector, [vector, factors, factors]), "vdpbf16ps $3, $2, $0", "=v,0,v,v")
+
+            def multiply_add(x, y, total):
+                return builder.call(pairs, [total, x, y])
+        else:
+            fused = _function(builder, f"llvm.fmuladd.v{count}{letter}", vector, [vector] * 3)
+
+            def multiply_add(x, y, total):
+                return builder.call(fused, [x, y, total])
 
         grid = [(r, v) for r in range(rows) for v in range(vectors)]
-        out = {(r, v): builder.bitcast(at(c, builder.mul(const(r), ldc), const(v * count)), pointer) for r, v in grid}
-        sums = {}
+
+        def places(base, stride):
+            return {
+                (r, v): builder.bitcast(
+                    _at(builder, base, builder.mul(_const(r), stride), _const(v * count)), pointer) for r, v in grid
+            }  # fmt: skip
+
+        out, begin, sums = places(c, ldc), places(d, ldd), {}
         for r, v in grid:
             if v == vectors - 1:
-                sums[r, v] = builder.call(load, [out[r, v], ir.Constant(_i32, align), mask, ir.Constant(vector, None)])
+                sums[r, v] = builder.call(load, [begin[r, v], ir.Constant(_i32, align), mask, ir.Constant(vector, None)])
             else:
-                sums[r, v] = builder.load(out[r, v])
+                sums[r, v] = builder.load(begin[r, v])
                 sums[r, v].align = align
-        lines = [at(a, builder.mul(const(r), row_stride)) for r in range(rows)]
+        below = places(_at(builder, c, builder.mul(_const(rows), ldc)), ldc)
+        for place in below.values():  # what the tile after this one will load, or store to
+            _prefetch(builder, place, write=True)
+        lines = [_at(builder, a, builder.mul(_const(r), row_stride)) for r in range(rows)]
         before, loop, after = builder.block, builder.append_basic_block("k"), builder.append_basic_block("done")
-        builder.branch(loop)
+        builder.cbranch(builder.icmp_signed(">", k, _const(0)), loop, after)
         builder.position_at_end(loop)
         index = builder.phi(_i64)
-        index.add_incoming(const(0), before)
+        index.add_incoming(_const(0), before)
         totals = {cell: builder.phi(vector) for cell in grid}
-        line = at(b, builder.mul(index, const(vectors * count)))
+        line = _at(builder, b, builder.mul(index, _const(vectors * count)))
         columns = []
         for v in range(vectors):
-            column = builder.load(builder.bitcast(at(line, const(v * count)), pointer))
+            column = builder.load(builder.bitcast(_at(builder, line, _const(v * count)), factors.as_pointer()))
             column.align = align
             columns.append(column)
         step = builder.mul(index, step_stride)
+        results = {}
         for r in range(rows):
-            scalar = splat(builder.load(at(lines[r], step)), vector)
+            scalar = _splat(builder, builder.load(_at(builder, lines[r], step)), factors)
             for v in range(vectors):
-                total = builder.call(fma, [scalar, columns[v], totals[r, v]])
+                results[r, v] = multiply_add(scalar, columns[v], totals[r, v])
                 totals[r, v].add_incoming(sums[r, v], before)
-                totals[r, v].add_incoming(total, loop)
-                sums[r, v] = total
-        following = builder.add(index, const(1))
+                totals[r, v].add_incoming(results[r, v], loop)
+        following = builder.add(index, _const(1))
         index.add_incoming(following, loop)
         builder.cbranch(builder.icmp_signed("<", following, k), loop, after)
         builder.position_at_end(after)
         for r, v in grid:
+            final = builder.phi(vector)
+            final.add_incoming(sums[r, v], before)
+            final.add_incoming(results[r, v], loop)
+            results[r, v] = final
+        for r, v in grid:
             if v == vectors - 1:
-                builder.call(store, [sums[r, v], out[r, v], ir.Constant(_i32, align), mask])
+                builder.call(store, [results[r, v], out[r, v], ir.Constant(_i32, align), mask])
             else:
-                builder.store(sums[r, v], out[r, v]).align = align
+                builder.store(results[r, v], out[r, v]).align = align
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typingctx, a, ia, row_stride, step_stride, b, ib, k, c, ic, ldc, width):
+    def tile(typingctx, a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width):
         n = types.intp
-        return types.void(a, n, n, n, b, n, n, c, n, n, n), codegen
+        return types.void(a, n, n, n, b, n, n, d, n, n, c, n, n, n), codegen
 
-    def twin(a, ia, row_stride, step_stride, b, ib, k, c, ic, ldc, width):  # with the compiler off
-        panel = vectors * lanes(a)
-        columns = panel - lanes(a) + width
+    def twin(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width):  # with the compiler off
+        panel = vectors * lanes(b)
+        columns = panel - lanes(b) + width
+        right = b[ib : ib + k * panel].reshape(k, panel)[:, :columns]
         for r in range(rows):
-            left = a[ia + r * row_stride :][: (k - 1) * step_stride + 1 : step_stride]
-            c[ic + r * ldc : ic + r * ldc + columns] += left @ b[ib : ib + k * panel].reshape(k, panel)[:, :columns]
+            left = a[ia + r * row_stride :][: max(0, (k - 1) * step_stride + 1) : step_stride]
+            begin = d[start + r * ldd : start + r * ldd + columns]
+            c[ic + r * ldc : ic + r * ldc + columns] = begin + _twin_product(left, right)
 
     return twin if config.DISABLE_JIT else tile  # type: ignore[attr-defined]
 
 
+def _twin_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    if left.dtype != np.int32:
+        return left @ right
+    return sum(_half(left, half) @ _half(right, half) for half in (0, 1))  # type: ignore[return-value]
+
+
+def _half(pairs: np.ndarray, half: int) -> np.ndarray:
+    return ((pairs.view(np.uint32) >> np.uint32(16 * half)) << np.uint32(16)).view(np.float32)
+
+
+def _make_prefetch() -> Any:
+    def codegen(context, builder, signature, args):
+        _prefetch(builder, _at(builder, _data(context, builder, signature.args[0], args[0]), args[1]), write=False)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def prefetch(typingctx, array, index):
+        return types.void(array, types.intp), codegen
+
+    return (lambda array, index: None) if config.DISABLE_JIT else prefetch  # type: ignore[attr-defined]
+
+
+prefetch = _make_prefetch()
+
+
 def _make_row_of_tiles(vectors: int) -> Any:
     """All rows of C against one panel: full tiles, then one tile of what is left."""
-    tile1, tile2, tile3, tile4 = (_make_tile(rows, vectors) for rows in (1, 2, 3, 4))
+    tile1, tile2, tile3, tile4, tile5 = (_make_tile(rows, vectors) for rows in (1, 2, 3, 4, 5))
     full = _make_tile(ROWS, vectors)
 
-    def rows_of_tiles(a, ia, row_stride, step_stride, m, b, ib, k, c, ic, ldc, width):
+    def rows_of_tiles(a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width):
         i = 0
         while i + ROWS <= m:
-            full(a, ia + i * row_stride, row_stride, step_stride, b, ib, k, c, ic + i * ldc, ldc, width)
+            full(a, ia + i * row_stride, row_stride, step_stride, b, ib, k, d, start + i * ldd, ldd, c, ic + i * ldc, ldc,
+                 width)
             i += ROWS
         rest = m - i
         ia += i * row_stride
+        start += i * ldd
         ic += i * ldc
         if rest == 1:
-            tile1(a, ia, row_stride, step_stride, b, ib, k, c, ic, ldc, width)
+            tile1(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
         elif rest == 2:
-            tile2(a, ia, row_stride, step_stride, b, ib, k, c, ic, ldc, width)
+            tile2(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
         elif rest == 3:
-            tile3(a, ia, row_stride, step_stride, b, ib, k, c, ic, ldc, width)
+            tile3(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
         elif rest == 4:
-            tile4(a, ia, row_stride, step_stride, b, ib, k, c, ic, ldc, width)
+            tile4(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
+        elif rest == 5:
+            tile5(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
 
     return kernel(rows_of_tiles)
 
@@ -162,120 +253,60 @@ _panel1, _panel2, _panel3, _panel4 = (_make_row_of_tiles(vectors) for vectors in
 
 
 @kernel
-def multiply_panel(vectors, a, ia, row_stride, step_stride, m, b, ib, k, c, ic, ldc, width):
-    """c[:m, :] += a[:m, :k] b for one packed panel of ``vectors`` vectors, ``width`` lanes of the last one used."""
+def multiply_panel(vectors, a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width):
+    """c[:m, :] = d[:m, :] + a[:m, :k] b for a packed panel of ``vectors`` vectors, ``width`` lanes of the last one used."""
     if vectors == 4:
-        _panel4(a, ia, row_stride, step_stride, m, b, ib, k, c, ic, ldc, width)
+        _panel4(a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width)
     elif vectors == 3:
-        _panel3(a, ia, row_stride, step_stride, m, b, ib, k, c, ic, ldc, width)
+        _panel3(a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width)
     elif vectors == 2:
-        _panel2(a, ia, row_stride, step_stride, m, b, ib, k, c, ic, ldc, width)
+        _panel2(a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width)
     else:
-        _panel1(a, ia, row_stride, step_stride, m, b, ib, k, c, ic, ldc, width)
+        _panel1(a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width)
 
 
-# Inner loops run over slices from zero: an index that might be negative would have to wrap around, and a loop
-# that checks for that does not vectorise.
+def _make_transpose() -> Any:
+    def codegen(context, builder, signature, args):
+        _, ib, ldb, _, ip, ldp = args
+        element = _element(signature.args[0])
+        count = VECTOR_BYTES // (8 if element == ir.DoubleType() else 4)
+        vector = ir.VectorType(element, count)
+        align = VECTOR_BYTES // count
+        source = _at(builder, _data(context, builder, signature.args[0], args[0]), ib)
+        target = _at(builder, _data(context, builder, signature.args[3], args[3]), ip)
+
+        def place(base, line, stride):
+            return builder.bitcast(_at(builder, base, builder.mul(_const(line), stride)), vector.as_pointer())
+
+        lines = []
+        for line in range(count):
+            lines.append(builder.load(place(source, line, ldb)))
+            lines[-1].align = align
+        distance = count // 2
+        while distance:  # exchange the off-diagonal blocks of this size
+            upper = [lane if not lane & distance else count + lane - distance for lane in range(count)]
+            lower = [lane + distance if not lane & distance else count + lane for lane in range(count)]
+            for line in range(count):
+                if not line & distance:
+                    first, second = lines[line], lines[line + distance]
+                    for where, order in ((line, upper), (line + distance, lower)):
+                        mask = ir.Constant(ir.VectorType(_i32, count), order)
+                        lines[where] = builder.shuffle_vector(first, second, mask)
+            distance //= 2
+        for line in range(count):
+            builder.store(lines[line], place(target, line, ldp)).align = align
+        return context.get_dummy_value()
+
+    @intrinsic
+    def transpose(typingctx, b, ib, ldb, packed, ip, ldp):
+        n = types.intp
+        return types.void(b, n, n, packed, n, n), codegen
+
+    def twin(b, ib, ldb, packed, ip, ldp):
+        for line in range(lanes(b)):
+            packed[ip + line : ip + line + (lanes(b) - 1) * ldp + 1 : ldp] = b[ib + line * ldb :][: lanes(b)]
+
+    return twin if config.DISABLE_JIT else transpose  # type: ignore[attr-defined]
 
 
-@kernel
-def pack_panel(b, ib, step_stride, column_stride, k, columns, packed, ip):
-    """Copy b[:k, :columns] to packed[ip:], each line padded with zeros to whole vectors; → vectors a line."""
-    count = lanes(packed)
-    vectors = (columns + count - 1) // count
-    panel = vectors * count
-    if column_stride == 1:
-        for i in range(k):
-            source = b[ib + i * step_stride : ib + i * step_stride + columns]
-            line = packed[ip + i * panel : ip + (i + 1) * panel]
-            for j in range(columns):
-                line[j] = source[j]
-            for j in range(columns, panel):
-                line[j] = 0
-    else:  # a transposed matrix: blocks of 16 steps, so that both sides stay in the first-level cache
-        for first in range(0, k, 16):
-            steps = min(16, k - first)
-            block = packed[ip + first * panel : ip + (first + steps) * panel]
-            for j in range(columns):
-                start = ib + first * step_stride + j * column_stride
-                source = b[start : start + steps]
-                for i in range(steps):
-                    block[i * panel + j] = source[i]
-            for j in range(columns, panel):
-                for i in range(steps):
-                    block[i * panel + j] = 0
-    return vectors
-
-
-@kernel
-def pack(b, ib, step_stride, column_stride, k, n, packed, first, last):
-    """Pack panels [first, last) of b (k, n), each at ``panel index · k · VECTORS · lanes`` of ``packed``."""
-    width = VECTORS * lanes(packed)
-    for p in range(first, last):
-        columns = min(width, n - p * width)
-        pack_panel(b, ib + p * width * column_stride, step_stride, column_stride, k, columns, packed, p * k * width)
-
-
-@kernel
-def accumulate(a, ia, row_stride, m, packed, k, n, c, ic, ldc):
-    """c[:m, :n] += a[:m, :k] B, with all of B (k, n) packed by :func:`pack`."""
-    count = lanes(packed)
-    width = VECTORS * count
-    for p in range((n + width - 1) // width):
-        columns = min(width, n - p * width)
-        vectors = (columns + count - 1) // count
-        multiply_panel(vectors, a, ia, row_stride, 1, m, packed, p * k * width, k, c, ic + p * width, ldc,
-                       columns - (vectors - 1) * count)
-
-
-@kernel
-def accumulate_unpacked(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
-    """c[:m, :n] += a[:m, :k] b[:k, :n] for a few rows, where packing b would cost more than the product."""
-    for i in range(m):
-        row = a[ia + i * row_stride : ia + i * row_stride + k]
-        out = c[ic + i * ldc : ic + i * ldc + n]
-        whole = k - k % 4
-        for s in range(0, whole, 4):  # four lines of b for one pass over c, still one chain in the order of k
-            x0, x1, x2, x3 = row[s], row[s + 1], row[s + 2], row[s + 3]
-            start = ib + s * ldb
-            b0, b1 = b[start : start + n], b[start + ldb : start + ldb + n]
-            b2, b3 = b[start + 2 * ldb : start + 2 * ldb + n], b[start + 3 * ldb : start + 3 * ldb + n]
-            for j in range(n):
-                total = out[j]
-                total += x0 * b0[j]
-                total += x1 * b1[j]
-                total += x2 * b2[j]
-                total += x3 * b3[j]
-                out[j] = total
-        for s in range(whole, k):
-            x = row[s]
-            line = b[ib + s * ldb : ib + s * ldb + n]
-            for j in range(n):
-                out[j] += x * line[j]
-
-
-@kernel
-def accumulate_transposed(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
-    """c[:m, :n] += a[:m, :k] b[:n, :k]ᵀ for a few rows: four dot products at a time, each one chain."""
-    for i in range(m):
-        row = a[ia + i * row_stride : ia + i * row_stride + k]
-        out = c[ic + i * ldc : ic + i * ldc + n]
-        whole = n - n % 4
-        for j in range(0, whole, 4):
-            start = ib + j * ldb
-            b0, b1 = b[start : start + k], b[start + ldb : start + ldb + k]
-            b2, b3 = b[start + 2 * ldb : start + 2 * ldb + k], b[start + 3 * ldb : start + 3 * ldb + k]
-            t0, t1, t2, t3 = out[j], out[j + 1], out[j + 2], out[j + 3]
-            for s in range(k):
-                x = row[s]
-                t0 += x * b0[s]
-                t1 += x * b1[s]
-                t2 += x * b2[s]
-                t3 += x * b3[s]
-            out[j], out[j + 1], out[j + 2], out[j + 3] = t0, t1, t2, t3
-        for j in range(whole, n):
-            line = b[ib + j * ldb : ib + j * ldb + k]
-            total = out[j]
-            for s in range(k):
-                total += row[s] * line[s]
-            out[j] = total
+transpose = _make_transpose()

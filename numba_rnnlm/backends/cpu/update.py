@@ -32,8 +32,9 @@ def sum_of_squares(x, sums, first, last):
     """sums[i] = Σ x² of block i, in float64."""
     for block in range(first, last):
         total = 0.0
-        for j in range(block * BLOCK, min(x.size, (block + 1) * BLOCK)):
-            value = np.float64(x[j])  # float() would leave float32 as it is
+        part = x[block * BLOCK : min(x.size, (block + 1) * BLOCK)]
+        for j in range(part.size):
+            value = np.float64(part[j])  # float() would leave float32 as it is
             total += value * value
         sums[block] = total
 

@@ -118,15 +118,22 @@ class Backend:
         self, x: DeviceArray, W: DeviceArray, dout: DeviceArray, dx: DeviceArray | None, dW: DeviceArray,
         db: DeviceArray | None, first: int = 0, transposed: bool = False,
     ) -> None:
+        self._project_backward(x, W, dout, dx, dW, db, first, transposed, add=False)
+
+    def _project_backward(
+        self, x: DeviceArray, W: DeviceArray, dout: DeviceArray, dx: DeviceArray | None, dW: DeviceArray,
+        db: DeviceArray | None, first: int, transposed: bool, add: bool,
+    ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
         dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
         if transposed:
-            self._multiply(dz.T, inputs, matrix(dW), keep=True)
+            self._multiply(dz.T, inputs, matrix(dW), keep=add)
         else:
-            self._multiply(inputs.T, dz, matrix(dW), keep=True)
+            self._multiply(inputs.T, dz, matrix(dW), keep=add)
         if db is not None:
             width = dout.shape[-1]
-            linear.add_rows(-(-width // linear.COLUMNS), linear.COLUMNS * linear.LANES, dout, dout.size // width, width, db)
+            linear.add_rows(-(-width // linear.COLUMNS), linear.COLUMNS * linear.LANES, dout, dout.size // width, width, db,
+                            add)
         if dx is not None:
             self._multiply(dz, weights if transposed else weights.T, matrix(dx), keep=False)
 
@@ -185,6 +192,7 @@ class Backend:
     ) -> None:
         steps, streams, gates, hidden = z.shape
         if steps == 0:
+            self.fill(dU, 0)
             return
         plan = self._plan(cell, streams, hidden, backward=True)
         first, last = cell.window("h")
@@ -202,7 +210,7 @@ class Backend:
         states = s.shape[2]
         previous = Matrix(s.reshape(-1), 0, steps * streams, hidden, states * hidden)
         dz = Matrix(z.reshape(-1), first * hidden, steps * streams, U.shape[1], gates * hidden)
-        self._multiply(previous.T, dz, matrix(dU), keep=True)
+        self._multiply(previous.T, dz, matrix(dU), keep=False)
 
     def _recur_stepwise(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
         steps, streams, gates, hidden = z.shape
@@ -269,7 +277,7 @@ class Backend:
     ) -> None:
         for rows, logits in self._logits(x, W, b, transposed):
             self._cross_entropy_rows(logits, targets[rows], losses[rows], scale, True)
-            self.project_backward(x[rows], W, logits, dx[rows], dW, db, transposed=transposed)
+            self._project_backward(x[rows], W, logits, dx[rows], dW, db, 0, transposed, add=rows.start > 0)
 
     def _logits(self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, transposed: bool) -> Any:
         """(rows, their logits) chunk by chunk, in one buffer."""

@@ -309,9 +309,9 @@ COLUMNS, LANES = 32, 32  # of a block that sums columns: each lane takes every 3
 PADDED = COLUMNS + 1
 
 
-@kernel(FLOATS, INT, INT, FLOATS)
-def add_rows(c, rows, columns, total):
-    """total (columns) += the sum of the rows of c (rows, columns), in an order that is always the same."""
+@kernel(FLOATS, INT, INT, FLOATS, INT)
+def add_rows(c, rows, columns, total, keep):
+    """total (columns) ← or += the sum of the rows of c (rows, columns), in an order that is always the same."""
     sums = cuda.shared.array((LANES, PADDED), np.float32)
     x, y = cuda.threadIdx.x % COLUMNS, cuda.threadIdx.x // COLUMNS
     column = cuda.blockIdx.x * COLUMNS + x
@@ -325,7 +325,7 @@ def add_rows(c, rows, columns, total):
         own = sums[0, x]
         for lane in range(1, LANES):
             own += sums[lane, x]
-        total[column] += own
+        total[column] = own + total[column] if keep else own
 
 
 def pick(precision: str, a: Matrix, b: Matrix, wide: bool) -> Product:

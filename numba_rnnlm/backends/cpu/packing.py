@@ -1,0 +1,221 @@
+"""How the factors of a product are laid out for the register tile: B in panels, and both rounded, if they are.
+
+Factors may be rounded to bfloat16: two that follow each other in k are then one int32. An array of int32 for the
+packed B is what tells the kernels so.
+"""
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from ...portable import portable
+from .kernels import kernel
+from .simd import VECTORS, lanes, prefetch, transpose
+
+AHEAD = 8  # lines of B between what is packed and what is asked for
+
+
+@portable
+def _bfloat16(x):
+    """The upper half of a float32, rounded to nearest, ties to even, as a uint32. NaN stays NaN."""
+    bits = np.float32(x).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.uint32(0x7FC0) if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else rounded
+
+
+@portable
+def _pair(first, second):
+    """Two factors that follow each other in k, rounded to bfloat16, in one int32."""
+    return np.uint32(_bfloat16(first) | (_bfloat16(second) << np.uint32(16))).view(np.int32)
+
+
+# Inner loops run over slices from zero: an index that might be negative would have to wrap around, and a loop
+# that checks for that does not vectorise.
+
+
+@kernel
+def _pair_neighbours(source, k, out):
+    """out[s] = the pair source[2 s], source[2 s + 1]; behind an odd k there is a zero."""
+    for s in range(k // 2):
+        out[s] = _pair(source[2 * s], source[2 * s + 1])
+    if k % 2:
+        out[k // 2] = np.int32(_bfloat16(source[k - 1]))
+
+
+@kernel
+def _pair_lines(a, first, distance, n, out):
+    """out[j] = the pair a[first + j], a[first + distance + j]; at a distance of 0 the second is a zero."""
+    lower = a[first : first + n]
+    if distance:
+        upper = a[first + distance : first + distance + n]
+        for j in range(n):
+            out[j] = _pair(lower[j], upper[j])
+    else:
+        for j in range(n):
+            out[j] = np.int32(_bfloat16(lower[j]))
+
+
+def paired(packed):
+    """Whether this is the type of pairs of bfloat16."""
+    return packed.dtype == np.int32
+
+
+@overload(paired, inline="always")
+def _paired(packed):
+    return (lambda packed: True) if packed.dtype == types.int32 else (lambda packed: False)
+
+
+@kernel
+def lines(k, packed):
+    """Steps of the tile that k takes."""
+    return (k + 1) // 2 if paired(packed) else k
+
+
+def factors(a, ia, row_stride, step_stride, m, k, packed, scratch):
+    """A as the tile takes it: (array, offset, row_stride, step_stride, steps); ``scratch`` holds its pairs, if any."""
+    if paired(packed):
+        return _paired_factors(a, ia, row_stride, step_stride, m, k, scratch)
+    return a, ia, row_stride, step_stride, k
+
+
+@overload(factors, inline="always")
+def _factors(a, ia, row_stride, step_stride, m, k, packed, scratch):
+    if packed.dtype == types.int32:
+        return lambda a, ia, row_stride, step_stride, m, k, packed, scratch: _paired_factors(
+            a, ia, row_stride, step_stride, m, k, scratch)
+    return lambda a, ia, row_stride, step_stride, m, k, packed, scratch: (a, ia, row_stride, step_stride, k)
+
+
+@kernel
+def _paired_factors(a, ia, row_stride, step_stride, m, k, scratch):
+    steps = (k + 1) // 2
+    if step_stride == 1:
+        for i in range(m):
+            _pair_neighbours(a[ia + i * row_stride : ia + i * row_stride + k], k, scratch[i * steps : (i + 1) * steps])
+        return scratch, 0, steps, 1, steps
+    for s in range(steps):
+        distance = step_stride if 2 * s + 1 < k else 0
+        _pair_lines(a, ia + 2 * s * step_stride, distance, m, scratch[s * m : (s + 1) * m])
+    return scratch, 0, 1, m, steps
+
+
+@kernel
+def _pack_lines(b, ib, step_stride, k, columns, packed, ip, panel):
+    """A window of columns, a line after the other."""
+    for i in range(k):
+        start = ib + i * step_stride
+        for j in range(0, columns, 16):  # each line may lie in another page: nothing else would fetch it
+            prefetch(b, start + AHEAD * step_stride + j)
+        source, line = b[start : start + columns], packed[ip + i * panel : ip + (i + 1) * panel]
+        for j in range(columns):
+            line[j] = source[j]
+        for j in range(columns, panel):
+            line[j] = 0
+
+
+@kernel
+def _pack_columns(b, ib, column_stride, k, columns, packed, ip, panel):
+    """A transposed matrix: blocks as large as a vector is long."""
+    count = lanes(packed)
+    whole, steps = columns - columns % count, k - k % count
+    for first in range(0, steps, count):
+        for j in range(0, whole, count):
+            transpose(b, ib + first + j * column_stride, column_stride, packed, ip + first * panel + j, panel)
+    for j in range(columns):
+        done = steps if j < whole else 0
+        source = b[ib + done + j * column_stride : ib + k + j * column_stride]
+        for i in range(source.size):
+            packed[ip + (done + i) * panel + j] = source[i]
+    for i in range(k if panel > columns else 0):
+        line = packed[ip + i * panel + columns : ip + (i + 1) * panel]
+        for j in range(line.size):
+            line[j] = 0
+
+
+@kernel
+def _pack_paired_lines(b, ib, step_stride, k, columns, packed, ip, panel):
+    for i in range((k + 1) // 2):
+        start = ib + 2 * i * step_stride
+        for j in range(0, columns, 16):
+            prefetch(b, start + AHEAD * step_stride + j)
+            prefetch(b, start + (AHEAD + 1) * step_stride + j)
+        line = packed[ip + i * panel : ip + (i + 1) * panel]
+        _pair_lines(b, start, step_stride if 2 * i + 1 < k else 0, columns, line)
+        for j in range(columns, panel):
+            line[j] = 0
+
+
+@kernel
+def _pack_paired_columns(b, ib, column_stride, k, columns, packed, ip, panel, block):
+    """Pairs are neighbours in memory: those of a block of columns and steps, then turned."""
+    count = lanes(packed)
+    for first in range(0, k, 2 * count):
+        steps = min(2 * count, k - first)
+        for j in range(0, panel, count):
+            for column in range(count):
+                line = block[column * count : (column + 1) * count]
+                if j + column < columns:
+                    start = ib + first + (j + column) * column_stride
+                    _pair_neighbours(b[start : start + steps], steps, line)
+                else:
+                    for i in range(count):
+                        line[i] = 0
+            if steps == 2 * count:
+                transpose(block, 0, count, packed, ip + first // 2 * panel + j, panel)
+            else:
+                for i in range((steps + 1) // 2):
+                    for column in range(count):
+                        packed[ip + (first // 2 + i) * panel + j + column] = block[column * count + i]
+
+
+def _pack_any(b, ib, step_stride, column_stride, k, columns, packed, ip, panel):
+    if paired(packed):
+        _pack_pairs(b, ib, step_stride, column_stride, k, columns, packed, ip, panel)
+    else:
+        _pack_floats(b, ib, step_stride, column_stride, k, columns, packed, ip, panel)
+
+
+@overload(_pack_any, inline="always")
+def _pack_any_of(b, ib, step_stride, column_stride, k, columns, packed, ip, panel):
+    pack = _pack_pairs if packed.dtype == types.int32 else _pack_floats
+    return lambda b, ib, step_stride, column_stride, k, columns, packed, ip, panel: pack(
+        b, ib, step_stride, column_stride, k, columns, packed, ip, panel)
+
+
+@kernel
+def _pack_floats(b, ib, step_stride, column_stride, k, columns, packed, ip, panel):
+    if column_stride == 1:
+        _pack_lines(b, ib, step_stride, k, columns, packed, ip, panel)
+    else:
+        _pack_columns(b, ib, column_stride, k, columns, packed, ip, panel)
+
+
+@kernel
+def _pack_pairs(b, ib, step_stride, column_stride, k, columns, packed, ip, panel):
+    if column_stride == 1:
+        _pack_paired_lines(b, ib, step_stride, k, columns, packed, ip, panel)
+    else:
+        block = np.empty(lanes(packed) * lanes(packed), np.int32)
+        _pack_paired_columns(b, ib, column_stride, k, columns, packed, ip, panel, block)
+
+
+@kernel
+def pack_panel(b, ib, step_stride, column_stride, k, columns, packed, ip):
+    """Copy b[:k, :columns] to packed[ip:], each line padded with zeros to whole vectors; → vectors a line.
+
+    One of the strides is 1. Into an array of int32, two steps of k make one line of pairs.
+    """
+    count = lanes(packed)
+    vectors = (columns + count - 1) // count
+    _pack_any(b, ib, step_stride, column_stride, k, columns, packed, ip, vectors * count)
+    return vectors
+
+
+@kernel
+def pack(b, ib, step_stride, column_stride, k, n, packed, first, last):
+    """Pack panels [first, last) of b (k, n), each at ``panel index · lines · VECTORS · lanes`` of ``packed``."""
+    width = VECTORS * lanes(packed)
+    for p in range(first, last):
+        columns = min(width, n - p * width)
+        pack_panel(b, ib + p * width * column_stride, step_stride, column_stride, k, columns, packed,
+                   p * lines(k, packed) * width)
