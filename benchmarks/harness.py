@@ -50,7 +50,7 @@ class Contestant:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"the worker {self.process.args} ended; its error is above.")
+            raise SystemExit(f"the worker {self.process.args!r} ended; its error is above.")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -135,8 +135,8 @@ def compare(
     Each player gets its own request; ``seconds`` is about what one turn takes.
     """
     checks = {who: player.ask(command="check", **requests[who]) for who, player in players.items()}
-    expect_equal({who: {**check, "seconds": 0} for who, check in checks.items()}, tolerance, str(requests))
     ours, *others = players
+    expect_equal({who: check | {"seconds": 0} for who, check in checks.items()}, tolerance, str(requests[ours]))
     repeat = max(1, round(seconds / max(check["seconds"] for check in checks.values())))
     found = in_turns(players, turns, repeat=repeat)
     return {
@@ -179,7 +179,7 @@ def program(who: str, options: argparse.Namespace, *arguments: object, **variabl
         line = process.stdout.readline()
         seconds = time.perf_counter() - start
     if not line:
-        raise SystemExit(f"{process.args} ended without an answer; its error is above.")
+        raise SystemExit(f"{process.args!r} ended without an answer; its error is above.")
     return seconds, json.loads(line)
 
 

@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from .harness import compare, contestants, machine, parser, write_results
+from .harness import OURS, compare, contestants, describe, parser, write_results
 
 SHAPES = ["20,35,200", "20,35,650", "64,128,512"]
 SECONDS = 0.1  # of one turn, about
@@ -16,24 +16,21 @@ TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
 
 
 def main() -> None:
-    flags = parser("Time one recurrent layer: forward, and forward with all gradients.")
-    flags.set_defaults(backend="cuda")
+    flags = parser("Time one recurrent layer: forward, and forward with all gradients.", backends=("cuda", "cpu"))
     flags.add_argument("--shapes", nargs="*", default=SHAPES, help="streams,steps,hidden")
     flags.add_argument("--cells", nargs="*", default=["lstm", "gru", "tanh"], help="lstm gru tanh relu")
     flags.add_argument("--precisions", nargs="*", default=["float32", "tf32"], choices=list(PRECISIONS))
     options = flags.parse_args()
     rows: list[dict[str, Any]] = []
-    workers = {"numba_rnnlm": "benchmarks.workers.ours"} | {peer: f"benchmarks.workers.{peer}" for peer in options.peer}
-    with contestants(workers, options.threads, dict.fromkeys(options.peer, options.peer_python)) as players:
+    with contestants(options) as players:
         for cell in options.cells:
             for shape in options.shapes:
                 for precision in options.precisions:
                     for peer in PRECISIONS[precision] if options.peer else ["none"]:
                         for backward in (False, True):
                             rows.append(measure(players, cell, shape, precision, peer, backward, options))
-                            print(describe(rows[-1]), flush=True)
-    results = {"benchmark": "layers", "machine": machine(options.threads), "rows": rows}
-    print("written:", write_results(options.out or "layers", results))
+                            print(line(rows[-1]), flush=True)
+    write_results("layers", options, rows)
 
 
 def measure(
@@ -43,19 +40,15 @@ def measure(
     common = {"task": "layer", "backend": options.backend, "cell": cell, "streams": streams, "steps": steps,
               "hidden": hidden, "backward": backward}
     requests = {who: common | {"precision": peer} for who in players}
-    requests["numba_rnnlm"] = common | {"precision": precision}
+    requests[OURS] = common | {"precision": precision}
     found = compare(players, options.turns, SECONDS, TOLERANCE[precision], requests)
     return {**common, "precision": precision, "peer_precision": peer} | found
 
 
-def describe(row: dict[str, Any]) -> str:
+def line(row: dict[str, Any]) -> str:
     what = "forward and back" if row["backward"] else "forward"
-    text = f"{row['cell']:5}({row['streams']}, {row['steps']}, {row['hidden']})  {what:17} {row['precision']:8}"
-    for who, times in row["milliseconds"].items():
-        text += f"{who} {times['median']:7.3f} ms ({times['min']:.3f} to {times['max']:.3f})  "
-    for who, ratio in row["ratio"].items():
-        text += f"{ratio:.2f}x {who} in {row['peer_precision']}"
-    return text
+    label = f"{row['cell']:5}({row['streams']}, {row['steps']}, {row['hidden']})  {what:17} {row['precision']:8}"
+    return describe(label, row["milliseconds"], "ms", row["ratio"]) + f" in {row['peer_precision']}"
 
 
 if __name__ == "__main__":

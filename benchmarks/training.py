@@ -1,62 +1,66 @@
 """One training step of a language model: embedding, recurrent layers, softmax, loss, backward, clip, SGD.
 
-    python -m benchmarks.training                        our milliseconds and GFLOP/s
+    python -m benchmarks.training                        our milliseconds and GFLOP/s, and their share of the limit
     python -m benchmarks.training --peer torch           PyTorch on the same work, in turns, and the ratio
     python -m benchmarks.training --shape 5000,100,300,1,8,25 --cells gru
+    python -m benchmarks.training --precision bf16 --peer torch --out training-bf16
     python -m benchmarks.training --backend cuda --precision tf32 --peer torch
+
+The limit, on a CPU, is what the register tile reaches on float32 in first-level cache, on all threads at once, measured
+between the rows.
 """
 
+import statistics
 from typing import Any
 
-from .harness import compare, contestants, geometric_mean, machine, parser, write_results
-from .shapes import SHAPES, Shape
+from .harness import OURS, compare, contestants, describe, geometric_mean, parser, write_results
+from .shapes import Row, chosen, model_flags
 
 SECONDS = 0.4  # of one turn, about
 TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}  # of loss and gradient
-PEERS = {"float32": "float32", "tf32": "tf32", "bf16": "tf32"}  # what the peer may round to, where we do
+PEERS = {  # what the peer may round to, where we do
+    "cpu": {"float32": "float32", "tf32": "float32", "bf16": "float32"},
+    "cuda": {"float32": "float32", "tf32": "tf32", "bf16": "tf32"},
+}
 
 
 def main() -> None:
-    flags = parser("Time one training step of a language model.")
-    flags.add_argument("--rows", nargs="*", default=list(SHAPES), choices=list(SHAPES), help="named models")
-    flags.add_argument("--shape", help="one model of your own: vocabulary,embedding,hidden,layers,streams,steps")
-    flags.add_argument("--cells", nargs="*", default=["lstm"], help="lstm gru tanh relu")
-    flags.add_argument("--precision", default="float32", choices=list(TOLERANCE), help="of products, on cuda")
+    flags = parser("Time one training step of a language model.", backends=("cpu", "cuda"))
+    model_flags(flags)
+    flags.add_argument("--precision", default="float32", choices=list(TOLERANCE), help="of the factors of products")
     options = flags.parse_args()
-    shapes = {name: SHAPES[name] for name in options.rows}
-    if options.shape:
-        shapes = {"own": Shape(*(int(number) for number in options.shape.split(",")))}
-    workers = {"numba_rnnlm": "benchmarks.workers.ours"} | {peer: f"benchmarks.workers.{peer}" for peer in options.peer}
-    python = dict.fromkeys(options.peer, options.peer_python)
     rows: list[dict[str, Any]] = []
-    with contestants(workers, options.threads, python) as players:
-        for name, shape in shapes.items():
-            for cell in options.cells:
-                rows.append({"row": name, "cell": cell, "shape": shape._asdict()} | measure(players, shape, cell, options))
-                print(describe(rows[-1]), flush=True)
+    roofs: list[float] = []
+    with contestants(options) as players:
+        for row in chosen(options):
+            rows.append(measure(players, row, options))
+            gflops = ", ".join(f"{who} {value:.0f}" for who, value in rows[-1]["gflops"].items())
+            label = f"{row.name} {row.cell}"
+            print(describe(label, rows[-1]["milliseconds"], "ms", rows[-1]["ratio"]), f" GFLOP/s: {gflops}", flush=True)
+            if options.backend == "cpu":
+                roofs += [players[OURS].ask(command="roof")["gflops"] for _ in range(3)]
+    if roofs:
+        roof = statistics.median(roofs)
+        print(f"the register tile, float32, in first-level cache: {roof:.0f} GFLOP/s ({min(roofs):.0f} to {max(roofs):.0f})")
+        for found in rows:
+            found |= {"roof_gflops": roof, "share": {who: value / roof for who, value in found["gflops"].items()}}
+            shares = ", ".join(f"{who} {share:.0%}" for who, share in found["share"].items())
+            print(f"{found['row'] + ' ' + found['cell']:32}  {shares} of it")
     for peer in options.peer:
         ratios = [row["ratio"][peer] for row in rows]
         print(f"geometric mean of {len(ratios)} ratios to {peer}: {geometric_mean(ratios):.2f}, smallest {min(ratios):.2f}")
-    about = {"benchmark": "training", "backend": options.backend, "precision": options.precision}
-    print("written:", write_results(options.out or "training", about | {"machine": machine(options.threads), "rows": rows}))
+    write_results("training", options, rows, backend=options.backend, precision=options.precision)
 
 
-def measure(players: Any, shape: Shape, cell: str, options: Any) -> dict[str, Any]:
-    common = {"task": "training", "backend": options.backend, "cell": cell, **shape._asdict()}
-    requests = {peer: common | {"precision": PEERS[options.precision]} for peer in players}
-    requests["numba_rnnlm"] = common | {"precision": options.precision}
+def measure(players: Any, row: Row, options: Any) -> dict[str, Any]:
+    precisions = dict.fromkeys(players, PEERS[options.backend][options.precision]) | {OURS: options.precision}
+    requests = {
+        who: row.request("training", backend=options.backend, precision=precision) for who, precision in precisions.items()
+    }
     found = compare(players, options.turns, SECONDS, TOLERANCE[options.precision], requests)
-    times = found["milliseconds"]
-    return found | {"gflops": {who: shape.flops(cell) / spread["median"] / 1e6 for who, spread in times.items()}}
-
-
-def describe(row: dict[str, Any]) -> str:
-    text = f"{row['row']:15} {row['cell']:5}"
-    for who, times in row["milliseconds"].items():
-        text += f"  {who} {times['median']:8.2f} ms ({times['min']:.2f} to {times['max']:.2f}) {row['gflops'][who]:4.0f} GFLOP/s"
-    for who, ratio in row["ratio"].items():
-        text += f"  {ratio:.2f}x {who}"
-    return text
+    flops = row.shape.flops(row.cell)
+    gflops = {who: flops / times["median"] / 1e6 for who, times in found["milliseconds"].items()}
+    return row.about() | found | {"gflops": gflops}
 
 
 if __name__ == "__main__":

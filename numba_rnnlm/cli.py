@@ -1,4 +1,4 @@
-"""The command line: ``numba-rnnlm train | eval | score | generate | info | demo``.
+"""The command line: ``numba-rnnlm train | eval | score | generate | info | warmup | demo``.
 
 Every field of a configuration is a flag of the same name, with its help, choices and default.
 """
@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
@@ -24,9 +25,11 @@ from typing import Any, BinaryIO, NoReturn, TextIO
 import numpy as np
 
 from . import __version__, backends, demo
+from .backends.cache import cache_folder
 from .cells import CELLS
-from .config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from .config import OPTIMIZERS, WEIGHTS, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
+    BackendError,
     ConfigError,
     CorpusError,
     DivergenceError,
@@ -44,6 +47,7 @@ from .training import make_optimizer
 CHUNK = 2**20  # bytes of the lines to score that are read at once
 METAVARS = {int: "N", float: "X", str: "NAME"}
 SHOWN_SYMBOLS = 20
+WARMUP_SYMBOLS = 100
 CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
 OPTIONS = {item.name for config in CONFIGS for item in fields(config)} | {
     *MACHINE, "unknown", "samples", "seconds"
@@ -156,7 +160,8 @@ def parser() -> argparse.ArgumentParser:
         "first counts,\nline ends included; a symbol that the model does not know is scored as <unk>.",
         """examples:
   numba-rnnlm eval model.npz test.txt
-  numba-rnnlm eval model.npz test.txt.gz --json""",
+  numba-rnnlm eval model.npz test.txt.gz --json
+  numba-rnnlm eval model.npz test.txt --weights int8    what generate --weights int8 costs""",
     ))
     _score_flags(_command(
         commands, "score", _score, "log-probability of each line of a text",
@@ -172,7 +177,8 @@ def parser() -> argparse.ArgumentParser:
         """examples:
   numba-rnnlm generate model.npz 'It was ' --length 500 --temperature 0.7
   numba-rnnlm generate model.npz --prompt 'It was ' --seed 1 --samples 3
-  numba-rnnlm generate model.npz --prompt - < beginning.txt""",
+  numba-rnnlm generate model.npz --prompt - < beginning.txt
+  numba-rnnlm generate large.npz 'It was ' --weights int8""",
     ))
     info = _command(
         commands, "info", _info, "what a model file holds, or what this machine offers",
@@ -183,6 +189,17 @@ def parser() -> argparse.ArgumentParser:
   numba-rnnlm info model.npz""",
     )
     info.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="a model file")
+    _warmup_flags(_command(
+        commands, "warmup", _warmup, "compile ahead of time",
+        "Compile all kernels that train, eval, score and generate need, and keep them on disk: no later process has to\n"
+        "wait. Otherwise they are compiled, and kept, when they are first needed. They serve this kind of processor, this\n"
+        "version of Numba and this installation of numba_rnnlm. On a GPU some depend on the sizes of the model: those of\n"
+        "train's default sizes are compiled. NUMBA_CACHE_DIR names another folder to keep them in.",
+        """examples:
+  numba-rnnlm warmup                                    all cells, a minute each
+  numba-rnnlm warmup --cells lstm --optimizers all
+  numba-rnnlm warmup --cells lstm gru --precision bf16""",
+    ))
     _demo_flags(_command(
         commands, "demo", _demo, "train, measure and write on Python's own documentation, in a minute",
         "Train a character model on the documentation that Python carries, measure it on a held-out part, write a "
@@ -222,6 +239,8 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
 def _eval_flags(command: argparse.ArgumentParser) -> None:
     _model_argument(command)
     command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to measure on, in UTF-8; may be a .gz")
+    command.add_argument("--weights", choices=WEIGHTS, default="float32",
+                         help="int8: how well the rounded weights do that generate --weights int8 reads (default: float32)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     _machine_flags(command)
 
@@ -248,7 +267,8 @@ def _generate_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--prompt", dest="prompt_flag", metavar="TEXT", help="the same as PROMPT, in any place")
     _config_flags(command.add_argument_group("sampling"), SamplingConfig)
     command.add_argument("--samples", type=int, default=1, metavar="N",
-                         help="write this many, with the seeds seed, seed + 1, ... (default: 1)")
+                         help="write this many side by side, with the seeds seed, seed + 1, ..., and an empty line between "
+                              "them; shown when all are written (default: 1)")
     command.add_argument("--unknown", choices=("error", "unk"), default="error",
                          help="a symbol of the prompt that the model does not know is an error, or read as <unk> "
                               "(default: error)")
@@ -260,6 +280,14 @@ def _demo_flags(command: argparse.ArgumentParser) -> None:
                          help="how long to train; compiling comes on top, the first time (default: 60)")
     command.add_argument("--out", type=Path, default=Path("numba_rnnlm_demo.npz"), metavar="FILE",
                          help="where to save the model (default: numba_rnnlm_demo.npz)")
+    _machine_flags(command)
+
+
+def _warmup_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), metavar="CELL",
+                         help=f"for models with these cells: {', '.join(CELLS)} (default: all)")
+    command.add_argument("--optimizers", nargs="+", choices=(*OPTIMIZERS, "all"), default=["adam"], metavar="NAME",
+                         help=f"for training with these: {', '.join(OPTIMIZERS)}, or all (default: adam)")
     _machine_flags(command)
 
 
@@ -275,7 +303,8 @@ def _machine_flags(command: argparse.ArgumentParser) -> Any:
                        help="of the cpu backend; the results do not depend on it (default: all processors, or "
                             "NUMBA_RNNLM_NUM_THREADS)")
     group.add_argument("--precision", choices=backends.PRECISIONS, default="float32",
-                       help="of the factors of matrix products; tf32 and bf16 are faster, and for cuda (default: float32)")
+                       help="of the factors of matrix products; faster are bf16, for cuda and for processors with AVX512_BF16, and "
+                            "tf32, for cuda (default: float32)")
     return group
 
 
@@ -351,7 +380,7 @@ def _tell_trained(model: LanguageModel, args: Arguments, verb: str) -> None:
 
 
 def _eval(args: Arguments) -> None:
-    found = _load(args, args.model).evaluate(args.corpus)
+    found = _load(args, args.model).evaluate(args.corpus, args.weights)
     if args.json:
         values: dict[str, float | None] = {
             "perplexity": found.perplexity if isfinite(found.perplexity) else None,  # JSON knows no infinity
@@ -433,14 +462,15 @@ def _generate(args: Arguments) -> None:
         args.usage_error("the prompt is given twice, as PROMPT and with --prompt; leave one of them out")
     prompt = _prompt(args.prompt or args.prompt_flag or "")
     model = _load(args, args.model)
-    for sample in range(args.samples):
-        pieces = model.stream(prompt, **options, unknown=args.unknown)
-        print("\n" * (sample > 0) + prompt, end="", flush=True)
-        for piece in pieces:
-            print(piece, end="", flush=True)
-        print(flush=True)
-        if "seed" in options:
-            options["seed"] += 1
+    if args.samples > 1:
+        texts = model.generate([prompt] * args.samples, **options, unknown=args.unknown)
+        print("\n\n".join(prompt + text for text in texts))
+        return
+    pieces = model.stream(prompt, **options, unknown=args.unknown)
+    print(prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print(flush=True)
 
 
 def _info(args: Arguments) -> None:
@@ -494,6 +524,58 @@ def _as_call(thing: dict[str, Any]) -> str:
     """A layer or an optimizer as it is written in Python."""
     options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name != "class" and value is not None)
     return f"{thing['class']}({options})"
+
+
+def _warmup(args: Arguments) -> None:
+    started = time.monotonic()
+    machine = _machine(args)
+    backend = backends.get(machine.pop("backend"), **machine).name
+    folder = _expect_kernel_folder(backend)
+    names = OPTIMIZERS if "all" in args.optimizers else args.optimizers
+    configs = [TrainingConfig(epochs=1, optimizer=name, verbose=0) for name in names]
+    if "sgd" in names:  # with momentum it is another kernel
+        configs.append(TrainingConfig(epochs=1, optimizer="sgd", momentum=0.9, verbose=0))
+    for cell in args.cells:
+        print(f"{cell}: training, measuring, scoring and generating on {backend} ...", end=" ", file=sys.stderr, flush=True)
+        begun = time.monotonic()
+        _use(cell, configs, WEIGHTS if backend == "cpu" else WEIGHTS[:1], _machine(args))
+        print(f"{time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+    print(f"kernels are kept in {folder}; {time.monotonic() - started:.1f} s")
+
+
+def _use(cell: str, configs: Sequence[TrainingConfig], weights: Sequence[str], machine: dict[str, Any]) -> None:
+    """All that compiles a kernel, once, on models to throw away, of the default size: a GPU's kernels depend on it."""
+    ids = np.arange(2 * configs[0].streams * configs[0].steps) % WARMUP_SYMBOLS
+    for tied in (False, True):
+        model = LanguageModel(cell, dropout=0.5, tied=tied, tokenizer=None, vocabulary_size=WARMUP_SYMBOLS, **machine)
+        for config in configs:
+            model.fit_config(ids, ids, config)
+        model.score([ids[:2], ids[:20]])
+        for kind in weights:
+            model.evaluate(ids, kind)
+            model.generate([ids[:1], ids[:20]], length=3, seed=0, weights=kind)
+
+
+def _expect_kernel_folder(backend: str) -> str:
+    """The folder that compiled kernels are kept in; found out before minutes are spent on them."""
+    folder, kept = cache_folder(), backends.about()["kernel cache"]
+    problem = ""
+    if backend == "reference":
+        problem = "the backend reference compiles nothing; choose another --backend"
+    elif backend == "cpu" and kept.startswith("none"):
+        problem = kept.removeprefix("none: ")
+    elif not folder:
+        problem = "this user has no home; set NUMBA_CACHE_DIR to a folder"
+    else:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            problem = f"cannot write {folder!r}: {error.strerror}; set NUMBA_CACHE_DIR to a folder that can be written"
+    if problem:
+        raise BackendError(f"nothing was compiled, nothing is kept: {problem}.")
+    return folder
 
 
 def _demo(args: Arguments) -> None:

@@ -1,14 +1,18 @@
 """Drawing symbols from a model, one after the other, the state carried along: the cost of each is constant."""
 
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from .backends import Array
 from .config import SamplingConfig
+from .errors import BackendError
 from .model import Network
 from .portable import stream_key
 
 STEPS = 64  # of a prompt that are computed at once
+PROMPTLY = 0.02  # seconds that pass at most, about, before what was drawn is handed out
 
 
 def uniform(seed: int, position: int) -> float:
@@ -53,18 +57,99 @@ def choose(logits: np.ndarray, config: SamplingConfig, number: float) -> int:
     return int(np.searchsorted(mass, number * mass[-1], side="right"))
 
 
+class Decoder:
+    """What :meth:`numba_rnnlm.backends.Ops.decoder` makes, verb by verb: for machines that have none of their own.
+
+    ``start(states, logits, streams, position)`` sets out: states, (N, S, H) for each recurrent layer, logits (N, V) of the
+    symbol at ``position``, or None if none was read yet. ``write`` goes on from there.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def start(self, states: Sequence[Array], logits: Array | None, streams: int, position: int) -> "Decoder":
+        self.state, self.logits, self.position, self.ids = self.network.state(streams), logits, position, None
+        for array, state in zip(self.state.values(), states, strict=True):
+            self.network.ops.copy(self.network.ops.upload(state), array)
+        return self
+
+    def write(
+        self, given: np.ndarray, seeds: np.ndarray, temperature: float, top_k: int, top_p: float, banned: np.ndarray
+    ) -> np.ndarray:
+        """The next ids (T, N): those of ``given`` (T, N), or where that is -1 drawn; stream n draws with seeds[n]."""
+        ops, written = self.network.ops, given.copy()
+        config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+        for row in written:
+            if self.ids is not None:
+                self.logits = ops.download(self.network.logits(ops.upload(self.ids), self.state))
+            for stream in np.flatnonzero(row < 0):
+                assert self.logits is not None  # only what follows a given id is drawn
+                logits = self.logits[stream]
+                logits[banned] = -np.inf
+                row[stream] = choose(logits, config, uniform(int(seeds[stream]), self.position))
+            self.position += 1
+            self.ids = row[np.newaxis].astype(np.int32)
+        return written
+
+
+def write(
+    network: Network, prompts: Sequence[np.ndarray], config: SamplingConfig, seeds: Sequence[int],
+    banned: Sequence[int] = (),
+) -> Iterator[np.ndarray]:
+    """Yield the ids (T, N) that follow the shortest prompt, some steps at a time, until all have ``config.length`` more.
+
+    Streams with a longer prompt go on reading it meanwhile. Each is what it would be alone.
+    """
+    ops, state = network.ops, network.state(len(prompts))
+    lengths = np.array([len(prompt) for prompt in prompts])
+    decoder = network.decoder(config.weights)
+    if decoder is None:
+        if config.weights != "float32":
+            raise BackendError(f'weights is {config.weights!r}, which backend="{ops.name}" does not have; use "cpu".')
+        decoder = Decoder(network)
+    known = np.full((lengths.max() + config.length, len(prompts)), -1, np.int32)
+    for stream, prompt in enumerate(prompts):
+        known[: len(prompt), stream] = prompt
+    read, logits = 0, None
+    if config.weights == "float32":  # what all have is read side by side in time, which is faster
+        read = int(lengths.min())
+        for start in range(0, read, STEPS):
+            last = min(start + STEPS, read)
+            logits = network.logits(ops.upload(np.ascontiguousarray(known[start:last])), state)
+        logits = ops.download(logits)
+    decoding = decoder.start([ops.download(array) for array in state.values()], logits, len(prompts), read)
+    numbers = np.array(seeds, np.uint64)
+    steps, end = 1, len(known)
+    while read < end:
+        begun = time.perf_counter()
+        given = known[read : read + steps]
+        yield decoding.write(given, numbers, config.temperature, config.top_k, config.top_p, np.array(banned, np.int64))
+        read += len(given)
+        if time.perf_counter() - begun < PROMPTLY:  # the reader's time counts too
+            steps *= 2
+        else:
+            steps = max(1, steps // 2)
+
+
 def generate(
     network: Network, prompt: np.ndarray, config: SamplingConfig, seed: int, banned: Sequence[int] = ()
 ) -> Iterator[int]:
     """Yield ``config.length`` ids that follow ``prompt`` (at least one id); those in ``banned`` are never drawn."""
-    ops, state = network.ops, network.state(1)
-    ids = np.asarray(prompt, np.int32).reshape(-1, 1)
-    logits = None
-    for start in range(0, len(ids), STEPS):
-        logits = network.logits(ops.upload(ids[start : start + STEPS]), state)
-    for position in range(len(ids), len(ids) + config.length):
-        row = ops.download(logits)[0]
-        row[list(banned)] = -np.inf
-        picked = choose(row, config, uniform(seed, position))
-        yield picked
-        logits = network.logits(ops.upload(np.array([[picked]])), state)
+    skipped = len(prompt) if config.weights != "float32" else 0
+    for rows in write(network, [prompt], config, [seed], banned):
+        yield from rows[skipped:, 0].tolist()
+        skipped = max(0, skipped - len(rows))
+
+
+def generate_batch(
+    network: Network, prompts: Sequence[np.ndarray], config: SamplingConfig, seeds: Sequence[int],
+    banned: Sequence[int] = (),
+) -> list[np.ndarray]:
+    """For each prompt the ids that follow it, as :func:`generate` alone gives them with its seed."""
+    if not prompts:
+        return []
+    first = 0 if config.weights != "float32" else min(len(prompt) for prompt in prompts)
+    rows = np.concatenate([np.empty((0, len(prompts)), np.int32), *write(network, prompts, config, seeds, banned)])
+    return [
+        rows[len(prompt) - first :, stream][: config.length].copy() for stream, prompt in enumerate(prompts)
+    ]

@@ -3,12 +3,15 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from . import cells
 from .arena import Arena, Layout
-from .backends import Array, Ops, Shape
+from .backends import Array, Ops, Shape, Stage
+from .backends.quantisation import round_to_int8
 from .config import ModelConfig
 from .errors import ConfigError, ShapeError, expect_memory
 from .layers import Dense, Dropout, Embedding, Layer, Recurrent, Run
@@ -75,6 +78,21 @@ class Model:
                 f"a tied Dense layer of {layer.units} units on {shape[-1]} features needs an "
                 f"Embedding({layer.units}, {shape[-1]}) as the first layer."
             )
+
+    def activations(self, shape: Shape, training: bool) -> list[dict[str, Shape]]:
+        """Each layer's arrays for an input of this shape.
+
+        Where a recurrent layer stands on an embedding with far fewer rows than there are ids, it gets a
+        :class:`~numba_rnnlm.layers.layer.Lookup`. (A tied layer adds to the table's gradient, which must then be one of rows.)
+        """
+        inputs = self.inputs(shape)
+        found = [layer.activations(size, training) for _, layer, size in inputs]
+        embedding, *above = self.layers
+        if isinstance(embedding, Embedding) and 2 * embedding.input_dim <= prod(shape) and above:
+            recurrent = above[0]
+            if isinstance(recurrent, Recurrent) and not any(getattr(layer, "tied", False) for layer in above):
+                found[:2] = {}, recurrent.lookup_activations(embedding.input_dim, inputs[1][2], training)
+        return found
 
     def output(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
@@ -175,8 +193,10 @@ class Network:
         flat = ops.empty((model.layout.size,))
         ops.fill(flat, 0)
         self.parameters = Arena(model.layout, flat)
+        self.version = 0  # of the weights: whoever changes them counts on
         self.set_weights(weights)
         self._gradients: Arena | None = None
+        self._decoders: dict[str, tuple[int, Any]] = {}
         self._buffers = threading.local()  # each Python thread computes in buffers of its own
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,11 +218,25 @@ class Network:
         """Copies of all weights by name."""
         return {name: self.ops.download(array) for name, array in self.parameters.items()}
 
+    def rounded(self) -> "Network":
+        """A copy with every matrix above the embedding as whole numbers of 8 bits times a scale for each of its columns.
+
+        The embedding is rounded only if a layer is tied to it.
+        """
+        weights, embedding = self.weights(), f"{self.model.names[0]}/W"
+        for name in weights:
+            if name.endswith(("/W", "/U")) and name != embedding:
+                weights[name] = round_to_int8(weights[name])
+        if any(getattr(layer, "tied", False) for layer in self.model.layers):
+            weights[embedding] = round_to_int8(weights[embedding].T).T
+        return Network(self.model, self.ops, weights)
+
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Overwrite all weights."""
         _expect_weights(weights, self.model.layout)
         for name, array in self.parameters.items():
             self.ops.copy(self.ops.upload(np.asarray(weights[name])), array)
+        self.version += 1
 
     def state(self, streams: int) -> Arena:
         """A fresh state, all zero, for this many streams."""
@@ -222,6 +256,14 @@ class Network:
         out = run.extra["logits"]
         self.model.head.logits(self.ops, run.head, hidden[-1], out)
         return out
+
+    def decoder(self, weights: str) -> Any:
+        """This machine's copy of the weights for writing, made anew when they have changed; None if it has none."""
+        kept: dict[str, tuple[int, Any]] = self._decoders
+        if weights not in kept or kept[weights][0] != self.version:
+            version, stages = self.version, _stages(self)
+            kept[weights] = version, stages and self.ops.decoder(self.parameters[f"{self.model.names[0]}/W"], stages, weights)
+        return kept[weights][1]
 
     def losses(self, x: Array, targets: Array, state: Arena, logits: Array | None = None) -> Array:
         """The loss of every row (T·N) of targets, in nats; 0 where the target is -1. The state moves on.
@@ -261,6 +303,22 @@ class Network:
         return passes[key]
 
 
+def _stages(network: Network) -> list[Stage]:
+    """The layers above the embedding as a decoder takes them; none if it cannot."""
+    model, stages = network.model, []
+    if not model.takes_ids:
+        return []
+    for name, layer, _ in model.inputs(model.input(1, 1))[1:]:
+        p = model.scope(network.parameters, name, layer)
+        if isinstance(layer, Recurrent) and layer.return_sequences:
+            stages.append(Stage(cells.get(layer.cell), p["W"], p["U"], p["b"]))
+        elif isinstance(layer, Dense) and (layer is model.layers[-1] or layer.activation in (None, "linear")):
+            stages.append(Stage(None, p["W"], None, p.get("b"), layer.tied))
+        elif not isinstance(layer, Dropout):
+            return []
+    return stages
+
+
 def _expect_weights(weights: Mapping[str, np.ndarray], layout: Layout) -> None:
     if set(weights) != set(layout):
         odd = sorted(set(weights) ^ set(layout))
@@ -283,8 +341,8 @@ class _Pass:
         inputs = model.inputs(shape)
         body = inputs if mode == "predict" else inputs[:-1]
         shapes: dict[str, Shape] = {}
-        for name, layer, size in body:
-            shapes |= {f"{name}/{key}": value for key, value in layer.activations(size, training).items()}
+        for (name, _, _), arrays in zip(body, model.activations(shape, training), strict=False):
+            shapes |= {f"{name}/{key}": value for key, value in arrays.items()}
         extra: dict[str, Shape] = {}
         name, _, size = inputs[-1]
         if mode == "next":

@@ -226,6 +226,7 @@ class Updater:
         numbers = optimizer.hyper(self.steps, optimizer.learning_rate if rate is None else rate)
         h = np.array([scale, optimizer.clipvalue or inf, *numbers])
         ops.update(optimizer.rule, self.network.parameters.flat, gradients, self.moments, h)
+        self.network.version += 1
         return norm
 
 

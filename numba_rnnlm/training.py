@@ -227,7 +227,8 @@ def new_history() -> History:
 
 
 def compile_kernels(network: Network, rule: Rule, progress: Progress) -> None:
-    """Make every kernel of a training step ready, on a batch too small to matter and without changing a weight.
+    """Make every kernel of a training step and of a validation ready, on batches too small to matter and without changing
+    a weight.
 
     So no time limit and no speed counts the compiler; if it takes long, ``progress`` says what is going on.
     """
@@ -235,12 +236,16 @@ def compile_kernels(network: Network, rule: Rule, progress: Progress) -> None:
     late = threading.Timer(1.0, progress.line, ["compiling kernels, once per machine ..."])
     late.start()
     try:
-        shape = model.input(getattr(model.layers[0], "input_length", None) or 3, 2)
-        output = model.output(shape)
-        x = np.zeros(shape, np.int32 if model.takes_ids else np.float32)
-        ids = model.head.activation == "softmax"
-        targets = np.zeros(output[:-1], np.int32).reshape(-1) if ids else np.zeros(output, np.float32)
-        network.train(ops.upload(x), ops.upload(targets), network.state(2), 0.0, 0)
+        for streams in (2, 1):  # a few rows, as the end of a text may be, go through kernels of their own
+            shape = model.input(getattr(model.layers[0], "input_length", None) or 3, streams)
+            output = model.output(shape)
+            x = ops.upload(np.zeros(shape, np.int32 if model.takes_ids else np.float32))
+            ids = model.head.activation == "softmax"
+            targets = ops.upload(np.zeros(output[:-1], np.int32).reshape(-1) if ids else np.zeros(output, np.float32))
+            if streams > 1:
+                network.train(x, targets, network.state(streams), 0.0, 0)
+            else:
+                network.losses(x, targets, network.state(streams))
         ops.norm(network.gradients.flat)
         p, g, m = ops.empty((16,)), ops.empty((16,)), ops.empty((rule.moments, 16))
         for array in (p, g, m):

@@ -161,7 +161,7 @@ def cross_entropy(draw) -> Call:
 
 @st.composite
 def cross_entropy_backward(draw) -> Call:
-    call, random = draw(cross_entropy()), draw(generators)
+    call = draw(cross_entropy())
     return call | {
         "scale": draw(st.floats(0.125, 2, width=32)),
         "dx": unwritten(*call["x"].shape),

@@ -10,11 +10,14 @@ import strategies
 from checks import TOLERANCE, assert_close, assert_same_bits, call, error, run_python
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from llvmlite import binding
+from numba import njit
 from strategies import VERBS, floats, many, unwritten
 
 from numba_rnnlm import backends
 from numba_rnnlm.backends import ACTIVATIONS, Ops
 from numba_rnnlm.backends import cpu as cpu_backend
+from numba_rnnlm.backends.cpu import barrier, packing, simd
 from numba_rnnlm.backends.cpu.linear import STEPS
 from numba_rnnlm.backends.cpu.threads import VARIABLE, Pool, default_threads, split
 from numba_rnnlm.cells import CELLS
@@ -24,19 +27,19 @@ pytestmark = pytest.mark.usefixtures("every_thread")
 
 REFERENCE = backends.get("reference")
 SIGNATURES = {name: inspect.signature(verb) for name, verb in vars(Ops).items() if not name.startswith("_")}
-MEMORY = {"empty", "upload", "download"}
+OTHERS = {"empty", "upload", "download", "decoder"}  # with tests of their own
 
 
 def on(ops, threads):
     """The same machine with another number of threads."""
-    return backends.get(ops.name, ops.dtype, threads)
+    return backends.get(ops.name, ops.dtype, threads, getattr(ops, "precision", "float32"))
 
 
 # What a backend is
 
 
 def test_every_verb_is_drawn():
-    assert set(VERBS) | MEMORY == set(SIGNATURES)
+    assert set(VERBS) | OTHERS == set(SIGNATURES)
 
 
 @pytest.mark.parametrize("verb", SIGNATURES)
@@ -84,12 +87,14 @@ def test_without_a_driver_the_gpu_is_refused_in_a_sentence(monkeypatch):
     assert backends.about()["cuda"].startswith("needs an NVIDIA GPU and its driver")
 
 
-def test_precision_needs_the_gpu():
+def test_precisions_that_are_not_here_are_refused():
     with pytest.raises(ConfigError, match="precision is 'float16', expected one of 'float32', 'tf32', 'bf16'"):
         backends.get("cpu", precision="float16")
-    for name in ("cpu", "reference"):
-        with pytest.raises(BackendError, match="precision is 'tf32', which needs a GPU"):
-            backends.get(name, precision="tf32")
+    with pytest.raises(BackendError, match='precision is "tf32", which needs a GPU; backend="cpu" knows'):
+        backends.get("cpu", precision="tf32")
+    for precision in ("tf32", "bf16"):
+        with pytest.raises(BackendError, match=f"precision is '{precision}'; backend=\"reference\" rounds nothing"):
+            backends.get("reference", precision=precision)
 
 
 @given(st.lists(strategies.few, max_size=3).map(tuple))
@@ -200,6 +205,134 @@ def test_a_product_writes_nothing_behind_its_output(cpu, arguments):
     arrays = {name: value if value is None else cpu.upload(value) for name, value in arguments.items() if name in "xWb"}
     cpu.project(**arguments | arrays | {"x": abs(arrays["x"])}, out=memory[: M * F].reshape(M, F))
     assert np.signbit(memory[M * F :]).all()
+
+
+# Rounded factors
+
+PRECISIONS = ["float32", "bf16"] if simd.HAS_BF16 else ["float32"]
+LOST = {"float32": TOLERANCE["float32"], "bf16": 2e-2}
+PRODUCTS = ("project", "project_backward", "recur", "recur_backward", "cross_entropy", "cross_entropy_backward")
+SMOOTH = st.sampled_from([CELLS[name] for name in ("tanh", "sigmoid", "lstm", "gru")])  # rounding crosses ReLU's kink
+
+
+@pytest.fixture(params=PRECISIONS, scope="module")
+def precise(request):
+    """The CPU in each precision that it has here."""
+    return backends.get("cpu", np.float32, 2, request.param)
+
+
+def draw_product(data, verb):
+    return data.draw(VERBS[verb](SMOOTH) if "recur" in verb else VERBS[verb]())
+
+
+def round_to_bfloat16(x):
+    """float32 with 8 bits of fraction, ties to even, from the definition: x in units of the last place, rounded."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = np.asarray(x, np.float64)
+        _, exponent = np.frexp(x)
+        unit = np.exp2(np.maximum(exponent - 8.0, -133))
+        return np.where(np.isfinite(x), np.rint(x / unit) * unit, x).astype(np.float32)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=50))
+def test_rounding_to_bfloat16(bits):
+    special = [0, 0x80000000, 0x7F800000, 0xFF800000, 0x7F7FFFFF, 0xFF7F8000, 1, 0x80007FFF, 0x00008000, 0x00018000,
+               0x3F808000, 0x3F818000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFF8000]  # fmt: skip
+    x = np.array([*special, *bits], np.uint32).view(np.float32)
+    got = np.array([packing._bfloat16(value) for value in x], np.uint32)
+    assert (got < 2**16).all()
+    back, want = (got << 16).view(np.float32), round_to_bfloat16(x)
+    np.testing.assert_array_equal(back, want)  # NaN is NaN
+    assert (np.signbit(back) == np.signbit(want))[~np.isnan(want)].all()
+
+
+@pytest.mark.parametrize("verb", PRODUCTS)
+@given(data=st.data(), threads=strategies.threads)
+def test_products_lose_no_more_than_their_factors(precise, verb, data, threads):
+    arguments = draw_product(data, verb)
+    got = call(on(precise, threads), verb, arguments)
+    assert_close(got, call(REFERENCE, verb, arguments), LOST[precise.precision])
+
+
+@pytest.mark.parametrize("verb", PRODUCTS)
+@given(data=st.data())
+def test_products_give_the_same_bits_on_any_number_of_threads(precise, verb, data):
+    arguments = draw_product(data, verb)
+    want = call(on(precise, 1), verb, arguments)
+    for threads in (2, 3):
+        assert_same_bits(call(on(precise, threads), verb, arguments), want)
+
+
+@pytest.mark.parametrize("verb", ["project", "project_backward"])
+@given(data=st.data(), inner=st.sampled_from([None, STEPS - 1, STEPS + 1, 2 * STEPS + 3]))
+def test_products_are_those_of_the_rounded_factors(precise, verb, data, inner):
+    """Nothing else is rounded: not the sums, not the bias."""
+    arguments = data.draw(VERBS[verb]())
+    if inner and verb == "project":  # more steps than are packed at once
+        random, W = data.draw(strategies.generators), arguments["W"]
+        arguments["x"] = floats(random, len(arguments["x"]), inner)
+        arguments["W"] = floats(random, *((len(W), inner) if arguments["transposed"] else (inner, W.shape[1])))
+    got, rounded = call(precise, verb, arguments), dict(arguments)
+    if precise.precision == "bf16":
+        for name in {"x", "W", "dout"} & set(arguments):
+            rounded[name] = round_to_bfloat16(arguments[name]).astype(np.float64)
+    want = call(REFERENCE, verb, rounded)
+    if verb == "project_backward":
+        want["db"] = call(REFERENCE, verb, arguments).get("db")  # a sum is no product
+        got.setdefault("db", None)
+        if want["db"] is None:
+            del want["db"], got["db"]
+    outputs = {"out", "dx", "dW", "db"} & set(want)
+    assert_close({key: got[key] for key in outputs}, {key: want[key] for key in outputs}, TOLERANCE["float32"])
+
+
+@given(arguments=strategies.project(), threads=strategies.threads)
+def test_a_row_of_a_rounded_product_does_not_depend_on_the_others(precise, arguments, threads):
+    whole = call(on(precise, threads), "project", arguments)["out"]
+    for i in range(len(whole)):
+        alone = arguments | {"x": arguments["x"][i : i + 1], "out": arguments["out"][i : i + 1]}
+        np.testing.assert_array_equal(call(precise, "project", alone)["out"][0], whole[i])
+
+
+def test_bf16_needs_float32_and_a_processor_that_has_it(monkeypatch):
+    message = 'precision is "bf16", which needs float32 weights and a processor with AVX512_BF16'
+    with pytest.raises(BackendError, match=message):
+        backends.get("cpu", np.float64, precision="bf16")
+    monkeypatch.setattr(simd, "HAS_BF16", False)
+    with pytest.raises(BackendError, match=message):
+        backends.get("cpu", precision="bf16")
+
+
+@pytest.mark.parametrize("packed_as", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("transposed", [False, True])
+@given(data=st.data(), random=strategies.generators, k=st.integers(1, 70), more=strategies.few, ib=strategies.few,
+       ip=strategies.few)
+def test_pack_panel(packed_as, transposed, data, random, k, more, ib, ip):
+    packed_as = np.dtype(packed_as)
+    real = np.dtype("float32") if packed_as == np.int32 else packed_as
+    lanes = simd.VECTOR_BYTES // packed_as.itemsize
+    columns = data.draw(st.integers(1, simd.VECTORS * lanes))
+    B = floats(random, k, columns).astype(real)
+    distance = (k if transposed else columns) + more
+    around = np.full(ib + distance * (columns if transposed else k) + 3, np.nan, real)
+    lines = around[ib : ib + distance * (columns if transposed else k)].reshape(-1, distance)
+    lines[:, : distance - more] = B.T if transposed else B
+
+    vectors = -(-columns // lanes)
+    height = -(-k // 2) if packed_as == np.int32 else k
+    packed = np.full(ip + height * vectors * lanes + 5, -7, packed_as)
+    strides = (1, distance) if transposed else (distance, 1)
+    assert packing.pack_panel(around, ib, *strides, k, columns, packed, ip) == vectors
+
+    want = np.zeros((height, vectors * lanes), packed_as)
+    if packed_as == np.int32:
+        upper = round_to_bfloat16(np.concatenate([B, np.zeros((1, columns), real)])).view(np.uint32) >> 16
+        for s in range(height):
+            want[s, :columns] = (upper[2 * s] | upper[2 * s + 1] << 16).view(np.int32)
+    else:
+        want[:, :columns] = B
+    np.testing.assert_array_equal(packed[ip:-5].reshape(want.shape), want)
+    assert (packed[:ip] == -7).all() and (packed[-5:] == -7).all()
 
 
 # Time
@@ -396,7 +529,7 @@ def test_a_pool_works_on_all_its_threads():
         seen.add(i)
 
     assert pool.parts(3) == 3
-    pool.run(work, [(0,), (1,), (2,)])
+    pool.gang(work, [(0,), (1,), (2,)])
     assert seen == {0, 1, 2}
 
 
@@ -411,10 +544,41 @@ def test_an_error_in_a_thread_comes_out_when_all_are_done(bad):
 
     pool = Pool(3)
     with pytest.raises(ZeroDivisionError):
-        pool.run(work, [(0,), (1,), (2,)])
+        pool.gang(work, [(0,), (1,), (2,)])
     assert sorted(done) == sorted({0, 1, 2} - {bad})
-    pool.run(done.append, [(3,), (4,)])  # and the pool still works
+    pool.gang(done.append, [(3,), (4,)])  # and the pool still works
     assert sorted(done)[-2:] == [3, 4]
+
+
+@njit(nogil=True)
+def meet_often(meetings, parts, part, counters, rounds, early):
+    """After a meeting everybody has counted, and nobody has counted twice."""
+    idle = 0
+    for i in range(rounds):
+        for _ in range(i * (part + 3) % 7 * 40):  # not all come at once
+            idle ^= i
+        counters[part, 0] = i + 1
+        barrier.meet(meetings, parts)
+        for other in range(parts):
+            early[part] += not i + 1 <= counters[other, 0] <= i + 2
+    counters[part, 1] = idle
+
+
+@pytest.mark.parametrize(("parts", "rounds"), [(1, 10), (2, 5000), (3, 3000), (4, 3000)])
+def test_nobody_leaves_a_meeting_early(parts, rounds):
+    meetings, counters, early = barrier.new_barrier(), np.zeros((parts, 16), np.int64), np.zeros(parts, np.int64)
+    meet_often(barrier.new_barrier(), 1, 0, counters, 0, early)  # compiled
+    people = [
+        threading.Thread(target=meet_often, args=(meetings, parts, part, counters, rounds, early), daemon=True)
+        for part in range(parts)
+    ]
+    for thread in people:
+        thread.start()
+    for thread in people:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in people), "they wait for ever"
+    assert counters[:, 0].tolist() == [rounds] * parts
+    assert not early.any()
 
 
 def test_number_of_threads_from_the_environment(monkeypatch):
@@ -436,11 +600,83 @@ if hasattr(os, "fork"):
 import os, signal
 from numba_rnnlm.backends.cpu.threads import Pool
 pool = Pool(2)
-pool.run(print, [("parent",), ("worker",)])
+pool.gang(print, [("parent",), ("worker",)])
 child = os.fork()
 signal.alarm(20)  # rather than wait for ever for threads that are not there
-pool.run(print, [("after",), ("fork",)])
+pool.gang(print, [("after",), ("fork",)])
 if child:
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 os._exit(0)
 """)
+
+
+# Narrower vectors
+
+NARROW = """
+import numpy as np
+from numba_rnnlm import backends, generation
+from numba_rnnlm.backends.cpu import decoding, simd, threads
+from numba_rnnlm.cells import CELLS
+from numba_rnnlm.config import ModelConfig, SamplingConfig
+from numba_rnnlm.model import Network, build
+
+assert simd.VECTOR_BYTES == {width}, simd.VECTOR_BYTES
+assert not simd.HAS_BF16
+threads.WORTHWHILE = decoding.SHARE = 1
+random = np.random.default_rng(0)
+ops, reference = backends.get("cpu", threads=2), backends.get("reference")
+
+def floats(*shape):
+    return random.standard_normal(shape, np.float32)
+
+def close(got, want):
+    assert abs(got - want).max() <= 1e-5 * max(1, abs(want).max()), abs(got - want).max()
+
+for m, k, n in ((1, 7, 5), (5, 3, 17), (13, 33, 1), (7, 530, 70), (20, 31, 131)):
+    for transposed in (False, True):
+        x, W, b, dout = floats(m, k), floats(*((n, k) if transposed else (k, n))), floats(n), floats(m, n)
+        right, out, dx, dW = W.T if transposed else W, ops.empty((m, n)), ops.empty((m, k)), ops.empty(W.shape)
+        ops.project(x, W, b, out, transposed=transposed)
+        close(out, x.astype(float) @ right + b)
+        ops.project_backward(x, W, dout, dx, dW, None, transposed=transposed)
+        close(dx, dout.astype(float) @ right.T)
+        close(dW, dout.T.astype(float) @ x if transposed else x.T.astype(float) @ dout)
+
+cell, T, N, H = CELLS["lstm"], 4, 7, 19
+start = [floats(H, 4 * H) / 4, floats(T, N, 4, H), floats(T + 1, N, 2, H), floats(T, N, H), floats(N, 2, H), floats(H, 4 * H)]
+found = []
+for machine in (ops, reference):
+    U, z, s, dy, d, dU = (machine.upload(array.copy()) for array in start)
+    machine.recur(cell, U, z, s)
+    machine.recur_backward(cell, U, z, s, dy, d, dU)
+    found.append((z, s, d, dU))
+for got, want in zip(*found):
+    close(got, want)
+
+model = build(ModelConfig(vocabulary_size=37, hidden=21, embedding=10, layers=2))
+network = Network(model, ops, {{name: floats(*shape) / 2 for name, shape in model.layout.items()}})
+prompts, config = [np.array([1, 2, 3]), np.array([4])], SamplingConfig(20, temperature=0)
+for rows in (37, 0):
+    decoding.TABLE_ROWS = rows
+    network.set_weights(network.weights())
+    got = [generation.generate_batch(network, prompts, config, [1, 2])]
+    got += [generation.generate_batch(network.rounded(), prompts, config, [1, 2])]
+    ops.decoder, own = lambda *arguments: None, ops.decoder
+    want = [generation.generate_batch(network, prompts, config, [1, 2])]
+    ops.decoder = own
+    assert [ids.tolist() for ids in got[0]] == [ids.tolist() for ids in want[0]]
+int8 = SamplingConfig(20, temperature=0, weights="int8")
+near = generation.generate_batch(network, prompts, int8, [1, 2])
+assert [ids[:5].tolist() for ids in near] == [ids[:5].tolist() for ids in got[1]]
+"""
+
+HOST = {name for name, there in binding.get_host_cpu_features().items() if there}
+AVX2 = ("sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe")
+WIDTHS = {"generic": ("", 16)} | ({"x86-64-v3": (",".join(f"+{name}" for name in AVX2), 32)} if set(AVX2) <= HOST else {})
+
+
+@pytest.mark.parametrize("processor", WIDTHS)
+def test_a_processor_with_narrower_vectors(processor, tmp_path):
+    features, width = WIDTHS[processor]
+    run_python(NARROW.format(width=width), NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES=features,
+               NUMBA_CACHE_DIR=str(tmp_path), NUMBA_RNNLM_NUM_THREADS="2")  # fmt: skip

@@ -18,16 +18,18 @@ import numba_rnnlm
 from numba_rnnlm import LanguageModel, Sequential, cli, demo
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.cli import main
-from numba_rnnlm.config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from numba_rnnlm.config import OPTIMIZERS, WEIGHTS, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import write_model
+from numba_rnnlm.training import make_optimizer
 
 TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
 HELD_OUT = "the dog sees the dog\nthe cow sees the cat\n"
 SMALL = ["--hidden", "8", "--layers", "1", "--embedding", "4"]
 BRIEF = ["--streams", "4", "--steps", "10", "--epochs", "2", "--verbose", "0"]
-COMMANDS = ("train", "eval", "score", "generate", "info", "demo")
+COMMANDS = ("train", "eval", "score", "generate", "info", "warmup", "demo")
+HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 CONFIGS = [(ModelConfig, "train"), (TextConfig, "train"), (TrainingConfig, "train"), (SamplingConfig, "generate")]
 
 
@@ -59,11 +61,9 @@ def typed(monkeypatch, data: bytes) -> None:
 
 def process(*arguments: str, **options) -> subprocess.Popen:
     """The command line in a process of its own."""
-    home = str(Path(numba_rnnlm.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", "numba_rnnlm", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, **options,
+        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": HOME}, **options,
     )
 
 
@@ -168,6 +168,8 @@ def test_help_and_version(capsys):
     ["generate", "char.npz", "--unknown", "skip"], ["score", "char.npz", "--per-token", "--normalize"],
     ["generate", "char.npz", "the", "--prompt", "the"], ["generate", "char.npz", "the", "cat"],
     ["generate", "char.npz", "--temperature", "0", "--samples", "3"], ["train", "text.txt", "--from", "a", "--seed=1"],
+    ["generate", "char.npz", "--weights", "int4"], ["eval", "char.npz", "text.txt", "--weights", "int4"],
+    ["warmup", "--cells", "square"], ["warmup", "--optimizers", "lion"], ["warmup", "--cells"],
 ])
 def test_wrong_usage_is_one_line(arguments, capsys):
     assert main(arguments) == 2
@@ -190,7 +192,9 @@ def test_wrong_usage_is_one_line(arguments, capsys):
     ["generate", "char.npz", "--prompt", "\udcff"], ["generate", "char.npz", "--samples", "0"],
     ["info", "nowhere.npz"], ["info", "."], ["info", "text.txt"], ["demo", "--out", "text.txt"], ["demo", "--seconds", "0"], ["demo", "--out", "nowhere/demo.npz"],
     ["eval", "ids.npz", "text.txt"], ["score", "ids.npz", "text.txt"], ["generate", "ids.npz"],
-    ["train", "text.txt", "--from", "ids.npz"],
+    ["train", "text.txt", "--from", "ids.npz"], ["warmup", "--backend", "reference"],
+    ["warmup", "--backend", "cpu", "--precision", "tf32"], ["warmup", "--threads", "0"],
+    ["generate", "char.npz", "--backend", "reference", "--weights", "int8"],
 ])
 def test_an_error_is_one_sentence_and_no_traceback(arguments, capsys):
     before = sorted(os.listdir())
@@ -204,7 +208,9 @@ def test_an_error_is_one_sentence_and_no_traceback(arguments, capsys):
     (["generate", "char.npz", "--prompt", "zebra"], "give --unknown unk to read"),
     (["train", "latin1.txt", "--verbose", "0"], "with --tokenizer byte."),
     (["train", "text.txt", "--learning-rate", "0"], "error: --learning-rate is 0.0, expected"),
-    (["train", "text.txt", "--backend", "cpu", "--precision", "bf16"], "--precision is 'bf16', which needs a GPU; --backend cpu knows --precision float32"),
+    (["train", "text.txt", "--backend", "cpu", "--precision", "tf32"], "--precision is 'tf32', which needs a GPU; --backend cpu knows"),
+    (["generate", "char.npz", "--backend", "reference", "--weights", "int8"], "error: --weights is 'int8', which --backend reference"),
+    (["warmup", "--backend", "reference"], "choose another --backend"),
     (["demo", "--seconds", "0"], "error: --seconds is 0.0, expected"),
 ])
 def test_errors_speak_of_flags(arguments, told, tmp_path, monkeypatch, capsys):
@@ -398,6 +404,16 @@ def test_eval(model, capsys):
     }
 
 
+@pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
+def test_eval_of_rounded_weights(model, capsys):
+    told = {}
+    for weights in ("float32", "int8"):
+        assert main(["eval", model, "held_out.txt", "--json", "--weights", weights]) == 0
+        told[weights] = json.loads(capsys.readouterr().out)["nats_per_token"]
+        assert told[weights] == LanguageModel.load(model).evaluate(HELD_OUT, weights=weights).nats_per_token
+    assert told["int8"] != told["float32"] and told["int8"] == pytest.approx(told["float32"], rel=0.05)
+
+
 # score
 
 LINES = ["the cat", "", "the cow sees\tthe wolf", "dog " * 100]
@@ -513,6 +529,23 @@ def test_generate(model, monkeypatch, capsys):
     assert capsys.readouterr().out == texts[1]
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("samples", [1, 3])
+def test_samples_are_written_side_by_side_as_alone(weights, samples, capsys):
+    options = {"length": 20, "top_p": 0.9, "weights": weights}
+    flags = [f"{flag(name)}={value}" for name, value in options.items()]
+    loaded = LanguageModel.load("char.npz")
+    texts = ["the " + loaded.generate("the ", **options, seed=7 + sample) + "\n" for sample in range(samples)]
+    assert main(["generate", "char.npz", "the ", "--seed", "7", "--samples", str(samples), *flags]) == 0
+    assert capsys.readouterr().out == "\n".join(texts)
+
+
+def test_samples_without_a_seed_differ(capsys):
+    assert main(["generate", "char.npz", "--length", "60", "--samples", "2", "--temperature", "5"]) == 0
+    told = capsys.readouterr().out
+    assert len(told) == 2 * 61 + 1 and told[:60] != told[62:122]
+
+
 def test_generate_without_a_prompt_or_a_seed(capsys):
     outs = set()
     for _ in range(2):
@@ -540,7 +573,7 @@ def test_a_closed_pipe_ends_generate_quietly():
     assert run.stderr.read() == b""
 
 
-# info and demo
+# info
 
 
 def test_info_of_the_machine(capsys):
@@ -585,6 +618,88 @@ def test_info_of_a_damaged_sequential(about, tmp_path, capsys):
     write_model(tmp_path / "m.npz", "sequential", about, {})
     assert main(["info", str(tmp_path / "m.npz")]) == 1
     assert "is damaged" in capsys.readouterr().err
+
+
+# warmup
+
+COMPILED = """
+import sys
+from numba.core import event
+from numba_rnnlm.cli import main
+with event.install_recorder("numba:compile") as record:
+    for command in sys.stdin.read().splitlines():
+        assert main(command.split()) == 0, command
+print(sorted({begun.data["dispatcher"].py_func.__name__ for _, begun in record.buffer}), file=sys.stderr)
+"""
+ALL_OF_IT = """
+train text.txt --valid held_out.txt --cell tanh --hidden 24 --dropout 0.5 --epochs 2 --out {0}/tied.npz --tied --tokenizer word
+train text.txt --valid held_out.txt --cell tanh --hidden 72 --layers 3 --epochs 1 --out {0}/deep.npz --clip-value 1
+train text.txt --cell tanh --streams 1 --steps 3 --max-seconds 1 --out {0}/one.npz --reduction sum_time
+train text.txt --from {0}/deep.npz --epochs 1 --out {0}/deep.npz
+eval {0}/deep.npz text.txt
+eval {0}/tied.npz held_out.txt --weights int8
+score {0}/deep.npz text.txt --per-token
+generate {0}/deep.npz the --top-k 3 --top-p 0.9 --length 20
+generate {0}/deep.npz --temperature 0
+generate {0}/deep.npz the --weights int8
+generate {0}/tied.npz the --samples 3
+generate {0}/tied.npz --samples 2 --weights int8
+""".strip()  # fmt: skip
+
+
+def test_after_a_warmup_nothing_is_compiled(tmp_path, monkeypatch):
+    kernels = tmp_path / "kernels"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernels))
+
+    def files():
+        return {path: path.stat().st_mtime_ns for path in kernels.rglob("*") if path.is_file()}
+
+    cold = process("warmup", "--cells", "tanh", "--backend", "cpu")
+    told, shown = cold.communicate(timeout=300)
+    assert cold.returncode == 0
+    assert told.startswith(f"kernels are kept in {kernels}; ".encode()) and told.endswith(b" s\n")
+    assert shown.startswith(b"tanh: ") and shown.endswith(b" s\n") and shown.count(b"\n") == 1
+    kept = files()
+    assert len(kept) > 50
+    with (tmp_path / "commands").open("w+") as commands:
+        commands.write(ALL_OF_IT.format(tmp_path).replace("\n", " --backend cpu\n"))
+        commands.seek(0)
+        used = subprocess.run([sys.executable, "-c", COMPILED], stdin=commands, capture_output=True, timeout=300,
+                              env={**os.environ, "PYTHONPATH": HOME})
+    assert used.stderr == b"[]\n" and used.returncode == 0
+    assert files() == kept
+
+
+@pytest.mark.parametrize("settings", [
+    {"NUMBA_CACHE_DIR": "text.txt/kernels"}, {"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CACHE_DIR": "", "HOME": "nowhere"},
+], ids=str)  # fmt: skip
+def test_warmup_says_at_once_that_nothing_is_kept(settings, monkeypatch):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    run = process("warmup", "--backend", "cpu")
+    told, shown = run.communicate(timeout=60)
+    assert run.returncode == 1 and told == b""
+    assert shown.startswith(b"numba-rnnlm: error: nothing was compiled, nothing is kept: ") and shown.count(b"\n") == 1
+
+
+def test_warmup_takes_what_is_asked_for(monkeypatch, capsys):
+    used = []
+    monkeypatch.setattr(cli, "_use", lambda cell, configs, weights, machine: used.append((cell, configs, machine)))
+    assert main(["warmup", "--backend", "cpu", "--optimizers", "sgd", "adam", "--threads", "2"]) == 0
+    assert [cell for cell, _, _ in used] == list(CELLS)
+    for _, configs, machine in used:
+        rules = {make_optimizer(config, "tanh").rule.name for config in configs}
+        assert rules == {"sgd", "momentum", "adam"}
+        assert machine == {"backend": "cpu", "threads": 2, "precision": "float32"}
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1 and err.count("\n") == len(CELLS)
+    used.clear()
+    assert main(["warmup", "--backend", "cpu", "--optimizers", "all", "--cells", "gru"]) == 0
+    ((cell, configs, _),) = used
+    assert cell == "gru" and {config.optimizer for config in configs} == set(OPTIMIZERS)
+
+
+# demo
 
 
 def test_demo(tmp_path, monkeypatch, capsys):

@@ -1,20 +1,24 @@
 """Writing: the right distribution, the same text for the same seed, nothing that was never seen."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import strategies
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
 
 from numba_rnnlm import generation, language_model
-from numba_rnnlm.backends.cpu import threads
+from numba_rnnlm.backends.cpu import sampling, threads
 from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.errors import ConfigError, ShapeError, VocabularyError
 from numba_rnnlm.generation import choose, uniform
 
 logits = st.lists(st.floats(-4, 4), min_size=1, max_size=12).map(np.array)
+apart = logits.map(lambda values: np.round(64 * values) / 64)  # equal, or so far apart that float32 sees it
 temperatures = st.floats(0.3, 5)
 seeds = st.integers(0, 2**63 - 1)
 lengths = st.integers(0, 12)
@@ -23,7 +27,18 @@ IDS = {"char": [3, 4], "word": [1], "byte": [110, 111], None: [3, 9]}
 every_tokenizer = pytest.mark.parametrize("tokenizer", PROMPTS)
 
 
-def frequencies(values, config, numbers=2000):
+def choose_on_the_cpu(values, config, number, banned=()):
+    """``choose`` by the kernel that decoders draw with."""
+    row, scratch = np.array(values, np.float32), np.empty(len(values), np.float32)
+    return sampling.choose(
+        row, np.array(banned, np.int64), config.temperature, config.top_k, config.top_p, number, scratch
+    )  # fmt: skip
+
+
+every_choose = pytest.mark.parametrize("choose", [choose, choose_on_the_cpu])
+
+
+def frequencies(choose, values, config, numbers=2000):
     """How often each id is picked by numbers spread evenly over [0, 1)."""
     picked = [choose(values, config, (number + 0.5) / numbers) for number in range(numbers)]
     return np.bincount(picked, minlength=len(values)) / numbers
@@ -37,7 +52,7 @@ def distribution(values, temperature, top_k, top_p):
     for id in ranked:
         if kept and reached / total >= top_p:
             break
-        assume(abs(reached / total - top_p) > 1e-9)
+        assume(abs(reached / total - top_p) > 1e-6)
         reached += weights[id]
         kept.append(id)
     wanted = np.zeros(len(values))
@@ -48,17 +63,27 @@ def distribution(values, temperature, top_k, top_p):
 # One symbol
 
 
-@given(logits, temperatures, st.integers(0, 14), st.sampled_from([1.0]) | st.floats(0.01, 1))
-def test_choose_draws_from_the_softmax_of_those_that_are_left(values, temperature, top_k, top_p):
-    found = frequencies(values, SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p))
+@every_choose
+@given(apart, temperatures, st.integers(0, 14), st.sampled_from([1.0]) | st.floats(0.01, 1))
+def test_choose_draws_from_the_softmax_of_those_that_are_left(choose, values, temperature, top_k, top_p):
+    found = frequencies(choose, values, SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p))
     wanted = distribution(values, temperature, top_k, top_p)
-    np.testing.assert_allclose(found, wanted, atol=1 / 2000 + 1e-9)
+    np.testing.assert_allclose(found, wanted, atol=1 / 2000 + 1e-6)
     assert not found[wanted == 0].any()
 
 
 @given(logits, st.floats(0, 1, exclude_max=True))
 @example(np.array([-1e-17, 0.0]), 0.0)  # their exponentials are equal
 def test_no_temperature_and_one_candidate_take_the_most_probable(values, number):
+    check_the_most_probable(choose, values, number)
+
+
+@given(apart, st.floats(0, 1, exclude_max=True))
+def test_the_kernel_does_so_too(values, number):
+    check_the_most_probable(choose_on_the_cpu, values, number)
+
+
+def check_the_most_probable(choose, values, number):
     want = int(np.argmax(values))
     assert choose(values, SamplingConfig(temperature=0), number) == want
     assert choose(values, SamplingConfig(top_k=1), number) == want
@@ -66,26 +91,58 @@ def test_no_temperature_and_one_candidate_take_the_most_probable(values, number)
     assert choose(values, SamplingConfig(temperature=0, top_k=3, top_p=0.5), number) == want
 
 
+@every_choose
 @given(st.integers(1, 6), st.integers(1, 6))
-def test_of_equals_the_first_are_kept(size, top_k):
-    found = frequencies(np.zeros(size), SamplingConfig(top_k=top_k))
+def test_of_equals_the_first_are_kept(choose, size, top_k):
+    found = frequencies(choose, np.zeros(size), SamplingConfig(top_k=top_k))
     assert np.flatnonzero(found).tolist() == list(range(min(size, top_k)))
 
 
 @given(logits, st.data(), temperatures)
 def test_a_symbol_of_no_probability_is_never_drawn(values, data, temperature):
-    banned = data.draw(st.sets(st.integers(0, len(values) - 1), max_size=len(values) - 1))
-    values[list(banned)] = -np.inf
+    banned = sorted(data.draw(st.sets(st.integers(0, len(values) - 1), max_size=len(values) - 1)))
+    barred = values.copy()
+    barred[banned] = -np.inf
     for number in (0.0, 0.5, 1 - 2**-53):  # the least and the greatest that there are
-        for config in (SamplingConfig(temperature=temperature), SamplingConfig(temperature=0), SamplingConfig(top_k=3)):
-            assert choose(values, config, number) not in banned
+        for options in ({"temperature": temperature}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.5}, {"top_p": 1e-9}):
+            config = SamplingConfig(**options)
+            assert choose(barred, config, number) not in banned
+            assert choose_on_the_cpu(values, config, number, banned) not in banned
 
 
-def test_temperature_may_be_extreme():
-    values = np.array([3.0, 1.0, 2.0])
-    assert choose(values, SamplingConfig(temperature=1e-300), 0.999) == 0
-    np.testing.assert_allclose(frequencies(values, SamplingConfig(temperature=1000)), 1 / 3, atol=2e-3)
+@every_choose
+def test_temperature_may_be_extreme(choose):
+    values = np.array([1.0, 3.0, 2.0])
+    for heat in (1e-300, 1e-45, 1e-38, 1e-6):
+        assert {choose(values, SamplingConfig(temperature=heat), number) for number in (1e-9, 0.5, 0.999)} == {1}
+        assert [choose(np.zeros(2), SamplingConfig(temperature=heat), number) for number in (0.0, 0.999)] == [0, 1]
+    np.testing.assert_allclose(frequencies(choose, values, SamplingConfig(temperature=1000)), 1 / 3, atol=2e-3)
     assert choose(np.array([1e30, -1e30, 0], np.float32), SamplingConfig(), 0.999) == 0
+
+
+@given(
+    random=strategies.generators, size=st.integers(1, 3 * sampling.BLOCK + 5), spread=st.sampled_from([1, 8]),
+    temperature=temperatures, top_k=st.sampled_from([0]) | st.integers(1, 900), top_p=st.sampled_from([1.0]) | st.floats(0.01, 1),
+)  # fmt: skip
+def test_the_kernel_picks_what_choose_picks(random, size, spread, temperature, top_k, top_p):
+    """But for numbers and for masses of top_p that are nearer to a border than float32 sees."""
+    values, near = np.round(64 * spread * random.standard_normal(size)) / 64, (-1e-6, 0, 1e-6)
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    nearby = [config] if top_p == 1 else [replace(config, top_p=min(1, top_p + off)) for off in near]
+    for number in [0.0, *random.random(20)]:
+        found = choose_on_the_cpu(values, config, number)
+        if found != choose(values, config, number):
+            numbers = [min(max(number + off, 0), 1 - 2**-53) for off in near]
+            assert found in {choose(values, config, number) for config in nearby for number in numbers}
+
+
+@pytest.mark.parametrize("size", [sampling.BLOCK - 1, sampling.BLOCK, sampling.BLOCK + 1, 2 * sampling.BLOCK + 7])
+def test_the_kernel_finds_every_symbol_of_a_long_row(size):
+    config, numbers = SamplingConfig(), (np.arange(size) + 0.5) / size
+    assert [choose_on_the_cpu(np.zeros(size), config, number) for number in numbers] == list(range(size))
+    for only in (0, sampling.BLOCK - 2, size - 1):  # nothing in the blocks before and behind
+        banned = np.delete(np.arange(size), only)
+        assert {choose_on_the_cpu(np.zeros(size), config, number, banned) for number in (0.0, 0.5, 1 - 2**-53)} == {only}
 
 
 def test_choose_leaves_the_logits_alone():
@@ -100,6 +157,11 @@ def test_the_random_number_depends_on_seed_and_position_only(seed, position):
     assert 0 <= number < 1
     assert number == uniform(seed, position)
     assert number not in (uniform(seed, position + 1), uniform((seed + 1) % 2**63, position))
+
+
+@given(strategies.keys, st.integers(0, 10**9))
+def test_the_kernels_random_number_is_the_same(seed, position):
+    assert sampling.uniform(np.uint64(seed), position) == uniform(seed, position)
 
 
 def test_the_random_numbers_are_uniform():
@@ -117,7 +179,9 @@ def test_the_random_numbers_are_uniform():
 )
 @given(
     first=lengths, second=lengths, seed=seeds,
-    options=st.sampled_from([{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}, {"temperature": 0}]),
+    options=st.sampled_from([
+        {}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}, {"temperature": 0}, {"weights": "int8"},
+    ]),
 )  # fmt: skip
 def test_written_in_two_calls_it_is_the_same(tokenizer, prompt, first, second, seed, options):
     model = trained(tokenizer)
@@ -127,6 +191,17 @@ def test_written_in_two_calls_it_is_the_same(tokenizer, prompt, first, second, s
         return prompt + written if isinstance(prompt, str) else [*prompt, *written.tolist()]
 
     assert go_on(go_on(prompt, first), second) == go_on(prompt, first + second)
+
+
+@every_tokenizer
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_each_of_a_list_of_prompts_is_continued_as_it_would_be_alone(tokenizer, weights):
+    model, prompt = trained(tokenizer), PROMPTS[tokenizer]
+    prompts = [prompt, prompt[:2], prompt + prompt[::-1]] if tokenizer != "word" else ["to be or", "to", "the question"]
+    got = model.generate(prompts, 12, seed=7, weights=weights)
+    want = [model.generate(one, 12, seed=7 + n, weights=weights) for n, one in enumerate(prompts)]
+    assert [list(ids) for ids in got] == [list(ids) for ids in want]
+    assert model.generate([], weights=weights) == []
 
 
 @every_tokenizer
@@ -146,8 +221,13 @@ def test_the_stream_adds_up(tokenizer, length, seed):
 
 
 def test_the_stream_is_as_early_as_it_can_be():
-    stream = trained("char").stream("to", length=10**9, seed=1)
+    model = trained("char")
+    model.generate("to", 1)  # compiled
+    tracemalloc.start()
+    stream = model.stream("to", length=10**9, seed=1)
     assert len("".join(next(stream) for _ in range(5))) == 5
+    assert tracemalloc.get_traced_memory()[1] < 1e7  # and takes no more memory than what it has written
+    tracemalloc.stop()
 
 
 def test_other_seeds_and_temperatures_write_other_texts():
@@ -255,7 +335,8 @@ def loves_unknown():
 def test_the_unknown_symbol_is_never_written():
     model = loves_unknown()
     assert model.full_scores("x")[0].log_probability > -1e-6
-    for options in ({"temperature": 0}, {"seed": 1}, {"seed": 1, "top_k": 1}, {"seed": 1, "top_p": 0.1}):
+    for options in ({"temperature": 0}, {"seed": 1}, {"seed": 1, "top_k": 1}, {"seed": 1, "top_p": 0.1},
+                    {"seed": 1, "weights": "int8"}):
         assert "\N{REPLACEMENT CHARACTER}" not in model.generate("to", 50, **options)
         assert model.tokenizer_.unknown not in model.generate(model.tokenizer_.encode("to"), 50, **options)
 
@@ -309,10 +390,10 @@ def test_characters_of_several_bytes_come_whole():
     [
         (None, {}, ShapeError, r"the model has no tokenizer: the prompt must be an array of ids, such as np.array\(\[0\]\)"),
         (None, {"prompt": "text"}, ShapeError, "the model has no tokenizer"),
-        (None, {"prompt": []}, ShapeError, "prompt is empty, expected at least one id"),
-        (None, {"prompt": [0.5]}, ShapeError, "prompt has dtype float64, expected integers"),
-        (None, {"prompt": [np.nan]}, ShapeError, "prompt has dtype float64"),
-        (None, {"prompt": [[1, 2]]}, ShapeError, r"prompt is a list of shape \(1, 2\)"),
+        (None, {"prompt": np.array([], int)}, ShapeError, "prompt is empty, expected at least one id"),
+        (None, {"prompt": np.array([0.5])}, ShapeError, "prompt has dtype float64, expected integers"),
+        (None, {"prompt": np.array([np.nan])}, ShapeError, "prompt has dtype float64"),
+        (None, {"prompt": np.array([[1, 2]])}, ShapeError, r"prompt is a ndarray of shape \(1, 2\)"),
         (None, {"prompt": [1, 11]}, VocabularyError, r"prompt\[1\] is 11, expected 0 to 10"),
         ("char", {"prompt": [-1]}, VocabularyError, r"prompt\[0\] is -1"),
         ("char", {"prompt": None}, ShapeError, "prompt is a NoneType"),
@@ -325,6 +406,7 @@ def test_characters_of_several_bytes_come_whole():
         ("char", {"top_p": 0}, ConfigError, "top_p is 0, expected a number above 0 and at most 1"),
         ("char", {"top_p": 1.5}, ConfigError, "top_p is 1.5"),
         ("char", {"seed": "1"}, ConfigError, "seed is '1'"),
+        ("char", {"weights": "int4"}, ConfigError, "weights is 'int4', expected one of 'float32', 'int8'"),
         ("char", {"unknown": "skip"}, ConfigError, "unknown is 'skip', expected one of 'error', 'unk'"),
     ],
 )

@@ -124,19 +124,35 @@ def test_backward_of_a_layer_is_the_adjoint_of_forward(ops, layer, random, T, N,
     )
 
 
+@pytest.mark.parametrize("layer", [LSTM(4), GRU(4), Dense(4), Dense(4, use_bias=False)], ids=repr)
 @given(random=strategies.generators, T=small, N=small)
-def test_gradients_of_a_layer_add_up(cpu, random, T, N):
-    layer = LSTM(4)
+def test_gradients_of_a_layer_are_set(ops, layer, random, T, N):
     x = floats(random, T, N, 3)
     weights = {name: floats(random, *size) for name, size in layer.parameters(x.shape).items()}
-    run = run_layer(cpu, layer, x.shape, weights, {"s": np.zeros((N, 2, 4))})
-    sums = []
-    for _ in range(2):
-        run.m["s"][:] = 0
-        layer.forward(cpu, run, cpu.upload(x))
-        layer.backward(cpu, run, cpu.upload(x), cpu.upload(np.ones((N, 4))))
-        sums.append({name: array.copy() for name, array in run.g.items()})
-    assert_close(sums[1], {name: 2 * array for name, array in sums[0].items()}, 10 * TOLERANCE[cpu.dtype.name])
+    found = []
+    for before in (0, np.nan):
+        memory = {name: np.zeros(size) for name, size in layer.state(x.shape).items()}
+        run = run_layer(ops, layer, x.shape, weights, memory)
+        for array in run.g.values():
+            ops.fill(array, before)
+        y = layer.forward(ops, run, ops.upload(x))
+        layer.backward(ops, run, ops.upload(x), ops.upload(np.ones(y.shape)))
+        found.append({name: ops.download(array) for name, array in run.g.items()})
+    assert_same_bits(*found)
+
+
+@given(random=strategies.generators, T=small, N=small)
+def test_the_gradient_of_an_embedding_is_added_to(ops, random, T, N):
+    """Where a tied layer has set it."""
+    layer, ids = Embedding(V, 5), random.integers(0, V, (T, N))
+    run, dy = run_layer(ops, layer, (T, N), {"W": floats(random, V, 5)}, {}), floats(random, T, N, 5)
+    before = floats(random, V, 5)
+    ops.copy(ops.upload(before), run.g["W"])
+    layer.forward(ops, run, ops.upload(ids))
+    layer.backward(ops, run, ops.upload(ids), ops.upload(dy))
+    want = before.copy()
+    np.add.at(want, ids, dy)
+    assert error(ops.download(run.g["W"]), want) <= TOLERANCE[ops.dtype.name]
 
 
 def test_wrong_layers_are_refused():
@@ -297,6 +313,67 @@ def test_a_tied_matrix_is_one_matrix_used_twice(ops, hidden, random, N, T):
     want["embedding/W"] = want["embedding/W"] + want.pop(f"{head}/W").T
     assert error(losses, want_losses) <= TOLERANCE[ops.dtype.name]
     assert_close(gradients, want, TOLERANCE[ops.dtype.name])
+
+
+# Looking up late
+
+
+class Eager(Model):
+    """The same layers, but every vector is looked up at once."""
+
+    def activations(self, shape, training):
+        return [layer.activations(size, training) for _, layer, size in self.inputs(shape)]
+
+
+@pytest.mark.parametrize("name", [*CELLS, "stack", "last state", "sigmoid head on the last state"])
+@given(random=strategies.generators, T=small, N=small, used=st.integers(1, V))
+def test_looking_up_late_changes_nothing(ops, name, random, T, N, used):
+    late = MODELS[name]
+    eager = Eager(late.layers)
+    weights, (x, targets) = draw_weights(late, random), draw_batch(late, random, T, N)
+    x %= used  # the others get no gradient
+    shapes = late.activations((T, N), True)
+    assert ("table" in shapes[1]) == (shapes[0] == {}) == (2 * V <= T * N)
+    found = []
+    for model in (late, eager):
+        network = Network(model, ops, weights)
+        here, wanted, state = ops.upload(x), ops.upload(targets), network.state(N)
+        ops.copy(ops.upload(np.ones(state.flat.shape)), state.flat)
+        forward = {"y": ops.download(network.predict(here, state)), "state": ops.download(state.flat)}
+        forward["losses"] = ops.download(network.losses(here, wanted, state))
+        backward = {}
+        for time in ("first", "second"):  # nothing is left over in the buffers
+            backward[f"{time} losses"] = ops.download(network.train(here, wanted, network.state(N), 0.5, 0))
+            backward |= {f"{time} {key}": ops.download(array) for key, array in network.gradients.items()}
+        found.append((forward, backward))
+    (forward, backward), (want_forward, want_backward) = found
+    if ops.name == "reference":  # NumPy's products depend on the number of rows
+        assert_close(forward, want_forward, TOLERANCE[ops.dtype.name])
+    else:
+        assert_same_bits(forward, want_forward)
+    assert_close(backward, want_backward, TOLERANCE[ops.dtype.name])
+    assert not backward["first embedding/W"][used:].any()
+
+
+@given(random=strategies.generators, T=small, N=st.integers(2, 9))
+def test_a_segment_may_be_cut_where_the_lookup_changes(cpu, random, T, N):
+    """A few ids are looked up at once, many late."""
+    model = MODELS["lstm"]
+    network = Network(model, cpu, draw_weights(model, random))
+    x = cpu.upload(random.integers(0, V, (T + 2 * V, N)))
+    whole, parts = network.state(N), network.state(N)
+    want = network.predict(x, whole).copy()
+    got = [network.predict(x[t : t + 1], parts).copy() for t in range(T)] + [network.predict(x[T:], parts).copy()]
+    np.testing.assert_array_equal(np.concatenate(got), want)
+    np.testing.assert_array_equal(parts.flat, whole.flat)
+
+
+@pytest.mark.parametrize("name", ["tied", "tied, projected", "dropout", "on vectors", "dense"])
+def test_where_nothing_is_looked_up_late(name):
+    model = MODELS[name]
+    for training in (False, True):
+        shape = model.input(50, 50)
+        assert model.activations(shape, training) == Eager(model.layers, model.features).activations(shape, training)
 
 
 @pytest.mark.parametrize("name", ["dropout", "tied, projected", "on vectors"])
@@ -481,6 +558,7 @@ def test_wrong_models_are_refused():
         (lambda: Model([LSTM(4), Dense(3, tied=True)], features=4), r"needs an Embedding\(3, 4\) as the first layer"),
         (lambda: Model([Embedding(9, 4), LSTM(4), Dense(8, tied=True)]), r"needs an Embedding\(8, 4\)"),
         (lambda: Model([Embedding(9, 4), LSTM(5), Dense(9, tied=True)]), r"needs an Embedding\(9, 5\)"),
+        (lambda: Model([Embedding(5, 5), Dense(5, tied=True), Dense(5, "softmax", tied=True)]), "two layers are tied"),
         (lambda: Model([Embedding(9, 4), LSTM(5)]).head, "the last layer is LSTM; to train, end the model"),
         (lambda: Model([Dense(3, "relu")], features=2).head.loss, "activation 'relu'; training needs"),
         (lambda: build(ModelConfig()), "vocabulary_size is not known"),

@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections import Counter
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+import numba_rnnlm
 from numba_rnnlm.config import TextConfig
 from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
 from numba_rnnlm.text import (
@@ -26,6 +30,7 @@ from numba_rnnlm.text import (
     WordTokenizer,
     corpus,
     learn_tokenizer,
+    mapped,
     read_corpus,
     segments,
     segments_per_epoch,
@@ -48,6 +53,7 @@ def tokenizer_for(name: str, text: str) -> Tokenizer:
 def small_pieces(monkeypatch):
     monkeypatch.setattr(corpus, "CHUNK", 3)
     monkeypatch.setattr(corpus, "MEMORY_BYTES", 10)
+    monkeypatch.setattr(mapped, "READ", 6)
 
 
 @contextmanager
@@ -376,6 +382,7 @@ def test_reading_takes_little_memory(name, tmp_path, monkeypatch):
     path = tmp_path / "long.txt"
     path.write_bytes(b"some words in a long, long line " * 2**16)  # 2 MiB
     monkeypatch.setattr(corpus, "CHUNK", 2**14)
+    monkeypatch.setattr(mapped, "READ", 2**14)
     monkeypatch.setattr(corpus, "MEMORY_BYTES", 2**16)
     tracemalloc.start()
     try:
@@ -386,6 +393,62 @@ def test_reading_takes_little_memory(name, tmp_path, monkeypatch):
         tracemalloc.stop()
     assert read.bytes == 2**21
     assert peak < 2**20
+
+
+WALK = """
+import re, sys
+import numpy as np
+from numba_rnnlm.text import read_corpus, segments
+ids = read_corpus(np.load(sys.argv[1], mmap_mode="r"), None, vocabulary_size=100_000).ids
+for inputs, targets in segments(ids, 50, 1000):
+    pass
+print(re.search("VmHWM: *\\t* *([0-9]+) kB", open("/proc/self/status").read())[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process's own peak of memory")
+@pytest.mark.parametrize("dtype", ["int32", "int64"])  # taken as it is; made smaller, which goes to a file of its own
+def test_memory_does_not_grow_with_a_file_of_ids(dtype, tmp_path):
+    home = str(Path(numba_rnnlm.__file__).parents[1])
+    peaks = []
+    for megabytes in (100 if dtype == "int64" else 4, 200):
+        path = tmp_path / f"{megabytes}.npy"
+        ids = np.lib.format.open_memmap(path, "w+", dtype, (megabytes * 10**6 // np.dtype(dtype).itemsize,))
+        del ids  # zeros, which take no room on the disk
+        told = subprocess.run([sys.executable, "-c", WALK, str(path)], check=True, capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": home})  # fmt: skip
+        peaks.append(int(told.stdout) / 1000)
+    print(peaks)
+    assert peaks[1] < peaks[0] + 40
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+@given(data=st.data())
+def test_pieces_of_a_mapped_file_are_the_file(mode, data):
+    ids = data.draw(arrays(np.uint16, st.integers(1, 60), elements=st.integers(0, 999)))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapped, "READ", data.draw(st.integers(1, 100)))
+        np.save(f"{folder}/ids.npy", ids)
+        loaded = np.load(f"{folder}/ids.npy", mmap_mode=mode)
+        if mode != "r":
+            ids = ids[::-1].copy()
+            loaded[:] = ids  # what was changed is not lost with its pages
+        for array in (loaded, np.asarray(loaded), loaded.view()):
+            assert np.array_equal(np.concatenate(list(mapped.pieces(array))), ids)
+            mapped.give_back(array)
+            assert np.array_equal(array, ids)
+        assert np.array_equal(read_corpus(loaded, None, vocabulary_size=1000).ids, ids)
+        del loaded, array
+
+
+@given(st.integers(1, 50), st.integers(0, 49), st.integers(1, 40))
+def test_the_first_bad_id_is_named_wherever_it_is(size, place, read):
+    ids = np.zeros(50, np.int64)
+    ids[place:] = size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapped, "READ", read)
+        with pytest.raises(VocabularyError, match=re.escape(f"ids[{place}] is {size}, expected 0 to {size - 1}")):
+            read_corpus(ids, None, vocabulary_size=size)
 
 
 @pytest.mark.parametrize(

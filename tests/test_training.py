@@ -95,6 +95,24 @@ def test_the_rate_follows_the_schedule():
     assert one.history["learning_rate"] == [1, 1, 1, 0.5]
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_compiling_goes_through_training_and_measuring_and_changes_nothing(tied):
+    one = trainer(network(tied=tied, dropout=0.5))
+    before, rows = one.network.weights(), set()
+    ops, project = one.network.ops, one.network.ops.project
+
+    def noting(x, W, b, out, **options):
+        rows.add(out.size // out.shape[-1])
+        project(x, W, b, out, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "project", noting)
+        training.compile_kernels(one.network, one.optimizer.rule, one.progress)
+    assert min(rows) <= 4 < max(rows)  # few rows are a kernel of their own
+    assert_same_bits(one.network.weights(), before)
+    assert not one.network.gradients.flat.any()  # the scale was zero
+
+
 def test_history_has_a_row_per_epoch():
     one = trainer(validate=lambda: 1.5)
     one.run()

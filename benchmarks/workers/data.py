@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from numba_rnnlm.layers import LSTM, Dense, Embedding, Layer
+
 LISTING = {"vocabulary": 2000, "embedding": 64, "first": 128, "second": 64, "examples": 64, "steps": 32}
 
 
@@ -25,6 +27,13 @@ def layer(shape: tuple[int, int, int], parameters: Mapping[str, tuple[int, ...]]
     random = np.random.default_rng(3)
     found = {name: random.standard_normal(size, np.float32) / np.float32(size[0] ** 0.5) for name, size in parameters.items()}
     return found | {name: random.standard_normal(shape, np.float32) for name in ("x", "dy")}
+
+
+def listing() -> list[Layer]:
+    """The layers of the Keras listing."""
+    size = LISTING
+    return [Embedding(size["vocabulary"], size["embedding"]), LSTM(size["first"], return_sequences=True),
+            LSTM(size["second"]), Dense(size["vocabulary"], activation="softmax")]
 
 
 def examples() -> tuple[np.ndarray, np.ndarray]:

@@ -4,25 +4,39 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import serve, timed
-from benchmarks.workers.data import batch, layer, weights
-from numba_rnnlm import backends
-from numba_rnnlm.cells import CELLS
-from numba_rnnlm.config import ModelConfig
+from benchmarks.harness import serve
+from benchmarks.workers import data, limits
+from numba_rnnlm import backends, generation
+from numba_rnnlm.config import ModelConfig, SamplingConfig
+from numba_rnnlm.keras.arrays import Examples
+from numba_rnnlm.keras.training import Means, run_batch
 from numba_rnnlm.layers import Recurrent, Run
-from numba_rnnlm.model import Network, build
-from numba_rnnlm.optimizers import SGD, Updater
+from numba_rnnlm.model import Model, Network, build
+from numba_rnnlm.optimizers import SGD, Adam, Updater
+from numba_rnnlm.scoring import log_probabilities
+
+
+def language_model(backend: str, precision: str, cell: str, shape: dict[str, int]) -> Network:
+    config = ModelConfig(cell, shape["hidden"], shape["layers"], shape["embedding"], vocabulary_size=shape["vocabulary"])
+    model = build(config)
+    return Network(model, backends.get(backend, precision=precision), data.weights(model.layout))
+
+
+class OnCpu:
+    """Nothing to wait for."""
+
+    def wait(self) -> None:
+        pass
 
 
 class Training:
     """Steps of a language model's training."""
 
     def __init__(self, backend: str, precision: str, cell: str, **shape: int) -> None:
-        self.ops = ops = backends.get(backend, precision=precision)
-        config = ModelConfig(cell, shape["hidden"], shape["layers"], shape["embedding"], vocabulary_size=shape["vocabulary"])
-        self.network = Network(build(config), ops, weights(build(config).layout))
+        self.network = language_model(backend, precision, cell, shape)
+        self.ops = ops = self.network.ops
         self.updater = Updater(self.network, SGD(learning_rate=0.1, clipnorm=5.0))
-        inputs, targets = batch(shape)
+        inputs, targets = data.batch(shape)
         self.inputs, self.targets = ops.upload(inputs), ops.upload(targets.reshape(-1))
         self.state = self.network.state(shape["streams"])
         losses = self.network.train(self.inputs, self.targets, self.state, 1 / self.targets.size, 0)
@@ -37,6 +51,9 @@ class Training:
     def wait(self) -> None:
         self.ops.norm(self.network.parameters.flat[:1])
 
+    def roof(self) -> dict[str, float]:
+        return {"gflops": limits.multiply_adds(self.ops.threads) / 1e9}
+
 
 class Layer:
     """One recurrent layer, as many inputs as units: forward, and with ``backward`` all gradients."""
@@ -47,10 +64,10 @@ class Layer:
         self.ops = ops = backends.get(backend, precision=precision)
         self.layer, self.backward = Recurrent(hidden, True, cell), backward
         shape = (steps, streams, hidden)
-        given = layer(shape, self.layer.parameters(shape))
+        given = data.layer(shape, self.layer.parameters(shape))
         self.x, self.dy = ops.upload(given["x"]), ops.upload(given["dy"])
         self.run = Run(
-            {name: ops.upload(given[name]) for name in "WUb"}, {name: ops.upload(0 * given[name]) for name in "WUb"},
+            {name: ops.upload(given[name]) for name in "WUb"}, {name: ops.empty(given[name].shape) for name in "WUb"},
             {"s": ops.upload(np.zeros(self.layer.state(shape)["s"]))},
             {name: ops.empty(size) for name, size in self.layer.activations(shape, True).items()},
         )  # fmt: skip
@@ -65,27 +82,73 @@ class Layer:
         self.ops.copy(self.zero, self.run.m["s"])
         self.layer.forward(self.ops, self.run, self.x)
         if self.backward:
-            for gradient in self.run.g.values():
-                self.ops.fill(gradient, 0)
             self.layer.backward(self.ops, self.run, self.x, self.dy)
 
     def wait(self) -> None:
         self.ops.norm(self.run.m["s"].reshape(-1)[:1])
 
 
-class Worker:
-    def __call__(self, command: str, **request: Any) -> dict[str, Any]:
-        return self.check(**request) if command == "check" else self.run(**request)
+class Listing(OnCpu):
+    """What Sequential.fit does for a batch."""
 
-    def check(self, task: str, **request: Any) -> dict[str, Any]:
-        assert request["cell"] in CELLS
-        self.task = {"training": Training, "layer": Layer}[task](**request)
-        self.task.step()
-        return self.task.figures | self.run(3)
+    def __init__(self, backend: str) -> None:
+        model = Model(data.listing())
+        self.network = Network(model, backends.get(backend), data.weights(model.layout))
+        self.updater = Updater(self.network, Adam())
+        self.batch = Examples(*data.examples())
+        self.figures = {f"loss of step {number}": self.step() for number in range(3)}
 
-    def run(self, repeat: int) -> dict[str, Any]:
-        return {"seconds": timed(self.task.step, repeat, self.task.wait)}
+    def step(self) -> float:
+        means = Means([])
+        run_batch(self.network, self.batch, means, 0)
+        self.updater.update()
+        return means.logs()["loss"]
+
+
+class Generation(OnCpu):
+    """Ids of ``streams`` texts, ``steps`` each."""
+
+    def __init__(self, backend: str, weights: str, cell: str, **shape: int) -> None:
+        self.shape, self.figures = shape, dict[str, float]()
+        self.options = {} if weights == "float32" else {"weights": weights}
+        self.network = language_model(backend, "float32", cell, shape)
+        self.prompts = data.prompts(shape["vocabulary"], shape["streams"])
+
+    def write(self, **options: float) -> list[np.ndarray]:
+        config = SamplingConfig(**options, **self.options)  # type: ignore[arg-type]
+        prompts = list(self.prompts[:, None])
+        if len(prompts) == 1:
+            return [np.fromiter(generation.generate(self.network, prompts[0], config, 1), np.int32)]
+        return generation.generate_batch(self.network, prompts, config, range(len(prompts)))
+
+    def step(self) -> None:
+        self.write(length=self.shape["steps"])
+
+    def greedy(self, length: int) -> dict[str, Any]:
+        """The most probable ids (streams, length), and how far each logit is above the second largest."""
+        ids = np.stack(self.write(length=length, temperature=0))
+        state, margins = self.network.state(len(ids)), []
+        for row in np.concatenate([self.prompts[:, None], ids[:, :-1]], 1).T:
+            second, first = np.partition(self.network.logits(row[None].copy(), state), -2)[:, -2:].T
+            margins.append(first - second)
+        return {"ids": ids.tolist(), "margins": np.stack(margins, 1).tolist()}
+
+    def floor(self, size: int) -> dict[str, float]:
+        return {"seconds": limits.read(self.network.ops.threads, size)}
+
+
+class Scoring(OnCpu):
+    """The log-probabilities of ``sentences`` sentences."""
+
+    def __init__(self, backend: str, sentences: int, cell: str, **shape: int) -> None:
+        self.network = language_model(backend, "float32", cell, shape)
+        self.sentences = data.sentences(shape["vocabulary"], sentences)
+        totals = np.array([found.sum() for found in self.step()])
+        self.figures = {"total": float(totals.sum()), "norm": float(np.linalg.norm(totals))}
+
+    def step(self) -> list[np.ndarray]:
+        return log_probabilities(self.network, self.sentences)
 
 
 if __name__ == "__main__":
-    serve(Worker())
+    serve({"training": Training, "layer": Layer, "listing": Listing, "generation": Generation, "scoring": Scoring})

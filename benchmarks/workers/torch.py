@@ -1,24 +1,20 @@
-"""PyTorch's side of the benchmarks: the model as its users write it."""
+"""PyTorch's side of the benchmarks."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.harness import serve, timed
-from benchmarks.workers.data import batch, layer, weights
-from numba_rnnlm import cells
+from benchmarks.harness import serve
+from benchmarks.workers import data
+from benchmarks.workers.torch_model import LanguageModel, backward, recurrent, update, write
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.layers import Recurrent
-from numba_rnnlm.model import build
-
-
-def recurrent(cell: str, inputs: int, hidden: int, layers: int) -> nn.Module:
-    kind = {"lstm": nn.LSTM, "gru": nn.GRU}.get(cell, nn.RNN)
-    options = {} if cell in ("lstm", "gru") else {"nonlinearity": cell}
-    return kind(inputs, hidden, layers, **options)
+from numba_rnnlm.model import Model, build
 
 
 def parameters(cell: str, hidden: int, layer: int, W: np.ndarray, U: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
@@ -31,8 +27,23 @@ def parameters(cell: str, hidden: int, layer: int, W: np.ndarray, U: np.ndarray,
     return {f"weight_ih_l{layer}": W.T, f"weight_hh_l{layer}": U.T, f"bias_ih_l{layer}": bias, f"bias_hh_l{layer}": zero}
 
 
-def tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(np.ascontiguousarray(value)) for name, value in arrays.items()}
+
+
+def transplanted(cell: str, shape: Mapping[str, int], weights: Mapping[str, np.ndarray] | None = None) -> LanguageModel:
+    """The language model with our weights; if none are given, those of all benchmarks."""
+    vocabulary, embedding, hidden, layers = (shape[key] for key in ("vocabulary", "embedding", "hidden", "layers"))
+    if weights is None:
+        weights = data.weights(build(ModelConfig(cell, hidden, layers, embedding, vocabulary_size=vocabulary)).layout)
+    new = {"embedding.weight": weights["embedding/W"], "output.weight": weights["dense/W"].T, "output.bias": weights["dense/b"]}
+    for number in range(layers):
+        scope = cell if number == 0 else f"{cell}_{number}"
+        found = parameters(cell, hidden, number, *(weights[f"{scope}/{key}"] for key in "WUb"))
+        new |= {f"rnn.{name}": value for name, value in found.items()}
+    model = LanguageModel(cell, vocabulary, embedding, hidden, layers)
+    model.load_state_dict(tensors(new))
+    return model
 
 
 def set_precision(precision: str) -> None:
@@ -40,40 +51,21 @@ def set_precision(precision: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
-class LanguageModel(nn.Module):
-    def __init__(self, cell: str, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, embedding)
-        self.rnn = recurrent(cell, embedding, hidden, layers)
-        self.output = nn.Linear(hidden, vocabulary)
+class OnCpu:
+    """Nothing to wait for."""
 
-    def forward(self, inputs: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
-        hidden, state = self.rnn(self.embedding(inputs), state)
-        return self.output(hidden), state
-
-
-def detach(state: Any) -> Any:
-    return tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
+    def wait(self) -> None:
+        pass
 
 
 class Training:
     def __init__(self, backend: str, precision: str, cell: str, **shape: int) -> None:
-        device = "cuda" if backend == "cuda" else "cpu"
+        device, hidden = "cuda" if backend == "cuda" else "cpu", shape["hidden"]
         set_precision(precision)
-        vocabulary, embedding, hidden, layers = (shape[key] for key in ("vocabulary", "embedding", "hidden", "layers"))
-        self.model = LanguageModel(cell, vocabulary, embedding, hidden, layers)
-        ours = weights(build(ModelConfig(cell, hidden, layers, embedding, vocabulary_size=vocabulary)).layout)
-        new = {"embedding.weight": ours["embedding/W"], "output.weight": ours["dense/W"].T, "output.bias": ours["dense/b"]}
-        for number in range(layers):
-            scope = cell if number == 0 else f"{cell}_{number}"
-            found = parameters(cell, hidden, number, *(ours[f"{scope}/{key}"] for key in "WUb"))
-            new |= {f"rnn.{name}": value for name, value in found.items()}
-        self.model.load_state_dict(tensors(new))
-        self.model.to(device)
+        self.model = transplanted(cell, shape).to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
-        inputs, targets = batch(shape)
-        self.inputs = torch.tensor(inputs).long().to(device)
-        self.targets = torch.tensor(targets).long().reshape(-1).to(device)
+        inputs, targets = data.batch(shape)
+        self.inputs, self.targets = torch.tensor(inputs).long().to(device), torch.tensor(targets).long().to(device)
         self.state = None
         loss = self.backward()
         # PyTorch has two biases where the equations have one; their gradients are equal and count once.
@@ -86,17 +78,12 @@ class Training:
         self.figures = {"loss": loss, "gradient_norm": norm}
 
     def backward(self) -> float:
-        self.optimizer.zero_grad(set_to_none=True)
-        logits, state = self.model(self.inputs, self.state)
-        self.state = detach(state)
-        loss = nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), self.targets)
-        loss.backward()
-        return loss.item()
+        loss, self.state = backward(self.model, self.optimizer, self.inputs, self.targets, self.state)
+        return float(loss)
 
     def step(self) -> None:
         self.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
+        update(self.model, self.optimizer)
 
     def wait(self) -> None:
         if self.inputs.is_cuda:
@@ -110,7 +97,7 @@ class Layer:
         device, kind = "cuda" if backend == "cuda" else "cpu", torch.float16 if precision == "fp16" else torch.float32
         set_precision(precision)
         shape = (steps, streams, hidden)
-        given = layer(shape, Recurrent(hidden, True, cells.get(cell).name).parameters(shape))
+        given = data.layer(shape, Recurrent(hidden, True, cell).parameters(shape))
         self.rnn = recurrent(cell, hidden, hidden, 1)
         self.rnn.load_state_dict(tensors(parameters(cell, hidden, 0, *(given[name] for name in "WUb"))))
         self.rnn.to(device, kind)
@@ -136,19 +123,78 @@ class Layer:
             torch.cuda.synchronize()
 
 
-class Worker:
-    def __call__(self, command: str, **request: Any) -> dict[str, Any]:
-        return self.check(**request) if command == "check" else self.run(**request)
+class ListingModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        size = data.LISTING
+        self.embedding = nn.Embedding(size["vocabulary"], size["embedding"])
+        self.first = nn.LSTM(size["embedding"], size["first"], batch_first=True)
+        self.second = nn.LSTM(size["first"], size["second"], batch_first=True)
+        self.output = nn.Linear(size["second"], size["vocabulary"])
 
-    def check(self, task: str, **request: Any) -> dict[str, Any]:
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        self.task = {"training": Training, "layer": Layer}[task](**request)
-        self.task.step()
-        return self.task.figures | self.run(3)
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.output(self.second(self.first(self.embedding(inputs))[0])[0][:, -1])
 
-    def run(self, repeat: int) -> dict[str, Any]:
-        return {"seconds": timed(self.task.step, repeat, self.task.wait)}
+
+class Listing(OnCpu):
+    def __init__(self, backend: str) -> None:
+        size, ours = data.LISTING, data.weights(Model(data.listing()).layout)
+        new = {"embedding.weight": ours["embedding/W"], "output.weight": ours["dense/W"].T, "output.bias": ours["dense/b"]}
+        for part, name in (("first", "lstm"), ("second", "lstm_1")):
+            found = parameters("lstm", size[part], 0, *(ours[f"{name}/{key}"] for key in "WUb"))
+            new |= {f"{part}.{key}": value for key, value in found.items()}
+        self.model = ListingModel()
+        self.model.load_state_dict(tensors(new))
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        self.inputs, self.targets = (torch.tensor(array).long() for array in data.examples())
+        self.figures = {f"loss of step {number}": self.step() for number in range(3)}
+
+    def step(self) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(self.model(self.inputs), self.targets)
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.item())
+
+
+class Generation(OnCpu):
+    def __init__(self, backend: str, weights: str, cell: str, **shape: int) -> None:
+        self.shape, self.figures = shape, dict[str, float]()
+        self.model = transplanted(cell, shape)
+        self.prompts = torch.tensor(data.prompts(shape["vocabulary"], shape["streams"])).long()[None]
+
+    def step(self) -> None:
+        write(self.model, self.prompts, self.shape["steps"], 1.0)
+
+    def greedy(self, length: int) -> dict[str, Any]:
+        return {"ids": write(self.model, self.prompts, length, 0).T.tolist()}
+
+
+class Scoring(OnCpu):
+    SENTENCES = 64  # of about the same length, side by side
+
+    def __init__(self, backend: str, sentences: int, cell: str, **shape: int) -> None:
+        self.model = transplanted(cell, shape)
+        self.sentences = [torch.tensor(ids).long() for ids in data.sentences(shape["vocabulary"], sentences)]
+        totals = self.step().double()
+        self.figures = {"total": float(totals.sum()), "norm": float(torch.linalg.vector_norm(totals))}
+
+    @torch.inference_mode()
+    def step(self) -> torch.Tensor:
+        totals = torch.empty(len(self.sentences))
+        order = sorted(range(len(self.sentences)), key=lambda index: len(self.sentences[index]))
+        for first in range(0, len(order), self.SENTENCES):
+            group = order[first : first + self.SENTENCES]
+            ids = pad_sequence([self.sentences[index] for index in group], padding_value=-1)
+            inputs, targets = ids[:-1].clamp(min=0), ids[1:]
+            logits, _ = self.model(inputs, None)
+            losses = nn.functional.cross_entropy(
+                logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none"
+            )
+            totals[group] = -losses.reshape(targets.shape).sum(0)
+        return totals
 
 
 if __name__ == "__main__":
-    serve(Worker())
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    serve({"training": Training, "layer": Layer, "listing": Listing, "generation": Generation, "scoring": Scoring})

@@ -7,8 +7,9 @@ S states, V vocabulary; M = rows of any kind, usually T·N. ``dx`` is the gradie
 import ctypes
 import importlib
 import sys
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numba import config
@@ -27,6 +28,27 @@ SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]  # "cuda" 
 BACKENDS = ("auto", "cpu", "cuda", "reference")
 PRECISIONS = ("float32", "tf32", "bf16")
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+
+
+class Stage(NamedTuple):
+    """A layer as a decoder takes it: recurrent, or with ``cell=None`` x W + b, W (units, inputs) if ``transposed``."""
+
+    cell: Cell | None
+    W: Array
+    U: Array | None
+    b: Array | None
+    transposed: bool = False
+
+    @property
+    def units(self) -> int:
+        """Size of the output."""
+        if self.U is not None:
+            return int(self.U.shape[0])
+        return int(self.W.shape[0 if self.transposed else 1])
+
+    def inputs(self, name: str) -> int:
+        """Rows of the matrix of this name, W as x W takes it."""
+        return int(getattr(self, name).shape[1 if self.transposed else 0])
 
 
 class Ops(Protocol):
@@ -110,6 +132,11 @@ class Ops(Protocol):
 
     def binary_cross_entropy_backward(self, logits: Array, targets: Array, scale: float, losses: Array) -> None:
         """The same, and logits ← gradient of scale · Σ losses."""
+
+    # decoding
+    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Any:
+        """A copy of these weights, laid out to be read one symbol after the other; or None, where the verbs above
+        are the way to do that. See :class:`numba_rnnlm.generation.Decoder`."""
 
     # update
     def norm(self, x: Array) -> float:

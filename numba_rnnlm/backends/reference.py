@@ -4,12 +4,14 @@ Cells are taken from their ``equations`` and differentiated by complex step (Squ
 f'(x) = Im f(x + ih) / h, exact to rounding, because there is no difference of two near numbers.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..cells import Cell
 from ..rules import Rule
+from . import Stage
 
 STEP = 1e-30
 
@@ -163,6 +165,9 @@ class Backend:
     def binary_cross_entropy_backward(self, logits: Array, targets: Array, scale: float, losses: Array) -> None:
         self.binary_cross_entropy(logits, targets, losses)
         logits[...] = scale * (0.5 * np.tanh(0.5 * logits) + 0.5 - targets) / logits.shape[-1]
+
+    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> None:
+        """There is none: a step is a forward pass."""
 
     def norm(self, x: Array) -> float:
         return float(np.sqrt((x * x).sum()))

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backends import Array, Ops, Shape
 from ..errors import ShapeError, expect_number
-from .layer import Run
+from .layer import Lookup, Run
 from .options import NAME, TRAINABLE, only_options
 
 
@@ -72,9 +72,12 @@ class Embedding:
             return {"W": random.uniform(-0.05, 0.05, shape)}
         return {"W": random.normal(0, self.standard_deviation, shape)}
 
-    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array | Lookup:
+        if "y" not in run.a:
+            return Lookup(x, run.p["W"], run.g.get("W"))
         ops.gather(run.p["W"], x, run.a["y"])
         return run.a["y"]
 
-    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> None:
-        ops.scatter_add(x, dy, run.g["W"])
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array | None) -> None:
+        if dy is not None:  # the taker of a Lookup has done it
+            ops.scatter_add(x, dy, run.g["W"])

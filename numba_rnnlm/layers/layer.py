@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,6 +30,17 @@ class Run:
     m: Mapping[str, Array]
     a: Mapping[str, Array]
     key: int | None = None
+
+
+class Lookup(NamedTuple):
+    """Vectors that are rows of a table and not looked up yet: x (T, N, D) = table (V, D)[ids (T, N)].
+
+    Where there are fewer rows than ids, it is cheaper to multiply the table with a matrix than x.
+    """
+
+    ids: Array
+    table: Array
+    gradient: Array | None  # of the table, when training
 
 
 class Layer(Protocol):

@@ -7,7 +7,7 @@ import numpy as np
 from .. import cells
 from ..backends import Array, Ops, Shape
 from ..errors import ShapeError, expect_number, expect_one_of
-from .layer import Run, glorot, orthogonal
+from .layer import Lookup, Run, glorot, orthogonal
 from .options import GLOROT, NAME, TRAINABLE, ZEROS, Only, TakesVectors, only_options
 
 COMMON: dict[str, Only] = {
@@ -100,6 +100,11 @@ class Recurrent(TakesVectors):
             arrays |= {"d": self.state(shape)["s"], "dx": shape}
         return arrays
 
+    def lookup_activations(self, symbols: int, shape: Shape, training: bool) -> dict[str, Shape]:
+        """The same, where the input is a :class:`~.layer.Lookup` in a table of so many rows."""
+        arrays = self.activations(shape, training) | {"table": (symbols, len(cells.get(self.cell).gates) * self.units)}
+        return {name: size for name, size in arrays.items() if name != "dx"}
+
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
         shapes, gates = self.parameters(shape), list(cells.get(self.cell).gates)
         bias = np.zeros(shapes["b"])
@@ -107,19 +112,25 @@ class Recurrent(TakesVectors):
             bias[gates.index("f")] = self.forget_bias
         return {"W": glorot(random, *shapes["W"]), "U": orthogonal(random, *shapes["U"]), "b": bias}
 
-    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+    def forward(self, ops: Ops, run: Run, x: Array | Lookup) -> Array:
         cell = cells.get(self.cell)
         z, s, y = run.a["z"], run.a["s"], run.a["y"]
         steps, streams, gates, hidden = z.shape
         ops.copy(run.m["s"], s[0])
-        rows = z.reshape(steps * streams, gates * hidden)
-        ops.project(x, run.p["W"], run.p["b"], rows, first=cell.window("x")[0] * hidden)
+        first = cell.window("x")[0] * hidden
+        if isinstance(x, Lookup):
+            table = run.a["table"]
+            ops.project(x.table, run.p["W"], run.p["b"], table, first=first)
+            ops.gather(table, x.ids, z.reshape(steps, streams, gates * hidden))
+        else:
+            rows = z.reshape(steps * streams, gates * hidden)
+            ops.project(x, run.p["W"], run.p["b"], rows, first=first)
         ops.recur(cell, run.p["U"], z, s)
         ops.copy(s[-1], run.m["s"])
         ops.copy(s[1:, :, 0] if self.return_sequences else s[-1, :, 0], y)
         return y
 
-    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
+    def backward(self, ops: Ops, run: Run, x: Array | Lookup, dy: Array) -> Array | None:
         cell = cells.get(self.cell)
         z, s, d = run.a["z"], run.a["s"], run.a["d"]
         steps, streams, gates, hidden = z.shape
@@ -130,6 +141,12 @@ class Recurrent(TakesVectors):
         ops.recur_backward(cell, run.p["U"], z, s, dy, d, run.g["U"])
         rows = z.reshape(steps * streams, gates * hidden)
         first = cell.window("x")[0] * hidden
+        if isinstance(x, Lookup):
+            table = run.a["table"]
+            ops.fill(table, 0)
+            ops.scatter_add(x.ids, z.reshape(steps, streams, gates * hidden), table)
+            ops.project_backward(x.table, run.p["W"], table, x.gradient, run.g["W"], run.g["b"], first=first)
+            return None
         ops.project_backward(x, run.p["W"], rows, run.a["dx"], run.g["W"], run.g["b"], first=first)
         return run.a["dx"]
 

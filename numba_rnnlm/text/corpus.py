@@ -8,20 +8,20 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeGuard, TypeVar
+from typing import TypeGuard
 
 import numpy as np
 
 from ..config import TextConfig
 from ..errors import ConfigError, CorpusError, expect_number
+from . import mapped
 from .tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer, not_utf8, utf8
 from .vocabulary import expect_ids
 
-CHUNK = 4 * 2**20  # bytes of a file, characters of a str or ids of an array that are handled at once
+CHUNK = 4 * 2**20  # bytes of a file or characters of a str that are handled at once
 MEMORY_BYTES = 64 * 2**20  # ids that take more are kept in a temporary file
 LONGEST_PATH = 1024  # characters; a longer str is text
 
-Sliceable = TypeVar("Sliceable", str, np.ndarray)
 Source = str | os.PathLike[str] | np.ndarray | Sequence[int]
 
 
@@ -163,7 +163,7 @@ def _read_ids(source: np.ndarray | Sequence[int], size: int, unknown: int | None
         ids = ids.view()  # not a copy: it may be larger than the memory
         ids.flags.writeable = False
     else:
-        ids = _collect(_slices(ids), size)
+        ids = _collect(mapped.pieces(ids), size)
     return Corpus(ids, None, None, _count(ids, unknown), "ids")
 
 
@@ -179,8 +179,8 @@ def _empty(source: str | os.PathLike[str]) -> CorpusError:
     return CorpusError(f"{_name(source)!r} holds no symbols, expected some text.")
 
 
-def _slices(whole: Sliceable) -> Iterator[Sliceable]:
-    return (whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK))
+def _slices(text: str) -> Iterator[str]:
+    return (text[start : start + CHUNK] for start in range(0, len(text), CHUNK))
 
 
 def _text_pieces(source: str | os.PathLike[str], tokenizer: str) -> Iterator[str]:
@@ -271,4 +271,4 @@ def _collect(arrays: Iterable[np.ndarray], size: int) -> np.ndarray:
 
 
 def _count(ids: np.ndarray, id: int | None) -> int:
-    return 0 if id is None else sum(int(np.count_nonzero(part == id)) for part in _slices(ids))
+    return 0 if id is None else sum(int(np.count_nonzero(part == id)) for part in mapped.pieces(ids))

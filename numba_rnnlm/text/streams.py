@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..errors import CorpusError, expect_number, expect_shape
+from . import mapped
 
 IGNORED = -1  # a target that is not scored
 
@@ -58,7 +59,11 @@ def _segments(
     targets = len(ids) - 1
     stream = np.arange(streams)
     rows = min(scored + warm, targets)
+    read = mapped.READ  # bytes since the last pages were given back: that is also to be the first thing
     for start in range(0, rows, steps):
+        if read >= mapped.READ:
+            mapped.give_back(ids)
+            read = 0
         row = np.arange(start, min(start + steps, rows))[:, None]
         position = stream * scored + row
         is_inside = position < targets
@@ -68,6 +73,7 @@ def _segments(
             np.where(is_inside, ids[position].astype(np.int32), 0),
             np.where(is_scored, ids[position + 1].astype(np.int32), IGNORED),
         )
+        read += position.size * ids.itemsize
 
 
 def _stream_length(tokens: int, streams: int, warm: int = 0) -> int:

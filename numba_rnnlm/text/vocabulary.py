@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ShapeError, VocabularyError
+from . import mapped
 
 UNKNOWN = "<unk>"
 
@@ -120,9 +121,12 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
         return array.astype(np.int32)
     if array.dtype.kind not in "iu":
         raise ShapeError(f"{name} has dtype {array.dtype}, expected integers such as int32.")
-    if array.min() < 0 or array.max() >= size:
-        position = int(np.argmax((array < 0) | (array >= size)))
-        raise VocabularyError(
-            f"{name}[{position}] is {array[position]}, expected 0 to {size - 1}: the vocabulary has {size} symbols."
-        )
+    start = 0
+    for piece in mapped.pieces(array):
+        if piece.min() < 0 or piece.max() >= size:
+            place = int(np.argmax((piece < 0) | (piece >= size)))
+            raise VocabularyError(
+                f"{name}[{start + place}] is {piece[place]}, expected 0 to {size - 1}: the vocabulary has {size} symbols."
+            )
+        start += len(piece)
     return array

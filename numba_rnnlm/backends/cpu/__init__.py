@@ -1,5 +1,6 @@
 """The CPU: Numba kernels on a pool of threads. Results do not depend on the number of threads, to the bit."""
 
+from collections.abc import Sequence
 from functools import cache
 from math import sqrt
 from typing import Any
@@ -9,12 +10,14 @@ import numpy as np
 from ...cells import Cell
 from ...errors import BackendError, expect_number, expect_one_of
 from ...rules import Rule
+from .. import Stage
 from . import lookup, losses, pointwise, recurrence, simd, update
+from .decoding import Decoder
 from .linear import PACKING, Matrix, add_rows, matrix, multiply, zeros
-from .packing import lines, pack
-from .threads import Pool, default_threads, split
+from .packing import pack
+from .threads import Pool, cut, default_threads, split
+from .workspace import Workspace, aligned
 
-ALIGNMENT = 64  # bytes
 LOGITS = 1 << 22  # elements: at most 16 MB of float32 logits exist at any time
 
 Array = np.ndarray
@@ -44,6 +47,7 @@ class Backend:
         self.threads = default_threads() if threads is None else threads
         expect_number("threads", self.threads, 1, 1024, whole=True)
         self.pool = _pool(int(self.threads))
+        self.workspace = Workspace()
 
     def __reduce__(self) -> Any:
         return Backend, (self.dtype.name, self.threads, self.precision)  # threads do not travel
@@ -51,10 +55,7 @@ class Backend:
     # arrays
 
     def empty(self, shape: Shape) -> Array:
-        size = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
-        memory = np.empty(size + ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % ALIGNMENT
-        return memory[start : start + size].view(self.dtype).reshape(shape)
+        return aligned(shape, self.dtype)
 
     def upload(self, array: Array) -> Array:
         return np.ascontiguousarray(array, np.int32 if array.dtype.kind in "iub" else self.dtype)
@@ -117,16 +118,13 @@ class Backend:
             self._multiply(dz, weights if transposed else weights.T, matrix(dx), zeros(dx))
 
     def _multiply(self, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None) -> None:
-        multiply(self.pool, a, b, c, d, self.factor)
+        multiply(self.pool, self.workspace, a, b, c, d, self.factor)
 
     def _add_rows(self, rows: Array, total: Array, add: bool) -> None:
         width = rows.shape[-1]
         height = rows.size // width
-        calls = [
-            (rows.reshape(-1), height, width, total.reshape(-1), add, first, last)
-            for first, last in split(width, self.pool.parts(rows.size), 16)
-        ]
-        self.pool.run(add_rows, calls)
+        self.pool.run(add_rows, cut(width, self.pool.parts(rows.size), 16),
+                      rows.reshape(-1), height, width, total.reshape(-1), add)
 
     # time
 
@@ -135,17 +133,15 @@ class Backend:
         slots = cell.window("h")
         few = steps * streams <= PACKING and self.factor == self.dtype
         packed = np.empty(0, self.factor) if few else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
-        parts = split(streams, self.pool.parts(steps * streams * U.size))
-        self.pool.run(recurrence.recur, [(cell, U, packed, slots, z, s, first, last) for first, last in parts])
+        bounds = cut(streams, self.pool.parts(steps * streams * U.size))
+        self.pool.run(recurrence.recur, bounds, cell, U, packed, self._pairs(bounds, U.shape[0]), slots, z, s)
 
     def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
         steps, streams, gates, hidden = z.shape
         slots = cell.window("h")
         packed = self._pack(U, U.shape[1], U.shape[0], 1, U.shape[1])
-        parts = split(streams, self.pool.parts(steps * streams * U.size))
-        self.pool.run(
-            recurrence.recur_backward, [(cell, packed, slots, z, s, dy, d, first, last) for first, last in parts]
-        )
+        bounds = cut(streams, self.pool.parts(steps * streams * U.size))
+        self.pool.run(recurrence.recur_backward, bounds, cell, packed, self._pairs(bounds, U.shape[1]), slots, z, s, dy, d)
         previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
         dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
         self._multiply(previous.T, dz, matrix(dU), zeros(dU))
@@ -154,11 +150,16 @@ class Backend:
         """b (k, n) as panels for the register tile."""
         width = simd.VECTORS * simd.lanes(b)
         panels = -(-n // width)
-        packed = self.empty((panels * lines(k, np.empty(0, self.factor)) * width,)).view(self.factor)
-        self.pool.run(pack, [
-            (b.reshape(-1), 0, step_stride, column_stride, k, n, packed, first, last)
-            for first, last in split(panels, self.pool.parts(k * n * PACKING))])
+        lines = (k + 1) // 2 if self.factor == np.int32 else k
+        packed = self.workspace.take("packed", (panels * lines * width,), self.factor)
+        self.pool.run(pack, cut(panels, self.pool.parts(k * n * PACKING)),
+                      b.reshape(-1), 0, step_stride, column_stride, k, n, packed)
         return packed
+
+    def _pairs(self, bounds: Array, k: int) -> Array:
+        """Room for the rounded factors of each part's rows, if they are rounded."""
+        rows = int((bounds[:, 1] - bounds[:, 0]).max()) if self.factor == np.int32 else 0
+        return self.workspace.take("pairs", (len(bounds), rows * ((k + 1) // 2)), np.int32)
 
     # pointwise
 
@@ -213,9 +214,8 @@ class Backend:
         vocabulary = W.shape[0] if transposed else W.shape[1]
         chunks = -(-x.shape[0] // max(1, LOGITS // vocabulary))
         parts = split(x.shape[0], chunks)
-        buffer = self.empty((max(last - first for first, last in parts), vocabulary))
         for first, last in parts:
-            logits = buffer[: last - first]
+            logits = self.workspace.take("logits", ((last - first) * vocabulary,), self.dtype).reshape(-1, vocabulary)
             self.project(x[first:last], W, b, logits, transposed=transposed)
             yield slice(first, last), logits
 
@@ -240,6 +240,13 @@ class Backend:
             self.dtype.type(scale), gradient, each=width * 32,
         )
 
+    # decoding
+
+    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Decoder | None:
+        if self.dtype != np.float32 or len({id(stage.cell) for stage in stages if stage.cell}) != 1:
+            return None
+        return Decoder(self, embedding, stages, weights)
+
     # update
 
     def norm(self, x: Array) -> float:
@@ -248,11 +255,8 @@ class Backend:
         return sqrt(float(sums.sum()))
 
     def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
-        self.pool.run(update.update, [
-            (rule, p, g, m, h.astype(self.dtype), first, last)
-            for first, last in split(p.size, self.pool.parts(p.size * 8), 16)])
+        self.pool.run(update.update, cut(p.size, self.pool.parts(p.size * 8), 16), rule, p, g, m, h.astype(self.dtype))
 
     def _elementwise(self, function: Any, size: int, *arguments: Any, each: int = 1) -> None:
         """Run a kernel over range(size), cut among the threads; ``each`` is the work of one index."""
-        calls = [(*arguments, first, last) for first, last in split(size, self.pool.parts(size * each), 1)]
-        self.pool.run(function, calls)
+        self.pool.run(function, cut(size, self.pool.parts(size * each)), *arguments)

@@ -1,17 +1,20 @@
 """Matrix products of any shape and orientation on the register tile."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from .kernels import kernel
-from .packing import factors, lines, pack_panel, paired
+from .packing import factors, pack_panel
 from .simd import VECTOR_BYTES, VECTORS, lanes, multiply_panel
-from .threads import Pool, split
+from .team import parallel
+from .threads import Pool, cut
+from .workspace import Workspace
 
 STEPS = 512  # of the inner dimension that are packed at once: a panel of 128 KB stays in the second-level cache
 FEW_ROWS = 4  # up to here packing B costs more than it saves
-PACKING = 18  # the cost of packing one element of B, in multiply-adds of a row (measured)
+PACKING = 6  # the cost of packing one element of B, in multiply-adds of a row (measured)
 
 
 class Matrix(NamedTuple):
@@ -33,7 +36,6 @@ class Matrix(NamedTuple):
 
 
 _ZEROS = {np.dtype(real): np.zeros(VECTORS * VECTOR_BYTES, real) for real in (np.float32, np.float64)}
-_FACTORS = {np.dtype(kind): np.empty(0, kind) for kind in (np.float32, np.float64, np.int32)}
 
 
 def zeros(like: np.ndarray) -> Matrix:
@@ -115,19 +117,21 @@ def accumulate_transposed(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
             out[j] = total
 
 
-@kernel
-def _multiply(a, ia, row_stride, step_stride, b, ib, b_step, b_column, k, d, begin, ldd, d_column, c, ic, ldc, factor,
-              r0, r1, c0, c1):
-    """c[r0:r1, c0:c1] = d[r0:r1, c0:c1] + a[r0:r1, :k] b[:k, c0:c1]; ``factor`` is an array of the packed B's type."""
+@parallel
+def packed_product(part, bounds, a, ia, row_stride, step_stride, b, ib, b_step, b_column, k, d, begin, ldd, d_column,
+                   c, ic, ldc, panels, pairs):
+    """c[r0:r1, c0:c1] = d[r0:r1, c0:c1] + a[r0:r1, :k] b[:k, c0:c1], these limits being the part's bounds.
+
+    Each part has a line of ``panels`` for a packed panel of b, and of ``pairs`` for rounded elements of a.
+    """
+    r0, r1, c0, c1 = bounds[part, 0], bounds[part, 1], bounds[part, 2], bounds[part, 3]
+    packed, scratch = panels[part], pairs[part]
     count = lanes(c)
     width = VECTORS * count
-    longest = lines(min(k, STEPS), factor)
-    packed = np.empty(longest * width, factor.dtype)
-    scratch = np.empty(longest * (r1 - r0) if paired(factor) else 0, np.int32)
     ia += r0 * row_stride
     for first in range(0, max(k, 1), STEPS):
         left, il, left_row, left_step, steps = factors(
-            a, ia + first * step_stride, row_stride, step_stride, r1 - r0, min(STEPS, k - first), factor, scratch)
+            a, ia + first * step_stride, row_stride, step_stride, r1 - r0, min(STEPS, k - first), packed, scratch)
         for j in range(c0, c1, width):
             columns = min(width, c1 - j)
             vectors = pack_panel(b, ib + first * b_step + j * b_column, b_step, b_column, min(STEPS, k - first), columns,
@@ -141,9 +145,10 @@ def _multiply(a, ia, row_stride, step_stride, b, ib, b_step, b_column, k, d, beg
                                c, out, ldc, mask)
 
 
-@kernel
-def _multiply_unpacked(a, ia, row_stride, m, b, ib, b_step, b_column, k, d, begin, ldd, d_column, c, ic, ldc, c0, c1):
-    """The same for a few rows: b is read where it lies."""
+@parallel
+def unpacked_product(part, bounds, a, ia, row_stride, m, b, ib, b_step, b_column, k, d, begin, ldd, d_column, c, ic, ldc):
+    """The same for a few rows: b is read where it lies. The part's bounds are columns."""
+    c0, c1 = bounds[part, 0], bounds[part, 1]
     for i in range(m):
         row, start = c[ic + i * ldc + c0 : ic + i * ldc + c1], begin + i * ldd + c0 * d_column
         if d_column:
@@ -158,7 +163,10 @@ def _multiply_unpacked(a, ia, row_stride, m, b, ib, b_step, b_column, k, d, begi
         accumulate_transposed(a, ia, row_stride, m, b, ib + c0 * b_column, b_column, k, c1 - c0, c, ic + c0, ldc)
 
 
-def multiply(pool: Pool, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None, factor: np.dtype | None = None) -> None:
+def multiply(
+    pool: Pool, workspace: Workspace, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None,
+    factor: np.dtype | None = None,
+) -> None:
     """c (m, n) = d + a (m, k) b (k, n), c += a b without d; c's columns are contiguous.
 
     ``factor`` is the type that b is packed in: int32 are pairs of bfloat16.
@@ -166,31 +174,39 @@ def multiply(pool: Pool, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = Non
     m, k, n = a.rows, a.columns, b.columns
     d = c if d is None else d
     work = m * k * n
-    packed = _FACTORS[factor or c.data.dtype]
-    if m <= FEW_ROWS and a.column_stride == 1 and packed.dtype == c.data.dtype:
-        pool.run(_multiply_unpacked, [
-            (a.data, a.offset, a.row_stride, m, b.data, b.offset, b.row_stride, b.column_stride, k,
-             d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride, first, last)
-            for first, last in split(n, pool.parts(work), lanes(c.data))])
+    factor = factor or c.data.dtype
+    if m <= FEW_ROWS and a.column_stride == 1 and factor == c.data.dtype:
+        pool.run(unpacked_product, cut(n, pool.parts(work), lanes(c.data)),
+                 a.data, a.offset, a.row_stride, m, b.data, b.offset, b.row_stride, b.column_stride, k,
+                 d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride)
         return
-    threads = pool.parts(work)
-    by_rows, by_columns = split(m, threads, 1), split(n, threads, lanes(c.data))
-    # Cut where the slowest thread has least to do: whole rows pack all of b, whole columns only their own.
-    row_cost = (max(last - first for first, last in by_rows) + PACKING) * n
-    column_cost = (m + PACKING) * max(last - first for first, last in by_columns)
+    bounds = _blocks(m, n, pool.parts(work), lanes(c.data))
+    rounded = factor == np.int32
+    steps = (min(k, STEPS) + 1) // 2 if rounded else min(k, STEPS)
+    rows = int((bounds[:, 1] - bounds[:, 0]).max())
+    panels = workspace.take("panels", (len(bounds), steps * VECTORS * lanes(c.data)), factor)
+    pairs = workspace.take("pairs", (len(bounds), steps * rows if rounded else 0), np.int32)
+    pool.run(packed_product, bounds,
+             a.data, a.offset, a.row_stride, a.column_stride, b.data, b.offset, b.row_stride, b.column_stride, k,
+             d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride, panels, pairs)
+
+
+@cache
+def _blocks(m: int, n: int, threads: int, unit: int) -> np.ndarray:
+    """(first row, last, first column, last) of each part, cut where the slowest thread has least to do: whole rows pack all
+    of b, whole columns only their own."""
+    by_rows, by_columns = cut(m, threads, 1), cut(n, threads, unit)
+    row_cost = ((by_rows[:, 1] - by_rows[:, 0]).max() + PACKING) * n
+    column_cost = (m + PACKING) * (by_columns[:, 1] - by_columns[:, 0]).max()
     if row_cost < column_cost:
-        blocks = [(first, last, 0, n) for first, last in by_rows]
-    else:
-        blocks = [(0, m, first, last) for first, last in by_columns]
-    pool.run(_multiply, [
-        (a.data, a.offset, a.row_stride, a.column_stride, b.data, b.offset, b.row_stride, b.column_stride, k,
-         d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride, packed, *block)
-        for block in blocks])
+        return np.array([(first, last, 0, n) for first, last in by_rows])
+    return np.array([(0, m, first, last) for first, last in by_columns])
 
 
-@kernel
-def add_rows(c, rows, columns, total, add, c0, c1):
-    """total[j] = sum of column j of c (rows, columns), for j in [c0, c1); with ``add``, added to it."""
+@parallel
+def add_rows(part, bounds, c, rows, columns, total, add):
+    """total[j] = sum of column j of c (rows, columns); with ``add``, added to it. The part's bounds are columns."""
+    c0, c1 = bounds[part, 0], bounds[part, 1]
     sums = total[c0:c1]
     if not add:
         for j in range(sums.size):

@@ -1,20 +1,22 @@
 """Rows of a table by their ids, and the gradients back into the table."""
 
-from .kernels import kernel
+from .team import parallel
 
 
-@kernel
-def gather(table, ids, out, first, last):
+@parallel
+def gather(part, bounds, table, ids, out):
     """out[i] = table[ids[i]] for i in [first, last)."""
+    first, last = bounds[part, 0], bounds[part, 1]
     for i in range(first, last):
         source, row = table[ids[i]], out[i]
         for j in range(row.size):
             row[j] = source[j]
 
 
-@kernel
-def scatter_add(table, ids, rows, first, last):
+@parallel
+def scatter_add(part, bounds, table, ids, rows):
     """table[ids[i], first:last] += rows[i, first:last], in the order of i: the same bits for any split."""
+    first, last = bounds[part, 0], bounds[part, 1]
     for i in range(ids.size):
         target, row = table[ids[i], first:last], rows[i, first:last]
         for j in range(row.size):

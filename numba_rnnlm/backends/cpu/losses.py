@@ -3,15 +3,16 @@
 import numpy as np
 
 from ...portable import FAST, exp
-from .kernels import kernel
+from .team import parallel
 
 
-@kernel(fastmath=FAST | {"reassoc"})
-def softmax_cross_entropy(logits, targets, losses, scale, gradient, first, last):
+@parallel(fastmath=FAST | {"reassoc"})
+def softmax_cross_entropy(part, bounds, logits, targets, losses, scale, gradient):
     """losses[i] = -log softmax(logits[i])[targets[i]]; a target of -1 is not counted: no loss, no gradient.
 
     With ``gradient``, logits[i] becomes scale · (softmax(logits[i]) - onehot(targets[i])).
     """
+    first, last = bounds[part, 0], bounds[part, 1]
     columns = logits.shape[1]
     for i in range(first, last):
         row, target = logits[i], targets[i]
@@ -40,13 +41,14 @@ def softmax_cross_entropy(logits, targets, losses, scale, gradient, first, last)
         losses[i] = np.log(total) + peak - wanted
 
 
-@kernel
-def sigmoid_cross_entropy(logits, targets, losses, scale, gradient, first, last):
+@parallel
+def sigmoid_cross_entropy(part, bounds, logits, targets, losses, scale, gradient):
     """losses[i] = mean over j of the binary cross-entropy of sigmoid(logits[i, j]) and targets[i, j].
 
     Written as max(x, 0) - x t + log(1 + exp(-|x|)), which overflows nowhere. With ``gradient``, logits
     become scale · (sigmoid(logits) - targets) / columns.
     """
+    first, last = bounds[part, 0], bounds[part, 1]
     columns = logits.shape[1]
     for i in range(first, last):
         row, wanted = logits[i], targets[i]

@@ -11,6 +11,7 @@ from numba.extending import overload
 from ...portable import portable
 from .kernels import kernel
 from .simd import VECTORS, lanes, prefetch, transpose
+from .team import parallel
 
 AHEAD = 8  # lines of B between what is packed and what is asked for
 
@@ -211,9 +212,10 @@ def pack_panel(b, ib, step_stride, column_stride, k, columns, packed, ip):
     return vectors
 
 
-@kernel
-def pack(b, ib, step_stride, column_stride, k, n, packed, first, last):
+@parallel
+def pack(part, bounds, b, ib, step_stride, column_stride, k, n, packed):
     """Pack panels [first, last) of b (k, n), each at ``panel index · lines · VECTORS · lanes`` of ``packed``."""
+    first, last = bounds[part, 0], bounds[part, 1]
     width = VECTORS * lanes(packed)
     for p in range(first, last):
         columns = min(width, n - p * width)

@@ -3,54 +3,61 @@
 import numpy as np
 
 from ...portable import FAST, drelu, dsigmoid, dtanh, exp, random_bits, relu, sigmoid, tanh
-from .kernels import kernel
+from .team import parallel
 
 
-@kernel
-def apply_tanh(x, first, last):
+@parallel
+def apply_tanh(part, bounds, x):
+    first, last = bounds[part, 0], bounds[part, 1]
     part = x[first:last]
     for j in range(part.size):
         part[j] = tanh(part[j])
 
 
-@kernel
-def apply_relu(x, first, last):
+@parallel
+def apply_relu(part, bounds, x):
+    first, last = bounds[part, 0], bounds[part, 1]
     part = x[first:last]
     for j in range(part.size):
         part[j] = relu(part[j])
 
 
-@kernel
-def apply_sigmoid(x, first, last):
+@parallel
+def apply_sigmoid(part, bounds, x):
+    first, last = bounds[part, 0], bounds[part, 1]
     part = x[first:last]
     for j in range(part.size):
         part[j] = sigmoid(part[j])
 
 
-@kernel
-def tanh_backward(y, dy, first, last):
+@parallel
+def tanh_backward(part, bounds, y, dy):
+    first, last = bounds[part, 0], bounds[part, 1]
     outputs, gradients = y[first:last], dy[first:last]
     for j in range(outputs.size):
         gradients[j] *= dtanh(outputs[j])
 
 
-@kernel
-def relu_backward(y, dy, first, last):
+@parallel
+def relu_backward(part, bounds, y, dy):
+    first, last = bounds[part, 0], bounds[part, 1]
     outputs, gradients = y[first:last], dy[first:last]
     for j in range(outputs.size):
         gradients[j] *= drelu(outputs[j])
 
 
-@kernel
-def sigmoid_backward(y, dy, first, last):
+@parallel
+def sigmoid_backward(part, bounds, y, dy):
+    first, last = bounds[part, 0], bounds[part, 1]
     outputs, gradients = y[first:last], dy[first:last]
     for j in range(outputs.size):
         gradients[j] *= dsigmoid(outputs[j])
 
 
-@kernel
-def softmax_backward(y, dy, first, last):
+@parallel
+def softmax_backward(part, bounds, y, dy):
     """dy[i] ← y[i] ⊙ (dy[i] - Σ y[i] dy[i]) for rows i."""
+    first, last = bounds[part, 0], bounds[part, 1]
     for i in range(first, last):
         outputs, gradients = y[i], dy[i]
         total = outputs[0] * gradients[0]
@@ -60,9 +67,10 @@ def softmax_backward(y, dy, first, last):
             gradients[j] = outputs[j] * (gradients[j] - total)
 
 
-@kernel(fastmath=FAST | {"reassoc"})
-def log_softmax(x, exponentiate, first, last):
+@parallel(fastmath=FAST | {"reassoc"})
+def log_softmax(part, bounds, x, exponentiate):
     """Rows of x: logits → log-probabilities, or probabilities if ``exponentiate``."""
+    first, last = bounds[part, 0], bounds[part, 1]
     for i in range(first, last):
         row = x[i]
         peak = row[0]
@@ -81,9 +89,10 @@ def log_softmax(x, exponentiate, first, last):
                 row[j] -= rest
 
 
-@kernel
-def dropout(x, out, key, threshold, scale, first, last):
+@parallel
+def dropout(part, bounds, x, out, key, threshold, scale):
     """out[j] = x[j] · scale, or 0 where the random number of element j is below the threshold."""
+    first, last = bounds[part, 0], bounds[part, 1]
     values, part = x[first:last], out[first:last]
     for j in range(part.size):
         keep = (random_bits(key, np.uint64(first + j)) >> np.uint64(32)) >= threshold

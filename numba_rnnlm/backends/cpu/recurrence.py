@@ -1,11 +1,10 @@
 """The time loop, generic over cells. A thread owns streams [n0, n1) through all of time: no barrier inside."""
 
-import numpy as np
 from numba.extending import overload
 
-from .kernels import RowsType, kernel
+from .kernels import RowsType
 from .linear import accumulate, accumulate_unpacked
-from .packing import lines, paired
+from .team import parallel
 
 
 def forward_row(cell, z, prev, next):
@@ -35,23 +34,23 @@ def _backward_row(cell, z, prev, next, d):
     return None
 
 
-@kernel
-def recur(cell, u, packed, slots, z, s, n0, n1):
+@parallel
+def recur(part, bounds, cell, u, packed, scratch, slots, z, s):
     """h_t = cell(z_t + h_{t-1} U).
 
     u (H, g·H) and its packed form, which is empty when few steps make packing a loss; the state is added to
     ``slots`` = (first, last) of z. z (T, N, G, H): sums → activations. s (T+1, N, S, H): s[0] → s[1:].
     """
+    n0, n1 = bounds[part, 0], bounds[part, 1]
     steps, streams, gates, hidden = z.shape
     states = s.shape[2]
     first, width = slots[0], (slots[1] - slots[0]) * hidden
     flat_u, flat_z, flat_s = u.reshape(-1), z.reshape(-1), s.reshape(-1)
-    scratch = np.empty((n1 - n0) * lines(hidden, packed) if paired(packed) else 0, np.int32)
     for t in range(steps):
         h, out = (t * streams + n0) * states * hidden, ((t * streams + n0) * gates + first) * hidden
         if packed.size:
             accumulate(flat_s, h, states * hidden, n1 - n0, packed, hidden, width, flat_z, out, gates * hidden,
-                       scratch)
+                       scratch[part])
         else:
             accumulate_unpacked(flat_s, h, states * hidden, n1 - n0, flat_u, 0, width, hidden, width, flat_z, out,
                                 gates * hidden)
@@ -59,18 +58,18 @@ def recur(cell, u, packed, slots, z, s, n0, n1):
             forward_row(cell, z[t, n], s[t, n], s[t + 1, n])
 
 
-@kernel
-def recur_backward(cell, packed, slots, z, s, dy, d, n0, n1):
+@parallel
+def recur_backward(part, bounds, cell, packed, scratch, slots, z, s, dy, d):
     """Back-propagation through time; ``packed`` is the transpose of U.
 
     z (T, N, G, H): activations → gradients of the sums. dy (T, N, H): gradient of every h_t, or (0, N, H)
     when only the last one is seen. d (N, S, H): gradient of the final state → of the initial one.
     """
+    n0, n1 = bounds[part, 0], bounds[part, 1]
     steps, streams, gates, hidden = z.shape
     states = s.shape[2]
     first, width = slots[0], (slots[1] - slots[0]) * hidden
     flat_z, flat_d = z.reshape(-1), d.reshape(-1)
-    scratch = np.empty((n1 - n0) * lines(width, packed) if paired(packed) else 0, np.int32)
     for t in range(steps - 1, -1, -1):
         for n in range(n0, n1):
             if dy.shape[0]:
@@ -78,6 +77,4 @@ def recur_backward(cell, packed, slots, z, s, dy, d, n0, n1):
                     d[n, 0, j] += dy[t, n, j]
             backward_row(cell, z[t, n], s[t, n], s[t + 1, n], d[n])
         accumulate(flat_z, ((t * streams + n0) * gates + first) * hidden, gates * hidden, n1 - n0, packed, width,
-                   hidden, flat_d, n0 * states * hidden, states * hidden, scratch)
-
-
+                   hidden, flat_d, n0 * states * hidden, states * hidden, scratch[part])

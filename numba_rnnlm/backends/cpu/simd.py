@@ -11,7 +11,7 @@ depend on how rows and columns were cut among tiles and threads.
 
 Factors may be rounded to bfloat16, where the processor multiplies these (AVX512_BF16): two of them that follow
 each other in k travel as one int32, and each step of the tile takes both. An array of int32 is what tells
-the kernels so. The sums are float32.
+the kernels so. The sums are float32. B may also be int8, whose elements become floats on the way.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ _i8, _i32, _i64, _f32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatT
 
 
 def _element(array: types.Array) -> ir.Type:
-    return {types.float64: ir.DoubleType(), types.float32: _f32, types.int32: _i32}[array.dtype]
+    return {types.float64: ir.DoubleType(), types.float32: _f32, types.int32: _i32, types.int8: _i8}[array.dtype]
 
 
 def lanes(array: Any) -> int:
@@ -96,10 +96,11 @@ def _make_tile(rows: int, vectors: int) -> Any:
         factor, element = _element(signature.args[0]), _element(signature.args[10])
         count = VECTOR_BYTES // (8 if element == ir.DoubleType() else 4)
         vector, factors = ir.VectorType(element, count), ir.VectorType(factor, count)
+        stored = ir.VectorType(_element(signature.args[4]), count)
         bits = ir.VectorType(ir.IntType(1), count)
         letter = "f64" if element == ir.DoubleType() else "f32"
 
-        _, ia, row_stride, step_stride, _, ib, k, _, start, ldd, _, ic, ldc, width = args
+        _, ia, row_stride, step_stride, _, ib, k, _, start, ldd, _, ic, ldc, width, left = args
         a, b, d, c = (
             _at(builder, _data(context, builder, signature.args[position], args[position]), offset)
             for position, offset in ((0, ia), (4, ib), (7, start), (10, ic))
@@ -138,9 +139,10 @@ def _make_tile(rows: int, vectors: int) -> Any:
             else:
                 sums[r, v] = builder.load(begin[r, v])
                 sums[r, v].align = align
-        below = places(_at(builder, c, builder.mul(_const(rows), ldc)), ldc)
-        for place in below.values():  # what the tile after this one will load, or store to
-            _prefetch(builder, place, write=True)
+        for r in range(rows):  # what the tile below will load, or store to; rows of another thread are left alone
+            below = builder.select(builder.icmp_signed("<", _const(r), left), _const(rows + r), _const(r))
+            for v in range(vectors):
+                _prefetch(builder, _at(builder, c, builder.mul(below, ldc), _const(v * count)), write=True)
         lines = [_at(builder, a, builder.mul(_const(r), row_stride)) for r in range(rows)]
         before, loop, after = builder.block, builder.append_basic_block("k"), builder.append_basic_block("done")
         builder.cbranch(builder.icmp_signed(">", k, _const(0)), loop, after)
@@ -151,9 +153,9 @@ def _make_tile(rows: int, vectors: int) -> Any:
         line = _at(builder, b, builder.mul(index, _const(vectors * count)))
         columns = []
         for v in range(vectors):
-            column = builder.load(builder.bitcast(_at(builder, line, _const(v * count)), factors.as_pointer()))
-            column.align = align
-            columns.append(column)
+            column = builder.load(builder.bitcast(_at(builder, line, _const(v * count)), stored.as_pointer()))
+            column.align = 1 if stored.element == _i8 else align
+            columns.append(builder.sitofp(column, factors) if stored.element == _i8 else column)
         step = builder.mul(index, step_stride)
         results = {}
         for r in range(rows):
@@ -179,13 +181,13 @@ def _make_tile(rows: int, vectors: int) -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typingctx, a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width):
+    def tile(typingctx, a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, left):
         n = types.intp
-        return types.void(a, n, n, n, b, n, n, d, n, n, c, n, n, n), codegen
+        return types.void(a, n, n, n, b, n, n, d, n, n, c, n, n, n, n), codegen
 
-    def twin(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width):  # with the compiler off
-        panel = vectors * lanes(b)
-        columns = panel - lanes(b) + width
+    def twin(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, left):  # with the compiler off
+        panel = vectors * lanes(c)
+        columns = panel - lanes(c) + width
         right = b[ib : ib + k * panel].reshape(k, panel)[:, :columns]
         for r in range(rows):
             left = a[ia + r * row_stride :][: max(0, (k - 1) * step_stride + 1) : step_stride]
@@ -195,13 +197,13 @@ def _make_tile(rows: int, vectors: int) -> Any:
     return twin if config.DISABLE_JIT else tile  # type: ignore[attr-defined]
 
 
-def _twin_product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _twin_product(left: np.ndarray, right: np.ndarray) -> Any:
     if left.dtype != np.int32:
         return left @ right
-    return sum(_half(left, half) @ _half(right, half) for half in (0, 1))  # type: ignore[return-value]
+    return sum(_half(left, half) @ _half(right, half) for half in (0, 1))
 
 
-def _half(pairs: np.ndarray, half: int) -> np.ndarray:
+def _half(pairs: np.ndarray, half: int) -> Any:
     return ((pairs.view(np.uint32) >> np.uint32(16 * half)) << np.uint32(16)).view(np.float32)
 
 
@@ -229,22 +231,22 @@ def _make_row_of_tiles(vectors: int) -> Any:
         i = 0
         while i + ROWS <= m:
             full(a, ia + i * row_stride, row_stride, step_stride, b, ib, k, d, start + i * ldd, ldd, c, ic + i * ldc, ldc,
-                 width)
+                 width, m - i - ROWS)
             i += ROWS
         rest = m - i
         ia += i * row_stride
         start += i * ldd
         ic += i * ldc
         if rest == 1:
-            tile1(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
+            tile1(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, 0)
         elif rest == 2:
-            tile2(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
+            tile2(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, 0)
         elif rest == 3:
-            tile3(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
+            tile3(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, 0)
         elif rest == 4:
-            tile4(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
+            tile4(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, 0)
         elif rest == 5:
-            tile5(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width)
+            tile5(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, 0)
 
     return kernel(rows_of_tiles)
 

@@ -1,20 +1,25 @@
-"""A pool of Python threads for kernels that release the GIL.
+"""A pool of threads for kernels in parts. Results do not depend on how many there are.
 
-The caller works too: with two threads there is one worker. Workers never wait for one another, so any
-number of Python threads may use one pool at once. After ``fork`` the child starts workers of its own.
+The caller works too: with two threads there is one worker. Any number of Python threads may use one pool at once. After
+``fork`` the child starts workers of its own.
 """
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
+
 from ...errors import ConfigError
+from . import team
 
 VARIABLE = "NUMBA_RNNLM_NUM_THREADS"
-WORTHWHILE = 3_000_000  # multiply-adds, about 60 microseconds: twice what a worker takes to wake up
+WORTHWHILE = 100_000  # multiply-adds, about 2 microseconds: twice what it takes to hand them to a worker that is awake
 
 
 def default_threads() -> int:
@@ -37,6 +42,12 @@ def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
     return list(pairwise(borders))
 
 
+@cache
+def cut(size: int, parts: int, unit: int = 1) -> np.ndarray:
+    """:func:`split` as the bounds of a kernel's parts."""
+    return np.array(split(size, parts, unit), np.int64)
+
+
 class Pool:
     """``threads`` threads, the caller among them."""
 
@@ -47,24 +58,43 @@ class Pool:
             os.register_at_fork(after_in_child=self._start)
 
     def _start(self) -> None:
-        self._jobs: SimpleQueue[Any] = SimpleQueue()
+        self._board = team.new_board()
+        self._calls: SimpleQueue[Any] = SimpleQueue()  # what wakes a worker up
         self._workers: list[threading.Thread] = []
+        self._asleep = 0
         self._lock = threading.Lock()
+        self._slots = threading.local()
+        self._numbers = itertools.count()
 
     def parts(self, work: int) -> int:
         """How many threads a job of ``work`` multiply-adds is worth."""
         return max(1, min(self.threads, work // WORTHWHILE))
 
-    def run(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
-        """Call ``function`` once for each tuple of arguments; return when all are done."""
-        if len(calls) == 1:
-            function(*calls[0])
-            return
-        if len(self._workers) < len(calls) - 1:
-            self._grow(len(calls) - 1)
-        done: SimpleQueue[BaseException | None] = SimpleQueue()
-        for arguments in calls[1:]:
-            self._jobs.put((function, arguments, done))
+    def run(self, kernel: Callable[..., Any], bounds: np.ndarray, *arguments: Any) -> None:
+        """Run all parts of a kernel; return when all are done."""
+        if len(bounds) > 1:
+            if not self._workers:
+                self._grow()
+            if self._asleep:
+                self._wake()
+        try:
+            slot = self._slots.number
+        except AttributeError:
+            slot = self._slots.number = team.slot(next(self._numbers))
+        kernel(self._board, slot, bounds, *arguments)
+
+    def gang(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+        """Call ``function`` once for each tuple of arguments, all at the same time, because they wait for one another.
+
+        All calls of one gang are queued before any of another, so the first gang in the queue always finds its workers.
+        """
+        if len(calls) > 1:
+            self._grow()
+            done: SimpleQueue[BaseException | None] = SimpleQueue()
+            with self._lock:
+                for arguments in calls[1:]:
+                    self._calls.put((function, arguments, done))
+            team.dismiss(self._board)
         failure: BaseException | None = None
         try:
             function(*calls[0])
@@ -75,20 +105,36 @@ class Pool:
         if failure is not None:
             raise failure
 
-    def _grow(self, workers: int) -> None:
+    def _wake(self) -> None:
         with self._lock:
-            while len(self._workers) < workers:
-                worker = threading.Thread(target=_work, args=(self._jobs,), daemon=True, name="numba_rnnlm")
+            asleep, self._asleep = self._asleep, 0
+            for _ in range(asleep):
+                self._calls.put(None)
+
+    def _grow(self) -> None:
+        with self._lock:
+            if not self._workers:
+                team.serve(self._board, 0)  # compiled before there is a second thread
+                team.dismiss(self._board)
+            while len(self._workers) < self.threads - 1:
+                worker = threading.Thread(
+                    target=self._work, args=(self._board, self._calls), daemon=True, name="numba_rnnlm"
+                )
                 worker.start()
                 self._workers.append(worker)
 
-
-def _work(jobs: "SimpleQueue[Any]") -> None:
-    while True:
-        function, arguments, done = jobs.get()
-        try:
-            function(*arguments)
-            done.put(None)
-        except BaseException as error:
-            done.put(error)
-        del function, arguments, done  # no array is kept alive by an idle worker
+    def _work(self, board: np.ndarray, calls: "SimpleQueue[Any]") -> None:
+        while True:
+            team.serve(board, team.ROUNDS)
+            with self._lock:
+                self._asleep += 1
+            call = calls.get()
+            if call is None:
+                continue
+            function, arguments, done = call
+            try:
+                function(*arguments)
+                done.put(None)
+            except BaseException as error:
+                done.put(error)
+            del call, function, arguments, done  # no array is kept alive by an idle worker

@@ -3,7 +3,8 @@
 import numpy as np
 from numba.extending import overload
 
-from .kernels import RowsType, kernel
+from .kernels import RowsType
+from .team import parallel
 
 BLOCK = 1 << 14  # elements of one partial sum of the norm: fixed, so the sum does not depend on the threads
 
@@ -21,15 +22,17 @@ def _update_row(rule, p, g, m, h):
     return None
 
 
-@kernel
-def update(rule, p, g, m, h, first, last):
+@parallel
+def update(part, bounds, rule, p, g, m, h):
     """p[first:last] moves by the rule; m (M, size) are its moments, h its numbers."""
+    first, last = bounds[part, 0], bounds[part, 1]
     update_row(rule, p[first:last], g[first:last], m[:, first:last], h)
 
 
-@kernel(fastmath={"contract", "reassoc"})  # NaN and infinity must come through: this sum guards the training
-def sum_of_squares(x, sums, first, last):
+@parallel(fastmath={"contract", "reassoc"})  # NaN and infinity must come through: this sum guards the training
+def sum_of_squares(part, bounds, x, sums):
     """sums[i] = Σ x² of block i, in float64."""
+    first, last = bounds[part, 0], bounds[part, 1]
     for block in range(first, last):
         total = 0.0
         part = x[block * BLOCK : min(x.size, (block + 1) * BLOCK)]
@@ -39,8 +42,9 @@ def sum_of_squares(x, sums, first, last):
         sums[block] = total
 
 
-@kernel
-def fill(x, value, first, last):
+@parallel
+def fill(part, bounds, x, value):
+    first, last = bounds[part, 0], bounds[part, 1]
     part = x[first:last]
     for j in range(part.size):
         part[j] = value

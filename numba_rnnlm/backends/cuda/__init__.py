@@ -1,6 +1,7 @@
 """An NVIDIA GPU: Numba kernels on one stream. Every run gives the same bits: no sum depends on who comes first."""
 
 import threading
+from collections.abc import Sequence
 from functools import cache
 from math import sqrt
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from ...cells import Cell
 from ...errors import ConfigError, expect_one_of
 from ...rules import Rule
-from .. import PRECISIONS
+from .. import PRECISIONS, Stage
 from . import device, launch, linear, lookup, losses, pointwise, recurrence, update
 from .arrays import DeviceArray, foreign
 from .launch import THREADS, blocks
@@ -315,6 +316,9 @@ class Backend:
         kernel(losses.grid(rows, columns), THREADS, logits, targets, row_losses, scale, rows, columns)
 
     # update
+
+    def decoder(self, embedding: DeviceArray, stages: Sequence[Stage], weights: str) -> None:
+        """There is none: a step is a forward pass."""
 
     def norm(self, x: DeviceArray) -> float:
         sums = self._room("sums", update.PARTS, np.float64)

@@ -1,0 +1,27 @@
+"""One training step of the README's Sequential model: Embedding, LSTM(128), LSTM(64), Dense with softmax, Adam.
+
+    python -m benchmarks.listing
+    python -m benchmarks.listing --peer torch --peer keras
+
+All three take ids as targets, which each framework prefers to one-hot rows. Ours is what ``fit`` does for a batch,
+Keras's is ``train_on_batch``.
+"""
+
+from .harness import compare, contestants, describe, parser, write_results
+from .workers.data import LISTING
+
+SECONDS = 0.4  # of one turn, about
+TOLERANCE = 1e-4  # of the first losses
+
+
+def main() -> None:
+    options = parser("Time one training step of the Sequential listing.", peers=("torch", "keras")).parse_args()
+    with contestants(options) as players:
+        requests = {who: {"task": "listing", "backend": options.backend} for who in players}
+        found = compare(players, options.turns, SECONDS, TOLERANCE, requests)
+    print(describe("listing", found["milliseconds"], "ms", found["ratio"]))
+    write_results("listing", options, [{"row": "listing", "shape": LISTING, **found}])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""numba_rnnlm in a process of its own: python -m benchmarks.programs.ours nothing | import | token … | train …"""
+
+from typing import Any
+
+from benchmarks.programs.answer import main
+
+
+def nothing() -> dict[str, Any]:
+    """The interpreter's own start."""
+    return {}
+
+
+def imported() -> dict[str, Any]:
+    import numba_rnnlm
+
+    return {"module": numba_rnnlm.__name__}
+
+
+def save(path: str, cell: str, vocabulary: int, embedding: int, hidden: int, layers: int) -> dict[str, Any]:
+    """A model file for the other commands."""
+    from numba_rnnlm import LanguageModel
+
+    LanguageModel(cell, hidden, layers, embedding, vocabulary_size=vocabulary, tokenizer=None, backend="cpu").save(path)
+    return {}
+
+
+def token(path: str) -> dict[str, Any]:
+    """The most probable id after a 0."""
+    from numba_rnnlm import LanguageModel
+
+    return {"id": int(LanguageModel.load(path, backend="cpu").generate([0], length=1, temperature=0)[0])}
+
+
+def train(path: str, corpus: str, streams: int, steps: int, updates: int) -> dict[str, Any]:
+    """The mean loss of the first updates of an epoch: what ``LanguageModel.fit`` does, but it ends there."""
+    from itertools import islice
+
+    import numpy as np
+
+    from numba_rnnlm import LanguageModel
+    from numba_rnnlm.config import TrainingConfig
+    from numba_rnnlm.text import read_corpus, segments
+    from numba_rnnlm.training import Trainer, make_optimizer, new_history
+
+    model = LanguageModel.load(path, backend="cpu")
+    ids = read_corpus(np.load(corpus, mmap_mode="r"), None, model.get_params()["vocabulary_size"]).ids
+    config = TrainingConfig(1, streams, steps, "sgd", learning_rate=0.1, schedule="constant", clip_norm=5.0, verbose=0)
+    history = new_history()
+    optimizer = make_optimizer(config, model.get_params()["cell"])
+    Trainer(model.network_, config, optimizer, lambda: islice(segments(ids, streams, steps), updates), updates, None, 0,
+            history).run()
+    return {"loss": history["loss"][-1]}
+
+
+if __name__ == "__main__":
+    main({"nothing": nothing, "import": imported, "save": save, "token": token, "train": train})

@@ -1,0 +1,53 @@
+"""One training step on 1, 2, 4, ... threads, and how much faster that is than one.
+
+    python -m benchmarks.scaling
+    python -m benchmarks.scaling --threads 8 --rows char zaremba-medium --peer torch
+
+All compute the same loss and gradient first; the process of each number of threads takes its turn.
+"""
+
+import os
+from contextlib import ExitStack
+from typing import Any
+
+from .harness import Contestant, compare, contestants, describe, parser, write_results
+from .shapes import Row, chosen, model_flags
+
+SECONDS = 0.4  # of one turn, about
+TOLERANCE = 1e-3
+
+
+def main() -> None:
+    flags = parser("Time one training step on more and more threads.")
+    flags.set_defaults(threads=os.cpu_count() or 1)
+    model_flags(flags, rows=["zaremba-medium"])
+    options = flags.parse_args()
+    threads = sorted({*(1 << power for power in range(options.threads.bit_length())), options.threads})
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        teams = {count: stack.enter_context(contestants(options, count)) for count in threads}
+        for row in chosen(options):
+            for found in measure(teams, row, options):
+                rows.append(found)
+                label = f"{row.name} {row.cell}, threads {found['threads']}"
+                speedups = ", ".join(f"{who} {value:.2f}x" for who, value in found["speedup"].items())
+                print(describe(label, found["milliseconds"], "ms"), f" to one thread: {speedups}", flush=True)
+    write_results("scaling", options, rows)
+
+
+def measure(teams: dict[int, dict[str, Contestant]], row: Row, options: Any) -> list[dict[str, Any]]:
+    players = {f"{who} {count}": player for count, team in teams.items() for who, player in team.items()}
+    request = row.request("training", backend=options.backend, precision="float32")
+    times = compare(players, options.turns, SECONDS, TOLERANCE, dict.fromkeys(players, request))["milliseconds"]
+    return [
+        row.about() | {
+            "threads": count,
+            "milliseconds": {who: times[f"{who} {count}"] for who in team},
+            "speedup": {who: times[f"{who} 1"]["median"] / times[f"{who} {count}"]["median"] for who in team},
+        }
+        for count, team in teams.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()

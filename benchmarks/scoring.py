@@ -1,0 +1,39 @@
+"""The log-probabilities of sentences of different lengths, 5 to 60 ids: sentences a second.
+
+    python -m benchmarks.scoring --peer torch
+
+PyTorch does it as its users do: sorted by length, in batches of 64, padded.
+"""
+
+from typing import Any
+
+from .harness import Contestant, compare, contestants, convert, describe, parser, write_results
+from .shapes import Row, chosen, model_flags
+
+SECONDS = 0.4  # of one turn, about
+TOLERANCE = 1e-4  # of the sum of all log-probabilities, and of the norm of the sentences'
+
+
+def main() -> None:
+    flags = parser("Time the scoring of sentences.")
+    model_flags(flags)
+    flags.add_argument("--sentences", type=int, default=1000, help="how many there are")
+    options = flags.parse_args()
+    rows: list[dict[str, Any]] = []
+    with contestants(options) as players:
+        for row in chosen(options):
+            rows.append(measure(players, row, options))
+            label = f"{row.name} {row.cell}"
+            print(describe(label, rows[-1]["sentences_per_second"], "sentences/s", rows[-1]["ratio"]), flush=True)
+    write_results("scoring", options, rows, sentences=options.sentences)
+
+
+def measure(players: dict[str, Contestant], row: Row, options: Any) -> dict[str, Any]:
+    request = row.request("scoring", backend=options.backend, sentences=options.sentences)
+    found = compare(players, options.turns, SECONDS, TOLERANCE, dict.fromkeys(players, request))
+    speeds = convert(found.pop("milliseconds"), lambda value: 1000 * options.sentences / value)
+    return row.about() | found | {"sentences_per_second": speeds}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""What threads need to agree without Python and its lock: counters that are changed in one piece."""
+
+import sys
+import threading
+import time
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import config, types
+from numba.extending import intrinsic
+
+LINE = 8  # int64 in a cache line: what different threads write stands on different lines
+
+_i32, _i64 = ir.IntType(32), ir.IntType(64)
+
+
+def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
+
+
+def _call(builder: Any, name: str, result: ir.Type, *arguments: Any) -> None:
+    module = builder.module
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
+
+
+@intrinsic
+def _add(typingctx, counters, index, value):
+    """counters[index] += value; → what it was."""
+
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("add", _pointer(context, builder, signature, args), args[2], "seq_cst")
+
+    return types.int64(counters, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _exchange(typingctx, counters, index, value):
+    """counters[index] = value; → what it was."""
+
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("xchg", _pointer(context, builder, signature, args), args[2], "seq_cst")
+
+    return types.int64(counters, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _read(typingctx, counters, index):
+    """counters[index], and with it all that its writer wrote before."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(_pointer(context, builder, signature, args), "acquire", 8)
+
+    return types.int64(counters, types.intp), codegen
+
+
+@intrinsic
+def _write(typingctx, counters, index, value):
+    """counters[index] = value, after all that was written before."""
+
+    def codegen(context, builder, signature, args):
+        builder.store_atomic(args[2], _pointer(context, builder, signature, args), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(counters, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _pause(typingctx):
+    """Rest for a moment, in a loop that waits."""
+
+    def codegen(context, builder, signature, args):
+        triple = binding.get_default_triple()
+        if triple.startswith("x86_64"):
+            _call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+        elif triple.startswith(("aarch64", "arm64")):
+            _call(builder, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(_i32, 1))
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def _offer(typingctx):
+    """Offer the processor to another thread."""
+
+    def codegen(context, builder, signature, args):
+        _call(builder, "SwitchToThread" if sys.platform == "win32" else "sched_yield", _i32)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+# The same with the compiler off.
+
+_lock = threading.Lock()
+
+
+def _add_in_python(counters: Any, index: int, value: int) -> int:
+    with _lock:
+        before = int(counters[index])
+        counters[index] += value
+        return before
+
+
+def _exchange_in_python(counters: Any, index: int, value: int) -> int:
+    with _lock:
+        before = int(counters[index])
+        counters[index] = value
+        return before
+
+
+def _read_in_python(counters: Any, index: int) -> int:
+    return int(counters[index])
+
+
+def _write_in_python(counters: Any, index: int, value: int) -> None:
+    counters[index] = value
+
+
+def _pause_in_python() -> None:
+    time.sleep(0)
+
+
+_compiled: tuple[Any, ...] = (_add, _exchange, _read, _write, _pause, _offer)
+_plain = _add_in_python, _exchange_in_python, _read_in_python, _write_in_python, _pause_in_python, _pause_in_python
+add, exchange, read, write, pause, offer = _plain if config.DISABLE_JIT else _compiled  # type: ignore[attr-defined]

@@ -1,0 +1,113 @@
+"""Drawing an id from a row of logits."""
+
+import numpy as np
+
+from ...portable import FAST, exp, random_bits
+from .kernels import kernel
+
+BLOCK = 256  # weights whose sum is known when the one that a number falls on is looked for
+
+
+@kernel
+def uniform(seed, position):
+    """The random number in [0, 1) of a position: see :func:`numba_rnnlm.generation.uniform`."""
+    bits = random_bits(random_bits(np.uint64(0), np.uint64(seed)), np.uint64(position))
+    return np.float64(bits >> np.uint64(11)) / np.float64(2**53)
+
+
+@kernel
+def _largest(x):
+    peak = x[0]
+    for j in range(1, x.size):
+        peak = max(peak, x[j])
+    return peak
+
+
+@kernel(fastmath=FAST | {"reassoc"})
+def _mass(weights, least):
+    """(Sum, number) of the weights that are not below ``least``."""
+    total, count = 0.0, 0
+    for j in range(weights.size):
+        kept = weights[j] >= least
+        total += np.float64(weights[j]) if kept else 0.0
+        count += 1 if kept else 0
+    return total, count
+
+
+@kernel
+def _keep(weights, most, mass):
+    """Set all but the largest weights to zero: the fewest that are ``most``, or together reach ``mass``.
+
+    Weights are not negative, so their bits rise with them, and halving the range of the bits finds the least one that
+    stays, without sorting. Of equals, the first stay.
+    """
+    low, high = 0, np.int64(np.float32(_largest(weights)).view(np.int32)) + 1  # all of low are enough, those of high are not
+    while high - low > 1:
+        middle = (low + high) // 2
+        total, count = _mass(weights, np.int32(middle).view(np.float32))
+        if total >= mass or count >= most:
+            low = middle
+        else:
+            high = middle
+    least = np.int32(low).view(np.float32)
+    total, count = _mass(weights, np.int32(high).view(np.float32))
+    for j in range(weights.size):
+        if weights[j] == least and (total < mass and count < most):
+            total += np.float64(least)
+            count += 1
+        elif weights[j] <= least:
+            weights[j] = 0
+
+
+@kernel(fastmath=FAST | {"reassoc"})
+def _sum(x):
+    total = 0.0
+    for j in range(x.size):
+        total += np.float64(x[j])
+    return total
+
+
+@kernel
+def _find(weights, part):
+    """The first index up to which the weights sum to more than ``part`` (of 1) of them all."""
+    wanted, last = part * _sum(weights), 0
+    reached = 0.0
+    for first in range(0, weights.size, BLOCK):
+        block = weights[first : first + BLOCK]
+        total = _sum(block)
+        if reached + total > wanted:
+            for j in range(block.size):
+                if block[j] > 0:
+                    last = first + j
+                    reached += np.float64(block[j])
+                    if reached > wanted:
+                        return last
+        else:
+            if total > 0:
+                last = first + block.size - 1
+            reached += total
+    while weights[last] == 0:  # the sum was rounded otherwise, block by block: the last one that there is
+        last -= 1
+    return last
+
+
+@kernel
+def choose(logits, banned, temperature, top_k, top_p, number, weights):
+    """The id that ``number`` in [0, 1) picks: see :func:`numba_rnnlm.generation.choose`. weights (V) is scratch."""
+    for index in banned:
+        logits[index] = -np.inf
+    peak = _largest(logits)
+    if temperature == 0:
+        for j in range(logits.size):
+            if logits[j] == peak:
+                return j
+    warmth = logits.dtype.type(1 / temperature)
+    for j in range(logits.size):
+        weights[j] = exp((logits[j] - peak) * warmth)
+    for index in banned:
+        weights[index] = 0
+    if top_k > 0 and top_k < weights.size:
+        _keep(weights, top_k, np.inf)
+    if top_p < 1:
+        _keep(weights, weights.size + 1, top_p * _sum(weights))
+    return _find(weights, number)

@@ -1,0 +1,419 @@
+"""The CPU's decoder leaves what the network's verbs leave, to the bit; with int8, what those of the rounded network leave."""
+
+import json
+import threading
+from contextlib import contextmanager
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import strategies
+from checks import run_python
+from hypothesis import given
+from hypothesis import strategies as st
+from models import trained, untrained
+from strategies import floats
+
+from numba_rnnlm import backends, generation
+from numba_rnnlm.backends.cpu import decoding, sampling
+from numba_rnnlm.cells import CELLS
+from numba_rnnlm.config import SamplingConfig
+from numba_rnnlm.errors import BackendError
+from numba_rnnlm.generation import generate, generate_batch
+from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent
+from numba_rnnlm.model import Model, Network
+from numba_rnnlm.optimizers import SGD, Updater
+
+pytestmark = pytest.mark.usefixtures("every_thread", "all_share")
+
+KINDS = ("float32", "int8")
+every_cell = pytest.mark.parametrize("cell", CELLS)
+some_cells = pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])  # each takes other slots from input and state
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+units = st.integers(1, 140)  # more than one block of units for each thread, and fewer units than threads
+streams = st.integers(1, 9)
+draws = st.fixed_dictionaries({
+    "temperature": st.sampled_from([0.0, 0.5, 1.0, 3.0]), "top_k": st.integers(0, 5), "top_p": st.sampled_from([0.7, 1.0]),
+})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def all_share():
+    """All threads have a share in even the smallest model."""
+    with patched(decoding, SHARE=1, WORK=1):
+        yield
+
+
+@contextmanager
+def patched(module, **values):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setattr(module, name, value)
+        yield
+
+
+def looked_up(model, yes):
+    """Whether the first layer's projections are computed beforehand."""
+    return patched(decoding, TABLE_ROWS=model.layers[0].input_dim - (not yes))
+
+
+@st.composite
+def models(draw, cell, tied=None):
+    """Every stack that a decoder takes."""
+    V, D = draw(st.integers(2, 70)), draw(st.integers(1, 40))
+    tied = draw(st.booleans()) if tied is None else tied
+    sizes = st.just(D) | units
+    layers = [Embedding(V, D)]
+    if draw(st.integers(0, 4)) == 0:
+        layers.append(Dense(draw(sizes)))
+    for _ in range(draw(st.integers(1, 3))):
+        layers += [Dropout(0.5)] * draw(st.integers(0, 1)) + [Recurrent(draw(sizes), True, cell)]
+    if (tied and layers[-1].units != D) or draw(st.integers(0, 4)) == 0:
+        layers.append(Dense(D, draw(st.sampled_from([None, "linear"])), draw(st.booleans())))
+    return Model([*layers, Dense(V, "softmax", draw(st.booleans()), tied=tied)])
+
+
+def draw_weights(model, random):
+    return {name: floats(random, *shape) / np.sqrt(shape[0]) for name, shape in model.layout.items()}
+
+
+def network_of(model, weights, threads=1):
+    return Network(model, backends.get("cpu", threads=threads), weights)
+
+
+def draw_states(network, streams, random):
+    return [floats(random, *array.shape).astype(np.float32) / 2 for array in network.state(streams).values()]
+
+
+def draw_options(data, vocabulary):
+    """What ``write`` takes behind the seeds."""
+    banned = data.draw(st.sets(st.integers(0, vocabulary - 1), max_size=min(2, vocabulary - 1)))
+    chosen = SamplingConfig(**data.draw(draws))
+    return chosen.temperature, chosen.top_k, chosen.top_p, np.array(sorted(banned), np.int64)
+
+
+def left(decoding_):
+    """The logits (N, V) that the last symbols were drawn from."""
+    head, N = decoding_.rows[-1], decoding_.ids.size
+    return decoding_.values[head[decoding.H] :][: N * head[decoding.UNITS]].reshape(N, -1)
+
+
+def choose_as_the_kernel_does(logits, config, number):
+    """Drawing has tests of its own: here every logit counts, and not how near a number is to a border."""
+    banned = np.flatnonzero(np.isneginf(logits))
+    scratch = np.empty(logits.size, np.float32)
+    return sampling.choose(logits.copy(), banned, config.temperature, config.top_k, config.top_p, number, scratch)
+
+
+# The verbs
+
+
+@every_cell
+@given(data=st.data(), random=strategies.generators, threads=strategies.threads, N=streams, T=st.integers(1, 9))
+def test_what_is_written_and_left_is_the_verbs(cell, data, random, threads, N, T):
+    model = data.draw(models(cell))
+    V = model.layers[0].input_dim
+    network = network_of(model, draw_weights(model, random), threads)
+    states, position = draw_states(network, N, random), data.draw(st.integers(0, 10**9))
+    given = np.where(random.random((T, N)) < 0.5, -1, random.integers(0, V, (T, N))).astype(np.int32)
+    logits = data.draw(st.sampled_from([None, floats(random, N, V).astype(np.float32)]))
+    if logits is None:  # there is nothing yet to draw the first from
+        given[0] = abs(given[0])
+    options, seeds = draw_options(data, V), random.integers(0, 2**64, N, np.uint64)
+
+    with patched(generation, choose=choose_as_the_kernel_does):
+        verbs = generation.Decoder(network).start(states, None if logits is None else logits.copy(), N, position)
+        want = [(verbs.write(row[np.newaxis], seeds, *options), verbs.logits) for row in given]
+    with looked_up(model, data.draw(st.booleans())), patched(decoding, SHARE=data.draw(st.sampled_from([1, 2**60]))):
+        decoder = network.decoder("float32")
+        assert isinstance(decoder, decoding.Decoder)
+        cuts = sorted(data.draw(st.sets(st.integers(1, T), max_size=3)) | {T})
+        start, going = 0, decoder.start(states, logits, N, position)
+        for cut in cuts:
+            written = going.write(given[start:cut], seeds, *options)
+            np.testing.assert_array_equal(written, np.concatenate([ids for ids, _ in want[start:cut]]))
+            if (given[cut - 1] < 0).any():
+                np.testing.assert_array_equal(left(going), want[cut - 1][1], strict=True)
+            start = cut
+        whole = decoder.start(states, logits, N, position).write(given, seeds, *options)
+    np.testing.assert_array_equal(whole, np.concatenate([ids for ids, _ in want]))
+
+
+@every_cell
+@given(data=st.data(), random=strategies.generators, threads=strategies.threads)
+def test_a_prompt_counts_as_the_verbs_read_it(cell, data, random, threads):
+    model = data.draw(models(cell))
+    V = model.layers[0].input_dim
+    network = network_of(model, draw_weights(model, random), threads)
+    prompts = [random.integers(0, V, size) for size in random.integers(1, 9, data.draw(streams))]
+    config = SamplingConfig(length=data.draw(st.integers(0, 9)), temperature=0)
+    seeds = range(len(prompts))
+    with looked_up(model, data.draw(st.booleans())), patched(generation, STEPS=data.draw(st.integers(1, 9))):
+        got = generate_batch(network, prompts, config, seeds)
+    with patched(backends.cpu.Backend, decoder=lambda *arguments: None):
+        want = generate_batch(network_of(model, network.weights()), prompts, config, seeds)
+    assert [ids.tolist() for ids in got] == [ids.tolist() for ids in want]
+
+
+@pytest.mark.parametrize(("symbols", "yes"), [(decoding.TABLE_ROWS, True), (decoding.TABLE_ROWS + 1, False)])
+def test_a_large_vocabulary_is_looked_up_symbol_by_symbol(symbols, yes):
+    model = Model([Embedding(symbols, 3), LSTM(2, return_sequences=True), Dense(symbols, "softmax")])
+    network = network_of(model, draw_weights(model, np.random.default_rng(0)))
+    assert (network.decoder("float32").table.size > 0) == yes
+    prompt, config = np.array([symbols - 1, 0]), SamplingConfig(length=5)
+    written = [*prompt, *generate(network, prompt, config, seed=1)]
+    hidden = network.logits(network.ops.upload(np.array(written[:-1])[:, np.newaxis]), network.state(1))[0]
+    assert choose_as_the_kernel_does(hidden, config, generation.uniform(1, 6)) == written[-1]
+
+
+# One text
+
+
+@every_kind
+@some_cells
+@given(data=st.data(), random=strategies.generators, threads=strategies.threads)
+def test_each_stream_is_what_it_would_be_alone(cell, kind, data, random, threads):
+    model = data.draw(models(cell))
+    V = model.layers[0].input_dim
+    network = network_of(model, draw_weights(model, random), threads)
+    prompts = [random.integers(0, V, size) for size in random.integers(1, 9, data.draw(streams))]
+    config = SamplingConfig(length=data.draw(st.integers(0, 9)), weights=kind, **data.draw(draws))
+    seeds, banned = random.integers(0, 2**63, len(prompts)).tolist(), draw_options(data, V)[-1]
+    with looked_up(model, data.draw(st.booleans())):
+        together = generate_batch(network, prompts, config, seeds, banned)
+        alone = [list(generate(network, prompt, config, seed, banned)) for prompt, seed in zip(prompts, seeds, strict=True)]
+    assert [ids.tolist() for ids in together] == alone
+    assert {len(ids) for ids in alone} == {config.length}
+    assert not set(banned).intersection(*alone)
+
+
+@every_kind
+@some_cells
+@given(data=st.data(), random=strategies.generators, threads=strategies.threads, lengths=st.tuples(*[st.integers(0, 9)] * 2))
+def test_written_in_two_calls_it_is_the_same(cell, kind, data, random, threads, lengths):
+    model, chosen = data.draw(models(cell)), data.draw(draws)
+    network = network_of(model, draw_weights(model, random), threads)
+    text = random.integers(0, model.layers[0].input_dim, data.draw(st.integers(1, 9))).tolist()
+
+    def go_on(text, length):
+        config = SamplingConfig(length=length, weights=kind, **chosen)
+        return [*text, *generate(network, np.array(text), config, seed=5)]
+
+    with looked_up(model, data.draw(st.booleans())):
+        assert go_on(go_on(text, lengths[0]), lengths[1]) == go_on(text, sum(lengths))
+
+
+@every_kind
+@pytest.mark.parametrize("promptly", [0, float("inf")])
+def test_how_often_symbols_are_handed_out_does_not_matter(kind, promptly):
+    model = trained("char")
+    want = model.generate("to be", 100, seed=1, weights=kind)
+    with patched(generation, PROMPTLY=promptly):
+        assert model.generate("to be", 100, seed=1, weights=kind) == want
+
+
+@every_kind
+def test_texts_of_one_decoder_do_not_disturb_each_other(kind):
+    model = Model([Embedding(11, 6), GRU(9, return_sequences=True), Dense(11, "softmax")])
+    network, config = network_of(model, draw_weights(model, np.random.default_rng(0)), 2), SamplingConfig(30, weights=kind)
+    jobs = [(np.arange(1, 2 + seed), seed) for seed in range(3)]
+    want = [list(generate(network, prompt, config, seed)) for prompt, seed in jobs]
+    with patched(generation, PROMPTLY=0):  # one at a time
+        turns = zip(*(generate(network, prompt, config, seed) for prompt, seed in jobs), strict=True)
+        assert [list(ids) for ids in zip(*turns, strict=True)] == want
+
+
+@every_kind
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_several_python_threads_write_what_each_would_alone(kind, threads):
+    model = Model([Embedding(11, 6), GRU(9, return_sequences=True), Dense(11, "softmax")])
+    weights = draw_weights(model, np.random.default_rng(0))
+    config = SamplingConfig(200, weights=kind)
+    jobs = [(np.arange(1, 2 + seed % 4), seed) for seed in range(16)]
+
+    def write(network, some):
+        return {seed: list(generate(network, prompt, config, seed)) for prompt, seed in some}
+
+    want, found, network = write(network_of(model, weights), jobs), {}, network_of(model, weights, threads)
+    network.decoder(kind)
+    writers = [
+        threading.Thread(target=lambda some: found.update(write(network, some)), args=(jobs[first::4],), daemon=True)
+        for first in range(4)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert not any(writer.is_alive() for writer in writers), "they wait for one another"
+    assert found == want
+
+
+# Weights
+
+
+def predictions(network, kind):
+    """Logits after a few symbols, by the decoder."""
+    going = network.decoder(kind).start([*network.state(1).values()], None, 1, 0)
+    given = np.array([[1], [2], [0], [-1]], np.int32)
+    going.write(given, np.zeros(1, np.uint64), 0.0, 0, 1.0, np.array([], np.int64))
+    return left(going).copy()
+
+
+@every_kind
+def test_changed_weights_are_read(kind):
+    model, random = Model([Embedding(9, 6), LSTM(7, return_sequences=True), Dense(9, "softmax")]), np.random.default_rng(0)
+    network, seen = network_of(model, draw_weights(model, random)), []
+
+    def check():
+        seen.append(predictions(network, kind))
+        np.testing.assert_array_equal(seen[-1], predictions(network_of(model, network.weights()), kind))
+        assert network.decoder(kind) is network.decoder(kind)  # made once
+
+    check()
+    network.set_weights(draw_weights(model, random))
+    check()
+    x = random.integers(0, 9, (4, 2)).astype(np.int32)
+    updater = Updater(network, SGD(0.5))
+    for _ in range(2):
+        network.train(x, x.reshape(-1), network.state(2), 1.0, 0)
+        updater.update()
+        check()
+    assert len({array.tobytes() for array in seen}) == len(seen)
+    network.losses(x, x.reshape(-1), network.state(2))
+    kept = [network.decoder(each) for each in KINDS]
+    assert [network.decoder(each) for each in KINDS] == kept
+
+
+@some_cells
+@pytest.mark.parametrize("tied", [False, True])
+@given(data=st.data(), random=strategies.generators, threads=strategies.threads, N=streams, T=st.integers(1, 6))
+def test_int8_is_nearly_the_rounded_network(cell, tied, data, random, threads, N, T):
+    model = data.draw(models(cell, tied))
+    weights = draw_weights(model, random)
+    for array in weights.values():
+        array *= random.choice([1e-3, 1, 1, 1, 0], array.shape[-1])  # each column has a scale of its own; some have nothing
+    ids = random.integers(0, model.layers[0].input_dim, (T, N)).astype(np.int32)
+    with looked_up(model, data.draw(st.booleans())):
+        network = network_of(model, weights, threads)
+        going = network.decoder("int8").start([*network.state(N).values()], None, N, 0)
+        going.write(np.concatenate([ids, np.full((1, N), -1, np.int32)]), np.zeros(N, np.uint64), 0.0, 0, 1.0, np.array([], np.int64))
+    if tied:  # the decoder rounds the matrix where it is the output, not where it is looked up
+        head = model.layers[-1]
+        model = Model([*model.layers[:-1], Dense(head.units, "softmax", head.use_bias)])
+        weights |= {f"{model.names[-1]}/W": weights["embedding/W"].T}
+    rounded = network_of(model, weights).rounded()
+    want = rounded.logits(ids, rounded.state(N))
+    assert abs(left(going) - want).max() <= 1e-4 * abs(want).max()
+
+
+@some_cells
+@given(data=st.data(), random=strategies.generators, N=streams)
+def test_int8_gives_the_same_bits_on_any_number_of_threads(cell, data, random, N):
+    model = data.draw(models(cell))
+    weights, found = draw_weights(model, random), []
+    states = draw_states(network_of(model, weights), N, random)
+    given = np.concatenate([np.zeros((1, N), np.int32), np.full((4, N), -1, np.int32)])
+    for threads in (1, 2, 3):
+        going = network_of(model, weights, threads).decoder("int8").start(states, None, N, 7)
+        written = going.write(given, np.arange(N, dtype=np.uint64), 1.0, 0, 1.0, np.array([], np.int64))
+        found.append((written.tolist(), left(going).tobytes()))
+    assert found[0] == found[1] == found[2]
+
+
+@some_cells
+@given(random=strategies.generators, H=st.integers(2, 140), data=st.data())
+def test_a_column_of_int8_does_not_see_the_others(cell, random, H, data):
+    """The output is the state, and a unit's gates are its own columns: only its own logit may change."""
+    model = Model([Embedding(H, 5), Recurrent(H, True, cell), Dense(H, "softmax", use_bias=False)])
+    weights, unit = draw_weights(model, random) | {"dense/W": np.eye(H)}, data.draw(st.integers(0, H - 1))
+    states = draw_states(network_of(model, weights), 1, random)
+    others, found = np.arange(H) != unit, []
+    for scale in (1, 100):
+        for name in (f"{cell}/W", f"{cell}/U", "dense/W"):
+            weights[name][:, unit::H] *= scale
+        going = network_of(model, weights).decoder("int8").start(states, None, 1, 0)
+        going.write(np.array([[0], [-1]], np.int32), np.zeros(1, np.uint64), 0.0, 0, 1.0, np.array([], np.int64))
+        found.append(left(going)[0].copy())
+    np.testing.assert_array_equal(found[0][others], found[1][others])
+    assert found[0][unit] != found[1][unit]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_evaluate_tells_how_well_the_rounded_weights_do(tied):
+    model = untrained(tokenizer=None, vocabulary_size=11, tied=tied)
+    ids = np.arange(400) ** 2 % 11
+    rounded = untrained(tokenizer=None, vocabulary_size=11, tied=tied)
+    rounded.network_.set_weights(model.network_.rounded().weights())
+    assert model.evaluate(ids, weights="int8") == rounded.evaluate(ids)
+    assert model.evaluate(ids, weights="int8") != model.evaluate(ids) == model.evaluate(ids, weights="float32")
+
+
+# Those that have no decoder
+
+
+def two_cells():
+    return Model([Embedding(9, 4), LSTM(5, return_sequences=True), GRU(6, return_sequences=True), Dense(9, "softmax")])
+
+
+@pytest.mark.parametrize(("name", "dtype", "model"), [
+    ("reference", None, Model([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])),
+    ("cpu", np.float64, Model([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])),
+    ("cpu", np.float32, two_cells()),
+    ("cpu", np.float32, Model([Embedding(9, 4), Dense(9, "softmax")])),
+    ("cpu", np.float32, Model([Embedding(9, 4), GRU(5, return_sequences=True), Dense(6, "tanh"), Dense(9, "softmax")])),
+])  # fmt: skip
+def test_what_has_no_decoder_is_written_by_its_verbs(name, dtype, model):
+    network = Network(model, backends.get(name, dtype), draw_weights(model, np.random.default_rng(0)))
+    assert network.decoder("float32") is None
+    prompts = [np.array([1, 2, 3]), np.array([4])]
+    written = generate_batch(network, prompts, SamplingConfig(20, temperature=0.7), [1, 2])
+    for prompt, ids, seed in zip(prompts, written, (1, 2), strict=True):
+        text = [*prompt, *ids]
+        state = network.state(1)
+        for position, (before, after) in enumerate(pairwise(text), 1):
+            logits = network.ops.download(network.logits(network.ops.upload(np.array([[before]])), state))[0]
+            if position >= len(prompt):
+                assert after == generation.choose(logits, SamplingConfig(temperature=0.7), generation.uniform(seed, position))
+    with pytest.raises(BackendError, match="weights is 'int8', which"):
+        generate_batch(network, prompts, SamplingConfig(20, weights="int8"), [1, 2])
+
+
+def test_int8_is_refused_by_a_backend_that_does_not_have_it():
+    model = untrained(backend="reference", tokenizer=None, vocabulary_size=11)
+    with pytest.raises(BackendError, match="weights is 'int8', which backend=\"reference\" does not have; use \"cpu\""):
+        model.generate([1], weights="int8")
+
+
+# The compiler off
+
+PLAIN = """
+import json
+import numpy as np
+from numba_rnnlm import backends
+from numba_rnnlm.backends.cpu import decoding
+from numba_rnnlm.config import ModelConfig, SamplingConfig
+from numba_rnnlm.generation import generate_batch
+from numba_rnnlm.model import Network, build
+decoding.SHARE = 1
+model = build(ModelConfig(vocabulary_size=9, hidden=7, embedding=5, layers=2, cell="gru"))
+random = np.random.default_rng(0)
+weights = {name: random.standard_normal(shape) / 2 for name, shape in model.layout.items()}
+network = Network(model, backends.get("cpu", threads=2), weights)
+prompts, found = [np.array([1, 2]), np.array([3])], []
+for kind in ("float32", "int8"):
+    for rows in (0, 9):
+        decoding.TABLE_ROWS = rows
+        network.set_weights(weights)
+        for options in ({}, {"top_k": 3, "top_p": 0.9, "temperature": 0.8}, {"temperature": 0}):
+            config = SamplingConfig(5, weights=kind, **options)
+            found.append([ids.tolist() for ids in generate_batch(network, prompts, config, [1, 2], [4])])
+"""
+
+
+def test_with_the_compiler_off():
+    compiled = {}
+    with patched(decoding, TABLE_ROWS=0):  # the program changes it
+        exec(PLAIN, compiled)
+    assert len({json.dumps(ids) for ids in compiled["found"]}) > 2
+    run_python(PLAIN + f"assert found == {compiled['found']}, found", NUMBA_DISABLE_JIT="1", PYTHONWARNINGS="ignore")
