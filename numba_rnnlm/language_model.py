@@ -385,7 +385,7 @@ class LanguageModel:
 
     def generate(
         self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-        seed: int | None = None, unknown: str = "error", weights: str = "float32",
+        seed: int | None = None, weights: str = "float32", unknown: str = "error",
     ) -> Any:
         """Continue a prompt by ``length`` symbols; or each of a list of prompts, side by side.
 
@@ -402,12 +402,12 @@ class LanguageModel:
         seed
             The same seed writes the same text, also when it is written in several calls. The prompts of a list have
             the seeds seed, seed + 1, …, and each is continued as it would be alone.
-        unknown
-            What to do with a symbol of the prompt that is not in the vocabulary: "error", or "unk": read it
-            as ``<unk>``.
         weights
             "float32", or "int8": the matrices as whole numbers of 8 bits with a scale for each column, which takes a
             quarter of the time where reading them from memory is what takes time, and changes the probabilities a little.
+        unknown
+            What to do with a symbol of the prompt that is not in the vocabulary: "error", or "unk": read it
+            as ``<unk>``.
 
         Returns
         -------
@@ -415,7 +415,7 @@ class LanguageModel:
             The continuation, without the prompt: text for a text, ids for ids. ``<unk>`` is never written.
         """
         if not _is_many(prompt):
-            pieces = list(self.stream(prompt, length, temperature, top_k, top_p, seed, unknown, weights))
+            pieces = list(self.stream(prompt, length, temperature, top_k, top_p, seed, weights, unknown))
             return "".join(pieces) if isinstance(prompt, str) else np.array(pieces, np.int32)
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
         expect_one_of("unknown", unknown, ("error", "unk"))
@@ -429,7 +429,7 @@ class LanguageModel:
 
     def stream(
         self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-        seed: int | None = None, unknown: str = "error", weights: str = "float32",
+        seed: int | None = None, weights: str = "float32", unknown: str = "error",
     ) -> Iterator[Any]:
         """As :meth:`generate` of one prompt, but yields each piece of text (or each id) as soon as it is drawn."""
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
@@ -531,7 +531,7 @@ class LanguageModel:
 
 def _is_many(texts: Any) -> bool:
     """Whether this is a list of texts or of arrays of ids, and not the ids of one text."""
-    return isinstance(texts, (list, tuple)) and not (texts and isinstance(texts[0], (int, np.integer)))
+    return isinstance(texts, (list, tuple)) and all(isinstance(one, (str, list, tuple, np.ndarray)) for one in texts[:1])
 
 
 def _json_number(value: float) -> float | None:

@@ -13,6 +13,7 @@ from numba_rnnlm.config import (
     REDUCTIONS,
     SCHEDULES,
     TOKENIZERS,
+    WEIGHTS,
     ModelConfig,
     SamplingConfig,
     TextConfig,
@@ -70,6 +71,7 @@ IMPOSSIBLE = {
         "top_k": (-1, 2.5, "3", None),
         "top_p": (*NOT_NUMBERS, None, 0, -0.5, 1.5),
         "seed": (-1, 0.5, "1", 2**63),
+        "weights": ("int4", None, 8),
     },
 }
 FIELDS = [(config, field.name) for config in CONFIGS for field in fields(config)]
@@ -85,7 +87,7 @@ def test_impossible_values_are_refused(config, name):
 
 
 CHOICES = {"initializer": INITIALIZERS, "tokenizer": TOKENIZERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
-           "reduction": REDUCTIONS}
+           "reduction": REDUCTIONS, "weights": WEIGHTS}
 
 
 @pytest.mark.parametrize(("config", "name"), FIELDS)

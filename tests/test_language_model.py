@@ -200,7 +200,7 @@ def test_fit_passes_every_argument_on(monkeypatch):
 
 @pytest.mark.parametrize("write", [LanguageModel.generate, LanguageModel.stream])
 def test_writing_passes_every_argument_on(write, monkeypatch):
-    options = {"length": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.9, "seed": 5}
+    options = {"length": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.9, "seed": 5, "weights": "int8"}
     given = []
 
     def generate(network, prompt, config, seed, banned):

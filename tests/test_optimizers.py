@@ -42,7 +42,7 @@ def updater(optimizer, gradient, start=None):
         return arena
 
     network = SimpleNamespace(
-        ops=REFERENCE, gradients=arena(gradient), parameters=arena(np.zeros_like(gradient) if start is None else start)
+        version=0, ops=REFERENCE, gradients=arena(gradient), parameters=arena(np.zeros_like(gradient) if start is None else start)
     )
     return Updater(network, optimizer)
 

@@ -60,7 +60,7 @@ def _random(size: int) -> np.ndarray:
 def _seconds(threads: int, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> float:
     """Of one dispatch; a short one before it compiles and wakes the threads."""
     pool = Pool(threads)
-    pool.run(function, [(*arguments[:-1], 1) for arguments in calls])
+    pool.gang(function, [(*arguments[:-1], 1) for arguments in calls])
     start = time.perf_counter()
-    pool.run(function, calls)
+    pool.gang(function, calls)
     return time.perf_counter() - start

@@ -56,24 +56,27 @@ def segments(ids: np.ndarray, streams: int, steps: int, warm: int = 0) -> Iterat
 def _segments(
     ids: np.ndarray, streams: int, steps: int, warm: int, scored: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    targets = len(ids) - 1
-    stream = np.arange(streams)
+    targets, stream = len(ids) - 1, np.arange(streams)
     rows = min(scored + warm, targets)
-    read = mapped.READ  # bytes since the last pages were given back: that is also to be the first thing
+    size = steps * max(1, mapped.READ // (4 * streams * steps))  # rows that are read at once
     for start in range(0, rows, steps):
-        if read >= mapped.READ:
-            mapped.give_back(ids)
-            read = 0
+        if start % size == 0:
+            block = _columns(ids, stream * scored + start, min(size, rows - start) + 1)
         row = np.arange(start, min(start + steps, rows))[:, None]
-        position = stream * scored + row
-        is_inside = position < targets
+        is_inside = stream * scored + row < targets
         is_scored = is_inside & ((stream == 0) | (row >= warm))
-        position = np.minimum(position, targets - 1)
-        yield (
-            np.where(is_inside, ids[position].astype(np.int32), 0),
-            np.where(is_scored, ids[position + 1].astype(np.int32), IGNORED),
-        )
-        read += position.size * ids.itemsize
+        read = block[start % size :][: len(row) + 1]
+        yield np.where(is_inside, read[:-1], 0), np.where(is_scored, read[1:], IGNORED)
+
+
+def _columns(ids: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    """Column i: ``length`` ids from starts[i] on, and 0 behind the end. Of a file, one at a time is in memory."""
+    columns = np.zeros((length, len(starts)), np.int32)
+    for column, start in enumerate(starts.tolist()):
+        piece = ids[start : start + length]
+        columns[: len(piece), column] = piece
+        mapped.give_back(piece)
+    return columns
 
 
 def _stream_length(tokens: int, streams: int, warm: int = 0) -> int:

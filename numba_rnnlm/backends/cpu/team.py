@@ -34,7 +34,9 @@ _i64 = ir.IntType(64)
 
 def new_board() -> np.ndarray:
     """All slots, free."""
-    return aligned((_LEAVE + LINE,), np.int64) * 0
+    board = aligned((_LEAVE + LINE,), np.int64)
+    board[:] = 0
+    return board
 
 
 def slot(number: int) -> int:
