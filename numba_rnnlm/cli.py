@@ -196,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
         "version of Numba and this installation of numba_rnnlm. On a GPU some depend on the sizes of the model: those of\n"
         "train's default sizes are compiled. NUMBA_CACHE_DIR names another folder to keep them in.",
         """examples:
-  numba-rnnlm warmup                                    all cells, a minute each
+  numba-rnnlm warmup                                    all cells, a minute or two
   numba-rnnlm warmup --cells lstm --optimizers all
   numba-rnnlm warmup --cells lstm gru --precision bf16""",
     ))

@@ -150,8 +150,8 @@ class SamplingConfig(_Config):
     top_k: int = _option(0, "draw only among the k most probable; 0 is off")
     top_p: float = _option(1.0, "draw only among the most probable that together reach this probability")
     seed: int | None = _option(None, "the same seed writes the same text; left out, each call differs", type=int)
-    weights: str = _option("float32", "numbers the matrices are read in: float32, or int8, which takes a quarter of the memory's "
-                           "time and changes the probabilities a little", WEIGHTS)
+    weights: str = _option("float32", "how the matrices are kept for writing: float32, or int8, a quarter of the bytes: faster for "
+                           "large models, and the probabilities change a little", WEIGHTS)
 
     def __post_init__(self) -> None:
         expect_number("length", self.length, 0, 10**9, whole=True)

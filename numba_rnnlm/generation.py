@@ -64,6 +64,8 @@ class Decoder:
     symbol at ``position``, or None if none was read yet. ``write`` goes on from there.
     """
 
+    is_exact = True  # it computes just what the verbs do, so they may read the prompt
+
     def __init__(self, network: Network) -> None:
         self.network = network
 
@@ -95,36 +97,40 @@ class Decoder:
 def write(
     network: Network, prompts: Sequence[np.ndarray], config: SamplingConfig, seeds: Sequence[int],
     banned: Sequence[int] = (),
-) -> Iterator[np.ndarray]:
-    """Yield the ids (T, N) that follow the shortest prompt, some steps at a time, until all have ``config.length`` more.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (position, ids (T, N)), some steps at a time: the text of every stream from there on, prompts included.
 
-    Streams with a longer prompt go on reading it meanwhile. Each is what it would be alone.
+    Streams with a longer prompt go on reading it while others write. Each is what it would be alone. It ends when all
+    have ``config.length`` ids more.
     """
     ops, state = network.ops, network.state(len(prompts))
-    lengths = np.array([len(prompt) for prompt in prompts])
+    lengths = [len(prompt) for prompt in prompts]
+    known = np.full((max(lengths), len(prompts)), -1, np.int32)
+    for stream, prompt in enumerate(prompts):
+        known[: len(prompt), stream] = prompt
     decoder = network.decoder(config.weights)
     if decoder is None:
         if config.weights != "float32":
-            raise BackendError(f'weights is {config.weights!r}, which backend="{ops.name}" does not have; use "cpu".')
+            raise BackendError(f'weights is {config.weights!r}, which needs backend="cpu" in float32 and one kind of cell.')
         decoder = Decoder(network)
-    known = np.full((lengths.max() + config.length, len(prompts)), -1, np.int32)
-    for stream, prompt in enumerate(prompts):
-        known[: len(prompt), stream] = prompt
-    read, logits = 0, None
-    if config.weights == "float32":  # what all have is read side by side in time, which is faster
-        read = int(lengths.min())
-        for start in range(0, read, STEPS):
-            last = min(start + STEPS, read)
-            logits = network.logits(ops.upload(np.ascontiguousarray(known[start:last])), state)
+    position, logits = 0, None
+    if decoder.is_exact:  # what all have is read side by side in time, which is faster
+        position = min(lengths)
+        for start in range(0, position, STEPS):
+            ids = np.ascontiguousarray(known[start : min(start + STEPS, position)])
+            logits = network.logits(ops.upload(ids), state)
         logits = ops.download(logits)
-    decoding = decoder.start([ops.download(array) for array in state.values()], logits, len(prompts), read)
-    numbers = np.array(seeds, np.uint64)
-    steps, end = 1, len(known)
-    while read < end:
+    decoding = decoder.start([ops.download(array) for array in state.values()], logits, len(prompts), position)
+    numbers, never = np.array(seeds, np.uint64), np.array(banned, np.int64)
+    temperature, top_p = float(config.temperature), float(config.top_p)  # of one type: another is another kernel
+    steps, end = 1, max(lengths) + config.length
+    while position < end:
         begun = time.perf_counter()
-        given = known[read : read + steps]
-        yield decoding.write(given, numbers, config.temperature, config.top_k, config.top_p, np.array(banned, np.int64))
-        read += len(given)
+        given = np.full((min(steps, end - position), len(prompts)), -1, np.int32)
+        prompted = known[position : position + len(given)]
+        given[: len(prompted)] = prompted
+        yield position, decoding.write(given, numbers, temperature, config.top_k, top_p, never)
+        position += len(given)
         if time.perf_counter() - begun < PROMPTLY:  # the reader's time counts too
             steps *= 2
         else:
@@ -135,10 +141,8 @@ def generate(
     network: Network, prompt: np.ndarray, config: SamplingConfig, seed: int, banned: Sequence[int] = ()
 ) -> Iterator[int]:
     """Yield ``config.length`` ids that follow ``prompt`` (at least one id); those in ``banned`` are never drawn."""
-    skipped = len(prompt) if config.weights != "float32" else 0
-    for rows in write(network, [prompt], config, [seed], banned):
-        yield from rows[skipped:, 0].tolist()
-        skipped = max(0, skipped - len(rows))
+    for position, ids in write(network, [prompt], config, [seed], banned):
+        yield from ids[max(0, len(prompt) - position) :, 0].tolist()
 
 
 def generate_batch(
@@ -146,10 +150,9 @@ def generate_batch(
     banned: Sequence[int] = (),
 ) -> list[np.ndarray]:
     """For each prompt the ids that follow it, as :func:`generate` alone gives them with its seed."""
-    if not prompts:
-        return []
-    first = 0 if config.weights != "float32" else min(len(prompt) for prompt in prompts)
-    rows = np.concatenate([np.empty((0, len(prompts)), np.int32), *write(network, prompts, config, seeds, banned)])
-    return [
-        rows[len(prompt) - first :, stream][: config.length].copy() for stream, prompt in enumerate(prompts)
-    ]
+    if not prompts or config.length == 0:
+        return [np.empty(0, np.int32) for _ in prompts]
+    positions, pieces = zip(*write(network, prompts, config, seeds, banned), strict=True)
+    ids = np.concatenate(pieces)
+    starts = [len(prompt) - positions[0] for prompt in prompts]
+    return [ids[start : start + config.length, stream].copy() for stream, start in enumerate(starts)]

@@ -262,7 +262,7 @@ class Network:
         kept: dict[str, tuple[int, Any]] = self._decoders
         if weights not in kept or kept[weights][0] != self.version:
             version, stages = self.version, _stages(self)
-            kept[weights] = version, stages and self.ops.decoder(self.parameters[f"{self.model.names[0]}/W"], stages, weights)
+            kept[weights] = version, (stages or None) and self.ops.decoder(self.parameters[f"{self.model.names[0]}/W"], stages, weights)
         return kept[weights][1]
 
     def losses(self, x: Array, targets: Array, state: Arena, logits: Array | None = None) -> Array:

@@ -662,11 +662,11 @@ def test_after_a_warmup_nothing_is_compiled(tmp_path, monkeypatch):
     kept = files()
     assert len(kept) > 50
     with (tmp_path / "commands").open("w+") as commands:
-        commands.write(ALL_OF_IT.format(tmp_path).replace("\n", " --backend cpu\n"))
+        commands.write("".join(f"{line} --backend cpu\n" for line in ALL_OF_IT.format(tmp_path).splitlines()))
         commands.seek(0)
         used = subprocess.run([sys.executable, "-c", COMPILED], stdin=commands, capture_output=True, timeout=300,
                               env={**os.environ, "PYTHONPATH": HOME})
-    assert used.stderr == b"[]\n" and used.returncode == 0
+    assert used.stderr.splitlines()[-1] == b"[]" and used.returncode == 0
     assert files() == kept
 
 

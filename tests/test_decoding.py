@@ -381,7 +381,7 @@ def test_what_has_no_decoder_is_written_by_its_verbs(name, dtype, model):
 
 def test_int8_is_refused_by_a_backend_that_does_not_have_it():
     model = untrained(backend="reference", tokenizer=None, vocabulary_size=11)
-    with pytest.raises(BackendError, match="weights is 'int8', which backend=\"reference\" does not have; use \"cpu\""):
+    with pytest.raises(BackendError, match="weights is 'int8', which needs backend=\"cpu\" in float32"):
         model.generate([1], weights="int8")
 
 

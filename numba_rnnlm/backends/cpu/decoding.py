@@ -12,7 +12,7 @@ import numpy as np
 from .. import Stage
 from ..quantisation import round_to_int8
 from . import sampling
-from .barrier import meet, new_barrier
+from .barrier import meet, new_barrier, open_barrier
 from .kernels import kernel
 from .packing import pack_panel
 from .recurrence import forward_row
@@ -117,7 +117,7 @@ def _write(cell, shape, stages, blocks, shares, packed, scales, bias, table, emb
            barrier):
     """written (T, N) ← given, or where that is -1 what is drawn. The last ids are not yet read by the network.
 
-    ``fresh``: the logits belong to the first of these positions; otherwise ids (N) are what comes before it.
+    ``fresh``: nothing comes before the first of these positions that was not read; otherwise ids (N) do.
     """
     head = stages[stages.shape[0] - 1]
     width = embedding.shape[1]
@@ -182,11 +182,12 @@ class Decoder:
     """
 
     def __init__(self, ops: Any, embedding: Array, stages: Sequence[Stage], weights: str) -> None:
-        self.ops, self.embedding = ops, embedding
+        self.ops, self.embedding = ops, embedding.copy()
         self.stages = list(stages)
         self.cell = next(stage.cell for stage in stages if stage.cell is not None)
         self.shape = (*self.cell.window("x"), *self.cell.window("h"), len(self.cell.gates), len(self.cell.states))
         self.kind = np.dtype(np.int8 if weights == "int8" else np.float32)
+        self.is_exact = self.kind == ops.factor
         symbols = embedding.shape[0]
         first = stages[0]
         self.table = np.empty(0, np.float32)
@@ -255,7 +256,7 @@ class Decoding:
     def __init__(
         self, decoder: Decoder, states: Sequence[Array], logits: Array | None, streams: int, position: int
     ) -> None:
-        self.decoder, self.position, self.turn, self.fresh = decoder, position, 1, logits is not None
+        self.decoder, self.position, self.turn, self.fresh = decoder, position, 1, True
         slots, kinds = decoder.shape[4:]
         size = streams * decoder.embedding.shape[1]
         rows, x, bias = [], (0, 0), 0
@@ -313,7 +314,7 @@ class Decoding:
              decoder.table.reshape(-1), decoder.embedding, self.values, self.ids, given, written, temperature, top_k, top_p,
              seeds, banned, self.position, self.turn, self.fresh,
              z[part], sums[part], weights[part], first, last, part, parts, barrier)
-            for part, (first, last) in enumerate(borders)])
+            for part, (first, last) in enumerate(borders)], lambda: open_barrier(barrier))
         self.turn = (self.turn + steps - self.fresh) % 2
         self.fresh = False
         self.position += steps

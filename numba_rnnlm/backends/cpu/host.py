@@ -12,6 +12,7 @@ def about() -> dict[str, str]:
     else:
         cache = packing.pack.stats.cache_path or "none: no folder can be written, so each process compiles anew"
     return {
-        "processor": f"{binding.get_host_cpu_name()}, vectors of {8 * simd.VECTOR_BYTES} bits",
+        "processor": f"{binding.get_host_cpu_name()}, vectors of {8 * simd.VECTOR_BYTES} bits, "
+                     f"{'with' if simd.HAS_BF16 else 'without'} AVX512_BF16 for precision bf16",
         "kernel cache": cache,
     }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from numba import config, njit, types
+from numba.core.caching import NullCache
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
 from ...portable import FAST, Rows
@@ -20,9 +21,11 @@ def kernel(function: Callable[..., Any] | None = None, *, fastmath: Iterable[str
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return dispatcher
     before = config.CACHE_DIR  # type: ignore[attr-defined]
-    config.CACHE_DIR = cache_folder()  # type: ignore[attr-defined]
+    config.CACHE_DIR = folder = cache_folder()  # type: ignore[attr-defined]
     try:
         dispatcher.enable_caching()
+        if folder and not str(dispatcher.stats.cache_path).startswith(folder):  # Numba has gone on to beside the source
+            dispatcher._cache = NullCache()  # type: ignore[attr-defined]
     except RuntimeError:  # no folder can hold the cache: each process compiles anew, nothing else changes
         pass
     finally:

@@ -14,6 +14,7 @@ from .simd import VECTORS, lanes, prefetch, transpose
 from .team import parallel
 
 AHEAD = 8  # lines of B between what is packed and what is asked for
+TURNED = 32  # steps that are transposed before they are paired
 
 
 @portable
@@ -148,25 +149,14 @@ def _pack_paired_lines(b, ib, step_stride, k, columns, packed, ip, panel):
 
 @kernel
 def _pack_paired_columns(b, ib, column_stride, k, columns, packed, ip, panel, block):
-    """Pairs are neighbours in memory: those of a block of columns and steps, then turned."""
-    count = lanes(packed)
-    for first in range(0, k, 2 * count):
-        steps = min(2 * count, k - first)
-        for j in range(0, panel, count):
-            for column in range(count):
-                line = block[column * count : (column + 1) * count]
-                if j + column < columns:
-                    start = ib + first + (j + column) * column_stride
-                    _pair_neighbours(b[start : start + steps], steps, line)
-                else:
-                    for i in range(count):
-                        line[i] = 0
-            if steps == 2 * count:
-                transpose(block, 0, count, packed, ip + first // 2 * panel + j, panel)
-            else:
-                for i in range((steps + 1) // 2):
-                    for column in range(count):
-                        packed[ip + (first // 2 + i) * panel + j + column] = block[column * count + i]
+    """Some steps are turned in ``block``, which stays in the first-level cache, and paired from there."""
+    for first in range(0, k, TURNED):
+        steps = min(TURNED, k - first)
+        _pack_columns(b, ib + first, column_stride, steps, columns, block, 0, panel)
+        for i in range((steps + 1) // 2):
+            start = ip + (first // 2 + i) * panel
+            distance = panel if 2 * i + 1 < steps else 0
+            _pair_lines(block, 2 * i * panel, distance, panel, packed[start : start + panel])
 
 
 def _pack_any(b, ib, step_stride, column_stride, k, columns, packed, ip, panel):
@@ -196,7 +186,7 @@ def _pack_pairs(b, ib, step_stride, column_stride, k, columns, packed, ip, panel
     if column_stride == 1:
         _pack_paired_lines(b, ib, step_stride, k, columns, packed, ip, panel)
     else:
-        block = np.empty(lanes(packed) * lanes(packed), np.int32)
+        block = np.empty(TURNED * panel, b.dtype)
         _pack_paired_columns(b, ib, column_stride, k, columns, packed, ip, panel, block)
 
 

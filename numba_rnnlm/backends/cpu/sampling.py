@@ -97,11 +97,11 @@ def choose(logits, banned, temperature, top_k, top_p, number, weights):
     for index in banned:
         logits[index] = -np.inf
     peak = _largest(logits)
-    if temperature == 0:
+    if temperature == 0 or top_k == 1:
         for j in range(logits.size):
             if logits[j] == peak:
                 return j
-    warmth = logits.dtype.type(1 / temperature)
+    warmth = np.float32(min(1 / temperature, 1e30))  # an infinite one would turn the difference of equals into NaN
     for j in range(logits.size):
         weights[j] = exp((logits[j] - peak) * warmth)
     for index in banned:

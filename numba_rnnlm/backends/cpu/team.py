@@ -20,7 +20,7 @@ from .workspace import aligned
 
 SLOTS = 8  # jobs that can be open at once; whoever finds no free slot works alone
 PATIENCE = 2000  # looks, some 30 microseconds, before the processor is offered to another thread
-ROUNDS = 0 if config.DISABLE_JIT else 60  # type: ignore[attr-defined]  # of these before a worker sleeps: 3 milliseconds
+ROUNDS = 0 if config.DISABLE_JIT else 6  # type: ignore[attr-defined]  # of these before a worker sleeps, 0.3 milliseconds
 
 # A slot: how many parts there are and which is the next in one number, so that both are seen at once; what to call, and on
 # lines of their own how many parts are done and who holds the slot.

@@ -83,10 +83,13 @@ class Pool:
             slot = self._slots.number = team.slot(next(self._numbers))
         kernel(self._board, slot, bounds, *arguments)
 
-    def gang(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+    def gang(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], release: Callable[[], None] = lambda: None
+    ) -> None:
         """Call ``function`` once for each tuple of arguments, all at the same time, because they wait for one another.
 
         All calls of one gang are queued before any of another, so the first gang in the queue always finds its workers.
+        ``release`` lets those go that wait for one that will not come: the caller may be interrupted.
         """
         if len(calls) > 1:
             self._grow()
@@ -100,6 +103,7 @@ class Pool:
             function(*calls[0])
         except BaseException as error:  # the others still write into the caller's arrays: wait, then raise
             failure = error
+            release()
         for _ in calls[1:]:
             failure = done.get() or failure
         if failure is not None:
@@ -107,8 +111,7 @@ class Pool:
 
     def _wake(self) -> None:
         with self._lock:
-            asleep, self._asleep = self._asleep, 0
-            for _ in range(asleep):
+            for _ in range(self._asleep - self._calls.qsize()):  # the others have been called already
                 self._calls.put(None)
 
     def _grow(self) -> None:
@@ -129,6 +132,8 @@ class Pool:
             with self._lock:
                 self._asleep += 1
             call = calls.get()
+            with self._lock:
+                self._asleep -= 1
             if call is None:
                 continue
             function, arguments, done = call
