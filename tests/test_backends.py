@@ -3,6 +3,7 @@
 import inspect
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -675,8 +676,13 @@ AVX2 = ("sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "f
 WIDTHS = {"generic": ("", 16)} | ({"x86-64-v3": (",".join(f"+{name}" for name in AVX2), 32)} if set(AVX2) <= HOST else {})
 
 
-@pytest.mark.parametrize("processor", WIDTHS)
-def test_a_processor_with_narrower_vectors(processor, tmp_path):
+def test_processors_with_narrower_vectors(tmp_path):
+    """All at the same time: most of it is their kernels' compilation."""
+    with ThreadPoolExecutor() as together:
+        list(together.map(narrow, WIDTHS, [tmp_path] * len(WIDTHS)))
+
+
+def narrow(processor, folder):
     features, width = WIDTHS[processor]
     run_python(NARROW.format(width=width), NUMBA_CPU_NAME=processor, NUMBA_CPU_FEATURES=features,
-               NUMBA_CACHE_DIR=str(tmp_path), NUMBA_RNNLM_NUM_THREADS="2")  # fmt: skip
+               NUMBA_CACHE_DIR=str(folder / processor), NUMBA_RNNLM_NUM_THREADS="2")  # fmt: skip

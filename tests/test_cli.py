@@ -209,7 +209,7 @@ def test_an_error_is_one_sentence_and_no_traceback(arguments, capsys):
     (["train", "latin1.txt", "--verbose", "0"], "with --tokenizer byte."),
     (["train", "text.txt", "--learning-rate", "0"], "error: --learning-rate is 0.0, expected"),
     (["train", "text.txt", "--backend", "cpu", "--precision", "tf32"], '--precision is "tf32", which needs a GPU; --backend cpu knows'),
-    (["generate", "char.npz", "--backend", "reference", "--weights", "int8"], "error: --weights is 'int8', which --backend reference"),
+    (["generate", "char.npz", "--backend", "reference", "--weights", "int8"], "error: --weights is 'int8', which needs --backend cpu"),
     (["warmup", "--backend", "reference"], "choose another --backend"),
     (["demo", "--seconds", "0"], "error: --seconds is 0.0, expected"),
 ])
