@@ -12,7 +12,8 @@ from .model import Network
 from .portable import stream_key
 
 STEPS = 64  # of a prompt that are computed at once
-PROMPTLY = 0.02  # seconds that pass at most, about, before what was drawn is handed out
+GROWTH = 8  # of the steps at once, while they are faster than that
+PROMPTLY = 0.01  # seconds that pass at most, about, before what was drawn is handed out
 
 
 def uniform(seed: int, position: int) -> float:
@@ -132,9 +133,9 @@ def write(
         yield position, decoding.write(given, numbers, temperature, config.top_k, top_p, never)
         position += len(given)
         if time.perf_counter() - begun < PROMPTLY:  # the reader's time counts too
-            steps *= 2
+            steps *= GROWTH
         else:
-            steps = max(1, steps // 2)
+            steps = max(1, steps // GROWTH)
 
 
 def generate(

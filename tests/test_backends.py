@@ -3,6 +3,7 @@
 import inspect
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,7 +21,8 @@ from numba_rnnlm.backends import ACTIVATIONS, Ops
 from numba_rnnlm.backends import cpu as cpu_backend
 from numba_rnnlm.backends.cpu import barrier, packing, simd
 from numba_rnnlm.backends.cpu.linear import STEPS
-from numba_rnnlm.backends.cpu.threads import VARIABLE, Pool, default_threads, split
+from numba_rnnlm.backends.cpu.team import parallel
+from numba_rnnlm.backends.cpu.threads import VARIABLE, Pool, cut, default_threads, split
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.errors import BackendError, ConfigError
 
@@ -522,33 +524,58 @@ def test_split(size, parts, unit):
     assert all(first % unit == 0 for first, _ in pieces)
 
 
-def test_a_pool_works_on_all_its_threads():
-    pool, seen, barrier = Pool(3), set(), threading.Barrier(3)
-
-    def work(i):
-        barrier.wait(10)  # three threads must be here at once
-        seen.add(i)
-
-    assert pool.parts(3) == 3
-    pool.gang(work, [(0,), (1,), (2,)])
-    assert seen == {0, 1, 2}
+@parallel
+def meeting(part, bounds, meetings, counters):
+    """Every part comes to as many meetings as its bounds say."""
+    for _ in range(bounds[part, 1]):
+        barrier.meet(meetings, bounds.shape[0])
+        counters[part, 0] += 1
 
 
-@pytest.mark.parametrize("bad", [0, 1, 2])
-def test_an_error_in_a_thread_comes_out_when_all_are_done(bad):
-    done = []
+@parallel
+def count(part, bounds, counters):
+    for index in range(bounds[part, 0], bounds[part, 1]):
+        counters[index] += 1
 
-    def work(i):
-        if i == bad:
-            raise ZeroDivisionError(i)
-        done.append(i)
 
-    pool = Pool(3)
-    with pytest.raises(ZeroDivisionError):
-        pool.gang(work, [(0,), (1,), (2,)])
-    assert sorted(done) == sorted({0, 1, 2} - {bad})
-    pool.gang(done.append, [(3,), (4,)])  # and the pool still works
-    assert sorted(done)[-2:] == [3, 4]
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_gang_is_there_as_a_whole(threads):
+    pool, bounds = Pool(threads), np.array([[0, 50]] * threads)
+    for _ in range(20):  # workers that are awake, that sleep, that are about to
+        counters = np.zeros((threads, 8), np.int64)
+        pool.gang(meeting, bounds, barrier.new_barrier(), counters)
+        assert counters[:, 0].tolist() == [50] * threads
+        time.sleep(3e-4)
+
+
+def test_gangs_and_other_jobs_of_many_threads_all_end():
+    """More callers than slots, on one pool of three."""
+    pool, wrong = Pool(3), []
+
+    def call(index):
+        for _ in range(100):
+            counters = np.zeros(1000, np.int64)
+            pool.run(count, cut(1000, 3), counters)
+            if index % 3 == 0:
+                met = np.zeros((3, 8), np.int64)
+                pool.gang(meeting, np.array([[0, 5]] * 3), barrier.new_barrier(), met)
+                wrong.extend([] if met[:, 0].tolist() == [5] * 3 else [met])
+            wrong.extend([] if (counters == 1).all() else [counters])
+
+    callers = [threading.Thread(target=call, args=(index,), daemon=True) for index in range(12)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert not any(caller.is_alive() for caller in callers), "they wait for ever"
+    assert not wrong
+
+
+@given(st.integers(0, 200), st.integers(1, 9))
+def test_every_part_runs_once(size, parts):
+    counters = np.zeros(size + 1, np.int64)
+    Pool(2).run(count, cut(size, parts), counters)
+    assert counters[:size].tolist() == [1] * size
 
 
 @njit(nogil=True)
@@ -599,12 +626,17 @@ if hasattr(os, "fork"):
     def test_a_forked_child_has_threads_of_its_own():
         run_python("""
 import os, signal
-from numba_rnnlm.backends.cpu.threads import Pool
-pool = Pool(2)
-pool.gang(print, [("parent",), ("worker",)])
+import numpy as np
+from numba_rnnlm.backends.cpu import threads
+from numba_rnnlm import LanguageModel
+threads.WORTHWHILE = 1
+model = LanguageModel(tokenizer=None, vocabulary_size=9, hidden=8, layers=1, threads=2, seed=1)
+text = np.arange(200) % 9
+before = model.generate([1], 5, seed=1), model.perplexity(text)
 child = os.fork()
-signal.alarm(20)  # rather than wait for ever for threads that are not there
-pool.gang(print, [("after",), ("fork",)])
+signal.alarm(60)  # rather than wait for ever for threads that are not there
+after = model.generate([1], 5, seed=1), model.perplexity(text)
+assert before[0].tolist() == after[0].tolist() and before[1] == after[1]
 if child:
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 os._exit(0)

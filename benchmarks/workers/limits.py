@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numba import njit
 
 from numba_rnnlm.backends.cpu.linear import accumulate
 from numba_rnnlm.backends.cpu.simd import ROWS, VECTOR_BYTES, VECTORS
-from numba_rnnlm.backends.cpu.threads import Pool, split
+from numba_rnnlm.backends.cpu.threads import split
 
 PANEL_BYTES = 16 * 1024  # of packed B: with A and C beside it, it stays in a first-level cache of 32 KB
 TILES = 4  # rows of tiles that go over the panel
@@ -42,7 +43,7 @@ def multiply_adds(threads: int) -> float:
         (_random(m * k), _random(k * n), np.zeros(m * n, np.float32), m, k, n, scratch, TILE_ROUNDS)
         for _ in range(threads)
     ]
-    return 2.0 * m * k * n * TILE_ROUNDS * threads / _seconds(threads, _multiply, calls)
+    return 2.0 * m * k * n * TILE_ROUNDS * threads / _seconds(_multiply, calls)
 
 
 def read(threads: int, size: int) -> float:
@@ -50,17 +51,21 @@ def read(threads: int, size: int) -> float:
     data = np.ones(size // 8, np.int64)
     rounds = max(1, READ_BYTES // size)
     calls = [(data[first:last], rounds) for first, last in split(data.size, threads, 64)]
-    return _seconds(threads, _read, calls) / rounds
+    return _seconds(_read, calls) / rounds
 
 
 def _random(size: int) -> np.ndarray:
     return np.random.default_rng(6).uniform(-0.1, 0.1, size).astype(np.float32)
 
 
-def _seconds(threads: int, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> float:
-    """Of one dispatch; a short one before it compiles and wakes the threads."""
-    pool = Pool(threads)
-    pool.gang(function, [(*arguments[:-1], 1) for arguments in calls])
+def _seconds(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> float:
+    """Of all calls at the same time, each in a thread of its own; a short one before them compiles."""
+    function(*calls[0][:-1], 1)
+    threads = [Thread(target=function, args=arguments) for arguments in calls[1:]]
     start = time.perf_counter()
-    pool.gang(function, calls)
+    for thread in threads:
+        thread.start()
+    function(*calls[0])
+    for thread in threads:
+        thread.join()
     return time.perf_counter() - start

@@ -12,7 +12,7 @@ import numpy as np
 from .. import Stage
 from ..quantisation import round_to_int8
 from . import sampling
-from .barrier import meet, new_barrier, open_barrier
+from .barrier import meet, new_barrier
 from .kernels import kernel
 from .packing import pack_panel
 from .recurrence import forward_row
@@ -111,14 +111,15 @@ def _step(cell, shape, stages, blocks, shares, packed, scales, bias, table, ids,
         meet(barrier, parts)
 
 
-@kernel
-def _write(cell, shape, stages, blocks, shares, packed, scales, bias, table, embedding, values, ids, given, written,
-           temperature, top_k, top_p, seeds, banned, position, turn, fresh, z, sums, weights, first, last, part, parts,
-           barrier):
+@parallel
+def write(part, bounds, cell, shape, stages, blocks, shares, packed, scales, bias, table, embedding, values, ids, given,
+          written, temperature, top_k, top_p, seeds, banned, position, turn, fresh, zs, all_sums, all_weights, barrier):
     """written (T, N) ← given, or where that is -1 what is drawn. The last ids are not yet read by the network.
 
     ``fresh``: nothing comes before the first of these positions that was not read; otherwise ids (N) do.
     """
+    first, last, parts = bounds[part, 0], bounds[part, 1], bounds.shape[0]
+    z, sums, weights = zs[part], all_sums[part], all_weights[part, : stages[stages.shape[0] - 1, UNITS]]
     head = stages[stages.shape[0] - 1]
     width = embedding.shape[1]
     for t in range(given.shape[0]):
@@ -308,13 +309,11 @@ class Decoding:
         borders += [(streams, streams)] * (parts - len(borders))
         z = ops.workspace.take("z", (parts, streams * slots * VECTORS * count), np.float32)
         sums = ops.workspace.take("sums", (parts, streams * VECTORS * count), np.float32)
-        weights = ops.workspace.take("weights", (parts, vocabulary), np.float32)[:, :vocabulary]
-        ops.pool.gang(_write, [
-            (decoder.cell, decoder.shape, self.rows, decoder.blocks, shares, decoder.packed, decoder.scales, decoder.bias,
-             decoder.table.reshape(-1), decoder.embedding, self.values, self.ids, given, written, temperature, top_k, top_p,
-             seeds, banned, self.position, self.turn, self.fresh,
-             z[part], sums[part], weights[part], first, last, part, parts, barrier)
-            for part, (first, last) in enumerate(borders)], lambda: open_barrier(barrier))
+        weights = ops.workspace.take("weights", (parts, vocabulary), np.float32)
+        ops.pool.gang(
+            write, np.array(borders), decoder.cell, decoder.shape, self.rows, decoder.blocks, shares, decoder.packed,
+            decoder.scales, decoder.bias, decoder.table.reshape(-1), decoder.embedding, self.values, self.ids, given, written,
+            temperature, top_k, top_p, seeds, banned, self.position, self.turn, self.fresh, z, sums, weights, barrier)
         self.turn = (self.turn + steps - self.fresh) % 2
         self.fresh = False
         self.position += steps

@@ -5,6 +5,7 @@ open jobs for a while before they sleep, and the thread that opened the job. So 
 comes, and results do not depend on who takes which part. Python and its lock have no share in this.
 """
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,7 +27,8 @@ ROUNDS = 0 if config.DISABLE_JIT else 6  # type: ignore[attr-defined]  # of thes
 # lines of their own how many parts are done and who holds the slot.
 _NEXT, _RUNNER, _DATA, _DONE, _HELD = 0, 1, 2, LINE, 2 * LINE
 _SLOT = 3 * LINE
-_LEAVE = SLOTS * _SLOT  # behind the slots: changes when workers are wanted in Python
+GANG = SLOTS * _SLOT  # one more slot, for jobs whose parts wait for one another
+_END = GANG + _SLOT
 _PARTS = 32  # bits of a number for the next part
 
 _i64 = ir.IntType(64)
@@ -34,7 +36,7 @@ _i64 = ir.IntType(64)
 
 def new_board() -> np.ndarray:
     """All slots, free."""
-    board = aligned((_LEAVE + LINE,), np.int64)
+    board = aligned((_END,), np.int64)
     board[:] = 0
     return board
 
@@ -134,10 +136,9 @@ def _open(board, slot, parts, runner, data):
 @kernel
 def serve(board, rounds):
     """A worker: take parts of whatever job is open, until there was none for so many rounds of looking."""
-    leave = read(board, _LEAVE)
     looks = 0
-    while looks < rounds * PATIENCE and read(board, _LEAVE) == leave:
-        for slot in range(0, SLOTS * _SLOT, _SLOT):
+    while looks < rounds * PATIENCE:
+        for slot in range(0, _END, _SLOT):
             part = _take(board, slot)
             while part >= 0:
                 _run(read(board, slot + _RUNNER), read(board, slot + _DATA), part)
@@ -151,18 +152,23 @@ def serve(board, rounds):
 
 
 @kernel
-def dismiss(board):
-    """Ask all workers to come back to Python."""
-    add(board, _LEAVE, 1)
-
-
-@kernel
 def _share(board, slot, parts, runner, data):
     if parts > 1 and exchange(board, slot + _HELD, 1) == 0:
         _open(board, slot, parts, runner, data)
     else:
         for part in range(parts):
             _run(runner, data, part)
+
+
+def _run_in_python(slot: int, part: Callable[..., None], bounds: np.ndarray, args: tuple[Any, ...]) -> None:
+    calls = [threading.Thread(target=part, args=(index, bounds, *args)) for index in range(1, len(bounds))]
+    for call in calls:
+        call.start()
+        if slot != GANG:
+            call.join()
+    part(0, bounds, *args)
+    for call in calls:
+        call.join()
 
 
 def parallel(function: Callable[..., Any] | None = None, *, fastmath: Iterable[str] = FAST) -> Any:
@@ -174,7 +180,7 @@ def parallel(function: Callable[..., Any] | None = None, *, fastmath: Iterable[s
         return lambda function: parallel(function, fastmath=fastmath)
     part = kernel(function, fastmath=fastmath)
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return lambda board, slot, bounds, *args: [part(index, bounds, *args) for index in range(len(bounds))]
+        return lambda board, slot, bounds, *args: _run_in_python(slot, part, bounds, args)
     # Not a closure: Numba knows those on disk only by what they close over, which is another object in each process.
     name = function.__name__
     # A cell or a rule comes first: among *rest, Numba would take long to see what the others are.

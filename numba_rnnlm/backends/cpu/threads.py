@@ -7,7 +7,7 @@ The caller works too: with two threads there is one worker. Any number of Python
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from queue import SimpleQueue
@@ -59,10 +59,10 @@ class Pool:
 
     def _start(self) -> None:
         self._board = team.new_board()
-        self._calls: SimpleQueue[Any] = SimpleQueue()  # what wakes a worker up
+        self._calls: SimpleQueue[None] = SimpleQueue()  # each wakes a worker up
         self._workers: list[threading.Thread] = []
-        self._asleep = 0
-        self._lock = threading.Lock()
+        self._asleep, self._awake = 0, False  # how many sleep; whether none may
+        self._lock, self._one_gang = threading.Lock(), threading.Lock()
         self._slots = threading.local()
         self._numbers = itertools.count()
 
@@ -83,31 +83,21 @@ class Pool:
             slot = self._slots.number = team.slot(next(self._numbers))
         kernel(self._board, slot, bounds, *arguments)
 
-    def gang(
-        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], release: Callable[[], None] = lambda: None
-    ) -> None:
-        """Call ``function`` once for each tuple of arguments, all at the same time, because they wait for one another.
+    def gang(self, kernel: Callable[..., Any], bounds: np.ndarray, *arguments: Any) -> None:
+        """:meth:`run` for parts that wait for one another, at most as many as there are threads.
 
-        All calls of one gang are queued before any of another, so the first gang in the queue always finds its workers.
-        ``release`` lets those go that wait for one that will not come: the caller may be interrupted.
+        One gang at a time: two would each hold some of the workers and wait for the others.
         """
-        if len(calls) > 1:
-            self._grow()
-            done: SimpleQueue[BaseException | None] = SimpleQueue()
-            with self._lock:
-                for arguments in calls[1:]:
-                    self._calls.put((function, arguments, done))
-            team.dismiss(self._board)
-        failure: BaseException | None = None
-        try:
-            function(*calls[0])
-        except BaseException as error:  # the others still write into the caller's arrays: wait, then raise
-            failure = error
-            release()
-        for _ in calls[1:]:
-            failure = done.get() or failure
-        if failure is not None:
-            raise failure
+        with self._one_gang:
+            self._awake = len(bounds) > 1
+            if self._awake:  # first that, then the calls: a worker that is about to sleep finds one and looks again
+                self._grow()
+                for _ in range(len(self._workers) - self._calls.qsize()):
+                    self._calls.put(None)
+            try:
+                kernel(self._board, team.GANG, bounds, *arguments)
+            finally:
+                self._awake = False
 
     def _wake(self) -> None:
         with self._lock:
@@ -118,7 +108,6 @@ class Pool:
         with self._lock:
             if not self._workers:
                 team.serve(self._board, 0)  # compiled before there is a second thread
-                team.dismiss(self._board)
             while len(self._workers) < self.threads - 1:
                 worker = threading.Thread(
                     target=self._work, args=(self._board, self._calls), daemon=True, name="numba_rnnlm"
@@ -126,20 +115,13 @@ class Pool:
                 worker.start()
                 self._workers.append(worker)
 
-    def _work(self, board: np.ndarray, calls: "SimpleQueue[Any]") -> None:
+    def _work(self, board: np.ndarray, calls: "SimpleQueue[None]") -> None:
         while True:
             team.serve(board, team.ROUNDS)
+            if self._awake:
+                continue
             with self._lock:
                 self._asleep += 1
-            call = calls.get()
+            calls.get()
             with self._lock:
                 self._asleep -= 1
-            if call is None:
-                continue
-            function, arguments, done = call
-            try:
-                function(*arguments)
-                done.put(None)
-            except BaseException as error:
-                done.put(error)
-            del call, function, arguments, done  # no array is kept alive by an idle worker
