@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -17,7 +17,7 @@ from .errors import ConfigError, ShapeError, expect_memory
 from .layers import Dense, Dropout, Embedding, Layer, Recurrent, Run
 from .portable import stream_key
 
-KEPT_PASSES = 8  # buffers for this many shapes are kept; the least recently used go first
+KEPT_PASSES = 64  # shapes of input whose views are kept; the least recently used go first
 
 
 class Model:
@@ -298,9 +298,17 @@ class Network:
         if key not in passes:
             while len(passes) >= KEPT_PASSES:
                 passes.popitem(last=False)
-            passes[key] = _Pass(self, key[0], mode)
+            passes[key] = _Pass(self, key[0], mode, self._room)
         passes.move_to_end(key)
         return passes[key]
+
+    def _room(self, size: int) -> Array:
+        """Memory for the activations of a pass: the same for all, because each is over before the next begins."""
+        buffers = self._buffers.__dict__
+        if "room" not in buffers or buffers["room"].size < size:
+            buffers["passes"].clear()  # they hold the smaller one
+            buffers["room"] = self.ops.empty((size,))
+        return buffers["room"][:size]
 
 
 def _stages(network: Network) -> list[Stage]:
@@ -329,12 +337,12 @@ def _expect_weights(weights: Mapping[str, np.ndarray], layout: Layout) -> None:
 
 
 class _Pass:
-    """The buffers of one shape of input, and the order in which the layers use them.
+    """The arrays of one shape of input, and the order in which the layers use them.
 
     Modes: "predict" runs all layers; "next", "loss" and "train" leave the last one to its caller.
     """
 
-    def __init__(self, network: Network, shape: Shape, mode: str) -> None:
+    def __init__(self, network: Network, shape: Shape, mode: str, room: Callable[[int], Array]) -> None:
         model, ops = network.model, network.ops
         self.model, self.ops = model, ops
         training = mode == "train"
@@ -354,7 +362,7 @@ class _Pass:
         layout, extra_layout = Layout(shapes), Layout(extra)
         expect_memory(layout.size + extra_layout.size, f"the activations of {shape[1]} streams × {shape[0]} steps",
                       "the streams (the batch), the steps or the units")
-        activations = Arena(layout, ops.empty((layout.size,)))
+        activations = Arena(layout, room(layout.size))
         self.extra = Arena(extra_layout, ops.empty((extra_layout.size,)))
         runs = [
             Run(

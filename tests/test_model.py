@@ -439,7 +439,7 @@ def test_gaps_between_gradients_stay_zero(ops):
 def test_buffers_of_many_shapes_do_not_disturb_each_other(cpu, random):
     model = MODELS["gru"]
     network = Network(model, cpu, draw_weights(model, random))
-    batches = [draw_batch(model, random, T, N)[0] for T in (1, 3, 4, 5) for N in (1, 2, 3)]
+    batches = [draw_batch(model, random, T, N)[0] for T in (1, *range(3, 30)) for N in (1, 2, 3)]
     assert len(batches) > KEPT_PASSES
     want = [network.predict(cpu.upload(x), network.state(x.shape[1])).copy() for x in batches]
     for i in random.integers(0, len(batches), 30):
