@@ -50,7 +50,8 @@ class Sequential:
     threads
         Default: NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not depend on it.
     precision
-        Of the factors of matrix products: "float32", on "cuda" also "tf32" or "bf16", which are faster.
+        Of the factors of matrix products: "float32", or "bf16", faster (on "cuda", and on processors with AVX512_BF16);
+        on "cuda" also "tf32".
 
     Attributes
     ----------
