@@ -238,6 +238,18 @@ class Network:
             self.ops.copy(self.ops.upload(np.asarray(weights[name])), array)
         self.version += 1
 
+    def snapshot(self, into: Array | None = None) -> Array:
+        """All weights as one buffer on this machine: a new one, or an earlier snapshot that is overwritten."""
+        flat = self.parameters.flat
+        snapshot = self.ops.empty(flat.shape) if into is None else into
+        self.ops.copy(flat, snapshot)
+        return snapshot
+
+    def restore(self, snapshot: Array) -> None:
+        """The weights of a :meth:`snapshot` again."""
+        self.ops.copy(snapshot, self.parameters.flat)
+        self.version += 1
+
     def state(self, streams: int) -> Arena:
         """A fresh state, all zero, for this many streams."""
         layout = self.model.state_layout(streams)

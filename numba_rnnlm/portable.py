@@ -24,7 +24,8 @@ FAST = frozenset({"contract", "nnan", "nsz", "arcp"})  # keeps the order of sums
 
 def portable(function: Any) -> Any:
     """Compile ``function`` so that any kernel of any backend may inline it."""
-    return njit(fastmath=set(FAST), error_model="numpy", nogil=True, forceinline=True)(function)
+    options: dict[str, Any] = {"_nrt": False}  # no counting of references to arrays: a private option of Numba's
+    return njit(fastmath=set(FAST), error_model="numpy", nogil=True, forceinline=True, **options)(function)
 
 
 class Rows:

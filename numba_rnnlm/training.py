@@ -95,7 +95,7 @@ class Trainer:
         self.updater = Updater(self.network, self.optimizer)
         self.schedule = Schedule(self.config, self.optimizer.learning_rate)
         self.best = inf
-        self.good = self.network.weights()
+        self.good = self.network.snapshot()
         self.stopped = ""
         self.trained = int(self.history["epoch"][-1]) if self.history["epoch"] else 0
 
@@ -124,7 +124,7 @@ class Trainer:
                 judged = row.get("valid_loss", row["loss"])
                 improved = judged < self.best
                 if improved:
-                    self.good = self.network.weights()
+                    self.network.snapshot(into=self.good)
                 self.best = min(self.best, judged)
                 for column in COLUMNS:
                     self.history[column].append(row.get(column, float("nan")))
@@ -138,7 +138,7 @@ class Trainer:
                 if self.stopped:
                     break
         if self.validate is not None:
-            self.network.set_weights(self.good)
+            self.network.restore(self.good)
         if self.stopped:
             self.progress.line(f"stopped: {self.stopped}"
                                + ("; the best epoch's weights are kept" if self.validate else ""))
@@ -186,7 +186,7 @@ class Trainer:
         return row
 
     def _diverged(self, epoch: int, error: DivergenceError) -> DivergenceError:
-        self.network.set_weights(self.good)
+        self.network.restore(self.good)
         kept = "before the training" if epoch == 1 else "the best epoch so far"
         return DivergenceError(
             f"training diverged in epoch {epoch}, after {self.updater.steps} updates: {error}. The weights of {kept} "

@@ -142,7 +142,7 @@ class Fitting:
             If the loss, a gradient or a weight is no longer finite; the weights are back as they were after the
             last whole epoch.
         """
-        good, logs = self.network.weights(), dict[str, float]()
+        good, logs = self.network.snapshot(), dict[str, float]()
         steps = -(-len(self.examples) // self.batch_size)
         params = {"epochs": self.epochs, "steps": steps, "verbose": self.progress.verbose}
         for callback in self.callbacks:
@@ -159,7 +159,7 @@ class Fitting:
                 try:
                     logs = self._epoch(epoch, interrupted)
                 except DivergenceError as error:
-                    self.network.set_weights(good)
+                    self.network.restore(good)
                     raise DivergenceError(
                         f"training diverged in epoch {epoch + 1}: {error}. The weights from before this "
                         "epoch are restored. Try a learning rate below "
@@ -176,7 +176,7 @@ class Fitting:
                     self.progress.line("stopped: interrupted")
                 if interrupted.is_set() or self.model.stop_training:
                     break
-                good = self.network.weights()
+                self.network.snapshot(into=good)
         for callback in self.callbacks:
             callback.on_train_end(logs)
 

@@ -19,7 +19,7 @@ from .tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer, 
 from .vocabulary import expect_ids
 
 CHUNK = 4 * 2**20  # bytes of a file or characters of a str that are handled at once
-MEMORY_BYTES = 64 * 2**20  # ids that take more are kept in a temporary file
+MEMORY_BYTES = 16 * 2**20  # ids that take more are kept in a temporary file
 LONGEST_PATH = 1024  # characters; a longer str is text
 
 Source = str | os.PathLike[str] | np.ndarray | Sequence[int]
@@ -33,7 +33,7 @@ class Corpus:
     ----------
     ids
         (n,), read-only; uint8, uint16 or int32, the smallest that holds the vocabulary. On disk
-        (``numpy.memmap``) if they take more than 64 MiB.
+        (``numpy.memmap``) if they take more than 16 MiB.
     characters, bytes
         Length of the text in Unicode code points and in UTF-8 bytes; None if it came as ids.
     unknown

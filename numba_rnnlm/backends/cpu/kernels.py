@@ -13,11 +13,18 @@ from ..cache import cache_folder
 _rows: dict[str, Rows] = {}
 
 
-def kernel(function: Callable[..., Any] | None = None, *, fastmath: Iterable[str] = FAST) -> Any:
-    """Compile on first use, without the GIL, and keep the machine code on disk for the next process."""
+def kernel(
+    function: Callable[..., Any] | None = None, *, fastmath: Iterable[str] = FAST, allocates: bool = False
+) -> Any:
+    """Compile on first use, without the GIL, and keep the machine code on disk for the next process.
+
+    Only a kernel that ``allocates`` counts references to arrays: the counters are shared, and threads that slice the same
+    array would wait for one another.
+    """
     if function is None:
-        return lambda function: kernel(function, fastmath=fastmath)
-    dispatcher = njit(nogil=True, fastmath=set(fastmath), error_model="numpy")(function)
+        return lambda function: kernel(function, fastmath=fastmath, allocates=allocates)
+    options: dict[str, Any] = {"_nrt": allocates}  # an option that Numba's type hints leave out
+    dispatcher = njit(nogil=True, fastmath=set(fastmath), error_model="numpy", **options)(function)
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return dispatcher
     before = config.CACHE_DIR  # type: ignore[attr-defined]

@@ -181,7 +181,7 @@ def _pack_floats(b, ib, step_stride, column_stride, k, columns, packed, ip, pane
         _pack_columns(b, ib, column_stride, k, columns, packed, ip, panel)
 
 
-@kernel
+@kernel(allocates=True)
 def _pack_pairs(b, ib, step_stride, column_stride, k, columns, packed, ip, panel):
     if column_stride == 1:
         _pack_paired_lines(b, ib, step_stride, k, columns, packed, ip, panel)
