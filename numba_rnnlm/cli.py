@@ -27,7 +27,7 @@ import numpy as np
 from . import __version__, backends, demo
 from .backends.cache import cache_folder
 from .cells import CELLS
-from .config import OPTIMIZERS, WEIGHTS, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from .config import OPTIMIZERS, WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
     BackendError,
     ConfigError,
@@ -40,7 +40,7 @@ from .errors import (
 )
 from .language_model import MACHINE, LanguageModel
 from .scoring import log_probabilities
-from .storage.checkpoint import read_about, read_model
+from .storage import open_model, read_about
 from .text import Tokenizer
 from .training import make_optimizer
 
@@ -152,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
   numba-rnnlm train book.txt --valid rest.txt
   numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
   numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 600
-  numba-rnnlm train more.txt --from book.npz --out more.npz --learning-rate 0.001""",
+  numba-rnnlm train more.txt --from book.npz --out more.npz --learning-rate 0.001
+  numba-rnnlm train book.txt --checkpoint run.npz --checkpoint-every 10min
+  numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      after it was stopped: the settings are in run.npz""",
     ))
     _eval_flags(_command(
         commands, "eval", _eval, "measure how well a model predicts a text",
@@ -231,6 +233,7 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
     _config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
     _config_flags(command.add_argument_group("text"), TextConfig)
     _config_flags(command.add_argument_group("training"), TrainingConfig)
+    _config_flags(command.add_argument_group("checkpoints"), CheckpointConfig)
     machine = _machine_flags(command)
     machine.add_argument("--seed", type=int, default=argparse.SUPPRESS, metavar="N",
                          help="of the starting weights and the dropout; same seed, same model (default: 0)")
@@ -336,28 +339,35 @@ def _given(args: Arguments, config: type) -> dict[str, Any]:
 
 
 def _train(args: Arguments) -> None:
-    config = TrainingConfig(**_given(args, TrainingConfig))
+    training, keeping = _given(args, TrainingConfig), CheckpointConfig(**_given(args, CheckpointConfig))
     given = _given(args, ModelConfig) | _given(args, TextConfig)
     if hasattr(args, "seed"):
         given["seed"] = args.seed
     if args.start is not None and given:
         args.usage_error(f"{_flag(next(iter(given)))} cannot be changed with --from: the saved model has its own.")
     _expect_writable(args.out, [args.corpus, args.valid])
+    if keeping.checkpoint is not None:
+        _expect_writable(Path(keeping.checkpoint), [args.corpus, args.valid, args.out], "--checkpoint")
+    if keeping.resume is not None:  # what is not given is as it was; what is given must be
+        model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
+        given, training = model_settings | given, run_settings | training
+    config = TrainingConfig(**training)
     verb = "replaced" if args.out.exists() else "saved"
-    model = LanguageModel(**given, **_machine(args)) if args.start is None else _load(args, args.start)
+    from_saved = args.start is not None and keeping.resume is None
+    model = _load(args, args.start) if from_saved else LanguageModel(**given, **_machine(args))
     if config.verbose:
         optimizer = make_optimizer(config, model.get_params()["cell"])
         print(f"optimizer {config.optimizer}, learning rate {optimizer.learning_rate:g}, schedule {config.schedule}",
               flush=True)
     epochs, failure = len(model.history_["epoch"]), None
     try:
-        model.fit_config(args.corpus, args.valid, config)
+        model.fit_config(args.corpus, args.valid, config, keeping)
     except DivergenceError as error:
         if len(model.history_["epoch"]) == epochs:  # nothing was learned
             raise
         failure = error
     except KeyboardInterrupt:  # the first one ends the training, this is the second
-        raise KeyboardInterrupt("nothing was saved") from None
+        raise KeyboardInterrupt("nothing was saved" + f" but {str(keeping.checkpoint)!r}" * (keeping.checkpoint is not None)) from None
     model.save(args.out)
     if config.verbose:
         _tell_trained(model, args, verb)
@@ -505,7 +515,8 @@ def _info(args: Arguments) -> None:
 
 
 def _about_sequential(path: Path) -> dict[str, str]:
-    about, weights = read_model(path)
+    with open_model(path) as file:
+        about, weights = file.about, file.group("weights")
     rows = {"file": f"{path} ({_size(path)})", "weights": f"{sum(array.size for array in weights.values()):,}"}
     try:
         for number, layer in enumerate(about["layers"], 1):
@@ -605,18 +616,18 @@ def _tokenizer(model: LanguageModel) -> Tokenizer:
     return model.tokenizer_
 
 
-def _expect_writable(out: Path, sources: Sequence[Path | None] = ()) -> None:
+def _expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = "--out") -> None:
     """Find out before the training, not after it, that the model cannot be saved."""
     for source in sources:
-        if source is not None and source.exists() and out.exists() and out.samefile(source):
-            raise ModelFileError(f"--out is {str(out)!r}, the text to be read; give the model another name.")
+        if source is not None and (out == source or (source.exists() and out.exists() and out.samefile(source))):
+            raise ModelFileError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
     if out.is_dir():
-        raise ModelFileError(f"--out is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
+        raise ModelFileError(f"{flag} is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
     if out.exists():
         try:
             read_about(out)
         except ModelFileError as error:
-            raise ModelFileError(f"--out is {str(out)!r}, a file that is there and is not a model of this numba_rnnlm; "
+            raise ModelFileError(f"{flag} is {str(out)!r}, a file that is there and is not a model of this numba_rnnlm; "
                                  "it is not overwritten. Give the model another name.") from error
     try:
         with tempfile.TemporaryFile(dir=out.parent):

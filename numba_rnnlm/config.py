@@ -4,6 +4,7 @@ One field here is the constructor's argument, the command line's flag, the key i
 line of documentation (``metadata["help"]``).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
@@ -15,7 +16,9 @@ OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw")
 REDUCTIONS = ("mean", "sum_time")
 TOKENIZERS = ("byte", "char", "word")
 INITIALIZERS = ("glorot", "uniform")
+NOT_FINITE = ("stop", "skip")
 WEIGHTS = ("float32", "int8")
+UNITS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}  # of a duration, in seconds
 
 Config = TypeVar("Config", bound="_Config")
 
@@ -113,6 +116,8 @@ class TrainingConfig(_Config):
     patience: int | None = _option(None, "stop after this many epochs without a better validation loss (training loss, if "
                                    "there is no validation text)", type=int)
     max_seconds: float | None = _option(None, "end training cleanly after this many seconds", type=float)
+    not_finite: str = _option("stop", "when the loss or a gradient is NaN or infinite: stop, with the last good weights; or skip "
+                              "the update, let the streams begin anew and halve the learning rate", NOT_FINITE)
     verbose: int = _option(1, "0 silent, 1 live progress, 2 one line an epoch")
 
     def __post_init__(self) -> None:
@@ -136,9 +141,36 @@ class TrainingConfig(_Config):
             expect_number("patience", self.patience, 1, whole=True)
         if self.max_seconds is not None:
             expect_number("max_seconds", self.max_seconds, 0, open_low=True)
+        expect_one_of("not_finite", self.not_finite, NOT_FINITE)
         expect_one_of("verbose", self.verbose, (0, 1, 2))
         if self.momentum and self.optimizer != "sgd":
             raise ConfigError(f"momentum is {self.momentum} with optimizer {self.optimizer!r}; only 'sgd' has one.")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(_Config):
+    """What a training leaves on disk, so that it can go on after something has stopped it."""
+
+    checkpoint: str | None = _option(None, "file to keep the whole state of the training in; it is a model file too", type=str)
+    checkpoint_every: str | float = _option("5min", "how often it is written: 30s, 5min, 2h or a number of seconds", type=str)
+    resume: str | None = _option(None, "go on where the training stood that wrote this checkpoint: with the same texts and "
+                                 "settings, as if nothing had stopped it", type=str)
+
+    def __post_init__(self) -> None:
+        _seconds("checkpoint_every", self.checkpoint_every)
+
+    @property
+    def every(self) -> float:
+        """``checkpoint_every`` in seconds."""
+        return _seconds("checkpoint_every", self.checkpoint_every)
+
+
+def _seconds(name: str, value: Any) -> float:
+    """A duration, such as 0.2, "30s", "5min" or "2h", in seconds."""
+    found = re.fullmatch(r"\s*(\d*\.?\d+(?:e-?\d+)?)\s*([a-z]*)\s*", str(value))
+    if found is None or found[2] not in UNITS or not 0 < float(found[1]) < 1e9:
+        raise ConfigError(f"{name} is {value!r}, expected a duration such as '30s', '5min', '2h' or a number of seconds above 0.")
+    return float(found[1]) * UNITS[found[2]]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,12 @@
 Each message says what was expected, what came, and what to do.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # Linux, versions 2 and 1
 
 
 class LanguageModelError(Exception):
@@ -91,13 +94,24 @@ def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int | str],
 
 
 def expect_memory(elements: int, what: str, reduce: str, element_bytes: int = 4) -> None:
-    """Raise :class:`ConfigError` if ``elements`` numbers cannot fit into this machine's memory."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not told here: the allocation itself will say
-        return
+    """Raise :class:`ConfigError` if ``elements`` numbers cannot fit into the memory that this process may use."""
+    memory = _memory()
     if elements * element_bytes > memory:
         raise ConfigError(
-            f"{what} would take {elements * element_bytes / 1e9:,.0f} GB, this machine has {memory / 1e9:,.0f} GB; "
-            f"reduce {reduce}."
+            f"{what} would take {_gigabytes(elements * element_bytes)}, this machine has {_gigabytes(memory)}; reduce {reduce}."
         )
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:,.{0 if count >= 1e10 else 1}f} GB"
+
+
+def _memory() -> float:
+    """Bytes that this process may use: of the machine, or of its container; infinity where nothing tells."""
+    found = [float("inf")]
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError), open(limit, encoding="ascii") as file:  # ValueError: "max", no limit
+            found.append(int(file.read()))
+    return min(found)

@@ -3,16 +3,20 @@
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from math import inf
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from . import backends, cells
 from .cells import Cell
-from .config import WEIGHTS, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from .config import WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
     ConfigError,
+    CorpusError,
     ModelFileError,
     NotFittedError,
     ShapeError,
@@ -23,7 +27,7 @@ from .errors import (
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
 from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
-from .storage import read_model, write_model
+from .storage import ModelFile, open_model, write_model
 from .text import (
     Corpus,
     Source,
@@ -35,7 +39,7 @@ from .text import (
     segments_per_epoch,
     streams_that_fit,
 )
-from .training import CLOCK_COLUMNS, History, Trainer, make_optimizer, new_history
+from .training import CLOCK_COLUMNS, Checkpoints, History, Position, Trainer, make_optimizer, new_history
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.2  # of a text: more than that is worth a warning
@@ -194,11 +198,17 @@ class LanguageModel:
         reduction: str = "mean",
         patience: int | None = None,
         max_seconds: float | None = None,
+        not_finite: str = "stop",
         verbose: int = 1,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: str | float = "5min",
+        resume: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Train on a corpus, from the current weights: a new model's come from its seed, fitting again goes on.
 
-        Ctrl-C ends the training cleanly: the epoch is closed, the best weights are kept, ``fit`` returns.
+        Ctrl-C ends the training cleanly: the epoch is closed, the best weights are kept, ``fit`` returns. With a
+        checkpoint, a run that was stopped in any way goes on with ``resume`` and ends in the same bytes as if nothing had
+        stopped it.
 
         Parameters
         ----------
@@ -221,24 +231,48 @@ class LanguageModel:
             Stop after this many epochs without improvement.
         max_seconds
             End cleanly within this time; linear and cosine schedules then run over it.
+        not_finite
+            When the loss or a gradient is NaN or infinite: "stop", with the last good weights; or "skip" the update, let
+            the streams begin anew and halve the learning rate (10 in a row stop too).
         verbose
             0 silent, 1 live progress, 2 one line an epoch.
+        checkpoint, checkpoint_every
+            A file for the whole state of the training, and how often it is written: "30s", "5min", "2h" or a number of
+            seconds; also when the training ends, or Ctrl-C ends it. It is a model file too, and replaced in one piece. If
+            it cannot be written (a full disk), the one before stays, a warning says so and training goes on.
+        resume
+            A checkpoint to go on from. Texts and settings must be those of the run that wrote it. If that run had ended,
+            a warning says so, and the model is what it had come to.
 
         Raises
         ------
+        ConfigError
+            If a setting is impossible, is not that of the resumed run, or what it asks for does not fit into memory.
         CorpusError
-            If the corpus is missing, empty, too short or not text.
+            If the corpus is missing, empty, too short or not text; or not the one of the resumed run.
         DivergenceError
             If training runs into NaN; the last good weights are kept.
+        ModelFileError
+            If there is no checkpoint to resume from, or it is damaged.
         """
         config = TrainingConfig(
             epochs, streams, steps, optimizer, learning_rate, momentum, weight_decay, schedule, warmup, decay_factor,
-            decay_after, clip_norm, clip_value, reduction, patience, max_seconds, verbose,
+            decay_after, clip_norm, clip_value, reduction, patience, max_seconds, not_finite, verbose,
         )
-        return self.fit_config(corpus, valid, config)
+        paths = (None if path is None else os.fsdecode(path) for path in (checkpoint, resume))
+        return self.fit_config(corpus, valid, config, CheckpointConfig(next(paths), checkpoint_every, next(paths)))
 
-    def fit_config(self, corpus: Source, valid: Source | None, config: TrainingConfig) -> Self:
-        """:meth:`fit` with its options in one object."""
+    def fit_config(
+        self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None
+    ) -> Self:
+        """:meth:`fit` with its options in two objects."""
+        keeping = keeping or CheckpointConfig()
+        saved = None
+        if keeping.resume is not None:
+            saved = _read_run(keeping.resume)
+            self._expect_same_run(saved, config)
+            self._restore(saved.about, saved.group("weights"), saved.name)
+        settings = _run_settings(config)
         tokenizer = self.tokenizer_
         if tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
@@ -265,14 +299,58 @@ class LanguageModel:
                 )
         trainer = Trainer(
             network, config, make_optimizer(config, self._config.cell),
-            lambda: segments(ids, config.streams, config.steps),
+            lambda first: segments(ids, config.streams, config.steps, first=first),
             batches,
             None if validation is None else lambda: validation().nats_per_token,
             self._seed, self.history_,
         )
         self.tokenizer_, self._network = tokenizer, network
+        texts: dict[str, str | None] = {}
+        if saved is not None or keeping.checkpoint is not None:
+            texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
+        if saved is not None:
+            _expect_same_texts(saved, texts)
+            with _fitting(saved.name):
+                trainer.resume(saved.at, saved.group)
+            if saved.at.ended:
+                warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
+                              "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
+        if keeping.checkpoint is not None:
+            trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
         trainer.run()
         return self
+
+    @staticmethod
+    def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The arguments of the model and of ``fit`` of the run that wrote a checkpoint. Raises :class:`ModelFileError`."""
+        run = _read_run(checkpoint)
+        return run.about["config"], run.settings
+
+    def _checkpoints(
+        self, keeping: CheckpointConfig, trainer: Trainer, settings: Mapping[str, Any], texts: Mapping[str, str | None]
+    ) -> Checkpoints:
+        path = keeping.checkpoint
+        assert path is not None
+
+        def write(at: Position, groups: Mapping[str, Iterable[tuple[str, np.ndarray]]]) -> None:
+            position = {**asdict(at), "best": _json_number(at.best)}
+            measured = trainer.validate is not None and at.best < inf
+            run = {"config": settings, "texts": texts, "position": position, "model": "good" if measured else "weights"}
+            history = {column: [_json_number(value) for value in values] for column, values in self.history_.items()}
+            try:
+                write_model(path, "language_model", {**self._about(), "history": history, "run": run}, groups)
+            except ModelFileError as error:
+                warnings.warn(f"no checkpoint was written, training goes on: {error}", stacklevel=2)
+
+        return Checkpoints(write, keeping.every)
+
+    def _expect_same_run(self, saved: "_SavedRun", config: TrainingConfig) -> None:
+        """Raise :class:`ConfigError` unless this model and this training are those of the saved run."""
+        for here, there in ((self._settings(), saved.about["config"]), (_run_settings(config), saved.settings)):
+            for name, value in here.items():
+                if value != there.get(name):
+                    raise ConfigError(f"{name} is {value!r}, but the run in {saved.name!r} has {there.get(name)!r}; a run goes on "
+                                      "with the settings that it began with.")
 
     def _read(self, source: Source, tokenizer: Tokenizer | None) -> Corpus:
         return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size)
@@ -482,13 +560,21 @@ class LanguageModel:
         back with NaN for tokens_per_second and seconds.
         """
         network = self.network_
+        write_model(path, "language_model", self._about(), {
+            "weights": ((name, network.ops.download(array)) for name, array in network.parameters.items())
+        })
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed}
+
+    def _about(self) -> dict[str, Any]:
+        """All but the weights, as plain values."""
         measured = {column: values for column, values in self.history_.items() if column not in CLOCK_COLUMNS}
-        about = {
-            "config": {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed},
+        return {
+            "config": self._settings(),
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
             "history": {column: [_json_number(value) for value in values] for column, values in measured.items()},
         }
-        write_model(path, "language_model", about, network.weights())
 
     @classmethod
     def load(
@@ -501,13 +587,13 @@ class LanguageModel:
         ModelFileError
             If the file is missing, damaged, not a language model, or from a newer version.
         """
-        about, weights = read_model(path)
-        name = os.fsdecode(path)
+        with open_model(path) as file:
+            about, weights, name = file.about, file.group(_model_group(file)), file.name
         if about.get("kind") != "language_model":
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
                                  "load it with Sequential.load.")
         backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
-        try:
+        with _fitting(name):
             config = about["config"]
             if isinstance(config["cell"], str) and config["cell"] not in cells.CELLS:
                 raise ModelFileError(
@@ -515,14 +601,15 @@ class LanguageModel:
                     "that defines it and call numba_rnnlm.cells.register(cell) first."
                 )
             model = cls(**config, backend=backend, threads=threads, precision=precision)
-            if about["tokenizer"] is not None:
-                model.tokenizer_ = Tokenizer.from_dict(about["tokenizer"])
-            network = model._build(model.tokenizer_, weights)
-            history = _read_history(about["history"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
-        model._network, model.history_ = network, history
+        model._restore(about, weights, name)
         return model
+
+    def _restore(self, about: Mapping[str, Any], weights: dict[str, np.ndarray], name: str) -> None:
+        """Take tokenizer, weights and history from a file of this model's configuration."""
+        with _fitting(name):
+            tokenizer = None if about["tokenizer"] is None else Tokenizer.from_dict(about["tokenizer"])
+            network, history = self._build(tokenizer, weights), _read_history(about["history"])
+        self.tokenizer_, self._network, self.history_ = tokenizer, network, history
 
     @property
     def parameter_count(self) -> int:
@@ -540,9 +627,73 @@ def _json_number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
+@contextmanager
+def _fitting(name: str) -> Iterator[None]:
+    """What is wrong with the parts of a file is the file's fault."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
+
+
+def _model_group(file: ModelFile) -> str:
+    """Where the weights of the model are: a checkpoint also has those that are being trained."""
+    run = file.about.get("run")
+    return "good" if isinstance(run, dict) and run.get("model") == "good" else "weights"
+
+
+def _run_settings(config: TrainingConfig) -> dict[str, Any]:
+    """What must be the same for a run to go on."""
+    return {name: value for name, value in config.to_dict().items() if name != "verbose"}
+
+
+class _SavedRun(NamedTuple):
+    """A checkpoint, read."""
+
+    name: str
+    about: dict[str, Any]
+    settings: dict[str, Any]
+    at: Position
+    texts: dict[str, str | None]
+    groups: dict[str, dict[str, np.ndarray]]
+
+    def group(self, name: str) -> dict[str, np.ndarray]:
+        if name not in self.groups:
+            raise ModelFileError(f"{self.name!r} is damaged: it has no arrays {name!r}.")
+        return self.groups[name]
+
+
+def _read_run(path: str | os.PathLike[str]) -> _SavedRun:
+    with open_model(path) as file:
+        about, name = file.about, file.name
+        groups = {group: file.group(group, finite=group in ("weights", "good")) for group in file.groups}
+    if "run" not in about:
+        raise ModelFileError(f"{name!r} is a model, but no checkpoint: it does not say where its training stood. To train on "
+                             "from its weights, load it and fit, or train --from.")
+    with _fitting(name):
+        run = about["run"]
+        at = Position(**run["position"])
+        at = replace(at, best=inf if at.best is None else at.best)
+        for item in fields(Position):
+            value = getattr(at, item.name)
+            kinds = (int, float) if isinstance(item.default, float) else (type(item.default),)
+            if type(value) not in kinds or (type(value) is not str and not value >= 0):
+                raise ValueError(f"{item.name} is {value!r}")
+        return _SavedRun(name, about, dict(run["config"]), at, dict(run["texts"]), groups)
+
+
+def _expect_same_texts(saved: _SavedRun, texts: Mapping[str, str | None]) -> None:
+    for name, digest in texts.items():
+        if digest != saved.texts.get(name):
+            raise CorpusError(f"{name} is not the text of the run in {saved.name!r}; a run goes on with the texts that it began "
+                              "with.")
+
+
 def _read_history(saved: dict[str, list[float | None]]) -> History:
     epochs = len(saved["epoch"])
-    rows = {column: [None] * epochs if column in CLOCK_COLUMNS else saved[column] for column in new_history()}
+    rows = {column: saved.get(column, [None] * epochs) if column in CLOCK_COLUMNS else saved[column] for column in new_history()}
     if any(len(values) != epochs for values in rows.values()):
         raise ValueError("the columns of the history have different lengths")
     return {column: [float("nan") if value is None else float(value) for value in values]

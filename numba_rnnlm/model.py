@@ -94,6 +94,18 @@ class Model:
                 found[:2] = {}, recurrent.lookup_activations(embedding.input_dim, inputs[1][2], training)
         return found
 
+    def buffers(self, shape: Shape, mode: str) -> Layout:
+        """What a pass over an input of this shape computes in; for the modes see :class:`_Pass`."""
+        training, inputs = mode == "train", self.inputs(shape)
+        used = len(inputs) if mode == "predict" else len(inputs) - 1
+        shapes: dict[str, Shape] = {}
+        for name, arrays in zip(self.names[:used], self.activations(shape, training), strict=False):
+            shapes |= {f"{name}/{key}": value for key, value in arrays.items()}
+        if mode in ("loss", "train"):
+            name, _, size = inputs[-1]
+            shapes |= {f"{name}/{key}": value for key, value in self.head.loss_activations(size, training).items()}
+        return Layout(shapes)
+
     def output(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
         _, layer, last = self.inputs(shape)[-1]
@@ -233,9 +245,13 @@ class Network:
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Overwrite all weights."""
-        _expect_weights(weights, self.model.layout)
-        for name, array in self.parameters.items():
-            self.ops.copy(self.ops.upload(np.asarray(weights[name])), array)
+        self.load(self.parameters, weights)
+
+    def load(self, arena: Arena, arrays: Mapping[str, np.ndarray]) -> None:
+        """Overwrite the weights, or another arena on this machine, by arrays of the same names and shapes."""
+        _expect_weights(arrays, arena.layout)
+        for name, array in arena.items():
+            self.ops.copy(self.ops.upload(np.asarray(arrays[name])), array)
         self.version += 1
 
     def snapshot(self, into: Array | None = None) -> Array:
@@ -256,6 +272,16 @@ class Network:
         flat = self.ops.empty((layout.size,))
         self.ops.fill(flat, 0)
         return Arena(layout, flat)
+
+    def expect_memory_for_training(self, steps: int, streams: int, moments: int) -> None:
+        """Raise :class:`ConfigError` unless all that a training holds fits into this machine's memory."""
+        activations = self.model.buffers(self.model.input(steps, streams), "train").size
+        copies = 3 + moments  # weights, gradients, the weights to go back to
+        if self.ops.name != "cuda":  # whose memory is not this machine's
+            expect_memory(copies * self.model.layout.size + activations,
+                          f"this training ({copies} times the {self.model.layout.size / 1e6:,.1f} million weights, and the "
+                          f"activations of {streams} streams × {steps} steps)", "the streams, the steps or the units",
+                          self.ops.dtype.itemsize)
 
     def predict(self, x: Array, state: Arena) -> Array:
         """The output of the last layer, (T, N, F) or (N, F). The state moves on; the result is overwritten later."""
@@ -360,18 +386,13 @@ class _Pass:
         training = mode == "train"
         inputs = model.inputs(shape)
         body = inputs if mode == "predict" else inputs[:-1]
-        shapes: dict[str, Shape] = {}
-        for (name, _, _), arrays in zip(body, model.activations(shape, training), strict=False):
-            shapes |= {f"{name}/{key}": value for key, value in arrays.items()}
         extra: dict[str, Shape] = {}
-        name, _, size = inputs[-1]
+        *_, size = inputs[-1]
         if mode == "next":
             extra["logits"] = (size[-2], model.head.units)
         elif mode in ("loss", "train"):
-            losses = model.head.loss_activations(size, training)
-            shapes |= {f"{name}/{key}": value for key, value in losses.items()}
             extra["losses"] = (int(np.prod(size[:-1])),)
-        layout, extra_layout = Layout(shapes), Layout(extra)
+        layout, extra_layout = model.buffers(shape, mode), Layout(extra)
         expect_memory(layout.size + extra_layout.size, f"the activations of {shape[1]} streams × {shape[0]} steps",
                       "the streams (the batch), the steps or the units")
         activations = Arena(layout, room(layout.size))

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from . import rules
+from .arena import Arena
 from .errors import ConfigError, DivergenceError, expect_number, expect_one_of
 from .layers.options import Only, only_options
 from .model import Network
@@ -207,6 +208,11 @@ class Updater:
         self.moments = network.ops.empty((optimizer.rule.moments, network.parameters.flat.shape[0]))
         if optimizer.rule.moments:
             network.ops.fill(self.moments, 0)
+
+    def arenas(self) -> dict[str, Arena]:
+        """The moments by the names of the weights: moments/0, moments/1, …"""
+        layout = self.network.model.layout
+        return {f"moments/{index}": Arena(layout, self.moments[index]) for index in range(self.moments.shape[0])}
 
     def update(self, rate: float | None = None) -> float:
         """Change the weights by their gradients; → the norm of the gradient before clipping.

@@ -27,7 +27,7 @@ from .layers.options import Only, only
 from .model import Model, Network
 from .optimizers import OPTIMIZERS, Optimizer, Updater, get
 from .progress import Progress
-from .storage import read_model, write_model
+from .storage import open_model, write_model
 
 Path = str | os.PathLike[str]
 
@@ -384,13 +384,22 @@ class Sequential:
 
     # keeping
 
-    def save(self, path: Path) -> None:
-        """Write layers, weights and what :meth:`compile` was told to one file; the optimiser's moments are not kept.
+    def save(self, path: Path, include_optimizer: bool = True) -> None:
+        """Write layers, weights and what :meth:`compile` was told to one file, with the optimiser as it stands.
 
-        Keras's suffixes, .h5 and .keras, are refused: the file is a .npz.
+        So a training goes on where it was: fit 4 epochs, save, load, and ``fit(..., initial_epoch=4, epochs=10)`` ends in the
+        same bytes as 10 epochs at once. Keras's suffixes, .h5 and .keras, are refused: the file is a .npz.
+
+        Parameters
+        ----------
+        path
+            The file.
+        include_optimizer
+            Keep the optimiser's moments, which take as much room as the weights, for Adam twice as much.
         """
         expect_our_file(path)
-        weights, compiled = self._build().weights(), self._compiled
+        network, compiled = self._build(), self._compiled
+        updater = self._updater if include_optimizer else None
         about = {
             "layers": [_describe(layer, LAYERS) for layer in self._layers],
             "features": self._features,
@@ -400,8 +409,13 @@ class Sequential:
                 "loss": compiled.loss,
                 "metrics": compiled.metrics,
             },
+            "updates": updater.steps if updater else 0,
         }
-        write_model(path, "sequential", about, weights)
+        download = network.ops.download
+        arenas = {"weights": network.parameters, **(updater.arenas() if updater else {})}
+        write_model(path, "sequential", about, {
+            group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
+        })
 
     @classmethod
     def load(
@@ -415,18 +429,21 @@ class Sequential:
             If the file is missing, damaged, not a Sequential, or from a newer version.
         """
         model = cls(backend=backend, threads=threads, precision=precision)
-        about, weights = read_model(path)
-        name = os.fsdecode(path)
+        with open_model(path) as file:
+            about, name = file.about, file.name
+            groups = {group: file.group(group, finite=group == "weights") for group in file.groups}
         if about.get("kind") != "sequential":
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
                                  "load it with LanguageModel.load.")
         try:
-            model._restore(about, weights)
+            model._restore(about, groups.pop("weights"), groups)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(f"{name!r} cannot be rebuilt: its parts do not fit together ({error}).") from error
         return model
 
-    def _restore(self, about: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:
+    def _restore(
+        self, about: Mapping[str, Any], weights: Mapping[str, np.ndarray], moments: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> None:
         expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
         self._seed, self._features = about["seed"], about["features"]
         if self._features is not None:
@@ -439,6 +456,12 @@ class Sequential:
         self._network = Network(model, self._ops, weights)
         if (compiled := about["compiled"]) is not None:
             self.compile(_rebuild(compiled["optimizer"], OPTIMIZERS), compiled["loss"], compiled["metrics"])
+        expect_number("updates", about["updates"], 0, whole=True)
+        if about["updates"] and self._compiled:
+            self._updater = Updater(self._network, self._compiled.optimizer)
+            self._updater.steps = about["updates"]
+            for group, arena in self._updater.arenas().items():
+                self._network.load(arena, moments[group])
 
 
 def _progress(verbose: int | str) -> Progress:

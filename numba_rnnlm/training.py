@@ -4,14 +4,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, inf, isfinite
 from typing import Any
 
 import numpy as np
 
+from .arena import Arena
+from .backends import Ops
 from .config import TrainingConfig
 from .errors import DivergenceError
 from .model import Network
@@ -26,6 +28,7 @@ History = dict[str, list[float]]
 
 COLUMNS = ("epoch", "loss", "perplexity", "valid_loss", "valid_perplexity", "learning_rate", "gradient_norm",
            "tokens", "tokens_per_second", "seconds")
+MOST_SKIPPED = 10  # updates in a row: more will not help
 CLOCK_COLUMNS = ("tokens_per_second", "seconds")  # these differ between two equal trainings
 
 
@@ -51,6 +54,69 @@ def make_optimizer(config: TrainingConfig, cell: str) -> Optimizer:
 
 
 @dataclass
+class Position:
+    """Where a training stands: everything about it but its history and its arrays.
+
+    Attributes
+    ----------
+    trained
+        Epochs of earlier trainings of this model.
+    epoch, batch
+        The epoch it is in, from 1, and how many of its batches are done.
+    nats, tokens, gradient_norm, learning_rate, epoch_seconds
+        Of that epoch: the summed loss, what it was summed over, the last norm and rate, how long it has taken.
+    updates, skipped, in_a_row
+        Of the weights; those left out because a number was not finite, and how many of these came last.
+    divisor
+        What the schedule divides the rate by.
+    best, waited
+        The loss that judged the best epoch, infinity if there is none; epochs since.
+    seconds
+        How long it has taken.
+    ended
+        Why it is over; empty while it is not.
+    """
+
+    trained: int = 0
+    epoch: int = 1
+    batch: int = 0
+    nats: float = 0.0
+    tokens: int = 0
+    gradient_norm: float = 0.0
+    learning_rate: float = 0.0
+    epoch_seconds: float = 0.0
+    updates: int = 0
+    skipped: int = 0
+    in_a_row: int = 0
+    divisor: float = 1.0
+    best: float = inf
+    waited: int = 0
+    seconds: float = 0.0
+    ended: str = ""
+
+
+@dataclass
+class Checkpoints:
+    """Keeps the whole state of a training now and then.
+
+    Parameters
+    ----------
+    write
+        Takes the position, and groups of named arrays: weights, good, state, moments/0, …
+    every
+        Seconds between two of them.
+    """
+
+    write: Callable[[Position, Mapping[str, Iterable[tuple[str, np.ndarray]]]], None]
+    every: float
+    last: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether it is time for the next one."""
+        return time.monotonic() - self.last >= self.every
+
+
+@dataclass
 class Trainer:
     """One call of ``fit``.
 
@@ -63,7 +129,7 @@ class Trainer:
     optimizer
         From :func:`make_optimizer`.
     batches
-        Starts an epoch: yields its (inputs, targets), streams running on from batch to batch.
+        Starts an epoch at the batch of this number: yields its (inputs, targets), streams running on from batch to batch.
     batches_per_epoch
         How many those are.
     validate
@@ -72,6 +138,8 @@ class Trainer:
         Of the dropout masks.
     history
         Where each epoch is noted.
+    checkpoints
+        Where its state is kept while it runs, or None.
 
     Notes
     -----
@@ -83,21 +151,32 @@ class Trainer:
     network: Network
     config: TrainingConfig
     optimizer: Optimizer
-    batches: Callable[[], Iterable[Batch]]
+    batches: Callable[[int], Iterable[Batch]]
     batches_per_epoch: int
     validate: Callable[[], float] | None
     seed: int
     history: History
+    checkpoints: Checkpoints | None = None
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.config.verbose)
+        self.network.expect_memory_for_training(self.config.steps, self.config.streams, self.optimizer.rule.moments)
         self.updater = Updater(self.network, self.optimizer)
         self.schedule = Schedule(self.config, self.optimizer.learning_rate)
-        self.best = inf
+        self.at = Position(int(self.history["epoch"][-1]) if self.history["epoch"] else 0)
+        self.state = self.network.state(self.config.streams)
         self.good = self.network.snapshot()
-        self.stopped = ""
-        self.trained = int(self.history["epoch"][-1]) if self.history["epoch"] else 0
+
+    def resume(self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]]) -> None:
+        """Stand where the training stood that wrote a checkpoint; ``arrays`` has its groups by their names."""
+        network = self.network
+        network.load(Arena(network.model.layout, self.good), arrays("good"))
+        network.load(network.parameters, arrays("weights"))
+        network.load(self.state, arrays("state"))
+        for name, moment in self.updater.arenas().items():
+            network.load(moment, arrays(name))
+        self.at, self.updater.steps, self.schedule.divisor = at, at.updates, at.divisor
 
     def run(self) -> None:
         """Train; afterwards the network has the weights of its best epoch on validation, else its last.
@@ -107,118 +186,165 @@ class Trainer:
         DivergenceError
             If the loss, a gradient or a weight became NaN or infinite; the last good weights are back.
         """
-        config = self.config
-        waited = 0
         with interrupts(notice=self.config.verbose > 0) as interrupted:
             self.interrupted = interrupted
-            compile_kernels(self.network, self.optimizer.rule, self.progress)
-            self.started = time.monotonic()
-            for epoch in range(1, config.epochs + 1):
-                try:
-                    measured = self._epoch(epoch)
-                except DivergenceError as error:
-                    raise self._diverged(epoch, error) from error
-                if measured is None:
-                    break
-                row = {"epoch": float(self.trained + epoch), **measured}
-                judged = row.get("valid_loss", row["loss"])
-                improved = judged < self.best
-                if improved:
-                    self.network.snapshot(into=self.good)
-                self.best = min(self.best, judged)
-                for column in COLUMNS:
-                    self.history[column].append(row.get(column, float("nan")))
-                self._report(epoch, row, improved)
-                self.schedule.end_epoch(epoch, improved)
-                waited = 0 if improved else waited + 1
-                if config.patience is not None and waited >= config.patience:
-                    self.stopped = f"no better for {waited} {'epoch' if waited == 1 else 'epochs'}"
-                if interrupted.is_set():
-                    self.stopped = "interrupted"
-                if self.stopped:
-                    break
+            if not self.at.ended:
+                compile_kernels(self.network, self.optimizer.rule, self.progress)
+                self._train()
         if self.validate is not None:
             self.network.restore(self.good)
-        if self.stopped:
-            self.progress.line(f"stopped: {self.stopped}"
-                               + ("; the best epoch's weights are kept" if self.validate else ""))
 
-    def _epoch(self, epoch: int) -> dict[str, float] | None:
-        """One pass over the text, or what the time allows of it; None if that is nothing."""
-        network, config = self.network, self.config
-        state = network.state(config.streams)
-        total, count, norm, rate, started = 0.0, 0, 0.0, 0.0, time.monotonic()
-        for index, (inputs, targets) in enumerate(self.batches()):
-            done = (epoch - 1 + index / self.batches_per_epoch) / config.epochs
+    def _train(self) -> None:
+        config, stopped = self.config, ""
+        self.began = time.monotonic() - self.at.seconds
+        while not stopped and self.at.epoch <= config.epochs:
+            at, epoch = self.at, self.at.epoch
+            try:
+                measured, stopped = self._epoch()
+            except DivergenceError as error:
+                raise self._diverged(error) from error
+            if measured is None:
+                break
+            row = {"epoch": float(at.trained + epoch), **measured}
+            judged = row.get("valid_loss", row["loss"])
+            improved = judged < at.best
+            if improved:
+                self.network.snapshot(into=self.good)
+            for column in COLUMNS:
+                self.history[column].append(row.get(column, float("nan")))
+            self._report(row, improved)
+            self.schedule.end_epoch(epoch, improved)
+            waited = 0 if improved else at.waited + 1
+            self.at = replace(at, epoch=epoch + 1, batch=0, nats=0.0, tokens=0, epoch_seconds=0.0, waited=waited,
+                              best=min(at.best, judged))
+            if config.patience is not None and waited >= config.patience:
+                stopped = f"no better for {waited} {'epoch' if waited == 1 else 'epochs'}"
+            if self.interrupted.is_set():
+                self._keep()
+                stopped = "interrupted"
+        if stopped:
+            self.progress.line(f"stopped: {stopped}" + ("; the best epoch's weights are kept" if self.validate else ""))
+        if stopped != "interrupted":  # which may go on
+            self.at = replace(self.at, ended=stopped or "all epochs are done")
+            self._keep()
+
+    def _epoch(self) -> tuple[dict[str, float] | None, str]:
+        """One pass over the text, or what the time allows of it (None if that is nothing), and why it ends here, if it does."""
+        network, config, at = self.network, self.config, self.at
+        if at.batch == 0:
+            network.ops.fill(self.state.flat, 0)
+        started, stopped = time.monotonic() - at.epoch_seconds, ""
+        for inputs, targets in self.batches(at.batch):
+            done = (at.epoch - 1 + at.batch / self.batches_per_epoch) / config.epochs
             if config.max_seconds is not None:
-                elapsed = time.monotonic() - self.started
+                elapsed = time.monotonic() - self.began
                 if elapsed >= config.max_seconds:
-                    self.stopped = f"the {config.max_seconds:g} seconds are over"
+                    stopped = f"the {config.max_seconds:g} seconds are over"
                     break
                 done = max(done, elapsed / config.max_seconds)
-            rate = self.schedule.rate(done)
-            tokens = int((targets >= 0).sum())
-            scale = 1 / tokens if config.reduction == "mean" else 1 / config.streams
-            key = stream_key(self.seed, self.trained + epoch, index)
-            losses = network.train(
-                network.ops.upload(inputs), network.ops.upload(targets.reshape(-1)), state, scale, key
-            )
-            loss = float(network.ops.download(losses).sum(dtype=np.float64))
-            _expect_finite("the loss", loss)
-            norm = self.updater.update(rate)
-            total, count = total + loss, count + tokens
+            self._step(inputs, targets, self.schedule.rate(done))
+            at.batch += 1
+            at.epoch_seconds, at.seconds = time.monotonic() - started, time.monotonic() - self.began
             if self.progress.due():
-                self._show(epoch, index + 1, total / count, count / (time.monotonic() - started), started)
+                self._show()
             if self.interrupted.is_set():
+                self._keep()
+                self.checkpoints = None  # what follows only closes the epoch: going on starts here
                 break
-        if count == 0:
-            return None
-        _expect_finite("a weight", network.ops.norm(network.parameters.flat))
-        seconds = time.monotonic() - started
-        mean = total / count
-        row = {"loss": mean, "perplexity": perplexity(mean), "learning_rate": rate, "gradient_norm": norm,
-               "tokens": float(count), "tokens_per_second": count / max(seconds, 1e-9)}
+            if self.checkpoints is not None and self.checkpoints.due():
+                self._keep()
+        if at.tokens == 0:
+            return None, stopped
+        if not isfinite(network.ops.norm(network.parameters.flat)):
+            raise DivergenceError(f"{_not_finite(network.ops, network.parameters, 'weight')} is not finite")
+        mean = at.nats / at.tokens
+        row = {"loss": mean, "perplexity": perplexity(mean), "learning_rate": at.learning_rate,
+               "gradient_norm": at.gradient_norm, "tokens": float(at.tokens),
+               "tokens_per_second": at.tokens / max(at.epoch_seconds, 1e-9)}
         if self.validate is not None:
             row["valid_loss"] = self.validate()
-            _expect_finite("the validation loss", row["valid_loss"])
+            if not isfinite(row["valid_loss"]):
+                raise DivergenceError("the validation loss is not finite")
             row["valid_perplexity"] = perplexity(row["valid_loss"])
         row["seconds"] = time.monotonic() - started
-        return row
+        return row, stopped
 
-    def _diverged(self, epoch: int, error: DivergenceError) -> DivergenceError:
+    def _step(self, inputs: np.ndarray, targets: np.ndarray, rate: float) -> None:
+        """One update of the weights by one batch."""
+        network, config, at = self.network, self.config, self.at
+        tokens = int((targets >= 0).sum())
+        scale = 1 / tokens if config.reduction == "mean" else 1 / config.streams
+        key = stream_key(self.seed, at.trained + at.epoch, at.batch)
+        losses = network.train(
+            network.ops.upload(inputs), network.ops.upload(targets.reshape(-1)), self.state, scale, key
+        )
+        loss = float(network.ops.download(losses).sum(dtype=np.float64))
+        rate /= 2.0**at.skipped
+        try:
+            if not isfinite(loss):
+                raise DivergenceError("the loss is not finite")
+            norm = self.updater.update(rate)
+        except DivergenceError as error:
+            name = _not_finite(network.ops, network.gradients, "gradient of")
+            if config.not_finite == "stop" or at.in_a_row == MOST_SKIPPED:
+                raise DivergenceError(f"{error}{name and f', nor is the {name}'}") from error
+            at.skipped, at.in_a_row = at.skipped + 1, at.in_a_row + 1
+            network.ops.fill(self.state.flat, 0)  # it may hold what went wrong
+            self.progress.line(f"update {at.updates + 1} is skipped: {error}; the learning rate is halved")
+            return
+        at.nats, at.tokens, at.gradient_norm, at.learning_rate = at.nats + loss, at.tokens + tokens, norm, rate
+        at.updates, at.in_a_row = self.updater.steps, 0
+
+    def _keep(self) -> None:
+        """Write a checkpoint, if there are any."""
+        if self.checkpoints is None:
+            return
+        self.at.divisor = self.schedule.divisor
+        arenas = {"weights": self.network.parameters, "good": Arena(self.network.model.layout, self.good),
+                  "state": self.state, **self.updater.arenas()}
+        download = self.network.ops.download
+        self.checkpoints.write(self.at, {
+            group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
+        })
+        self.checkpoints.last = time.monotonic()
+
+    def _diverged(self, error: DivergenceError) -> DivergenceError:
+        at = self.at
         self.network.restore(self.good)
-        kept = "before the training" if epoch == 1 else "the best epoch so far"
+        kept = "before the training" if at.best == inf else "the best epoch so far"
         return DivergenceError(
-            f"training diverged in epoch {epoch}, after {self.updater.steps} updates: {error}. The weights of {kept} "
-            f"are restored. Try a learning rate below {self.optimizer.learning_rate:g}, or gradient clipping "
-            "(clip_norm=1)."
+            f"training diverged in epoch {at.epoch}, after {at.updates} updates: {error}. The weights of {kept} "
+            f"are restored. Try a learning rate below {self.optimizer.learning_rate:g}, gradient clipping "
+            "(clip_norm=1), or not_finite='skip'."
         )
 
-    def _show(self, epoch: int, done: int, loss: float, speed: float, started: float) -> None:
-        part = done / self.batches_per_epoch
-        elapsed = time.monotonic() - self.started
-        left = elapsed / max(1e-9, epoch - 1 + part) * (self.config.epochs - epoch + 1 - part)
+    def _show(self) -> None:
+        at, epochs = self.at, self.config.epochs
+        part = at.batch / self.batches_per_epoch
+        left = at.seconds / max(1e-9, at.epoch - 1 + part) * (epochs - at.epoch + 1 - part)
         if self.config.max_seconds is not None:
-            left = min(left, self.config.max_seconds - elapsed)
+            left = min(left, self.config.max_seconds - at.seconds)
+        loss = at.nats / max(at.tokens, 1)
         self.progress.show(
-            f"{self._numbered(epoch)}  {part:4.0%}  loss {loss:.4f}  perplexity {perplexity(loss):.2f}  "
-            f"{speed:,.0f} tokens/s  {duration(left)} left"
+            f"{self._numbered(at.epoch)}  {part:4.0%}  loss {loss:.4f}  perplexity {perplexity(loss):.2f}  "
+            f"{at.tokens / max(at.epoch_seconds, 1e-9):,.0f} tokens/s  {duration(left)} left"
         )
 
     def _numbered(self, epoch: int) -> str:
         return f"epoch {epoch}" if self.config.max_seconds else f"epoch {epoch}/{self.config.epochs}"
 
-    def _report(self, epoch: int, row: dict[str, float], improved: bool) -> None:
-        text = f"{self._numbered(epoch)}  loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}"
+    def _report(self, row: dict[str, float], improved: bool) -> None:
+        text = f"{self._numbered(self.at.epoch)}  loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}"
         if "valid_loss" in row:
             text += f"  valid loss {row['valid_loss']:.4f}  perplexity {row['valid_perplexity']:.2f}"
             text += " *" if improved else "  "
         self.progress.line(f"{text}  {row['tokens_per_second']:,.0f} tokens/s  {row['seconds']:.1f} s")
 
 
-def _expect_finite(name: str, value: float) -> None:
-    if not isfinite(value):
-        raise DivergenceError(f"{name} is not finite")
+def _not_finite(ops: Ops, arena: Arena, kind: str) -> str:
+    """The first array that holds NaN or infinity, by its name; empty if none does."""
+    names = (name for name, array in arena.items() if not isfinite(ops.norm(array.reshape(-1))))
+    return next((f"{kind} {name!r}" for name in names), "")
 
 
 def new_history() -> History:

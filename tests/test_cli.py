@@ -18,7 +18,15 @@ import numba_rnnlm
 from numba_rnnlm import LanguageModel, Sequential, cli, demo
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.cli import main
-from numba_rnnlm.config import OPTIMIZERS, WEIGHTS, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from numba_rnnlm.config import (
+    OPTIMIZERS,
+    WEIGHTS,
+    CheckpointConfig,
+    ModelConfig,
+    SamplingConfig,
+    TextConfig,
+    TrainingConfig,
+)
 from numba_rnnlm.errors import ConfigError, DivergenceError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import write_model
@@ -126,23 +134,24 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
     training = {"epochs": 3, "streams": 2, "steps": 4, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.5,
                 "weight_decay": 0.125, "schedule": "cosine", "warmup": 0.5, "decay_factor": 3.0, "decay_after": 1,
                 "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "patience": 6, "max_seconds": 8.0,
-                "verbose": 0}
+                "not_finite": "skip", "verbose": 0}
+    keeping = {"checkpoint": "run.npz", "checkpoint_every": "2h"}
     assert set(text) == {item.name for item in fields(TextConfig)}
     assert set(model) == {item.name for item in fields(ModelConfig)} - {"vocabulary_size"}
     assert set(training) == {item.name for item in fields(TrainingConfig)}
     calls = []
 
-    def fit(self, corpus, valid, config):
-        calls.append((self.get_params(), str(corpus), str(valid), config))
+    def fit(self, corpus, valid, *configs):
+        calls.append((self.get_params(), str(corpus), str(valid), *configs))
         raise ConfigError("seen enough")
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)
     machine = {"backend": "reference", "threads": 2, "precision": "float32", "seed": 11}
-    given = {**model, **text, **training, **machine}
+    given = {**model, **text, **training, **keeping, **machine}
     arguments = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in given.items()]
     assert main(["train", "text.txt", "--valid", "held_out.txt", *arguments]) == 1
     params = {**model, **text, **machine, "vocabulary_size": None}
-    assert calls == [(params, "text.txt", "held_out.txt", TrainingConfig(**training))]
+    assert calls == [(params, "text.txt", "held_out.txt", TrainingConfig(**training), CheckpointConfig(**keeping))]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -615,7 +624,7 @@ def test_info_of_a_sequential(tmp_path, capsys):
 
 @pytest.mark.parametrize("about", [{}, {"layers": 3}, {"layers": [{}], "compiled": None, "seed": 0}], ids=str)
 def test_info_of_a_damaged_sequential(about, tmp_path, capsys):
-    write_model(tmp_path / "m.npz", "sequential", about, {})
+    write_model(tmp_path / "m.npz", "sequential", about, {"weights": []})
     assert main(["info", str(tmp_path / "m.npz")]) == 1
     assert "is damaged" in capsys.readouterr().err
 

@@ -9,11 +9,13 @@ import pytest
 from numba_rnnlm import cells, optimizers
 from numba_rnnlm.config import (
     INITIALIZERS,
+    NOT_FINITE,
     OPTIMIZERS,
     REDUCTIONS,
     SCHEDULES,
     TOKENIZERS,
     WEIGHTS,
+    CheckpointConfig,
     ModelConfig,
     SamplingConfig,
     TextConfig,
@@ -21,7 +23,7 @@ from numba_rnnlm.config import (
 )
 from numba_rnnlm.errors import ConfigError
 
-CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
+CONFIGS = (ModelConfig, TextConfig, TrainingConfig, CheckpointConfig, SamplingConfig)
 every_config = pytest.mark.parametrize("config", CONFIGS)
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -63,7 +65,13 @@ IMPOSSIBLE = {
         "reduction": ("sum", None),
         "patience": (0, -1, 1.5, "3"),
         "max_seconds": (*NOT_NUMBERS, 0, -1),
+        "not_finite": ("ignore", None, True),
         "verbose": (3, -1, "loud", None),
+    },
+    CheckpointConfig: {
+        "checkpoint": (),
+        "checkpoint_every": ("", "5 minutes", "min", 0, -1, "0s", "-3s", NAN, INFINITY, None, "1e99d", True, "5min 3s"),
+        "resume": (),
     },
     SamplingConfig: {
         "length": (-1, 1.5, "10", None, NAN),
@@ -87,7 +95,7 @@ def test_impossible_values_are_refused(config, name):
 
 
 CHOICES = {"initializer": INITIALIZERS, "tokenizer": TOKENIZERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
-           "reduction": REDUCTIONS, "weights": WEIGHTS}
+           "reduction": REDUCTIONS, "weights": WEIGHTS, "not_finite": NOT_FINITE}
 
 
 @pytest.mark.parametrize(("config", "name"), FIELDS)
@@ -96,7 +104,7 @@ def test_every_field_is_documented(config, name):
     assert len(field.metadata["help"]) > 10
     assert field.metadata["choices"] == CHOICES.get(name)
     if field.default is None:
-        assert field.metadata["type"] in (int, float)
+        assert field.metadata["type"] in ((str,) if config is CheckpointConfig else (int, float))
     for choice in CHOICES.get(name, ()):
         config(**{name: choice})
 

@@ -23,7 +23,7 @@ import numba_rnnlm
 from numba_rnnlm import LanguageModel, LanguageModelError, cells, language_model
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cells import CELLS
-from numba_rnnlm.config import ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from numba_rnnlm.errors import (
     BackendError,
     ConfigError,
@@ -176,7 +176,8 @@ def test_the_arguments_are_the_fields_of_the_configs():
     init = defaults(LanguageModel)
     assert init == {**of_config(ModelConfig, TextConfig), "backend": "auto", "threads": None, "precision": "float32", "seed": 0}
     assert defaults(LanguageModel.fit) == {
-        "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None, **of_config(TrainingConfig)
+        "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
+        **of_config(TrainingConfig, CheckpointConfig),
     }  # fmt: skip
     writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error"}
     assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing
@@ -187,13 +188,17 @@ def test_fit_passes_every_argument_on(monkeypatch):
     options = {
         "epochs": 3, "streams": 5, "steps": 7, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5,
         "weight_decay": 0.01, "schedule": "plateau", "warmup": 0.2, "decay_factor": 3.0, "decay_after": 6,
-        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "max_seconds": 9.0, "verbose": 2,
+        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "max_seconds": 9.0, "not_finite": "skip",
+        "verbose": 2,
     }  # fmt: skip
+    keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz"}
     given = []
     monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments: given.append(arguments))
-    LanguageModel().fit("corpus", "valid", **options)
-    LanguageModel().fit("corpus")
-    assert given == [("corpus", "valid", TrainingConfig(**options)), ("corpus", None, TrainingConfig())]
+    LanguageModel().fit("corpus", "valid", **options, **keeping)
+    LanguageModel().fit("corpus", checkpoint=Path("run.npz"), resume=b"old.npz")
+    plain = CheckpointConfig("run.npz", resume="old.npz")
+    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping)),
+                     ("corpus", None, TrainingConfig(), plain)]
     assert set(options) == set(of_config(TrainingConfig))
     assert not set(options.items()) & set(of_config(TrainingConfig).items())
 

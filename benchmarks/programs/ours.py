@@ -47,7 +47,7 @@ def train(path: str, corpus: str, streams: int, steps: int, updates: int) -> dic
     config = TrainingConfig(1, streams, steps, "sgd", learning_rate=0.1, schedule="constant", clip_norm=5.0, verbose=0)
     history = new_history()
     optimizer = make_optimizer(config, model.get_params()["cell"])
-    Trainer(model.network_, config, optimizer, lambda: islice(segments(ids, streams, steps), updates), updates, None, 0,
+    Trainer(model.network_, config, optimizer, lambda first: islice(segments(ids, streams, steps, first=first), updates), updates, None, 0,
             history).run()
     return {"loss": history["loss"][-1]}
 

@@ -20,10 +20,11 @@ def save(path: str, ours: str, cell: str, vocabulary: int, embedding: int, hidde
     import torch
 
     from benchmarks.workers.torch import transplanted
-    from numba_rnnlm.storage import read_model
+    from numba_rnnlm.storage import open_model
 
     shape = {"vocabulary": vocabulary, "embedding": embedding, "hidden": hidden, "layers": layers}
-    model = transplanted(cell, shape, read_model(ours)[1])
+    with open_model(ours) as file:
+        model = transplanted(cell, shape, file.group("weights"))
     torch.save({"arguments": {"cell": cell, **shape}, "weights": model.state_dict()}, path)
     return {}
 

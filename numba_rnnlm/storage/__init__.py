@@ -1,5 +1,5 @@
 """Files that survive: what is written is whole, what is read is checked."""
 
-from .checkpoint import VERSION, read_model, write_model
+from .archive import VERSION, ModelFile, open_model, read_about, write_model
 
-__all__ = ["VERSION", "read_model", "write_model"]
+__all__ = ["VERSION", "ModelFile", "open_model", "read_about", "write_model"]

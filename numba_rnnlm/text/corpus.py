@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import hashlib
 import os
 import tempfile
 import zlib
@@ -47,6 +48,13 @@ class Corpus:
     bytes: int | None
     unknown: int
     name: str
+
+    def digest(self) -> str:
+        """SHA-256 of the ids, in hexadecimal digits: what tells one text from another."""
+        digest = hashlib.sha256()
+        for piece in mapped.pieces(self.ids):
+            digest.update(np.ascontiguousarray(piece).data)
+        return digest.hexdigest()
 
 
 def read_corpus(source: Source, tokenizer: Tokenizer | None, vocabulary_size: int | None = None) -> Corpus:

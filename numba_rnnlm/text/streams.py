@@ -10,7 +10,9 @@ from . import mapped
 IGNORED = -1  # a target that is not scored
 
 
-def segments(ids: np.ndarray, streams: int, steps: int, warm: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def segments(
+    ids: np.ndarray, streams: int, steps: int, warm: int = 0, first: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Inputs and targets of all steps, so that every token but the first is predicted exactly once.
 
     The n - 1 targets are cut into N contiguous streams of equal length; column i of one segment continues
@@ -27,6 +29,8 @@ def segments(ids: np.ndarray, streams: int, steps: int, warm: int = 0) -> Iterat
     warm
         Tokens, at the end of the stream before, that each stream but the first reads without scoring them
         (target -1): its state then has seen what comes before its first prediction. For evaluation.
+    first
+        Number of the segment to begin with.
 
     Yields
     ------
@@ -50,18 +54,19 @@ def segments(ids: np.ndarray, streams: int, steps: int, warm: int = 0) -> Iterat
     expect_number("steps", steps, 1, whole=True)
     expect_number("warm", warm, 0, whole=True)
     scored = _stream_length(len(ids), streams, warm)
-    return _segments(ids, streams, steps, warm, scored)
+    return _segments(ids, streams, steps, warm, scored, first)
 
 
 def _segments(
-    ids: np.ndarray, streams: int, steps: int, warm: int, scored: int
+    ids: np.ndarray, streams: int, steps: int, warm: int, scored: int, first: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     targets, stream = len(ids) - 1, np.arange(streams)
     rows = min(scored + warm, targets)
     size = steps * max(1, mapped.READ // (4 * streams * steps))  # rows that are read at once
-    for start in range(0, rows, steps):
-        if start % size == 0:
-            block = _columns(ids, stream * scored + start, min(size, rows - start) + 1)
+    for start in range(first * steps, rows, steps):
+        if start % size == 0 or start == first * steps:
+            begin = start - start % size
+            block = _columns(ids, stream * scored + begin, min(size, rows - begin) + 1)
         row = np.arange(start, min(start + steps, rows))[:, None]
         is_inside = stream * scored + row < targets
         is_scored = is_inside & ((stream == 0) | (row >= warm))

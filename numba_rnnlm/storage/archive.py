@@ -1,0 +1,226 @@
+"""Named arrays and a header in one ``.npz`` file: written in one piece, and nothing believed when it is read.
+
+Members: ``about``, JSON in UTF-8 bytes (format, version, kind, and what the writer adds); and one float array each, named
+``<group>/<name>``, as ``weights/lstm/U``. They are stored as they are, not compressed, each with its CRC-32, so nothing
+that is read takes more memory than the file has bytes. ``numpy.load(path, allow_pickle=False)`` reads it.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..errors import ModelFileError
+
+FORMAT = "numba_rnnlm"
+VERSION = 1  # of the files written; all from 1 on are read
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of an archive with members, of an empty one
+CHUNK = 2**20  # elements that are looked at at once
+LARGEST_HEADER = 256 * 2**20  # bytes of JSON; parsed, it takes several times as many
+
+Path = str | os.PathLike[str]
+Arrays = Iterable[tuple[str, np.ndarray]]
+
+
+def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping[str, Arrays]) -> None:
+    """Write a file; whatever was at ``path`` stays whole until the new file is complete.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    kind, about
+        What it is, and what else the header says: plain values for JSON.
+    groups
+        Group → pairs of a name and an array. They are taken one by one: no more than one needs to be in memory.
+
+    Raises
+    ------
+    ModelFileError
+        If the folder is missing, read-only or full, or ``path`` is no path of a file; an older file is untouched.
+    """
+    name = _file_name(path)
+    if os.path.isdir(name):
+        raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
+    header = json.dumps({"format": FORMAT, "version": VERSION, "kind": kind, **about}, sort_keys=True, allow_nan=False)
+    folder = os.path.dirname(os.path.abspath(name))
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".numba_rnnlm-", delete=False) as file:
+            temporary = file.name
+            with zipfile.ZipFile(file, "w") as archive:
+                _write_member(archive, "about", np.frombuffer(header.encode("utf-8"), np.uint8))
+                for group, arrays in groups.items():
+                    for key, array in arrays:
+                        _write_member(archive, f"{group}/{key}", array)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, name)
+        _sync_folder(folder)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ModelFileError(
+            f"cannot write {name!r}: {getattr(error, 'strerror', None) or error}. Nothing that was there has changed; "
+            "choose a folder that exists, can be written and has room."
+        ) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it has become the model, or was never made
+            os.unlink(temporary)
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    # ZipInfo has a date of its own, 1980: equal arrays are equal bytes.
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+class ModelFile:
+    """An open file, its header read and checked.
+
+    Attributes
+    ----------
+    name
+        Of the file.
+    about
+        The header.
+    """
+
+    def __init__(self, name: str, archive: zipfile.ZipFile) -> None:
+        self.name, self._archive = name, archive
+        self._members = _checked_members(name, archive)
+        if "about" not in self._members:
+            raise ModelFileError(f"{name!r} is not a numba_rnnlm model: it has no member 'about'.")
+        if self._members["about"].file_size > LARGEST_HEADER:
+            raise ModelFileError(f"{name!r} is damaged: its header is larger than any vocabulary.")
+        self.about: dict[str, Any] = json.loads(self._array("about").tobytes().decode("utf-8"))
+        _check_header(name, self.about)
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of arrays; the name of one may have a slash in it, as ``moments/0``."""
+        found = (key.split("/") for key in self._members if "/" in key)
+        return list(dict.fromkeys("/".join(parts[: 1 + parts[1].isdigit()]) for parts in found))
+
+    def group(self, name: str, finite: bool = True) -> dict[str, np.ndarray]:
+        """The arrays of a group, by their names; all of them floats, and if ``finite`` neither NaN nor infinite."""
+        prefix = f"{name}/"
+        arrays = {key.removeprefix(prefix): self._array(key) for key in self._members if key.startswith(prefix)}
+        for key, array in arrays.items():
+            if array.dtype.kind != "f" or (finite and not _all_finite(array)):
+                raise ModelFileError(f"{self.name!r} is damaged: weight {key!r} holds something other than finite numbers.")
+        return arrays
+
+    def _array(self, key: str) -> np.ndarray:
+        """One member; no byte is set aside for it that the file does not have."""
+        member = self._members[key]
+        with self._archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, is_fortran, dtype = read(file)
+            if dtype.hasobject or is_fortran or prod(shape) * dtype.itemsize != member.file_size - file.tell():
+                raise ModelFileError(f"{self.name!r} is damaged: {key!r} is not the array that it says it is.")
+            data = file.read()  # to the end, so the CRC-32 is compared
+        return np.frombuffer(data, dtype).reshape(shape)
+
+
+@contextlib.contextmanager
+def open_model(path: Path) -> Iterator[ModelFile]:
+    """A file, open for reading; whatever goes wrong while it is read is a :class:`ModelFileError`.
+
+    Raises
+    ------
+    ModelFileError
+        If it is missing, truncated, damaged, not a model, or from a newer version; or ``path`` is no path.
+    """
+    name = _file_name(path)
+    if os.path.isdir(name):
+        raise ModelFileError(f"{name!r} is a directory, expected a model file.")
+    if not os.path.isfile(name):
+        raise ModelFileError(f"there is no model file {name!r}.")
+    try:
+        with open(name, "rb") as file:
+            if file.read(4) not in ZIP_STARTS:
+                raise ModelFileError(f"{name!r} is not a numba_rnnlm model file: it is not a zip archive.")
+            with zipfile.ZipFile(file) as archive:
+                yield ModelFile(name, archive)
+    except ModelFileError:
+        raise
+    except PermissionError as error:
+        raise ModelFileError(f"cannot read {name!r}: {error.strerror}.") from error
+    except Exception as error:  # damaged bytes make zipfile, NumPy and json raise nearly anything
+        raise ModelFileError(
+            f"{name!r} cannot be read as a numba_rnnlm model: it is damaged, truncated or another kind of file."
+        ) from error
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a file says about itself; its arrays are not read. Raises as :func:`open_model`."""
+    with open_model(path) as file:
+        return file.about
+
+
+def _checked_members(name: str, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The members by their names, none of which is more than it takes in the file."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    for member in archive.infolist():
+        key = member.filename.removesuffix(".npy")
+        if key in members or key == member.filename or key.startswith("/") or ".." in key.split("/") or "\\" in key:
+            raise ModelFileError(f"{name!r} is not a numba_rnnlm model: it has a member {member.filename!r}.")
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise ModelFileError(
+                f"{name!r} has a compressed member, {member.filename!r}: compressed files are not read, because a small one "
+                "can fill any memory. Load its arrays with numpy.load and write them with numpy.savez."
+            )
+        members[key] = member
+    if sum(member.file_size for member in members.values()) > os.path.getsize(name):
+        raise ModelFileError(f"{name!r} is damaged: its members overlap.")
+    return members
+
+
+def _all_finite(array: np.ndarray) -> bool:
+    flat = array.reshape(-1)
+    return all(bool(np.isfinite(flat[start : start + CHUNK]).all()) for start in range(0, flat.size, CHUNK))
+
+
+def _file_name(path: Any) -> str:
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise ModelFileError(f"path is {path!r}, expected a path such as 'model.npz'.") from None
+
+
+def _check_header(name: str, about: Any) -> None:
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ModelFileError(f"{name!r} is not a numba_rnnlm model.")
+    version = about.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise ModelFileError(f"{name!r} has format version {version!r}, expected a whole number from 1.")
+    if version > VERSION:
+        raise ModelFileError(
+            f"{name!r} has format version {version}; this numba_rnnlm reads up to {VERSION}. "
+            "Upgrade with: pip install --upgrade numba-rnnlm"
+        )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the renaming itself survive a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # the model is in its place already
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
