@@ -617,6 +617,33 @@ def test_save_and_load_give_the_same_model(tmp_path):
     same(loaded.get_weights(), model.get_weights())
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adagrad", "adam", "adamw", SGD(0.1, momentum=0.9)], ids=str)
+def test_a_training_that_is_saved_and_loaded_ends_in_the_same_bytes(tmp_path, optimizer):
+    def fresh():
+        model = Sequential([Embedding(V, 5), Dropout(0.3), LSTM(4), Dense(V, "softmax")], seed=2)
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        return model
+
+    whole, part = fresh(), fresh()
+    whole.fit(X, LAST, batch_size=3, epochs=5, verbose=0)
+    part.fit(X, LAST, batch_size=3, epochs=2, verbose=0)
+    part.save(tmp_path / "part.npz")
+    rest = Sequential.load(tmp_path / "part.npz")
+    rest.fit(X, LAST, batch_size=3, initial_epoch=2, epochs=5, verbose=0)
+    for name, model in (("whole", whole), ("rest", rest)):
+        model.save(tmp_path / name)
+    assert (tmp_path / "rest").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_the_moments_can_be_left_out(tmp_path):
+    model = compiled()
+    model.fit(X, LAST, verbose=0)
+    model.save(tmp_path / "all")
+    model.save(tmp_path / "weights", include_optimizer=False)
+    assert (tmp_path / "all").stat().st_size > 2 * (tmp_path / "weights").stat().st_size
+    same(Sequential.load(tmp_path / "weights").get_weights(), model.get_weights())
+
+
 def test_a_model_of_vectors_that_is_not_compiled_can_be_kept(tmp_path):
     model = Sequential([LSTM(3), Dense(2)])
     with pytest.raises(NotFittedError):

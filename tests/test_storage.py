@@ -7,15 +7,17 @@ import os
 import re
 import stat
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from checks import assert_same_bits
+from data import record_files
 from hypothesis import given
 from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
 
-from numba_rnnlm import LanguageModel, storage
+from numba_rnnlm import LanguageModel, Sequential, storage
 from numba_rnnlm.errors import ModelFileError
 from numba_rnnlm.storage import archive, open_model, read_about, write_model
 
@@ -408,3 +410,49 @@ def test_an_array_of_an_impossible_shape(shape, path):
 def test_a_header_that_has_no_end(path):
     rewrite(path, about=lambda about: b"[" * 100_000)
     refused(path, "cannot be read as a numba_rnnlm model")
+
+
+# Files of earlier releases
+
+
+FROZEN = Path(__file__).parent / "data"
+VERSIONS = [path.stem.removeprefix("files_v") for path in sorted(FROZEN.glob("files_v*.json"))]
+
+
+def plain(path, group):
+    """A group of arrays as NumPy reads it."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name.removeprefix(f"{group}/"): file[name] for name in file.files if name.startswith(f"{group}/")}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_models_of_every_version_are_read(version):
+    wanted = json.loads((FROZEN / f"files_v{version}.json").read_text())
+    model = LanguageModel.load(FROZEN / f"model_v{version}.npz")
+    assert_same_bits(model.network_.weights(), plain(FROZEN / f"model_v{version}.npz", "weights"))
+    assert model.score("to be") == pytest.approx(wanted["score"], rel=1e-6)
+    assert model.history_["epoch"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_checkpoints_of_every_version_go_on(version):
+    path = FROZEN / f"checkpoint_v{version}.npz"
+    assert_same_bits(LanguageModel.load(path).network_.weights(), plain(path, "good"))
+    model = record_files.model().fit(record_files.TEXT * 4, record_files.TEXT, **record_files.TRAINING, resume=path)
+    whole = LanguageModel.load(FROZEN / f"model_v{version}.npz")
+    assert model.history_["epoch"] == whole.history_["epoch"]
+    np.testing.assert_allclose(model.history_["loss"], whole.history_["loss"], rtol=1e-5)  # another processor rounds otherwise
+    assert model.score("to be") == pytest.approx(whole.score("to be"), rel=1e-4)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_sequentials_of_every_version_go_on(version):
+    wanted = json.loads((FROZEN / f"files_v{version}.json").read_text())
+    model = Sequential.load(FROZEN / f"sequential_v{version}.npz")
+    x, y = record_files.examples()
+    np.testing.assert_allclose(model.predict(x)[0], wanted["prediction"], rtol=1e-5)
+    model.fit(x, y, initial_epoch=2, epochs=4, verbose=0)
+    whole = record_files.sequential()
+    whole.fit(x, y, epochs=4, verbose=0)
+    for one, other in zip(model.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
