@@ -42,17 +42,24 @@ def listing(results: dict[str, Any]) -> list[str]:
 
 
 def generation(results: dict[str, Any]) -> list[str]:
-    def cells(row: dict[str, Any]) -> list[str]:
-        found = row["microseconds"]
-        peer = f"{found['torch']['median']:.1f}" if "torch" in found else ""
-        return [size(row), row["cell"], row["weights"], f"{row['shape']['streams']}", f"{found[OURS]['median']:.1f}", peer,
-                times(row["ratio"]["torch"]) if peer else "", times(row["times_floor"])]
+    models: dict[str, dict[tuple[str, int], dict[str, Any]]] = {}
+    for row in results["rows"]:
+        models.setdefault(size(row), {})[row["weights"], row["shape"]["streams"]] = row
+
+    def cells(rows: Mapping[tuple[str, int], dict[str, Any]]) -> Iterable[str]:
+        for kind in (("float32", 1), ("int8", 1), ("float32", 64)):
+            found = rows[kind]["microseconds"] if kind in rows else {}
+            if kind[0] == "float32":
+                yield f"{found['torch']['median']:.1f}" if "torch" in found else ""
+            yield f"{found[OURS]['median']:.1f}" if found else ""
+            yield times(rows[kind]["ratio"].get("torch")) if found else ""
 
     return [
-        f"Microseconds for a symbol, drawn from the softmax at temperature 1, {on(results)}; medians. The floor is "
-        "reading the weights once, in float32, for all streams together.",
+        f"Microseconds for a symbol of an LSTM, drawn from the softmax at temperature 1, {on(results)}; medians. One text, with the "
+        "weights in float32 and in int8, and 64 texts side by side; the ratios are to PyTorch in float32.",
         "",
-        *table(["model", "cell", "weights"], ["streams", OURS, "PyTorch", "ratio", "to the floor"], map(cells, results["rows"])),
+        *table(["model"], ["PyTorch", OURS, "ratio", "int8", "ratio", "64: PyTorch", OURS, "ratio"],
+               ([name, *cells(rows)] for name, rows in models.items())),
         "",
         "Measured by `python -m benchmarks.generation --streams 1 64 --weights float32 int8 --peer torch`, which first "
         "checks that both write the same symbols at temperature 0.",

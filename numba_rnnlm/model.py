@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -265,6 +265,10 @@ class Network:
         """The weights of a :meth:`snapshot` again."""
         self.ops.copy(snapshot, self.parameters.flat)
         self.version += 1
+
+    def not_finite(self, arena: Arena) -> str:
+        """The name of the first array that holds NaN or infinity; empty if there is none."""
+        return next((name for name, array in arena.items() if not isfinite(self.ops.norm(array.reshape(-1)))), "")
 
     def state(self, streams: int) -> Arena:
         """A fresh state, all zero, for this many streams."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from .arena import Arena
-from .backends import Ops
 from .config import TrainingConfig
 from .errors import DivergenceError
 from .model import Network
@@ -255,8 +254,8 @@ class Trainer:
                 self._keep()
         if at.tokens == 0:
             return None, stopped
-        if not isfinite(network.ops.norm(network.parameters.flat)):
-            raise DivergenceError(f"{_not_finite(network.ops, network.parameters, 'weight')} is not finite")
+        if name := network.not_finite(network.parameters):
+            raise DivergenceError(f"weight {name!r} is not finite")
         mean = at.nats / at.tokens
         row = {"loss": mean, "perplexity": perplexity(mean), "learning_rate": at.learning_rate,
                "gradient_norm": at.gradient_norm, "tokens": float(at.tokens),
@@ -285,9 +284,9 @@ class Trainer:
                 raise DivergenceError("the loss is not finite")
             norm = self.updater.update(rate)
         except DivergenceError as error:
-            name = _not_finite(network.ops, network.gradients, "gradient of")
             if config.not_finite == "stop" or at.in_a_row == MOST_SKIPPED:
-                raise DivergenceError(f"{error}{name and f', nor is the {name}'}") from error
+                name = network.not_finite(network.gradients)
+                raise DivergenceError(f"{error}" + f"; the first such gradient is that of {name!r}" * bool(name)) from error
             at.skipped, at.in_a_row = at.skipped + 1, at.in_a_row + 1
             network.ops.fill(self.state.flat, 0)  # it may hold what went wrong
             self.progress.line(f"update {at.updates + 1} is skipped: {error}; the learning rate is halved")
@@ -339,12 +338,6 @@ class Trainer:
             text += f"  valid loss {row['valid_loss']:.4f}  perplexity {row['valid_perplexity']:.2f}"
             text += " *" if improved else "  "
         self.progress.line(f"{text}  {row['tokens_per_second']:,.0f} tokens/s  {row['seconds']:.1f} s")
-
-
-def _not_finite(ops: Ops, arena: Arena, kind: str) -> str:
-    """The first array that holds NaN or infinity, by its name; empty if none does."""
-    names = (name for name, array in arena.items() if not isfinite(ops.norm(array.reshape(-1))))
-    return next((f"{kind} {name!r}" for name in names), "")
 
 
 def new_history() -> History:

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import words
 from hypothesis import settings
 
 from numba_rnnlm import backends
@@ -44,3 +45,15 @@ def every_thread():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "WORTHWHILE", 1)
         yield
+
+
+def pytest_configure(config):
+    words.watch()
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """When all tests have passed, each error of the library must have been met, and its words read."""
+    everything = session.config.args == session.config.getini("testpaths") and not session.config.option.keyword
+    if exitstatus == 0 and everything and not backends.SIMULATED and (unread := words.unread()):
+        print("\nno test reads the words of:", *unread, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -11,9 +11,9 @@ import pytest
 from checks import assert_same_bits
 from models import fit, untrained
 
-from numba_rnnlm import backends, training
+from numba_rnnlm import LanguageModel, backends, errors, training
 from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, ModelConfig, TrainingConfig
-from numba_rnnlm.errors import DivergenceError
+from numba_rnnlm.errors import ConfigError, DivergenceError
 from numba_rnnlm.model import Network, build, initial_weights
 from numba_rnnlm.scoring import total_loss
 from numba_rnnlm.text import segments
@@ -473,3 +473,36 @@ def test_a_picture_within_the_epoch(monkeypatch, clock):
 def test_perplexity_is_infinite_where_it_overflows():
     assert training.perplexity(log(10)) == pytest.approx(10)
     assert training.perplexity(1e4) == inf
+
+
+# Memory
+
+
+@pytest.fixture
+def container(tmp_path, monkeypatch):
+    """Let this machine have so many bytes: a container's limit."""
+
+    def limit(count):
+        path = tmp_path / "memory.max"
+        path.write_text(f"{count}\n")
+        monkeypatch.setattr(errors, "CONTAINER_LIMITS", (str(tmp_path / "none"), str(path)))
+
+    return limit
+
+
+def test_what_does_not_fit_into_memory_is_foreseen(container):
+    size = network().model.layout.size
+    for optimizer, copies in (("sgd", 3), ("adam", 5)):
+        container(4 * copies * size)
+        with pytest.raises(ConfigError, match=rf"this training \({copies} times the 0\.0 million weights, and the activations of 2 "
+                                              rf"streams × 4 steps\) would take 0\.0 GB, this machine has 0\.0 GB; reduce the streams"):
+            trainer(optimizer=optimizer)
+    container("max")
+    trainer(optimizer="adam").run()
+
+
+def test_a_training_that_a_large_machine_could_hold(container):
+    container(8 * 10**9)
+    model = LanguageModel(hidden=10_000, layers=2, tokenizer=None, vocabulary_size=100)
+    with pytest.raises(ConfigError, match=r"would take .* GB, this machine has 8\.0 GB; reduce the"):
+        model.fit(np.arange(100), streams=1, steps=5, verbose=0)

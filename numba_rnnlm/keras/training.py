@@ -161,8 +161,8 @@ class Fitting:
                 except DivergenceError as error:
                     self.network.restore(good)
                     raise DivergenceError(
-                        f"training diverged in epoch {epoch + 1}: {error}. The weights from before this "
-                        "epoch are restored. Try a learning rate below "
+                        f"training diverged in epoch {epoch + 1}, after {self.updater.steps} updates: {error}. The weights "
+                        "from before this epoch are restored. Try a learning rate below "
                         f"{self.compiled.optimizer.learning_rate:g}, or gradient clipping (clipnorm=1 in the optimizer)."
                     ) from error
                 if self.held_out is not None:
@@ -194,15 +194,19 @@ class Fitting:
             run_batch(self.network, batch, means, stream_key(self.seed, self.updater.steps))
             if not isfinite(means.loss):
                 raise DivergenceError("the loss is not finite")
-            self.updater.update()
+            try:
+                self.updater.update()
+            except DivergenceError as error:
+                name = self.network.not_finite(self.network.gradients)
+                raise DivergenceError(f"{error}; the first such gradient is that of {name!r}") from error
             for callback in self.callbacks:
                 callback.on_train_batch_end(step, means.logs())
             if self.progress.due():
                 self._show(epoch, min(first + self.batch_size, count), means)
             if interrupted.is_set():
                 break
-        if not isfinite(self.network.ops.norm(self.network.parameters.flat)):
-            raise DivergenceError("a weight is not finite")
+        if name := self.network.not_finite(self.network.parameters):
+            raise DivergenceError(f"weight {name!r} is not finite")
         return means.logs()
 
     def _show(self, epoch: int, done: int, means: Means) -> None:

@@ -1,0 +1,830 @@
+"""Checkpoints: whatever stops a training, it goes on as if nothing had; and the same training gives the same bytes."""
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checks import assert_same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import LINES, fit, untrained
+
+import numba_rnnlm
+from numba_rnnlm import LanguageModel, Sequential, language_model
+from numba_rnnlm.backends.cpu import threads
+from numba_rnnlm.cli import main
+from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
+from numba_rnnlm.errors import ConfigError, CorpusError, DivergenceError, ModelFileError
+from numba_rnnlm.layers import LSTM, Dense, Embedding
+from numba_rnnlm.storage import archive, open_model, read_about
+from numba_rnnlm.training import MOST_SKIPPED, Checkpoints, Position, Trainer
+
+TEXT = LINES * 8
+VALID = "that question is not the question\nto be that\n" * 3
+PER_EPOCH = 6  # updates
+UPDATES = 3 * PER_EPOCH
+ALWAYS = {"checkpoint_every": 1e-6}  # after every update
+HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+
+
+def train(model=None, corpus=TEXT, valid=None, **options):
+    """18 updates."""
+    return fit(untrained() if model is None else model, corpus, valid, **{"epochs": 3} | options)
+
+
+def content(model, folder):
+    """The bytes of its file."""
+    path = Path(folder) / "content.npz"
+    model.save(path)
+    data = path.read_bytes()
+    path.unlink()
+    return data
+
+
+class Stopped(Exception):
+    """Something that no training expects."""
+
+
+@contextlib.contextmanager
+def before_update(place, act):
+    """``act`` on the trainer before the updates for which ``place`` is true; they are counted from 0, over all epochs."""
+    step = Trainer._step
+
+    def acting(self, *arguments):
+        if place((self.at.epoch - 1) * self.batches_per_epoch + self.at.batch):
+            act(self)
+        step(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", acting)
+        yield
+
+
+@contextlib.contextmanager
+def stopping(update):
+    """The training inside is thrown out before this update."""
+    def stop(trainer):
+        raise Stopped
+
+    with contextlib.suppress(Stopped), before_update(update.__eq__, stop):
+        yield
+
+
+def stopped(path, update=8, **options):
+    """The checkpoint that a run leaves that is thrown out before an update."""
+    with stopping(update):
+        train(checkpoint=path, **ALWAYS, **options)
+        raise AssertionError("it was not stopped")
+    return path
+
+
+def change(path, about=lambda about: about, members=lambda members: members):
+    """Write a file again with another header or other members."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    header = about(json.loads(arrays.pop("about").tobytes()))
+    np.savez(path, about=np.frombuffer(json.dumps(header).encode(), np.uint8), **members(arrays))
+
+
+# Going on in the same bytes
+
+
+KINDS = st.fixed_dictionaries({
+    "cell": st.sampled_from(["lstm", "gru", "tanh", "relu"]), "layers": st.integers(1, 2), "tied": st.booleans(),
+    "dropout": st.sampled_from([0.0, 0.4]),
+})
+TRAININGS = st.fixed_dictionaries({
+    "valid": st.sampled_from([None, VALID]), "patience": st.sampled_from([None, 1, 2]), "clip_value": st.sampled_from([None, 0.01]),
+    "reduction": st.sampled_from(REDUCTIONS), "warmup": st.sampled_from([0.0, 0.5]), "weight_decay": st.sampled_from([None, 0.1]),
+    "not_finite": st.sampled_from(["stop", "skip"]), "decay_after": st.integers(1, 2),
+})
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@settings(max_examples=3)
+@given(
+    kind=KINDS, options=TRAININGS, momentum=st.sampled_from([0.0, 0.9]), earlier=st.booleans(),
+    stops=st.lists(st.integers(1, UPDATES - 1), min_size=1, max_size=3, unique=True).map(sorted), gap=st.integers(1, 3),
+)
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    tmp_path_factory, optimizer, schedule, kind, options, momentum, earlier, stops, gap
+):
+    folder = tmp_path_factory.mktemp("run")
+    path = folder / "run.npz"
+    options = {**options, "optimizer": optimizer, "schedule": schedule} | ({"momentum": momentum} if optimizer == "sgd" else {})
+
+    def model(here=None):
+        """A new one, or one that has learned before; what a run had come to needs neither."""
+        new = untrained(**kind)
+        return train(new, epochs=1) if earlier and here is None else new
+
+    want = content(train(model(), **options), folder)
+    calls = itertools.count(1)
+    for stop in [*stops, None]:
+        here = path if path.exists() else None
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            patch.setattr(Checkpoints, "due", lambda self: next(calls) % gap == 0)
+            warnings.filterwarnings("ignore", "the run .* had ended")  # patience
+            with stopping(stop):
+                one = train(model(here), checkpoint=path, resume=here, **options)
+    assert content(one, folder) == want
+    assert os.listdir(folder) == ["run.npz"]
+
+
+@pytest.mark.parametrize("every", [1e-6, 0.01, "1h"])
+@pytest.mark.parametrize("valid", [None, VALID])
+def test_keeping_it_changes_nothing(every, valid, tmp_path):
+    plain, kept = untrained(dropout=0.3), untrained(dropout=0.3)
+    for epochs in (3, 2):  # and training again
+        train(plain, valid=valid, epochs=epochs)
+        train(kept, valid=valid, epochs=epochs, checkpoint=tmp_path / "run.npz", checkpoint_every=every)
+    assert content(kept, tmp_path) == content(plain, tmp_path)
+
+
+def test_it_may_go_on_in_another_file_and_on_another_machine(tmp_path):
+    first = stopped(tmp_path / "first.npz", 7)
+    before = first.read_bytes()
+    with stopping(13):
+        train(untrained(threads=2), checkpoint=tmp_path / "second.npz", resume=str(first), **ALWAYS)
+    assert first.read_bytes() == before
+    one = train(untrained(threads=1), resume=os.fsencode(tmp_path / "second.npz"), verbose=2)
+    assert content(one, tmp_path) == content(train(), tmp_path)
+
+
+def test_time_that_was_spent_counts(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    now = itertools.count()
+    monkeypatch.setattr("numba_rnnlm.training.time.monotonic", lambda: float(next(now)))
+    stopped(path, 12, max_seconds=1000)
+    spent = read_about(path)["run"]["position"]["seconds"]
+    change(path, lambda about: about | {"run": {
+        **about["run"], "position": {**about["run"]["position"], "seconds": spent + 1000}
+    }})
+    one = train(resume=path, max_seconds=1000)
+    assert one.history_["tokens"][-1] < len(TEXT) - 1  # of an epoch that was not done
+    assert len(one.history_["epoch"]) == 2
+
+
+def test_ids_and_texts_of_every_kind_go_on(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    path = stopped(tmp_path / "run.npz", corpus=text)
+    assert content(train(resume=path), tmp_path) == content(train(), tmp_path)
+
+    def of_ids():
+        return untrained(tokenizer=None, vocabulary_size=7)
+
+    ids = [number**2 % 7 for number in range(len(TEXT))]
+    stopped(path, model=of_ids(), corpus=ids)
+    want = content(train(of_ids(), ids), tmp_path)
+    for kind in (np.int64, np.uint8):
+        assert content(train(of_ids(), np.array(ids, kind), resume=path), tmp_path) == want
+
+
+# Ctrl-C
+
+
+@pytest.fixture
+def handler():
+    """The handler of Ctrl-C, which must be there again after each test."""
+    mine = signal.getsignal(signal.SIGINT)
+    yield mine
+    assert signal.getsignal(signal.SIGINT) is mine
+
+
+@pytest.mark.parametrize("update", [0, 1, PER_EPOCH - 1, PER_EPOCH, 2 * PER_EPOCH + 1, UPDATES - 1])
+@pytest.mark.parametrize("valid", [None, VALID])
+def test_ctrl_c_leaves_a_checkpoint(handler, update, valid, tmp_path):
+    path = tmp_path / "run.npz"
+    with before_update(update.__eq__, lambda trainer: signal.raise_signal(signal.SIGINT)):
+        usable = train(valid=valid, checkpoint=path)
+    assert len(usable.history_["epoch"]) == update // PER_EPOCH + 1
+    assert len(usable.generate("to be", 5, seed=1)) == 5
+    resumed = train(valid=valid, resume=path)
+    assert len(resumed.history_["epoch"]) == 3
+    assert content(resumed, tmp_path) == content(train(valid=valid), tmp_path)
+
+
+@pytest.mark.parametrize(("epoch", "patience"), [(1, None), (2, 2), (3, None), (2, 1), (3, 1)])
+def test_ctrl_c_while_validating(handler, epoch, patience, tmp_path, monkeypatch):
+    path, losses = tmp_path / "run.npz", [1.0, 2.0, 3.0]
+
+    def judge(interrupted):
+        """Validation gets worse from epoch to epoch, and is interrupted in one of them."""
+        def total_loss(network, batches):
+            place = len(judged.history_["epoch"])
+            if place + 1 == interrupted:
+                signal.raise_signal(signal.SIGINT)
+            return losses[place], 1
+
+        monkeypatch.setattr(language_model, "total_loss", total_loss)
+
+    for resume, interrupted in ((None, None), (None, epoch), (path, None)):
+        judge(interrupted)
+        judged = untrained()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the run .* had ended")
+            train(judged, valid=VALID, patience=patience, checkpoint=path, resume=resume)
+        if resume is None and interrupted is None:
+            want = content(judged, tmp_path)
+    assert content(judged, tmp_path) == want
+
+
+# Processes that end in the middle of it
+
+
+def process(*arguments, **options):
+    """The command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "numba_rnnlm", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": HOME}, **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory):
+    """Arguments of a run of about two seconds, and the bytes that it comes to."""
+    folder = tmp_path_factory.mktemp("long")
+    (folder / "text.txt").write_text(LINES * 200)
+    (folder / "valid.txt").write_text(VALID * 20)
+    arguments = [
+        "train", folder / "text.txt", "--valid", folder / "valid.txt", "--hidden", 32, "--layers", 2, "--dropout", 0.2,
+        "--streams", 8, "--steps", 16, "--epochs", 12, "--threads", 1,
+    ]
+    run = process(*arguments, "--out", folder / "whole.npz", "--verbose", 0)
+    assert run.communicate(timeout=120) == (b"", b"") and run.returncode == 0
+    return arguments, (folder / "whole.npz").read_bytes()
+
+
+def version(path):
+    """What changes whenever the file is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+
+
+def test_twenty_kills(long_run, tmp_path):
+    arguments, want = long_run
+    moments, kills = random.Random(1), 0
+    kept, out = tmp_path / "run.npz", tmp_path / "model.npz"
+
+    def start():
+        resume = ["--resume", kept] if kept.exists() else []
+        return process(*arguments, "--verbose", 0, "--out", out, "--checkpoint", kept, "--checkpoint-every", "0.02s", *resume)
+
+    while True:
+        before, run = version(kept), start()
+        if kills < 20:
+            while run.poll() is None and version(kept) == before:
+                time.sleep(0.001)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(moments.uniform(0, 0.2))
+            run.kill()
+        told = run.communicate(timeout=120)
+        if run.returncode == -signal.SIGKILL:
+            kills += 1
+            LanguageModel.load(kept)
+        else:  # it was done: compare, and begin anew
+            assert (run.returncode, told) == (0, (b"", b""))
+            assert out.read_bytes() == want
+            if kills >= 20:
+                break
+            kept.unlink()
+
+
+def test_ctrl_c_ends_a_process_that_another_one_goes_on_from(long_run, tmp_path):
+    arguments, want = long_run
+    kept, out = tmp_path / "run.npz", tmp_path / "model.npz"
+    run = process(*arguments, "--out", out, "--checkpoint", kept, "--checkpoint-every", "1h")
+    assert any(line.startswith(b"epoch 2") for line in run.stdout)
+    run.send_signal(signal.SIGINT)
+    told, err = run.communicate(timeout=60)
+    assert run.returncode == 0 and b"Traceback" not in err and b"stopped: interrupted" in told
+    assert len(LanguageModel.load(out).generate("to be", 5)) == 5
+    assert out.read_bytes() != want
+    run = process("train", arguments[1], "--valid", arguments[3], "--threads", 1, "--out", out, "--resume", kept)
+    told, err = run.communicate(timeout=120)
+    assert run.returncode == 0 and err == b""
+    assert out.read_bytes() == want
+
+
+# It is a model file
+
+
+@pytest.mark.parametrize("valid", [None, VALID])
+def test_a_checkpoint_is_a_model(valid, tmp_path, monkeypatch):
+    path, weights = tmp_path / "run.npz", []
+    monkeypatch.setattr(language_model, "total_loss", lambda network, batches: (weights.append(network.weights()), 1.0)[1:] * 2)
+    with stopping(2 * PER_EPOCH + 2):  # all epochs are as good: the first one is the best
+        train(valid=valid, checkpoint=path, **ALWAYS)
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    latest = {name.removeprefix("weights/"): array for name, array in arrays.items() if name.startswith("weights/")}
+    groups = {name.rsplit("/", 2)[0] for name in arrays if name != "about"}
+    assert groups == {"weights", "good", "state", "moments/0", "moments/1"}
+    model = LanguageModel.load(path)
+    assert_same_bits(model.network_.weights(), latest if valid is None else weights[0])
+    assert len(model.generate("to be", 7, seed=1)) == 7
+    assert model.history_["epoch"] == [1, 2]
+    monkeypatch.undo()
+    fit(model, epochs=1)
+    assert model.history_["epoch"] == [1, 2, 3]
+
+
+def test_before_the_first_validation_it_is_the_latest_weights(tmp_path):
+    path = stopped(tmp_path / "run.npz", 3, valid=VALID)
+    with open_model(path) as file:
+        assert_same_bits(LanguageModel.load(path).network_.weights(), file.group("weights"))
+
+
+def test_info_and_from_take_a_checkpoint(tmp_path, capsys):
+    path = stopped(tmp_path / "run.npz", valid=VALID)
+    text, out = tmp_path / "text.txt", tmp_path / "out.npz"
+    text.write_text(TEXT)
+    assert main(["info", str(path)]) == 0
+    assert "epochs trained  1\n" in capsys.readouterr().out
+    assert main(["train", str(text), "--from", str(path), "--out", str(out), "--epochs", "1", "--streams", "4", "--verbose", "0"]) == 0
+    assert LanguageModel.load(out).history_["epoch"] == [1, 2]
+
+
+# A run that had ended
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "all epochs are done"),
+        ({"valid": VALID}, "all epochs are done"),
+        ({"patience": 1, "optimizer": "sgd", "learning_rate": 1e-30}, "no better for 1 epoch"),
+        ({"max_seconds": 1e-9}, "the 1e-09 seconds are over"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value,
+)
+def test_a_run_that_had_ended(options, reason, tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    want = content(train(checkpoint=path, **options), tmp_path)
+    before = path.read_bytes()
+    monkeypatch.setattr(Trainer, "_step", None)  # nothing is trained
+    with pytest.warns(UserWarning) as told:
+        again = train(checkpoint=path, resume=path, **options)
+    (warning,) = told
+    assert str(warning.message) == (
+        f"the run in {str(path)!r} had ended ({reason}); nothing was left to do. Its model can be trained on from its weights: "
+        "load it and fit, or train --from."
+    )
+    assert warning.filename == str(Path(__file__).with_name("models.py"))  # where fit was called
+    assert content(again, tmp_path) == want
+    assert path.read_bytes() == before
+    assert content(LanguageModel.load(path), tmp_path) == want
+
+
+# What it does not go on from
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("cell", "lstm", "gru"), ("hidden", 12, 13), ("layers", 1, 2), ("dropout", 0.0, 0.1), ("tied", False, True),
+        ("tokenizer", "char", "word"), ("min_count", 1, 2), ("seed", 1, 2), ("initializer", "glorot", "uniform"),
+    ],
+)
+def test_another_model(name, value, other, tmp_path):
+    path = stopped(tmp_path / "run.npz")
+    refused(path, ConfigError, f"{name} is {other!r}, but the run in {{}} has {value!r}; a run goes on with the settings that it "
+            "began with.", untrained(**{name: other}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("epochs", 3, 4), ("streams", 4, 5), ("steps", 16, 8), ("optimizer", "adam", "sgd"), ("learning_rate", None, 0.1),
+        ("schedule", "linear", "cosine"), ("warmup", 0.0, 0.1), ("clip_norm", None, 1.0), ("patience", None, 3),
+        ("reduction", "mean", "sum_time"), ("max_seconds", None, 9.0), ("not_finite", "stop", "skip"),
+    ],
+)
+def test_another_training(name, value, other, tmp_path):
+    path = stopped(tmp_path / "run.npz")
+    refused(path, ConfigError, f"{name} is {other!r}, but the run in {{}} has {value!r}; a run goes on with the settings that it "
+            "began with.", **{name: other})
+
+
+@pytest.mark.parametrize(
+    ("began", "options", "name"),
+    [
+        (None, {"corpus": TEXT.replace("question", "quotient")}, "corpus"), (None, {"corpus": TEXT[:-1]}, "corpus"),
+        (None, {"valid": VALID}, "valid"), (VALID, {"valid": None}, "valid"), (VALID, {"valid": VALID[:-1]}, "valid"),
+    ],
+)
+def test_other_texts(began, options, name, tmp_path):
+    path = stopped(tmp_path / "run.npz", valid=began)
+    refused(path, CorpusError, f"{name} is not the text of the run in {{}}; a run goes on with the texts that it began with.",
+            **{"valid": began} | options)
+
+
+def refused(path, kind, words, model=None, **options):
+    """Going on from this file is this error; ``{}`` in its words is the file. The file and the model stay as they were."""
+    model = untrained() if model is None else model
+    before, file = model.tokenizer_, path.read_bytes() if path.exists() else None
+    with pytest.raises(kind) as caught:
+        train(model, resume=path, **options)
+    said = str(caught.value)
+    if words.endswith("..."):
+        assert said.startswith(words[:-3].replace("{}", repr(str(path))))
+    else:
+        assert said == words.replace("{}", repr(str(path)))
+    assert "\n" not in said
+    assert (path.read_bytes() if path.exists() else None) == file
+    assert model.tokenizer_ is before  # the weights, too, are what they were
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    path = tmp_path / "run.npz"
+    refused(path, ModelFileError, "there is no model file {}.")
+    train().save(path)
+    refused(path, ModelFileError, "{} is a model, but no checkpoint: it does not say where its training stood. To train on from "
+            "its weights, load it and fit, or train --from.")
+    sequential = Sequential([Embedding(5, 4), LSTM(3, return_sequences=True), Dense(5, activation="softmax")])
+    sequential.compile("adam", "sparse_categorical_crossentropy")
+    sequential.fit(np.zeros((2, 4), int), np.zeros((2, 4), int), verbose=0)
+    sequential.save(path)
+    refused(path, ModelFileError, "{} ...")
+    path.write_text(TEXT)
+    refused(path, ModelFileError, "{} is not a numba_rnnlm model file: it is not a zip archive.")
+
+
+@pytest.mark.parametrize("group", ["good", "state", "moments/0", "moments/1", "weights"])
+def test_arrays_that_are_missing_or_do_not_fit(group, tmp_path):
+    path = tmp_path / "run.npz"
+
+    def others(members):
+        return {name: array for name, array in members.items() if not name.startswith(group)}
+
+    def reshaped(members):
+        return {name: np.zeros((2, *array.shape), np.float32) if name.startswith(group) else array for name, array in members.items()}
+
+    def all_but_one(members):
+        del members[next(name for name in members if name.startswith(group))]
+        return members
+
+    stopped(path, valid=VALID)
+    change(path, members=others)
+    want = "{} is damaged: its parts do not fit together (..." if group == "weights" else f"{{}} is damaged: it has no arrays {group!r}."
+    refused(path, ModelFileError, want, valid=VALID)
+    for damage in (reshaped, all_but_one):
+        stopped(path, valid=VALID)
+        change(path, members=damage)
+        refused(path, ModelFileError, "{} is damaged: its parts do not fit together (...", valid=VALID)
+
+
+WRONG = {
+    int: (-1, "1", 1.0, True, None, [], 10**400), float: (-0.5, "1", True, [], nan), str: (3, None, ["all epochs are done"]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(item.name, value) for item in fields(Position) for value in (*WRONG[type(item.default)], "missing")
+     if (item.name, value) != ("best", None)] + [
+        ("epoch", 0), ("epoch", 99), ("batch", PER_EPOCH + 1), ("divisor", 0.0), ("divisor", None), ("trained", 3), ("colour", 1),
+    ],
+    ids=lambda value: str(value)[:9],
+)
+def test_an_impossible_position(name, value, tmp_path):
+    path = stopped(tmp_path / "run.npz")
+
+    def moved(about):
+        if value == "missing":
+            del about["run"]["position"][name]
+        else:
+            about["run"]["position"][name] = value
+        return about
+
+    change(path, moved)
+    refused(path, ModelFileError, "{} is damaged: its parts do not fit together (...")
+
+
+@pytest.mark.parametrize("key", ["config", "texts", "position", "model"])
+@pytest.mark.parametrize("value", ["missing", None, 3, [], "x", {}], ids=str)
+def test_a_run_with_a_damaged_part(key, value, tmp_path):
+    path = stopped(tmp_path / "run.npz")
+
+    def damaged(about):
+        about["run"][key] = value
+        if value == "missing":
+            del about["run"][key]
+        return about
+
+    change(path, damaged)
+    with pytest.raises((ModelFileError, ConfigError, CorpusError) if key != "model" else ModelFileError):
+        train(resume=path)
+
+
+@pytest.mark.parametrize("part", np.linspace(0, 1, 20, endpoint=False))
+def test_a_truncated_checkpoint(part, tmp_path):
+    path = stopped(tmp_path / "run.npz")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    refused(path, ModelFileError, "{} ...")
+
+
+# Places that cannot be written
+
+
+@pytest.mark.parametrize("broken", ["os.fsync", "os.replace", "_write_member", "tempfile.NamedTemporaryFile"])
+def test_a_full_disk(broken, tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    want = content(train(valid=VALID), tmp_path)
+
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        monkeypatch.context() as patch,
+        before_update((PER_EPOCH + 2).__eq__, lambda trainer: patch.setattr(f"numba_rnnlm.storage.archive.{broken}", fail)),
+        pytest.warns(UserWarning) as told,
+    ):
+        model = train(valid=VALID, checkpoint=path, **ALWAYS)
+    assert {str(warning.message) for warning in told} == {
+        f"no checkpoint was written, training goes on: cannot write {str(path)!r}: No space left on device. Nothing that was "
+        "there has changed; choose a folder that exists, can be written and has room."
+    }
+    assert content(model, tmp_path) == want
+    assert os.listdir(tmp_path) == ["run.npz"]
+    position = read_about(path)["run"]["position"]
+    assert (position["epoch"], position["batch"]) == (2, 2)
+    assert content(train(valid=VALID, resume=path), tmp_path) == want
+
+
+def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "missing" / "run.npz"
+    with pytest.warns(UserWarning, match="no checkpoint was written, training goes on: cannot write '.*run.npz': No such file"):
+        model = train(checkpoint=path)
+    assert content(model, tmp_path) == content(train(), tmp_path)
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    monkeypatch.setattr(LanguageModel, "fit_config", None)  # found out before it
+    assert main(["train", str(text), "--checkpoint", str(path), "--out", str(tmp_path / "out.npz")]) == 1
+    assert capsys.readouterr().err == (
+        f"numba-rnnlm: error: cannot write {str(path)!r}: No such file or directory. Choose a folder that exists and can be "
+        "written.\n"
+    )
+
+
+def test_two_runs_that_write_one_checkpoint(tmp_path):
+    path, copies = tmp_path / "run.npz", {}
+
+    def run(seed, **options):
+        return train(untrained(seed=seed), epochs=12, **options)
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, seed, checkpoint=path, **ALWAYS) for seed in (1, 2)]
+        while not all(one.done() for one in runs):
+            with contextlib.suppress(FileNotFoundError):
+                data = path.read_bytes()
+                path.with_name("copy.npz").write_bytes(data)
+                seed = read_about(path.with_name("copy.npz"))["config"]["seed"]
+                copies.setdefault(seed, []).append(data)
+    want = {seed: content(one.result(), tmp_path) for seed, one in zip((1, 2), runs, strict=True)}
+    assert set(copies) == {1, 2}
+    for seed, found in copies.items():
+        for data in found[:: max(1, len(found) // 5)]:
+            path.write_bytes(data)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "the run .* had ended")
+                assert content(run(seed, resume=path), tmp_path) == want[seed]
+
+
+def test_threads_that_write_leave_the_mask_of_new_files_alone(tmp_path):
+    mask = os.umask(0o027)
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: [archive._umask() for _ in range(20_000)], range(4)))
+    finally:
+        sys.setswitchinterval(before)
+        left = os.umask(mask)
+    assert left == 0o027
+
+
+# Numbers that are not finite
+
+
+def spoil(what):
+    """Make the next update's loss or one of its gradients NaN."""
+    def act(trainer):
+        network = trainer.network
+        train = network.train
+
+        def spoiled(*arguments):
+            del network.train  # the next one is right again
+            losses = train(*arguments)
+            if what == "gradient":
+                network.gradients["lstm/U"][1, 2] = nan
+            return losses * nan if what == "loss" else losses
+
+        network.train = spoiled
+
+    return act
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_an_update_that_is_not_finite_is_skipped(what, capsys, tmp_path):
+    path, places = tmp_path / "run.npz", {3, 4, 9}
+    options = {"not_finite": "skip", "schedule": "constant", "learning_rate": 0.01, "valid": VALID}
+    with before_update(places.__contains__, spoil(what)):
+        model = train(verbose=2, **options)
+        for stop in (5, 10):
+            capsys.readouterr()
+            stopped(path, stop, **options)
+            position = read_about(path)["run"]["position"]
+            assert (position["skipped"], position["updates"]) == {5: (2, 3), 10: (3, 7)}[stop]
+            assert position["in_a_row"] == {5: 2, 10: 1}[stop]
+            assert content(train(resume=path, verbose=2, **options), tmp_path) == content(model, tmp_path)
+            told = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+            assert told == [f"update 7 is skipped: the {what} is not finite; the learning rate is halved"][: stop == 5]
+    assert model.history_["learning_rate"] == [0.01 / 4, 0.01 / 8, 0.01 / 8]
+    assert model.history_["tokens"][1:] == [len(TEXT) - 1 - 4 * 16, len(TEXT) - 1]
+    assert all(np.isfinite(model.history_[column]).all() for column in ("loss", "valid_loss", "gradient_norm"))
+    assert all(np.isfinite(array).all() for array in model.network_.weights().values())
+
+
+def test_a_skipped_update_moves_no_weight_and_starts_the_streams_anew(tmp_path):
+    for places in ({0}, {5, 6}):
+        with before_update(places.__contains__, spoil("gradient")):
+            path = stopped(tmp_path / "run.npz", max(places) + 1, not_finite="skip")
+        stopped(tmp_path / "before.npz", min(places), not_finite="skip") if min(places) else untrained()
+        with open_model(path) as file:
+            assert not any(array.any() for array in file.group("state").values())
+            if min(places):
+                with open_model(tmp_path / "before.npz") as before:
+                    assert_same_bits(file.group("weights"), before.group("weights"))
+                    assert_same_bits(file.group("moments/0"), before.group("moments/0"))
+
+
+@pytest.mark.parametrize("steps", [6, 16])  # 14 updates an epoch, and 6
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_skipping_has_an_end(what, steps):
+    with before_update(lambda update: update >= 2, spoil(what)), pytest.raises(
+        DivergenceError, match=f"after 2 updates: the {what} is not finite"
+    ):
+        train(not_finite="skip", steps=steps, epochs=9)
+    with before_update(lambda update: 2 <= update < 2 + MOST_SKIPPED, spoil(what)):
+        model = train(not_finite="skip", steps=steps, epochs=9)
+    assert model.history_["epoch"][-1] == 9
+
+
+@pytest.mark.parametrize("place", [0, 2, PER_EPOCH])
+def test_stopping_names_the_gradient(place):
+    with before_update(place.__eq__, spoil("gradient")), pytest.raises(
+        DivergenceError, match=f"after {place} updates: the gradient is not finite, nor is the gradient of 'lstm/U'"
+    ):
+        train()
+
+
+# The command line
+
+
+@pytest.fixture
+def cli_run(tmp_path, monkeypatch, capsys):
+    """In a folder with text.txt and run.npz, the checkpoint of a run that was stopped; → its whole result."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT)
+    Path("held.txt").write_text(VALID)
+    flags = ["--cell", "gru", "--hidden", "8", "--layers", "1", "--dropout", "0.3", "--seed", "5", "--streams", "4", "--steps", "16",
+             "--epochs", "3", "--optimizer", "rmsprop", "--verbose", "0"]
+    assert main(["train", "text.txt", "--out", "whole.npz", *flags]) == 0
+    with stopping(8):
+        main(["train", "text.txt", "--checkpoint", "run.npz", "--checkpoint-every", "1e-6", "--out", "never.npz", *flags])
+    assert not Path("never.npz").exists()
+    capsys.readouterr()
+    return Path("whole.npz").read_bytes()
+
+
+def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
+    assert main(["train", "text.txt", "--resume", "run.npz", "--out", "out.npz"]) == 0
+    assert Path("out.npz").read_bytes() == cli_run
+    assert capsys.readouterr().out.startswith("optimizer rmsprop, ")
+    assert main(["train", "text.txt", "--resume", "run.npz", "--checkpoint", "run.npz", "--out", "out.npz", "--hidden", "8",
+                 "--optimizer", "rmsprop", "--verbose", "0"]) == 0
+    assert Path("out.npz").read_bytes() == cli_run
+    assert main(["train", "text.txt", "--resume", "run.npz", "--out", "out.npz", "--verbose", "0"]) == 0
+    told, err = capsys.readouterr()
+    assert err.startswith("numba-rnnlm: warning: the run in 'run.npz' had ended (all epochs are done); nothing was left to do.")
+    assert Path("out.npz").read_bytes() == cli_run
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--hidden", "9"], "--hidden is 9, but the run in 'run.npz' has 8; a run goes on with the settings that it began with."),
+        (["--learning-rate", "0.5"], "--learning-rate is 0.5, but the run in 'run.npz' has None; a run goes on with the settings "
+         "that it began with."),
+        (["--optimizer", "adam"], "--optimizer is 'adam', but the run in 'run.npz' has 'rmsprop'; a run goes on with the settings "
+         "that it began with."),
+        (["--seed", "6"], "--seed is 6, but the run in 'run.npz' has 5; a run goes on with the settings that it began with."),
+        (["--valid", "held.txt"], "--valid is not the text of the run in 'run.npz'; a run goes on with the texts that it began with."),
+        (["--resume", "none.npz"], "there is no model file 'none.npz'."),
+        (["--resume", "whole.npz"], "'whole.npz' is a model, but no checkpoint: it does not say where its training stood. To train on "
+         "from its weights, load it and fit, or train --from."),
+        (["--checkpoint", "out.npz"], "--checkpoint is 'out.npz', which is another file of this command; give it a name of its own."),
+        (["--checkpoint", "text.txt"], "--checkpoint is 'text.txt', which is another file of this command; give it a name of its own."),
+        (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', which is another file of this command; give it a name of its own."),
+        (["--checkpoint", "held.txt"], "--checkpoint is 'held.txt', a file that is there and is not a model of this numba_rnnlm; it is "
+         "not overwritten. Give the model another name."),
+        (["--checkpoint-every", "soon"], "--checkpoint-every is 'soon', expected a duration such as '30s', '5min', '2h' or a number of "
+         "seconds above 0."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_refused_on_the_command_line(cli_run, flags, told, capsys):
+    before = {name: Path(name).read_bytes() for name in sorted(os.listdir())}
+    assert main(["train", "text.txt", "--resume", "run.npz", "--out", "out.npz", "--verbose", "0", *flags]) == 1
+    assert capsys.readouterr() == ("", f"numba-rnnlm: error: {told}\n")
+    assert {name: Path(name).read_bytes() for name in sorted(os.listdir())} == before
+
+
+@pytest.mark.parametrize("part", ["config", "run"])
+def test_settings_that_nobody_knows(cli_run, part, capsys):
+    change("run.npz", lambda about: {**about, "config": {**about["config"], "colour": 1}} if part == "config" else {
+        **about, "run": {**about["run"], "config": {**about["run"]["config"], "colour": 1}}
+    })
+    assert main(["train", "text.txt", "--resume", "run.npz", "--out", "out.npz"]) == 1
+    assert "run.npz" in capsys.readouterr().err
+
+
+# The same training, the same bytes
+
+
+@pytest.mark.parametrize("options", [{}, {"cell": "gru", "layers": 2, "dropout": 0.4, "tied": True}], ids=["lstm", "gru"])
+def test_the_same_bytes_from_any_number_of_threads_and_any_source(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "WORTHWHILE", 1)  # even the smallest job is cut among all threads
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    files = {
+        content(train(untrained(threads=number, **options), source, VALID), tmp_path)
+        for number in (1, 2, 3) for source in (TEXT, path, str(path)) for _ in range(2)
+    }
+    assert len(files) == 1
+    assert content(train(untrained(**options | {"seed": 2}), TEXT, VALID), tmp_path) not in files
+
+
+def test_the_same_weights_from_any_ids():
+    ids = [number**3 % 11 for number in range(len(TEXT))]
+    sources = [ids, tuple(ids), np.array(ids), np.array(ids, np.uint8), np.array(ids * 2)[: len(ids)], np.repeat(ids, 2)[::2]]
+    first, *others = (train(untrained(tokenizer=None, vocabulary_size=11), source).network_.weights() for source in sources)
+    for other in others:
+        assert_same_bits(other, first)
+
+
+def test_validation_does_not_change_what_is_learned():
+    plain, judged = train(untrained(dropout=0.3)), train(untrained(dropout=0.3), valid=LINES)
+    assert np.argmin(judged.history_["valid_loss"]) == 2  # so the weights that are kept are the last
+    assert_same_bits(judged.network_.weights(), plain.network_.weights())
+    assert judged.history_["loss"] == plain.history_["loss"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_eight_threads_use_a_model_while_a_ninth_trains_another(number, tmp_path):
+    train(untrained(threads=number, layers=2)).save(tmp_path / "model.npz")
+    model = LanguageModel.load(tmp_path / "model.npz", threads=number)
+    prompts = ["to be", "", "that is the", "question\n", "not to", "t", "be or not", "the question is"]
+
+    def use(index):
+        """Texts of another length, and so passes of another shape, for each thread."""
+        prompt = prompts[index]
+        return [
+            (model.generate(prompt, 20 + index, seed=index), model.score([prompt, *prompts[:index]]).tolist(),
+             model.evaluate(LINES * (index + 1)), model.generate(prompts[index:], 5, seed=index, weights="int8"))
+            for _ in range(3)
+        ]
+
+    alone, trained_alone = [use(index) for index in range(8)], train(untrained(threads=number), epochs=12)
+    model = LanguageModel.load(tmp_path / "model.npz", threads=number)  # nothing of it has been made yet
+    meeting = threading.Barrier(9)
+
+    def meet(act, *arguments):
+        meeting.wait()
+        return act(*arguments)
+
+    with ThreadPoolExecutor(9) as pool:
+        training = pool.submit(meet, lambda: train(untrained(threads=number), epochs=12))
+        together = [pool.submit(meet, use, index) for index in range(8)]
+    assert [one.result() for one in together] == alone
+    assert content(training.result(), tmp_path) == content(trained_alone, tmp_path)
