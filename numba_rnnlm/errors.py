@@ -96,6 +96,7 @@ def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int | str],
 def expect_memory(elements: int, what: str, reduce: str, element_bytes: int = 4) -> None:
     """Raise :class:`ConfigError` if ``elements`` numbers cannot fit into the memory that this process may use."""
     memory = _memory()
+    elements = min(elements, 10**30)  # a hostile number may be larger than any float
     if elements * element_bytes > memory:
         raise ConfigError(
             f"{what} would take {_gigabytes(elements * element_bytes)}, this machine has {_gigabytes(memory)}; reduce {reduce}."

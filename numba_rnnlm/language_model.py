@@ -45,6 +45,9 @@ EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 t
 MANY_UNKNOWN = 0.2  # of a text: more than that is worth a warning
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
+MOST = 2**53  # of what a training counts: a float still holds it exactly
+LIMITS = {"best": (0, inf), "gradient_norm": (0, 1e300), "divisor": (1, 1e300)}  # of a saved position; others: 0 to MOST
+
 Ids = np.ndarray | Sequence[int]
 
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
@@ -679,8 +682,10 @@ def _read_run(path: str | os.PathLike[str]) -> _SavedRun:
         for item in fields(Position):
             value = getattr(at, item.name)
             kinds = (int, float) if isinstance(item.default, float) else (type(item.default),)
-            if type(value) not in kinds or (type(value) is not str and not value >= 0):
+            least, most = LIMITS.get(item.name, (0, MOST))
+            if type(value) not in kinds or (type(value) is not str and not least <= value <= most):
                 raise ValueError(f"{item.name} is {value!r}")
+        about = {**about, "config": dict(about["config"])}
         return _SavedRun(name, about, dict(run["config"]), at, dict(run["texts"]), groups)
 
 

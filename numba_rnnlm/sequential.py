@@ -438,7 +438,7 @@ class Sequential:
                                  "load it with LanguageModel.load.")
         try:
             model._restore(about, groups.pop("weights"), groups)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelFileError(f"{name!r} cannot be rebuilt: its parts do not fit together ({error}).") from error
         return model
 

@@ -278,7 +278,7 @@ class Trainer:
             network.ops.upload(inputs), network.ops.upload(targets.reshape(-1)), self.state, scale, key
         )
         loss = float(network.ops.download(losses).sum(dtype=np.float64))
-        rate /= 2.0**at.skipped
+        rate *= 0.5**at.skipped
         try:
             if not isfinite(loss):
                 raise DivergenceError("the loss is not finite")

@@ -8,6 +8,7 @@ that is read takes more memory than the file has bytes. ``numpy.load(path, allow
 import contextlib
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,9 @@ from ..errors import ModelFileError
 FORMAT = "numba_rnnlm"
 VERSION = 1  # of the files written; all from 1 on are read
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of an archive with members, of an empty one
+NPY_START = b"\x93NUMPY\x01\x00"
+# As NumPy writes it, for numbers in C's order. NumPy itself reads far more: whatever Python can parse, and with warnings.
+NPY_HEADER = re.compile(rb"\{'descr': '([<>|][biufcSUV]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
 CHUNK = 2**20  # elements that are looked at at once
 LARGEST_HEADER = 256 * 2**20  # bytes of JSON; parsed, it takes several times as many
 
@@ -108,11 +112,11 @@ class ModelFile:
         return list(dict.fromkeys("/".join(parts[: 1 + parts[1].isdigit()]) for parts in found))
 
     def group(self, name: str, finite: bool = True) -> dict[str, np.ndarray]:
-        """The arrays of a group, by their names; all of them floats, and if ``finite`` neither NaN nor infinite."""
+        """The arrays of a group, by their names: floats that float32 can hold, and if ``finite`` neither NaN nor infinite."""
         prefix = f"{name}/"
         arrays = {key.removeprefix(prefix): self._array(key) for key in self._members if key.startswith(prefix)}
         for key, array in arrays.items():
-            if array.dtype.kind != "f" or (finite and not _all_finite(array)):
+            if array.dtype.kind != "f" or not _fits(array, finite):
                 raise ModelFileError(f"{self.name!r} is damaged: weight {key!r} holds something other than finite numbers.")
         return arrays
 
@@ -120,13 +124,13 @@ class ModelFile:
         """One member; no byte is set aside for it that the file does not have."""
         member = self._members[key]
         with self._archive.open(member) as file:
-            version = np.lib.format.read_magic(file)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape, is_fortran, dtype = read(file)
-            if dtype.hasobject or is_fortran or prod(shape) * dtype.itemsize != member.file_size - file.tell():
-                raise ModelFileError(f"{self.name!r} is damaged: {key!r} is not the array that it says it is.")
-            data = file.read()  # to the end, so the CRC-32 is compared
-        return np.frombuffer(data, dtype).reshape(shape)
+            start = file.read(len(NPY_START) + 2)
+            header = NPY_HEADER.fullmatch(file.read(int.from_bytes(start[-2:], "little")))
+            if start.startswith(NPY_START) and header is not None:
+                dtype, shape = np.dtype(header[1].decode()), tuple(map(int, re.findall(rb"\d+", header[2])))
+                if prod(shape) * dtype.itemsize == member.file_size - file.tell():
+                    return np.frombuffer(file.read(), dtype).reshape(shape)  # to the end, so the CRC-32 is compared
+        raise ModelFileError(f"{self.name!r} is damaged: {key!r} is not the array that it says it is.")
 
 
 @contextlib.contextmanager
@@ -183,9 +187,16 @@ def _checked_members(name: str, archive: zipfile.ZipFile) -> dict[str, zipfile.Z
     return members
 
 
-def _all_finite(array: np.ndarray) -> bool:
+def _fits(array: np.ndarray, finite: bool) -> bool:
+    """Whether all of it are numbers of float32, as models have them; with ``finite`` neither NaN nor infinity."""
     flat = array.reshape(-1)
-    return all(bool(np.isfinite(flat[start : start + CHUNK]).all()) for start in range(0, flat.size, CHUNK))
+    for start in range(0, flat.size, CHUNK):
+        piece = flat[start : start + CHUNK]
+        with np.errstate(all="ignore"):
+            fits = np.isfinite(piece.astype(np.float32, copy=False))
+        if not (fits if finite else fits | ~np.isfinite(piece)).all():
+            return False
+    return True
 
 
 def _file_name(path: Any) -> str:

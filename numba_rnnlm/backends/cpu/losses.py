@@ -38,7 +38,7 @@ def softmax_cross_entropy(part, bounds, logits, targets, losses, scale, gradient
         else:
             for j in range(columns):
                 total += exp(row[j] - peak)
-        losses[i] = np.log(total) + peak - wanted
+        losses[i] = np.log(total) + (peak - wanted)
 
 
 @parallel

@@ -1,0 +1,181 @@
+"""What a stranger's file or text may hold: it is read as what it is, or refused with a sentence.
+
+:mod:`fuzz` spoils files by the thousand, in a process of its own with little memory; here stands what can be said of each.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checks import call
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from models import fit, untrained
+
+import numba_rnnlm
+from numba_rnnlm import LanguageModel, backends
+from numba_rnnlm.config import TextConfig
+from numba_rnnlm.errors import CorpusError
+from numba_rnnlm.text import learn_tokenizer, read_corpus
+
+TOKENIZERS = ("char", "word", "byte")
+TESTS = Path(__file__).parent
+
+# Files
+
+
+@pytest.mark.parametrize(("kind", "cases"), [("models", 10_000), ("corpora", 2_000), ("line", 1)])
+def test_fuzzed_files_are_read_or_refused(kind, cases, tmp_path):
+    paths = os.pathsep.join(map(str, (Path(numba_rnnlm.__file__).parents[1], TESTS)))
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzz", kind, "--cases", str(cases)], capture_output=True, text=True, timeout=500, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr + str(os.listdir(tmp_path))  # a file has the number of the case it belongs to
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert (figures["cases"], figures["crashes"], done.stderr) == (cases, 0, "")
+    assert figures["read"] + figures["refused"] == cases
+    assert cases == 1 or min(figures["read"], figures["refused"]) > cases / 20  # both have been tried
+    assert os.listdir(tmp_path) == []
+
+
+# Texts
+
+TEXTS = {
+    "lone surrogates": "a\ud800b \udfff\n\udc80\ud83d\n",
+    "line ends of other systems": "one\r\ntwo\r\n\rthree\n\r",
+    "byte order marks": "\ufeffone \ufeff two\n\ufeff\n",
+    "nul": "a\0b \0\n\0\0\n",
+    "emoji": "👩🏽‍🚀 🏳️‍🌈 🇩🇪🇯🇵 👍🏿\n1️⃣ 👨‍👩‍👧‍👦\n",
+    "right to left": "שלום עולם\nمرحبا \u202eabc\u202c\u2066x\u2069 \u200f\n",
+    "combining marks": "e\u0301\u0323 o\u0308\u0304 \u0301\n" + "Z" + "\u0335\u0300" * 100 + "\n",
+    "white space": "a\u2028b\u2029c\x85d\x1ce\x1df\x1eg\x1fh\x0bi\x0cj\xa0k\u2003l\u3000m\u200bn\tp q\n \u2028 \n\x85\n",
+    "ends of planes": "\uffff\ufffe \U0001ffff\U0010ffff\n\U00010000\n",
+    "names of symbols": "<unk> <eos> unk\n<unk>\n",
+}
+any_text = st.text(st.characters(exclude_categories=()), min_size=1, max_size=40)
+
+
+@cache
+def folder():
+    return tempfile.TemporaryDirectory()
+
+
+def written_and_read(model, text):
+    """All that the model says of this text, and what it writes itself."""
+    lines = text.split("\n")
+    said = [model.score(lines).tolist(), model.full_scores(text), model.evaluate(text), model.generate(length=8, seed=1),
+            model.generate(text, length=8, seed=2, unknown="unk"), model.generate(lines, length=3, seed=3, unknown="unk")]  # fmt: skip
+    assert np.isfinite(said[0]).all() and said[2].tokens == len(model.tokenizer_.encode(text)) - 1
+    assert len(said[1]) == said[2].tokens + 2  # the first one too, and a line end
+    return said
+
+
+def learns_and_keeps(tokenizer, text, corpus):
+    """A model of this corpus, which is that text; saved and loaded, it says the same."""
+    model = fit(untrained(hidden=3, embedding=2, tokenizer=tokenizer), corpus, epochs=1, streams=1, steps=50)
+    said = written_and_read(model, text)
+    path = Path(folder().name) / "model.npz"
+    model.save(path)
+    loaded = LanguageModel.load(path)
+    assert loaded.tokenizer_ == model.tokenizer_
+    assert written_and_read(loaded, text) == said
+    ids = model.tokenizer_.encode(text)
+    kept = text
+    if tokenizer == "word":  # of white space only line ends come back
+        kept = "\n".join(" ".join(line.split()) for line in text.split("\n"))
+    if tokenizer == "byte":
+        assert bytes(ids.tolist()) == text.encode("utf-8", "surrogatepass")
+    elif tokenizer == "char" or "<" not in text:
+        assert model.tokenizer_.decode(ids) == kept
+
+
+@pytest.mark.filterwarnings("ignore:.* of the symbols of .* count as <unk>")
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_any_text_is_learned_scored_and_written(text, tokenizer, tmp_path):
+    learns_and_keeps(tokenizer, text, text)
+    path = tmp_path / "text.txt"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    if tokenizer != "byte":
+        if "\ud800" in text:
+            with pytest.raises(CorpusError, match=r"is not UTF-8: the byte at offset 1 is 0xed.*tokenizer='byte'"):
+                untrained(tokenizer=tokenizer).fit(path, verbose=0)
+            return
+        text = text.removeprefix("\ufeff")
+    learns_and_keeps(tokenizer, text, path)
+    assert (read_corpus(path, learn_tokenizer(path, TextConfig(tokenizer))).ids.tolist()
+            == read_corpus(text, learn_tokenizer(text, TextConfig(tokenizer))).ids.tolist())
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@given(text=any_text)
+def test_any_drawn_text_is_learned_scored_and_written(tokenizer, text):
+    text = text + "\n\n"
+    learns_and_keeps(tokenizer, text, text)
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "word"])
+@given(text=any_text)
+def test_a_model_reads_what_it_was_not_trained_on(tokenizer, text):
+    written_and_read(known(tokenizer), text + "\n\n")
+
+
+@cache
+def known(tokenizer):
+    return fit(untrained(hidden=3, embedding=2, tokenizer=tokenizer), epochs=1)
+
+
+# Numbers
+
+LARGEST = float(np.finfo(np.float32).max)
+HUGE = float(np.float32(3e38))
+elements = st.floats(-HUGE, HUGE, width=32) | st.floats(-100, 100, width=32) | st.sampled_from([HUGE, -HUGE, 0])
+logits = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 40)), elements=elements)
+
+
+def assert_right(got, want):
+    """Right, and finite wherever float32 can hold what is right: two logits can be further apart than its largest number."""
+    assert not np.isnan(got).any() and np.isfinite(got[abs(want) < 0.999 * LARGEST]).all()
+    np.testing.assert_allclose(np.clip(got, -LARGEST, LARGEST), np.clip(want, -LARGEST, LARGEST), rtol=1e-6, atol=1e-5)
+
+
+def both(verb, result, **arguments):
+    """What this verb makes of the arguments on the CPU in float32, and in the reference."""
+    machines = backends.get("cpu", "float32", threads=2), backends.get("reference")
+    return (call(ops, verb, arguments)[result] for ops in machines)
+
+
+@given(logits)
+@example(np.full((2, 5), HUGE, np.float32))
+@example(np.full((2, 33), -HUGE, np.float32))
+@example(np.array([[HUGE, 1, HUGE], [-HUGE, 0, 0]], np.float32))
+def test_log_softmax_of_any_finite_logits(x):
+    assert_right(*both("log_softmax", "x", x=x))
+
+
+@given(x=logits, data=st.data())
+def test_the_loss_of_any_finite_logits(x, data):
+    targets = np.array(data.draw(st.lists(st.integers(-1, x.shape[1] - 1), min_size=len(x), max_size=len(x))), np.int32)
+    assert_right(*losses(x, targets))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 16, 33])
+@pytest.mark.parametrize("value", [HUGE, -HUGE, 1e4, 0])
+def test_the_loss_of_equal_logits(columns, value):
+    got, want = losses(np.full((2, columns), value, np.float32), np.array([0, columns - 1], np.int32))
+    np.testing.assert_allclose(want, np.log(columns), atol=1e-12)
+    assert_right(got, want)
+
+
+def losses(x, targets):
+    one = np.eye(x.shape[1], dtype=np.float32)  # so that x are the logits
+    return both("cross_entropy", "losses", x=x, W=one, b=None, targets=targets, losses=np.zeros(len(x)))
