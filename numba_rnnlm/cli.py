@@ -49,8 +49,8 @@ METAVARS = {int: "N", float: "X", str: "NAME"}
 SHOWN_SYMBOLS = 20
 WARMUP_SYMBOLS = 100
 CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
-OPTIONS = {item.name for config in CONFIGS for item in fields(config)} | {
-    *MACHINE, "unknown", "samples", "seconds"
+OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fields(config)} | {
+    *MACHINE, "unknown", "samples", "seconds", "valid"
 }
 OPTION = "|".join(sorted(OPTIONS))
 SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
@@ -229,7 +229,8 @@ def _train_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("model.npz"), metavar="FILE",
                          help="where to save the model (default: model.npz); a model there is replaced, nothing else is")
     command.add_argument("--from", dest="start", type=Path, metavar="MODEL",
-                         help="go on from the weights of a saved model; its model and text flags stay as they were")
+                         help="go on from the weights of a saved model; its model and text flags stay as they were (with --resume, which "
+                              "has weights of its own, it does not count)")
     _config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
     _config_flags(command.add_argument_group("text"), TextConfig)
     _config_flags(command.add_argument_group("training"), TrainingConfig)
@@ -305,7 +306,7 @@ def _machine_flags(command: argparse.ArgumentParser) -> Any:
     group.add_argument("--threads", type=int, metavar="N",
                        help="of the cpu backend; the results do not depend on it (default: all processors, or "
                             "NUMBA_RNNLM_NUM_THREADS)")
-    group.add_argument("--precision", choices=backends.PRECISIONS, default="float32",
+    group.add_argument("--precision", choices=backends.PRECISIONS,
                        help="of the factors of matrix products; faster are bf16, for cuda and for processors with AVX512_BF16, and "
                             "tf32, for cuda (default: float32)")
     return group
@@ -350,11 +351,13 @@ def _train(args: Arguments) -> None:
         _expect_writable(Path(keeping.checkpoint), [args.corpus, args.valid, args.out], "--checkpoint")
     if keeping.resume is not None:  # what is not given is as it was; what is given must be
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
+        if args.precision is not None:
+            given["precision"] = args.precision
         given, training = model_settings | given, run_settings | training
     config = TrainingConfig(**training)
     verb = "replaced" if args.out.exists() else "saved"
     from_saved = args.start is not None and keeping.resume is None
-    model = _load(args, args.start) if from_saved else LanguageModel(**given, **_machine(args))
+    model = _load(args, args.start) if from_saved else LanguageModel(**_machine(args) | given)
     if config.verbose:
         optimizer = make_optimizer(config, model.get_params()["cell"])
         print(f"optimizer {config.optimizer}, learning rate {optimizer.learning_rate:g}, schedule {config.schedule}",
@@ -599,7 +602,7 @@ def _demo(args: Arguments) -> None:
 
 
 def _machine(args: Arguments) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in MACHINE}
+    return {"backend": args.backend, "threads": args.threads, "precision": args.precision or "float32"}
 
 
 def _load(args: Arguments, path: Path) -> LanguageModel:

@@ -236,7 +236,7 @@ class LanguageModel:
             End cleanly within this time; linear and cosine schedules then run over it.
         not_finite
             When the loss or a gradient is NaN or infinite: "stop", with the last good weights; or "skip" the update, let
-            the streams begin anew and halve the learning rate (10 in a row stop too).
+            the streams begin anew and halve the learning rate (more than 10 in a row stop too).
         verbose
             0 silent, 1 live progress, 2 one line an epoch.
         checkpoint, checkpoint_every
@@ -274,14 +274,14 @@ class LanguageModel:
         if keeping.resume is not None:
             saved = _read_run(keeping.resume)
             self._expect_same_run(saved, config)
-            self._restore(saved.about, saved.group("weights"), saved.name)
         settings = _run_settings(config)
-        tokenizer = self.tokenizer_
-        if tokenizer is None and self._text.tokenizer is not None:
+        tokenizer, network, history = self.tokenizer_, self._network, self.history_
+        if saved is not None:
+            tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
+        elif tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
         read = self._read(corpus, tokenizer)
         held_out = None if valid is None else self._read(valid, tokenizer)
-        network = self._network or self._build(tokenizer)
         ids = read.ids
         fitting = streams_that_fit(len(ids), config.streams, config.steps)
         batches = segments_per_epoch(len(ids), fitting, config.steps)
@@ -292,6 +292,10 @@ class LanguageModel:
                 stacklevel=3,
             )
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
+        optimizer = make_optimizer(config, self._config.cell)
+        model = network.model if network else build(self._model_config(tokenizer))
+        model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments)
+        network = network or self._build(tokenizer)
         validation = None if held_out is None else self._evaluator(network, held_out)
         for text in (read, held_out):
             if text is not None and text.unknown > MANY_UNKNOWN * len(text.ids):
@@ -301,13 +305,12 @@ class LanguageModel:
                     "first training text.", stacklevel=3,
                 )
         trainer = Trainer(
-            network, config, make_optimizer(config, self._config.cell),
+            network, config, optimizer,
             lambda first: segments(ids, config.streams, config.steps, first=first),
             batches,
             None if validation is None else lambda: validation().nats_per_token,
-            self._seed, self.history_,
+            self._seed, history,
         )
-        self.tokenizer_, self._network = tokenizer, network
         texts: dict[str, str | None] = {}
         if saved is not None or keeping.checkpoint is not None:
             texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
@@ -320,6 +323,7 @@ class LanguageModel:
                               "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
+        self.tokenizer_, self._network, self.history_ = tokenizer, network, history
         trainer.run()
         return self
 
@@ -327,7 +331,7 @@ class LanguageModel:
     def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The arguments of the model and of ``fit`` of the run that wrote a checkpoint. Raises :class:`ModelFileError`."""
         run = _read_run(checkpoint)
-        return run.about["config"], run.settings
+        return run.model, run.settings
 
     def _checkpoints(
         self, keeping: CheckpointConfig, trainer: Trainer, settings: Mapping[str, Any], texts: Mapping[str, str | None]
@@ -338,10 +342,11 @@ class LanguageModel:
         def write(at: Position, groups: Mapping[str, Iterable[tuple[str, np.ndarray]]]) -> None:
             position = {**asdict(at), "best": _json_number(at.best)}
             measured = trainer.validate is not None and at.best < inf
-            run = {"config": settings, "texts": texts, "position": position, "model": "good" if measured else "weights"}
-            history = {column: [_json_number(value) for value in values] for column, values in self.history_.items()}
+            run = {"config": settings, "precision": self._precision, "texts": texts, "position": position,
+                   "model": "good" if measured else "weights"}
+            columns = {column: [_json_number(value) for value in values] for column, values in trainer.history.items()}
             try:
-                write_model(path, "language_model", {**self._about(), "history": history, "run": run}, groups)
+                write_model(path, "language_model", {**self._about(), "history": columns, "run": run}, groups)
             except ModelFileError as error:
                 warnings.warn(f"no checkpoint was written, training goes on: {error}", stacklevel=2)
 
@@ -349,7 +354,8 @@ class LanguageModel:
 
     def _expect_same_run(self, saved: "_SavedRun", config: TrainingConfig) -> None:
         """Raise :class:`ConfigError` unless this model and this training are those of the saved run."""
-        for here, there in ((self._settings(), saved.about["config"]), (_run_settings(config), saved.settings)):
+        model = {**self._settings(), "precision": self._precision}
+        for here, there in ((model, saved.model), (_run_settings(config), saved.settings)):
             for name, value in here.items():
                 if value != there.get(name):
                     raise ConfigError(f"{name} is {value!r}, but the run in {saved.name!r} has {there.get(name)!r}; a run goes on "
@@ -358,9 +364,13 @@ class LanguageModel:
     def _read(self, source: Source, tokenizer: Tokenizer | None) -> Corpus:
         return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size)
 
-    def _build(self, tokenizer: Tokenizer | None, weights: dict[str, np.ndarray] | None = None) -> Network:
+    def _model_config(self, tokenizer: Tokenizer | None) -> ModelConfig:
+        """With the size of the vocabulary."""
         size = tokenizer.size if tokenizer else self._config.vocabulary_size
-        config = ModelConfig(**{**self._config.to_dict(), "vocabulary_size": size})
+        return ModelConfig(**{**self._config.to_dict(), "vocabulary_size": size})
+
+    def _build(self, tokenizer: Tokenizer | None, weights: dict[str, np.ndarray] | None = None) -> Network:
+        config = self._model_config(tokenizer)
         model = build(config)
         return Network(model, self._ops, initial_weights(model, config, self._seed) if weights is None else weights)
 
@@ -592,9 +602,7 @@ class LanguageModel:
         """
         with open_model(path) as file:
             about, weights, name = file.about, file.group(_model_group(file)), file.name
-        if about.get("kind") != "language_model":
-            raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
-                                 "load it with Sequential.load.")
+        _expect_language_model(name, about)
         backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
         with _fitting(name):
             config = about["config"]
@@ -604,15 +612,16 @@ class LanguageModel:
                     "that defines it and call numba_rnnlm.cells.register(cell) first."
                 )
             model = cls(**config, backend=backend, threads=threads, precision=precision)
-        model._restore(about, weights, name)
+        model.tokenizer_, model._network, model.history_ = model._rebuilt(about, weights, name)
         return model
 
-    def _restore(self, about: Mapping[str, Any], weights: dict[str, np.ndarray], name: str) -> None:
-        """Take tokenizer, weights and history from a file of this model's configuration."""
+    def _rebuilt(
+        self, about: Mapping[str, Any], weights: dict[str, np.ndarray], name: str
+    ) -> tuple[Tokenizer | None, Network, History]:
+        """Tokenizer, weights and history of a file of this model's configuration."""
         with _fitting(name):
             tokenizer = None if about["tokenizer"] is None else Tokenizer.from_dict(about["tokenizer"])
-            network, history = self._build(tokenizer, weights), _read_history(about["history"])
-        self.tokenizer_, self._network, self.history_ = tokenizer, network, history
+            return tokenizer, self._build(tokenizer, weights), _read_history(about["history"])
 
     @property
     def parameter_count(self) -> int:
@@ -641,6 +650,12 @@ def _fitting(name: str) -> Iterator[None]:
         raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
 
 
+def _expect_language_model(name: str, about: Mapping[str, Any]) -> None:
+    if about.get("kind") != "language_model":
+        raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
+                             "load it with Sequential.load.")
+
+
 def _model_group(file: ModelFile) -> str:
     """Where the weights of the model are: a checkpoint also has those that are being trained."""
     run = file.about.get("run")
@@ -657,6 +672,7 @@ class _SavedRun(NamedTuple):
 
     name: str
     about: dict[str, Any]
+    model: dict[str, Any]
     settings: dict[str, Any]
     at: Position
     texts: dict[str, str | None]
@@ -672,11 +688,14 @@ def _read_run(path: str | os.PathLike[str]) -> _SavedRun:
     with open_model(path) as file:
         about, name = file.about, file.name
         groups = {group: file.group(group, finite=group in ("weights", "good")) for group in file.groups}
+    _expect_language_model(name, about)
     if "run" not in about:
         raise ModelFileError(f"{name!r} is a model, but no checkpoint: it does not say where its training stood. To train on "
                              "from its weights, load it and fit, or train --from.")
     with _fitting(name):
         run = about["run"]
+        if set(run["position"]) != {item.name for item in fields(Position)}:
+            raise ValueError(f"the position is {run['position']!r}")
         at = Position(**run["position"])
         at = replace(at, best=inf if at.best is None else at.best)
         for item in fields(Position):
@@ -685,8 +704,11 @@ def _read_run(path: str | os.PathLike[str]) -> _SavedRun:
             least, most = LIMITS.get(item.name, (0, MOST))
             if type(value) not in kinds or (type(value) is not str and not least <= value <= most):
                 raise ValueError(f"{item.name} is {value!r}")
-        about = {**about, "config": dict(about["config"])}
-        return _SavedRun(name, about, dict(run["config"]), at, dict(run["texts"]), groups)
+        model, settings = {**about["config"], "precision": run["precision"]}, dict(run["config"])
+        strange = set(model) - {*ModelConfig().to_dict(), *TextConfig().to_dict(), "seed", "precision"} | set(settings) - set(TrainingConfig().to_dict())
+        if strange:
+            raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
+        return _SavedRun(name, about, model, settings, at, dict(run["texts"]), groups)
 
 
 def _expect_same_texts(saved: _SavedRun, texts: Mapping[str, str | None]) -> None:

@@ -106,6 +106,15 @@ class Model:
             shapes |= {f"{name}/{key}": value for key, value in self.head.loss_activations(size, training).items()}
         return Layout(shapes)
 
+    def expect_memory_for_training(self, ops: Ops, steps: int, streams: int, moments: int) -> None:
+        """Raise :class:`ConfigError` unless all that a training holds fits into this machine's memory."""
+        if ops.name == "cuda":  # whose memory is not this machine's
+            return
+        copies = 3 + moments  # weights, gradients, the weights to go back to
+        expect_memory(copies * self.layout.size + self.buffers(self.input(steps, streams), "train").size,
+                      f"this training ({copies} times the {self.layout.size / 1e6:,.1f} million weights, and the activations of "
+                      f"{streams} streams × {steps} steps)", "the streams, the steps or the units", ops.dtype.itemsize)
+
     def output(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
         _, layer, last = self.inputs(shape)[-1]
@@ -276,16 +285,6 @@ class Network:
         flat = self.ops.empty((layout.size,))
         self.ops.fill(flat, 0)
         return Arena(layout, flat)
-
-    def expect_memory_for_training(self, steps: int, streams: int, moments: int) -> None:
-        """Raise :class:`ConfigError` unless all that a training holds fits into this machine's memory."""
-        activations = self.model.buffers(self.model.input(steps, streams), "train").size
-        copies = 3 + moments  # weights, gradients, the weights to go back to
-        if self.ops.name != "cuda":  # whose memory is not this machine's
-            expect_memory(copies * self.model.layout.size + activations,
-                          f"this training ({copies} times the {self.model.layout.size / 1e6:,.1f} million weights, and the "
-                          f"activations of {streams} streams × {steps} steps)", "the streams, the steps or the units",
-                          self.ops.dtype.itemsize)
 
     def predict(self, x: Array, state: Arena) -> Array:
         """The output of the last layer, (T, N, F) or (N, F). The state moves on; the result is overwritten later."""

@@ -315,7 +315,9 @@ class Sequential:
                 raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
                                   f"{len(held_out)} to validate on; both need some.")
         network = self._build()
-        network.expect_memory_for_training(examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments)
+        network.model.expect_memory_for_training(
+            self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments
+        )
         self._updater = self._updater or Updater(network, compiled.optimizer)
         self.history, self.stop_training = history, False
         try:

@@ -160,7 +160,6 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.config.verbose)
-        self.network.expect_memory_for_training(self.config.steps, self.config.streams, self.optimizer.rule.moments)
         self.updater = Updater(self.network, self.optimizer)
         self.schedule = Schedule(self.config, self.optimizer.learning_rate)
         self.at = Position(int(self.history["epoch"][-1]) if self.history["epoch"] else 0)
@@ -168,8 +167,17 @@ class Trainer:
         self.good = self.network.snapshot()
 
     def resume(self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]]) -> None:
-        """Stand where the training stood that wrote a checkpoint; ``arrays`` has its groups by their names."""
-        network = self.network
+        """Stand where the training stood that wrote a checkpoint; ``arrays`` has its groups by their names.
+
+        Raises
+        ------
+        ValueError
+            If it cannot have stood there.
+        """
+        network, epochs = self.network, at.trained + at.epoch - 1
+        if not (1 <= at.epoch <= self.config.epochs + 1 and at.batch <= self.batches_per_epoch and at.trained <= self.at.trained <= epochs):
+            raise ValueError(f"epoch {at.epoch} of {self.config.epochs}, batch {at.batch} of {self.batches_per_epoch}, after "
+                             f"{at.trained} earlier epochs")
         network.load(Arena(network.model.layout, self.good), arrays("good"))
         network.load(network.parameters, arrays("weights"))
         network.load(self.state, arrays("state"))
@@ -202,8 +210,12 @@ class Trainer:
                 measured, stopped = self._epoch()
             except DivergenceError as error:
                 raise self._diverged(error) from error
-            if measured is None:
-                break
+            if measured is None:  # there was no time, or every update was skipped
+                if stopped or self.interrupted.is_set():
+                    stopped = stopped or "interrupted"
+                    break
+                self.at = replace(at, epoch=epoch + 1, batch=0, epoch_seconds=0.0)
+                continue
             row = {"epoch": float(at.trained + epoch), **measured}
             judged = row.get("valid_loss", row["loss"])
             improved = judged < at.best
@@ -218,7 +230,7 @@ class Trainer:
                               best=min(at.best, judged))
             if config.patience is not None and waited >= config.patience:
                 stopped = f"no better for {waited} {'epoch' if waited == 1 else 'epochs'}"
-            if self.interrupted.is_set():
+            elif self.interrupted.is_set():
                 self._keep()
                 stopped = "interrupted"
         if stopped:

@@ -493,12 +493,13 @@ def container(tmp_path, monkeypatch):
 def test_what_does_not_fit_into_memory_is_foreseen(container):
     size = network().model.layout.size
     for optimizer, copies in (("sgd", 3), ("adam", 5)):
+        model = LanguageModel("tanh", hidden=8, layers=1, embedding=4, vocabulary_size=V, tokenizer=None)
         container(4 * copies * size)
         with pytest.raises(ConfigError, match=rf"this training \({copies} times the 0\.0 million weights, and the activations of 2 "
                                               rf"streams × 4 steps\) would take 0\.0 GB, this machine has 0\.0 GB; reduce the streams"):
-            trainer(optimizer=optimizer)
-    container("max")
-    trainer(optimizer="adam").run()
+            model.fit(IDS, streams=N, steps=T, epochs=1, optimizer=optimizer, verbose=0)
+        container("max")
+        model.fit(IDS, streams=N, steps=T, epochs=1, optimizer=optimizer, verbose=0)
 
 
 def test_a_training_that_a_large_machine_could_hold(container):

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import re
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
@@ -54,10 +54,9 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
         raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
     header = json.dumps({"format": FORMAT, "version": VERSION, "kind": kind, **about}, sort_keys=True, allow_nan=False)
     folder = os.path.dirname(os.path.abspath(name))
-    temporary = ""
+    temporary = os.path.join(folder, f".numba_rnnlm-{secrets.token_hex(8)}")
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".numba_rnnlm-", delete=False) as file:
-            temporary = file.name
+        with open(temporary, "x+b") as file:
             with zipfile.ZipFile(file, "w") as archive:
                 _write_member(archive, "about", np.frombuffer(header.encode("utf-8"), np.uint8))
                 for group, arrays in groups.items():
@@ -65,7 +64,6 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
                         _write_member(archive, f"{group}/{key}", array)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, name)
         _sync_folder(folder)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -74,7 +72,7 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
             "choose a folder that exists, can be written and has room."
         ) from error
     finally:
-        with contextlib.suppress(FileNotFoundError):  # it has become the model, or was never made
+        with contextlib.suppress(OSError, ValueError):  # it has become the model, or was never made
             os.unlink(temporary)
 
 
@@ -217,12 +215,6 @@ def _check_header(name: str, about: Any) -> None:
             f"{name!r} has format version {version}; this numba_rnnlm reads up to {VERSION}. "
             "Upgrade with: pip install --upgrade numba-rnnlm"
         )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: str) -> None:
