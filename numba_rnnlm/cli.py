@@ -39,6 +39,8 @@ from .errors import (
     expect_number,
 )
 from .language_model import MACHINE, LanguageModel
+from .progress import duration
+from .runs import Run, read_run
 from .scoring import log_probabilities
 from .storage import open_model, read_about
 from .text import Tokenizer
@@ -503,6 +505,8 @@ def _info(args: Arguments) -> None:
         return
     model = LanguageModel.load(args.model, backend="cpu")
     rows = {"file": f"{args.model} ({_size(args.model)})", "weights": f"{model.parameter_count:,}"}
+    if "run" in read_about(args.model):
+        rows |= _about_run(read_run(args.model))
     if (tokenizer := model.tokenizer_) is not None:
         first = " ".join(f"'{tokenizer.symbol(id)}'" for id in range(min(SHOWN_SYMBOLS, tokenizer.size)))
         rows["vocabulary"] = f"{tokenizer.size:,} symbols: {first}{' ...' * (tokenizer.size > SHOWN_SYMBOLS)}"
@@ -515,6 +519,17 @@ def _info(args: Arguments) -> None:
     # Nothing of the machine: a file does not depend on it.
     _table(rows | {name: value for name, value in model.get_params().items()
                    if name not in MACHINE and value is not None})
+
+
+def _about_run(run: Run) -> dict[str, str]:
+    """Where the training of a checkpoint stood."""
+    at, epochs = run.at, run.training["epochs"]
+    stood = f"epoch {at.epoch} of {epochs}, {at.batch} batches into it" if not at.ended else f"ended: {at.ended}"
+    which = "the best epoch so far" if run.about["run"]["model"] == "good" else "the latest"
+    return {
+        "checkpoint": f"{stood}; {at.updates:,} updates in {duration(at.seconds)}",
+        "its model": f"{which}; train CORPUS --resume {run.name} goes on" if not at.ended else which,
+    }
 
 
 def _about_sequential(path: Path) -> dict[str, str]:

@@ -4,19 +4,16 @@ import os
 import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
 from math import inf
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
-from . import backends, cells
+from . import backends, cells, runs
 from .cells import Cell
 from .config import WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
     ConfigError,
-    CorpusError,
     ModelFileError,
     NotFittedError,
     ShapeError,
@@ -27,7 +24,7 @@ from .errors import (
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
 from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
-from .storage import ModelFile, open_model, write_model
+from .storage import open_model, write_model
 from .text import (
     Corpus,
     Source,
@@ -39,14 +36,11 @@ from .text import (
     segments_per_epoch,
     streams_that_fit,
 )
-from .training import CLOCK_COLUMNS, Checkpoints, History, Position, Trainer, make_optimizer, new_history
+from .training import Checkpoints, History, Position, Trainer, make_optimizer, new_history
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.2  # of a text: more than that is worth a warning
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
-
-MOST = 2**53  # of what a training counts: a float still holds it exactly
-LIMITS = {"best": (0, inf), "gradient_norm": (0, 1e300), "divisor": (1, 1e300)}  # of a saved position; others: 0 to MOST
 
 Ids = np.ndarray | Sequence[int]
 
@@ -272,9 +266,9 @@ class LanguageModel:
         keeping = keeping or CheckpointConfig()
         saved = None
         if keeping.resume is not None:
-            saved = _read_run(keeping.resume)
-            self._expect_same_run(saved, config)
-        settings = _run_settings(config)
+            saved = runs.read_run(keeping.resume)
+            saved.expect_settings({**self._settings(), "precision": self._precision}, config)
+        settings = runs.settings(config)
         tokenizer, network, history = self.tokenizer_, self._network, self.history_
         if saved is not None:
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
@@ -315,8 +309,8 @@ class LanguageModel:
         if saved is not None or keeping.checkpoint is not None:
             texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
         if saved is not None:
-            _expect_same_texts(saved, texts)
-            with _fitting(saved.name):
+            saved.expect_texts(texts)
+            with runs.fitting(saved.name):
                 trainer.resume(saved.at, saved.group)
             if saved.at.ended:
                 warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
@@ -330,8 +324,8 @@ class LanguageModel:
     @staticmethod
     def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The arguments of the model and of ``fit`` of the run that wrote a checkpoint. Raises :class:`ModelFileError`."""
-        run = _read_run(checkpoint)
-        return run.model, run.settings
+        run = runs.read_run(checkpoint)
+        return run.model, run.training
 
     def _checkpoints(
         self, keeping: CheckpointConfig, trainer: Trainer, settings: Mapping[str, Any], texts: Mapping[str, str | None]
@@ -340,26 +334,16 @@ class LanguageModel:
         assert path is not None
 
         def write(at: Position, groups: Mapping[str, Iterable[tuple[str, np.ndarray]]]) -> None:
-            position = {**asdict(at), "best": _json_number(at.best)}
             measured = trainer.validate is not None and at.best < inf
-            run = {"config": settings, "precision": self._precision, "texts": texts, "position": position,
+            run = {"config": settings, "precision": self._precision, "texts": texts, "position": runs.position_about(at),
                    "model": "good" if measured else "weights"}
-            columns = {column: [_json_number(value) for value in values] for column, values in trainer.history.items()}
+            history = runs.history_about(trainer.history, clock=True)
             try:
-                write_model(path, "language_model", {**self._about(), "history": columns, "run": run}, groups)
+                write_model(path, "language_model", {**self._about(), "history": history, "run": run}, groups)
             except ModelFileError as error:
                 warnings.warn(f"no checkpoint was written, training goes on: {error}", stacklevel=2)
 
         return Checkpoints(write, keeping.every)
-
-    def _expect_same_run(self, saved: "_SavedRun", config: TrainingConfig) -> None:
-        """Raise :class:`ConfigError` unless this model and this training are those of the saved run."""
-        model = {**self._settings(), "precision": self._precision}
-        for here, there in ((model, saved.model), (_run_settings(config), saved.settings)):
-            for name, value in here.items():
-                if value != there.get(name):
-                    raise ConfigError(f"{name} is {value!r}, but the run in {saved.name!r} has {there.get(name)!r}; a run goes on "
-                                      "with the settings that it began with.")
 
     def _read(self, source: Source, tokenizer: Tokenizer | None) -> Corpus:
         return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size)
@@ -582,11 +566,10 @@ class LanguageModel:
 
     def _about(self) -> dict[str, Any]:
         """All but the weights, as plain values."""
-        measured = {column: values for column, values in self.history_.items() if column not in CLOCK_COLUMNS}
         return {
             "config": self._settings(),
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
-            "history": {column: [_json_number(value) for value in values] for column, values in measured.items()},
+            "history": runs.history_about(self.history_),
         }
 
     @classmethod
@@ -601,10 +584,10 @@ class LanguageModel:
             If the file is missing, damaged, not a language model, or from a newer version.
         """
         with open_model(path) as file:
-            about, weights, name = file.about, file.group(_model_group(file)), file.name
-        _expect_language_model(name, about)
+            about, weights, name = file.about, file.group(runs.model_group(file)), file.name
+        runs.expect_language_model(name, about)
         backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
-        with _fitting(name):
+        with runs.fitting(name):
             config = about["config"]
             if isinstance(config["cell"], str) and config["cell"] not in cells.CELLS:
                 raise ModelFileError(
@@ -619,9 +602,9 @@ class LanguageModel:
         self, about: Mapping[str, Any], weights: dict[str, np.ndarray], name: str
     ) -> tuple[Tokenizer | None, Network, History]:
         """Tokenizer, weights and history of a file of this model's configuration."""
-        with _fitting(name):
+        with runs.fitting(name):
             tokenizer = None if about["tokenizer"] is None else Tokenizer.from_dict(about["tokenizer"])
-            return tokenizer, self._build(tokenizer, weights), _read_history(about["history"])
+            return tokenizer, self._build(tokenizer, weights), runs.read_history(about["history"])
 
     @property
     def parameter_count(self) -> int:
@@ -632,98 +615,3 @@ class LanguageModel:
 def _is_many(texts: Any) -> bool:
     """Whether this is a list of texts or of arrays of ids, and not the ids of one text."""
     return isinstance(texts, (list, tuple)) and all(isinstance(one, (str, list, tuple, np.ndarray)) for one in texts[:1])
-
-
-def _json_number(value: float) -> float | None:
-    """NaN and infinity are not JSON."""
-    return float(value) if np.isfinite(value) else None
-
-
-@contextmanager
-def _fitting(name: str) -> Iterator[None]:
-    """What is wrong with the parts of a file is the file's fault."""
-    try:
-        yield
-    except ModelFileError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
-
-
-def _expect_language_model(name: str, about: Mapping[str, Any]) -> None:
-    if about.get("kind") != "language_model":
-        raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
-                             "load it with Sequential.load.")
-
-
-def _model_group(file: ModelFile) -> str:
-    """Where the weights of the model are: a checkpoint also has those that are being trained."""
-    run = file.about.get("run")
-    return "good" if isinstance(run, dict) and run.get("model") == "good" else "weights"
-
-
-def _run_settings(config: TrainingConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
-    return {name: value for name, value in config.to_dict().items() if name != "verbose"}
-
-
-class _SavedRun(NamedTuple):
-    """A checkpoint, read."""
-
-    name: str
-    about: dict[str, Any]
-    model: dict[str, Any]
-    settings: dict[str, Any]
-    at: Position
-    texts: dict[str, str | None]
-    groups: dict[str, dict[str, np.ndarray]]
-
-    def group(self, name: str) -> dict[str, np.ndarray]:
-        if name not in self.groups:
-            raise ModelFileError(f"{self.name!r} is damaged: it has no arrays {name!r}.")
-        return self.groups[name]
-
-
-def _read_run(path: str | os.PathLike[str]) -> _SavedRun:
-    with open_model(path) as file:
-        about, name = file.about, file.name
-        groups = {group: file.group(group, finite=group in ("weights", "good")) for group in file.groups}
-    _expect_language_model(name, about)
-    if "run" not in about:
-        raise ModelFileError(f"{name!r} is a model, but no checkpoint: it does not say where its training stood. To train on "
-                             "from its weights, load it and fit, or train --from.")
-    with _fitting(name):
-        run = about["run"]
-        if set(run["position"]) != {item.name for item in fields(Position)}:
-            raise ValueError(f"the position is {run['position']!r}")
-        at = Position(**run["position"])
-        at = replace(at, best=inf if at.best is None else at.best)
-        for item in fields(Position):
-            value = getattr(at, item.name)
-            kinds = (int, float) if isinstance(item.default, float) else (type(item.default),)
-            least, most = LIMITS.get(item.name, (0, MOST))
-            if type(value) not in kinds or (type(value) is not str and not least <= value <= most):
-                raise ValueError(f"{item.name} is {value!r}")
-        model, settings = {**about["config"], "precision": run["precision"]}, dict(run["config"])
-        strange = set(model) - {*ModelConfig().to_dict(), *TextConfig().to_dict(), "seed", "precision"} | set(settings) - set(TrainingConfig().to_dict())
-        if strange:
-            raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
-        return _SavedRun(name, about, model, settings, at, dict(run["texts"]), groups)
-
-
-def _expect_same_texts(saved: _SavedRun, texts: Mapping[str, str | None]) -> None:
-    for name, digest in texts.items():
-        if digest != saved.texts.get(name):
-            raise CorpusError(f"{name} is not the text of the run in {saved.name!r}; a run goes on with the texts that it began "
-                              "with.")
-
-
-def _read_history(saved: dict[str, list[float | None]]) -> History:
-    epochs = len(saved["epoch"])
-    rows = {column: saved.get(column, [None] * epochs) if column in CLOCK_COLUMNS else saved[column] for column in new_history()}
-    if any(len(values) != epochs for values in rows.values()):
-        raise ValueError("the columns of the history have different lengths")
-    return {column: [float("nan") if value is None else float(value) for value in values]
-            for column, values in rows.items()}
-
-

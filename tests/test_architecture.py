@@ -19,7 +19,7 @@ STOREYS = (
     {"layers", "model"},
     {"optimizers", "schedules", "training", "generation", "scoring", "progress"},
     {"text", "storage"},
-    {"language_model", "sequential", "callbacks", "keras", "cli", "demo", "__init__", "__main__"},
+    {"language_model", "sequential", "callbacks", "keras", "runs", "cli", "demo", "__init__", "__main__"},
 )
 STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms}
 ONLY = {"text": {0}, "storage": {0, 1}}  # these two see less than what is below them

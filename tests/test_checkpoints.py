@@ -356,9 +356,16 @@ def test_info_and_from_take_a_checkpoint(tmp_path, capsys):
     text, out = tmp_path / "text.txt", tmp_path / "out.npz"
     text.write_text(TEXT)
     assert main(["info", str(path)]) == 0
-    assert ["epochs", "trained", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    at = read_about(path)["run"]["position"]
+    assert "epochs trained 1" in told
+    assert f"checkpoint epoch 2 of 3, {at['batch']} batches into it; {at['updates']} updates in 0:00" in told
+    assert f"its model the best epoch so far; train CORPUS --resume {path} goes on" in told
     assert main(["train", str(text), "--from", str(path), "--out", str(out), "--epochs", "1", "--streams", "4", "--verbose", "0"]) == 0
     assert LanguageModel.load(out).history_["epoch"] == [1, 2]
+    train(checkpoint=path)
+    assert main(["info", str(path)]) == 0
+    assert "ended: all epochs are done; " in capsys.readouterr().out
 
 
 # A run that had ended

@@ -600,6 +600,28 @@ def test_verbose_0_shows_nothing(capsys):
 
 # keeping
 
+def test_a_gradient_that_is_not_finite_is_named(monkeypatch):
+    model = compiled()
+    model.fit(X, LAST, verbose=0)
+    network, before = model._build(), model.get_weights()
+    train = network.train
+
+    def spoiled(*arguments):
+        losses = train(*arguments)
+        network.gradients["lstm/U"][0, 0] = np.nan
+        return losses
+
+    monkeypatch.setattr(network, "train", spoiled)
+    with pytest.raises(DivergenceError, match="the gradient is not finite; the first such gradient is that of 'lstm/U'"):
+        model.fit(X, LAST, verbose=0)
+    same(model.get_weights(), before)
+
+
+def test_an_embedding_takes_nothing_but_ids():
+    with pytest.raises(ShapeError, match=r"Embedding takes ids \(streams, steps\), got an input with 3 axes; it can only be the"):
+        Embedding(5, 2).output((4, 3, 2))
+
+
 def test_save_and_load_give_the_same_model(tmp_path):
     model = Sequential(
         [Embedding(np.int64(V), 8), Dropout(0.1), SimpleRNN(5, True, activation="relu"), GRU(4, return_sequences=True),

@@ -1,11 +1,13 @@
 """A saved model is the model; whatever else a file may hold is refused with a sentence."""
 
+import copy
 import errno
 import io
 import json
 import os
 import re
 import stat
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -410,6 +412,51 @@ def test_an_array_of_an_impossible_shape(shape, path):
 def test_a_header_that_has_no_end(path):
     rewrite(path, about=lambda about: b"[" * 100_000)
     refused(path, "cannot be read as a numba_rnnlm model")
+
+
+# Archives that are not what they seem
+
+
+@pytest.mark.parametrize("name", ["../../outside.npy", "/etc/outside.npy", "weights\\outside.npy", "weights/dense/b.npy", "notes.txt"])
+def test_members_with_other_names(name, path):
+    path.write_bytes(SAVED["data"])
+    with zipfile.ZipFile(path, "a") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two members of one name
+        file.writestr(name, b"")
+    refused(path, f"is not a numba_rnnlm model: it has a member {re.escape(repr(name))}")
+
+
+def test_a_compressed_file(path):
+    with np.load(SAVED["path"]) as file:
+        np.savez_compressed(path, **file)
+    refused(path, "has a compressed member, '.*': compressed files are not read.* Load its arrays with numpy.load and write them "
+                  "with numpy.savez")
+
+
+def test_members_that_lie_on_top_of_one_another(path):
+    path.write_bytes(SAVED["data"])
+    with zipfile.ZipFile(path, "a") as file:
+        for number in range(99):
+            twin = copy.copy(file.getinfo("weights/lstm/U.npy"))
+            twin.filename = f"weights/twin/{number}.npy"
+            file.filelist.append(twin)
+        file.writestr("weights/last.npy", b"")  # so that the directory is written anew
+    refused(path, "is damaged: its members overlap")
+
+
+def test_a_header_that_is_too_large(path, monkeypatch):
+    path.write_bytes(SAVED["data"])
+    monkeypatch.setattr(archive, "LARGEST_HEADER", 100)
+    refused(path, "is damaged: its header is larger than any vocabulary")
+
+
+def test_a_file_that_may_not_be_read(path, monkeypatch):
+    def fail(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path.write_bytes(SAVED["data"])
+    monkeypatch.setattr(archive, "open", fail, raising=False)  # a superuser may read everything
+    refused(path, "cannot read '.*': Permission denied")
 
 
 # Files of earlier releases

@@ -649,3 +649,9 @@ def test_bytes_of_real_texts(part, size):
     read = read_corpus(path, ByteTokenizer())
     assert read.ids.size == read.bytes == size
     assert read.ids.tobytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(("source", "told"), [(b"bytes", "of type bytes"), (3, "of type int"), (["a", "b"], "a list of str")])
+def test_what_is_no_source_of_text(source, told):
+    with pytest.raises(CorpusError, match=f"The corpus is {told}, expected a path, a text"):
+        learn_tokenizer(source, TextConfig())

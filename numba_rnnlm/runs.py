@@ -1,0 +1,155 @@
+"""What the file of a language model says of its training, and of a checkpoint: where it stood, and what it needs to go on."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from math import inf, isfinite, nan
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .config import ModelConfig, TextConfig, TrainingConfig
+from .errors import ConfigError, CorpusError, ModelFileError
+from .storage import ModelFile, open_model
+from .training import CLOCK_COLUMNS, History, Position, new_history
+
+MOST = 2**53  # of what a training counts: a float still holds it exactly
+LIMITS = {"best": (0, inf), "gradient_norm": (0, 1e300), "divisor": (1, 1e300)}  # of a saved position; others: 0 to MOST
+MODEL_SETTINGS = {*ModelConfig().to_dict(), *TextConfig().to_dict(), "seed", "precision"}
+FINITE = ("weights", "good")  # groups whose numbers must be finite; a state or a moment may have run away
+
+
+class Run(NamedTuple):
+    """A checkpoint, read.
+
+    Attributes
+    ----------
+    name
+        Of the file.
+    about
+        Its header.
+    model, training
+        The arguments of the model and of ``fit``.
+    at
+        Where the training stood.
+    texts
+        corpus, valid → SHA-256 of the ids, None if there is none.
+    groups
+        Group → arrays by name.
+    """
+
+    name: str
+    about: dict[str, Any]
+    model: dict[str, Any]
+    training: dict[str, Any]
+    at: Position
+    texts: dict[str, str | None]
+    groups: dict[str, dict[str, np.ndarray]]
+
+    def group(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of a group."""
+        if name not in self.groups:
+            raise ModelFileError(f"{self.name!r} is damaged: it has no arrays {name!r}.")
+        return self.groups[name]
+
+    def expect_settings(self, model: Mapping[str, Any], training: TrainingConfig) -> None:
+        """Raise :class:`ConfigError` unless the run has these settings."""
+        for here, there in ((model, self.model), (settings(training), self.training)):
+            for name, value in here.items():
+                if value != there.get(name):
+                    raise ConfigError(f"{name} is {value!r}, but the run in {self.name!r} has {there.get(name)!r}; a run goes on "
+                                      "with the settings that it began with.")
+
+    def expect_texts(self, texts: Mapping[str, str | None]) -> None:
+        """Raise :class:`CorpusError` unless the run has read these texts."""
+        for name, digest in texts.items():
+            if digest != self.texts.get(name):
+                raise CorpusError(f"{name} is not the text of the run in {self.name!r}; a run goes on with the texts that it "
+                                  "began with.")
+
+
+def read_run(path: str | os.PathLike[str]) -> Run:
+    """A checkpoint. Raises :class:`ModelFileError` if there is none, or it is damaged."""
+    with open_model(path) as file:
+        about, name = file.about, file.name
+        groups = {group: file.group(group, finite=group in FINITE) for group in file.groups}
+    expect_language_model(name, about)
+    if "run" not in about:
+        raise ModelFileError(f"{name!r} is a model, but no checkpoint: it does not say where its training stood. To train on "
+                             "from its weights, load it and fit, or train --from.")
+    with fitting(name):
+        run = about["run"]
+        model, training = {**about["config"], "precision": run["precision"]}, dict(run["config"])
+        if strange := (set(model) - MODEL_SETTINGS) | (set(training) - set(TrainingConfig().to_dict())):
+            raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
+        return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), groups)
+
+
+def read_position(saved: Mapping[str, Any]) -> Position:
+    """A position out of a header. Raises ValueError if it is none."""
+    if set(saved) != {item.name for item in fields(Position)}:
+        raise ValueError(f"the position is {saved!r}")
+    at = Position(**saved)
+    at = replace(at, best=inf if at.best is None else at.best)
+    for item in fields(Position):
+        value = getattr(at, item.name)
+        kinds = (int, float) if isinstance(item.default, float) else (type(item.default),)
+        least, most = LIMITS.get(item.name, (0, MOST))
+        if type(value) not in kinds or (type(value) is not str and not least <= value <= most):
+            raise ValueError(f"{item.name} is {value!r}")
+    return at
+
+
+def position_about(at: Position) -> dict[str, Any]:
+    """A position for a header."""
+    return {**asdict(at), "best": _number(at.best)}
+
+
+def settings(config: TrainingConfig) -> dict[str, Any]:
+    """What must be the same for a run to go on."""
+    return {name: value for name, value in config.to_dict().items() if name != "verbose"}
+
+
+def history_about(history: History, clock: bool = False) -> dict[str, list[float | None]]:
+    """A history for a header; without the ``clock``, so that equal trainings are equal."""
+    columns = (column for column in history if clock or column not in CLOCK_COLUMNS)
+    return {column: [_number(value) for value in history[column]] for column in columns}
+
+
+def read_history(saved: Mapping[str, list[float | None]]) -> History:
+    """A history out of a header; what it leaves out is NaN. Raises ValueError if the columns do not fit together."""
+    epochs = len(saved["epoch"])
+    rows = {column: saved.get(column, [None] * epochs) if column in CLOCK_COLUMNS else saved[column] for column in new_history()}
+    if any(len(values) != epochs for values in rows.values()):
+        raise ValueError("the columns of the history have different lengths")
+    return {column: [nan if value is None else float(value) for value in values] for column, values in rows.items()}
+
+
+def expect_language_model(name: str, about: Mapping[str, Any]) -> None:
+    """Raise :class:`ModelFileError` at another kind of file."""
+    if about.get("kind") != "language_model":
+        raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
+                             "load it with Sequential.load.")
+
+
+def model_group(file: ModelFile) -> str:
+    """The group of the model's weights: a checkpoint also has those that are being trained."""
+    run = file.about.get("run")
+    return "good" if isinstance(run, dict) and run.get("model") == "good" else "weights"
+
+
+@contextmanager
+def fitting(name: str) -> Iterator[None]:
+    """What is wrong with the parts of a file is the file's fault."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
+
+
+def _number(value: float) -> float | None:
+    """NaN and infinity are not JSON."""
+    return float(value) if isfinite(value) else None
