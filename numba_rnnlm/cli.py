@@ -47,7 +47,7 @@ from .text import Tokenizer
 from .training import make_optimizer
 
 CHUNK = 2**20  # bytes of the lines to score that are read at once
-METAVARS = {int: "N", float: "X", str: "NAME"}
+METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE"}
 SHOWN_SYMBOLS = 20
 WARMUP_SYMBOLS = 100
 CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
@@ -330,7 +330,7 @@ def _config_flags(group: Any, config: type, leave_out: Collection[str] = ()) -> 
         else:
             shown = "" if item.default is None else f" (default: {item.default})"
             group.add_argument(flag, type=kind, choices=choices, default=argparse.SUPPRESS, help=help + shown,
-                               metavar=None if choices else METAVARS[kind])
+                               metavar=None if choices else METAVARS.get(item.name, METAVARS[kind]))
 
 
 def _given(args: Arguments, config: type) -> dict[str, Any]:
@@ -351,14 +351,14 @@ def _train(args: Arguments) -> None:
     _expect_writable(args.out, [args.corpus, args.valid])
     if keeping.checkpoint is not None:
         _expect_writable(Path(keeping.checkpoint), [args.corpus, args.valid, args.out], "--checkpoint")
-    if keeping.resume is not None:  # what is not given is as it was; what is given must be
+    if keeping.resume is not None and not keeping.begins:  # what is not given is as it was; what is given must be
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
             given["precision"] = args.precision
         given, training = model_settings | given, run_settings | training
     config = TrainingConfig(**training)
     verb = "replaced" if args.out.exists() else "saved"
-    from_saved = args.start is not None and keeping.resume is None
+    from_saved = args.start is not None and (keeping.resume is None or keeping.begins)
     model = _load(args, args.start) if from_saved else LanguageModel(**_machine(args) | given)
     if config.verbose:
         optimizer = make_optimizer(config, model.get_params()["cell"])
@@ -372,7 +372,8 @@ def _train(args: Arguments) -> None:
             raise
         failure = error
     except KeyboardInterrupt:  # the first one ends the training, this is the second
-        raise KeyboardInterrupt("nothing was saved" + f" but {str(keeping.checkpoint)!r}" * (keeping.checkpoint is not None)) from None
+        kept = keeping.checkpoint is not None and Path(keeping.checkpoint).exists()
+        raise KeyboardInterrupt("nothing was saved" + f" but {keeping.checkpoint!r}" * kept) from None
     model.save(args.out)
     if config.verbose:
         _tell_trained(model, args, verb)
@@ -523,11 +524,10 @@ def _info(args: Arguments) -> None:
 
 def _about_run(run: Run) -> dict[str, str]:
     """Where the training of a checkpoint stood."""
-    at, epochs = run.at, run.training["epochs"]
-    stood = f"epoch {at.epoch} of {epochs}, {at.batch} batches into it" if not at.ended else f"ended: {at.ended}"
+    at = run.at
     which = "the best epoch so far" if run.about["run"]["model"] == "good" else "the latest"
     return {
-        "checkpoint": f"{stood}; {at.updates:,} updates in {duration(at.seconds)}",
+        "checkpoint": f"{run.place}; {at.updates:,} updates in {duration(at.seconds)}",
         "its model": f"{which}; train CORPUS --resume {run.name} goes on" if not at.ended else which,
     }
 

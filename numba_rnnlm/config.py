@@ -4,6 +4,7 @@ One field here is the constructor's argument, the command line's flag, the key i
 line of documentation (``metadata["help"]``).
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -151,13 +152,22 @@ class TrainingConfig(_Config):
 class CheckpointConfig(_Config):
     """What a training leaves on disk, so that it can go on after something has stopped it."""
 
-    checkpoint: str | None = _option(None, "file to keep the whole state of the training in; it is a model file too", type=str)
+    checkpoint: str | None = _option(None, "file to keep the whole state of the training in; a model file too. Only the checkpoint of a run "
+                                     "that has ended is replaced", type=str)
     checkpoint_every: str | float = _option("5min", "how often it is written: 30s, 5min, 2h or a number of seconds", type=str)
-    resume: str | None = _option(None, "go on where the training stood that wrote this checkpoint: with the same texts and "
-                                 "settings, as if nothing had stopped it", type=str)
+    resume: str | None = _option(None, "go on where the training stood that wrote this checkpoint, with the same texts, as if "
+                                 "nothing had stopped it; settings that are left out are those of the run. If it is the file of "
+                                 "--checkpoint and not there yet, the run begins", type=str)
 
     def __post_init__(self) -> None:
         _seconds("checkpoint_every", self.checkpoint_every)
+        if self.checkpoint is None and self.checkpoint_every != "5min":
+            raise ConfigError(f"checkpoint_every is {self.checkpoint_every!r}, but no checkpoint is named; give checkpoint a file.")
+
+    @property
+    def begins(self) -> bool:
+        """Whether the run to go on with is only about to begin: its checkpoint is to be written, and is not there yet."""
+        return self.resume is not None and self.resume == self.checkpoint and not os.path.exists(self.resume)
 
     @property
     def every(self) -> float:

@@ -112,7 +112,12 @@ def _memory() -> float:
     found = [float("inf")]
     with contextlib.suppress(AttributeError, ValueError, OSError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for limit in CONTAINER_LIMITS:
-        with contextlib.suppress(OSError, ValueError), open(limit, encoding="ascii") as file:  # ValueError: "max", no limit
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limits
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found.append(float("inf") if limit == resource.RLIM_INFINITY else limit)
+    for path in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:  # ValueError: "max", no limit
             found.append(int(file.read()))
     return min(found)

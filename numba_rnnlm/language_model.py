@@ -23,6 +23,7 @@ from .errors import (
 )
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
+from .progress import Progress
 from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
 from .storage import open_model, write_model
 from .text import (
@@ -235,11 +236,13 @@ class LanguageModel:
             0 silent, 1 live progress, 2 one line an epoch.
         checkpoint, checkpoint_every
             A file for the whole state of the training, and how often it is written: "30s", "5min", "2h" or a number of
-            seconds; also when the training ends, or Ctrl-C ends it. It is a model file too, and replaced in one piece. If
-            it cannot be written (a full disk), the one before stays, a warning says so and training goes on.
+            seconds; also before the first update, and when the training ends, or Ctrl-C or SIGTERM ends it. It is a model
+            file too, and replaced in one piece. If it cannot be written (a full disk), the one before stays, a warning says
+            so and training goes on. The checkpoint of another run that has not ended is not replaced.
         resume
-            A checkpoint to go on from. Texts and settings must be those of the run that wrote it. If that run had ended,
-            a warning says so, and the model is what it had come to.
+            A checkpoint to go on from. Texts, settings and backend must be those of the run that wrote it. If that run had
+            ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
+            there yet, the run begins: one command serves for the first job and for all that follow.
 
         Raises
         ------
@@ -265,7 +268,11 @@ class LanguageModel:
         """:meth:`fit` with its options in two objects."""
         keeping = keeping or CheckpointConfig()
         saved = None
-        if keeping.resume is not None:
+        if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
+            runs.expect_no_run(keeping.checkpoint)
+        if keeping.begins:
+            Progress(config.verbose).line(f"there is no {keeping.resume} yet: this is the beginning of the run")
+        elif keeping.resume is not None:
             saved = runs.read_run(keeping.resume)
             saved.expect_settings({**self._settings(), "precision": self._precision}, config)
         settings = runs.settings(config)
@@ -312,6 +319,7 @@ class LanguageModel:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
                 trainer.resume(saved.at, saved.group)
+            trainer.progress.line(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
             if saved.at.ended:
                 warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
                               "trained on from its weights: load it and fit, or train --from.", stacklevel=3)

@@ -275,9 +275,9 @@ class Network:
         self.ops.copy(snapshot, self.parameters.flat)
         self.version += 1
 
-    def not_finite(self, arena: Arena) -> str:
-        """The name of the first array that holds NaN or infinity; empty if there is none."""
-        return next((name for name, array in arena.items() if not isfinite(self.ops.norm(array.reshape(-1)))), "")
+    def not_finite(self, arena: Arena) -> list[str]:
+        """The names of the arrays that hold NaN or infinity."""
+        return [name for name, array in arena.items() if not isfinite(self.ops.norm(array.reshape(-1)))]
 
     def state(self, streams: int) -> Arena:
         """A fresh state, all zero, for this many streams."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from .config import ModelConfig, TextConfig, TrainingConfig
 from .errors import ConfigError, CorpusError, ModelFileError
-from .storage import ModelFile, open_model
+from .storage import ModelFile, open_model, read_about
 from .training import CLOCK_COLUMNS, History, Position, new_history
 
 MOST = 2**53  # of what a training counts: a float still holds it exactly
@@ -58,15 +58,26 @@ class Run(NamedTuple):
         for here, there in ((model, self.model), (settings(training), self.training)):
             for name, value in here.items():
                 if value != there.get(name):
-                    raise ConfigError(f"{name} is {value!r}, but the run in {self.name!r} has {there.get(name)!r}; a run goes on "
-                                      "with the settings that it began with.")
+                    raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {_shown(there.get(name))}; a run "
+                                      "goes on with the settings that it began with. To change them, train on from its weights: "
+                                      "load it and fit, or train --from.")
 
     def expect_texts(self, texts: Mapping[str, str | None]) -> None:
         """Raise :class:`CorpusError` unless the run has read these texts."""
         for name, digest in texts.items():
             if digest != self.texts.get(name):
-                raise CorpusError(f"{name} is not the text of the run in {self.name!r}; a run goes on with the texts that it "
-                                  "began with.")
+                kind = "was given" if digest is None else "has none" if self.texts.get(name) is None else "is another"
+                told = {"was given": f"the run in {self.name!r} has a {name} text and none was given here",
+                        "has none": f"the run in {self.name!r} has no {name} text and one was given here",
+                        "is another": f"the {name} text is not that of the run in {self.name!r}"}[kind]
+                raise CorpusError(f"{told}; a run goes on with the texts that it began with.")
+
+    @property
+    def place(self) -> str:
+        """Where the training stood, in words."""
+        if self.at.ended:
+            return f"ended: {self.at.ended}"
+        return f"epoch {self.at.epoch} of {self.training['epochs']}, {self.at.batch} batches into it"
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
@@ -84,6 +95,20 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         if strange := (set(model) - MODEL_SETTINGS) | (set(training) - set(TrainingConfig().to_dict())):
             raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
         return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), groups)
+
+
+def expect_no_run(path: str | os.PathLike[str]) -> None:
+    """Raise :class:`ModelFileError` where a checkpoint would take the place of a model, or of a run that has not ended."""
+    if not os.path.exists(path):
+        return
+    about = read_about(path)
+    name = os.fsdecode(path)
+    if "run" not in about:
+        raise ModelFileError(f"{name!r} is a model file; a checkpoint would take its place. Give the checkpoint a name of its own.")
+    run = read_run(path)
+    if not run.at.ended:
+        raise ModelFileError(f"{name!r} is the checkpoint of a run that has not ended ({run.place}); go on with "
+                             f"resume={name!r}, or delete it.")
 
 
 def read_position(saved: Mapping[str, Any]) -> Position:
@@ -148,6 +173,10 @@ def fitting(name: str) -> Iterator[None]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
+
+
+def _shown(value: Any) -> str:
+    return "left out" if value is None else repr(value)
 
 
 def _number(value: float) -> float | None:

@@ -165,6 +165,7 @@ class Trainer:
         self.at = Position(int(self.history["epoch"][-1]) if self.history["epoch"] else 0)
         self.state = self.network.state(self.config.streams)
         self.good = self.network.snapshot()
+        self.kept = False  # a checkpoint
 
     def resume(self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]]) -> None:
         """Stand where the training stood that wrote a checkpoint; ``arrays`` has its groups by their names.
@@ -197,6 +198,7 @@ class Trainer:
             self.interrupted = interrupted
             if not self.at.ended:
                 compile_kernels(self.network, self.optimizer.rule, self.progress)
+                self._keep()  # now it shows whether that is possible, and there is something to go on from
                 self._train()
         if self.validate is not None:
             self.network.restore(self.good)
@@ -234,7 +236,8 @@ class Trainer:
                 self._keep()
                 stopped = "interrupted"
         if stopped:
-            self.progress.line(f"stopped: {stopped}" + ("; the best epoch's weights are kept" if self.validate else ""))
+            self.progress.line(f"stopped: {stopped}" + ("; the best epoch's weights are kept" if self.validate else "")
+                               + ("; resume goes on from the checkpoint" if stopped == "interrupted" and self.kept else ""))
         if stopped != "interrupted":  # which may go on
             self.at = replace(self.at, ended=stopped or "all epochs are done")
             self._keep()
@@ -266,8 +269,8 @@ class Trainer:
                 self._keep()
         if at.tokens == 0:
             return None, stopped
-        if name := network.not_finite(network.parameters):
-            raise DivergenceError(f"weight {name!r} is not finite")
+        if names := network.not_finite(network.parameters):
+            raise DivergenceError(f"weight {names[0]!r} is not finite")
         mean = at.nats / at.tokens
         row = {"loss": mean, "perplexity": perplexity(mean), "learning_rate": at.learning_rate,
                "gradient_norm": at.gradient_norm, "tokens": float(at.tokens),
@@ -297,11 +300,16 @@ class Trainer:
             norm = self.updater.update(rate)
         except DivergenceError as error:
             if config.not_finite == "stop" or at.in_a_row == MOST_SKIPPED:
-                name = network.not_finite(network.gradients)
-                raise DivergenceError(f"{error}" + f"; the first such gradient is that of {name!r}" * bool(name)) from error
+                names = ", ".join(map(repr, network.not_finite(network.gradients)))
+                raise DivergenceError(f"{error}" + f" (NaN or infinity in the gradients of {names})" * bool(names)) from error
             at.skipped, at.in_a_row = at.skipped + 1, at.in_a_row + 1
             network.ops.fill(self.state.flat, 0)  # it may hold what went wrong
-            self.progress.line(f"update {at.updates + 1} is skipped: {error}; the learning rate is halved")
+            told = f"update {at.updates + 1} is skipped: {error}; the learning rate is halved"
+            if at.in_a_row > 1:  # then the weights themselves have gone wrong
+                network.restore(self.good)
+                network.ops.fill(self.updater.moments.reshape(-1), 0)
+                told += ", and the last good weights are restored"
+            self.progress.line(told)
             return
         at.nats, at.tokens, at.gradient_norm, at.learning_rate = at.nats + loss, at.tokens + tokens, norm, rate
         at.updates, at.in_a_row = self.updater.steps, 0
@@ -317,7 +325,7 @@ class Trainer:
         self.checkpoints.write(self.at, {
             group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
         })
-        self.checkpoints.last = time.monotonic()
+        self.checkpoints.last, self.kept = time.monotonic(), True
 
     def _diverged(self, error: DivergenceError) -> DivergenceError:
         at = self.at
@@ -325,8 +333,9 @@ class Trainer:
         kept = "before the training" if at.best == inf else "the best epoch so far"
         return DivergenceError(
             f"training diverged in epoch {at.epoch}, after {at.updates} updates: {error}. The weights of {kept} "
-            f"are restored. Try a learning rate below {self.optimizer.learning_rate:g}, gradient clipping "
-            "(clip_norm=1), or not_finite='skip'."
+            f"are restored. Try a learning rate below {self.optimizer.learning_rate:g}, "
+            + ("or gradient clipping (clip_norm=1)." if self.config.not_finite == "skip" else
+               "gradient clipping (clip_norm=1), or not_finite='skip'.")
         )
 
     def _show(self) -> None:
@@ -388,7 +397,7 @@ def compile_kernels(network: Network, rule: Rule, progress: Progress) -> None:
 
 @contextmanager
 def interrupts(notice: bool = False) -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the event, so that training ends cleanly; the second one interrupts at once.
+    """The first Ctrl-C or SIGTERM sets the event, so that training ends cleanly; the second one interrupts at once.
 
     With ``notice`` the first one is answered on standard error.
     """
@@ -402,10 +411,11 @@ def interrupts(notice: bool = False) -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
         if notice:  # not print: the handler may have interrupted one
-            os.write(2, b"\ninterrupted: ending cleanly; Ctrl-C again stops at once and loses the training\n")
+            os.write(2, b"\ninterrupted: ending cleanly; once more stops at once and loses what no file has\n")
 
-    previous = signal.signal(signal.SIGINT, note)
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

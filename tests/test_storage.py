@@ -429,7 +429,7 @@ def test_members_with_other_names(name, path):
 def test_a_compressed_file(path):
     with np.load(SAVED["path"]) as file:
         np.savez_compressed(path, **file)
-    refused(path, "has a compressed member, '.*': compressed files are not read.* Load its arrays with numpy.load and write them "
+    refused(path, "has a compressed member, '.*': compressed files are not read.* If you trust it, load its arrays with numpy.load and write them "
                   "with numpy.savez")
 
 

@@ -197,16 +197,16 @@ class Fitting:
             try:
                 self.updater.update()
             except DivergenceError as error:
-                name = self.network.not_finite(self.network.gradients)
-                raise DivergenceError(f"{error}; the first such gradient is that of {name!r}") from error
+                names = ", ".join(map(repr, self.network.not_finite(self.network.gradients)))
+                raise DivergenceError(f"{error} (NaN or infinity in the gradients of {names})") from error
             for callback in self.callbacks:
                 callback.on_train_batch_end(step, means.logs())
             if self.progress.due():
                 self._show(epoch, min(first + self.batch_size, count), means)
             if interrupted.is_set():
                 break
-        if name := self.network.not_finite(self.network.parameters):
-            raise DivergenceError(f"weight {name!r} is not finite")
+        if spoiled := self.network.not_finite(self.network.parameters):
+            raise DivergenceError(f"weight {spoiled[0]!r} is not finite")
         return means.logs()
 
     def _show(self, epoch: int, done: int, means: Means) -> None:

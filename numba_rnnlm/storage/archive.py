@@ -53,9 +53,11 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
     if os.path.isdir(name):
         raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
     header = json.dumps({"format": FORMAT, "version": VERSION, "kind": kind, **about}, sort_keys=True, allow_nan=False)
-    folder = os.path.dirname(os.path.abspath(name))
-    temporary = os.path.join(folder, f".numba_rnnlm-{secrets.token_hex(8)}")
+    temporary = ""
     try:
+        target = os.path.realpath(name)  # a link stays one
+        folder = os.path.dirname(target)
+        temporary = os.path.join(folder, f".numba_rnnlm-{secrets.token_hex(8)}")
         with open(temporary, "x+b") as file:
             with zipfile.ZipFile(file, "w") as archive:
                 _write_member(archive, "about", np.frombuffer(header.encode("utf-8"), np.uint8))
@@ -64,7 +66,7 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
                         _write_member(archive, f"{group}/{key}", array)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, name)
+        os.replace(temporary, target)
         _sync_folder(folder)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ModelFileError(
@@ -177,7 +179,7 @@ def _checked_members(name: str, archive: zipfile.ZipFile) -> dict[str, zipfile.Z
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise ModelFileError(
                 f"{name!r} has a compressed member, {member.filename!r}: compressed files are not read, because a small one "
-                "can fill any memory. Load its arrays with numpy.load and write them with numpy.savez."
+                "can fill any memory. If you trust it, load its arrays with numpy.load and write them with numpy.savez."
             )
         members[key] = member
     if sum(member.file_size for member in members.values()) > os.path.getsize(name):
