@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import ConfigError, expect_number, expect_one_of
 from .keras.weights import expect_our_file
+from .layers.options import only
 
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
@@ -196,19 +197,22 @@ class EarlyStopping(_Watch):
         Better by no more than this is not better.
     patience
         Stop after this many epochs in a row that are not better (0: as 1).
+    verbose
+        1 says when it stops.
     mode
         "min" or "max" is better; "auto" takes "max" for accuracies.
     restore_best_weights
         When the training ends, put the weights of the best epoch back.
     """
 
+    @only({"baseline": (None, "what counts is the best so far"), "start_from_epoch": (0, "every epoch counts")}, "EarlyStopping")
     def __init__(
-        self, monitor: str = "val_loss", min_delta: float = 0, patience: int = 0, mode: str = "auto",
+        self, monitor: str = "val_loss", min_delta: float = 0, patience: int = 0, verbose: int = 0, mode: str = "auto",
         restore_best_weights: bool = False,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         expect_number("patience", patience, 0, whole=True)
-        self.patience, self.restore_best_weights = patience, restore_best_weights
+        self.patience, self.restore_best_weights, self.verbose = patience, restore_best_weights, verbose
 
     def on_train_begin(self, logs: Logs) -> None:
         self.best, self.waited = inf, 0
@@ -223,6 +227,8 @@ class EarlyStopping(_Watch):
         self.waited += 1
         if self.waited >= self.patience:
             self.model.stop_training = True
+            if self.verbose:
+                print(f"Epoch {epoch + 1}: early stopping")
 
     def on_train_end(self, logs: Logs) -> None:
         if self.best_weights is not None:
@@ -234,20 +240,27 @@ class ModelCheckpoint(_Watch):
 
     Parameters
     ----------
-    path
+    filepath
         The file; may hold ``{epoch}`` (from 1) and names of values, as in ``"model-{epoch:02}-{val_loss:.2f}.npz"``.
     monitor, mode
         As in :class:`EarlyStopping`.
+    verbose
+        1 says what was saved.
     save_best_only
         Only after an epoch that is better than all before.
     """
 
+    @only({
+        "save_weights_only": (False, "the file is the whole model"),
+        "save_freq": ("epoch", "the model is saved after epochs"),
+        "initial_value_threshold": (None, "what counts is the best so far"),
+    }, "ModelCheckpoint")
     def __init__(
-        self, path: Path, monitor: str = "val_loss", save_best_only: bool = False, mode: str = "auto"
+        self, filepath: Path, monitor: str = "val_loss", verbose: int = 0, save_best_only: bool = False, mode: str = "auto"
     ) -> None:
         super().__init__(monitor, mode)
-        expect_our_file(path)
-        self.path, self.save_best_only = os.fspath(path), save_best_only
+        expect_our_file(filepath)
+        self.path, self.save_best_only, self.verbose = os.fspath(filepath), save_best_only, verbose
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if self.save_best_only and not self.better(logs):
@@ -257,3 +270,5 @@ class ModelCheckpoint(_Watch):
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(f"path is {self.path!r}; in braces it may name epoch, {', '.join(logs)}.") from error
         self.model.save(path)
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: saved {path}")

@@ -220,3 +220,17 @@ def test_only_the_best_model_is_kept():
     assert Scripted(ModelCheckpoint("{epoch}"), "val_loss", [3, 4]).saved == ["1", "2"]
     with pytest.raises(ConfigError, match="in braces it may name epoch, loss, val_loss"):
         Scripted(ModelCheckpoint("{accuracy}"), "val_loss", [3])
+
+
+def test_verbose_callbacks_say_what_they_do(capsys):
+    Scripted(EarlyStopping(patience=1, verbose=1), "val_loss", [3, 4, 5])
+    Scripted(ModelCheckpoint("{epoch}.npz", verbose=1, save_best_only=True), "val_loss", [3, 4])
+    assert capsys.readouterr().out.splitlines() == ["Epoch 2: early stopping", "Epoch 1: saved 1.npz"]
+
+
+def test_arguments_of_keras_that_are_not_there():
+    with pytest.raises(ConfigError, match=r"ModelCheckpoint: save_weights_only is True, expected False; the file"):
+        ModelCheckpoint("a.npz", save_weights_only=True)
+    with pytest.raises(ConfigError, match=r"EarlyStopping: baseline is 0\.5, expected None"):
+        EarlyStopping(baseline=0.5)
+    assert ModelCheckpoint(filepath="a.npz", save_weights_only=False, save_freq="epoch").path == "a.npz"
