@@ -32,13 +32,14 @@ TESTS = Path(__file__).parent
 
 
 @pytest.mark.parametrize(("kind", "cases"), [("models", 10_000), ("corpora", 2_000), ("line", 1)])
-def test_fuzzed_files_are_read_or_refused(kind, cases, tmp_path):
+def test_fuzzed_files_are_read_or_refused(kind, cases, tmp_path, capsys):
     paths = os.pathsep.join(map(str, (Path(numba_rnnlm.__file__).parents[1], TESTS)))
     done = subprocess.run(
         [sys.executable, "-m", "fuzz", kind, "--cases", str(cases)], capture_output=True, text=True, timeout=500, cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": paths, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
-    print(done.stdout)
+    with capsys.disabled():  # these figures are worth seeing
+        print("\nfuzzing:", done.stdout.strip(), end=" ", flush=True)
     assert done.returncode == 0, done.stderr + str(os.listdir(tmp_path))  # a file has the number of the case it belongs to
     figures = json.loads(done.stdout.splitlines()[-1])
     assert (figures["cases"], figures["crashes"], done.stderr) == (cases, 0, "")
