@@ -799,7 +799,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
     assert Path("out.npz").read_bytes() == cli_run
     assert capsys.readouterr().out.startswith("optimizer rmsprop, ")
     assert main(["train", "text.txt", "--resume", "run.npz", "--checkpoint", "run.npz", "--out", "out.npz", "--hidden", "8",
-                 "--optimizer", "rmsprop", "--verbose", "0"]) == 0
+                 "--precision", "float32", "--optimizer", "rmsprop", "--verbose", "0"]) == 0
     assert Path("out.npz").read_bytes() == cli_run
     assert main(["train", "text.txt", "--resume", "run.npz", "--out", "out.npz", "--verbose", "0"]) == 0
     _, err = capsys.readouterr()
