@@ -121,7 +121,7 @@ def scaling(results: dict[str, Any]) -> list[str]:
         "",
         *table(["model"], ["threads", OURS, "", "PyTorch", ""], map(cells, results["rows"])),
         "",
-        "Measured by `python -m benchmarks.scaling --peer torch`.",
+        f"Measured by `python -m benchmarks.scaling{' --peer torch' * ('torch' in results['rows'][0]['milliseconds'])}`.",
     ]
 
 

@@ -231,7 +231,8 @@ class LanguageModel:
             End cleanly within this time; linear and cosine schedules then run over it.
         not_finite
             When the loss or a gradient is NaN or infinite: "stop", with the last good weights; or "skip" the update, let
-            the streams begin anew and halve the learning rate (more than 10 in a row stop too).
+            the streams begin anew and halve the learning rate; from the second in a row on, the last good weights are back
+            too, and more than 10 in a row stop.
         verbose
             0 silent, 1 live progress, 2 one line an epoch.
         checkpoint, checkpoint_every
@@ -240,8 +241,8 @@ class LanguageModel:
             file too, and replaced in one piece. If it cannot be written (a full disk), the one before stays, a warning says
             so and training goes on. The checkpoint of another run that has not ended is not replaced.
         resume
-            A checkpoint to go on from. Texts, settings and backend must be those of the run that wrote it. If that run had
-            ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
+            A checkpoint to go on from. Texts and settings must be those of the run that wrote it; the bytes are the same on
+            the same backend. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
             there yet, the run begins: one command serves for the first job and for all that follow.
 
         Raises
