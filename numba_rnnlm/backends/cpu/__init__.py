@@ -15,7 +15,8 @@ from . import lookup, losses, pointwise, recurrence, simd, update
 from .decoding import Decoder
 from .linear import PACKING, Matrix, add_rows, matrix, multiply, zeros
 from .packing import pack
-from .threads import Pool, cut, default_threads, split
+from .processors import default_threads
+from .threads import Pool, cut, split
 from .workspace import Workspace, aligned
 
 LOGITS = 1 << 22  # elements: at most 16 MB of float32 logits exist at any time
