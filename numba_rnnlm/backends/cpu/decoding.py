@@ -40,8 +40,7 @@ WORK = 1 << 20  # multiply-adds from which on it is
 WARM = 2  # symbols that are timed alone before that
 WINDOW = 16  # symbols after which a gang must have been faster than one thread
 PATIENCE = 50_000  # nanoseconds that the leader waits for the others, beyond the time of its own share
-READY = 100_000  # nanoseconds, or a part of a symbol's time, that it waits for them to come
-READY_PART = 16
+READY = 1_000, 100_000  # nanoseconds that it waits for them to come, at least and at most; between them a sixteenth of a symbol
 CAUTION = 20  # times as long as a gang has lost, one thread works alone: so at most a twentieth is lost
 
 Array = np.ndarray
@@ -407,7 +406,7 @@ class Decoding:
         parts = ops.threads if work > 1 and measured[TIMED] >= WARM and CAUTION * measured[LOST] <= measured[SINCE] else 1
         if parts > 1:
             measured[LOST] = measured[SINCE] = 0
-            ready = min(READY, int(measured[ALONE]) // READY_PART)
+            ready = min(max(int(measured[ALONE]) // 16, READY[0]), READY[1])
         written, slots, count = np.empty(given.shape, np.int32), decoder.shape[4], lanes(decoder.bias)
         z = ops.workspace.take("z", (parts, streams * slots * VECTORS * count), np.float32)
         sums = ops.workspace.take("sums", (parts, streams * VECTORS * count), np.float32)
