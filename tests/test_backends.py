@@ -1,9 +1,6 @@
 """Every backend has every verb of Ops, and every verb does what the reference does."""
 
 import inspect
-import os
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,16 +10,13 @@ from checks import TOLERANCE, assert_close, assert_same_bits, call, error, run_p
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from llvmlite import binding
-from numba import njit
 from strategies import VERBS, floats, many, unwritten
 
 from numba_rnnlm import backends
 from numba_rnnlm.backends import ACTIVATIONS, Ops
 from numba_rnnlm.backends import cpu as cpu_backend
-from numba_rnnlm.backends.cpu import barrier, packing, simd
+from numba_rnnlm.backends.cpu import packing, simd
 from numba_rnnlm.backends.cpu.linear import STEPS
-from numba_rnnlm.backends.cpu.team import parallel
-from numba_rnnlm.backends.cpu.threads import VARIABLE, Pool, cut, default_threads, split
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.errors import BackendError, ConfigError
 
@@ -512,137 +506,6 @@ def test_every_rule(ops, rule, arguments, random, threads):
     assert_close(got, call(REFERENCE, "update", arguments), TOLERANCE[ops.dtype.name])
 
 
-# Threads of the CPU
-
-
-@given(st.integers(1, 1000), st.integers(1, 9), st.integers(1, 70))
-def test_split(size, parts, unit):
-    pieces = split(size, parts, unit)
-    assert len(pieces) <= parts
-    assert [i for first, last in pieces for i in range(first, last)] == list(range(size))
-    assert all(first < last for first, last in pieces)
-    assert all(first % unit == 0 for first, _ in pieces)
-
-
-@parallel
-def meeting(part, bounds, meetings, counters):
-    """Every part comes to as many meetings as its bounds say."""
-    for _ in range(bounds[part, 1]):
-        barrier.meet(meetings, bounds.shape[0])
-        counters[part, 0] += 1
-
-
-@parallel
-def count(part, bounds, counters):
-    for index in range(bounds[part, 0], bounds[part, 1]):
-        counters[index] += 1
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_gang_is_there_as_a_whole(threads):
-    pool, bounds = Pool(threads), np.array([[0, 50]] * threads)
-    for _ in range(20):  # workers that are awake, that sleep, that are about to
-        counters = np.zeros((threads, 8), np.int64)
-        pool.gang(meeting, bounds, barrier.new_barrier(), counters)
-        assert counters[:, 0].tolist() == [50] * threads
-        time.sleep(3e-4)
-
-
-def test_gangs_and_other_jobs_of_many_threads_all_end():
-    """More callers than slots, on one pool of three."""
-    pool, wrong = Pool(3), []
-
-    def call(index):
-        for _ in range(100):
-            counters = np.zeros(1000, np.int64)
-            pool.run(count, cut(1000, 3), counters)
-            if index % 3 == 0:
-                met = np.zeros((3, 8), np.int64)
-                pool.gang(meeting, np.array([[0, 5]] * 3), barrier.new_barrier(), met)
-                wrong.extend([] if met[:, 0].tolist() == [5] * 3 else [met])
-            wrong.extend([] if (counters == 1).all() else [counters])
-
-    callers = [threading.Thread(target=call, args=(index,), daemon=True) for index in range(12)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(60)
-    assert not any(caller.is_alive() for caller in callers), "they wait for ever"
-    assert not wrong
-
-
-@given(st.integers(0, 200), st.integers(1, 9))
-def test_every_part_runs_once(size, parts):
-    counters = np.zeros(size + 1, np.int64)
-    Pool(2).run(count, cut(size, parts), counters)
-    assert counters[:size].tolist() == [1] * size
-
-
-@njit(nogil=True)
-def meet_often(meetings, parts, part, counters, rounds, early):
-    """After a meeting everybody has counted, and nobody has counted twice."""
-    idle = 0
-    for i in range(rounds):
-        for _ in range(i * (part + 3) % 7 * 40):  # not all come at once
-            idle ^= i
-        counters[part, 0] = i + 1
-        barrier.meet(meetings, parts)
-        for other in range(parts):
-            early[part] += not i + 1 <= counters[other, 0] <= i + 2
-    counters[part, 1] = idle
-
-
-@pytest.mark.parametrize(("parts", "rounds"), [(1, 10), (2, 5000), (3, 3000), (4, 3000)])
-def test_nobody_leaves_a_meeting_early(parts, rounds):
-    meetings, counters, early = barrier.new_barrier(), np.zeros((parts, 16), np.int64), np.zeros(parts, np.int64)
-    meet_often(barrier.new_barrier(), 1, 0, counters, 0, early)  # compiled
-    people = [
-        threading.Thread(target=meet_often, args=(meetings, parts, part, counters, rounds, early), daemon=True)
-        for part in range(parts)
-    ]
-    for thread in people:
-        thread.start()
-    for thread in people:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in people), "they wait for ever"
-    assert counters[:, 0].tolist() == [rounds] * parts
-    assert not early.any()
-
-
-def test_number_of_threads_from_the_environment(monkeypatch):
-    monkeypatch.setenv(VARIABLE, "5")
-    assert default_threads() == 5
-    assert backends.get("cpu").threads == 5
-    monkeypatch.delenv(VARIABLE)
-    assert default_threads() >= 1
-    for bad in ("0", "-1", "two"):
-        monkeypatch.setenv(VARIABLE, bad)
-        with pytest.raises(ConfigError, match=f"{VARIABLE} is '{bad}'"):
-            default_threads()
-
-
-if hasattr(os, "fork"):
-
-    def test_a_forked_child_has_threads_of_its_own():
-        run_python("""
-import os, signal
-import numpy as np
-from numba_rnnlm.backends.cpu import threads
-from numba_rnnlm import LanguageModel
-threads.WORTHWHILE = 1
-model = LanguageModel(tokenizer=None, vocabulary_size=9, hidden=8, layers=1, threads=2, seed=1)
-text = np.arange(200) % 9
-before = model.generate([1], 5, seed=1), model.perplexity(text)
-child = os.fork()
-signal.alarm(60)  # rather than wait for ever for threads that are not there
-after = model.generate([1], 5, seed=1), model.perplexity(text)
-assert before[0].tolist() == after[0].tolist() and before[1] == after[1]
-if child:
-    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-os._exit(0)
-""")
-
-
 # Narrower vectors
 
 NARROW = """
@@ -656,6 +519,7 @@ from numba_rnnlm.model import Network, build
 assert simd.VECTOR_BYTES == {width}, simd.VECTOR_BYTES
 assert not simd.HAS_BF16
 threads.WORTHWHILE = decoding.SHARE = 1
+decoding.WARM = 0
 random = np.random.default_rng(0)
 ops, reference = backends.get("cpu", threads=2), backends.get("reference")
 

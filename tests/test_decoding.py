@@ -1,8 +1,11 @@
 """The CPU's decoder leaves what the network's verbs leave, to the bit; with int8, what those of the rounded network leave."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +19,7 @@ from strategies import floats
 
 from numba_rnnlm import backends, generation
 from numba_rnnlm.backends.cpu import decoding, sampling
+from numba_rnnlm.backends.cpu.threads import Pool
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.errors import BackendError
@@ -38,10 +42,13 @@ draws = st.fixed_dictionaries({
 })  # fmt: skip
 
 
+FOREVER = 10**11  # nanoseconds
+
+
 @pytest.fixture(scope="module")
 def all_share():
-    """All threads have a share in even the smallest model."""
-    with patched(decoding, SHARE=1, WORK=1):
+    """All threads have a share in even the smallest model, from the first symbol on, whatever they gain."""
+    with patched(decoding, SHARE=1, WORK=1, WARM=0, READY=(FOREVER, FOREVER), PATIENCE=FOREVER, CAUTION=0):
         yield
 
 
@@ -249,6 +256,60 @@ def test_several_python_threads_write_what_each_would_alone(kind, threads):
     assert found == want
 
 
+@every_kind
+@some_cells
+@given(data=st.data(), random=strategies.generators, N=streams, patience=st.sampled_from([-FOREVER, 0, 2000]))
+def test_a_gang_that_ends_anywhere_leaves_the_same_bits(cell, kind, data, random, N, patience):
+    """The leader waits for nobody, so it goes on alone after whatever step the others had not yet done, in each call again."""
+    model = data.draw(models(cell))
+    weights, found = draw_weights(model, random), []
+    states = draw_states(network_of(model, weights), N, random)
+    given = np.concatenate([np.zeros((1, N), np.int32), np.full((12, N), -1, np.int32)])
+    for threads, cuts in ((1, [13]), (2, range(1, 14)), (3, [1, 4, 13])):
+        network = network_of(model, weights, threads)
+        with patched(decoding, PATIENCE=patience):
+            going, start, ids = network.decoder(kind).start(states, None, N, 7), 0, []
+            for cut in cuts:
+                ids += going.write(given[start:cut], np.arange(N, dtype=np.uint64), 1.0, 0, 1.0, np.array([], np.int64)).tolist()
+                start = cut
+        found.append((ids, left(going).tobytes()))
+    assert found[0] == found[1] == found[2]
+
+
+if hasattr(os, "SCHED_IDLE"):
+
+    def test_a_worker_that_gets_no_processor_holds_nobody_up():
+        """The pool's worker runs only when nobody else wants its processor, and busy processes always do."""
+        model = Model([Embedding(11, 40), LSTM(140, return_sequences=True), Dense(11, "softmax")])
+        weights = draw_weights(model, np.random.default_rng(0))
+        want = list(generate(network_of(model, weights), np.array([1]), SamplingConfig(3000), seed=1))
+        with ExitStack() as stack:
+            stack.enter_context(patched(decoding, PATIENCE=50_000, READY=(10**7, 10**7)))
+            pool = Pool(2)
+            stack.enter_context(patched(backends.cpu, _pool=lambda threads: pool))
+            network = network_of(model, weights, 2)
+            next(generate(network, np.array([1]), SamplingConfig(1), seed=1))
+            for worker in pool._workers:
+                os.sched_setscheduler(worker.native_id, os.SCHED_IDLE, os.sched_param(0))
+            for _ in range(os.cpu_count() or 1):
+                busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                stack.callback(busy.wait)
+                stack.callback(busy.kill)
+            assert list(generate(network, np.array([1]), SamplingConfig(3000), seed=1)) == want
+
+
+def test_a_gang_that_gains_nothing_is_left_alone_for_a_while():
+    """Two threads have shares of a few units each, in which they meet more than they multiply."""
+    model = Model([Embedding(11, 4), *[LSTM(2, return_sequences=True)] * 3, Dense(11, "softmax")])
+    with patched(decoding, WARM=2, CAUTION=20):
+        network = network_of(model, draw_weights(model, np.random.default_rng(0)), 2)
+        list(generate(network, np.array([1]), SamplingConfig(20_000), seed=1))
+        measured = network.decoder("float32").measured[1]
+    assert measured[decoding.ALONE] > 0
+    assert measured[decoding.TIMED] > 10_000
+    assert measured[decoding.LOST] > 0
+
+
 # Weights
 
 
@@ -395,7 +456,7 @@ from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.generation import generate_batch
 from numba_rnnlm.model import Network, build
-decoding.SHARE = 1
+decoding.SHARE, decoding.WARM, decoding.READY = 1, 0, (10**10, 10**10)
 model = build(ModelConfig(vocabulary_size=9, hidden=7, embedding=5, layers=2, cell="gru"))
 random = np.random.default_rng(0)
 weights = {name: random.standard_normal(shape) / 2 for name, shape in model.layout.items()}

@@ -16,7 +16,8 @@ from . import kernels, lookup, losses, pointwise, recurrence, simd, update
 from .decoding import Decoder
 from .linear import PACKING, Matrix, add_rows, matrix, multiply, zeros
 from .packing import pack
-from .threads import Pool, cut, default_threads, split
+from .processors import default_threads
+from .threads import Pool, cut, split
 from .workspace import Workspace, aligned
 
 kernels.MODULES += [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")]

@@ -1,6 +1,5 @@
 """What threads need to agree without Python and its lock: counters that are changed in one piece."""
 
-import sys
 import threading
 import time
 from typing import Any
@@ -14,14 +13,16 @@ LINE = 8  # int64 in a cache line: what different threads write stands on differ
 _i32, _i64 = ir.IntType(32), ir.IntType(64)
 
 
-def _pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+def pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Of args[0][args[1]], for :mod:`.sleeping` too."""
     return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
 
 
-def _call(builder: Any, name: str, result: ir.Type, *arguments: Any) -> None:
+def call(builder: Any, name: str, result: ir.Type, *arguments: Any) -> Any:
+    """Call a function that the process has, by its name."""
     module = builder.module
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
+    return builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
 
 
 @intrinsic
@@ -29,7 +30,7 @@ def _add(typingctx, counters, index, value):
     """counters[index] += value; → what it was."""
 
     def codegen(context, builder, signature, args):
-        return builder.atomic_rmw("add", _pointer(context, builder, signature, args), args[2], "seq_cst")
+        return builder.atomic_rmw("add", pointer(context, builder, signature, args), args[2], "seq_cst")
 
     return types.int64(counters, types.intp, types.int64), codegen
 
@@ -39,7 +40,7 @@ def _exchange(typingctx, counters, index, value):
     """counters[index] = value; → what it was."""
 
     def codegen(context, builder, signature, args):
-        return builder.atomic_rmw("xchg", _pointer(context, builder, signature, args), args[2], "seq_cst")
+        return builder.atomic_rmw("xchg", pointer(context, builder, signature, args), args[2], "seq_cst")
 
     return types.int64(counters, types.intp, types.int64), codegen
 
@@ -49,7 +50,7 @@ def _read(typingctx, counters, index):
     """counters[index], and with it all that its writer wrote before."""
 
     def codegen(context, builder, signature, args):
-        return builder.load_atomic(_pointer(context, builder, signature, args), "acquire", 8)
+        return builder.load_atomic(pointer(context, builder, signature, args), "seq_cst", 8)
 
     return types.int64(counters, types.intp), codegen
 
@@ -59,7 +60,7 @@ def _write(typingctx, counters, index, value):
     """counters[index] = value, after all that was written before."""
 
     def codegen(context, builder, signature, args):
-        builder.store_atomic(args[2], _pointer(context, builder, signature, args), "release", 8)
+        builder.store_atomic(args[2], pointer(context, builder, signature, args), "release", 8)
         return context.get_dummy_value()
 
     return types.void(counters, types.intp, types.int64), codegen
@@ -72,20 +73,9 @@ def _pause(typingctx):
     def codegen(context, builder, signature, args):
         triple = binding.get_default_triple()
         if triple.startswith("x86_64"):
-            _call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+            call(builder, "llvm.x86.sse2.pause", ir.VoidType())
         elif triple.startswith(("aarch64", "arm64")):
-            _call(builder, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(_i32, 1))
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-@intrinsic
-def _offer(typingctx):
-    """Offer the processor to another thread."""
-
-    def codegen(context, builder, signature, args):
-        _call(builder, "SwitchToThread" if sys.platform == "win32" else "sched_yield", _i32)
+            call(builder, "llvm.aarch64.hint", ir.VoidType(), ir.Constant(_i32, 1))
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -122,6 +112,6 @@ def _pause_in_python() -> None:
     time.sleep(0)
 
 
-_compiled: tuple[Any, ...] = (_add, _exchange, _read, _write, _pause, _offer)
-_plain = _add_in_python, _exchange_in_python, _read_in_python, _write_in_python, _pause_in_python, _pause_in_python
-add, exchange, read, write, pause, offer = _plain if config.DISABLE_JIT else _compiled  # type: ignore[attr-defined]
+_compiled: tuple[Any, ...] = (_add, _exchange, _read, _write, _pause)
+_plain = _add_in_python, _exchange_in_python, _read_in_python, _write_in_python, _pause_in_python
+add, exchange, read, write, pause = _plain if config.DISABLE_JIT else _compiled  # type: ignore[attr-defined]

@@ -13,18 +13,36 @@ from ...portable import fma
 from .. import Stage
 from ..quantisation import round_to_int8
 from . import sampling
-from .barrier import meet, new_barrier
 from .kernels import kernel
 from .packing import pack_panel
 from .recurrence import forward_row
 from .simd import VECTORS, lanes, multiply_panel
-from .team import parallel
+from .sleeping import clock, look
+from .team import (
+    JOINED,
+    LEAVE,
+    arrive,
+    crowded,
+    dismiss,
+    follow,
+    gather,
+    give,
+    join,
+    meaning,
+    members,
+    parallel,
+)
 from .threads import cut, split
 from .workspace import aligned
 
 TABLE_ROWS = 1024  # of a vocabulary: up to here the first layer's projections are computed for every symbol beforehand
-SHARE = 1 << 17  # bytes of weights that are worth a second thread
-WORK = 1 << 20  # multiply-adds that are
+SHARE = 1 << 17  # bytes of weights from which on a second thread is tried
+WORK = 1 << 20  # multiply-adds from which on it is
+WARM = 2  # symbols that are timed alone before that
+WINDOW = 16  # symbols after which a gang must have been faster than one thread
+PATIENCE = 50_000  # nanoseconds that the leader waits for the others, beyond the time of its own share
+READY = 1_000, 100_000  # nanoseconds that it waits for them to come, at least and at most; between them a sixteenth of a symbol
+CAUTION = 20  # times as long as a gang has lost, one thread works alone: so at most a twentieth is lost
 
 Array = np.ndarray
 
@@ -34,6 +52,9 @@ Array = np.ndarray
 RECURRENT, INPUTS, UNITS, X, X_TURN, H, H_TURN, S, S_TURN, BIAS = range(10)
 # A block of its units: where its panels of W and U begin, and their scales.
 FIRST, COLUMNS, AT_W, AT_U, W_SCALE, U_SCALE = range(6)
+# What was measured, in nanoseconds: a symbol on one thread, and how many were timed; the last symbols of gangs, and how many;
+# what gangs have lost, and what was written alone since.
+ALONE, TIMED, TOGETHER, SYMBOLS, LOST, SINCE, MEASURED = range(7)
 
 
 @kernel
@@ -94,52 +115,132 @@ def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, 
 
 
 @kernel(linked=True)
-def _step(cell, shape, stages, blocks, shares, packed, scales, bias, table, ids, values, z, sums, turn, last, part, parts,
-          barrier):
-    """The first ``last`` stages' answer to ids (N)."""
-    for stage in range(last):
-        row = stages[stage]
-        for index in range(shares[stage, part], shares[stage, part + 1]):
-            block = blocks[index]
-            if row[RECURRENT]:
-                _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, values, z, sums, turn)
-            else:
-                start = row[H] + block[FIRST]
-                for n in range(ids.size):
-                    _copy(bias, row[BIAS] + block[FIRST], values, start + n * row[UNITS], block[COLUMNS])
-                _multiply(values, row[X] + turn * row[X_TURN], row[INPUTS], ids.size, packed, block[AT_W], values, start,
-                          row[UNITS], block[COLUMNS], scales, block[W_SCALE], sums)
-        meet(barrier, parts)
+def _layer(cell, shape, row, first, last, blocks, packed, scales, bias, table, ids, values, z, sums, turn):
+    """A layer's step for some blocks of its units."""
+    for index in range(first, last):
+        block = blocks[index]
+        if row[RECURRENT]:
+            _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, values, z, sums, turn)
+        else:
+            start = row[H] + block[FIRST]
+            for n in range(ids.size):
+                _copy(bias, row[BIAS] + block[FIRST], values, start + n * row[UNITS], block[COLUMNS])
+            _multiply(values, row[X] + turn * row[X_TURN], row[INPUTS], ids.size, packed, block[AT_W], values, start,
+                      row[UNITS], block[COLUMNS], scales, block[W_SCALE], sums)
 
 
-@parallel
-def write(part, bounds, cell, shape, stages, blocks, shares, packed, scales, bias, table, embedding, values, ids, given,
-          written, temperature, top_k, top_p, seeds, banned, position, turn, fresh, zs, all_sums, all_weights, barrier):
+@kernel
+def _any_drawn(given):
+    drawn = False
+    for n in range(given.size):
+        drawn |= given[n] < 0
+    return drawn
+
+
+@kernel
+def _note(measured, span, fewest, most):
+    """Note the time of a symbol whose layers had so many members; → whether a gang goes on."""
+    if most == 1:
+        usual = measured[ALONE]
+        if measured[TIMED] == 0 or span < usual:
+            measured[ALONE] = span
+        else:  # it grows slowly: most of what is slower was interrupted
+            measured[ALONE] += min(span - usual, usual) // 8
+        measured[TIMED] += 1
+    elif fewest > 1:
+        measured[TOGETHER] += span
+        measured[SYMBOLS] += 1
+        if measured[SYMBOLS] == WINDOW:
+            together, alone = measured[TOGETHER], measured[ALONE] * WINDOW
+            measured[TOGETHER] = measured[SYMBOLS] = 0
+            if together >= alone:
+                measured[LOST] += together
+                return False
+    return True
+
+
+@parallel(gang=True)
+def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed, scales, bias, table, embedding, values, ids,
+          given, written, temperature, top_k, top_p, seeds, banned, position, turn, fresh, zs, all_sums, all_weights,
+          measured, ready, patience):
     """written (T, N) ← given, or where that is -1 what is drawn. The last ids are not yet read by the network.
 
-    ``fresh``: nothing comes before the first of these positions that was not read; otherwise ids (N) do.
+    ``fresh``: nothing comes before the first of these positions that was not read; otherwise ids (N) do. A step is a layer,
+    or behind the last of them the drawing; its units or streams are cut among the members of the gang. The leader sends the
+    others away for good when they keep it waiting or gain nothing, or when another caller needs the processors.
     """
-    first, last, parts = bounds[part, 0], bounds[part, 1], bounds.shape[0]
-    z, sums, weights = zs[part], all_sums[part], all_weights[part, : stages[stages.shape[0] - 1, UNITS]]
-    head = stages[stages.shape[0] - 1]
+    layers, streams, shared = stages.shape[0], given.shape[1], shares.shape[1] - 1
+    head = stages[layers - 1]
     width = embedding.shape[1]
-    for t in range(given.shape[0]):
-        if t > 0 or not fresh:
-            drawn = False
-            for n in range(given.shape[1]):
-                drawn |= given[t, n] < 0
-            _step(cell, shape, stages, blocks, shares, packed, scales, bias, table, ids, values, z, sums, turn,
-                  stages.shape[0] - (0 if drawn else 1), part, parts, barrier)
-            turn = 1 - turn
-        for n in range(first, last):
-            picked = given[t, n]
-            if picked < 0:
-                start = head[H] + n * head[UNITS]
-                picked = sampling.choose(values[start : start + head[UNITS]], banned, temperature, top_k, top_p,
-                                         sampling.uniform(seeds[n], position + t), weights)
-            ids[n] = written[t, n] = picked
-            _copy(embedding[picked], 0, values, stages[0, X] + n * width, width)
-        meet(barrier, parts)
+    leads, gang, rank = part <= 0, part == 0, 0
+    step, order, arrivals, fewest, most = layers if fresh else 0, 0, 0, 1 << 30, 0
+    began = clock()
+    alone_since = began
+    if not leads:
+        rank = join(board, slot)
+    elif gang:
+        look(board, slot + JOINED, bounds.shape[0] - 1, ready)
+    while True:
+        parts = 1
+        if leads:
+            if step == given.shape[0] * (layers + 1):
+                break
+            if gang and crowded(board):
+                gang, alone_since = False, clock()
+                dismiss(board, slot)
+            if gang:
+                parts = members(board, slot)
+        else:
+            order = follow(board, slot, order)
+            if order == LEAVE:
+                return
+            step, parts = meaning(order)
+        t, stage = step // (layers + 1), step % (layers + 1)
+        if leads:
+            if stage == layers - 1 and not _any_drawn(given[t]):
+                step += 1
+                continue
+            if stage == layers:
+                parts = min(parts, streams)
+            else:
+                fewest, most = min(fewest, parts), max(most, parts)
+            if parts > 1:
+                give(board, slot, step, parts)
+        if rank < parts:
+            share = clock()
+            z, sums, weights = zs[rank], all_sums[rank], all_weights[rank, : head[UNITS]]
+            if stage < layers:
+                _layer(cell, shape, stages[stage], shares[stage, shared * rank // parts],
+                       shares[stage, shared * (rank + 1) // parts], blocks, packed, scales, bias, table, ids, values, z, sums,
+                       (turn + t - fresh) % 2)
+            else:
+                for n in range(streams * rank // parts, streams * (rank + 1) // parts):
+                    picked = given[t, n]
+                    if picked < 0:
+                        start = head[H] + n * head[UNITS]
+                        picked = sampling.choose(values[start : start + head[UNITS]], banned, temperature, top_k, top_p,
+                                                 sampling.uniform(seeds[n], position + t), weights)
+                    ids[n] = written[t, n] = picked
+                    _copy(embedding[picked], 0, values, stages[0, X] + n * width, width)
+            if not leads:
+                arrive(board, slot)
+        if leads:
+            if parts > 1:
+                arrivals += parts - 1
+                lost = gather(board, slot, arrivals, patience + clock() - share)
+                if lost > 0:
+                    measured[LOST] += lost
+                    gang, alone_since = False, clock()
+                    dismiss(board, slot)
+            if stage == layers:
+                now = clock()
+                if (t > 0 or not fresh) and _any_drawn(given[t]) and not _note(measured, now - began, fewest, most) and gang:
+                    gang, alone_since = False, now
+                    dismiss(board, slot)
+                began, fewest, most = now, 1 << 30, 0
+            step += 1
+    if not gang:
+        measured[SINCE] += clock() - alone_since
 
 
 @parallel
@@ -188,6 +289,7 @@ class Decoder:
         self.stages = list(stages)
         self.cell = next(stage.cell for stage in stages if stage.cell is not None)
         self.shape = (*self.cell.window("x"), *self.cell.window("h"), len(self.cell.gates), len(self.cell.states))
+        self.measured: dict[int, Array] = {}  # by the number of streams
         self.kind = np.dtype(np.int8 if weights == "int8" else np.float32)
         self.is_exact = self.kind == ops.factor
         symbols = embedding.shape[0]
@@ -259,6 +361,7 @@ class Decoding:
         self, decoder: Decoder, states: Sequence[Array], logits: Array | None, streams: int, position: int
     ) -> None:
         self.decoder, self.position, self.turn, self.fresh = decoder, position, 1, True
+        self.measured = decoder.measured.setdefault(streams, np.zeros(MEASURED, np.int64))
         slots, kinds = decoder.shape[4:]
         size = streams * decoder.embedding.shape[1]
         rows, x, bias = [], (0, 0), 0
@@ -299,22 +402,21 @@ class Decoding:
         """The next ids (T, N): those of ``given`` (T, N), or where that is -1 drawn; stream n draws with seeds[n]."""
         decoder, ops = self.decoder, self.decoder.ops
         steps, streams = given.shape
-        parts = max(1, min(
-            ops.threads, decoder.packed.nbytes // SHARE + decoder.packed.size * (streams - 1) // WORK
-        ))  # fmt: skip
-        parts = ops.threads if parts > 1 else 1
-        shares = decoder.shares if parts > 1 else decoder.shares[:, [0, -1]].copy()
-        barrier, written = new_barrier(), np.empty(given.shape, np.int32)
-        slots, count, vocabulary = decoder.shape[4], lanes(decoder.bias), decoder.stages[-1].units
-        borders = split(streams, parts)
-        borders += [(streams, streams)] * (parts - len(borders))
+        measured, ready = self.measured, 0
+        work = decoder.packed.nbytes // SHARE + decoder.packed.size * (streams - 1) // WORK
+        parts = ops.threads if work > 1 and measured[TIMED] >= WARM and CAUTION * measured[LOST] <= measured[SINCE] else 1
+        if parts > 1:
+            measured[LOST] = measured[SINCE] = 0
+            ready = min(max(int(measured[ALONE]) // 16, READY[0]), READY[1])
+        written, slots, count = np.empty(given.shape, np.int32), decoder.shape[4], lanes(decoder.bias)
         z = ops.workspace.take("z", (parts, streams * slots * VECTORS * count), np.float32)
         sums = ops.workspace.take("sums", (parts, streams * VECTORS * count), np.float32)
-        weights = ops.workspace.take("weights", (parts, vocabulary), np.float32)
-        ops.pool.gang(
-            write, np.array(borders), decoder.cell, decoder.shape, self.rows, decoder.blocks, shares, decoder.packed,
+        weights = ops.workspace.take("weights", (parts, decoder.stages[-1].units), np.float32)
+        ops.pool.lead(
+            write, parts, decoder.cell, decoder.shape, self.rows, decoder.blocks, decoder.shares, decoder.packed,
             decoder.scales, decoder.bias, decoder.table.reshape(-1), decoder.embedding, self.values, self.ids, given, written,
-            temperature, top_k, top_p, seeds, banned, self.position, self.turn, self.fresh, z, sums, weights, barrier)
+            temperature, top_k, top_p, seeds, banned, self.position, self.turn, self.fresh, z, sums, weights, measured, ready,
+            PATIENCE)
         self.turn = (self.turn + steps - self.fresh) % 2
         self.fresh = False
         self.position += steps

@@ -3,6 +3,9 @@
 A *job* is a kernel and its arguments; its parts are numbered. Whoever is free takes the next part: the workers, which look for
 open jobs for a while before they sleep, and the thread that opened the job. So a job always ends, even if no worker
 comes, and results do not depend on who takes which part. Python and its lock have no share in this.
+
+A *gang* is a job whose leader, the thread that opened it, orders one step after the other. Workers join when they come,
+do their share of each step that they are ordered to, and leave when they are told to: see :func:`join`.
 """
 
 import threading
@@ -12,43 +15,61 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import config, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .atomics import LINE, add, exchange, offer, pause, read, write
+from .atomics import LINE, add, exchange, pause, pointer, read, write
 from .kernels import kernel
+from .sleeping import LOOKS, advance, await_least, clock, increase, look, sleep, wake
 from .workspace import aligned
 
 SLOTS = 8  # jobs that can be open at once; whoever finds no free slot works alone
-PATIENCE = 2000  # looks, some 30 microseconds, before the processor is offered to another thread
-ROUNDS = 0 if config.DISABLE_JIT else 6  # type: ignore[attr-defined]  # of these before a worker sleeps, 0.3 milliseconds
+AWAKE = 300_000  # nanoseconds that a worker looks for jobs before it sleeps
+PATIENCE = 50_000  # nanoseconds that a thread looks at what others have to finish before it sleeps
+WINDOW = 10_000_000  # nanoseconds of shared jobs after which they must have been faster than those of one thread
+CAUTION = 20  # times as long as sharing has lost, one thread works alone: so at most a twentieth is lost
 
-# A slot: how many parts there are and which is the next in one number, so that both are seen at once; what to call, and on
-# lines of their own how many parts are done and who holds the slot.
-_NEXT, _RUNNER, _DATA, _DONE, _HELD = 0, 1, 2, LINE, 2 * LINE
-_SLOT = 3 * LINE
-GANG = SLOTS * _SLOT  # one more slot, for jobs whose parts wait for one another
-_END = GANG + _SLOT
+# The board begins with how often the workers were called, -1 when they are to end; behind it how many of them sleep. Then,
+# on lines of their own, how many threads there are; how many of them are running a job of theirs; and what was measured, in
+# nanoseconds: shared jobs, the same for one thread, and how long none is shared.
+_CALLS, _ASLEEP, _THREADS, CALLERS = 0, 1, LINE, 2 * LINE
+_SHARED, _SINGLE, _CAUTIOUS = 3 * LINE, 3 * LINE + 1, 3 * LINE + 2
+_SLOTS = 4 * LINE
+# A slot: how many parts there are and which is the next in one number, so that both are seen at once; what to call; and on
+# lines of their own how many parts others have done, who holds the slot, and what a gang needs.
+_NEXT, _RUNNER, _DATA, _DONE, _HELD, ORDER, JOINED, ARRIVED, _ARGUMENTS = 0, 1, 2, *(line * LINE for line in range(1, 7))
+_SPACE = 48 * LINE  # for the arguments of a gang
+_SLOT = _ARGUMENTS + _SPACE
+_END = _SLOTS + SLOTS * _SLOT
 _PARTS = 32  # bits of a number for the next part
+_MEMBERS = 16  # bits of an order for how many share the step
+LEAVE = (1 << 62) + 1  # the last order; its lower half is no other order's
 
 _i64 = ir.IntType(64)
 
 
-def new_board() -> np.ndarray:
+def new_board(threads: int) -> np.ndarray:
     """All slots, free."""
     board = aligned((_END,), np.int64)
     board[:] = 0
+    board[_THREADS] = threads
     return board
+
+
+def close(board: np.ndarray) -> None:
+    """Let the workers end."""
+    _close(board)
 
 
 def slot(number: int) -> int:
     """Where a slot begins on the board."""
-    return number % SLOTS * _SLOT
+    return _SLOTS + number % SLOTS * _SLOT
 
 
-def _make_job(function: Any) -> Any:
+def _make_job(function: Any, gang: bool) -> Any:
     @intrinsic
     def job(typingctx, bounds, first, rest):
-        """Addresses of what runs a part of function(part, bounds, first, *rest), and of the arguments, on the stack."""
+        """Addresses of what runs a part of function(part, bounds, first, *rest) and of the arguments, on the stack; their size."""
         kinds = (types.intp, bounds, first, *rest.types)
         callee = typingctx.resolve_function_type(types.Dispatcher(function), kinds, {})
 
@@ -72,10 +93,12 @@ def _make_job(function: Any) -> Any:
             declared = context.declare_function(module, function.described[callee.args])
             context.call_conv.call_function(inner, declared, callee.return_type, callee.args, [part, *loaded])
             inner.ret_void()
-            addresses = [builder.ptrtoint(runner, _i64), builder.ptrtoint(data, _i64)]
-            return context.make_tuple(builder, signature.return_type, addresses)
+            words = -(-context.get_abi_sizeof(shape) // 8)
+            assert not gang or words <= _SPACE, f"the arguments take {words} words, the board has {_SPACE} for them"
+            found = [builder.ptrtoint(runner, _i64), builder.ptrtoint(data, _i64), ir.Constant(_i64, words)]
+            return context.make_tuple(builder, signature.return_type, found)
 
-        return types.UniTuple(types.int64, 2)(bounds, first, rest), codegen
+        return types.UniTuple(types.int64, 3)(bounds, first, rest), codegen
 
     return job
 
@@ -96,6 +119,20 @@ def _run(typingctx, runner, data, part):
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
+@intrinsic
+def _keep(typingctx, data, words, board, index):
+    """Copy so many words from the address ``data`` to board[index]; → their new address."""
+
+    def codegen(context, builder, signature, args):
+        source = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        place = pointer(context, builder, types.void(*signature.args[2:]), args[2:])
+        target = builder.bitcast(place, ir.IntType(8).as_pointer())
+        cgutils.raw_memcpy(builder, target, source, args[1], 8)
+        return builder.ptrtoint(place, _i64)
+
+    return types.int64(types.int64, types.int64, board, types.intp), codegen
+
+
 @kernel
 def _take(board, slot):
     """The next part of the job in this slot, or -1."""
@@ -109,80 +146,230 @@ def _take(board, slot):
 
 @kernel
 def _open(board, slot, parts, runner, data):
-    """Let the workers help with a job, and return when it is done."""
+    """Let the workers take all parts but the first."""
     write(board, slot + _RUNNER, runner)
     write(board, slot + _DATA, data)
-    write(board, slot + _DONE, 0)
-    write(board, slot + _NEXT, parts << _PARTS)
-    own = 0
-    part = _take(board, slot)
-    while part >= 0:
-        _run(runner, data, part)
-        own += 1
-        part = _take(board, slot)
-    looks = 0
-    while read(board, slot + _DONE) < parts - own:
-        looks += 1
-        if looks % PATIENCE == 0:
-            offer()
-        pause()
-    write(board, slot + _NEXT, 0)
-    write(board, slot + _HELD, 0)
+    exchange(board, slot + _DONE, 0)
+    exchange(board, slot + _NEXT, (parts << _PARTS) + 1)
+    if read(board, _ASLEEP):
+        add(board, _CALLS, 1)
+        wake(board, _CALLS, parts - 1)
 
 
 @kernel
-def serve(board, rounds):
-    """A worker: take parts of whatever job is open, until there was none for so many rounds of looking."""
-    looks = 0
-    while looks < rounds * PATIENCE:
-        for slot in range(0, _END, _SLOT):
-            part = _take(board, slot)
-            while part >= 0:
-                _run(read(board, slot + _RUNNER), read(board, slot + _DATA), part)
-                add(board, slot + _DONE, 1)
-                looks = 0
-                part = _take(board, slot)
-        looks += 1
-        if looks % PATIENCE == 0:
-            offer()
-        pause()
+def _hold(board, slot, parts):
+    """Whether there is anyone to share a job with, and a slot for it. Callers are counted in any case."""
+    busy = add(board, CALLERS, 1)
+    return parts > 1 and busy < read(board, _THREADS) - 1 and exchange(board, slot + _HELD, 1) == 0
 
 
 @kernel(linked=True)
 def _share(board, slot, parts, runner, data):
-    if parts > 1 and exchange(board, slot + _HELD, 1) == 0:
+    """Run all parts, with the workers' help."""
+    began = clock()
+    cautious = read(board, _CAUTIOUS) > 0
+    if _hold(board, slot, 1 if cautious else parts):
         _open(board, slot, parts, runner, data)
+        own, part = 0, 0
+        while part >= 0:
+            _run(runner, data, part)
+            own += 1
+            part = _take(board, slot)
+        busy = clock() - began
+        await_least(board, slot + _DONE, parts - own, PATIENCE)
+        write(board, slot + _NEXT, 0)
+        write(board, slot + _HELD, 0)
+        _measure(board, clock() - began, busy // own * parts)
     else:
         for part in range(parts):
             _run(runner, data, part)
+        if parts > 1 and cautious:
+            add(board, _CAUTIOUS, began - clock())
+    add(board, CALLERS, -1)
 
 
-def _run_in_python(slot: int, part: Callable[..., None], bounds: np.ndarray, args: tuple[Any, ...]) -> None:
+@kernel
+def _measure(board, shared, single):
+    """Note what a job took, and what it would have taken one thread: as long for each part as for those it did itself.
+
+    Beside other processes a worker may lose its processor while it holds a part, and all wait for it.
+    """
+    single += add(board, _SINGLE, single)
+    shared += add(board, _SHARED, shared)
+    if shared > WINDOW:
+        write(board, _SHARED, 0)
+        write(board, _SINGLE, 0)
+        if single < shared:
+            write(board, _CAUTIOUS, CAUTION * (shared - single))
+
+
+@kernel
+def _lead(board, slot, parts, runner, data, words):
+    """Run part 0, which leads a gang of those who come, or part -1, which is alone.
+
+    A worker that was about to join when all was done may still come later: what it looks at is kept on the board, and the
+    slot is free when the last has left.
+    """
+    if _hold(board, slot, parts):
+        for place in (ORDER, JOINED, ARRIVED):
+            exchange(board, slot + place, 0)
+        _open(board, slot, parts, runner, _keep(data, words, board, slot + _ARGUMENTS))
+        _run(runner, data, 0)
+        dismiss(board, slot)
+        state = exchange(board, slot + _NEXT, 0)
+        others = min(state & ((1 << _PARTS) - 1), parts) - 1
+        if add(board, slot + _DONE, -others) == others:
+            write(board, slot + _HELD, 0)
+    else:
+        _run(runner, data, -1)
+    add(board, CALLERS, -1)
+
+
+@kernel
+def serve(board):
+    """A worker: take parts of whatever job is open, sleep when there was none for a while, until the board is closed."""
+    since, looks = clock(), 0
+    calls = read(board, _CALLS)
+    while calls >= 0:
+        found = False
+        for slot in range(_SLOTS, _END, _SLOT):
+            part = _take(board, slot)
+            while part >= 0:
+                _run(read(board, slot + _RUNNER), read(board, slot + _DATA), part)
+                if increase(board, slot + _DONE, 1) == -1:
+                    write(board, slot + _HELD, 0)  # the last to leave a gang that is over
+                found = True
+                part = _take(board, slot)
+        looks += 1
+        if found:
+            since = clock()
+        elif looks % LOOKS == 0 and clock() - since > AWAKE:
+            # Counted first, then one more look: a job that is opened now either finds a sleeper or is found.
+            add(board, _ASLEEP, 1)
+            if not _any_open(board):
+                sleep(board, _CALLS, calls)
+            add(board, _ASLEEP, -1)
+            since = clock()
+        pause()
+        calls = read(board, _CALLS)
+
+
+@kernel
+def _any_open(board):
+    for slot in range(_SLOTS, _END, _SLOT):
+        state = read(board, slot + _NEXT)
+        if (state & ((1 << _PARTS) - 1)) < state >> _PARTS:
+            return True
+    return False
+
+
+@kernel
+def _close(board):
+    write(board, _CALLS, -1)
+    wake(board, _CALLS, 1 << 30)
+
+
+# What the parts of a gang call. An order is a number that grows from step to step, with how many members share the step.
+
+
+@kernel
+def join(board, slot):
+    """A worker comes; → its number among the members, from 1. The leader is 0."""
+    return add(board, slot + JOINED, 1) + 1
+
+
+@kernel
+def follow(board, slot, order):
+    """The order after this one; the first is after 0."""
+    return await_least(board, slot + ORDER, order + 1, PATIENCE)
+
+
+@kernel
+def arrive(board, slot):
+    """A worker has done its share of a step."""
+    increase(board, slot + ARRIVED, 1)
+
+
+@kernel
+def members(board, slot):
+    """How many there are now, the leader among them."""
+    return read(board, slot + JOINED) + 1
+
+
+@kernel
+def give(board, slot, number, count):
+    """Order the first ``count`` members to do step ``number``."""
+    advance(board, slot + ORDER, ((number + 1) << _MEMBERS) + count)
+
+
+@kernel
+def meaning(order):
+    """(Number of the step, how many share it)."""
+    return (order >> _MEMBERS) - 1, order & ((1 << _MEMBERS) - 1)
+
+
+@kernel
+def gather(board, slot, arrivals, patience):
+    """Wait for so many arrivals since the beginning; → nanoseconds that were lost, 0 if it was no more than ``patience``."""
+    since = clock()
+    if look(board, slot + ARRIVED, arrivals, patience):
+        return 0
+    await_least(board, slot + ARRIVED, arrivals, 0)
+    return clock() - since
+
+
+@kernel
+def dismiss(board, slot):
+    """Let all members leave, and those who come later."""
+    if read(board, slot + ORDER) != LEAVE:
+        advance(board, slot + ORDER, LEAVE)
+
+
+@kernel
+def crowded(board):
+    """Whether other callers need the processors."""
+    return read(board, CALLERS) >= read(board, _THREADS)
+
+
+def _run_in_python(part: Callable[..., None], bounds: np.ndarray, args: tuple[Any, ...]) -> None:
+    for index in range(len(bounds)):
+        part(index, bounds, *args)
+
+
+def _lead_in_python(
+    part: Callable[..., None], board: np.ndarray, slot: int, bounds: np.ndarray, args: tuple[Any, ...]
+) -> None:
+    board[slot + ORDER] = board[slot + JOINED] = board[slot + ARRIVED] = 0
     calls = [threading.Thread(target=part, args=(index, bounds, *args)) for index in range(1, len(bounds))]
     for call in calls:
         call.start()
-        if slot != GANG:
-            call.join()
-    part(0, bounds, *args)
+    part(0 if calls else -1, bounds, *args)
+    dismiss(board, slot)
     for call in calls:
         call.join()
 
 
-def parallel(function: Callable[..., Any]) -> Any:
+def parallel(function: Callable[..., Any] | None = None, *, gang: bool = False) -> Any:
     """A kernel in parts: ``function(part, bounds, *args)`` becomes ``function(board, slot, bounds, *args)``, which runs them all.
 
-    ``bounds`` has a line for each part, and says what belongs to it.
+    ``bounds`` has a line for each part, and says what belongs to it. Of a ``gang`` only part 0 must run; it is -1 where no
+    others can come.
     """
+    if function is None:
+        return lambda function: parallel(function, gang=gang)
     part = kernel(function, linked=True)
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return lambda board, slot, bounds, *args: _run_in_python(slot, part, bounds, args)
+        if gang:
+            return lambda board, slot, bounds, *args: _lead_in_python(part, board, slot, bounds, args)
+        return lambda board, slot, bounds, *args: _run_in_python(part, bounds, args)
     # Not a closure: Numba knows those on disk only by what they close over, which is another object in each process.
     name = function.__name__
     # A cell or a rule comes first: among *rest, Numba would take long to see what the others are.
     source = f"""def {name}(board, slot, bounds, first, *rest):
-    runner, data = {name}_job(bounds, first, rest)
-    share(board, slot, bounds.shape[0], runner, data)"""
-    scope = function.__globals__ | {f"{name}_job": _make_job(part), "share": _share}
+    runner, data, words = {name}_job(bounds, first, rest)
+    {"lead(board, slot, bounds.shape[0], runner, data, words)" if gang else
+     "share(board, slot, bounds.shape[0], runner, data)"}"""
+    scope = function.__globals__ | {f"{name}_job": _make_job(part, gang), "share": _share, "lead": _lead}
     exec(compile(source, function.__code__.co_filename, "exec"), scope)
     together = scope[name]
     together.__doc__ = function.__doc__

@@ -7,31 +7,18 @@ The caller works too: with two threads there is one worker. Any number of Python
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+from numba import config
 
-from ...errors import ConfigError
 from . import team
 
-VARIABLE = "NUMBA_RNNLM_NUM_THREADS"
 WORTHWHILE = 100_000  # multiply-adds, about 2 microseconds: twice what it takes to hand them to a worker that is awake
-
-
-def default_threads() -> int:
-    """The environment variable NUMBA_RNNLM_NUM_THREADS, or the processors that this process may use."""
-    text = os.environ.get(VARIABLE, "").strip()
-    if text:
-        if not text.isdigit() or int(text) < 1:
-            raise ConfigError(f"{VARIABLE} is {text!r}, expected a whole number of at least 1.")
-        return int(text)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
@@ -49,20 +36,17 @@ def cut(size: int, parts: int, unit: int = 1) -> np.ndarray:
 
 
 class Pool:
-    """``threads`` threads, the caller among them."""
+    """``threads`` threads, the caller among them. The workers end when nobody holds the pool any more."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._start()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._start)
+        _pools.add(self)
 
     def _start(self) -> None:
-        self._board = team.new_board()
-        self._calls: SimpleQueue[None] = SimpleQueue()  # each wakes a worker up
+        self._board = team.new_board(self.threads)
         self._workers: list[threading.Thread] = []
-        self._asleep, self._awake = 0, False  # how many sleep; whether none may
-        self._lock, self._one_gang = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._slots = threading.local()
         self._numbers = itertools.count()
 
@@ -72,56 +56,54 @@ class Pool:
 
     def run(self, kernel: Callable[..., Any], bounds: np.ndarray, *arguments: Any) -> None:
         """Run all parts of a kernel; return when all are done."""
-        if len(bounds) > 1:
-            if not self._workers:
-                self._grow()
-            if self._asleep:
-                self._wake()
+        kernel(self._board, self._slot(len(bounds)), bounds, *arguments)
+
+    def lead(self, kernel: Callable[..., Any], parts: int, first: Any, *arguments: Any) -> None:
+        """Run a kernel that is a gang's, at most ``parts`` members. It takes board and slot behind the first argument."""
+        slot = self._slot(parts)
+        kernel(self._board, slot, _bounds(parts), first, self._board, slot, *arguments)
+
+    def _slot(self, parts: int) -> int:
+        """This Python thread's place on the board. The workers are started when there is first something for them."""
+        if parts > 1 and not self._workers and not config.DISABLE_JIT:  # type: ignore[attr-defined]
+            self._grow()
         try:
-            slot = self._slots.number
+            number: int = self._slots.number
         except AttributeError:
-            slot = self._slots.number = team.slot(next(self._numbers))
-        kernel(self._board, slot, bounds, *arguments)
-
-    def gang(self, kernel: Callable[..., Any], bounds: np.ndarray, *arguments: Any) -> None:
-        """:meth:`run` for parts that wait for one another, at most as many as there are threads.
-
-        One gang at a time: two would each hold some of the workers and wait for the others.
-        """
-        with self._one_gang:
-            self._awake = len(bounds) > 1
-            if self._awake:  # first that, then the calls: a worker that is about to sleep finds one and looks again
-                self._grow()
-                for _ in range(len(self._workers) - self._calls.qsize()):
-                    self._calls.put(None)
-            try:
-                kernel(self._board, team.GANG, bounds, *arguments)
-            finally:
-                self._awake = False
-
-    def _wake(self) -> None:
-        with self._lock:
-            for _ in range(self._asleep - self._calls.qsize()):  # the others have been called already
-                self._calls.put(None)
+            number = self._slots.number = team.slot(next(self._numbers))
+        return number
 
     def _grow(self) -> None:
         with self._lock:
-            if not self._workers:
-                team.serve(self._board, 0)  # compiled before there is a second thread
-            while len(self._workers) < self.threads - 1:
-                worker = threading.Thread(
-                    target=self._work, args=(self._board, self._calls), daemon=True, name="numba_rnnlm"
-                )
+            if self._workers:
+                return
+            closed = team.new_board(1)
+            team.close(closed)
+            team.serve(closed)  # compiled before there is a second thread
+            self._workers = [
+                threading.Thread(target=team.serve, args=(self._board,), daemon=True, name="numba_rnnlm")
+                for _ in range(self.threads - 1)
+            ]
+            for worker in self._workers:
                 worker.start()
-                self._workers.append(worker)
+            # Not at the end of the process: a worker that sleeps then is never seen again, and one that wakes up would look
+            # for Python's lock while Python is being taken down.
+            weakref.finalize(self, team.close, self._board).atexit = False
 
-    def _work(self, board: np.ndarray, calls: "SimpleQueue[None]") -> None:
-        while True:
-            team.serve(board, team.ROUNDS)
-            if self._awake:
-                continue
-            with self._lock:
-                self._asleep += 1
-            calls.get()
-            with self._lock:
-                self._asleep -= 1
+
+_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+
+
+@cache
+def _bounds(parts: int) -> np.ndarray:
+    """Of a gang, whose parts are cut step by step."""
+    return np.zeros((parts, 2), np.int64)
+
+
+def _start_all() -> None:
+    for pool in list(_pools):
+        pool._start()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_all)

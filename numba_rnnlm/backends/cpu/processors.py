@@ -1,0 +1,76 @@
+"""How many threads this process should run: as many as it has processors, in a container and beside other libraries."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ...errors import ConfigError
+
+VARIABLE = "NUMBA_RNNLM_NUM_THREADS"
+SHARED_VARIABLES = "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"  # by which joblib, dask and torchrun divide a machine
+
+
+def default_threads(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """NUMBA_RNNLM_NUM_THREADS, or else the least of what limits this process.
+
+    These are the processors that it may run on, the quotas of its control groups (rounded up) and the variables that other
+    libraries heed. Of those, as OpenMP does, a list means its first number, and what is no number is ignored. ``root`` is
+    the folder that holds proc and sys.
+    """
+    text = environment.get(VARIABLE, "").strip()
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            raise ConfigError(f"{VARIABLE} is {text!r}, expected a whole number of at least 1.")
+        return int(text)
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    for variable in SHARED_VARIABLES:
+        first = environment.get(variable, "").split(",")[0].strip()
+        if first.isdecimal() and int(first) >= 1:
+            limits.append(int(first))
+    limits.extend(max(1, -(-quota // period)) for quota, period in _quotas(root))
+    return min(limits)
+
+
+def _quotas(root: Path) -> Iterator[tuple[int, int]]:
+    """(Microseconds of processors, in so many of time): of this process's control groups and all above them."""
+    for group, mounted in _groups(root):
+        for folder in (group, *group.parents):
+            for fields in (_words(folder / "cpu.max"),
+                           [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]):  # fmt: skip
+                if len(fields) == 2 and all(field.isdecimal() for field in fields) and int(fields[1]) > 0:
+                    yield int(fields[0]), int(fields[1])  # without a quota the first word is "max", or -1
+            if folder == mounted:
+                break
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
+    """The folders of the control groups that may limit processors, and where their trees are mounted."""
+    paths = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" or "cpu" in controllers.split(","):
+            paths["cgroup2" if number == "0" else "cgroup"] = path
+    for line in _lines(root / "proc/self/mountinfo"):
+        where, _, what = line.partition(" - ")
+        places, kinds = where.split(), what.split()
+        if len(places) < 5 or len(kinds) < 3 or kinds[0] not in paths:
+            continue
+        if kinds[0] == "cgroup" and "cpu" not in kinds[2].split(","):
+            continue
+        mounted, path = root / places[4].lstrip("/"), paths[kinds[0]]
+        # Inside a container the path may be the host's, of which only a part, or nothing, is mounted.
+        inside = Path(path).is_relative_to(places[3]) and ".." not in path.split("/")
+        yield (mounted / Path(path).relative_to(places[3]) if inside else mounted), mounted
+
+
+def _lines(path: Path) -> list[str]:
+    """What a file of the system's says; nothing where there is no such file, as on other systems than Linux."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()
