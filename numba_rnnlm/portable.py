@@ -22,7 +22,8 @@ from . import fingerprint
 
 def portable(function: Any) -> Any:
     """Compile ``function`` so that any kernel of any backend may inline it."""
-    options: dict[str, Any] = {"_nrt": False}  # no counting of references to arrays: a private option of Numba's
+    # No counting of references to arrays, no entry for C: private options of Numba.
+    options: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
     return njit(error_model="numpy", nogil=True, forceinline=True, **options)(named(function))
 
 

@@ -22,6 +22,7 @@ from test_backends import AVX2, HOST
 
 import numba_rnnlm
 from numba_rnnlm.backends import cache
+from numba_rnnlm.backends.cpu import packing
 from numba_rnnlm.cells import CELLS
 
 HOME = Path(numba_rnnlm.__file__).parents[1]
@@ -464,3 +465,8 @@ def test_the_store_returns_what_was_saved_or_nothing(store, tmp_path):
 
 def test_every_built_in_cell_has_a_key_that_lasts():
     assert all(len(cell.key.partition(":")[2]) == 16 for cell in CELLS.values())
+
+
+def test_python_does_not_call_what_only_kernels_do():
+    with pytest.raises(TypeError, match=r"pack_panel is called by kernels only; .*@kernel\(entry=True\)"):
+        packing.pack_panel(1)
