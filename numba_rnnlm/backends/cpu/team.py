@@ -9,7 +9,7 @@ do their share of each step that they are ordered to, and leave when they are to
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ...portable import FAST
 from .atomics import LINE, add, exchange, pause, pointer, read, write
 from .kernels import kernel
 from .sleeping import LOOKS, advance, await_least, clock, increase, look, sleep, wake
@@ -75,8 +74,6 @@ def _make_job(function: Any, gang: bool) -> Any:
         callee = typingctx.resolve_function_type(types.Dispatcher(function), kinds, {})
 
         def codegen(context, builder, signature, values):
-            compiled = function.overloads[callee.args]
-            context.add_linking_libs((compiled.library,))
             given = [*values[:2], *(builder.extract_value(values[2], index) for index in range(len(rest.types)))]
             given = [context.cast(builder, value, have, want)
                      for value, have, want in zip(given, kinds[1:], callee.args[1:], strict=True)]  # fmt: skip
@@ -93,7 +90,7 @@ def _make_job(function: Any, gang: bool) -> Any:
             address, part = runner.args
             kept = inner.inttoptr(address, shape.as_pointer())
             loaded = [inner.load(_field(inner, kept, index)) for index in range(len(given))]
-            declared = context.declare_function(module, compiled.fndesc)
+            declared = context.declare_function(module, function.described[callee.args])
             context.call_conv.call_function(inner, declared, callee.return_type, callee.args, [part, *loaded])
             inner.ret_void()
             words = -(-context.get_abi_sizeof(shape) // 8)
@@ -166,7 +163,7 @@ def _hold(board, slot, parts):
     return parts > 1 and busy < read(board, _THREADS) - 1 and exchange(board, slot + _HELD, 1) == 0
 
 
-@kernel
+@kernel(linked=True)
 def _share(board, slot, parts, runner, data):
     """Run all parts, with the workers' help."""
     began = clock()
@@ -206,7 +203,7 @@ def _measure(board, shared, single):
             write(board, _CAUTIOUS, CAUTION * (shared - single))
 
 
-@kernel
+@kernel(linked=True)
 def _lead(board, slot, parts, runner, data, words):
     """Run part 0, which leads a gang of those who come, or part -1, which is alone.
 
@@ -352,17 +349,15 @@ def _lead_in_python(
         call.join()
 
 
-def parallel(
-    function: Callable[..., Any] | None = None, *, fastmath: Iterable[str] = FAST, gang: bool = False
-) -> Any:
+def parallel(function: Callable[..., Any] | None = None, *, gang: bool = False) -> Any:
     """A kernel in parts: ``function(part, bounds, *args)`` becomes ``function(board, slot, bounds, *args)``, which runs them all.
 
     ``bounds`` has a line for each part, and says what belongs to it. Of a ``gang`` only part 0 must run; it is -1 where no
     others can come.
     """
     if function is None:
-        return lambda function: parallel(function, fastmath=fastmath, gang=gang)
-    part = kernel(function, fastmath=fastmath)
+        return lambda function: parallel(function, gang=gang)
+    part = kernel(function, linked=True)
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         if gang:
             return lambda board, slot, bounds, *args: _lead_in_python(part, board, slot, bounds, args)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ... import portable
+from ... import fingerprint, portable
 from ..cache import cache_folder
 
 
@@ -48,7 +48,7 @@ def store(code: Code, function: Callable[..., None], takes: Any, capability: Any
 def _path(function: Callable[..., None], takes: Any, capability: Any) -> Path:
     made_of = "\n".join([_toolchain(), _sources(), repr(capability), repr(takes), *_ingredients(function)])
     digest = hashlib.sha256(made_of.encode()).hexdigest()[:24]
-    return Path(cache_folder() or os.devnull) / "cuda" / f"{function.__name__}-{digest}.cubin"  # without a home, nowhere
+    return (cache_folder() or Path(os.devnull)) / "cuda" / f"{function.__name__}-{digest}.cubin"  # without a home, nowhere
 
 
 @cache
@@ -74,7 +74,7 @@ def _ingredients(function: Any) -> list[str]:
     """A kernel's own constants, and the cell or rule that it was made for, wherever that is written."""
     function = getattr(function, "py_func", function)
     if not function.__module__.startswith(__package__):
-        return portable.ingredients(function)
+        return [fingerprint.of_function(function, portable.__name__)]
     parts = [function.__qualname__]
     for name, value in sorted(inspect.getclosurevars(function).nonlocals.items()):
         callable_ = hasattr(value, "py_func") or inspect.isfunction(value)
