@@ -48,7 +48,7 @@ FOREVER = 10**11  # nanoseconds
 @pytest.fixture(scope="module")
 def all_share():
     """All threads have a share in even the smallest model, from the first symbol on, whatever they gain."""
-    with patched(decoding, SHARE=1, WORK=1, WARM=0, READY=(FOREVER, FOREVER), PATIENCE=FOREVER, CAUTION=0):
+    with patched(decoding, SHARE=1, WORK=1, WARM=0, SHORT=0, READY=(FOREVER, FOREVER), PATIENCE=FOREVER, CAUTION=0):
         yield
 
 
@@ -456,7 +456,7 @@ from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.generation import generate_batch
 from numba_rnnlm.model import Network, build
-decoding.SHARE, decoding.WARM, decoding.READY = 1, 0, (10**10, 10**10)
+decoding.SHARE, decoding.WARM, decoding.SHORT, decoding.READY = 1, 0, 0, (10**10, 10**10)
 model = build(ModelConfig(vocabulary_size=9, hidden=7, embedding=5, layers=2, cell="gru"))
 random = np.random.default_rng(0)
 weights = {name: random.standard_normal(shape) / 2 for name, shape in model.layout.items()}

@@ -39,6 +39,7 @@ TABLE_ROWS = 1024  # of a vocabulary: up to here the first layer's projections a
 SHARE = 1 << 17  # bytes of weights from which on a second thread is tried
 WORK = 1 << 20  # multiply-adds from which on it is
 WARM = 2  # symbols that are timed alone before that
+SHORT = 100_000  # nanoseconds of what is to be written, up to which it is not worth while to wake others up
 WINDOW = 16  # symbols after which a gang must have been faster than one thread,
 GAIN = 10  # by a tenth
 PATIENCE = 50_000  # nanoseconds that the leader waits for the others, beyond the time of its own share
@@ -431,7 +432,8 @@ class Decoding:
         steps, streams = given.shape
         measured, ready = self.measured, 0
         parts = self.layout.shares.shape[1] - 1
-        if measured[TIMED] < WARM or CAUTION * measured[LOST] > measured[SINCE]:
+        short = measured[ALONE] * (steps - self.fresh) < SHORT
+        if short or measured[TIMED] < WARM or CAUTION * measured[LOST] > measured[SINCE]:
             parts = 1
         if parts > 1:
             measured[LOST] = measured[SINCE] = 0
