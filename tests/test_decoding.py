@@ -301,7 +301,7 @@ if hasattr(os, "SCHED_IDLE"):
 def test_a_gang_that_gains_nothing_is_left_alone_for_a_while():
     """Two threads have shares of a few units each, in which they meet more than they multiply."""
     model = Model([Embedding(11, 4), *[LSTM(2, return_sequences=True)] * 3, Dense(11, "softmax")])
-    with patched(decoding, WARM=2, CAUTION=20):
+    with patched(decoding, WARM=2, CAUTION=50):
         network = network_of(model, draw_weights(model, np.random.default_rng(0)), 2)
         list(generate(network, np.array([1]), SamplingConfig(20_000), seed=1))
         measured = network.decoder("float32").measured[1]

@@ -19,6 +19,7 @@ from .recurrence import forward_row
 from .simd import VECTORS, lanes, multiply_panel
 from .sleeping import clock, look
 from .team import (
+    CAUTION,
     JOINED,
     LEAVE,
     arrive,
@@ -44,7 +45,6 @@ WINDOW = 16  # symbols after which a gang must have been faster than one thread,
 GAIN = 10  # by a tenth
 PATIENCE = 50_000  # nanoseconds that the leader waits for the others, beyond the time of its own share
 READY = 1_000, 100_000  # nanoseconds that it waits for them to come, at least and at most; between them a sixteenth of a symbol
-CAUTION = 20  # times as long as a gang has lost, one thread works alone: so at most a twentieth is lost
 
 Array = np.ndarray
 

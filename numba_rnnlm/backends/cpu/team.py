@@ -27,7 +27,7 @@ SLOTS = 8  # jobs that can be open at once; whoever finds no free slot works alo
 AWAKE = 300_000  # nanoseconds that a worker looks for jobs before it sleeps
 PATIENCE = 50_000  # nanoseconds that a thread looks at what others have to finish before it sleeps
 WINDOW = 10_000_000  # nanoseconds of shared jobs after which they must have been faster than those of one thread
-CAUTION = 20  # times as long as sharing has lost, one thread works alone: so at most a twentieth is lost
+CAUTION = 50  # times as long as sharing has lost, one thread works alone: so at most a fiftieth is lost
 CROWDED = 5_000_000  # nanoseconds that callers work alone after one has met another
 
 # The board begins with how often the workers were called, -1 when they are to end; behind it how many of them sleep. Then,
