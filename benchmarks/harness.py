@@ -20,15 +20,19 @@ RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
 OURS = "numba_rnnlm"
 
+THREADS = "NUMBA_RNNLM_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"
+
 Spread = dict[str, float]  # min, median, max
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Of every process that is measured."""
-    variables = os.environ | {
-        "NUMBA_RNNLM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+def environment(threads: int | None) -> dict[str, str]:
+    """Of every process that is measured. Without ``threads`` it takes what it finds right."""
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for variable in THREADS:
+        if threads is None:
+            variables.pop(variable, None)
+        else:
+            variables[variable] = str(threads)
     # Some machines pin an old OpenBLAS kernel; no contestant should be slowed by it.
     for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         variables.pop(variable, None)
@@ -36,12 +40,19 @@ def environment(threads: int) -> dict[str, str]:
 
 
 class Contestant:
-    """A worker process: it takes a line of JSON, does the work, answers with a line of JSON."""
+    """A worker process: it takes a line of JSON, does the work, answers with a line of JSON.
 
-    def __init__(self, who: str, threads: int, python: str = sys.executable) -> None:
+    ``group`` is the folder of a control group that it belongs to from its start.
+    """
+
+    def __init__(
+        self, who: str, threads: int | None, python: str = sys.executable, group: Path | None = None
+    ) -> None:
+        command = [python, "-m", "benchmarks.workers." + ("ours" if who == OURS else who)]
+        if group:
+            command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group), *command]
         self.process = subprocess.Popen(
-            [python, "-m", "benchmarks.workers." + ("ours" if who == OURS else who)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(threads), cwd=ROOT,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(threads), cwd=ROOT,
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
@@ -207,7 +218,7 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(threads: int | None) -> dict[str, Any]:
     """What the figures were measured on."""
     name = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")

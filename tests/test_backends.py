@@ -520,7 +520,7 @@ from numba_rnnlm.model import Network, build
 assert simd.VECTOR_BYTES == {width}, simd.VECTOR_BYTES
 assert not simd.HAS_BF16
 threads.WORTHWHILE = decoding.SHARE = 1
-decoding.WARM = 0
+decoding.WARM = decoding.SHORT = 0
 random = np.random.default_rng(0)
 ops, reference = backends.get("cpu", threads=2), backends.get("reference")
 

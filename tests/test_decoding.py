@@ -49,7 +49,7 @@ FOREVER = 10**11  # nanoseconds
 @pytest.fixture(scope="module")
 def all_share():
     """All threads have a share in even the smallest model, from the first symbol on, whatever they gain."""
-    with patched(decoding, SHARE=1, WORK=1, WARM=0, READY=(FOREVER, FOREVER), PATIENCE=FOREVER, CAUTION=0):
+    with patched(decoding, SHARE=1, WORK=1, WARM=0, SHORT=0, READY=(FOREVER, FOREVER), PATIENCE=FOREVER, CAUTION=0):
         yield
 
 
@@ -302,7 +302,7 @@ if hasattr(os, "SCHED_IDLE"):
 def test_a_gang_that_gains_nothing_is_left_alone_for_a_while():
     """Two threads have shares of a few units each, in which they meet more than they multiply."""
     model = Model([Embedding(11, 4), *[LSTM(2, return_sequences=True)] * 3, Dense(11, "softmax")])
-    with patched(decoding, WARM=2, CAUTION=20):
+    with patched(decoding, WARM=2, CAUTION=50):
         network = network_of(model, draw_weights(model, np.random.default_rng(0)), 2)
         list(generate(network, np.array([1]), SamplingConfig(20_000), seed=1))
         measured = network.decoder("float32").measured[1]
@@ -457,7 +457,7 @@ from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.generation import generate_batch
 from numba_rnnlm.model import Network, build
-decoding.SHARE, decoding.WARM, decoding.READY = 1, 0, (10**10, 10**10)
+decoding.SHARE, decoding.WARM, decoding.SHORT, decoding.READY = 1, 0, 0, (10**10, 10**10)
 model = build(ModelConfig(vocabulary_size=9, hidden=7, embedding=5, layers=2, cell="gru"))
 random = np.random.default_rng(0)
 weights = {name: random.standard_normal(shape) / 2 for name, shape in model.layout.items()}

@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -134,6 +135,43 @@ def test_gangs_and_other_jobs_of_many_threads_all_end():
     assert not wrong
 
 
+@parallel
+def hold_up(part, bounds, counters, nanoseconds):
+    """Every part but the first takes so long."""
+    since = sleeping.clock()
+    while part > 0 and sleeping.clock() - since < nanoseconds:
+        atomics.pause()
+    atomics.add(counters, part, 1)
+
+
+def test_jobs_that_wait_for_a_slow_worker_are_done_alone_for_a_while():
+    """As beside other processes, where a worker may lose its processor; then they are shared again."""
+    pool, counters, cautious = Pool(2), np.zeros(2, np.int64), []
+    for _ in range(300):
+        pool.run(hold_up, cut(2, 2), counters, 3_000_000)
+        cautious.append(bool(pool.board[team.JUDGED - 1] > 0))
+    assert counters.tolist() == [300, 300]
+    changes = [after for before, after in pairwise(cautious) if before != after]
+    assert changes[:2] == [True, False]
+
+
+def test_callers_that_meet_work_alone():
+    pool, counters, meeting = Pool(2), np.zeros((4, 2), np.int64), threading.Barrier(4)
+
+    def call(own):
+        meeting.wait()
+        for _ in range(20):
+            pool.run(hold_up, cut(2, 2), own, 1_000_000)
+
+    callers = [threading.Thread(target=call, args=(own,), daemon=True) for own in counters]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert counters.tolist() == [[20, 20]] * 4
+    assert pool.board[team.CALLERS] == 0
+
+
 @given(st.integers(0, 200), st.integers(1, 9))
 def test_every_part_runs_once(size, parts):
     counters = np.zeros(size + 1, np.int64)
@@ -186,7 +224,7 @@ import numpy as np
 from numba_rnnlm import LanguageModel
 from numba_rnnlm.backends.cpu import decoding, threads
 threads.WORTHWHILE = decoding.SHARE = 1
-decoding.WARM = 0
+decoding.WARM = decoding.SHORT = 0
 models = [LanguageModel(tokenizer=None, vocabulary_size=9, hidden=8, layers=1, threads=number, seed=1) for number in (2, 3)]
 for model in models:
     model.generate([1], 50, seed=1)

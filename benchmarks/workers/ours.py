@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks.harness import serve
 from benchmarks.workers import data, limits
+from benchmarks.workers.requests import Requests
 from numba_rnnlm import backends, generation
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.keras.arrays import Examples
@@ -105,7 +106,7 @@ class Listing(OnCpu):
         return means.logs()["loss"]
 
 
-class Generation(OnCpu):
+class Generation(OnCpu, Requests):
     """Ids of ``streams`` texts, ``steps`` each."""
 
     def __init__(self, backend: str, weights: str, cell: str, **shape: int) -> None:
@@ -121,8 +122,11 @@ class Generation(OnCpu):
             return [np.fromiter(generation.generate(self.network, prompts[0], config, 1), np.int32)]
         return generation.generate_batch(self.network, prompts, config, range(len(prompts)))
 
+    def request(self, length: int) -> None:
+        self.write(length=length)
+
     def step(self) -> None:
-        self.write(length=self.shape["steps"])
+        self.request(self.shape["steps"])
 
     def greedy(self, length: int) -> dict[str, Any]:
         """The most probable ids (streams, length), and how far each logit is above the second largest."""

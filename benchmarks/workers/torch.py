@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.harness import serve
 from benchmarks.workers import data
+from benchmarks.workers.requests import Requests
 from benchmarks.workers.torch_model import LanguageModel, backward, recurrent, update, write
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.layers import Recurrent
@@ -157,14 +158,17 @@ class Listing(OnCpu):
         return float(loss.item())
 
 
-class Generation(OnCpu):
+class Generation(OnCpu, Requests):
     def __init__(self, backend: str, weights: str, cell: str, **shape: int) -> None:
         self.shape, self.figures = shape, dict[str, float]()
         self.model = transplanted(cell, shape)
         self.prompts = torch.tensor(data.prompts(shape["vocabulary"], shape["streams"])).long()[None]
 
+    def request(self, length: int) -> None:
+        write(self.model, self.prompts, length, 1.0)
+
     def step(self) -> None:
-        write(self.model, self.prompts, self.shape["steps"], 1.0)
+        self.request(self.shape["steps"])
 
     def greedy(self, length: int) -> dict[str, Any]:
         return {"ids": write(self.model, self.prompts, length, 0).T.tolist()}
@@ -196,5 +200,6 @@ class Scoring(OnCpu):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     serve({"training": Training, "layer": Layer, "listing": Listing, "generation": Generation, "scoring": Scoring})

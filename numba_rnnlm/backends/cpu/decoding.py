@@ -5,7 +5,7 @@ threads meet once a layer. What a block of units needs of the matrices is packed
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .recurrence import forward_row
 from .simd import VECTORS, lanes, multiply_panel
 from .sleeping import clock, look
 from .team import (
+    CAUTION,
     JOINED,
     LEAVE,
     arrive,
@@ -39,10 +40,11 @@ TABLE_ROWS = 1024  # of a vocabulary: up to here the first layer's projections a
 SHARE = 1 << 17  # bytes of weights from which on a second thread is tried
 WORK = 1 << 20  # multiply-adds from which on it is
 WARM = 2  # symbols that are timed alone before that
-WINDOW = 16  # symbols after which a gang must have been faster than one thread
+SHORT = 100_000  # nanoseconds of what is to be written, up to which it is not worth while to wake others up
+WINDOW = 16  # symbols after which a gang must have been faster than one thread,
+GAIN = 10  # by a tenth
 PATIENCE = 50_000  # nanoseconds that the leader waits for the others, beyond the time of its own share
 READY = 1_000, 100_000  # nanoseconds that it waits for them to come, at least and at most; between them a sixteenth of a symbol
-CAUTION = 20  # times as long as a gang has lost, one thread works alone: so at most a twentieth is lost
 
 Array = np.ndarray
 
@@ -153,8 +155,8 @@ def _note(measured, span, fewest, most):
         if measured[SYMBOLS] == WINDOW:
             together, alone = measured[TOGETHER], measured[ALONE] * WINDOW
             measured[TOGETHER] = measured[SYMBOLS] = 0
-            if together >= alone:
-                measured[LOST] += together
+            if together > alone - alone // GAIN:
+                measured[LOST] += together - (alone - alone // GAIN)
                 return False
     return True
 
@@ -268,6 +270,15 @@ def pack_blocks(part, bounds, b, step_stride, column_stride, k, columns, places,
             pack_panel(b, start * column_stride, step_stride, column_stride, k, count, packed, places[i])
 
 
+class Layout(NamedTuple):
+    """Blocks of units, member by member of a gang, and behind one another what each takes of the matrices."""
+
+    blocks: Array
+    shares: Array
+    packed: Array
+    scales: Array
+
+
 class Decoder:
     """A network's weights, packed for one symbol after the other.
 
@@ -302,18 +313,34 @@ class Decoder:
         self.bias = np.concatenate([
             np.zeros(stage.units, np.float32) if stage.b is None else stage.b.reshape(-1) for stage in stages
         ])  # fmt: skip
-        self._pack()
+        self.size = sum(
+            slots * stage.inputs(name) * stage.units
+            for index, stage in enumerate(self.stages) for name, slots in self._panels(index)
+        )  # fmt: skip
+        self._layouts: dict[int, Layout] = {}
+        self.layout(1)
 
-    def _pack(self) -> None:
-        """Blocks of units, thread by thread, and behind one another what each takes of the matrices."""
+    def members(self, streams: int) -> int:
+        """How many threads may be worth while for so many streams; what they gain is measured."""
+        work = self.size * self.kind.itemsize // SHARE + self.size * (streams - 1) // WORK
+        return self.ops.threads if work > 1 else 1
+
+    def layout(self, streams: int) -> Layout:
+        """The weights as the members read them: one reads whole blocks where several have parts of one."""
+        members = self.members(streams)
+        if members not in self._layouts:
+            self._layouts[members] = self._pack(members)
+        return self._layouts[members]
+
+    def _pack(self, members: int) -> Layout:
         count = lanes(self.bias)
         blocks: list[tuple[int, ...]] = []
         shares: list[list[int]] = []
         matrices, size, scales = [], 0, 0
         for index, stage in enumerate(self.stages):
             entries: dict[str, list[tuple[int, ...]]] = {"W": [], "U": []}
-            ranges = split(stage.units, self.ops.threads, count)
-            ranges += [(stage.units, stage.units)] * (self.ops.threads - len(ranges))
+            ranges = split(stage.units, members, count)
+            ranges += [(stage.units, stage.units)] * (members - len(ranges))
             share = [len(blocks)]
             for begin, end in ranges:
                 for first in range(begin, end, VECTORS * count):
@@ -332,14 +359,14 @@ class Decoder:
                 matrix = getattr(stage, name)
                 strides = (1, matrix.shape[1]) if stage.transposed else (matrix.shape[1], 1)
                 matrices.append((matrix, strides, stage.inputs(name), np.array(entries[name], np.int64)))
-        self.blocks, self.shares = np.array(blocks, np.int64), np.array(shares, np.int64)
-        self.packed = aligned((size,), self.kind)
-        self.scales = np.empty(scales if self.kind == np.int8 else 0, np.float32)
+        layout = Layout(np.array(blocks, np.int64), np.array(shares, np.int64), aligned((size,), self.kind),
+                        np.empty(scales if self.kind == np.int8 else 0, np.float32))
         for matrix, strides, k, table in matrices:
             bounds = cut(len(table), self.ops.pool.parts(20 * matrix.size))
             panels = self.ops.workspace.take("panels", (len(bounds), k * VECTORS * count), np.float32)
             self.ops.pool.run(pack_blocks, bounds, matrix.reshape(-1), *strides, k, table[:, :2].copy(), table[:, 2].copy(),
-                              self.packed, self.scales, table[:, 3].copy(), panels)
+                              layout.packed, layout.scales, table[:, 3].copy(), panels)
+        return layout
 
     def _panels(self, index: int) -> list[tuple[str, int]]:
         """Which matrices of a stage are read at each step, and how many panels a block of units takes of each."""
@@ -361,6 +388,7 @@ class Decoding:
         self, decoder: Decoder, states: Sequence[Array], logits: Array | None, streams: int, position: int
     ) -> None:
         self.decoder, self.position, self.turn, self.fresh = decoder, position, 1, True
+        self.layout = decoder.layout(streams)
         self.measured = decoder.measured.setdefault(streams, np.zeros(MEASURED, np.int64))
         slots, kinds = decoder.shape[4:]
         size = streams * decoder.embedding.shape[1]
@@ -390,8 +418,8 @@ class Decoding:
         before = 1 - self.turn
         start = row[H] + before * row[H_TURN]
         self.values[start : start + streams * units] = state[:, 0].reshape(-1)
-        first, last = self.decoder.shares[index, [0, -1]]
-        for block in self.decoder.blocks[first:last]:
+        first, last = self.layout.shares[index, [0, -1]]
+        for block in self.layout.blocks[first:last]:
             start = row[S] + before * row[S_TURN] + block[FIRST] * streams * kinds
             part = state[:, :, block[FIRST] : block[FIRST] + block[COLUMNS]]
             self.values[start : start + part.size] = part.reshape(-1)
@@ -403,8 +431,10 @@ class Decoding:
         decoder, ops = self.decoder, self.decoder.ops
         steps, streams = given.shape
         measured, ready = self.measured, 0
-        work = decoder.packed.nbytes // SHARE + decoder.packed.size * (streams - 1) // WORK
-        parts = ops.threads if work > 1 and measured[TIMED] >= WARM and CAUTION * measured[LOST] <= measured[SINCE] else 1
+        parts = self.layout.shares.shape[1] - 1
+        short = measured[ALONE] * (steps - self.fresh) < SHORT
+        if short or measured[TIMED] < WARM or CAUTION * measured[LOST] > measured[SINCE]:
+            parts = 1
         if parts > 1:
             measured[LOST] = measured[SINCE] = 0
             ready = min(max(int(measured[ALONE]) // 16, READY[0]), READY[1])
@@ -413,10 +443,9 @@ class Decoding:
         sums = ops.workspace.take("sums", (parts, streams * VECTORS * count), np.float32)
         weights = ops.workspace.take("weights", (parts, decoder.stages[-1].units), np.float32)
         ops.pool.lead(
-            write, parts, decoder.cell, decoder.shape, self.rows, decoder.blocks, decoder.shares, decoder.packed,
-            decoder.scales, decoder.bias, decoder.table.reshape(-1), decoder.embedding, self.values, self.ids, given, written,
-            temperature, top_k, top_p, seeds, banned, self.position, self.turn, self.fresh, z, sums, weights, measured, ready,
-            PATIENCE)
+            write, parts, decoder.cell, decoder.shape, self.rows, *self.layout, decoder.bias, decoder.table.reshape(-1),
+            decoder.embedding, self.values, self.ids, given, written, temperature, top_k, top_p, seeds, banned,
+            self.position, self.turn, self.fresh, z, sums, weights, measured, ready, PATIENCE)
         self.turn = (self.turn + steps - self.fresh) % 2
         self.fresh = False
         self.position += steps

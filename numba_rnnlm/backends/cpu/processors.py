@@ -10,13 +10,14 @@ VARIABLE = "NUMBA_RNNLM_NUM_THREADS"
 SHARED_VARIABLES = "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"  # by which joblib, dask and torchrun divide a machine
 
 
-def default_threads(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+def default_threads(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> int:
     """NUMBA_RNNLM_NUM_THREADS, or else the least of what limits this process.
 
     These are the processors that it may run on, the quotas of its control groups (rounded up) and the variables that other
     libraries heed. Of those, as OpenMP does, a list means its first number, and what is no number is ignored. ``root`` is
     the folder that holds proc and sys.
     """
+    environment = os.environ if environment is None else environment
     text = environment.get(VARIABLE, "").strip()
     if text:
         if not text.isdecimal() or int(text) < 1:

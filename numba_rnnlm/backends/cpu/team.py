@@ -27,13 +27,14 @@ SLOTS = 8  # jobs that can be open at once; whoever finds no free slot works alo
 AWAKE = 300_000  # nanoseconds that a worker looks for jobs before it sleeps
 PATIENCE = 50_000  # nanoseconds that a thread looks at what others have to finish before it sleeps
 WINDOW = 10_000_000  # nanoseconds of shared jobs after which they must have been faster than those of one thread
-CAUTION = 20  # times as long as sharing has lost, one thread works alone: so at most a twentieth is lost
+CAUTION = 50  # times as long as sharing has lost, one thread works alone: so at most a fiftieth is lost
+CROWDED = 5_000_000  # nanoseconds that callers work alone after one has met another
 
 # The board begins with how often the workers were called, -1 when they are to end; behind it how many of them sleep. Then,
 # on lines of their own, how many threads there are; how many of them are running a job of theirs; and what was measured, in
-# nanoseconds: shared jobs, the same for one thread, and how long none is shared.
+# nanoseconds: shared jobs, the same for one thread, how long none is shared, and after how much that is judged.
 _CALLS, _ASLEEP, _THREADS, CALLERS = 0, 1, LINE, 2 * LINE
-_SHARED, _SINGLE, _CAUTIOUS = 3 * LINE, 3 * LINE + 1, 3 * LINE + 2
+_SHARED, _SINGLE, _CAUTIOUS, JUDGED = range(3 * LINE, 3 * LINE + 4)
 _SLOTS = 4 * LINE
 # A slot: how many parts there are and which is the next in one number, so that both are seen at once; what to call; and on
 # lines of their own how many parts others have done, who holds the slot, and what a gang needs.
@@ -52,7 +53,7 @@ def new_board(threads: int) -> np.ndarray:
     """All slots, free."""
     board = aligned((_END,), np.int64)
     board[:] = 0
-    board[_THREADS] = threads
+    board[_THREADS], board[JUDGED] = threads, WINDOW
     return board
 
 
@@ -158,17 +159,28 @@ def _open(board, slot, parts, runner, data):
 
 @kernel
 def _hold(board, slot, parts):
-    """Whether there is anyone to share a job with, and a slot for it. Callers are counted in any case."""
+    """Whether a job is to be shared, and if so a slot for it. Callers are counted in any case, until :func:`_finish`."""
     busy = add(board, CALLERS, 1)
-    return parts > 1 and busy < read(board, _THREADS) - 1 and exchange(board, slot + _HELD, 1) == 0
+    if parts == 1:
+        return False
+    if busy >= read(board, _THREADS) - 1:  # and as many callers will soon be back
+        write(board, _CAUTIOUS, max(read(board, _CAUTIOUS), CROWDED))
+    return read(board, _CAUTIOUS) <= 0 and exchange(board, slot + _HELD, 1) == 0
+
+
+@kernel
+def _finish(board, alone):
+    """A caller's job is done, and took it so many nanoseconds alone."""
+    if alone > 0:
+        add(board, _CAUTIOUS, -alone)
+    add(board, CALLERS, -1)
 
 
 @kernel(linked=True)
 def _share(board, slot, parts, runner, data):
     """Run all parts, with the workers' help."""
-    began = clock()
-    cautious = read(board, _CAUTIOUS) > 0
-    if _hold(board, slot, 1 if cautious else parts):
+    began, alone = clock(), 0
+    if _hold(board, slot, parts):
         _open(board, slot, parts, runner, data)
         own, part = 0, 0
         while part >= 0:
@@ -183,9 +195,9 @@ def _share(board, slot, parts, runner, data):
     else:
         for part in range(parts):
             _run(runner, data, part)
-        if parts > 1 and cautious:
-            add(board, _CAUTIOUS, began - clock())
-    add(board, CALLERS, -1)
+        if parts > 1:
+            alone = clock() - began
+    _finish(board, alone)
 
 
 @kernel
@@ -196,20 +208,21 @@ def _measure(board, shared, single):
     """
     single += add(board, _SINGLE, single)
     shared += add(board, _SHARED, shared)
-    if shared > WINDOW:
+    if shared > read(board, JUDGED):
         write(board, _SHARED, 0)
         write(board, _SINGLE, 0)
         if single < shared:
             write(board, _CAUTIOUS, CAUTION * (shared - single))
 
 
-@kernel
+@kernel(linked=True)
 def _lead(board, slot, parts, runner, data, words):
     """Run part 0, which leads a gang of those who come, or part -1, which is alone.
 
     A worker that was about to join when all was done may still come later: what it looks at is kept on the board, and the
     slot is free when the last has left.
     """
+    began, alone = clock(), 0
     if _hold(board, slot, parts):
         for place in (ORDER, JOINED, ARRIVED):
             exchange(board, slot + place, 0)
@@ -222,7 +235,9 @@ def _lead(board, slot, parts, runner, data, words):
             write(board, slot + _HELD, 0)
     else:
         _run(runner, data, -1)
-    add(board, CALLERS, -1)
+        if parts > 1:
+            alone = clock() - began
+    _finish(board, alone)
 
 
 @kernel(entry=True)

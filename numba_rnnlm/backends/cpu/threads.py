@@ -41,10 +41,10 @@ class Pool:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._start()
-        _pools.add(self)
+        pools.add(self)
 
     def _start(self) -> None:
-        self._board = team.new_board(self.threads)
+        self.board = team.new_board(self.threads)
         self._workers: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._slots = threading.local()
@@ -56,12 +56,12 @@ class Pool:
 
     def run(self, kernel: Callable[..., Any], bounds: np.ndarray, *arguments: Any) -> None:
         """Run all parts of a kernel; return when all are done."""
-        kernel(self._board, self._slot(len(bounds)), bounds, *arguments)
+        kernel(self.board, self._slot(len(bounds)), bounds, *arguments)
 
     def lead(self, kernel: Callable[..., Any], parts: int, first: Any, *arguments: Any) -> None:
         """Run a kernel that is a gang's, at most ``parts`` members. It takes board and slot behind the first argument."""
         slot = self._slot(parts)
-        kernel(self._board, slot, _bounds(parts), first, self._board, slot, *arguments)
+        kernel(self.board, slot, _bounds(parts), first, self.board, slot, *arguments)
 
     def _slot(self, parts: int) -> int:
         """This Python thread's place on the board. The workers are started when there is first something for them."""
@@ -81,17 +81,17 @@ class Pool:
             team.close(closed)
             team.serve(closed)  # compiled before there is a second thread
             self._workers = [
-                threading.Thread(target=team.serve, args=(self._board,), daemon=True, name="numba_rnnlm")
+                threading.Thread(target=team.serve, args=(self.board,), daemon=True, name="numba_rnnlm")
                 for _ in range(self.threads - 1)
             ]
             for worker in self._workers:
                 worker.start()
             # Not at the end of the process: a worker that sleeps then is never seen again, and one that wakes up would look
             # for Python's lock while Python is being taken down.
-            weakref.finalize(self, team.close, self._board).atexit = False
+            weakref.finalize(self, team.close, self.board).atexit = False
 
 
-_pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()  # all there are
 
 
 @cache
@@ -101,7 +101,7 @@ def _bounds(parts: int) -> np.ndarray:
 
 
 def _start_all() -> None:
-    for pool in list(_pools):
+    for pool in list(pools):
         pool._start()
 
 
