@@ -25,7 +25,8 @@ FAST = frozenset({"contract", "nnan", "nsz", "arcp"})  # keeps the order of sums
 def portable(function: Any) -> Any:
     """Compile ``function`` so that any kernel of any backend may inline it."""
     options: dict[str, Any] = {"_nrt": False}  # no counting of references to arrays: a private option of Numba's
-    return njit(fastmath=set(FAST), error_model="numpy", nogil=True, forceinline=True, **options)(function)
+    flags = set(FAST - {"nnan"})  # which would let a comparison that decides a clamp be turned round: NaN would be the bound
+    return njit(fastmath=flags, error_model="numpy", nogil=True, forceinline=True, **options)(function)
 
 
 class Rows:
@@ -84,8 +85,8 @@ def tanh(x: Any) -> Any:
 def _exp_float32(x):
     # Cody and Waite's reduction to |r| <= ln(2)/2, then the polynomial of Cephes' expf (S. Moshier).
     T = type(x)
-    x = min(x, T(88.3762))
-    x = max(x, T(-87.3365))
+    x = T(88.3762) if x > T(88.3762) else x  # min and max of a GPU would drop NaN
+    x = T(-87.3365) if x < T(-87.3365) else x
     n = x * T(1.44269504088896341) + T(12582912) - T(12582912)  # 1.5 · 2²³: the sum has no room for a fraction
     r = x - n * T(0.693359375)
     r = r + n * T(2.12194440e-4)
@@ -103,7 +104,8 @@ def _exp_float32(x):
 def _tanh_float32(x):
     # The rational approximation of Eigen's generic_fast_tanh_float: odd degree 13 over even degree 6.
     T = type(x)
-    x = min(max(x, T(-7.9)), T(7.9))
+    x = T(-7.9) if x < T(-7.9) else x  # min and max of a GPU would drop NaN
+    x = T(7.9) if x > T(7.9) else x
     y = x * x
     p = T(-2.76076847742355e-16)
     p = p * y + T(2.00018790482477e-13)
@@ -138,8 +140,9 @@ def sigmoid(x):
 
 @portable
 def relu(x):
-    """max(x, 0)."""
-    return max(x, type(x)(0))
+    """max(x, 0). NaN stays NaN."""
+    zero = type(x)(0)
+    return zero if x < zero else x
 
 
 @portable
