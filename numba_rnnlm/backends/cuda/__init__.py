@@ -1,8 +1,12 @@
-"""An NVIDIA GPU: Numba kernels on one stream. Every run gives the same bits: no sum depends on who comes first."""
+"""An NVIDIA GPU: Numba kernels on one stream.
+
+Every run on one model of GPU gives the same bits: no sum depends on who comes first. How products and time loops are cut
+depends on the number of multiprocessors and on shared memory, so another model rounds differently.
+"""
 
 import threading
+import warnings
 from collections.abc import Sequence
-from functools import cache
 from math import sqrt
 from typing import Any
 
@@ -14,6 +18,7 @@ from ...rules import Rule
 from .. import PRECISIONS, Stage
 from . import device, launch, linear, lookup, losses, pointwise, recurrence, update
 from .arrays import DeviceArray, foreign
+from .driver import Refused
 from .launch import THREADS, blocks
 from .linear import Matrix, matrix
 
@@ -87,19 +92,20 @@ class Backend:
         """Memory for intermediate results, kept for the next call; each Python thread has its own."""
         rooms: dict[str, DeviceArray] = self._rooms.__dict__.setdefault("arrays", {})
         if name not in rooms or rooms[name].size < size:
+            rooms.pop(name, None)  # the smaller one is free before the larger one is asked for
             rooms[name] = DeviceArray.new((size,), np.dtype(dtype))
         return rooms[name][:size]
 
     # lookup
 
     def gather(self, table: DeviceArray, ids: DeviceArray, out: DeviceArray) -> None:
-        lookup.gather(blocks(out.size), THREADS, table, ids, out, out.shape[-1], out.size)
+        lookup.gather(blocks(out.size), THREADS, table, ids, out, *table.shape, out.size)
 
     def scatter_add(self, ids: DeviceArray, rows: DeviceArray, table: DeviceArray) -> None:
         symbols, columns = table.shape
         by_id = symbols <= ids.size
         grid = (symbols if by_id else ids.size), -(-columns // lookup.COLUMNS)
-        lookup.scatter_add(grid, lookup.COLUMNS * lookup.LANES, table, ids, rows, ids.size, columns, by_id)
+        lookup.scatter_add(grid, lookup.COLUMNS * lookup.LANES, table, ids, rows, symbols, ids.size, columns, by_id)
 
     # linear
 
@@ -127,6 +133,11 @@ class Backend:
     ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
         dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
+        if dz.rows == 0 and not add:  # the gradients of nothing
+            for gradient in (dW, db):
+                if gradient is not None:
+                    self.fill(gradient, 0)
+            return
         if transposed:
             self._multiply(dz.T, inputs, matrix(dW), keep=add)
         else:
@@ -146,8 +157,7 @@ class Backend:
     def explain(self, cell: Cell, streams: int, hidden: int) -> dict[str, str]:
         """How the time loop of this size runs on this device, and why: "forward" and "backward" → a sentence."""
         return {
-            name: recurrence.plan(cell, streams, hidden, self.precision, name == "backward").reason
-            for name in ("forward", "backward")
+            name: self._plan(cell, streams, hidden, name == "backward").reason for name in ("forward", "backward")
         }
 
     def _take_barrier(self, plan: recurrence.Plan) -> tuple[DeviceArray, int]:
@@ -167,7 +177,19 @@ class Backend:
         self._rooms.__dict__["barriers"][plan.groups] = barrier, arrivals % 2**32
 
     def _plan(self, cell: Cell, streams: int, hidden: int, backward: bool) -> recurrence.Plan:
-        return _plan(cell, streams, hidden, self.precision, backward)
+        key = (cell, streams, hidden, self.precision, backward)
+        if key not in _plans:
+            _plans[key] = recurrence.plan(*key)
+        return _plans[key]
+
+    def _refused(self, cell: Cell, streams: int, hidden: int, backward: bool, error: Refused) -> None:
+        """From now on this size runs step by step: fewer blocks run at once than the device's numbers promise.
+
+        So it is where processes share a device by percentages (CUDA's MPS). The bits are not those of one launch.
+        """
+        warnings.warn(f"{error} The time loop of {streams} streams and {hidden} units runs step by step instead, several times slower.",
+                      RuntimeWarning, stacklevel=3)
+        _plans[cell, streams, hidden, self.precision, backward] = recurrence.step_by_step(f"a launch was refused ({error})")
 
     def recur(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
         steps, streams, _, hidden = z.shape
@@ -182,9 +204,14 @@ class Backend:
         barrier, earlier = self._take_barrier(plan)
         first, last = cell.window("h")
         shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, False)
-        for t0, t1, together in _segments(steps):
-            kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, earlier, streams, hidden, t0, t1,
-                   together, shared=shared)
+        try:
+            for t0, t1, together in _segments(steps):
+                kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, earlier, streams, hidden, t0, t1,
+                       together, shared=shared)
+        except Refused as error:
+            self._refused(cell, streams, hidden, False, error)
+            self._recur_stepwise(cell, U, z, s)
+            return
         self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * (steps + 1) * plan.slices)
 
     def recur_backward(
@@ -195,23 +222,36 @@ class Backend:
         if steps == 0:
             self.fill(dU, 0)
             return
-        plan = self._plan(cell, streams, hidden, backward=True)
         first, last = cell.window("h")
-        if plan.persistent:
-            kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
-            shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
-            barrier, earlier = self._take_barrier(plan)
-            shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, True)
-            for t0, t1, together in reversed(_segments(steps)):
-                kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, earlier, streams, hidden,
-                       steps, t0, t1, together, shared=shared)
-            self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * steps * plan.slices)
-        else:
+        if not self._recur_backward_together(cell, U, z, s, dy, d):
             self._recur_backward_stepwise(cell, U, z, s, dy, d)
         states = s.shape[2]
         previous = Matrix(s.reshape(-1), 0, steps * streams, hidden, states * hidden)
         dz = Matrix(z.reshape(-1), first * hidden, steps * streams, U.shape[1], gates * hidden)
         self._multiply(previous.T, dz, matrix(dU), keep=False)
+
+    def _recur_backward_together(
+        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray
+    ) -> bool:
+        """All steps in one launch, if that is possible."""
+        steps, streams, _, hidden = z.shape
+        plan = self._plan(cell, streams, hidden, backward=True)
+        if not plan.persistent:
+            return False
+        first, last = cell.window("h")
+        kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
+        shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
+        barrier, earlier = self._take_barrier(plan)
+        shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, True)
+        try:
+            for t0, t1, together in reversed(_segments(steps)):
+                kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, earlier, streams, hidden,
+                       steps, t0, t1, together, shared=shared)
+        except Refused as error:
+            self._refused(cell, streams, hidden, True, error)
+            return False
+        self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * steps * plan.slices)
+        return True
 
     def _recur_stepwise(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
         steps, streams, gates, hidden = z.shape
@@ -281,12 +321,12 @@ class Backend:
             self._project_backward(x[rows], W, logits, dx[rows], dW, db, 0, transposed, add=rows.start > 0)
 
     def _logits(self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, transposed: bool) -> Any:
-        """(rows, their logits) chunk by chunk, in one buffer."""
+        """(rows, their logits) chunk by chunk, in one buffer; of no rows one chunk of none."""
         vocabulary = W.shape[0] if transposed else W.shape[1]
         most = max(1, LOGITS // vocabulary)
         rows = x.shape[0]
         buffer = self._room("logits", min(most, rows) * vocabulary)
-        for start in range(0, rows, most):
+        for start in range(0, max(rows, 1), most):
             count = min(most, rows - start)
             logits = buffer[: count * vocabulary].reshape(count, vocabulary)
             self.project(x[start : start + count], W, b, logits, transposed=transposed)
@@ -330,9 +370,7 @@ class Backend:
         update.update(rule)(blocks(p.size), THREADS, p, g, m, numbers, p.size)
 
 
-@cache
-def _plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) -> recurrence.Plan:
-    return recurrence.plan(cell, streams, hidden, precision, backward)
+_plans: dict[tuple[Cell, int, int, str, bool], recurrence.Plan] = {}
 
 
 def _segments(steps: int) -> list[tuple[int, int, bool]]:

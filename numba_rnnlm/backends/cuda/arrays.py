@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import BackendError, ShapeError
-from .device import SIMULATED, cuda
+from . import driver
+from .device import SIMULATED
 
 Shape = tuple[int, ...]
 
@@ -23,11 +24,7 @@ class Memory:
         if SIMULATED:
             self.bytes = np.full(size, 0xFF, np.uint8)  # NaN until written
         else:
-            try:
-                self.owner = cuda.current_context().memalloc(size)
-            except cuda.cudadrv.driver.CudaAPIError as error:
-                raise BackendError(f'backend="cuda": the device has no {size / 1e9:.2f} GB left ({error}); reduce the streams '
-                                   "(the batch), the steps or the units.") from error
+            self.owner = driver.allocate(size)
             self.address = int(self.owner.device_ctypes_pointer.value)
 
 
@@ -149,12 +146,22 @@ def contiguous(shape: Shape) -> Shape:
 
 
 def foreign(producer: Any) -> DeviceArray:
-    """An array of another library, seen where it lies; it must be contiguous."""
+    """An array of another library, seen where it lies, and as it is when it is read: it must be contiguous, on our device.
+
+    What the library is still writing is waited for, unless it says that its stream is ours. What it writes later it must
+    put in order itself.
+    """
     about = producer.__cuda_array_interface__
-    shape, dtype = tuple(about["shape"]), np.dtype(about["typestr"])
+    shape, dtype, address = tuple(about["shape"]), np.dtype(about["typestr"]), about["data"][0]
     strides = about.get("strides")
     if strides is not None and tuple(strides) != tuple(dtype.itemsize * stride for stride in contiguous(shape)):
         raise ShapeError(f"the array on the device, {shape}, is not contiguous; hand over a contiguous copy.")
-    if about.get("stream") not in (None, 1):  # written on another stream than ours: let it be done
-        cuda.synchronize()
-    return DeviceArray(Foreign(about["data"][0], producer), 0, shape, contiguous(shape), dtype)
+    if not dtype.isnative or about.get("mask") is not None or address % dtype.itemsize:
+        raise BackendError(f'backend="cuda": the array on the device, {shape} of {about["typestr"]}, is byte-swapped, masked or not '
+                           "aligned; hand over a plain copy.")
+    if prod(shape):
+        driver.expect_ours(address)
+    silent = about.get("version", 0) < 3 and "stream" not in about  # before version 3 nothing was said of streams
+    if silent or about.get("stream") not in (None, driver.STREAM):
+        driver.synchronize()
+    return DeviceArray(Foreign(address, producer), 0, shape, contiguous(shape), dtype)

@@ -4,15 +4,20 @@ numba-cuda is in maintenance; whatever takes its place is met here, in ``intrins
 """
 
 import importlib
+import inspect
 from typing import Any
 
 import numpy as np
 from numba import config
+from numba.core.dispatcher import Dispatcher
 
+from ... import portable
 from ...errors import BackendError
 from .. import ANYWAY
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+DRIVER = (12, 0)  # the first whose driver loads kernels without a context, as ours are
+TAKEN_AS = "_CUDATypingContext__dispatcher"  # where Numba keeps the device's function of a CPU's
 LEAST = (8, 0)  # compute capability: the first with asynchronous copies and TF32
 INSTALL = 'install the extra "cuda", for example with pip install ".[cuda]" in the source tree'
 
@@ -44,9 +49,42 @@ else:  # Numba's own, which runs no kernel of ours: see missing()
     types = importlib.import_module("numba.types")
 
 
+FORKED = ("this process was forked from one that had used the GPU, where CUDA does not work. Start processes by multiprocessing's "
+          '"spawn" method, or fork before the first use.')
+_fork: dict[str, bool] = {"used": False, "forked": False}
+
+
+def note_fork() -> None:
+    """Called in a child process: CUDA is of no use to it if its parent has used it."""
+    _fork["forked"] = _fork["used"]
+
+
+def forked() -> bool:
+    """Whether a parent process has used the GPU before this one was forked."""
+    return _fork["forked"]
+
+
 def inline(function: Any) -> Any:
     """A function that kernels call; it becomes part of each."""
     return cuda.jit(function, device=True) if SIMULATED else cuda.jit(function, device=True, inline="always")
+
+
+def exact(function: Any) -> Any:
+    """The same function of rows, itself and all that it calls compiled without approximate instructions.
+
+    Numba takes a CPU's function as a device's with its options, and any of LLVM's flags for the whole of fast math, which
+    means approximate divisions and a tanh that is 5e-4 off. Only ``fastmath=True`` asks for that.
+    """
+    if SIMULATED or not isinstance(function, Dispatcher) or hasattr(function, TAKEN_AS):
+        return function
+    options = {**function.targetoptions, "device": True}
+    if options.get("fastmath") is not True:
+        options["fastmath"] = False
+    setattr(function, TAKEN_AS, cuda.dispatcher.CUDADispatcher(function.py_func, options))
+    outside = inspect.getclosurevars(function.py_func)
+    for called in (*outside.globals.values(), *outside.nonlocals.values()):
+        exact(called)
+    return function
 
 
 @inline
@@ -62,6 +100,9 @@ def missing() -> str | None:
         return None
     if getattr(cuda, "implementation", "") != "NVIDIA":
         return f'backend="cuda" needs numba-cuda, which is not installed: {INSTALL}; or {ANYWAY}'
+    if forked():
+        return f'backend="cuda": {FORKED}'
+    _fork["used"] = True  # CUDA, by the next question
     problem = cuda.cuda_error()
     if problem is not None or not _has_device():
         why = " ".join(str(problem).split()).rstrip(".") if problem is not None else "no device was found"
@@ -72,6 +113,9 @@ def missing() -> str | None:
         have = ".".join(map(str, device.compute_capability))
         return (f'backend="cuda" needs compute capability {LEAST[0]}.{LEAST[1]} (Ampere or later), {_name(device)} has {have}; '
                 f"{ANYWAY}")
+    if (version := cuda.cudadrv.driver.get_version()) < DRIVER:
+        return (f'backend="cuda" needs a driver for CUDA {DRIVER[0]} or later, this one is for {version[0]}.{version[1]}: update it; '
+                f"or {ANYWAY}")
     if not cuda.is_available():
         return f'backend="cuda" found a driver but not the compiler libraries libNVVM and nvJitLink: {INSTALL}; or {ANYWAY}'
     return None
@@ -92,6 +136,12 @@ def about() -> str:
     """What to say about the device."""
     if SIMULATED:
         return "the simulator of Numba (NUMBA_ENABLE_CUDASIM=1): slow, for tests"
+    if forked():
+        return f"a GPU, but {FORKED}"
     device = cuda.get_current_device()
     major, minor = device.compute_capability
     return f"{_name(device)}, compute capability {major}.{minor}, {device.MULTIPROCESSOR_COUNT} multiprocessors"
+
+
+for _part in vars(portable).values():  # the mathematics that rows are made of
+    exact(_part)

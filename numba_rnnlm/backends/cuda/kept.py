@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import json
 import os
 from collections.abc import Callable
 from functools import cache
@@ -14,39 +13,45 @@ from ... import portable
 from ..cache import cache_folder
 
 
+# What all kernels here are written in, as it is when they are loaded: an edit later is for the next process.
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))) + inspect.getsource(portable)
+
+
 class Code(NamedTuple):
     """A compiled kernel."""
 
     entry: str  # its name in the binary
-    cooperative: bool  # its blocks must run at once
     cubin: bytes
 
 
 def load(function: Callable[..., None], takes: Any, capability: Any) -> Code | None:
     """The code that :func:`store` kept, or None if there is none that is whole."""
     try:
-        head, cubin = _path(function, takes, capability).read_bytes().split(b"\n", 1)
-        entry, cooperative, digest = json.loads(head)
+        digest, entry, cubin = _path(function, takes, capability).read_bytes().split(b"\n", 2)
+        found = Code(entry.decode(), cubin)
     except (OSError, ValueError):
         return None
-    return Code(entry, cooperative, cubin) if hashlib.sha256(cubin).hexdigest() == digest else None
+    return found if _digest(found) == digest else None
 
 
 def store(code: Code, function: Callable[..., None], takes: Any, capability: Any) -> None:
     """Keep it; where nothing can be written, each process compiles anew, and nothing else changes."""
     path = _path(function, takes, capability)
-    head = json.dumps([code.entry, code.cooperative, hashlib.sha256(code.cubin).hexdigest()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")  # two processes may write at once: the later one wins, whole
-        part.write_bytes(head.encode() + b"\n" + code.cubin)
+        part.write_bytes(b"\n".join([_digest(code), code.entry.encode(), code.cubin]))
         os.replace(part, path)
     except OSError:
         pass
 
 
+def _digest(code: Code) -> bytes:
+    return hashlib.sha256(code.entry.encode() + b"\n" + code.cubin).hexdigest().encode()
+
+
 def _path(function: Callable[..., None], takes: Any, capability: Any) -> Path:
-    made_of = "\n".join([_toolchain(), _sources(), repr(capability), repr(takes), *_ingredients(function)])
+    made_of = "\n".join([_toolchain(), SOURCES, repr(capability), repr(takes), *_ingredients(function)])
     digest = hashlib.sha256(made_of.encode()).hexdigest()[:24]
     return Path(cache_folder() or os.devnull) / "cuda" / f"{function.__name__}-{digest}.cubin"  # without a home, nowhere
 
@@ -63,18 +68,18 @@ def _toolchain() -> str:
     return " ".join(found + settings)
 
 
-@cache
-def _sources() -> str:
-    """What all kernels here are written in."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return "".join(path.read_text(encoding="utf-8") for path in files) + inspect.getsource(portable)
+def _compiled(code: Any) -> list[str]:
+    """What Python made of a function; its source may have been edited since."""
+    inner = [part for constant in code.co_consts if hasattr(constant, "co_code") for part in _compiled(constant)]
+    plain = [repr(constant) for constant in code.co_consts if not hasattr(constant, "co_code")]
+    return [code.co_code.hex(), *plain, *code.co_names, *inner]
 
 
 def _ingredients(function: Any) -> list[str]:
     """A kernel's own constants, and the cell or rule that it was made for, wherever that is written."""
     function = getattr(function, "py_func", function)
     if not function.__module__.startswith(__package__):
-        return portable.ingredients(function)
+        return [*portable.ingredients(function), *_compiled(function.__code__)]
     parts = [function.__qualname__]
     for name, value in sorted(inspect.getclosurevars(function).nonlocals.items()):
         callable_ = hasattr(value, "py_func") or inspect.isfunction(value)

@@ -8,17 +8,18 @@ from .launch import FLOATS, INT, INTS, THREADS, kernel
 COLUMNS, LANES = 32, 8  # of a block that adds rows: each lane adds every 8th of those that it finds
 
 
-@kernel(FLOATS, INTS, FLOATS, INT, INT)
-def gather(table, ids, out, columns, size):
-    """out[i] = table[ids[i]], rows of ``columns`` elements."""
+@kernel(FLOATS, INTS, FLOATS, INT, INT, INT)
+def gather(table, ids, out, symbols, columns, size):
+    """out[i] = table[ids[i]], rows of ``columns`` elements; NaN for an id that the table of ``symbols`` rows does not have."""
     for e in range(cuda.grid(1), size, cuda.gridsize(1)):
         row, column = divided(e, columns)
-        out[e] = table[np.int64(ids[row]) * columns + column]
+        id = ids[row]
+        out[e] = table[np.int64(id) * columns + column] if 0 <= id < symbols else np.float32(np.nan)
 
 
-@kernel(FLOATS, INTS, FLOATS, INT, INT, INT)
-def scatter_add(table, ids, rows, count, columns, by_id):
-    """table[ids[i]] += rows[i], without atomic sums: the same bits in every run.
+@kernel(FLOATS, INTS, FLOATS, INT, INT, INT, INT)
+def scatter_add(table, ids, rows, symbols, count, columns, by_id):
+    """table[ids[i]] += rows[i], without atomic sums: the same bits in every run. Ids that the table does not have add nothing.
 
     A block owns 32 columns of one id, and looks through all ids for it, as many at once as it has threads. The block's number is the id, or, where
     the table is longer than the list, a place in the list: then the first place of an id owns it.

@@ -14,12 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ...cells import Cell
-from .device import SIMULATED, cuda, divided, inline
+from .device import SIMULATED, cuda, divided, exact, inline
 from .intrinsics import (
     arrive,
     bf16,
     bits,
-    cooperative,
     load1,
     load4,
     mma_bf16,
@@ -30,7 +29,7 @@ from .intrinsics import (
     rounded,
     wait_for,
 )
-from .launch import COUNTS, FLOATS, INT, LONG, THREADS, Kernel, shared_limit
+from .launch import COUNTS, FLOATS, INT, LONG, THREADS, Kernel, cooperative, most_resident, shared_limit
 
 WARPS = THREADS // 32
 CHUNK = 16  # of the inner dimension that a warp takes at once
@@ -66,15 +65,24 @@ class Plan(NamedTuple):
 def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) -> Plan:
     """The smallest groups of streams whose blocks all run at once; else step by step."""
     first, last = cell.window("h")
+    if not cooperative():
+        return step_by_step("this device does not run blocks that wait for one another")
     tried = ""
     for units, tiles in SHAPES:
         groups, slices = -(-streams // (tiles * TILE)), -(-hidden // CHUNK) * (CHUNK // units)
         shared = shared_bytes(last - first, units, tiles, slices * units, backward)
         need = groups * slices
         tried = f"{need} blocks of {shared >> 10} KB of shared memory"
-        if shared <= shared_limit() and need <= (room := _room(cell, units, tiles, precision, backward, shared)):
-            return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible")
-    return Plan(0, 0, 0, 0, f"step by step: not even {tried} would run at once")
+        if shared <= shared_limit() and need <= most_resident(shared):  # which compiles nothing
+            room = _room(cell, units, tiles, precision, backward, shared)
+            if need <= room:
+                return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible")
+    return step_by_step(f"not even {tried} would run at once")
+
+
+def step_by_step(why: str) -> Plan:
+    """The plan for what is not launched as one."""
+    return Plan(0, 0, 0, 0, f"step by step: {why}")
 
 
 def _room(cell: Cell, units: int, tiles: int, precision: str, backward: bool, shared: int) -> int:
@@ -136,7 +144,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
     passes = -(-rows * units // THREADS)
     fragments, mine = columns // 8, 4 * tiles
     ahead, depth = (AHEAD, 8) if tiles == 1 else (1, 4)
-    row = cell.forward
+    row = exact(cell.forward)
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
     hold = _holder(slots, units, stride, tf32)
 
@@ -221,8 +229,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
     product = product_tensor if tensor else product_float32
 
     def forward(u, z, s, exchange, barrier, earlier, streams, hidden, t0, t1, together):
-        cooperative()
-        shared = cuda.shared.array(0, np.float32)
+        shared = cuda.shared.array(0, np.float32, alignment=16)
         now = cuda.local.array((passes, gates, 1), np.float32)
         memory = cuda.local.array((passes, 2, states, 1), np.float32)
         tid = cuda.threadIdx.x
@@ -288,7 +295,8 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                     for k in range(gates):
                         z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
 
-    return Kernel(forward, (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT))
+    takes = (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT)
+    return Kernel(forward, takes, cooperative=True)
 
 
 @cache
@@ -304,7 +312,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
     columns, stride = slots * units, slots * units + 4
     rows = tiles * TILE
     passes, mine = -(-rows * units // THREADS), 4 * tiles
-    row = cell.backward
+    row = exact(cell.backward)
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
     hold = _holder(slots, units, stride, tf32)
 
@@ -388,8 +396,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
         return total
 
     def backward(u, z, s, dy, d, shares, barrier, earlier, streams, hidden, steps, t0, t1, together):
-        cooperative()
-        shared = cuda.shared.array(0, np.float32)
+        shared = cuda.shared.array(0, np.float32, alignment=16)
         now = cuda.local.array((passes, gates, 1), np.float32)
         before = cuda.local.array((passes, states, 1), np.float32)
         after = cuda.local.array((passes, states, 1), np.float32)
@@ -461,7 +468,8 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                 for k in range(states):
                     d[(np.int64(n) * states + k) * hidden + unit] = grown[i, k, 0]
 
-    return Kernel(backward, (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT, INT))
+    takes = (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT, INT)
+    return Kernel(backward, takes, cooperative=True)
 
 
 # Step by step
@@ -471,7 +479,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
 def forward_row(cell: Cell) -> Kernel:
     """One step of all streams after the product: z (N, G, H), prev and next (N, S, H)."""
     gates, states = len(cell.gates), len(cell.states)
-    row = cell.forward
+    row = exact(cell.forward)
 
     def forward(z, prev, next, hidden, size):
         now = cuda.local.array((gates, 1), np.float32)
@@ -496,7 +504,7 @@ def forward_row(cell: Cell) -> Kernel:
 def backward_row(cell: Cell) -> Kernel:
     """The step back, before the product: z becomes the gradient of the sums, d (N, S, H) that of prev."""
     gates, states = len(cell.gates), len(cell.states)
-    row = cell.backward
+    row = exact(cell.backward)
 
     def backward(z, prev, next, dy, d, hidden, size):
         now = cuda.local.array((gates, 1), np.float32)
