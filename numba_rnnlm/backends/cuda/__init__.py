@@ -169,7 +169,7 @@ class Backend:
         counters: dict[int, tuple[DeviceArray, int]] = self._rooms.__dict__.setdefault("barriers", {})
         if plan.groups in counters:
             return counters.pop(plan.groups)
-        fresh = DeviceArray.new((plan.groups,), np.dtype(np.uint32))
+        fresh = DeviceArray.new((plan.groups * recurrence.APART,), np.dtype(np.uint32))
         launch.fill(fresh, 0)
         return fresh, 0
 

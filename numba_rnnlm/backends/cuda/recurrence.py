@@ -35,6 +35,8 @@ WARPS = THREADS // 32
 CHUNK = 16  # of the inner dimension that a warp takes at once
 TILE = 16  # streams of one row of fragments
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))  # units of a slice, rows of fragments of a group; (16, 4) would need spills
+APART = 32  # counters of arrivals: each has 128 bytes, a line of the cache, to itself
+BATCH = 8  # elements of U that a thread has on their way at once
 AHEAD = 4  # chunks of the state that a warp has on their way at once
 
 
@@ -104,7 +106,7 @@ def shared_bytes(slots: int, units: int, tiles: int, width: int, backward: bool)
 def _meet(barrier, group, count):
     """Wait for ``count`` arrivals; all threads of the block, or none."""
     if cuda.threadIdx.x == 0:
-        wait_for(barrier, group, count)
+        wait_for(barrier, group * APART, count)
     cuda.syncthreads()
 
 
@@ -113,7 +115,7 @@ def _announce(barrier, group):
     """All that this block wrote is there for those who wait for this arrival."""
     cuda.syncthreads()
     if cuda.threadIdx.x == 0:
-        arrive(barrier, group)  # a release: it carries what the other threads wrote before the barrier above
+        arrive(barrier, group * APART)  # a release: it carries what the other threads wrote before the barrier above
 
 
 def _holder(slots, units, stride, tf32):
@@ -122,13 +124,18 @@ def _holder(slots, units, stride, tf32):
 
     @inline
     def hold(shared, u, width, part, hidden):
-        for e in range(cuda.threadIdx.x, width * columns, THREADS):
-            k, c = e // columns, e % columns
-            unit = part * units + c % units
-            value = np.float32(0)
-            if k < hidden and unit < hidden:
-                value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
-            put(shared, k * stride + c, rounded(value) if tf32 else value)
+        batch = cuda.local.array(BATCH, np.float32)
+        for first in range(cuda.threadIdx.x, width * columns, THREADS * BATCH):
+            for i in range(BATCH):  # all on their way before the first is put down
+                k, c = (first + i * THREADS) // columns, (first + i * THREADS) % columns
+                unit = part * units + c % units
+                batch[i] = np.float32(0)
+                if k < hidden and unit < hidden:
+                    batch[i] = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
+            for i in range(BATCH):
+                k, c = (first + i * THREADS) // columns, (first + i * THREADS) % columns
+                if k < width:
+                    put(shared, k * stride + c, rounded(batch[i]) if tf32 else batch[i])
 
     return hold
 

@@ -8,6 +8,7 @@ from ...rules import Rule
 from .device import SIMULATED, cuda, exact
 from .launch import DOUBLES, FLOAT, FLOATS, LONG, THREADS, Kernel, kernel
 
+BATCH = 8
 PARTS = 2 if SIMULATED else 256  # partial sums of the norm, on whatever device: the sum does not depend on it
 
 
@@ -38,10 +39,14 @@ def update(rule: Rule) -> Kernel:
 def sum_of_squares(x, sums, size):
     """sums[i] = Σ x² of the i-th part, in float64: a sum of squares overflows float32. NaN and infinity come through."""
     shared = cuda.shared.array(THREADS, np.float64)
+    batch = cuda.local.array(BATCH, np.float32)
     total = np.float64(0)
-    for j in range(cuda.grid(1), size, cuda.gridsize(1)):
-        value = np.float64(x[j])
-        total += value * value
+    for first in range(cuda.grid(1), size, cuda.gridsize(1) * BATCH):
+        for i in range(BATCH):  # all on their way before the first is added
+            j = first + i * cuda.gridsize(1)
+            batch[i] = x[j] if j < size else np.float32(0)
+        for i in range(BATCH):
+            total += np.float64(batch[i]) * np.float64(batch[i])
     shared[cuda.threadIdx.x] = total
     cuda.syncthreads()
     step = THREADS // 2
