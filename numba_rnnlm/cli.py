@@ -25,7 +25,8 @@ from typing import Any, BinaryIO, NoReturn, TextIO
 import numpy as np
 
 from . import __version__, backends, demo
-from .backends.cache import cache_folder
+from .backends import compiling
+from .backends.cache import cache_folder, problem_of
 from .cells import CELLS
 from .config import OPTIMIZERS, WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
@@ -569,7 +570,7 @@ def _warmup(args: Arguments) -> None:
         begun = time.monotonic()
         _use(cell, configs, WEIGHTS if backend == "cpu" else WEIGHTS[:1], _machine(args))
         print(f"{time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
-    print(f"kernels are kept in {folder}; {time.monotonic() - started:.1f} s")
+    print(f"kernels are stored in {folder}; {time.monotonic() - started:.1f} s")
 
 
 def _use(cell: str, configs: Sequence[TrainingConfig], weights: Sequence[str], machine: dict[str, Any]) -> None:
@@ -586,25 +587,16 @@ def _use(cell: str, configs: Sequence[TrainingConfig], weights: Sequence[str], m
 
 
 def _expect_kernel_folder(backend: str) -> str:
-    """The folder that compiled kernels are kept in; found out before minutes are spent on them."""
-    folder, kept = cache_folder(), backends.about()["kernel cache"]
-    problem = ""
+    """The folder for compiled kernels; a problem with it is found before minutes are spent on them."""
     if backend == "reference":
-        problem = "the backend reference compiles nothing; choose another --backend"
-    elif backend == "cpu" and kept.startswith("none"):
-        problem = kept.removeprefix("none: ")
-    elif not folder:
-        problem = "this user has no home; set NUMBA_CACHE_DIR to a folder"
-    else:
-        try:
-            os.makedirs(folder, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            problem = f"cannot write {folder!r}: {error.strerror}; set NUMBA_CACHE_DIR to a folder that can be written"
-    if problem:
-        raise BackendError(f"nothing was compiled, nothing is kept: {problem}.")
-    return folder
+        raise BackendError("nothing was compiled: the backend reference has no kernels; choose another --backend.")
+    if backends.COMPILER_IS_OFF:
+        raise BackendError("nothing was compiled: NUMBA_DISABLE_JIT is set; unset it.")
+    if problem := problem_of():
+        raise BackendError(f"nothing was compiled, because it could not be stored: {problem}; set NUMBA_CACHE_DIR to a folder "
+                           "that you can write.")
+    compiling.expected()
+    return str(cache_folder())
 
 
 def _demo(args: Arguments) -> None:

@@ -54,8 +54,7 @@ def run(out: str | os.PathLike[str], seconds: float, **machine: Any) -> None:
     training, held_out = documentation()
     model = _model(machine)
     print(f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out")
-    print("compiling kernels, once per machine ...", end=" ", flush=True)
-    print(f"{_warm_up(_model(machine), training, held_out):.0f} s")
+    print(f"kernels ready after {_warm_up(_model(machine), training, held_out):.0f} s")
     print(f"training an LSTM for {seconds:g} seconds; Ctrl-C ends it early", flush=True)
     model.fit_config(training, held_out, config)
     verb = "replaced" if os.path.exists(out) else "saved"

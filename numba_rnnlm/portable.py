@@ -6,7 +6,6 @@ tests) takes the accurate function of ``math``.
 """
 
 import hashlib
-import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -14,25 +13,33 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
-from .errors import ConfigError
-
-FAST = frozenset({"contract", "nnan", "nsz", "arcp"})  # keeps the order of sums; NaN is caught by the strict norm
+from . import fingerprint
 
 
 def portable(function: Any) -> Any:
     """Compile ``function`` so that any kernel of any backend may inline it."""
     options: dict[str, Any] = {"_nrt": False}  # no counting of references to arrays: a private option of Numba's
-    flags = set(FAST - {"nnan"})  # which would let a comparison that decides a clamp be turned round: NaN would be the bound
-    return njit(fastmath=flags, error_model="numpy", nogil=True, forceinline=True, **options)(function)
+    return njit(error_model="numpy", nogil=True, forceinline=True, **options)(named(function))
+
+
+def named(function: Any) -> Any:
+    """The function, with a digest of its code at the end of its qualified name.
+
+    The compiler names machine code by that and by a counter that starts anew in each process: of two functions with one name,
+    such as those made by one function for several cells, stored code of the one could pass for the other.
+    """
+    function.__qualname__ += f".{fingerprint.of_body(function)}"
+    return function
 
 
 class Rows:
     """Functions over rows of elements that a backend's loops are generic over: a cell, an optimiser's rule.
 
-    ``key`` names the rows and carries a digest of all that they are made of, so that machine code cached for
+    ``key`` names the rows and carries a digest of all that they are made of, so that machine code stored for
     one version of a row is never used for another.
     """
 
@@ -44,105 +51,210 @@ class Rows:
 
     @cached_property
     def key(self) -> str:
-        parts = [inspect.getsource(sys.modules[__name__])]
-        for row in self.rows().values():
-            parts += ingredients(row)
-        return f"{self.name}:{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}"
+        parts = [fingerprint.of_modules(sys.modules[__name__])]
+        parts += [fingerprint.of_function(row, known=__name__) for row in self.rows().values()]
+        unknown = fingerprint.ONLY_HERE if any(fingerprint.ONLY_HERE in part for part in parts) else ""
+        return f"{self.name}:{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}{unknown}"
 
 
-def ingredients(function: Any) -> list[str]:
-    """The source of a row and of the functions it calls, and the constants that they take from outside."""
-    function = getattr(function, "py_func", function)
-    if function.__module__ == __name__:
-        return [function.__name__]  # the module is part of every key
-    try:
-        parts = [inspect.getsource(function)]
-    except OSError as error:
-        raise ConfigError(
-            f"the source of {function.__name__!r} cannot be read, and a kernel is kept by it; write the function in a "
-            "file or a notebook."
-        ) from error
-    outside = inspect.getclosurevars(function)
-    for name, value in sorted({**outside.globals, **outside.nonlocals}.items()):
-        if hasattr(value, "py_func") or inspect.isfunction(value):
-            parts += ingredients(value)
-        elif not inspect.ismodule(value):
-            parts.append(f"{name}={value!r}")
-    return parts
+def fma(x: Any, y: Any, z: Any) -> Any:
+    """x y + z, rounded once on every processor that can."""
+    return type(x)(x * y + z)
+
+
+@intrinsic
+def _fused(typingctx, x, y, z):
+    def codegen(context, builder, signature, args):
+        kind = context.get_value_type(signature.return_type)
+        name = f"llvm.fmuladd.{'f32' if signature.return_type == types.float32 else 'f64'}"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+        return builder.call(function, args)
+
+    return x(x, x, x), codegen
+
+
+@overload(fma, inline="always")
+def _fma(x, y, z):
+    return lambda x, y, z: _fused(x, y, z)
+
+
+# exp, tanh, the sigmoid and log are our own in both precisions: a system's functions differ from those of the next, and most do not
+# vectorise. e^x = 2^n e^r with |r| <= ln(2)/2 (Cody and Waite), and e^r - 1 is a polynomial, which loses nothing near zero.
 
 
 def exp(x: Any) -> Any:
-    """e to the x; within 2e-7 relative in float32. NaN stays NaN."""
-    return type(x)(math.inf if x >= 709 else math.exp(x))
+    """e to the x, within 2 units in the last place, denormal results included. NaN stays NaN."""
+    return type(x)(math.inf if x >= 709.79 else math.exp(x))
 
 
 def tanh(x: Any) -> Any:
-    """Hyperbolic tangent; within 3e-7 in float32."""
+    """Hyperbolic tangent, within 4 units in the last place for any x. NaN stays NaN."""
     return type(x)(math.tanh(x))
+
+
+def log(x: Any) -> Any:
+    """Natural logarithm, within 1 unit in the last place. -inf of zero, NaN of what is below."""
+    return type(x)(math.log(x) if x > 0 else -math.inf if x == 0 else math.nan)
+
+
+def log1p(x: Any) -> Any:
+    """log(1 + x) for x >= 0, within 2 units in the last place."""
+    return type(x)(math.log1p(x))
+
+
+@portable
+def _reduced_float32(x):
+    """(e^r - 1, n) with x = n ln(2) + r."""
+    T = type(x)
+    n = fma(x, T(1.4426950408889634), T(12582912)) - T(12582912)  # 1.5 * 2^23: the sum has no bits for a fraction
+    r = fma(n, T(-1.42860677e-06), fma(n, T(-0.693145752), x))  # ln(2) in two parts, the first of 12 bits
+    p = fma(T(1.388252233911821e-3), r, T(8.366515179438646e-3))
+    p = fma(p, r, T(4.166719968832235e-2))
+    p = fma(p, r, T(1.6666543660948657e-1))
+    p = fma(p, r, T(4.999999815494167e-1))
+    return fma(p * r, r, r), np.int32(n)
+
+
+@portable
+def _reduced_float64(x):
+    T = type(x)
+    n = fma(x, T(1.4426950408889634), T(6755399441055744)) - T(6755399441055744)  # 1.5 * 2^52
+    r = fma(n, T(-1.9082149292705877e-10), fma(n, T(-0.6931471803691238), x))
+    p = fma(T(1 / 6227020800), r, T(1 / 479001600))  # Taylor's series: the first term left out is below 2^-54
+    p = fma(p, r, T(1 / 39916800))
+    p = fma(p, r, T(1 / 3628800))
+    p = fma(p, r, T(1 / 362880))
+    p = fma(p, r, T(1 / 40320))
+    p = fma(p, r, T(1 / 5040))
+    p = fma(p, r, T(1 / 720))
+    p = fma(p, r, T(1 / 120))
+    p = fma(p, r, T(1 / 24))
+    p = fma(p, r, T(1 / 6))
+    p = fma(p, r, T(1 / 2))
+    return fma(p * r, r, r), np.int64(n)
+
+
+@portable
+def _power_float32(n):
+    return np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@portable
+def _power_float64(n):
+    return np.int64((n + np.int64(1023)) << np.int64(52)).view(np.float64)
 
 
 @portable
 def _exp_float32(x):
-    # Cody and Waite's reduction to |r| <= ln(2)/2, then the polynomial of Cephes' expf (S. Moshier).
     T = type(x)
-    x = T(88.3762) if x > T(88.3762) else x  # min and max of a GPU would drop NaN
-    x = T(-87.3365) if x < T(-87.3365) else x
-    n = x * T(1.44269504088896341) + T(12582912) - T(12582912)  # 1.5 · 2²³: the sum has no room for a fraction
-    r = x - n * T(0.693359375)
-    r = r + n * T(2.12194440e-4)
-    p = T(1.9875691500e-4)
-    p = p * r + T(1.3981999507e-3)
-    p = p * r + T(8.3334519073e-3)
-    p = p * r + T(4.1665795894e-2)
-    p = p * r + T(1.6666665459e-1)
-    p = p * r + T(5.0000001201e-1)
-    p = p * r * r + r + T(1)
-    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    x = T(90) if x > T(90) else x  # by comparison: NaN stays NaN
+    x = T(-105) if x < T(-105) else x
+    q, n = _reduced_float32(x)
+    half = n >> np.int32(1)  # 2^n in two factors: together they reach infinity and the denormal numbers
+    return (q + T(1)) * _power_float32(half) * _power_float32(n - half)
+
+
+@portable
+def _exp_float64(x):
+    T = type(x)
+    x = T(710) if x > T(710) else x
+    x = T(-746) if x < T(-746) else x
+    q, n = _reduced_float64(x)
+    half = n >> np.int64(1)
+    return (q + T(1)) * _power_float64(half) * _power_float64(n - half)
+
+
+# tanh |x| = -t / (t + 2) with t = e^(-2 |x|) - 1
 
 
 @portable
 def _tanh_float32(x):
-    # The rational approximation of Eigen's generic_fast_tanh_float: odd degree 13 over even degree 6.
     T = type(x)
-    x = T(-7.9) if x < T(-7.9) else x  # min and max of a GPU would drop NaN
-    x = T(7.9) if x > T(7.9) else x
-    y = x * x
-    p = T(-2.76076847742355e-16)
-    p = p * y + T(2.00018790482477e-13)
-    p = p * y + T(-8.60467152213735e-11)
-    p = p * y + T(5.12229709037114e-08)
-    p = p * y + T(1.48572235717979e-05)
-    p = p * y + T(6.37261928875436e-04)
-    p = p * y + T(4.89352455891786e-03)
-    q = T(1.19825839466702e-06)
-    q = q * y + T(1.18534705686654e-04)
-    q = q * y + T(2.26843463243900e-03)
-    q = q * y + T(4.89352518554385e-03)
-    return x * p / q
+    y = T(-2) * abs(x)
+    y = T(-40) if y < T(-40) else y
+    q, n = _reduced_float32(y)
+    power = _power_float32(n)
+    t = fma(power, q, power - T(1))
+    return math.copysign(t / (t + T(2)), x)
+
+
+@portable
+def _tanh_float64(x):
+    T = type(x)
+    y = T(-2) * abs(x)
+    y = T(-80) if y < T(-80) else y
+    q, n = _reduced_float64(y)
+    power = _power_float64(n)
+    t = fma(power, q, power - T(1))
+    return math.copysign(t / (t + T(2)), x)
+
+
+@portable
+def _log_float64(x):
+    # x = 2^k (1 + f) with 1 + f between the square roots of 1/2 and 2; log(1 + f) by the series in s = f / (2 + f).
+    T = type(x)
+    tiny = x < T(2.2250738585072014e-308)
+    scale = T(18014398509481984) if tiny else T(1)  # 2^54
+    bits = np.float64(x * scale).view(np.int64) + np.int64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
+    k = T((bits >> np.int64(52)) - np.int64(1023)) - (T(54) if tiny else T(0))
+    f = np.int64((bits & np.int64(0xFFFFFFFFFFFFF)) + np.int64(0x3FE6A09E667F3BCD)).view(np.float64) - T(1)
+    s = f / (T(2) + f)
+    z = s * s
+    p = fma(T(0.1479819860511658591), z, T(0.1531383769920937332))
+    p = fma(p, z, T(0.1818357216161805012))
+    p = fma(p, z, T(0.2222219843214978396))
+    p = fma(p, z, T(0.2857142874366239149))
+    p = fma(p, z, T(0.3999999999940941908))
+    p = fma(p, z, T(0.6666666666666735130))
+    half = T(0.5) * f * f
+    found = k * T(0.6931471803691238) - ((half - fma(s, half + p * z, k * T(1.9082149292705877e-10))) - f)
+    found = x if x == T(math.inf) else found
+    return found if x > T(0) else T(-math.inf) if x == T(0) else T(math.nan)
 
 
 @overload(exp, inline="always")
 def _exp(x):
-    return (lambda x: _exp_float32(x)) if x == types.float32 else (lambda x: math.exp(x))
+    return (lambda x: _exp_float32(x)) if x == types.float32 else (lambda x: _exp_float64(x))
 
 
 @overload(tanh, inline="always")
 def _tanh(x):
-    return (lambda x: _tanh_float32(x)) if x == types.float32 else (lambda x: math.tanh(x))
+    return (lambda x: _tanh_float32(x)) if x == types.float32 else (lambda x: _tanh_float64(x))
+
+
+@overload(log, inline="always")
+def _log(x):
+    if x == types.float32:
+        return lambda x: np.float32(_log_float64(np.float64(x)))  # float64 is no slower, and then it is exact
+    return lambda x: _log_float64(x)
+
+
+@portable
+def _log1p_float64(x):
+    T = type(x)
+    y = T(1) + x
+    rest = (x - (y - T(1))) / y  # what the sum lost
+    return _log_float64(y) + (rest if y < T(math.inf) else T(0))
+
+
+@overload(log1p, inline="always")
+def _log1p(x):
+    if x == types.float32:
+        return lambda x: np.float32(_log1p_float64(np.float64(x)))
+    return lambda x: _log1p_float64(x)
 
 
 @portable
 def sigmoid(x):
-    """1 / (1 + exp(-x)), without overflow on either side."""
-    half = type(x)(0.5)
-    return half * tanh(half * x) + half
+    """1 / (1 + exp(-x)), within 4 units in the last place for any x."""
+    small = exp(-abs(x))
+    return (type(x)(1) if x >= type(x)(0) else small) / (type(x)(1) + small)
 
 
 @portable
 def relu(x):
-    """max(x, 0). NaN stays NaN."""
-    zero = type(x)(0)
-    return zero if x < zero else x
+    """max(x, 0); NaN stays NaN."""
+    return type(x)(0) if x < type(x)(0) else x
 
 
 @portable

@@ -197,7 +197,7 @@ class Trainer:
         with interrupts(notice=self.config.verbose > 0) as interrupted:
             self.interrupted = interrupted
             if not self.at.ended:
-                compile_kernels(self.network, self.optimizer.rule, self.progress)
+                compile_kernels(self.network, self.optimizer.rule)
                 self._keep()  # now it shows whether that is possible, and there is something to go on from
                 self._train()
         if self.validate is not None:
@@ -366,33 +366,28 @@ def new_history() -> History:
     return {column: [] for column in COLUMNS}
 
 
-def compile_kernels(network: Network, rule: Rule, progress: Progress) -> None:
+def compile_kernels(network: Network, rule: Rule) -> None:
     """Make every kernel of a training step and of a validation ready, on batches too small to matter and without changing
     a weight.
 
-    So no time limit and no speed counts the compiler; if it takes long, ``progress`` says what is going on.
+    So no time limit and no speed counts the compiler.
     """
     model, ops = network.model, network.ops
-    late = threading.Timer(1.0, progress.line, ["compiling kernels, once per machine ..."])
-    late.start()
-    try:
-        for streams in (2, 1):  # a few rows, as the end of a text may be, go through kernels of their own
-            shape = model.input(getattr(model.layers[0], "input_length", None) or 3, streams)
-            output = model.output(shape)
-            x = ops.upload(np.zeros(shape, np.int32 if model.takes_ids else np.float32))
-            ids = model.head.activation == "softmax"
-            targets = ops.upload(np.zeros(output[:-1], np.int32).reshape(-1) if ids else np.zeros(output, np.float32))
-            if streams > 1:
-                network.train(x, targets, network.state(streams), 0.0, 0)
-            else:
-                network.losses(x, targets, network.state(streams))
-        ops.norm(network.gradients.flat)
-        p, g, m = ops.empty((16,)), ops.empty((16,)), ops.empty((rule.moments, 16))
-        for array in (p, g, m):
-            ops.fill(array, 0)
-        ops.update(rule, p, g, m, np.ones(2 + len(rule.hyper)))
-    finally:
-        late.cancel()
+    for streams in (2, 1):  # a few rows, as the end of a text may be, go through kernels of their own
+        shape = model.input(getattr(model.layers[0], "input_length", None) or 3, streams)
+        output = model.output(shape)
+        x = ops.upload(np.zeros(shape, np.int32 if model.takes_ids else np.float32))
+        ids = model.head.activation == "softmax"
+        targets = ops.upload(np.zeros(output[:-1], np.int32).reshape(-1) if ids else np.zeros(output, np.float32))
+        if streams > 1:
+            network.train(x, targets, network.state(streams), 0.0, 0)
+        else:
+            network.losses(x, targets, network.state(streams))
+    ops.norm(network.gradients.flat)
+    p, g, m = ops.empty((16,)), ops.empty((16,)), ops.empty((rule.moments, 16))
+    for array in (p, g, m):
+        ops.fill(array, 0)
+    ops.update(rule, p, g, m, np.ones(2 + len(rule.hyper)))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ PACKAGE = "numba_rnnlm"
 ROOT = Path(numba_rnnlm.__file__).parent
 
 STOREYS = (
-    {"errors", "config", "arena"},
+    {"errors", "config", "arena", "fingerprint"},
     {"portable", "cells", "rules"},
     {"backends"},
     {"layers", "model"},

@@ -12,10 +12,10 @@ from strategies import RULES, keys
 
 from numba_rnnlm import portable
 from numba_rnnlm.cells import CELLS
-from numba_rnnlm.portable import FAST, random_bits, stream_key
+from numba_rnnlm.portable import random_bits, stream_key
 
 
-@njit(fastmath=set(FAST), error_model="numpy")
+@njit(error_model="numpy")
 def _apply(x, exps, tanhs, sigmoids):
     for j in range(x.size):
         exps[j] = portable.exp(x[j])
@@ -169,7 +169,7 @@ def test_no_float64_in_a_row_of_float32(name):
 
 
 def test_no_float64_in_the_mathematics_of_float32():
-    assert doubles(njit(_apply.py_func, fastmath=set(FAST)), *(vector,) * 4) == []
+    assert doubles(njit(_apply.py_func), *(vector,) * 4) == []
 
 
 def test_a_bare_literal_would_show():

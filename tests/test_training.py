@@ -108,7 +108,7 @@ def test_compiling_goes_through_training_and_measuring_and_changes_nothing(tied)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "project", noting)
-        training.compile_kernels(one.network, one.optimizer.rule, one.progress)
+        training.compile_kernels(one.network, one.optimizer.rule)
     assert min(rows) <= 4 < max(rows)  # few rows are a kernel of their own
     assert_same_bits(one.network.weights(), before)
     assert not one.network.gradients.flat.any()  # the scale was zero

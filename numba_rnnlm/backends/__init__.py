@@ -25,6 +25,7 @@ Array = Any  # what `empty` returns: a NumPy array on a CPU, a device array else
 Shape = tuple[int, ...]
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]  # "cuda" is Numba's simulator, for tests
+COMPILER_IS_OFF = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # NUMBA_DISABLE_JIT: everything runs as plain Python
 BACKENDS = ("auto", "cpu", "cuda", "reference")
 PRECISIONS = ("float32", "tf32", "bf16")
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")

@@ -14,7 +14,6 @@ def register(cell: Cell) -> Cell:
     """Make ``cell`` known by its name, to build and to load models with it; of two with one name the later counts."""
     if cell.name in BUILT_IN and cell is not CELLS[cell.name]:
         raise ConfigError(f"a cell named {cell.name!r} is part of the library; give yours another name.")
-    cell.key  # noqa: B018  a cell whose source cannot be read is refused here, not in the middle of a training
     CELLS[cell.name] = cell
     return cell
 

@@ -150,7 +150,7 @@ class Fitting:
             callback.set_params(params)
             callback.on_train_begin({})
         with interrupts(notice=self.progress.verbose > 0) as interrupted:
-            compile_kernels(self.network, self.compiled.optimizer.rule, self.progress)
+            compile_kernels(self.network, self.compiled.optimizer.rule)
             self.started = time.monotonic()
             for epoch in range(self.first, self.epochs):
                 for callback in self.callbacks:

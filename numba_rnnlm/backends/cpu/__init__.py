@@ -1,8 +1,9 @@
 """The CPU: Numba kernels on a pool of threads. Results do not depend on the number of threads, to the bit."""
 
+import sys
 from collections.abc import Sequence
 from functools import cache
-from math import sqrt
+from math import fsum, sqrt
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from ...cells import Cell
 from ...errors import BackendError, expect_number, expect_one_of
 from ...rules import Rule
 from .. import Stage
-from . import lookup, losses, pointwise, recurrence, simd, update
+from . import kernels, lookup, losses, pointwise, recurrence, simd, update
 from .decoding import Decoder
 from .linear import PACKING, Matrix, add_rows, matrix, multiply, zeros
 from .packing import pack
 from .threads import Pool, cut, default_threads, split
 from .workspace import Workspace, aligned
+
+kernels.MODULES += [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")]
 
 LOGITS = 1 << 22  # elements: at most 16 MB of float32 logits exist at any time
 
@@ -183,7 +186,9 @@ class Backend:
 
     def _softmax(self, x: Array, exponentiate: bool) -> None:
         rows = x.reshape(-1, x.shape[-1])
-        self._elementwise(pointwise.log_softmax, rows.shape[0], rows, exponentiate, each=rows.shape[1] * 16)
+        bounds = cut(rows.shape[0], self.pool.parts(rows.size * 16))
+        scratch = self.workspace.take("exponentials", (len(bounds), rows.shape[1]), self.dtype)
+        self.pool.run(pointwise.log_softmax, bounds, rows, scratch, exponentiate)
 
     def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
         real = self.dtype.type
@@ -252,7 +257,7 @@ class Backend:
     def norm(self, x: Array) -> float:
         sums = np.empty(-(-x.size // update.BLOCK), np.float64)
         self._elementwise(update.sum_of_squares, sums.size, x, sums, each=update.BLOCK)
-        return sqrt(float(sums.sum()))
+        return sqrt(fsum(sums))
 
     def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
         self.pool.run(update.update, cut(p.size, self.pool.parts(p.size * 8), 16), rule, p, g, m, h.astype(self.dtype))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...portable import fma
 from .. import Stage
 from ..quantisation import round_to_int8
 from . import sampling
@@ -49,7 +50,7 @@ def _multiply(values, x, inputs, m, packed, at, z, iz, ldz, columns, scales, sca
         for row in range(m):
             out, line = z[iz + row * ldz : iz + row * ldz + columns], sums[row * width : row * width + columns]
             for j in range(columns):
-                out[j] += scale[j] * line[j]
+                out[j] = fma(scale[j], line[j], out[j])
     else:
         multiply_panel(vectors, values, x, inputs, 1, m, packed, at, inputs, z, iz, ldz, z, iz, ldz, mask)
     return at + inputs * vectors * count, scale_at + columns
@@ -62,7 +63,7 @@ def _copy(source, first, target, start, columns):
         out[j] = line[j]
 
 
-@kernel
+@kernel(linked=True)
 def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, values, z, sums, turn):
     """A recurrent layer's step for one block of units."""
     x_first, x_last, h_first, h_last, slots, states = shape
@@ -92,7 +93,7 @@ def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, 
         _copy(values, new, values, row[H] + turn * row[H_TURN] + n * units + first, columns)
 
 
-@kernel
+@kernel(linked=True)
 def _step(cell, shape, stages, blocks, shares, packed, scales, bias, table, ids, values, z, sums, turn, last, part, parts,
           barrier):
     """The first ``last`` stages' answer to ids (N)."""

@@ -2,15 +2,14 @@
 
 from llvmlite import binding
 
-from . import packing, simd
+from .. import COMPILER_IS_OFF
+from . import simd
+from .kernels import store
 
 
 def about() -> dict[str, str]:
     """The processor that kernels are compiled for, and the folder that keeps their machine code."""
-    if not hasattr(packing.pack, "stats"):
-        cache = "none: Numba's compiler is off"
-    else:
-        cache = packing.pack.stats.cache_path or "none: no folder can be written, so each process compiles anew"
+    cache = "none: Numba's compiler is off" if COMPILER_IS_OFF else store().about()
     return {
         "processor": f"{binding.get_host_cpu_name()}, vectors of {8 * simd.VECTOR_BYTES} bits, "
                      f"{'with' if simd.HAS_BF16 else 'without'} AVX512_BF16 for precision bf16",

@@ -1,50 +1,180 @@
-"""How a kernel is compiled, where its machine code is kept, and how a cell or a rule travels into one."""
+"""How a kernel is compiled, how it is stored for the next process, and how a cell or a rule travels into one."""
 
-from collections.abc import Callable, Iterable
+import hashlib
+import pickle
+import sys
+from collections.abc import Callable
+from copy import copy
+from functools import cache
+from types import ModuleType
 from typing import Any
 
-from numba import config, njit, types
-from numba.core.caching import NullCache
+import llvmlite
+import numba
+from llvmlite import binding
+from numba import config, types
+from numba.core import compiler, event
+from numba.core.caching import _Cache
+from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.serialize import dumps
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
-from ...portable import FAST, Rows
-from ..cache import cache_folder
+from ... import fingerprint, portable
+from ...portable import Rows, named
+from .. import compiling
+from ..cache import Store
+
+SETTINGS = "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"  # of Numba, that change kernels
+MODULES: list[ModuleType] = [portable]  # whose code may become part of a kernel; the package adds its own
+_PREFIX = "numba_rnnlm."
 
 _rows: dict[str, Rows] = {}
+_linked: dict[str, "_Linked"] = {}
+_symbols: dict[str, tuple[str, Any]] = {}  # what is behind a name: which function, and the types of its arguments
 
 
-def kernel(
-    function: Callable[..., Any] | None = None, *, fastmath: Iterable[str] = FAST, allocates: bool = False
-) -> Any:
-    """Compile on first use, without the GIL, and keep the machine code on disk for the next process.
+def kernel(function: Callable[..., Any] | None = None, *, allocates: bool = False, linked: bool = False) -> Any:
+    """Compile on first use, without the GIL, and store the machine code for the next process.
 
-    Only a kernel that ``allocates`` counts references to arrays: the counters are shared, and threads that slice the same
-    array would wait for one another.
+    Parameters
+    ----------
+    function
+        No fast-math flag is set: the compiler rounds each operation as it is written, so a kernel gives the same bits on every
+        processor. Sums that should be fast are written in lanes, see :mod:`.sums`; products and sums that should be one
+        rounding, with :func:`numba_rnnlm.portable.fma`.
+    allocates
+        Whether it makes arrays. Only then are references to arrays counted: the counters are shared, and threads that slice the
+        same array would wait for one another.
+    linked
+        Whether its callers call it by its name instead of taking its code in. What is large and called with much to do is
+        then compiled once, not once for each caller.
     """
     if function is None:
-        return lambda function: kernel(function, fastmath=fastmath, allocates=allocates)
-    options: dict[str, Any] = {"_nrt": allocates}  # an option that Numba's type hints leave out
-    dispatcher = njit(nogil=True, fastmath=set(fastmath), error_model="numpy", **options)(function)
+        return lambda function: kernel(function, allocates=allocates, linked=linked)
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
-        return dispatcher
-    before = config.CACHE_DIR  # type: ignore[attr-defined]
-    config.CACHE_DIR = folder = cache_folder()  # type: ignore[attr-defined]
-    try:
-        dispatcher.enable_caching()
-        if folder and not str(dispatcher.stats.cache_path).startswith(folder):  # Numba has gone on to beside the source
-            dispatcher._cache = NullCache()  # type: ignore[attr-defined]
-    except RuntimeError:  # no folder can hold the cache: each process compiles anew, nothing else changes
-        pass
-    finally:
-        config.CACHE_DIR = before  # type: ignore[attr-defined]
+        return function
+    options = {"nopython": True, "nogil": True, "error_model": "numpy", "boundscheck": None, "_nrt": allocates}
+    dispatcher: Any = (_Linked if linked else _Kernel)(named(function), targetoptions=options)
+    dispatcher._cache = _KernelCache(function)
+    if linked:
+        _linked[_identity(function)] = dispatcher
     return dispatcher
+
+
+@cache
+def store() -> Store:
+    """Where kernels of this version of the library, Numba and processor are."""
+    made_of = [fingerprint.of_modules(*MODULES), sys.implementation.cache_tag, numba.__version__, llvmlite.__version__]
+    made_of += [repr(cpu_target.target_context.codegen().magic_tuple())]
+    made_of += [f"{name}={getattr(config, name, None)}" for name in SETTINGS]
+    return Store(f"cpu-{hashlib.sha256(' '.join(made_of).encode()).hexdigest()[:16]}")
+
+
+class _Kernel(CPUDispatcher):
+    """A compiled function; a call with a literal number takes the same code as one with any other number."""
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        return super().get_call_template([types.unliteral(kind) for kind in args], kws)
+
+
+class _Linked(_Kernel):
+    """A kernel that other kernels call by name.
+
+    The name holds a digest of the function and of its arguments' types, so it means the same in each process, and machine code
+    from the store finds the right function behind it.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.described: dict[Any, Any] = {}  # types of arguments → how a caller declares it
+
+    def add_overload(self, cres: Any) -> None:
+        kinds = cres.signature.args
+        name = f"{_PREFIX}{self.py_func.__name__}.{_digest(_identity(self.py_func), kinds)}"
+        binding.add_symbol(name, cres.library.get_pointer_to_function(cres.fndesc.llvm_func_name))
+        _symbols[name] = _identity(self.py_func), kinds
+        self.described[kinds] = described = copy(cres.fndesc)
+        described.mangled_name = name
+        del self.targetctx._defns[cres.entry_point]  # by which callers would take the code in
+        self.targetctx.insert_user_function(cres.entry_point, described)
+        super().add_overload(cres)
+
+
+class _KernelCache(_Cache):
+    """What Numba asks before it compiles, and tells afterwards.
+
+    Numba's own cache keeps an index and the code in two files that can come from two processes, knows functions inside functions by
+    what pickle makes of them, and looks at the date of one source file.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @property
+    def cache_path(self) -> str:
+        return str(store().writable or "")
+
+    def enable(self) -> None: ...
+
+    def disable(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
+        content = store().load(self._name(sig))
+        if content is None:
+            return None
+        links, reduced = pickle.loads(content)
+        if not links.keys() <= _linked.keys():
+            return None
+        for identity, signatures in links.items():  # before the code that calls them is loaded
+            for kinds in signatures:
+                _linked[identity].compile(kinds)
+        return compiler.CompileResult._rebuild(target_context, *pickle.loads(reduced))
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        if fingerprint.ONLY_HERE in repr(sig):  # nobody would find it again
+            return
+        links: dict[str, list[Any]] = {}
+        for function in data.library._final_module.functions:
+            if function.is_declaration and function.name.startswith(_PREFIX):
+                identity, kinds = _symbols[function.name]
+                links.setdefault(identity, []).append(kinds)
+        store().save(self._name(sig), dumps((links, dumps(data._reduce()))))
+
+    def _name(self, sig: Any) -> str:
+        return f"{self._function.__name__}-{_digest(_identity(self._function), sig)}"
+
+
+def _identity(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"  # which ends in a digest: see portable.named
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+class _Listener(event.Listener):
+    """Hears of everything that Numba compiles in this process."""
+
+    def on_start(self, heard: Any) -> None:
+        if isinstance(heard.data["dispatcher"]._cache, _KernelCache):
+            compiling.begin(store())
+
+    def on_end(self, heard: Any) -> None:
+        if isinstance(heard.data["dispatcher"]._cache, _KernelCache):
+            compiling.end()
+
+
+event.register("numba:compile", _Listener())
 
 
 class RowsType(types.Opaque):
     """The Numba type of one :class:`Rows` object: its rows are known when a loop over them is compiled.
 
-    A type of its own, not a function argument or a closure, is what lets the loop be cached on disk. The
-    key carries a digest of the rows' source: an edited row is another type, so machine code is never stale.
+    A type of its own, not a function argument or a closure, is what lets the loop be stored. The key carries a digest of the
+    rows' code: an edited row is another type, so machine code is never stale.
     """
 
     def __init__(self, key: str) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...portable import fma
 from .kernels import kernel
 from .packing import factors, pack_panel
 from .simd import VECTOR_BYTES, VECTORS, lanes, multiply_panel
@@ -50,7 +51,7 @@ def matrix(array: np.ndarray, first: int = 0, columns: int | None = None) -> Mat
     return Matrix(array.reshape(-1), first, rows, width if columns is None else columns, width, 1)
 
 
-@kernel
+@kernel(linked=True)
 def accumulate(a, ia, row_stride, m, packed, k, n, c, ic, ldc, scratch):
     """c[:m, :n] += a[:m, :k] B, with all of B (k, n) packed by :func:`pack`; scratch as for :func:`factors`."""
     count = lanes(packed)
@@ -64,7 +65,7 @@ def accumulate(a, ia, row_stride, m, packed, k, n, c, ic, ldc, scratch):
                        c, start, ldc, columns - (vectors - 1) * count)
 
 
-@kernel
+@kernel(linked=True)
 def accumulate_unpacked(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
     """c[:m, :n] += a[:m, :k] b[:k, :n] for a few rows, where packing b would cost more than the product."""
     for i in range(m):
@@ -77,20 +78,15 @@ def accumulate_unpacked(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
             b0, b1 = b[start : start + n], b[start + ldb : start + ldb + n]
             b2, b3 = b[start + 2 * ldb : start + 2 * ldb + n], b[start + 3 * ldb : start + 3 * ldb + n]
             for j in range(n):
-                total = out[j]
-                total += x0 * b0[j]
-                total += x1 * b1[j]
-                total += x2 * b2[j]
-                total += x3 * b3[j]
-                out[j] = total
+                out[j] = fma(x3, b3[j], fma(x2, b2[j], fma(x1, b1[j], fma(x0, b0[j], out[j]))))
         for s in range(whole, k):
             x = row[s]
             line = b[ib + s * ldb : ib + s * ldb + n]
             for j in range(n):
-                out[j] += x * line[j]
+                out[j] = fma(x, line[j], out[j])
 
 
-@kernel
+@kernel(linked=True)
 def accumulate_transposed(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
     """c[:m, :n] += a[:m, :k] b[:n, :k]ᵀ for a few rows: four dot products at a time, each one chain."""
     for i in range(m):
@@ -104,16 +100,16 @@ def accumulate_transposed(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
             t0, t1, t2, t3 = out[j], out[j + 1], out[j + 2], out[j + 3]
             for s in range(k):
                 x = row[s]
-                t0 += x * b0[s]
-                t1 += x * b1[s]
-                t2 += x * b2[s]
-                t3 += x * b3[s]
+                t0 = fma(x, b0[s], t0)
+                t1 = fma(x, b1[s], t1)
+                t2 = fma(x, b2[s], t2)
+                t3 = fma(x, b3[s], t3)
             out[j], out[j + 1], out[j + 2], out[j + 3] = t0, t1, t2, t3
         for j in range(whole, n):
             line = b[ib + j * ldb : ib + j * ldb + k]
             total = out[j]
             for s in range(k):
-                total += row[s] * line[s]
+                total = fma(row[s], line[s], total)
             out[j] = total
 
 

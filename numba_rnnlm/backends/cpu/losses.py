@@ -1,16 +1,15 @@
 """Losses of rows of logits, and their gradients in place of the logits."""
 
-import numpy as np
-
-from ...portable import FAST, exp
+from ...portable import exp, log, log1p
+from . import sums
 from .team import parallel
 
 
-@parallel(fastmath=FAST | {"reassoc"})
+@parallel
 def softmax_cross_entropy(part, bounds, logits, targets, losses, scale, gradient):
     """losses[i] = -log softmax(logits[i])[targets[i]]; a target of -1 is not counted: no loss, no gradient.
 
-    With ``gradient``, logits[i] becomes scale · (softmax(logits[i]) - onehot(targets[i])).
+    The logits are overwritten; with ``gradient``, by scale · (softmax(logits[i]) - onehot(targets[i])).
     """
     first, last = bounds[part, 0], bounds[part, 1]
     columns = logits.shape[1]
@@ -22,23 +21,16 @@ def softmax_cross_entropy(part, bounds, logits, targets, losses, scale, gradient
                 for j in range(columns):
                     row[j] = 0
             continue
-        peak = row[0]
-        for j in range(1, columns):
-            peak = max(peak, row[j])
-        wanted = row[target]
-        total = type(peak)(0)
+        peak, wanted = sums.largest(row), row[target]
+        for j in range(columns):
+            row[j] = exp(row[j] - peak)
+        total = sums.total(row)
         if gradient:
-            for j in range(columns):
-                row[j] = exp(row[j] - peak)
-                total += row[j]
             factor = scale / total
             for j in range(columns):
                 row[j] *= factor
             row[target] -= scale
-        else:
-            for j in range(columns):
-                total += exp(row[j] - peak)
-        losses[i] = np.log(total) + (peak - wanted)
+        losses[i] = log(total) + (peak - wanted)
 
 
 @parallel
@@ -57,7 +49,7 @@ def sigmoid_cross_entropy(part, bounds, logits, targets, losses, scale, gradient
         for j in range(columns):
             x = row[j]
             small = exp(-abs(x))
-            loss += max(x, type(x)(0)) - x * wanted[j] + np.log1p(small)
+            loss += max(x, type(x)(0)) - x * wanted[j] + log1p(small)
             if gradient:
                 positive = one / (one + small)
                 y = positive if x >= 0 else small * positive

@@ -190,7 +190,7 @@ def _pack_pairs(b, ib, step_stride, column_stride, k, columns, packed, ip, panel
         _pack_paired_columns(b, ib, column_stride, k, columns, packed, ip, panel, block)
 
 
-@kernel
+@kernel(linked=True)
 def pack_panel(b, ib, step_stride, column_stride, k, columns, packed, ip):
     """Copy b[:k, :columns] to packed[ip:], each line padded with zeros to whole vectors; → vectors a line.
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ...portable import FAST, drelu, dsigmoid, dtanh, exp, random_bits, relu, sigmoid, tanh
+from ...portable import drelu, dsigmoid, dtanh, exp, log, random_bits, relu, sigmoid, tanh
+from . import sums
 from .team import parallel
 
 
@@ -60,27 +61,22 @@ def softmax_backward(part, bounds, y, dy):
     first, last = bounds[part, 0], bounds[part, 1]
     for i in range(first, last):
         outputs, gradients = y[i], dy[i]
-        total = outputs[0] * gradients[0]
-        for j in range(1, outputs.size):
-            total += outputs[j] * gradients[j]
+        total = sums.dot(outputs, gradients)
         for j in range(outputs.size):
             gradients[j] = outputs[j] * (gradients[j] - total)
 
 
-@parallel(fastmath=FAST | {"reassoc"})
-def log_softmax(part, bounds, x, exponentiate):
-    """Rows of x: logits → log-probabilities, or probabilities if ``exponentiate``."""
+@parallel
+def log_softmax(part, bounds, x, scratch, exponentiate):
+    """Rows of x: logits → log-probabilities, or probabilities if ``exponentiate``; scratch (parts, columns or more)."""
     first, last = bounds[part, 0], bounds[part, 1]
     for i in range(first, last):
-        row = x[i]
-        peak = row[0]
-        for j in range(1, row.size):
-            peak = max(peak, row[j])
-        total = type(peak)(0)
+        row, exponentials = x[i], scratch[part, : x.shape[1]]
+        peak = sums.largest(row)
         for j in range(row.size):
-            row[j] -= peak  # now, not with log(total): next to a huge peak that would be rounded away
-            total += exp(row[j])
-        rest = np.log(total)
+            row[j] -= peak  # now, not with the logarithm: next to a huge peak that would be rounded away
+            exponentials[j] = exp(row[j])
+        rest = log(sums.total(exponentials))
         if exponentiate:
             for j in range(row.size):
                 row[j] = exp(row[j] - rest)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ...portable import FAST, exp, random_bits
+from ...portable import exp, random_bits
+from . import sums
 from .kernels import kernel
 
 BLOCK = 256  # weights whose sum is known when the one that a number falls on is looked for
@@ -16,22 +17,12 @@ def uniform(seed, position):
 
 
 @kernel
-def _largest(x):
-    peak = x[0]
-    for j in range(1, x.size):
-        peak = max(peak, x[j])
-    return peak
-
-
-@kernel(fastmath=FAST | {"reassoc"})
 def _mass(weights, least):
     """(Sum, number) of the weights that are not below ``least``."""
-    total, count = 0.0, 0
+    count = 0
     for j in range(weights.size):
-        kept = weights[j] >= least
-        total += np.float64(weights[j]) if kept else 0.0
-        count += 1 if kept else 0
-    return total, count
+        count += 1 if weights[j] >= least else 0
+    return sums.above(weights, least), count
 
 
 @kernel
@@ -41,7 +32,7 @@ def _keep(weights, most, mass):
     Weights are not negative, so their bits rise with them, and halving the range of the bits finds the least one that
     stays, without sorting. Of equals, the first stay.
     """
-    low, high = 0, np.int64(np.float32(_largest(weights)).view(np.int32)) + 1  # all of low are enough, those of high are not
+    low, high = 0, np.int64(np.float32(sums.largest(weights)).view(np.int32)) + 1  # all of low are enough, those of high are not
     while high - low > 1:
         middle = (low + high) // 2
         total, count = _mass(weights, np.int32(middle).view(np.float32))
@@ -59,22 +50,14 @@ def _keep(weights, most, mass):
             weights[j] = 0
 
 
-@kernel(fastmath=FAST | {"reassoc"})
-def _sum(x):
-    total = 0.0
-    for j in range(x.size):
-        total += np.float64(x[j])
-    return total
-
-
 @kernel
 def _find(weights, part):
     """The first index up to which the weights sum to more than ``part`` (of 1) of them all."""
-    wanted, last = part * _sum(weights), 0
+    wanted, last = part * sums.wide_total(weights), 0
     reached = 0.0
     for first in range(0, weights.size, BLOCK):
         block = weights[first : first + BLOCK]
-        total = _sum(block)
+        total = sums.wide_total(block)
         if reached + total > wanted:
             for j in range(block.size):
                 if block[j] > 0:
@@ -91,12 +74,12 @@ def _find(weights, part):
     return last
 
 
-@kernel
+@kernel(linked=True)
 def choose(logits, banned, temperature, top_k, top_p, number, weights):
     """The id that ``number`` in [0, 1) picks: see :func:`numba_rnnlm.generation.choose`. weights (V) is scratch."""
     for index in banned:
         logits[index] = -np.inf
-    peak = _largest(logits)
+    peak = sums.largest(logits)
     if temperature == 0 or top_k == 1:
         for j in range(logits.size):
             if logits[j] == peak:
@@ -109,5 +92,5 @@ def choose(logits, banned, temperature, top_k, top_p, number, weights):
     if top_k > 0 and top_k < weights.size:
         _keep(weights, top_k, np.inf)
     if top_p < 1:
-        _keep(weights, weights.size + 1, top_p * _sum(weights))
+        _keep(weights, weights.size + 1, top_p * sums.wide_total(weights))
     return _find(weights, number)

@@ -254,7 +254,7 @@ def _make_row_of_tiles(vectors: int) -> Any:
 _panel1, _panel2, _panel3, _panel4 = (_make_row_of_tiles(vectors) for vectors in (1, 2, 3, 4))
 
 
-@kernel
+@kernel(linked=True)
 def multiply_panel(vectors, a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width):
     """c[:m, :] = d[:m, :] + a[:m, :k] b for a packed panel of ``vectors`` vectors, ``width`` lanes of the last one used."""
     if vectors == 4:

@@ -6,7 +6,7 @@ comes, and results do not depend on who takes which part. Python and its lock ha
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from llvmlite import ir
 from numba import config, types
 from numba.extending import intrinsic
 
-from ...portable import FAST
 from .atomics import LINE, add, exchange, offer, pause, read, write
 from .kernels import kernel
 from .workspace import aligned
@@ -54,8 +53,6 @@ def _make_job(function: Any) -> Any:
         callee = typingctx.resolve_function_type(types.Dispatcher(function), kinds, {})
 
         def codegen(context, builder, signature, values):
-            compiled = function.overloads[callee.args]
-            context.add_linking_libs((compiled.library,))
             given = [*values[:2], *(builder.extract_value(values[2], index) for index in range(len(rest.types)))]
             given = [context.cast(builder, value, have, want)
                      for value, have, want in zip(given, kinds[1:], callee.args[1:], strict=True)]  # fmt: skip
@@ -72,7 +69,7 @@ def _make_job(function: Any) -> Any:
             address, part = runner.args
             kept = inner.inttoptr(address, shape.as_pointer())
             loaded = [inner.load(_field(inner, kept, index)) for index in range(len(given))]
-            declared = context.declare_function(module, compiled.fndesc)
+            declared = context.declare_function(module, function.described[callee.args])
             context.call_conv.call_function(inner, declared, callee.return_type, callee.args, [part, *loaded])
             inner.ret_void()
             addresses = [builder.ptrtoint(runner, _i64), builder.ptrtoint(data, _i64)]
@@ -151,7 +148,7 @@ def serve(board, rounds):
         pause()
 
 
-@kernel
+@kernel(linked=True)
 def _share(board, slot, parts, runner, data):
     if parts > 1 and exchange(board, slot + _HELD, 1) == 0:
         _open(board, slot, parts, runner, data)
@@ -171,14 +168,12 @@ def _run_in_python(slot: int, part: Callable[..., None], bounds: np.ndarray, arg
         call.join()
 
 
-def parallel(function: Callable[..., Any] | None = None, *, fastmath: Iterable[str] = FAST) -> Any:
+def parallel(function: Callable[..., Any]) -> Any:
     """A kernel in parts: ``function(part, bounds, *args)`` becomes ``function(board, slot, bounds, *args)``, which runs them all.
 
     ``bounds`` has a line for each part, and says what belongs to it.
     """
-    if function is None:
-        return lambda function: parallel(function, fastmath=fastmath)
-    part = kernel(function, fastmath=fastmath)
+    part = kernel(function, linked=True)
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return lambda board, slot, bounds, *args: _run_in_python(slot, part, bounds, args)
     # Not a closure: Numba knows those on disk only by what they close over, which is another object in each process.

@@ -1,8 +1,8 @@
 """The weight update, the norm that guards it, and plain filling."""
 
-import numpy as np
 from numba.extending import overload
 
+from . import sums
 from .kernels import RowsType
 from .team import parallel
 
@@ -29,17 +29,12 @@ def update(part, bounds, rule, p, g, m, h):
     update_row(rule, p[first:last], g[first:last], m[:, first:last], h)
 
 
-@parallel(fastmath={"contract", "reassoc"})  # NaN and infinity must come through: this sum guards the training
-def sum_of_squares(part, bounds, x, sums):
-    """sums[i] = Σ x² of block i, in float64."""
+@parallel
+def sum_of_squares(part, bounds, x, totals):
+    """totals[i] = Σ x² of block i, in float64."""
     first, last = bounds[part, 0], bounds[part, 1]
     for block in range(first, last):
-        total = 0.0
-        part = x[block * BLOCK : min(x.size, (block + 1) * BLOCK)]
-        for j in range(part.size):
-            value = np.float64(part[j])  # float() would leave float32 as it is
-            total += value * value
-        sums[block] = total
+        totals[block] = sums.squares(x[block * BLOCK : min(x.size, (block + 1) * BLOCK)])
 
 
 @parallel

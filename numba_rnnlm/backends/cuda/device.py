@@ -4,20 +4,16 @@ numba-cuda is in maintenance; whatever takes its place is met here, in ``intrins
 """
 
 import importlib
-import inspect
 from typing import Any
 
 import numpy as np
 from numba import config
-from numba.core.dispatcher import Dispatcher
 
-from ... import portable
 from ...errors import BackendError
 from .. import ANYWAY
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
 DRIVER = (12, 0)  # the first whose driver loads kernels without a context, as ours are
-TAKEN_AS = "_CUDATypingContext__dispatcher"  # where Numba keeps the device's function of a CPU's
 LEAST = (8, 0)  # compute capability: the first with asynchronous copies and TF32
 INSTALL = 'install the extra "cuda", for example with pip install ".[cuda]" in the source tree'
 
@@ -67,24 +63,6 @@ def forked() -> bool:
 def inline(function: Any) -> Any:
     """A function that kernels call; it becomes part of each."""
     return cuda.jit(function, device=True) if SIMULATED else cuda.jit(function, device=True, inline="always")
-
-
-def exact(function: Any) -> Any:
-    """The same function of rows, itself and all that it calls compiled without approximate instructions.
-
-    Numba takes a CPU's function as a device's with its options, and any of LLVM's flags for the whole of fast math, which
-    means approximate divisions and a tanh that is 5e-4 off. Only ``fastmath=True`` asks for that.
-    """
-    if SIMULATED or not isinstance(function, Dispatcher) or hasattr(function, TAKEN_AS):
-        return function
-    options = {**function.targetoptions, "device": True}
-    if options.get("fastmath") is not True:
-        options["fastmath"] = False
-    setattr(function, TAKEN_AS, cuda.dispatcher.CUDADispatcher(function.py_func, options))
-    outside = inspect.getclosurevars(function.py_func)
-    for called in (*outside.globals.values(), *outside.nonlocals.values()):
-        exact(called)
-    return function
 
 
 @inline
@@ -141,7 +119,3 @@ def about() -> str:
     device = cuda.get_current_device()
     major, minor = device.compute_capability
     return f"{_name(device)}, compute capability {major}.{minor}, {device.MULTIPROCESSOR_COUNT} multiprocessors"
-
-
-for _part in vars(portable).values():  # the mathematics that rows are made of
-    exact(_part)

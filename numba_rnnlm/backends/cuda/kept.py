@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ... import portable
+from ... import fingerprint, portable
 from ..cache import cache_folder
 
 
 # What all kernels here are written in, as it is when they are loaded: an edit later is for the next process.
-SOURCES = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))) + inspect.getsource(portable)
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 class Code(NamedTuple):
@@ -51,9 +51,9 @@ def _digest(code: Code) -> bytes:
 
 
 def _path(function: Callable[..., None], takes: Any, capability: Any) -> Path:
-    made_of = "\n".join([_toolchain(), SOURCES, repr(capability), repr(takes), *_ingredients(function)])
+    made_of = "\n".join([_toolchain(), SOURCES, fingerprint.of_modules(portable), repr(capability), repr(takes), *_ingredients(function)])
     digest = hashlib.sha256(made_of.encode()).hexdigest()[:24]
-    return Path(cache_folder() or os.devnull) / "cuda" / f"{function.__name__}-{digest}.cubin"  # without a home, nowhere
+    return (cache_folder() or Path(os.devnull)) / "cuda" / f"{function.__name__}-{digest}.cubin"  # without a home, nowhere
 
 
 @cache
@@ -68,18 +68,11 @@ def _toolchain() -> str:
     return " ".join(found + settings)
 
 
-def _compiled(code: Any) -> list[str]:
-    """What Python made of a function; its source may have been edited since."""
-    inner = [part for constant in code.co_consts if hasattr(constant, "co_code") for part in _compiled(constant)]
-    plain = [repr(constant) for constant in code.co_consts if not hasattr(constant, "co_code")]
-    return [code.co_code.hex(), *plain, *code.co_names, *inner]
-
-
 def _ingredients(function: Any) -> list[str]:
     """A kernel's own constants, and the cell or rule that it was made for, wherever that is written."""
     function = getattr(function, "py_func", function)
     if not function.__module__.startswith(__package__):
-        return [*portable.ingredients(function), *_compiled(function.__code__)]
+        return [fingerprint.of_function(function, portable.__name__)]
     parts = [function.__qualname__]
     for name, value in sorted(inspect.getclosurevars(function).nonlocals.items()):
         callable_ = hasattr(value, "py_func") or inspect.isfunction(value)

@@ -18,7 +18,7 @@ from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processo
 
 STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is longer
 STAGES = (3, 2)  # tiles in shared memory: one in use, two on their way, or one where a block has less memory
-BATCH = 8  # elements that a thread reads before it uses them
+BATCH = 8  # elements of the result that a thread reads before it writes them
 LEAST = 4 * STEPS  # of the inner dimension: less is not cut off
 MOST = 65_535  # blocks one below the other in a launch
 
@@ -320,15 +320,10 @@ def add_rows(c, rows, columns, total, keep):
     sums = cuda.shared.array((LANES, PADDED), np.float32)
     x, y = cuda.threadIdx.x % COLUMNS, cuda.threadIdx.x // COLUMNS
     column = cuda.blockIdx.x * COLUMNS + x
-    batch = cuda.local.array(BATCH, np.float32)
     own = np.float32(0)
     if column < columns:
-        for first in range(y, rows, LANES * BATCH):
-            for i in range(BATCH):  # all on their way before the first is added
-                row = first + i * LANES
-                batch[i] = c[np.int64(row) * columns + column] if row < rows else np.float32(0)
-            for i in range(BATCH):
-                own += batch[i]
+        for row in range(y, rows, LANES):
+            own += c[np.int64(row) * columns + column]
     sums[y, x] = own
     cuda.syncthreads()
     if y == 0 and column < columns:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...cells import Cell
-from .device import SIMULATED, cuda, divided, exact, inline
+from .device import SIMULATED, cuda, divided, inline
 from .intrinsics import (
     arrive,
     bf16,
@@ -151,7 +151,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
     passes = -(-rows * units // THREADS)
     fragments, mine = columns // 8, 4 * tiles
     ahead, depth = (AHEAD, 8) if tiles == 1 else (1, 4)
-    row = exact(cell.forward)
+    row = cell.forward
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
     hold = _holder(slots, units, stride, tf32)
 
@@ -319,7 +319,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
     columns, stride = slots * units, slots * units + 4
     rows = tiles * TILE
     passes, mine = -(-rows * units // THREADS), 4 * tiles
-    row = exact(cell.backward)
+    row = cell.backward
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
     hold = _holder(slots, units, stride, tf32)
 
@@ -486,7 +486,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
 def forward_row(cell: Cell) -> Kernel:
     """One step of all streams after the product: z (N, G, H), prev and next (N, S, H)."""
     gates, states = len(cell.gates), len(cell.states)
-    row = exact(cell.forward)
+    row = cell.forward
 
     def forward(z, prev, next, hidden, size):
         now = cuda.local.array((gates, 1), np.float32)
@@ -511,7 +511,7 @@ def forward_row(cell: Cell) -> Kernel:
 def backward_row(cell: Cell) -> Kernel:
     """The step back, before the product: z becomes the gradient of the sums, d (N, S, H) that of prev."""
     gates, states = len(cell.gates), len(cell.states)
-    row = exact(cell.backward)
+    row = cell.backward
 
     def backward(z, prev, next, dy, d, hidden, size):
         now = cuda.local.array((gates, 1), np.float32)

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from ...rules import Rule
-from .device import SIMULATED, cuda, exact
+from .device import SIMULATED, cuda
 from .launch import DOUBLES, FLOAT, FLOATS, LONG, THREADS, Kernel, kernel
 
 BATCH = 8
@@ -15,7 +15,7 @@ PARTS = 2 if SIMULATED else 256  # partial sums of the norm, on whatever device:
 @cache
 def update(rule: Rule) -> Kernel:
     """p, m ← rule(p, g, m, h): each thread lends the rule's row one element at a time, in registers."""
-    row, moments, numbers = exact(rule.row), rule.moments, 2 + len(rule.hyper)
+    row, moments, numbers = rule.row, rule.moments, 2 + len(rule.hyper)
     room = max(moments, 1)
 
     def move(p, g, m, h, size):
