@@ -1,9 +1,11 @@
 """Kernels for a GPU: what only they have. Run on a device, or on Numba's CUDA simulator at small sizes."""
 
 import ctypes
+import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,17 +288,18 @@ def test_more_rows_than_a_launch_takes(cuda, monkeypatch):
 def test_a_refused_launch_runs_step_by_step(cuda, monkeypatch):
     """Where processes share a device, fewer blocks run at once than its numbers promise."""
 
-    def refused(*_):
-        def launch(*_, **__):
-            raise cuda.driver.problem(720, "launching")
+    class Refused:
+        def resident(self, *_):
+            return 100
 
-        return launch
+        def __call__(self, *_, **__):
+            raise cuda.driver.problem(720, "launching")
 
     monkeypatch.setattr(cuda, "_plans", {})
     ops, arguments = backends.get("cuda"), random_call("recur_backward", cell=list(CELLS).index("gru"), T=2, N=3, H=5)
     want = call(REFERENCE, "recur_backward", arguments)
     for kernel in ("forward_kernel", "backward_kernel"):
-        monkeypatch.setattr(cuda.recurrence, kernel, refused)
+        monkeypatch.setattr(cuda.recurrence, kernel, lambda *_: Refused())
     with pytest.warns(RuntimeWarning, match="3 streams and 5 units runs step by step instead"):
         got = call(ops, "recur_backward", arguments)
     assert_close(got, want, TOLERANCE["float32"])
@@ -513,6 +516,15 @@ def test_arrays_of_other_libraries_are_seen_where_they_lie():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu"])
+def test_gates_are_the_cpus_to_the_last_bit(activation):
+    bits = np.arange(0, 2**32, 1021, np.uint64).astype(np.uint32).view(np.float32)
+    x = bits[np.isfinite(bits)][np.newaxis]
+    got, want = ({"x": call(backends.get(name), "activate", {"activation": activation, "x": x})["x"]} for name in ("cuda", "cpu"))
+    assert_same_bits(got, want)
+
+
+@pytest.mark.gpu
 def test_arrays_that_are_not_taken():
     ops = backends.get("cuda")
     mine = ops.upload(np.arange(6.0))
@@ -556,12 +568,13 @@ def test_another_context_is_left_as_it_was(cuda):
         library.cuCtxDestroy_v2(new)
 
 
+ROOT = Path(__file__).parent.parent
 ENDINGS = {
-    "an id of nowhere": ("""
-bad = ops.upload(np.zeros(8))[:4]
-bad.address, bad.packed = 8, (0, 0, 4, 4, 8, 4, 4)
+    "an address of nothing": ("""
+good, bad = ops.upload(np.zeros(8)), ops.upload(np.zeros(8))[:4]
+bad.packed = (0, 0, 4, 4, 8, 4, 4)
 ops.activate("tanh", bad)
-for work in (lambda: ops.download(bad), lambda: ops.empty((10,)), lambda: ops.upload(np.ones(3))):
+for work in (lambda: ops.download(good), lambda: ops.empty((10,)), lambda: ops.upload(np.ones(3))):
     told(work)
 """, ["a kernel failed before it in this process"] * 3),
     "a wait for nothing": ("""
@@ -591,10 +604,11 @@ told(lambda: ops.norm(x))
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ENDINGS)
-def test_after_it_nothing_works_and_that_is_said(name):
+def test_after_it_nothing_works_and_that_is_said(name, tmp_path):
     """Each in a process of its own."""
     code, words = ENDINGS[name]
-    code = f"""
+    file = tmp_path / "program.py"
+    file.write_text(f"""
 import numpy as np
 from numba_rnnlm import backends
 from numba_rnnlm.backends import cuda
@@ -606,8 +620,9 @@ def told(work):
     except BackendError as error:
         print(error, flush=True)
 ops = backends.get("cuda")
-{code}"""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+{code}""")
+    done = subprocess.run([sys.executable, "-W", "ignore", file], capture_output=True, text=True, check=False, cwd=ROOT,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
     lines = done.stdout.splitlines()
     assert len(lines) == len(words), done
     assert all(word in line for word, line in zip(words, lines, strict=True)), done

@@ -222,7 +222,7 @@ class Backend:
         if steps == 0:
             self.fill(dU, 0)
             return
-        first, last = cell.window("h")
+        first = cell.window("h")[0]
         if not self._recur_backward_together(cell, U, z, s, dy, d):
             self._recur_backward_stepwise(cell, U, z, s, dy, d)
         states = s.shape[2]

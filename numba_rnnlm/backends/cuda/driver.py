@@ -7,6 +7,7 @@ call looks, and puts that one back.
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -48,15 +49,28 @@ def check(code: int, doing: str) -> None:
         raise problem(code, doing)
 
 
+class _Here(threading.local):
+    """Where the driver writes which context is current in this thread."""
+
+    def __init__(self) -> None:
+        self.context = ctypes.c_void_p()
+        self.reference = ctypes.byref(self.context)
+
+
+_here = _Here()
+
+
 def call(function: str, *arguments: Any) -> int:
     """The result code of a function of the driver, called while our device's context is current in this thread."""
     library, (_, ours) = _library(), _ours()
-    here = ctypes.c_void_p()
-    library.cuCtxGetCurrent(ctypes.byref(here))
-    if here.value == ours and not device.forked():
-        return int(getattr(library, function)(*arguments))
+    here = _here
+    library.cuCtxGetCurrent(here.reference)
+    if here.context.value == ours and not device.forked():
+        found: int = getattr(library, function)(*arguments)
+        return found
     with current():
-        return int(getattr(library, function)(*arguments))
+        found = getattr(library, function)(*arguments)
+        return found
 
 
 @contextmanager

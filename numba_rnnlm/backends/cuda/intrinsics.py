@@ -105,9 +105,10 @@ if SIMULATED:
 
 else:
     from llvmlite import ir
-    from numba.cuda.extending import intrinsic
+    from numba.cuda.extending import intrinsic, overload
 
-    from .device import types
+    from ... import portable
+    from .device import cuda, types
 
     f32, i32, i64, void = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
     PATIENCE = 1 << 25  # looks at a counter, some twenty seconds: then the launch ends with an error, instead of never
@@ -270,6 +271,24 @@ else:
         return mma
 
     mma_tf32, mma_bf16 = _mma("m16n8k8", "tf32"), _mma("m16n8k16", "bf16")
+
+    @intrinsic
+    def _reciprocal(typing, x):
+        def code(context, builder, signature, arguments):
+            return _asm(builder, f32, "rcp.approx.ftz.f32 $0,$1;", "=f,f", arguments, side_effect=False)
+
+        return types.float32(types.float32), code
+
+    @inline
+    def _quotient(x, y):
+        r = _reciprocal(y)
+        r = cuda.fma(cuda.fma(-y, r, np.float32(1)), r, r)
+        q = x * r
+        return cuda.fma(cuda.fma(-y, q, x), r, q)
+
+    @overload(portable.quotient, target="cuda")
+    def _portable_quotient(x, y):
+        return (lambda x, y: _quotient(x, y)) if x == types.float32 else (lambda x, y: x / y)
 
     @intrinsic
     def arrive(typing, x, i):

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from ... import fingerprint, portable
 from ..cache import cache_folder
 
-
 # What all kernels here are written in, as it is when they are loaded: an edit later is for the next process.
 SOURCES = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
 
