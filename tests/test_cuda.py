@@ -1,5 +1,6 @@
 """Kernels for a GPU: what only they have. Run on a device, or on Numba's CUDA simulator at small sizes."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -18,12 +19,12 @@ from strategies import floats, unwritten
 from numba_rnnlm import LanguageModel, Sequential, backends
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.errors import BackendError, ConfigError, ShapeError
+from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
 from numba_rnnlm.model import Network, build
 from numba_rnnlm.optimizers import Adam, Updater
 from numba_rnnlm.portable import stream_key
-from numba_rnnlm.rules import SGD
+from numba_rnnlm.rules import ADAM, SGD
 
 pytestmark = pytest.mark.device
 
@@ -356,6 +357,56 @@ def test_the_gradients_of_no_rows_are_zero():
     gradients = dW, db = ops.upload(np.ones((4, 5))), ops.upload(np.ones(5))
     ops.cross_entropy_backward(none, W, db, ops.upload(np.zeros(0, int)), 1.0, ops.empty((0,)), none, dW, db)
     assert not any(ops.download(gradient).any() for gradient in gradients)
+
+
+# Updates that nobody waits for
+
+
+@pytest.mark.parametrize("rule", [SGD, ADAM], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("clip", [0.5, 1e9])
+def test_a_queued_update_is_the_update(rule, clip):
+    random, ops = np.random.default_rng(1), backends.get("cuda")
+    p, g, losses = random.normal(size=300), random.normal(size=300), random.uniform(size=40)
+    m, h = random.uniform(size=(rule.moments, 300)), np.array([1, np.inf, 0.1, *[0.5] * (len(rule.hyper) - 1)])
+    norm = ops.norm(ops.upload(g))
+    now, queued = ({"p": ops.upload(p), "m": ops.upload(m)} for _ in range(2))
+    ops.update(rule, g=ops.upload(g), h=np.array([min(1, clip / norm), *h[1:]]), **now)
+    outcome = ops.update_if_finite(rule, g=ops.upload(g), h=h, clip=clip, losses=ops.upload(losses), **queued)
+    each, found = outcome()
+    assert found == norm
+    np.testing.assert_array_equal(each, losses.astype(np.float32))
+    assert_same_bits(*({name: ops.download(array) for name, array in arrays.items()} for arrays in (now, queued)))
+
+
+@pytest.mark.parametrize("where", ["gradient", "losses"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_changes_nothing_and_stops_what_follows(where, value):
+    ops = backends.get("cuda")
+    p, m, h = ops.upload(np.ones(300)), ops.empty((0, 300)), np.array([1, np.inf, 0.1, 0])
+    arrays = {"gradient": np.ones(300), "losses": np.ones(20)}
+    good = {name: ops.upload(array) for name, array in arrays.items()}
+    arrays[where][7] = value
+    bad = {name: ops.upload(array) for name, array in arrays.items()}
+    outcomes = [ops.update_if_finite(SGD, p, given["gradient"], m, h, 1e9, given["losses"]) for given in (good, bad, good)]
+    each, norm = outcomes[0]()
+    assert np.isfinite(each).all() and norm == pytest.approx(np.sqrt(300))
+    each, norm = outcomes[1]()
+    assert not (np.isfinite(each).all() and np.isfinite(norm))
+    np.testing.assert_array_equal(ops.download(p), np.float32(1) - np.float32(0.1))
+    ops.update_if_finite(SGD, p, good["gradient"], m, h, 1e9, good["losses"])()
+    assert ops.download(p)[0] < 0.85  # it goes on
+
+
+def test_a_training_skips_the_same_updates_on_every_machine(capsys):
+    """A loss that is not finite is noticed one update late on a device: that one is done again, from a fresh state."""
+    told = []
+    for backend in ("cuda", "cpu"):
+        model = LanguageModel(cell="relu", hidden=5, layers=1, embedding=3, seed=1, backend=backend)
+        with contextlib.suppress(DivergenceError):
+            model.fit("to be or not to be\n" * 6, epochs=2, streams=2, steps=5, optimizer="sgd", learning_rate=1e6, clip_norm=0,
+                      schedule="constant", not_finite="skip", verbose=1)
+        told.append([line for line in "".join(capsys.readouterr()).splitlines() if "skipped" in line])
+    assert told[0] == told[1] != []
 
 
 def test_every_run_gives_the_same_bits():

@@ -17,7 +17,7 @@ def kept(tmp_path, monkeypatch):
     """The module, with a folder of its own."""
     from numba_rnnlm.backends.cuda import kept
 
-    monkeypatch.setattr(kept, "cache_folder", lambda: str(tmp_path))
+    monkeypatch.setattr(kept, "cache_folder", lambda: tmp_path)
     return kept
 
 

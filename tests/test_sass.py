@@ -91,7 +91,7 @@ def cases(capability):
     yield from (("linear", name) for name in ("add_parts", "set_rows", "add_rows"))
     yield from (("lookup", name) for name in ("gather", "scatter_add"))
     yield from (("pointwise", name) for name in ("dropout", "copy"))
-    yield "update", "sum_of_squares"
+    yield from (("update", name) for name in ("sum_of_squares", "judge"))
     yield from (("update", "update", (rule,)) for rule in RULES)
     yield from (("pointwise", name, (f,)) for name in ("activation", "derivative") for f in ("tanh", "relu", "sigmoid"))
     for width in (WARP, THREADS):
@@ -183,7 +183,7 @@ def test_every_time_loop_has_shared_memory_enough(monkeypatch, capability):
 @of()
 def test_float32_stays_float32(case, code):
     """A single float64 constant makes a loop 2 times slower on the best devices, 64 times on the others."""
-    assert bool(code[sass.FLOAT64]) == (case.name == "sum_of_squares"), code[sass.FLOAT64]
+    assert bool(code[sass.FLOAT64]) == (case.name in ("sum_of_squares", "judge")), code[sass.FLOAT64]
 
 
 @of()

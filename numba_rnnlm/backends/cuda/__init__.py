@@ -6,8 +6,8 @@ depends on the number of multiprocessors and on shared memory, so another model 
 
 import threading
 import warnings
-from collections.abc import Sequence
-from math import sqrt
+from collections.abc import Callable, Sequence
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from ...cells import Cell
 from ...errors import ConfigError, expect_one_of
 from ...rules import Rule
 from .. import PRECISIONS, Stage
-from . import device, launch, linear, lookup, losses, pointwise, recurrence, update
+from . import device, driver, launch, linear, lookup, losses, pointwise, recurrence, update
 from .arrays import DeviceArray, foreign
 from .driver import Refused
 from .launch import THREADS, blocks
 from .linear import Matrix, matrix
 
+SMALL = 1 << 18  # bytes of an upload that does not wait for the device
 LOGITS = 1 << 24  # elements: at most 64 MB of logits exist at any time
 
 Shape = tuple[int, ...]
@@ -63,7 +64,10 @@ class Backend:
         array = np.asarray(array)
         source = np.ascontiguousarray(array, np.int32 if array.dtype.kind in "iub" else self.dtype)
         target = DeviceArray.new(array.shape, source.dtype)
-        launch.to_device(source, target)
+        if source.nbytes <= SMALL:
+            launch.to_device_soon(source, target, self._staging())
+        else:
+            launch.to_device(source, target)
         return target
 
     def download(self, array: DeviceArray) -> np.ndarray:
@@ -95,6 +99,10 @@ class Backend:
             rooms.pop(name, None)  # the smaller one is free before the larger one is asked for
             rooms[name] = DeviceArray.new((size,), np.dtype(dtype))
         return rooms[name][:size]
+
+    def _staging(self) -> driver.Staging:
+        staging: driver.Staging = self._rooms.__dict__.setdefault("staging", driver.Staging())
+        return staging
 
     # lookup
 
@@ -367,7 +375,39 @@ class Backend:
 
     def update(self, rule: Rule, p: DeviceArray, g: DeviceArray, m: DeviceArray, h: np.ndarray) -> None:
         numbers = tuple(float(number) for number in h)
-        update.update(rule)(blocks(p.size), THREADS, p, g, m, numbers, p.size)
+        update.update(rule)(blocks(p.size), THREADS, p, g, m, numbers, p[:0], p.size)
+
+    def update_if_finite(
+        self, rule: Rule, p: DeviceArray, g: DeviceArray, m: DeviceArray, h: np.ndarray, clip: float, losses: DeviceArray
+    ) -> Callable[[], tuple[np.ndarray, float]]:
+        """:meth:`update` without waiting for it, the norm of g scaled down to ``clip``; nothing if it or a loss is not finite.
+
+        → what waits, and returns the losses and the norm. After an update that was not finite none is made until one's outcome
+        has been fetched that was not finite.
+        """
+        guard = self._guard()
+        sums = self._room("sums", update.PARTS, np.float64)
+        update.sum_of_squares(update.PARTS, THREADS, g, sums, g.size)
+        update.judge(1, THREADS, sums, losses, losses.size, clip, guard)
+        update.update(rule)(blocks(p.size), THREADS, p, g, m, tuple(float(number) for number in h), guard, p.size)
+        arrive = launch.to_host_soon([losses, sums], self._staging())
+
+        def outcome() -> tuple[np.ndarray, float]:
+            each, squares = arrive()
+            norm = sqrt(float(squares.sum()))
+            if not (np.isfinite(each).all() and isfinite(norm)):
+                self.fill(guard, 0)
+            return each, norm
+
+        return outcome
+
+    def _guard(self) -> DeviceArray:
+        rooms = self._rooms.__dict__
+        if "guard" not in rooms:
+            rooms["guard"] = DeviceArray.new((update.GUARD,), self.dtype)
+            self.fill(rooms["guard"], 0)
+        guard: DeviceArray = rooms["guard"]
+        return guard
 
 
 _plans: dict[tuple[Cell, int, int, str, bool], recurrence.Plan] = {}

@@ -1,7 +1,7 @@
 """Arrays in the device's memory: a pointer, a shape, strides, and views that cost the host little."""
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -9,23 +9,38 @@ from ...errors import BackendError, ShapeError
 from . import driver
 from .device import SIMULATED
 
+POOLED, SPARES = 1 << 18, 16  # bytes of a piece that is kept for the next, and how many of each size
+
 Shape = tuple[int, ...]
 
 
 class Memory:
-    """A piece of device memory, freed with the last array on it. The simulator's is NumPy's."""
+    """A piece of device memory, freed with the last array on it. The simulator's is NumPy's.
+
+    Small pieces are kept for the next of the same size: freeing one waits for the device. All work is on one stream, so what
+    still reads such a piece comes before what is written to it next.
+    """
 
     bytes: np.ndarray | None
     owner: Any
+    spare: ClassVar[dict[int, list[Any]]] = {}
 
     def __init__(self, size: int) -> None:
         size = max(8, -(-size // 8) * 8)
-        self.bytes, self.owner, self.address = None, None, 0
+        self.bytes, self.owner, self.address, self.size = None, None, 0, size
         if SIMULATED:
             self.bytes = np.full(size, 0xFF, np.uint8)  # NaN until written
         else:
-            self.owner = driver.allocate(size)
+            try:
+                self.owner = self.spare[size].pop()
+            except (KeyError, IndexError):
+                self.owner = driver.allocate(size)
             self.address = int(self.owner.device_ctypes_pointer.value)
+
+
+    def __del__(self) -> None:
+        if self.owner is not None and self.size <= POOLED and len(kept := self.spare.setdefault(self.size, [])) < SPARES:
+            kept.append(self.owner)
 
 
 class Foreign:

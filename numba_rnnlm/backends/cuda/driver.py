@@ -8,7 +8,7 @@ call looks, and puts that one back.
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -23,6 +23,8 @@ STREAM = 1  # CUDA's legacy default stream: what other libraries use unless told
 OUT_OF_MEMORY = 2
 REFUSED = {720, 801}  # a cooperative launch: too many blocks for what the device runs at once; not supported
 LOST = {700, 702, *range(714, 720), 999}  # a kernel failed, and nothing else runs in its context
+PAGE = 1 << 12
+WITHOUT_TIMES = 2  # CU_EVENT_DISABLE_TIMING
 DEVICE_OF_POINTER = 9  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
 
 
@@ -135,6 +137,13 @@ def _library() -> Any:
     library.cuMemcpyDtoH_v2.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t]
     library.cuMemcpyDtoDAsync_v2.argtypes = [ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p]
     library.cuMemsetD32Async.argtypes = [ctypes.c_uint64, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p]
+    library.cuMemcpyHtoDAsync_v2.argtypes = [ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+    library.cuMemcpyDtoHAsync_v2.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p]
+    library.cuMemAllocHost_v2.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.cuMemFreeHost.argtypes = [ctypes.c_void_p]
+    library.cuEventCreate.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+    library.cuEventRecord.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    library.cuEventSynchronize.argtypes = [ctypes.c_void_p]
     library.cuPointerGetAttribute.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64]
     library.cuCtxPushCurrent_v2.argtypes = [ctypes.c_void_p]
     return library
@@ -167,6 +176,63 @@ def to_device(source: np.ndarray, address: int) -> None:
 def to_host(address: int, target: np.ndarray) -> None:
     """Fill a contiguous array from there, after all that was put on the stream before."""
     check(call("cuMemcpyDtoH_v2", target.ctypes.data, address, target.nbytes), "a download")
+
+
+def to_device_soon(source: int, address: int, size: int) -> None:
+    """Start copying ``size`` bytes from pinned memory there."""
+    check(call("cuMemcpyHtoDAsync_v2", address, source, size, STREAM), "an upload")
+
+
+def to_host_soon(address: int, target: int, size: int) -> None:
+    """Start copying ``size`` bytes from there to pinned memory."""
+    if size:
+        check(call("cuMemcpyDtoHAsync_v2", target, address, size, STREAM), "a download")
+
+
+class Staging:
+    """Pinned memory that copies go through while Python goes on: places that are used in turn, each once it is free again.
+
+    One thread's own. Pinned memory stays until the process ends.
+    """
+
+    PLACES = 8
+
+    def __init__(self) -> None:
+        self._places: list[tuple[np.ndarray, ctypes.c_void_p] | None] = [None] * self.PLACES
+        self._next = 0
+
+    def take(self, size: int) -> tuple[np.ndarray, Callable[[], Callable[[], None]]]:
+        """``size`` bytes that no copy uses; → these, and what is called when their copies have been started.
+
+        That, in turn, returns what waits for these copies. The bytes are the caller's until as many other places have been taken.
+        """
+        number = self._next
+        self._next = (number + 1) % self.PLACES
+        place = self._places[number]
+        if place is not None:
+            check(call("cuEventSynchronize", place[1]), "waiting for a copy")
+        if place is None or place[0].size < size:
+            event, address = place[1] if place else _event(), ctypes.c_void_p()
+            room = -(-size // PAGE) * PAGE
+            check(call("cuMemAllocHost_v2", ctypes.byref(address), room), "asking for pinned memory")
+            assert address.value is not None
+            whole = np.frombuffer((ctypes.c_uint8 * room).from_address(address.value), np.uint8)
+            if place is not None:
+                check(call("cuMemFreeHost", place[0].ctypes.data), "giving back pinned memory")
+            place = self._places[number] = whole, event
+        view, event = place[0][:size], place[1]
+
+        def started() -> Callable[[], None]:
+            check(call("cuEventRecord", event, STREAM), "marking a copy")
+            return lambda: check(call("cuEventSynchronize", event), "waiting for a copy")
+
+        return view, started
+
+
+def _event() -> ctypes.c_void_p:
+    event = ctypes.c_void_p()
+    check(call("cuEventCreate", ctypes.byref(event), WITHOUT_TIMES), "making an event")
+    return event
 
 
 def on_device(source: int, target: int, size: int) -> None:

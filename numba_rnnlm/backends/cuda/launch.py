@@ -28,11 +28,11 @@ UNREADABLE = {200, 209, 218, 222, 223}  # an invalid image, none for this device
 
 # What a kernel takes, as Numba names it: flat arrays of float32, float64, int32, uint32; numbers.
 FLOATS, DOUBLES, INTS, COUNTS = (types.Array(t, 1, "C") for t in (types.float32, types.float64, types.int32, types.uint32))
-INT, LONG, FLOAT, KEY = types.int32, types.int64, types.float32, types.uint64
+INT, LONG, FLOAT, DOUBLE, KEY = types.int32, types.int64, types.float32, types.float64, types.uint64
 
 # As the driver takes it: eight bytes each.
-_PACK = {INT: "i4x", LONG: "q", FLOAT: "f4x", KEY: "Q"} | dict.fromkeys((FLOATS, DOUBLES, INTS, COUNTS), "7q")
-_SCALAR = {INT: np.int32, LONG: np.int64, FLOAT: np.float32, KEY: np.uint64}
+_PACK = {INT: "i4x", LONG: "q", FLOAT: "f4x", DOUBLE: "d", KEY: "Q"} | dict.fromkeys((FLOATS, DOUBLES, INTS, COUNTS), "7q")
+_SCALAR = {INT: np.int32, LONG: np.int64, FLOAT: np.float32, DOUBLE: np.float64, KEY: np.uint64}
 
 
 class Kernel:
@@ -207,6 +207,39 @@ def to_device(source: np.ndarray, target: DeviceArray) -> None:
         target.host[...] = source
     elif source.nbytes:
         driver.to_device(source, target.address)
+
+
+def to_device_soon(source: np.ndarray, target: DeviceArray, staging: "driver.Staging") -> None:
+    """The same without waiting for anything: ``source`` is copied before this returns, and read by what is launched next."""
+    if SIMULATED:
+        target.host[...] = source
+    elif source.nbytes:
+        view, give_back = staging.take(source.nbytes)
+        view[...] = np.frombuffer(source, np.uint8)
+        driver.to_device_soon(view.ctypes.data, target.address, source.nbytes)
+        give_back()
+
+
+def to_host_soon(sources: Sequence[DeviceArray], staging: "driver.Staging") -> Callable[[], list[np.ndarray]]:
+    """Start downloads of contiguous arrays; → what waits for them, and returns them."""
+    if SIMULATED:
+        arrays = [np.array(source.host) for source in sources]
+        return lambda: arrays
+    sizes = [source.size * source.dtype.itemsize for source in sources]
+    view, give_back = staging.take(sum(sizes))
+    at = 0
+    for source, size in zip(sources, sizes, strict=True):
+        driver.to_host_soon(source.address, view.ctypes.data + at, size)
+        at += size
+    wait = give_back()
+    kinds = [(source.shape, source.dtype) for source in sources]
+
+    def arrive() -> list[np.ndarray]:
+        wait()
+        ends = np.cumsum(sizes)
+        return [view[end - size : end].view(dtype).reshape(shape).copy() for end, size, (shape, dtype) in zip(ends, sizes, kinds, strict=True)]
+
+    return arrive
 
 
 def to_host(source: DeviceArray) -> np.ndarray:
