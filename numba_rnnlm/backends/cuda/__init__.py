@@ -94,11 +94,17 @@ class Backend:
 
     def _room(self, name: str, size: int, dtype: Any = np.float32) -> DeviceArray:
         """Memory for intermediate results, kept for the next call; each Python thread has its own."""
-        rooms: dict[str, DeviceArray] = self._rooms.__dict__.setdefault("arrays", {})
-        if name not in rooms or rooms[name].size < size:
-            rooms.pop(name, None)  # the smaller one is free before the larger one is asked for
-            rooms[name] = DeviceArray.new((size,), np.dtype(dtype))
-        return rooms[name][:size]
+        rooms: dict[str, dict[int, DeviceArray]] = self._rooms.__dict__.setdefault("arrays", {})
+        views = rooms.get(name, {})  # by their sizes, the largest is the memory
+        if size in views:
+            return views[size]
+        most = max(views, default=0)
+        if not views or most < size:
+            views.clear()  # the smaller one is free before the larger one is asked for
+            rooms[name] = {size: DeviceArray.new((size,), np.dtype(dtype))}
+        else:
+            views[size] = views[most][:size]
+        return rooms[name][size]
 
     def _staging(self) -> driver.Staging:
         staging: driver.Staging = self._rooms.__dict__.setdefault("staging", driver.Staging())
@@ -125,7 +131,7 @@ class Backend:
         weights = matrix(W).T if transposed else matrix(W)
         whole = columns == out.shape[-1]
         if not whole:
-            bias = out.reshape(-1)[:0] if b is None else b
+            bias = linear.nothing() if b is None else b
             linear.set_rows(blocks(out.size), THREADS, out, out.shape[-1], bias, out.size)
         self._multiply(matrix(x), weights, matrix(out, first, columns), keep=not whole, bias=b if whole else None)
 
@@ -210,12 +216,10 @@ class Backend:
         kernel = recurrence.forward_kernel(cell, plan.units, plan.tiles, self.precision)
         exchange = self._room("exchange", 2 * plan.streams * plan.width)
         barrier, earlier = self._take_barrier(plan)
-        first, last = cell.window("h")
-        shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, False)
         try:
             for t0, t1, together in _segments(steps):
                 kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, earlier, streams, hidden, t0, t1,
-                       together, shared=shared)
+                       together, shared=plan.shared)
         except Refused as error:
             self._refused(cell, streams, hidden, False, error)
             self._recur_stepwise(cell, U, z, s)
@@ -234,8 +238,8 @@ class Backend:
         if not self._recur_backward_together(cell, U, z, s, dy, d):
             self._recur_backward_stepwise(cell, U, z, s, dy, d)
         states = s.shape[2]
-        previous = Matrix(s.reshape(-1), 0, steps * streams, hidden, states * hidden)
-        dz = Matrix(z.reshape(-1), first * hidden, steps * streams, U.shape[1], gates * hidden)
+        previous = Matrix(s, 0, steps * streams, hidden, states * hidden)
+        dz = Matrix(z, first * hidden, steps * streams, U.shape[1], gates * hidden)
         self._multiply(previous.T, dz, matrix(dU), keep=False)
 
     def _recur_backward_together(
@@ -246,15 +250,13 @@ class Backend:
         plan = self._plan(cell, streams, hidden, backward=True)
         if not plan.persistent:
             return False
-        first, last = cell.window("h")
         kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
         shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
         barrier, earlier = self._take_barrier(plan)
-        shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, True)
         try:
             for t0, t1, together in reversed(_segments(steps)):
                 kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, earlier, streams, hidden,
-                       steps, t0, t1, together, shared=shared)
+                       steps, t0, t1, together, shared=plan.shared)
         except Refused as error:
             self._refused(cell, streams, hidden, True, error)
             return False
@@ -266,8 +268,8 @@ class Backend:
         states, first = s.shape[2], cell.window("h")[0]
         row, size = recurrence.forward_row(cell), streams * hidden
         for t in range(steps):
-            h = Matrix(s[t].reshape(-1), 0, streams, hidden, states * hidden)
-            sums = Matrix(z[t].reshape(-1), first * hidden, streams, U.shape[1], gates * hidden)
+            h = Matrix(s[t], 0, streams, hidden, states * hidden)
+            sums = Matrix(z[t], first * hidden, streams, U.shape[1], gates * hidden)
             self._multiply(h, matrix(U), sums, keep=True)
             row(blocks(size), THREADS, z[t], s[t], s[t + 1], hidden, size)
 
@@ -277,10 +279,10 @@ class Backend:
         steps, streams, gates, hidden = z.shape
         states, first = s.shape[2], cell.window("h")[0]
         row, size = recurrence.backward_row(cell), streams * hidden
-        dh = Matrix(d.reshape(-1), 0, streams, hidden, states * hidden)
+        dh = Matrix(d, 0, streams, hidden, states * hidden)
         for t in reversed(range(steps)):
             row(blocks(size), THREADS, z[t], s[t], s[t + 1], dy[t] if dy.shape[0] else dy, d, hidden, size)
-            dz = Matrix(z[t].reshape(-1), first * hidden, streams, U.shape[1], gates * hidden)
+            dz = Matrix(z[t], first * hidden, streams, U.shape[1], gates * hidden)
             self._multiply(dz, matrix(U).T, dh, keep=True)
 
     # pointwise
@@ -375,7 +377,7 @@ class Backend:
 
     def update(self, rule: Rule, p: DeviceArray, g: DeviceArray, m: DeviceArray, h: np.ndarray) -> None:
         numbers = tuple(float(number) for number in h)
-        update.update(rule)(blocks(p.size), THREADS, p, g, m, numbers, p[:0], p.size)
+        update.update(rule)(blocks(p.size), THREADS, p, g, m, numbers, linear.nothing(), p.size)
 
     def update_if_finite(
         self, rule: Rule, p: DeviceArray, g: DeviceArray, m: DeviceArray, h: np.ndarray, clip: float, losses: DeviceArray

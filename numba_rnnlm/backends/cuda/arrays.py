@@ -22,25 +22,27 @@ class Memory:
     """
 
     bytes: np.ndarray | None
-    owner: Any
-    spare: ClassVar[dict[int, list[Any]]] = {}
+    spare: ClassVar[dict[int, list[int]]] = {}  # size → addresses
 
     def __init__(self, size: int) -> None:
-        size = max(8, -(-size // 8) * 8)
-        self.bytes, self.owner, self.address, self.size = None, None, 0, size
+        self.size = max(8, -(-size // 8) * 8)
+        self.bytes, self.address = None, 0
         if SIMULATED:
-            self.bytes = np.full(size, 0xFF, np.uint8)  # NaN until written
+            self.bytes = np.full(self.size, 0xFF, np.uint8)  # NaN until written
         else:
             try:
-                self.owner = self.spare[size].pop()
+                self.address = self.spare[self.size].pop()
             except (KeyError, IndexError):
-                self.owner = driver.allocate(size)
-            self.address = int(self.owner.device_ctypes_pointer.value)
-
+                self.address = driver.allocate(self.size)
 
     def __del__(self) -> None:
-        if self.owner is not None and self.size <= POOLED and len(kept := self.spare.setdefault(self.size, [])) < SPARES:
-            kept.append(self.owner)
+        if not self.address:
+            return
+        kept = self.spare.setdefault(self.size, [])
+        if self.size <= POOLED and len(kept) < SPARES:
+            kept.append(self.address)
+        else:
+            driver.release(self.address)
 
 
 class Foreign:
@@ -83,7 +85,7 @@ class DeviceArray:
     @property
     def is_contiguous(self) -> bool:
         step = 1
-        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+        for length, stride in zip(self.shape[::-1], self.strides[::-1], strict=True):
             if stride != step and length > 1:
                 return self.size == 0
             step *= length
@@ -96,8 +98,7 @@ class DeviceArray:
         """Whole numbers and slices with step 1, as NumPy has them."""
         indices = index if isinstance(index, tuple) else (index,)
         offset, shape, strides = self.offset, [], []
-        for axis, part in enumerate(indices):
-            length, stride = self.shape[axis], self.strides[axis]
+        for part, length, stride in zip(indices, self.shape, self.strides, strict=False):
             if isinstance(part, slice):
                 start, stop, step = part.indices(length)
                 if step != 1:
@@ -107,9 +108,11 @@ class DeviceArray:
                 strides.append(stride)
             else:
                 if not -length <= part < length:
-                    raise IndexError(f"index {part} is out of bounds for axis {axis} with size {length}")
+                    raise IndexError(f"index {part} is out of bounds for an axis of size {length}")
                 offset += part % length * stride
         axes = len(indices)
+        if axes > self.ndim:
+            raise IndexError(f"{axes} indices for an array of {self.ndim} axes")
         return DeviceArray(
             self.memory, offset, (*shape, *self.shape[axes:]), (*strides, *self.strides[axes:]), self.dtype
         )

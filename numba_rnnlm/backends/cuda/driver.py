@@ -64,15 +64,12 @@ _here = _Here()
 
 def call(function: str, *arguments: Any) -> int:
     """The result code of a function of the driver, called while our device's context is current in this thread."""
-    library, (_, ours) = _library(), _ours()
-    here = _here
-    library.cuCtxGetCurrent(here.reference)
-    if here.context.value == ours and not device.forked():
-        found: int = getattr(library, function)(*arguments)
-        return found
+    library = _library()
+    library.cuCtxGetCurrent(_here.reference)
+    if _here.context.value == _ours()[1] and not device.forked():
+        return getattr(library, function)(*arguments)  # type: ignore[no-any-return]
     with current():
-        found = getattr(library, function)(*arguments)
-        return found
+        return getattr(library, function)(*arguments)  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -159,13 +156,24 @@ def _text(code: int) -> str:
 # Memory
 
 
-def allocate(size: int) -> Any:
-    """Memory of ``size`` bytes on our device, freed with the object; its address is ``device_ctypes_pointer.value``."""
+_allocated: dict[int, Any] = {}  # address → Numba's object, with which the memory is freed
+
+
+def allocate(size: int) -> int:
+    """The address of ``size`` bytes on our device."""
     with current():
         try:
-            return cuda.current_context().memalloc(size)
+            owner = cuda.current_context().memalloc(size)
         except cuda.cudadrv.driver.CudaAPIError as error:
             raise problem(int(error.code), f"{size / 1e9:.2f} GB" if error.code == OUT_OF_MEMORY else "asking for memory") from error
+    address = int(owner.device_ctypes_pointer.value)
+    _allocated[address] = owner
+    return address
+
+
+def release(address: int) -> None:
+    """Free what was allocated."""
+    _allocated.pop(address, None)
 
 
 def to_device(source: np.ndarray, address: int) -> None:
@@ -216,7 +224,7 @@ class Staging:
             room = -(-size // PAGE) * PAGE
             check(call("cuMemAllocHost_v2", ctypes.byref(address), room), "asking for pinned memory")
             assert address.value is not None
-            whole = np.frombuffer((ctypes.c_uint8 * room).from_address(address.value), np.uint8)
+            whole = np.ctypeslib.as_array((ctypes.c_uint8 * room).from_address(address.value))
             if place is not None:
                 check(call("cuMemFreeHost", place[0].ctypes.data), "giving back pinned memory")
             place = self._places[number] = whole, event

@@ -105,7 +105,8 @@ if SIMULATED:
 
 else:
     from llvmlite import ir
-    from numba.cuda.extending import intrinsic, overload
+    from numba.cuda.extending import intrinsic
+    from numba.extending import overload
 
     from ... import portable
     from .device import cuda, types

@@ -58,7 +58,7 @@ class Kernel:
 
     def __call__(self, grid: Any, threads: int, *arguments: Any, shared: int = 0) -> None:
         """Put it on the stream: ``grid`` blocks of ``threads`` threads with ``shared`` bytes of shared memory."""
-        x, y, z = (*grid, 1, 1)[:3] if isinstance(grid, tuple) else (grid, 1, 1)
+        x, y, z = (*grid, 1, 1)[:3] if type(grid) is tuple else (grid, 1, 1)
         if x * y * z == 0:
             return
         if SIMULATED:
@@ -84,11 +84,11 @@ class Kernel:
                                    "streams (the batch), the steps or the vocabulary.") from error
             except OverflowError as error:
                 raise BackendError(f'backend="cuda": {self.name} was given a number beyond float32\'s 3.4e38 ({error}).') from error
-            how = (self._handle, x, y, z, threads, 1, 1, shared, driver.STREAM, self._pointers)
             if self.cooperative:
-                code = driver.call("cuLaunchCooperativeKernel", *how)
+                code = driver.call("cuLaunchCooperativeKernel", self._handle, x, y, z, threads, 1, 1, shared, driver.STREAM,
+                                   self._pointers)
             else:
-                code = driver.call("cuLaunchKernel", *how, None)
+                code = driver.call("cuLaunchKernel", self._handle, x, y, z, threads, 1, 1, shared, driver.STREAM, self._pointers, None)
         if code:
             raise driver.problem(code, f"launching {self.name} on {(x, y, z)} blocks")
 

@@ -26,7 +26,7 @@ TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT,
 
 
 class Matrix(NamedTuple):
-    """A 2-D view: element (i, j) is ``data[offset + i * stride + j]``, or of (j, i) if ``transposed``."""
+    """A 2-D view: element (i, j) is that number ``offset + i * stride + j`` of ``data``, or of (j, i) if ``transposed``."""
 
     data: DeviceArray
     offset: int
@@ -53,7 +53,7 @@ class Matrix(NamedTuple):
 def matrix(array: DeviceArray, first: int = 0, columns: int | None = None) -> Matrix:
     """The last axis of a contiguous ``array`` as columns, the others as rows; or a window of the columns."""
     width = array.shape[-1]
-    return Matrix(array.reshape(-1), first, array.size // width, width if columns is None else columns, width)
+    return Matrix(array, first, array.size // width, width if columns is None else columns, width)
 
 
 @inline
@@ -333,6 +333,12 @@ def add_rows(c, rows, columns, total, keep):
         total[column] = own + total[column] if keep else own
 
 
+@cache
+def nothing() -> DeviceArray:
+    """What a kernel is given where there is no bias."""
+    return DeviceArray.new((0,), np.dtype(np.float32))
+
+
 def pick(precision: str, a: Matrix, b: Matrix, wide: bool) -> Product:
     """The kernel for these orientations, with as many tiles as a block has shared memory for. Their number changes no bit."""
     width = min(a.width, b.width)
@@ -368,8 +374,8 @@ def multiply(
     parts = max(1, min(processors() // (down * right), k // LEAST))
     chunk = -(-k // (parts * STEPS)) * STEPS
     parts = max(1, -(-k // chunk)) if k else 1
-    none = c.data[:0]
-    bias = none if bias is None else bias.reshape(-1)
+    none = nothing()
+    bias = none if bias is None else bias
     operands = (a.data, a.offset, a.stride, b.data, b.offset, b.stride)
     launch = (right, down, parts), product.threads
     shared = product.shared

@@ -48,6 +48,7 @@ class Plan(NamedTuple):
     slices: int
     groups: int
     reason: str
+    shared: int = 0  # bytes of shared memory of a block
 
     @property
     def persistent(self) -> bool:
@@ -78,7 +79,7 @@ def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) 
         if shared <= shared_limit() and need <= most_resident(shared):  # which compiles nothing
             room = _room(cell, units, tiles, precision, backward, shared)
             if need <= room:
-                return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible")
+                return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible", shared)
     return step_by_step(f"not even {tried} would run at once")
 
 
