@@ -78,14 +78,10 @@ def _fma(x, y, z):
     return lambda x, y, z: _fused(x, y, z)
 
 
-def quotient(x: Any, y: Any) -> Any:
+@portable
+def quotient(x, y):
     """x / y, where 1 <= y <= 2 and |x| <= y: a GPU has a shorter way, to the same bits, for such numbers."""
-    return type(x)(x / y)
-
-
-@overload(quotient, inline="always")
-def _quotient(x, y):
-    return lambda x, y: x / y
+    return x / y
 
 
 # exp, tanh, the sigmoid and log are our own in both precisions: a system's functions differ from those of the next, and most do not

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import sass
+from numba import float32, intp
 from strategies import RULES
 
 from numba_rnnlm.backends import PRECISIONS
@@ -244,6 +245,14 @@ def test_every_kernel_is_among_the_cases(capability):
     }
     assert there == {(case.module, case.name) for case in CASES if case.capability == capability}
     assert (recurrence.SHAPES, linear.STAGES, losses.WARP, launch.THREADS) == (SHAPES, STAGES, WARP, THREADS)
+
+
+def test_a_kernel_compiles_after_the_cpus_own():
+    """What the two compilers share is not changed by the one that comes first."""
+    row, arrays = CELLS["lstm"].forward, (float32[:, ::1],) * 3
+    row.compile((*arrays, intp, intp))
+    case = Case(HOPPER, "recurrence", "forward_row", ("lstm",))
+    assert compiled(case)["MUFU.RCP"]
 
 
 # The checks can fail.

@@ -106,7 +106,6 @@ if SIMULATED:
 else:
     from llvmlite import ir
     from numba.cuda.extending import intrinsic
-    from numba.extending import overload
 
     from ... import portable
     from .device import cuda, types
@@ -287,9 +286,9 @@ else:
         q = x * r
         return cuda.fma(cuda.fma(-y, q, x), r, q)
 
-    @overload(portable.quotient, target="cuda")
-    def _portable_quotient(x, y):
-        return (lambda x, y: _quotient(x, y)) if x == types.float32 else (lambda x, y: x / y)
+    # Where Numba keeps the device's function of a CPU's. An overload for this target does not take the place of one for all that
+    # the CPU has compiled before.
+    setattr(portable.quotient, "_CUDATypingContext__dispatcher", _quotient)  # noqa: B010
 
     @intrinsic
     def arrive(typing, x, i):
