@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import json
 import os
 from collections.abc import Callable
 from functools import cache
@@ -13,40 +12,45 @@ from typing import Any, NamedTuple
 from ... import fingerprint, portable
 from ..cache import cache_folder
 
+# What all kernels here are written in, as it is when they are loaded: an edit later is for the next process.
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+
 
 class Code(NamedTuple):
     """A compiled kernel."""
 
     entry: str  # its name in the binary
-    cooperative: bool  # its blocks must run at once
     cubin: bytes
 
 
 def load(function: Callable[..., None], takes: Any, capability: Any) -> Code | None:
     """The code that :func:`store` kept, or None if there is none that is whole."""
     try:
-        head, cubin = _path(function, takes, capability).read_bytes().split(b"\n", 1)
-        entry, cooperative, digest = json.loads(head)
+        digest, entry, cubin = _path(function, takes, capability).read_bytes().split(b"\n", 2)
+        found = Code(entry.decode(), cubin)
     except (OSError, ValueError):
         return None
-    return Code(entry, cooperative, cubin) if hashlib.sha256(cubin).hexdigest() == digest else None
+    return found if _digest(found) == digest else None
 
 
 def store(code: Code, function: Callable[..., None], takes: Any, capability: Any) -> None:
     """Keep it; where nothing can be written, each process compiles anew, and nothing else changes."""
     path = _path(function, takes, capability)
-    head = json.dumps([code.entry, code.cooperative, hashlib.sha256(code.cubin).hexdigest()])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")  # two processes may write at once: the later one wins, whole
-        part.write_bytes(head.encode() + b"\n" + code.cubin)
+        part.write_bytes(b"\n".join([_digest(code), code.entry.encode(), code.cubin]))
         os.replace(part, path)
     except OSError:
         pass
 
 
+def _digest(code: Code) -> bytes:
+    return hashlib.sha256(code.entry.encode() + b"\n" + code.cubin).hexdigest().encode()
+
+
 def _path(function: Callable[..., None], takes: Any, capability: Any) -> Path:
-    made_of = "\n".join([_toolchain(), _sources(), repr(capability), repr(takes), *_ingredients(function)])
+    made_of = "\n".join([_toolchain(), SOURCES, fingerprint.of_modules(portable), repr(capability), repr(takes), *_ingredients(function)])
     digest = hashlib.sha256(made_of.encode()).hexdigest()[:24]
     return (cache_folder() or Path(os.devnull)) / "cuda" / f"{function.__name__}-{digest}.cubin"  # without a home, nowhere
 
@@ -61,13 +65,6 @@ def _toolchain() -> str:
             continue
     settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(("NUMBA_CUDA", "NUMBA_OPT")))
     return " ".join(found + settings)
-
-
-@cache
-def _sources() -> str:
-    """What all kernels here are written in."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return "".join(path.read_text(encoding="utf-8") for path in files) + inspect.getsource(portable)
 
 
 def _ingredients(function: Any) -> list[str]:
