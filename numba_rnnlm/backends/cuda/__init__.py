@@ -4,6 +4,7 @@ Every run on one model of GPU gives the same bits: no sum depends on who comes f
 depends on the number of multiprocessors and on shared memory, so another model rounds differently.
 """
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,11 +17,13 @@ from ...cells import Cell
 from ...errors import ConfigError, expect_one_of
 from ...rules import Rule
 from .. import PRECISIONS, Stage
-from . import device, driver, launch, linear, lookup, losses, pointwise, recurrence, update
+from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, update
 from .arrays import DeviceArray, foreign
 from .driver import Refused
 from .launch import THREADS, blocks
 from .linear import Matrix, matrix
+
+kept.MODULES += [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")]
 
 SMALL = 1 << 18  # bytes of an upload that does not wait for the device
 LOGITS = 1 << 24  # elements: at most 64 MB of logits exist at any time

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BackendError
+from .. import compiling
 from . import driver, kept
 from .arrays import DeviceArray
 from .device import SIMULATED, cuda, types
@@ -122,10 +123,10 @@ class Kernel:
             code = kept.load(self.function, self.takes, capability)
             handle = code and _load(code)  # a driver may refuse what another one compiled
             if handle is None:
-                with driver.current():
+                with driver.current(), compiling.told(kept.store()):
                     compiled = self.dispatcher.compile(self.signature())
                 code = kept.Code(compiled.entry_name, compiled._codelibrary.get_cubin().code)
-                kept.store(code, self.function, self.takes, capability)
+                kept.save(code, self.function, self.takes, capability)
                 handle = _load(code)
             if handle is None:
                 raise BackendError(f'backend="cuda": the driver does not load {self.name} as compiled here; update the driver.')
