@@ -25,8 +25,8 @@ from typing import Any, BinaryIO, NoReturn, TextIO
 import numpy as np
 
 from . import __version__, backends, demo
-from .backends import compiling
 from .backends.cache import cache_folder, problem_of
+from .backends.compiling import notice
 from .cells import CELLS
 from .config import OPTIMIZERS, WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
@@ -595,7 +595,7 @@ def _expect_kernel_folder(backend: str) -> str:
     if problem := problem_of():
         raise BackendError(f"nothing was compiled, because it could not be stored: {problem}; set NUMBA_CACHE_DIR to a folder "
                            "that you can write.")
-    compiling.expected()
+    notice.silence()
     return str(cache_folder())
 
 

@@ -363,7 +363,7 @@ def test_edited_sources_are_compiled_anew_and_old_versions_removed(tmp_path):
     unrelated.mkdir()
     source = package / "portable.py"
     text = source.read_text()
-    edited = text.replace("return math.copysign(t / (t + T(2)), x)", "return math.copysign(t / (t + T(3)), x)")
+    edited = text.replace("return math.copysign(quotient(t, t + T(2)), x)", "return math.copysign(quotient(t, t + T(3)), x)")
     assert edited != text
     source.write_text(edited)
     second = run(SMALL, folder=folder, path=package.parent)

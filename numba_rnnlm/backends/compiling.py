@@ -10,62 +10,61 @@ from .cache import Store
 
 LATE = 0.8  # seconds of compiling before anything is said
 
-_log = logging.getLogger("numba_rnnlm")
-_lock = threading.Lock()
-_told = False
-_spent = 0.0  # seconds, in compilations that have ended
-_depth = 0  # of compilations within one another
-_begun = 0.0
-_timer: threading.Timer | None = None
+
+class Notice:
+    """Counts the time that goes into compilations, which may lie within one another, and speaks once when it is long."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told = False
+        self._spent = 0.0  # seconds, in compilations that have ended
+        self._depth = 0
+        self._begun = 0.0
+        self._timer = threading.Timer(0, self._tell)
+
+    def begin(self, store: Store) -> None:
+        """A kernel for this store is about to be compiled."""
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1 and not self._told:
+                self._begun = time.monotonic()
+                self._timer = threading.Timer(max(0.0, LATE - self._spent), self._tell, [store])
+                self._timer.daemon = True
+                self._timer.start()
+
+    def end(self) -> None:
+        """The kernel is ready, or it cannot be compiled."""
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self._timer.cancel()
+                self._spent += time.monotonic() - self._begun
+
+    @contextmanager
+    def around(self, store: Store) -> Iterator[None]:
+        """From :meth:`begin` to :meth:`end`."""
+        self.begin(store)
+        try:
+            yield
+        finally:
+            self.end()
+
+    def silence(self) -> None:
+        """The user has asked for compilation and need not be told."""
+        self._told = True
+
+    def _tell(self, store: Store) -> None:
+        with self._lock:
+            if self._told or not self._depth:
+                return
+            self._told = True
+        if store.writable:
+            text = (f"compiling kernels, some 10 seconds the first time; they are stored in {store.writable.parent} "
+                    "(numba-rnnlm warmup compiles them ahead of time)")  # fmt: skip
+        else:
+            text = (f"compiling kernels, some 10 seconds in every process, because they cannot be stored: {store.problem}; "
+                    "set NUMBA_CACHE_DIR to a folder that you can write")  # fmt: skip
+        logging.getLogger("numba_rnnlm").warning("numba_rnnlm: %s", text)
 
 
-def begin(store: Store) -> None:
-    """A kernel for this store is about to be compiled."""
-    global _depth, _begun, _timer
-    with _lock:
-        _depth += 1
-        if _depth == 1 and not _told:
-            _begun = time.monotonic()
-            _timer = threading.Timer(max(0.0, LATE - _spent), _tell, [store])
-            _timer.daemon = True
-            _timer.start()
-
-
-@contextmanager
-def told(store: Store) -> Iterator[None]:
-    """Around a compilation: :func:`begin` and :func:`end`."""
-    begin(store)
-    try:
-        yield
-    finally:
-        end()
-
-
-def expected() -> None:
-    """The user has asked for it and need not be told."""
-    global _told
-    _told = True
-
-
-def end() -> None:
-    """The kernel is ready."""
-    global _depth, _spent
-    with _lock:
-        _depth = max(0, _depth - 1)
-        if _depth == 0 and _timer is not None:
-            _timer.cancel()
-            _spent += time.monotonic() - _begun
-
-
-def _tell(store: Store) -> None:
-    global _told
-    with _lock:
-        if _told or not _depth:
-            return
-        _told = True
-    if store.writable:
-        _log.warning("numba_rnnlm: compiling kernels, some 10 seconds the first time; they are stored in %s (numba-rnnlm warmup compiles "
-                     "them ahead of time)", store.writable.parent)  # fmt: skip
-    else:
-        _log.warning("numba_rnnlm: compiling kernels, some 10 seconds in every process, because they cannot be stored: %s; set "
-                     "NUMBA_CACHE_DIR to a folder that you can write", store.problem)  # fmt: skip
+notice = Notice()

@@ -21,8 +21,8 @@ from numba.extending import NativeValue, models, register_model, typeof_impl, un
 
 from ... import fingerprint, portable
 from ...portable import Rows, named
-from .. import compiling
 from ..cache import Store
+from ..compiling import notice
 
 SETTINGS = "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"  # of Numba, that change kernels
 MODULES: list[ModuleType] = [portable]  # whose code may become part of a kernel; the package adds its own
@@ -171,11 +171,11 @@ class _Listener(event.Listener):
 
     def on_start(self, heard: Any) -> None:
         if isinstance(heard.data["dispatcher"]._cache, _KernelCache):
-            compiling.begin(store())
+            notice.begin(store())
 
     def on_end(self, heard: Any) -> None:
         if isinstance(heard.data["dispatcher"]._cache, _KernelCache):
-            compiling.end()
+            notice.end()
 
 
 event.register("numba:compile", _Listener())

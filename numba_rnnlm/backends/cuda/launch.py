@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BackendError
-from .. import compiling
+from ..compiling import notice
 from . import driver, kept
 from .arrays import DeviceArray
 from .device import SIMULATED, cuda, types
@@ -123,7 +123,7 @@ class Kernel:
             code = kept.load(self.function, self.takes, capability)
             handle = code and _load(code)  # a driver may refuse what another one compiled
             if handle is None:
-                with driver.current(), compiling.told(kept.store()):
+                with driver.current(), notice.around(kept.store()):
                     compiled = self.dispatcher.compile(self.signature())
                 code = kept.Code(compiled.entry_name, compiled._codelibrary.get_cubin().code)
                 kept.save(code, self.function, self.takes, capability)
