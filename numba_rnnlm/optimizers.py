@@ -1,14 +1,16 @@
 """Optimisers: a rule, its numbers, and the update of all weights at once."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from . import rules
 from .arena import Arena
+from .backends import Array
 from .errors import ConfigError, DivergenceError, expect_number, expect_one_of
 from .layers.options import Only, only_options
 from .model import Network
@@ -234,5 +236,51 @@ class Updater:
         ops.update(optimizer.rule, self.network.parameters.flat, gradients, self.moments, h)
         self.network.version += 1
         return norm
+
+    @property
+    def behind(self) -> int:
+        """How many updates a training may start before it asks what the first of them came to."""
+        return int(self._queue is not None)
+
+    @property
+    def _queue(self) -> Any:
+        return getattr(self.network.ops, "update_if_finite", None)
+
+    def start(self, losses: Array, rate: float | None = None) -> Callable[[], tuple[float, float]]:
+        """:meth:`update`, if the ``losses`` are finite, too. → what does it, and returns their sum and the norm.
+
+        On a device the update is on its way at once, and the function waits for it. One that is not finite changes nothing,
+        nor does any that was started after it, until its function has raised.
+
+        Raises
+        ------
+        DivergenceError
+            By the function: if the losses or the gradient hold NaN or infinity; the weights are then unchanged.
+        """
+        ops, optimizer = self.network.ops, self.optimizer
+        if self._queue is None:
+            return lambda: (_finite_sum(ops.download(losses)), self.update(rate))
+        self.steps += 1
+        numbers = optimizer.hyper(self.steps, optimizer.learning_rate if rate is None else rate)
+        h = np.array([1.0, optimizer.clipvalue or inf, *numbers])
+        outcome = self._queue(optimizer.rule, self.network.parameters.flat, self.network.gradients.flat, self.moments, h,
+                              optimizer.clipnorm or inf, losses)
+        self.network.version += 1
+
+        def result() -> tuple[float, float]:
+            each, norm = outcome()
+            loss = _finite_sum(each)
+            if not isfinite(norm):
+                raise DivergenceError("the gradient is not finite")
+            return loss, norm
+
+        return result
+
+
+def _finite_sum(losses: np.ndarray) -> float:
+    total = float(losses.sum(dtype=np.float64))
+    if not isfinite(total):
+        raise DivergenceError("the loss is not finite")
+    return total
 
 

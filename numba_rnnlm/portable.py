@@ -22,7 +22,8 @@ from . import fingerprint
 
 def portable(function: Any) -> Any:
     """Compile ``function`` so that any kernel of any backend may inline it."""
-    options: dict[str, Any] = {"_nrt": False}  # no counting of references to arrays: a private option of Numba's
+    # No counting of references to arrays, no entry for C: private options of Numba.
+    options: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
     return njit(error_model="numpy", nogil=True, forceinline=True, **options)(named(function))
 
 
@@ -76,6 +77,12 @@ def _fused(typingctx, x, y, z):
 @overload(fma, inline="always")
 def _fma(x, y, z):
     return lambda x, y, z: _fused(x, y, z)
+
+
+@portable
+def quotient(x, y):
+    """x / y, where 1 <= y <= 2 and |x| <= y: a GPU has a shorter way, to the same bits, for such numbers."""
+    return x / y
 
 
 # exp, tanh, the sigmoid and log are our own in both precisions: a system's functions differ from those of the next, and most do not
@@ -175,7 +182,7 @@ def _tanh_float32(x):
     q, n = _reduced_float32(y)
     power = _power_float32(n)
     t = fma(power, q, power - T(1))
-    return math.copysign(t / (t + T(2)), x)
+    return math.copysign(quotient(t, t + T(2)), x)
 
 
 @portable
@@ -186,7 +193,7 @@ def _tanh_float64(x):
     q, n = _reduced_float64(y)
     power = _power_float64(n)
     t = fma(power, q, power - T(1))
-    return math.copysign(t / (t + T(2)), x)
+    return math.copysign(quotient(t, t + T(2)), x)
 
 
 @portable
@@ -248,7 +255,7 @@ def _log1p(x):
 def sigmoid(x):
     """1 / (1 + exp(-x)), within 4 units in the last place for any x."""
     small = exp(-abs(x))
-    return (type(x)(1) if x >= type(x)(0) else small) / (type(x)(1) + small)
+    return quotient(type(x)(1) if x >= type(x)(0) else small, type(x)(1) + small)
 
 
 @portable

@@ -14,7 +14,9 @@ from .portable import Rows, portable
 
 @portable
 def _clipped(g, h):
-    return min(max(g * h[0], -h[1]), h[1])
+    x, most = g * h[0], h[1]
+    x = -most if x < -most else x
+    return most if x > most else x
 
 
 @portable

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -116,6 +117,19 @@ class Checkpoints:
 
 
 @dataclass
+class Issued:
+    """An update that may still be computed: its batch, and what waits for its loss and its norm."""
+
+    batch: int
+    inputs: np.ndarray
+    targets: np.ndarray
+    rate: float
+    tokens: int
+    rate_now: float
+    result: Callable[[], tuple[float, float]]
+
+
+@dataclass
 class Trainer:
     """One call of ``fit``.
 
@@ -165,6 +179,7 @@ class Trainer:
         self.at = Position(int(self.history["epoch"][-1]) if self.history["epoch"] else 0)
         self.state = self.network.state(self.config.streams)
         self.good = self.network.snapshot()
+        self.issued: deque[Issued] = deque()
         self.kept = False  # a checkpoint
 
     def resume(self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]]) -> None:
@@ -262,11 +277,15 @@ class Trainer:
             if self.progress.due():
                 self._show()
             if self.interrupted.is_set():
+                self._settle()
                 self._keep()
                 self.checkpoints = None  # what follows only closes the epoch: going on starts here
                 break
             if self.checkpoints is not None and self.checkpoints.due():
+                self._settle()
                 self._keep()
+        self._settle()
+        at.epoch_seconds, at.seconds = time.monotonic() - started, time.monotonic() - self.began
         if at.tokens == 0:
             return None, stopped
         if names := network.not_finite(network.parameters):
@@ -284,35 +303,56 @@ class Trainer:
         return row, stopped
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, rate: float) -> None:
-        """One update of the weights by one batch."""
+        """One update of the weights by one batch. A device computes it while Python goes on, and is one update behind."""
+        self.issued.append(self._issue(self.at.batch, inputs, targets, rate))
+        self._settle(left=self.updater.behind)
+
+    def _issue(self, batch: int, inputs: np.ndarray, targets: np.ndarray, rate: float) -> "Issued":
         network, config, at = self.network, self.config, self.at
         tokens = int((targets >= 0).sum())
         scale = 1 / tokens if config.reduction == "mean" else 1 / config.streams
-        key = stream_key(self.seed, at.trained + at.epoch, at.batch)
+        key = stream_key(self.seed, at.trained + at.epoch, batch)
         losses = network.train(
             network.ops.upload(inputs), network.ops.upload(targets.reshape(-1)), self.state, scale, key
         )
-        loss = float(network.ops.download(losses).sum(dtype=np.float64))
-        rate *= 0.5**at.skipped
-        try:
-            if not isfinite(loss):
-                raise DivergenceError("the loss is not finite")
-            norm = self.updater.update(rate)
-        except DivergenceError as error:
-            if config.not_finite == "stop" or at.in_a_row == MOST_SKIPPED:
-                names = ", ".join(map(repr, network.not_finite(network.gradients)))
-                raise DivergenceError(f"{error}" + f" (NaN or infinity in the gradients of {names})" * bool(names)) from error
-            at.skipped, at.in_a_row = at.skipped + 1, at.in_a_row + 1
-            network.ops.fill(self.state.flat, 0)  # it may hold what went wrong
-            told = f"update {at.updates + 1} is skipped: {error}; the learning rate is halved"
-            if at.in_a_row > 1:  # then the weights themselves have gone wrong
-                network.restore(self.good)
-                network.ops.fill(self.updater.moments.reshape(-1), 0)
-                told += ", and the last good weights are restored"
-            self.progress.line(told)
-            return
-        at.nats, at.tokens, at.gradient_norm, at.learning_rate = at.nats + loss, at.tokens + tokens, norm, rate
-        at.updates, at.in_a_row = self.updater.steps, 0
+        rate_now = rate * 0.5**at.skipped
+        return Issued(batch, inputs, targets, rate, tokens, rate_now, self.updater.start(losses, rate_now))
+
+    def _settle(self, left: int = 0) -> None:
+        """Note what the issued updates came to, all but the last ``left``.
+
+        One whose numbers are not finite changed nothing, and those behind it on the device neither: they are issued again.
+        """
+        at = self.at
+        while len(self.issued) > left:
+            issued = self.issued.popleft()
+            try:
+                loss, norm = issued.result()
+            except DivergenceError as error:
+                later, self.updater.steps = list(self.issued), at.updates
+                self.issued.clear()
+                self._skip(error, tell=not later)
+                for again in later:
+                    self.issued.append(self._issue(again.batch, again.inputs, again.targets, again.rate))
+                continue
+            at.nats, at.tokens, at.gradient_norm, at.learning_rate = (
+                at.nats + loss, at.tokens + issued.tokens, norm, issued.rate_now)
+            at.updates, at.in_a_row = at.updates + 1, 0
+
+    def _skip(self, error: DivergenceError, tell: bool) -> None:
+        """Go on without this update; ``tell`` which gradients were not finite, if they are still there and this is the end."""
+        network, config, at = self.network, self.config, self.at
+        if config.not_finite == "stop" or at.in_a_row == MOST_SKIPPED:
+            names = ", ".join(map(repr, network.not_finite(network.gradients))) if tell else ""
+            raise DivergenceError(f"{error}" + f" (NaN or infinity in the gradients of {names})" * bool(names)) from error
+        at.skipped, at.in_a_row = at.skipped + 1, at.in_a_row + 1
+        network.ops.fill(self.state.flat, 0)  # it may hold what went wrong
+        told = f"update {at.updates + 1} is skipped: {error}; the learning rate is halved"
+        if at.in_a_row > 1:  # then the weights themselves have gone wrong
+            network.restore(self.good)
+            network.ops.fill(self.updater.moments.reshape(-1), 0)
+            told += ", and the last good weights are restored"
+        self.progress.line(told)
 
     def _keep(self) -> None:
         """Write a checkpoint, if there are any."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 import numba_rnnlm
 from numba_rnnlm.backends import Ops, reference
@@ -66,6 +67,11 @@ def run_python(program: str, **environment: str) -> None:
         [sys.executable, "-c", program], check=True, timeout=120, stdout=subprocess.DEVNULL,
         cwd=Path(numba_rnnlm.__file__).parents[1], env=os.environ | environment,
     )  # fmt: skip
+
+
+def from_python(kernel: Any) -> Any:
+    """A kernel that only other kernels call, to be called by a test."""
+    return njit(lambda *arguments: kernel(*arguments))
 
 
 def slope(function: Callable[..., np.ndarray], points: Sequence[np.ndarray], directions: Sequence[np.ndarray]) -> Any:

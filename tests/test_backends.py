@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import strategies
-from checks import TOLERANCE, assert_close, assert_same_bits, call, error, run_python
+from checks import TOLERANCE, assert_close, assert_same_bits, call, error, from_python, run_python
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from llvmlite import binding
@@ -22,6 +22,7 @@ from numba_rnnlm.errors import BackendError, ConfigError
 
 pytestmark = pytest.mark.usefixtures("every_thread")
 
+pack_panel = from_python(packing.pack_panel)
 REFERENCE = backends.get("reference")
 SIGNATURES = {name: inspect.signature(verb) for name, verb in vars(Ops).items() if not name.startswith("_")}
 OTHERS = {"empty", "upload", "download", "decoder"}  # with tests of their own
@@ -319,7 +320,7 @@ def test_pack_panel(packed_as, transposed, data, random, k, more, ib, ip):
     height = -(-k // 2) if packed_as == np.int32 else k
     packed = np.full(ip + height * vectors * lanes + 5, -7, packed_as)
     strides = (1, distance) if transposed else (distance, 1)
-    assert packing.pack_panel(around, ib, *strides, k, columns, packed, ip) == vectors
+    assert pack_panel(around, ib, *strides, k, columns, packed, ip) == vectors
 
     want = np.zeros((height, vectors * lanes), packed_as)
     if packed_as == np.int32:

@@ -1,5 +1,13 @@
 """Kernels for a GPU: what only they have. Run on a device, or on Numba's CUDA simulator at small sizes."""
 
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import strategies
@@ -11,11 +19,12 @@ from strategies import floats, unwritten
 from numba_rnnlm import LanguageModel, Sequential, backends
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.errors import ConfigError, ShapeError
+from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
 from numba_rnnlm.model import Network, build
 from numba_rnnlm.optimizers import Adam, Updater
 from numba_rnnlm.portable import stream_key
+from numba_rnnlm.rules import ADAM, SGD
 
 pytestmark = pytest.mark.device
 
@@ -143,12 +152,11 @@ def test_lower_precision_is_another_number():
 def test_every_cut_is_the_references(cuda, monkeypatch, cell, units, tiles):
     """Several groups of streams and slices of units; 0 units is step by step."""
     monkeypatch.setattr(cuda.recurrence, "SHAPES", ((units, tiles),) if units else ())
-    cuda._plan.cache_clear()
+    monkeypatch.setattr(cuda, "_plans", {})
     arguments = random_call("recur_backward", cell=cell, T=3, N=35 if tiles == 2 else 18, H=21)
     plan = backends.get("cuda")._plan(arguments["cell"], arguments["z"].shape[1], 21, True)
     assert (plan.units, plan.tiles, plan.groups) == (units, tiles, 2 if units else 0)
     got = call(backends.get("cuda"), "recur_backward", arguments)
-    cuda._plan.cache_clear()
     assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE["float32"])
 
 
@@ -225,6 +233,180 @@ def test_no_nan_is_lost(precise, pattern):
     states = precise.upload(s)
     precise.recur(arguments["cell"], precise.upload(arguments["U"]), z, states)
     assert np.isnan(precise.download(states)[1]).any((1, 2)).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_keeps_nan(name):
+    """The sum of each gate is NaN in a stream of its own, in one unit: so is the unit's state, and nothing else."""
+    ops, cell = backends.get("cuda"), CELLS[name]
+    gates, H = len(cell.gates), 4
+    z = np.ones((1, gates + 1, gates, H), np.float32)
+    z[0, range(gates), range(gates), 2] = np.nan
+    s = ops.upload(np.ones((2, gates + 1, len(cell.states), H)))
+    first, last = cell.window("h")
+    ops.recur(cell, ops.upload(np.zeros((H, (last - first) * H))), ops.upload(z), s)
+    found = np.isnan(ops.download(s)[1]).any(1)
+    assert found.any(1).tolist() == [True] * gates + [False]
+    assert found.any(0).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "softmax"])
+def test_an_activation_keeps_nan(activation):
+    ops = backends.get("cuda")
+    x = ops.upload(np.array([[1, 2], [np.nan, 3]]))
+    ops.activate(activation, x)
+    assert np.isnan(ops.download(x)).any(1).tolist() == [False, True]
+
+
+# What the device does not have
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_less_shared_memory_changes_no_bit(cuda, monkeypatch, precision):
+    """Wide tiles of three stages need more than the 99 KB of many devices."""
+    pick, shared = cuda.linear.pick, []
+
+    def noted(precision, a, b, _):
+        shared.append(pick(precision, a, b, True).shared)
+        return pick(precision, a, b, True)
+
+    monkeypatch.setattr(cuda.linear, "pick", noted)
+    arguments, results = random_call("project", M=5, D=100, K=6), []
+    for limit in (227 << 10, 99 << 10):
+        monkeypatch.setattr(cuda.linear, "shared_limit", lambda limit=limit: limit)
+        results.append(call(backends.get("cuda", precision=precision), "project", arguments))
+    assert_same_bits(*results)
+    assert shared[0] > 99 << 10 >= shared[1]
+
+
+def test_more_rows_than_a_launch_takes(cuda, monkeypatch):
+    arguments = random_call("project", M=150, D=3, K=4)
+    want = call(backends.get("cuda"), "project", arguments)
+    monkeypatch.setattr(cuda.linear, "MOST", 1)
+    assert_same_bits(call(backends.get("cuda"), "project", arguments), want)
+
+
+def test_a_refused_launch_runs_step_by_step(cuda, monkeypatch):
+    """Where processes share a device, fewer blocks run at once than its numbers promise."""
+
+    class Refused:
+        def resident(self, *_):
+            return 100
+
+        def __call__(self, *_, **__):
+            raise cuda.driver.problem(720, "launching")
+
+    monkeypatch.setattr(cuda, "_plans", {})
+    ops, arguments = backends.get("cuda"), random_call("recur_backward", cell=list(CELLS).index("gru"), T=2, N=3, H=5)
+    want = call(REFERENCE, "recur_backward", arguments)
+    for kernel in ("forward_kernel", "backward_kernel"):
+        monkeypatch.setattr(cuda.recurrence, kernel, lambda *_: Refused())
+    with pytest.warns(RuntimeWarning, match="3 streams and 5 units runs step by step instead"):
+        got = call(ops, "recur_backward", arguments)
+    assert_close(got, want, TOLERANCE["float32"])
+    assert all(reason.startswith("step by step: a launch was refused") for reason in ops.explain(arguments["cell"], 3, 5).values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        call(ops, "recur_backward", arguments)  # which does not try again
+
+
+@pytest.mark.parametrize(("code", "words"), [
+    (2, "no memory left for this; reduce"), (700, "a kernel failed before it.*Start the process again"),
+    (719, "a kernel failed before it.*Start the process again"), (720, "this failed: "), (1, "this failed: "),
+])  # fmt: skip
+def test_errors_of_the_driver(cuda, code, words):
+    error = cuda.driver.problem(code, "this")
+    assert isinstance(error, BackendError)
+    assert isinstance(error, cuda.driver.Refused) is (code == 720)
+    with pytest.raises(BackendError, match=words):
+        cuda.driver.check(code, "this")
+    cuda.driver.check(0, "this")
+
+
+def test_a_forked_process_is_told(cuda, monkeypatch):
+    monkeypatch.setitem(cuda.device._fork, "forked", True)
+    with pytest.raises(BackendError, match=r"forked.*spawn"), cuda.driver.current():
+        pass
+
+
+def test_ids_that_a_table_does_not_have(cuda):
+    """Arrays of other libraries are not looked through beforehand: nothing is read or written where it does not belong."""
+    ops = backends.get("cuda")
+    whole = ops.upload(np.arange(24.0).reshape(6, 4))
+    table, ids, out = whole[1:4], ops.upload(np.array([2, 3, -1, 10**9])), ops.empty((4, 4))
+    ops.gather(table, ids, out)
+    assert np.isnan(ops.download(out)).any(1).tolist() == [False, True, True, True]
+    ops.scatter_add(ids, ops.upload(np.ones((4, 4))), table)
+    want = np.arange(24.0).reshape(6, 4)
+    want[3] += 1
+    np.testing.assert_array_equal(ops.download(whole), want)
+    losses = ops.empty((3,))
+    ops.cross_entropy(ops.upload(np.ones((3, 4))), ops.upload(np.ones((4, 5))), None, ops.upload(np.array([4, 5, 10**9])), losses)
+    assert np.isnan(ops.download(losses)).tolist() == [False, True, True]
+
+
+def test_the_gradients_of_no_rows_are_zero():
+    ops = backends.get("cuda")
+    W, none = ops.upload(np.ones((4, 5))), ops.empty((0, 4))
+    ops.project(none, W, None, ops.empty((0, 5)))
+    for transposed in (False, True):
+        gradients = dW, db = ops.upload(np.ones((4, 5))), ops.upload(np.ones(4 if transposed else 5))
+        x, out = (ops.empty((0, size)) for size in ((5, 4) if transposed else (4, 5)))
+        ops.project_backward(x, W, out, x, dW, db, transposed=transposed)
+        assert not any(ops.download(gradient).any() for gradient in gradients)
+    gradients = dW, db = ops.upload(np.ones((4, 5))), ops.upload(np.ones(5))
+    ops.cross_entropy_backward(none, W, db, ops.upload(np.zeros(0, int)), 1.0, ops.empty((0,)), none, dW, db)
+    assert not any(ops.download(gradient).any() for gradient in gradients)
+
+
+# Updates that nobody waits for
+
+
+@pytest.mark.parametrize("rule", [SGD, ADAM], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("clip", [0.5, 1e9])
+def test_a_queued_update_is_the_update(rule, clip):
+    random, ops = np.random.default_rng(1), backends.get("cuda")
+    p, g, losses = random.normal(size=300), random.normal(size=300), random.uniform(size=40)
+    m, h = random.uniform(size=(rule.moments, 300)), np.array([1, np.inf, 0.1, *[0.5] * (len(rule.hyper) - 1)])
+    norm = ops.norm(ops.upload(g))
+    now, queued = ({"p": ops.upload(p), "m": ops.upload(m)} for _ in range(2))
+    ops.update(rule, g=ops.upload(g), h=np.array([min(1, clip / norm), *h[1:]]), **now)
+    outcome = ops.update_if_finite(rule, g=ops.upload(g), h=h, clip=clip, losses=ops.upload(losses), **queued)
+    each, found = outcome()
+    assert found == norm
+    np.testing.assert_array_equal(each, losses.astype(np.float32))
+    assert_same_bits(*({name: ops.download(array) for name, array in arrays.items()} for arrays in (now, queued)))
+
+
+@pytest.mark.parametrize("where", ["gradient", "losses"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_changes_nothing_and_stops_what_follows(where, value):
+    ops = backends.get("cuda")
+    p, m, h = ops.upload(np.ones(300)), ops.empty((0, 300)), np.array([1, np.inf, 0.1, 0])
+    arrays = {"gradient": np.ones(300), "losses": np.ones(20)}
+    good = {name: ops.upload(array) for name, array in arrays.items()}
+    arrays[where][7] = value
+    bad = {name: ops.upload(array) for name, array in arrays.items()}
+    outcomes = [ops.update_if_finite(SGD, p, given["gradient"], m, h, 1e9, given["losses"]) for given in (good, bad, good)]
+    each, norm = outcomes[0]()
+    assert np.isfinite(each).all() and norm == pytest.approx(np.sqrt(300))
+    each, norm = outcomes[1]()
+    assert not (np.isfinite(each).all() and np.isfinite(norm))
+    np.testing.assert_array_equal(ops.download(p), np.float32(1) - np.float32(0.1))
+    ops.update_if_finite(SGD, p, good["gradient"], m, h, 1e9, good["losses"])()
+    assert ops.download(p)[0] < 0.85  # it goes on
+
+
+def test_a_training_skips_the_same_updates_on_every_machine(capsys):
+    """A loss that is not finite is noticed one update late on a device: that one is done again, from a fresh state."""
+    told = []
+    for backend in ("cuda", "cpu"):
+        model = LanguageModel(cell="relu", hidden=5, layers=1, embedding=3, seed=1, backend=backend)
+        with contextlib.suppress(DivergenceError):
+            model.fit("to be or not to be\n" * 6, epochs=2, streams=2, steps=5, optimizer="sgd", learning_rate=1e6, clip_norm=0,
+                      schedule="constant", not_finite="skip", verbose=1)
+        told.append([line for line in "".join(capsys.readouterr()).splitlines() if "skipped" in line])
+    assert told[0] == told[1] != []
 
 
 def test_every_run_gives_the_same_bits():
@@ -382,3 +564,134 @@ def test_arrays_of_other_libraries_are_seen_where_they_lie():
     ops.fill(mine, 3)
     assert (ops.download(seen) == 3).all()
     assert seen.address == mine.address
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu"])
+def test_gates_are_the_cpus_to_the_last_bit(activation):
+    bits = np.arange(0, 2**32, 1021, np.uint64).astype(np.uint32).view(np.float32)
+    x = bits[np.isfinite(bits)][np.newaxis]
+    got, want = ({"x": call(backends.get(name), "activate", {"activation": activation, "x": x})["x"]} for name in ("cuda", "cpu"))
+    assert_same_bits(got, want)
+
+
+@pytest.mark.gpu
+def test_arrays_that_are_not_taken():
+    ops = backends.get("cuda")
+    mine = ops.upload(np.arange(6.0))
+
+    def producer(**about):
+        return type("Producer", (), {"__cuda_array_interface__": {**mine.__cuda_array_interface__, **about}})()
+
+    for about in ({"typestr": ">f4"}, {"mask": mine}, {"data": (mine.address + 2, False)}):
+        with pytest.raises(BackendError, match="byte-swapped, masked or not aligned"):
+            ops.upload(producer(**about))
+    with pytest.raises(BackendError, match="lies on device"):
+        ops.upload(producer(data=(np.zeros(6).ctypes.data, False)))
+
+
+@pytest.mark.gpu
+def test_another_librarys_stream_is_waited_for(cuda):
+    """PyTorch names no stream, and its own do not wait for the default one."""
+    torch = pytest.importorskip("torch", reason="no other library to take arrays from")
+    there, ops = torch.zeros(1000, device="cuda"), backends.get("cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(10**8)
+        there.fill_(7)
+    assert (ops.download(ops.upload(there)) == 7).all()
+
+
+@pytest.mark.gpu
+def test_another_context_is_left_as_it_was(cuda):
+    """As when another library makes another device current."""
+    ops, library = backends.get("cuda"), cuda.driver._library()
+    x = ops.upload(np.ones(100))
+    new, here = ctypes.c_void_p(), ctypes.c_void_p()
+    assert library.cuCtxCreate_v2(ctypes.byref(new), 0, cuda.driver.number()) == 0
+    try:
+        more = ops.upload(np.ones(100))
+        ops.copy(x, more)
+        assert ops.norm(more) == ops.norm(x) == 10
+        library.cuCtxGetCurrent(ctypes.byref(here))
+        assert here.value == new.value
+    finally:
+        library.cuCtxDestroy_v2(new)
+
+
+ROOT = Path(__file__).parent.parent
+ENDINGS = {
+    "an address of nothing": ("""
+good, bad = ops.upload(np.zeros(8)), ops.upload(np.zeros(8))[:4]
+bad.packed = (0, 0, 4, 4, 8, 4, 4)
+ops.activate("tanh", bad)
+for work in (lambda: ops.download(good), lambda: ops.empty((10,)), lambda: ops.upload(np.ones(3))):
+    told(work)
+""", ["a kernel failed before it in this process"] * 3),
+    "a wait for nothing": ("""
+from numba_rnnlm.backends.cuda import intrinsics, launch
+intrinsics.PATIENCE = 1000
+def waits(x, i):
+    intrinsics.wait_for(x, i, 1)
+counts = cuda.DeviceArray.new((1,), np.dtype(np.uint32))
+ops.fill(counts, 0)
+launch.Kernel(waits, (launch.COUNTS, launch.INT))(1, 32, counts, 0)
+told(lambda: ops.download(counts))
+""", ["a kernel failed before it in this process"]),
+    "a fork": ("""
+import os
+x = ops.upload(np.ones(3))
+if os.fork() == 0:
+    told(lambda: ops.upload(np.ones(3)))
+    told(lambda: ops.norm(x))
+    print(backends.about()["cuda"], flush=True)
+    del x
+    os._exit(0)
+os.wait()
+told(lambda: ops.norm(x))
+""", ["forked from one that had used the GPU"] * 3 + ["nothing was raised"]),
+}  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ENDINGS)
+def test_after_it_nothing_works_and_that_is_said(name, tmp_path):
+    """Each in a process of its own."""
+    code, words = ENDINGS[name]
+    file = tmp_path / "program.py"
+    file.write_text(f"""
+import numpy as np
+from numba_rnnlm import backends
+from numba_rnnlm.backends import cuda
+from numba_rnnlm.errors import BackendError
+def told(work):
+    try:
+        work()
+        print("nothing was raised", flush=True)
+    except BackendError as error:
+        print(error, flush=True)
+ops = backends.get("cuda")
+{code}""")
+    done = subprocess.run([sys.executable, "-W", "ignore", file], capture_output=True, text=True, check=False, cwd=ROOT,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(words), done
+    assert all(word in line for word, line in zip(words, lines, strict=True)), done
+
+
+@pytest.mark.gpu
+def test_numbers_beyond_float32_are_refused():
+    ops = backends.get("cuda")
+    with pytest.raises(BackendError, match="beyond float32"):
+        ops.update(SGD, ops.empty((4,)), ops.empty((4,)), ops.empty((0, 4)), np.array([1e39, 1, 1, 1]))
+
+
+@pytest.mark.gpu
+def test_a_device_that_is_shared_refuses_and_the_loop_runs_step_by_step(cuda, monkeypatch):
+    """A device that promises four times the multiprocessors that it has."""
+    monkeypatch.setattr(cuda, "_plans", {})
+    monkeypatch.setattr(cuda.launch, "processors", lambda: 4 * cuda.driver.attribute("MULTIPROCESSOR_COUNT"))
+    arguments = random_call("recur_backward", cell=list(CELLS).index("lstm"), T=2, N=260, H=512)
+    with pytest.warns(RuntimeWarning, match="too many blocks"):
+        got = call(backends.get("cuda"), "recur_backward", arguments)
+    assert_close(got, call(backends.get("cpu"), "recur_backward", arguments), 1e-4)

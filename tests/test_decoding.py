@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import strategies
-from checks import run_python
+from checks import from_python, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from models import trained, untrained
@@ -30,6 +30,7 @@ from numba_rnnlm.optimizers import SGD, Updater
 
 pytestmark = pytest.mark.usefixtures("every_thread", "all_share")
 
+choose = from_python(sampling.choose)
 KINDS = ("float32", "int8")
 every_cell = pytest.mark.parametrize("cell", CELLS)
 some_cells = pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])  # each takes other slots from input and state
@@ -110,7 +111,7 @@ def choose_as_the_kernel_does(logits, config, number):
     """Drawing has tests of its own: here every logit counts, and not how near a number is to a border."""
     banned = np.flatnonzero(np.isneginf(logits))
     scratch = np.empty(logits.size, np.float32)
-    return sampling.choose(logits.copy(), banned, config.temperature, config.top_k, config.top_p, number, scratch)
+    return choose(logits.copy(), banned, config.temperature, config.top_k, config.top_p, number, scratch)
 
 
 # The verbs

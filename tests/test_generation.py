@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import strategies
+from checks import from_python
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
@@ -17,6 +18,7 @@ from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.errors import ConfigError, ShapeError, VocabularyError
 from numba_rnnlm.generation import choose, uniform
 
+chosen, drawn = from_python(sampling.choose), from_python(sampling.uniform)
 logits = st.lists(st.floats(-4, 4), min_size=1, max_size=12).map(np.array)
 apart = logits.map(lambda values: np.round(64 * values) / 64)  # equal, or so far apart that float32 sees it
 temperatures = st.floats(0.3, 5)
@@ -30,7 +32,7 @@ every_tokenizer = pytest.mark.parametrize("tokenizer", PROMPTS)
 def choose_on_the_cpu(values, config, number, banned=()):
     """``choose`` by the kernel that decoders draw with."""
     row, scratch = np.array(values, np.float32), np.empty(len(values), np.float32)
-    return sampling.choose(
+    return chosen(
         row, np.array(banned, np.int64), config.temperature, config.top_k, config.top_p, number, scratch
     )  # fmt: skip
 
@@ -161,7 +163,7 @@ def test_the_random_number_depends_on_seed_and_position_only(seed, position):
 
 @given(strategies.keys, st.integers(0, 10**9))
 def test_the_kernels_random_number_is_the_same(seed, position):
-    assert sampling.uniform(np.uint64(seed), position) == uniform(seed, position)
+    assert drawn(np.uint64(seed), position) == uniform(seed, position)
 
 
 def test_the_random_numbers_are_uniform():

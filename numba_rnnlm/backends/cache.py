@@ -120,7 +120,7 @@ class Store:
         try:
             if folder is None:
                 raise OSError(0, self.problem)
-            if not folder.exists():
+            if not os.path.isdir(folder):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
                 self._sweep(folder)
             self._write(folder / name, _digest(name, body) + body)
@@ -164,8 +164,8 @@ def _digest(name: str, body: bytes) -> bytes:
 def _why_not_trusted(folder: Path) -> str:
     try:
         return _trust(folder.stat())
-    except FileNotFoundError:
-        return ""  # it will be made
+    except (FileNotFoundError, NotADirectoryError):
+        return ""  # whether it can be made is another question
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
 
@@ -182,7 +182,7 @@ def _trust(found: os.stat_result) -> str:
 
 
 def _why_not_writable(folder: Path) -> str:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir():
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not os.path.isdir(existing):
         return f"{str(existing)!r} is no folder"
     return "" if os.access(existing, os.W_OK | os.X_OK) else "permission denied, or a read-only file system"

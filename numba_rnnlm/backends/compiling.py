@@ -3,6 +3,8 @@
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .cache import Store
 
@@ -27,6 +29,16 @@ def begin(store: Store) -> None:
             _timer = threading.Timer(max(0.0, LATE - _spent), _tell, [store])
             _timer.daemon = True
             _timer.start()
+
+
+@contextmanager
+def told(store: Store) -> Iterator[None]:
+    """Around a compilation: :func:`begin` and :func:`end`."""
+    begin(store)
+    try:
+        yield
+    finally:
+        end()
 
 
 def expected() -> None:

@@ -116,7 +116,7 @@ def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, 
         _copy(values, new, values, row[H] + turn * row[H_TURN] + n * units + first, columns)
 
 
-@kernel
+@kernel(linked=True)
 def _layer(cell, shape, row, first, last, blocks, packed, scales, bias, table, ids, values, z, sums, turn):
     """A layer's step for some blocks of its units."""
     for index in range(first, last):

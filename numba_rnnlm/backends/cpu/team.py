@@ -240,7 +240,7 @@ def _lead(board, slot, parts, runner, data, words):
     _finish(board, alone)
 
 
-@kernel
+@kernel(entry=True)
 def serve(board):
     """A worker: take parts of whatever job is open, sleep when there was none for a while, until the board is closed."""
     since, looks = clock(), 0
@@ -278,7 +278,7 @@ def _any_open(board):
     return False
 
 
-@kernel
+@kernel(entry=True)
 def _close(board):
     write(board, _CALLS, -1)
     wake(board, _CALLS, 1 << 30)
@@ -388,4 +388,4 @@ def parallel(function: Callable[..., Any] | None = None, *, gang: bool = False) 
     exec(compile(source, function.__code__.co_filename, "exec"), scope)
     together = scope[name]
     together.__doc__ = function.__doc__
-    return kernel(together)
+    return kernel(together, entry=True)

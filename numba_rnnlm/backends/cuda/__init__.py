@@ -1,9 +1,14 @@
-"""An NVIDIA GPU: Numba kernels on one stream. Every run gives the same bits: no sum depends on who comes first."""
+"""An NVIDIA GPU: Numba kernels on one stream.
 
+Every run on one model of GPU gives the same bits: no sum depends on who comes first. How products and time loops are cut
+depends on the number of multiprocessors and on shared memory, so another model rounds differently.
+"""
+
+import sys
 import threading
-from collections.abc import Sequence
-from functools import cache
-from math import sqrt
+import warnings
+from collections.abc import Callable, Sequence
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -12,11 +17,15 @@ from ...cells import Cell
 from ...errors import ConfigError, expect_one_of
 from ...rules import Rule
 from .. import PRECISIONS, Stage
-from . import device, launch, linear, lookup, losses, pointwise, recurrence, update
+from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, update
 from .arrays import DeviceArray, foreign
+from .driver import Refused
 from .launch import THREADS, blocks
 from .linear import Matrix, matrix
 
+kept.MODULES += [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")]
+
+SMALL = 1 << 18  # bytes of an upload that does not wait for the device
 LOGITS = 1 << 24  # elements: at most 64 MB of logits exist at any time
 
 Shape = tuple[int, ...]
@@ -58,7 +67,10 @@ class Backend:
         array = np.asarray(array)
         source = np.ascontiguousarray(array, np.int32 if array.dtype.kind in "iub" else self.dtype)
         target = DeviceArray.new(array.shape, source.dtype)
-        launch.to_device(source, target)
+        if source.nbytes <= SMALL:
+            launch.to_device_soon(source, target, self._staging())
+        else:
+            launch.to_device(source, target)
         return target
 
     def download(self, array: DeviceArray) -> np.ndarray:
@@ -85,21 +97,32 @@ class Backend:
 
     def _room(self, name: str, size: int, dtype: Any = np.float32) -> DeviceArray:
         """Memory for intermediate results, kept for the next call; each Python thread has its own."""
-        rooms: dict[str, DeviceArray] = self._rooms.__dict__.setdefault("arrays", {})
-        if name not in rooms or rooms[name].size < size:
-            rooms[name] = DeviceArray.new((size,), np.dtype(dtype))
-        return rooms[name][:size]
+        rooms: dict[str, dict[int, DeviceArray]] = self._rooms.__dict__.setdefault("arrays", {})
+        views = rooms.get(name, {})  # by their sizes, the largest is the memory
+        if size in views:
+            return views[size]
+        most = max(views, default=0)
+        if not views or most < size:
+            views.clear()  # the smaller one is free before the larger one is asked for
+            rooms[name] = {size: DeviceArray.new((size,), np.dtype(dtype))}
+        else:
+            views[size] = views[most][:size]
+        return rooms[name][size]
+
+    def _staging(self) -> driver.Staging:
+        staging: driver.Staging = self._rooms.__dict__.setdefault("staging", driver.Staging())
+        return staging
 
     # lookup
 
     def gather(self, table: DeviceArray, ids: DeviceArray, out: DeviceArray) -> None:
-        lookup.gather(blocks(out.size), THREADS, table, ids, out, out.shape[-1], out.size)
+        lookup.gather(blocks(out.size), THREADS, table, ids, out, *table.shape, out.size)
 
     def scatter_add(self, ids: DeviceArray, rows: DeviceArray, table: DeviceArray) -> None:
         symbols, columns = table.shape
         by_id = symbols <= ids.size
         grid = (symbols if by_id else ids.size), -(-columns // lookup.COLUMNS)
-        lookup.scatter_add(grid, lookup.COLUMNS * lookup.LANES, table, ids, rows, ids.size, columns, by_id)
+        lookup.scatter_add(grid, lookup.COLUMNS * lookup.LANES, table, ids, rows, symbols, ids.size, columns, by_id)
 
     # linear
 
@@ -111,7 +134,7 @@ class Backend:
         weights = matrix(W).T if transposed else matrix(W)
         whole = columns == out.shape[-1]
         if not whole:
-            bias = out.reshape(-1)[:0] if b is None else b
+            bias = linear.nothing() if b is None else b
             linear.set_rows(blocks(out.size), THREADS, out, out.shape[-1], bias, out.size)
         self._multiply(matrix(x), weights, matrix(out, first, columns), keep=not whole, bias=b if whole else None)
 
@@ -127,6 +150,11 @@ class Backend:
     ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
         dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
+        if dz.rows == 0 and not add:  # the gradients of nothing
+            for gradient in (dW, db):
+                if gradient is not None:
+                    self.fill(gradient, 0)
+            return
         if transposed:
             self._multiply(dz.T, inputs, matrix(dW), keep=add)
         else:
@@ -146,8 +174,7 @@ class Backend:
     def explain(self, cell: Cell, streams: int, hidden: int) -> dict[str, str]:
         """How the time loop of this size runs on this device, and why: "forward" and "backward" → a sentence."""
         return {
-            name: recurrence.plan(cell, streams, hidden, self.precision, name == "backward").reason
-            for name in ("forward", "backward")
+            name: self._plan(cell, streams, hidden, name == "backward").reason for name in ("forward", "backward")
         }
 
     def _take_barrier(self, plan: recurrence.Plan) -> tuple[DeviceArray, int]:
@@ -159,7 +186,7 @@ class Backend:
         counters: dict[int, tuple[DeviceArray, int]] = self._rooms.__dict__.setdefault("barriers", {})
         if plan.groups in counters:
             return counters.pop(plan.groups)
-        fresh = DeviceArray.new((plan.groups,), np.dtype(np.uint32))
+        fresh = DeviceArray.new((plan.groups * recurrence.APART,), np.dtype(np.uint32))
         launch.fill(fresh, 0)
         return fresh, 0
 
@@ -167,7 +194,19 @@ class Backend:
         self._rooms.__dict__["barriers"][plan.groups] = barrier, arrivals % 2**32
 
     def _plan(self, cell: Cell, streams: int, hidden: int, backward: bool) -> recurrence.Plan:
-        return _plan(cell, streams, hidden, self.precision, backward)
+        key = (cell, streams, hidden, self.precision, backward)
+        if key not in _plans:
+            _plans[key] = recurrence.plan(*key)
+        return _plans[key]
+
+    def _refused(self, cell: Cell, streams: int, hidden: int, backward: bool, error: Refused) -> None:
+        """From now on this size runs step by step: fewer blocks run at once than the device's numbers promise.
+
+        So it is where processes share a device by percentages (CUDA's MPS). The bits are not those of one launch.
+        """
+        warnings.warn(f"{error} The time loop of {streams} streams and {hidden} units runs step by step instead, several times slower.",
+                      RuntimeWarning, stacklevel=3)
+        _plans[cell, streams, hidden, self.precision, backward] = recurrence.step_by_step(f"a launch was refused ({error})")
 
     def recur(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
         steps, streams, _, hidden = z.shape
@@ -180,11 +219,14 @@ class Backend:
         kernel = recurrence.forward_kernel(cell, plan.units, plan.tiles, self.precision)
         exchange = self._room("exchange", 2 * plan.streams * plan.width)
         barrier, earlier = self._take_barrier(plan)
-        first, last = cell.window("h")
-        shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, False)
-        for t0, t1, together in _segments(steps):
-            kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, earlier, streams, hidden, t0, t1,
-                   together, shared=shared)
+        try:
+            for t0, t1, together in _segments(steps):
+                kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, earlier, streams, hidden, t0, t1,
+                       together, shared=plan.shared)
+        except Refused as error:
+            self._refused(cell, streams, hidden, False, error)
+            self._recur_stepwise(cell, U, z, s)
+            return
         self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * (steps + 1) * plan.slices)
 
     def recur_backward(
@@ -195,31 +237,42 @@ class Backend:
         if steps == 0:
             self.fill(dU, 0)
             return
-        plan = self._plan(cell, streams, hidden, backward=True)
-        first, last = cell.window("h")
-        if plan.persistent:
-            kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
-            shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
-            barrier, earlier = self._take_barrier(plan)
-            shared = recurrence.shared_bytes(last - first, plan.units, plan.tiles, plan.width, True)
-            for t0, t1, together in reversed(_segments(steps)):
-                kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, earlier, streams, hidden,
-                       steps, t0, t1, together, shared=shared)
-            self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * steps * plan.slices)
-        else:
+        first = cell.window("h")[0]
+        if not self._recur_backward_together(cell, U, z, s, dy, d):
             self._recur_backward_stepwise(cell, U, z, s, dy, d)
         states = s.shape[2]
-        previous = Matrix(s.reshape(-1), 0, steps * streams, hidden, states * hidden)
-        dz = Matrix(z.reshape(-1), first * hidden, steps * streams, U.shape[1], gates * hidden)
+        previous = Matrix(s, 0, steps * streams, hidden, states * hidden)
+        dz = Matrix(z, first * hidden, steps * streams, U.shape[1], gates * hidden)
         self._multiply(previous.T, dz, matrix(dU), keep=False)
+
+    def _recur_backward_together(
+        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray
+    ) -> bool:
+        """All steps in one launch, if that is possible."""
+        steps, streams, _, hidden = z.shape
+        plan = self._plan(cell, streams, hidden, backward=True)
+        if not plan.persistent:
+            return False
+        kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
+        shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
+        barrier, earlier = self._take_barrier(plan)
+        try:
+            for t0, t1, together in reversed(_segments(steps)):
+                kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, earlier, streams, hidden,
+                       steps, t0, t1, together, shared=plan.shared)
+        except Refused as error:
+            self._refused(cell, streams, hidden, True, error)
+            return False
+        self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * steps * plan.slices)
+        return True
 
     def _recur_stepwise(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
         steps, streams, gates, hidden = z.shape
         states, first = s.shape[2], cell.window("h")[0]
         row, size = recurrence.forward_row(cell), streams * hidden
         for t in range(steps):
-            h = Matrix(s[t].reshape(-1), 0, streams, hidden, states * hidden)
-            sums = Matrix(z[t].reshape(-1), first * hidden, streams, U.shape[1], gates * hidden)
+            h = Matrix(s[t], 0, streams, hidden, states * hidden)
+            sums = Matrix(z[t], first * hidden, streams, U.shape[1], gates * hidden)
             self._multiply(h, matrix(U), sums, keep=True)
             row(blocks(size), THREADS, z[t], s[t], s[t + 1], hidden, size)
 
@@ -229,10 +282,10 @@ class Backend:
         steps, streams, gates, hidden = z.shape
         states, first = s.shape[2], cell.window("h")[0]
         row, size = recurrence.backward_row(cell), streams * hidden
-        dh = Matrix(d.reshape(-1), 0, streams, hidden, states * hidden)
+        dh = Matrix(d, 0, streams, hidden, states * hidden)
         for t in reversed(range(steps)):
             row(blocks(size), THREADS, z[t], s[t], s[t + 1], dy[t] if dy.shape[0] else dy, d, hidden, size)
-            dz = Matrix(z[t].reshape(-1), first * hidden, streams, U.shape[1], gates * hidden)
+            dz = Matrix(z[t], first * hidden, streams, U.shape[1], gates * hidden)
             self._multiply(dz, matrix(U).T, dh, keep=True)
 
     # pointwise
@@ -281,12 +334,12 @@ class Backend:
             self._project_backward(x[rows], W, logits, dx[rows], dW, db, 0, transposed, add=rows.start > 0)
 
     def _logits(self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, transposed: bool) -> Any:
-        """(rows, their logits) chunk by chunk, in one buffer."""
+        """(rows, their logits) chunk by chunk, in one buffer; of no rows one chunk of none."""
         vocabulary = W.shape[0] if transposed else W.shape[1]
         most = max(1, LOGITS // vocabulary)
         rows = x.shape[0]
         buffer = self._room("logits", min(most, rows) * vocabulary)
-        for start in range(0, rows, most):
+        for start in range(0, max(rows, 1), most):
             count = min(most, rows - start)
             logits = buffer[: count * vocabulary].reshape(count, vocabulary)
             self.project(x[start : start + count], W, b, logits, transposed=transposed)
@@ -327,12 +380,42 @@ class Backend:
 
     def update(self, rule: Rule, p: DeviceArray, g: DeviceArray, m: DeviceArray, h: np.ndarray) -> None:
         numbers = tuple(float(number) for number in h)
-        update.update(rule)(blocks(p.size), THREADS, p, g, m, numbers, p.size)
+        update.update(rule)(blocks(p.size), THREADS, p, g, m, numbers, linear.nothing(), p.size)
+
+    def update_if_finite(
+        self, rule: Rule, p: DeviceArray, g: DeviceArray, m: DeviceArray, h: np.ndarray, clip: float, losses: DeviceArray
+    ) -> Callable[[], tuple[np.ndarray, float]]:
+        """:meth:`update` without waiting for it, the norm of g scaled down to ``clip``; nothing if it or a loss is not finite.
+
+        → what waits, and returns the losses and the norm. After an update that was not finite none is made until one's outcome
+        has been fetched that was not finite.
+        """
+        guard = self._guard()
+        sums = self._room("sums", update.PARTS, np.float64)
+        update.sum_of_squares(update.PARTS, THREADS, g, sums, g.size)
+        update.judge(1, THREADS, sums, losses, losses.size, clip, guard)
+        update.update(rule)(blocks(p.size), THREADS, p, g, m, tuple(float(number) for number in h), guard, p.size)
+        arrive = launch.to_host_soon([losses, sums], self._staging())
+
+        def outcome() -> tuple[np.ndarray, float]:
+            each, squares = arrive()
+            norm = sqrt(float(squares.sum()))
+            if not (np.isfinite(each).all() and isfinite(norm)):
+                self.fill(guard, 0)
+            return each, norm
+
+        return outcome
+
+    def _guard(self) -> DeviceArray:
+        rooms = self._rooms.__dict__
+        if "guard" not in rooms:
+            rooms["guard"] = DeviceArray.new((update.GUARD,), self.dtype)
+            self.fill(rooms["guard"], 0)
+        guard: DeviceArray = rooms["guard"]
+        return guard
 
 
-@cache
-def _plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) -> recurrence.Plan:
-    return recurrence.plan(cell, streams, hidden, precision, backward)
+_plans: dict[tuple[Cell, int, int, str, bool], recurrence.Plan] = {}
 
 
 def _segments(steps: int) -> list[tuple[int, int, bool]]:

@@ -1,34 +1,48 @@
 """Arrays in the device's memory: a pointer, a shape, strides, and views that cost the host little."""
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ...errors import BackendError, ShapeError
-from .device import SIMULATED, cuda
+from . import driver
+from .device import SIMULATED
+
+POOLED, SPARES = 1 << 18, 16  # bytes of a piece that is kept for the next, and how many of each size
 
 Shape = tuple[int, ...]
 
 
 class Memory:
-    """A piece of device memory, freed with the last array on it. The simulator's is NumPy's."""
+    """A piece of device memory, freed with the last array on it. The simulator's is NumPy's.
+
+    Small pieces are kept for the next of the same size: freeing one waits for the device. All work is on one stream, so what
+    still reads such a piece comes before what is written to it next.
+    """
 
     bytes: np.ndarray | None
-    owner: Any
+    spare: ClassVar[dict[int, list[int]]] = {}  # size → addresses
 
     def __init__(self, size: int) -> None:
-        size = max(8, -(-size // 8) * 8)
-        self.bytes, self.owner, self.address = None, None, 0
+        self.size = max(8, -(-size // 8) * 8)
+        self.bytes, self.address = None, 0
         if SIMULATED:
-            self.bytes = np.full(size, 0xFF, np.uint8)  # NaN until written
+            self.bytes = np.full(self.size, 0xFF, np.uint8)  # NaN until written
         else:
             try:
-                self.owner = cuda.current_context().memalloc(size)
-            except cuda.cudadrv.driver.CudaAPIError as error:
-                raise BackendError(f'backend="cuda": the device has no {size / 1e9:.2f} GB left ({error}); reduce the streams '
-                                   "(the batch), the steps or the units.") from error
-            self.address = int(self.owner.device_ctypes_pointer.value)
+                self.address = self.spare[self.size].pop()
+            except (KeyError, IndexError):
+                self.address = driver.allocate(self.size)
+
+    def __del__(self) -> None:
+        if not self.address:
+            return
+        kept = self.spare.setdefault(self.size, [])
+        if self.size <= POOLED and len(kept) < SPARES:
+            kept.append(self.address)
+        else:
+            driver.release(self.address)
 
 
 class Foreign:
@@ -71,7 +85,7 @@ class DeviceArray:
     @property
     def is_contiguous(self) -> bool:
         step = 1
-        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+        for length, stride in zip(self.shape[::-1], self.strides[::-1], strict=True):
             if stride != step and length > 1:
                 return self.size == 0
             step *= length
@@ -84,8 +98,7 @@ class DeviceArray:
         """Whole numbers and slices with step 1, as NumPy has them."""
         indices = index if isinstance(index, tuple) else (index,)
         offset, shape, strides = self.offset, [], []
-        for axis, part in enumerate(indices):
-            length, stride = self.shape[axis], self.strides[axis]
+        for part, length, stride in zip(indices, self.shape, self.strides, strict=False):
             if isinstance(part, slice):
                 start, stop, step = part.indices(length)
                 if step != 1:
@@ -95,9 +108,11 @@ class DeviceArray:
                 strides.append(stride)
             else:
                 if not -length <= part < length:
-                    raise IndexError(f"index {part} is out of bounds for axis {axis} with size {length}")
+                    raise IndexError(f"index {part} is out of bounds for an axis of size {length}")
                 offset += part % length * stride
         axes = len(indices)
+        if axes > self.ndim:
+            raise IndexError(f"{axes} indices for an array of {self.ndim} axes")
         return DeviceArray(
             self.memory, offset, (*shape, *self.shape[axes:]), (*strides, *self.strides[axes:]), self.dtype
         )
@@ -149,12 +164,22 @@ def contiguous(shape: Shape) -> Shape:
 
 
 def foreign(producer: Any) -> DeviceArray:
-    """An array of another library, seen where it lies; it must be contiguous."""
+    """An array of another library, seen where it lies, and as it is when it is read: it must be contiguous, on our device.
+
+    What the library is still writing is waited for, unless it says that its stream is ours. What it writes later it must
+    put in order itself.
+    """
     about = producer.__cuda_array_interface__
-    shape, dtype = tuple(about["shape"]), np.dtype(about["typestr"])
+    shape, dtype, address = tuple(about["shape"]), np.dtype(about["typestr"]), about["data"][0]
     strides = about.get("strides")
     if strides is not None and tuple(strides) != tuple(dtype.itemsize * stride for stride in contiguous(shape)):
         raise ShapeError(f"the array on the device, {shape}, is not contiguous; hand over a contiguous copy.")
-    if about.get("stream") not in (None, 1):  # written on another stream than ours: let it be done
-        cuda.synchronize()
-    return DeviceArray(Foreign(about["data"][0], producer), 0, shape, contiguous(shape), dtype)
+    if not dtype.isnative or about.get("mask") is not None or address % dtype.itemsize:
+        raise BackendError(f'backend="cuda": the array on the device, {shape} of {about["typestr"]}, is byte-swapped, masked or not '
+                           "aligned; hand over a plain copy.")
+    if prod(shape):
+        driver.expect_ours(address)
+    silent = about.get("version", 0) < 3 and "stream" not in about  # before version 3 nothing was said of streams
+    if silent or about.get("stream") not in (None, driver.STREAM):
+        driver.synchronize()
+    return DeviceArray(Foreign(address, producer), 0, shape, contiguous(shape), dtype)

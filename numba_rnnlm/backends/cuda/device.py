@@ -13,6 +13,7 @@ from ...errors import BackendError
 from .. import ANYWAY
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]
+DRIVER = (12, 0)  # the first whose driver loads kernels without a context, as ours are
 LEAST = (8, 0)  # compute capability: the first with asynchronous copies and TF32
 INSTALL = 'install the extra "cuda", for example with pip install ".[cuda]" in the source tree'
 
@@ -44,6 +45,21 @@ else:  # Numba's own, which runs no kernel of ours: see missing()
     types = importlib.import_module("numba.types")
 
 
+FORKED = ("this process was forked from one that had used the GPU, where CUDA does not work. Start processes by multiprocessing's "
+          '"spawn" method, or fork before the first use.')
+_fork: dict[str, bool] = {"used": False, "forked": False}
+
+
+def note_fork() -> None:
+    """Called in a child process: CUDA is of no use to it if its parent has used it."""
+    _fork["forked"] = _fork["used"]
+
+
+def forked() -> bool:
+    """Whether a parent process has used the GPU before this one was forked."""
+    return _fork["forked"]
+
+
 def inline(function: Any) -> Any:
     """A function that kernels call; it becomes part of each."""
     return cuda.jit(function, device=True) if SIMULATED else cuda.jit(function, device=True, inline="always")
@@ -62,6 +78,9 @@ def missing() -> str | None:
         return None
     if getattr(cuda, "implementation", "") != "NVIDIA":
         return f'backend="cuda" needs numba-cuda, which is not installed: {INSTALL}; or {ANYWAY}'
+    if forked():
+        return f'backend="cuda": {FORKED}'
+    _fork["used"] = True  # CUDA, by the next question
     problem = cuda.cuda_error()
     if problem is not None or not _has_device():
         why = " ".join(str(problem).split()).rstrip(".") if problem is not None else "no device was found"
@@ -72,6 +91,9 @@ def missing() -> str | None:
         have = ".".join(map(str, device.compute_capability))
         return (f'backend="cuda" needs compute capability {LEAST[0]}.{LEAST[1]} (Ampere or later), {_name(device)} has {have}; '
                 f"{ANYWAY}")
+    if (version := cuda.cudadrv.driver.get_version()) < DRIVER:
+        return (f'backend="cuda" needs a driver for CUDA {DRIVER[0]} or later, this one is for {version[0]}.{version[1]}: update it; '
+                f"or {ANYWAY}")
     if not cuda.is_available():
         return f'backend="cuda" found a driver but not the compiler libraries libNVVM and nvJitLink: {INSTALL}; or {ANYWAY}'
     return None
@@ -92,6 +114,8 @@ def about() -> str:
     """What to say about the device."""
     if SIMULATED:
         return "the simulator of Numba (NUMBA_ENABLE_CUDASIM=1): slow, for tests"
+    if forked():
+        return f"a GPU, but {FORKED}"
     device = cuda.get_current_device()
     major, minor = device.compute_capability
     return f"{_name(device)}, compute capability {major}.{minor}, {device.MULTIPROCESSOR_COUNT} multiprocessors"

@@ -16,9 +16,8 @@ On the device they are inline PTX. Arrays are flat; an index counts elements.
     bf16(low, high)             bits of two numbers rounded to bfloat16
     mma_tf32(a…, b…, c…)        D = A (16, 8) B (8, 8) + C on the tensor cores, by one warp (PTX: mma.m16n8k8)
     mma_bf16(a…, b…, c…)        D = A (16, 16) B (16, 8) + C (mma.m16n8k16)
-    cooperative()               this kernel is launched only if all its blocks run at once
     arrive(x, i)                x[i] += 1 for all blocks to see, after all that this thread wrote or saw written
-    wait_for(x, i, value)       until x[i] has reached value, both modulo 2³²
+    wait_for(x, i, value)       until x[i] has reached value, both modulo 2³²; not for ever
 """
 
 import numpy as np
@@ -98,9 +97,6 @@ if SIMULATED:
     def mma_bf16(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
         return _fragments_product((a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3), _halves)
 
-    def cooperative():
-        pass
-
     def arrive(x, i):
         x[i] += 1
 
@@ -111,9 +107,11 @@ else:
     from llvmlite import ir
     from numba.cuda.extending import intrinsic
 
-    from .device import types
+    from ... import portable
+    from .device import cuda, types
 
     f32, i32, i64, void = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
+    PATIENCE = 1 << 25  # looks at a counter, some twenty seconds: then the launch ends with an error, instead of never
     SHARED = 3  # the address space of shared memory
 
     def _asm(builder, result, text, constraints, arguments, side_effect=True):
@@ -275,12 +273,22 @@ else:
     mma_tf32, mma_bf16 = _mma("m16n8k8", "tf32"), _mma("m16n8k16", "bf16")
 
     @intrinsic
-    def cooperative(typing):
+    def _reciprocal(typing, x):
         def code(context, builder, signature, arguments):
-            context.active_code_library.use_cooperative = True
-            return context.get_dummy_value()
+            return _asm(builder, f32, "rcp.approx.ftz.f32 $0,$1;", "=f,f", arguments, side_effect=False)
 
-        return types.none(), code
+        return types.float32(types.float32), code
+
+    @inline
+    def _quotient(x, y):
+        r = _reciprocal(y)
+        r = cuda.fma(cuda.fma(-y, r, np.float32(1)), r, r)
+        q = x * r
+        return cuda.fma(cuda.fma(-y, q, x), r, q)
+
+    # Where Numba keeps the device's function of a CPU's. An overload for this target does not take the place of one for all that
+    # the CPU has compiled before.
+    setattr(portable.quotient, "_CUDATypingContext__dispatcher", _quotient)  # noqa: B010
 
     @intrinsic
     def arrive(typing, x, i):
@@ -303,8 +311,12 @@ else:
 
         return signature, code
 
+    _trap = _statement("trap;")
+
     @inline
     def wait_for(x, i, value):
+        polls = 0
         while np.int32(_acquire(x, i) - np.uint32(value)) < 0:
-            pass
-
+            polls += 1
+            if polls == PATIENCE:
+                _trap()

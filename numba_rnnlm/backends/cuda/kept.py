@@ -1,73 +1,65 @@
-"""Machine code of kernels on disk, for the next process: a file's name is a digest of what the kernel is made of."""
+"""Machine code of kernels, stored for the next process under a digest of what the kernel is made of."""
 
 import hashlib
 import inspect
-import json
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from ... import fingerprint, portable
-from ..cache import cache_folder
+from ..cache import Store
+
+MODULES: list[ModuleType] = [portable]  # whose code may become part of a kernel; the package adds its own
 
 
 class Code(NamedTuple):
     """A compiled kernel."""
 
     entry: str  # its name in the binary
-    cooperative: bool  # its blocks must run at once
     cubin: bytes
 
 
-def load(function: Callable[..., None], takes: Any, capability: Any) -> Code | None:
-    """The code that :func:`store` kept, or None if there is none that is whole."""
-    try:
-        head, cubin = _path(function, takes, capability).read_bytes().split(b"\n", 1)
-        entry, cooperative, digest = json.loads(head)
-    except (OSError, ValueError):
-        return None
-    return Code(entry, cooperative, cubin) if hashlib.sha256(cubin).hexdigest() == digest else None
-
-
-def store(code: Code, function: Callable[..., None], takes: Any, capability: Any) -> None:
-    """Keep it; where nothing can be written, each process compiles anew, and nothing else changes."""
-    path = _path(function, takes, capability)
-    head = json.dumps([code.entry, code.cooperative, hashlib.sha256(code.cubin).hexdigest()])
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")  # two processes may write at once: the later one wins, whole
-        part.write_bytes(head.encode() + b"\n" + code.cubin)
-        os.replace(part, path)
-    except OSError:
-        pass
-
-
-def _path(function: Callable[..., None], takes: Any, capability: Any) -> Path:
-    made_of = "\n".join([_toolchain(), _sources(), repr(capability), repr(takes), *_ingredients(function)])
-    digest = hashlib.sha256(made_of.encode()).hexdigest()[:24]
-    return (cache_folder() or Path(os.devnull)) / "cuda" / f"{function.__name__}-{digest}.cubin"  # without a home, nowhere
-
-
 @cache
-def _toolchain() -> str:
-    found = []
+def store() -> Store:
+    """Where kernels of this version of the library and of the compiler are."""
+    made_of = " ".join([fingerprint.of_modules(*MODULES), *_toolchain()])
+    return Store(f"cuda-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}")
+
+
+def load(function: Callable[..., None], takes: Any, capability: Any) -> Code | None:
+    """The code that :func:`save` stored, or None if there is none that is whole."""
+    body = store().load(_name(function, takes, capability))
+    if body is None:
+        return None
+    entry, cubin = body.split(b"\n", 1)
+    return Code(entry.decode(), cubin)
+
+
+def save(code: Code, function: Callable[..., None], takes: Any, capability: Any) -> None:
+    """Store it for other processes."""
+    name = _name(function, takes, capability)
+    if fingerprint.ONLY_HERE not in name:  # else nobody would find it again
+        store().save(name, code.entry.encode() + b"\n" + code.cubin)
+
+
+def _name(function: Callable[..., None], takes: Any, capability: Any) -> str:
+    parts = [repr(capability), repr(takes), *_ingredients(function)]
+    only_here = fingerprint.ONLY_HERE if any(fingerprint.ONLY_HERE in part for part in parts) else ""
+    return f"{function.__name__}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:24]}{only_here}"
+
+
+def _toolchain() -> list[str]:
+    found = [str(sys.implementation.cache_tag)]
     for package in ("numba", "numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink", "cuda-toolkit"):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(("NUMBA_CUDA", "NUMBA_OPT")))
-    return " ".join(found + settings)
-
-
-@cache
-def _sources() -> str:
-    """What all kernels here are written in."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return "".join(path.read_text(encoding="utf-8") for path in files) + inspect.getsource(portable)
+    return found + sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(("NUMBA_CUDA", "NUMBA_OPT")))
 
 
 def _ingredients(function: Any) -> list[str]:

@@ -8,13 +8,13 @@ import ctypes
 import struct
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ...errors import BackendError
-from . import kept
+from .. import compiling
+from . import driver, kept
 from .arrays import DeviceArray
 from .device import SIMULATED, cuda, types
 
@@ -22,17 +22,18 @@ if SIMULATED:
     from .simulator import FakeCUDAArray
 
 THREADS = 256  # of a block, where nothing speaks for another number
-STREAM = 1  # CUDA's legacy default stream: what other libraries use unless told otherwise, so all work is in order
 OPT_IN = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 WITHOUT_ASKING = 48 << 10  # bytes of shared memory of a block
+RESERVED = 1 << 10  # bytes of shared memory that the system takes for each block
+UNREADABLE = {200, 209, 218, 222, 223}  # an invalid image, none for this device, invalid or newer code
 
 # What a kernel takes, as Numba names it: flat arrays of float32, float64, int32, uint32; numbers.
 FLOATS, DOUBLES, INTS, COUNTS = (types.Array(t, 1, "C") for t in (types.float32, types.float64, types.int32, types.uint32))
-INT, LONG, FLOAT, KEY = types.int32, types.int64, types.float32, types.uint64
+INT, LONG, FLOAT, DOUBLE, KEY = types.int32, types.int64, types.float32, types.float64, types.uint64
 
 # As the driver takes it: eight bytes each.
-_PACK = {INT: "i4x", LONG: "q", FLOAT: "f4x", KEY: "Q"} | dict.fromkeys((FLOATS, DOUBLES, INTS, COUNTS), "7q")
-_SCALAR = {INT: np.int32, LONG: np.int64, FLOAT: np.float32, KEY: np.uint64}
+_PACK = {INT: "i4x", LONG: "q", FLOAT: "f4x", DOUBLE: "d", KEY: "Q"} | dict.fromkeys((FLOATS, DOUBLES, INTS, COUNTS), "7q")
+_SCALAR = {INT: np.int32, LONG: np.int64, FLOAT: np.float32, DOUBLE: np.float64, KEY: np.uint64}
 
 
 class Kernel:
@@ -44,10 +45,13 @@ class Kernel:
         What one thread does.
     takes
         The type of each argument, by the names above; ``(FLOAT, n)`` is a tuple of n of them.
+    cooperative
+        Whether its blocks wait for one another: then it is launched only if all of them run at once.
     """
 
-    def __init__(self, function: Callable[..., None], takes: Sequence[Any]) -> None:
+    def __init__(self, function: Callable[..., None], takes: Sequence[Any], cooperative: bool = False) -> None:
         self.function, self.takes, self.name = function, tuple(takes), function.__name__
+        self.cooperative = cooperative
         self.dispatcher = cuda.jit(function)
         self._lock = threading.Lock()
         self._handle: int | None = None
@@ -55,7 +59,7 @@ class Kernel:
 
     def __call__(self, grid: Any, threads: int, *arguments: Any, shared: int = 0) -> None:
         """Put it on the stream: ``grid`` blocks of ``threads`` threads with ``shared`` bytes of shared memory."""
-        x, y, z = (*grid, 1, 1)[:3] if isinstance(grid, tuple) else (grid, 1, 1)
+        x, y, z = (*grid, 1, 1)[:3] if type(grid) is tuple else (grid, 1, 1)
         if x * y * z == 0:
             return
         if SIMULATED:
@@ -79,13 +83,15 @@ class Kernel:
             except struct.error as error:
                 raise BackendError(f'backend="cuda": an array of 2³¹ elements or more came to {self.name} ({error}); reduce the '
                                    "streams (the batch), the steps or the vocabulary.") from error
-            if self._cooperative:
-                code = _driver().cuLaunchCooperativeKernel(
-                    self._handle, x, y, z, threads, 1, 1, shared, STREAM, self._pointers)
+            except OverflowError as error:
+                raise BackendError(f'backend="cuda": {self.name} was given a number beyond float32\'s 3.4e38 ({error}).') from error
+            if self.cooperative:
+                code = driver.call("cuLaunchCooperativeKernel", self._handle, x, y, z, threads, 1, 1, shared, driver.STREAM,
+                                   self._pointers)
             else:
-                code = _driver().cuLaunchKernel(self._handle, x, y, z, threads, 1, 1, shared, STREAM, self._pointers, None)
+                code = driver.call("cuLaunchKernel", self._handle, x, y, z, threads, 1, 1, shared, driver.STREAM, self._pointers, None)
         if code:
-            raise BackendError(f'backend="cuda": launching {self.name} on {(x, y, z)} blocks failed: {_error(code)}.')
+            raise driver.problem(code, f"launching {self.name} on {(x, y, z)} blocks")
 
     def resident(self, threads: int, shared: int) -> int:
         """How many of its blocks the device runs at once."""
@@ -96,8 +102,8 @@ class Kernel:
         if shared > self._shared:
             self._opt_in(shared)
         blocks = ctypes.c_int()
-        _check(_driver().cuOccupancyMaxActiveBlocksPerMultiprocessor(ctypes.byref(blocks), self._handle, threads, shared),
-               "asking for the occupancy")
+        driver.check(driver.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", ctypes.byref(blocks), self._handle, threads,
+                                 shared), "asking for the occupancy")
         return blocks.value * processors()
 
     def signature(self) -> tuple[Any, ...]:
@@ -113,21 +119,24 @@ class Kernel:
             self._buffer = ctypes.create_string_buffer(self._packer.size)
             slots = range(ctypes.addressof(self._buffer), ctypes.addressof(self._buffer) + self._packer.size, 8)
             self._pointers = (ctypes.c_void_p * len(slots))(*slots)
-            capability = cuda.get_current_device().compute_capability
+            capability = driver.capability()
             code = kept.load(self.function, self.takes, capability)
-            if code is None:
-                compiled = self.dispatcher.compile(self.signature())
-                code = kept.Code(compiled.entry_name, bool(compiled.cooperative), compiled._codelibrary.get_cubin().code)
-                kept.store(code, self.function, self.takes, capability)
-            self._cooperative = code.cooperative
-            self._handle = _load(code)
+            handle = code and _load(code)  # a driver may refuse what another one compiled
+            if handle is None:
+                with driver.current(), compiling.told(kept.store()):
+                    compiled = self.dispatcher.compile(self.signature())
+                code = kept.Code(compiled.entry_name, compiled._codelibrary.get_cubin().code)
+                kept.save(code, self.function, self.takes, capability)
+                handle = _load(code)
+            if handle is None:
+                raise BackendError(f'backend="cuda": the driver does not load {self.name} as compiled here; update the driver.')
+            self._handle = handle
 
     def _opt_in(self, shared: int) -> None:
         with self._lock:
             shared = max(shared, self._shared)  # another thread may have asked for more
-            code = _driver().cuKernelSetAttribute(OPT_IN, shared, self._handle, cuda.get_current_device().id)
-            if code:
-                raise BackendError(f"{self.name} needs {shared} bytes of shared memory in a block: {_error(code)}.")
+            code = driver.call("cuKernelSetAttribute", OPT_IN, shared, self._handle, driver.number())
+            driver.check(code, f"asking for {shared} bytes of shared memory in a block of {self.name}")
             self._shared = shared
 
     def _simulate(self, grid: tuple[int, int, int], threads: int, arguments: Sequence[Any], shared: int) -> None:
@@ -157,71 +166,38 @@ def blocks(size: int, threads: int = THREADS) -> int:
     return min(-(-size // threads), 8 * processors())
 
 
-@cache
 def processors() -> int:
     """Multiprocessors of the device."""
-    return 1 if SIMULATED else int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
+    return 1 if SIMULATED else driver.attribute("MULTIPROCESSOR_COUNT")
 
 
-@cache
 def shared_limit() -> int:
     """Bytes of shared memory that one block may ask for."""
-    return 227 << 10 if SIMULATED else int(cuda.get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    return 227 << 10 if SIMULATED else driver.attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
 
 
-_bound = threading.local()
+def cooperative() -> bool:
+    """Whether the device launches kernels whose blocks wait for one another."""
+    return SIMULATED or bool(driver.attribute("COOPERATIVE_LAUNCH"))
 
 
-def _driver() -> Any:
-    """The CUDA driver, with the device's primary context current in this thread."""
-    try:
-        return _bound.library
-    except AttributeError:
-        cuda.current_context()
-        _bound.library = _library()
-        return _bound.library
+def most_resident(shared: int) -> int:
+    """Blocks with so many bytes of shared memory that the device runs at once, at most."""
+    if SIMULATED:
+        return 1 << 20
+    return processors() * (driver.attribute("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR") // (shared + RESERVED))
 
 
-@cache
-def _library() -> Any:
-    library = ctypes.WinDLL("nvcuda.dll") if hasattr(ctypes, "WinDLL") else ctypes.CDLL("libcuda.so.1")
-    launch = [ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p]
-    library.cuLaunchKernel.argtypes = [*launch, ctypes.c_void_p]
-    library.cuLaunchCooperativeKernel.argtypes = launch
-    library.cuKernelSetAttribute.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
-    library.cuLibraryLoadData.argtypes = [
-        ctypes.c_void_p, ctypes.c_char_p, *[ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint] * 2
-    ]
-    library.cuLibraryGetKernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p]
-    library.cuOccupancyMaxActiveBlocksPerMultiprocessor.argtypes = [
-        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
-    ]
-    library.cuMemcpyHtoD_v2.argtypes = [ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t]
-    library.cuMemcpyDtoH_v2.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_size_t]
-    library.cuMemcpyDtoDAsync_v2.argtypes = [ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p]
-    library.cuMemsetD32Async.argtypes = [ctypes.c_uint64, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p]
-    return library
-
-
-def _load(code: "kept.Code") -> int:
-    """The handle by which the driver launches this kernel."""
+def _load(code: "kept.Code") -> int | None:
+    """The handle by which the driver launches this kernel, or None if it cannot read the code."""
     library, found = ctypes.c_void_p(), ctypes.c_void_p()
     nothing = (None, None, 0)
-    _check(_driver().cuLibraryLoadData(ctypes.byref(library), code.cubin, *nothing, *nothing), "loading a kernel")
-    _check(_driver().cuLibraryGetKernel(ctypes.byref(found), library, code.entry.encode()), "finding a kernel")
-    assert found.value is not None
+    result = driver.call("cuLibraryLoadData", ctypes.byref(library), code.cubin, *nothing, *nothing)
+    if result in UNREADABLE:
+        return None
+    driver.check(result, "loading a kernel")
+    driver.check(driver.call("cuLibraryGetKernel", ctypes.byref(found), library, code.entry.encode()), "finding a kernel")
     return found.value
-
-
-def _error(code: int) -> str:
-    text = ctypes.c_char_p()
-    _driver().cuGetErrorString(code, ctypes.byref(text))
-    return text.value.decode() if text.value else f"error {code}"
-
-
-def _check(code: int, doing: str) -> None:
-    if code:
-        raise BackendError(f'backend="cuda": {doing} failed: {_error(code)}.')
 
 
 # Moving memory. A download waits for all that was put on the stream before it.
@@ -231,7 +207,40 @@ def to_device(source: np.ndarray, target: DeviceArray) -> None:
     if SIMULATED:
         target.host[...] = source
     elif source.nbytes:
-        _check(_driver().cuMemcpyHtoD_v2(target.address, source.ctypes.data, source.nbytes), "an upload")
+        driver.to_device(source, target.address)
+
+
+def to_device_soon(source: np.ndarray, target: DeviceArray, staging: "driver.Staging") -> None:
+    """The same without waiting for anything: ``source`` is copied before this returns, and read by what is launched next."""
+    if SIMULATED:
+        target.host[...] = source
+    elif source.nbytes:
+        view, give_back = staging.take(source.nbytes)
+        view[...] = np.frombuffer(source, np.uint8)
+        driver.to_device_soon(view.ctypes.data, target.address, source.nbytes)
+        give_back()
+
+
+def to_host_soon(sources: Sequence[DeviceArray], staging: "driver.Staging") -> Callable[[], list[np.ndarray]]:
+    """Start downloads of contiguous arrays; → what waits for them, and returns them."""
+    if SIMULATED:
+        arrays = [np.array(source.host) for source in sources]
+        return lambda: arrays
+    sizes = [source.size * source.dtype.itemsize for source in sources]
+    view, give_back = staging.take(sum(sizes))
+    at = 0
+    for source, size in zip(sources, sizes, strict=True):
+        driver.to_host_soon(source.address, view.ctypes.data + at, size)
+        at += size
+    wait = give_back()
+    kinds = [(source.shape, source.dtype) for source in sources]
+
+    def arrive() -> list[np.ndarray]:
+        wait()
+        ends = np.cumsum(sizes)
+        return [view[end - size : end].view(dtype).reshape(shape).copy() for end, size, (shape, dtype) in zip(ends, sizes, kinds, strict=True)]
+
+    return arrive
 
 
 def to_host(source: DeviceArray) -> np.ndarray:
@@ -239,7 +248,7 @@ def to_host(source: DeviceArray) -> np.ndarray:
         return np.array(source.host)
     target = np.empty(source.shape, source.dtype)
     if target.nbytes:
-        _check(_driver().cuMemcpyDtoH_v2(target.ctypes.data, source.address, target.nbytes), "a download")
+        driver.to_host(source.address, target)
     return target
 
 
@@ -248,8 +257,7 @@ def on_device(source: DeviceArray, target: DeviceArray) -> None:
     if SIMULATED:
         target.host[...] = source.host.reshape(target.shape)
     elif source.size:
-        size = source.size * source.dtype.itemsize
-        _check(_driver().cuMemcpyDtoDAsync_v2(target.address, source.address, size, STREAM), "a copy")
+        driver.on_device(source.address, target.address, source.size * source.dtype.itemsize)
 
 
 def fill(target: DeviceArray, value: float) -> None:
@@ -258,5 +266,4 @@ def fill(target: DeviceArray, value: float) -> None:
     if SIMULATED:
         target.host[...] = value
     elif target.size:
-        bits = int(np.array(value, target.dtype).view(np.uint32))
-        _check(_driver().cuMemsetD32Async(target.address, bits, target.size, STREAM), "a fill")
+        driver.fill(target.address, int(np.array(value, target.dtype).view(np.uint32)), target.size)

@@ -14,18 +14,19 @@ import numpy as np
 from .arrays import DeviceArray
 from .device import cuda, divided, inline
 from .intrinsics import bf16, commit, copy1, copy2, copy4, mma_bf16, mma_tf32, near, near4, put, tf32, wait_copies
-from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processors
+from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processors, shared_limit
 
 STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is longer
-STAGES = 3  # tiles in shared memory: one in use, two on their way
+STAGES = (3, 2)  # tiles in shared memory: one in use, two on their way, or one where a block has less memory
 BATCH = 8  # elements of the result that a thread reads before it writes them
 LEAST = 4 * STEPS  # of the inner dimension: less is not cut off
+MOST = 65_535  # blocks one below the other in a launch
 
 TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT, INT, FLOATS, INT)
 
 
 class Matrix(NamedTuple):
-    """A 2-D view: element (i, j) is ``data[offset + i * stride + j]``, or of (j, i) if ``transposed``."""
+    """A 2-D view: element (i, j) is that number ``offset + i * stride + j`` of ``data``, or of (j, i) if ``transposed``."""
 
     data: DeviceArray
     offset: int
@@ -38,6 +39,10 @@ class Matrix(NamedTuple):
     def T(self) -> "Matrix":
         return Matrix(self.data, self.offset, self.columns, self.rows, self.stride, not self.transposed)
 
+    def part(self, first: int, last: int) -> "Matrix":
+        """Rows first … last - 1."""
+        return self._replace(offset=self.offset + first * (1 if self.transposed else self.stride), rows=last - first)
+
     @property
     def width(self) -> int:
         """How many neighbours may be copied at once, by where rows begin."""
@@ -48,7 +53,7 @@ class Matrix(NamedTuple):
 def matrix(array: DeviceArray, first: int = 0, columns: int | None = None) -> Matrix:
     """The last axis of a contiguous ``array`` as columns, the others as rows; or a window of the columns."""
     width = array.shape[-1]
-    return Matrix(array.reshape(-1), first, array.size // width, width if columns is None else columns, width)
+    return Matrix(array, first, array.size // width, width if columns is None else columns, width)
 
 
 @inline
@@ -86,12 +91,12 @@ def _tile_loader(rows, columns, stride, threads, width, turned):
     return load
 
 
-def _pair_loader(load_a, load_b, turned_a, turned_b, steps, stage, size_a):
+def _pair_loader(load_a, load_b, turned_a, turned_b, steps, stages, stage, size_a):
     """Start copying tile ``t`` of A and of B."""
 
     @inline
     def start(shared, t, a, a0, lda, b, b0, ldb, row, column, first, m, n, last):
-        step, base = first + t * steps, t % STAGES * stage
+        step, base = first + t * steps, t % stages * stage
         if turned_a:
             load_a(shared, base, a, a0, lda, step, row, last, m)
         else:
@@ -139,7 +144,7 @@ class Product(Kernel):
 
 
 @cache
-def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, width: int) -> Product:
+def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, width: int, stages: int) -> Product:
     """C (m, n) ← or += A (m, k) B (k, n) on the tensor cores; see :func:`multiply`."""
     brain = precision == "bf16"
     mma = mma_bf16 if brain else mma_tf32
@@ -155,11 +160,11 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, w
     stage = size_a + size_b
     load_a = _tile_loader(STEPS if turned_a else size, size if turned_a else STEPS, stride_a, threads, width, False)
     load_b = _tile_loader(size if turned_b else STEPS, STEPS if turned_b else size, stride_b, threads, width, False)
-    start = _pair_loader(load_a, load_b, turned_a, turned_b, STEPS, stage, size_a)
+    start = _pair_loader(load_a, load_b, turned_a, turned_b, STEPS, stages, stage, size_a)
     store = _tile_writer(size, over, threads)
 
     def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep):
-        shared = cuda.shared.array(0, np.float32)
+        shared = cuda.shared.array(0, np.float32, alignment=16)
         sums = cuda.local.array((row_tiles, column_tiles, 4), np.float32)
         fa = cuda.local.array((row_tiles, 8), np.uint32)
         fb = cuda.local.array((column_tiles, 4), np.uint32)
@@ -174,17 +179,17 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, w
             for j in range(column_tiles):
                 for k4 in range(4):
                     sums[i, j, k4] = np.float32(0)
-        for t in range(STAGES - 1):
+        for t in range(stages - 1):
             if t < tiles:
                 start(shared, t, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
         for t in range(tiles):
-            wait_copies(STAGES - 2)
+            wait_copies(stages - 2)
             cuda.syncthreads()
-            if t + STAGES - 1 < tiles:
-                start(shared, t + STAGES - 1, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
+            if t + stages - 1 < tiles:
+                start(shared, t + stages - 1, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
-            base = t % STAGES * stage
+            base = t % stages * stage
             # Which k a lane holds does not matter, as long as it is the same for A and B: these meet no bank twice.
             for k16 in range(0, STEPS, 16):
                 for i in range(row_tiles):
@@ -222,11 +227,11 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, w
         cuda.syncthreads()
         store(shared, c, c0, ldc, row, column, m, n, bias, keep)
 
-    return Product(product, threads, size, 4 * max(STAGES * stage, size * over))
+    return Product(product, threads, size, 4 * max(stages * stage, size * over))
 
 
 @cache
-def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int) -> Product:
+def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int, stages: int) -> Product:
     """The same in float32: every product is one chain of fused multiply-adds in the order of k."""
     size = 128 if wide else 64
     groups = size // 64  # of 4 rows and of 4 columns that a thread sums: 4 × 4 or 8 × 8
@@ -236,11 +241,11 @@ def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int) -> P
     # In shared memory k always runs across the rows: four sums' factors are then one access.
     load_a = _tile_loader(steps if turned_a else size, size if turned_a else steps, stride, THREADS, width, not turned_a)
     load_b = _tile_loader(size if turned_b else steps, steps if turned_b else size, stride, THREADS, width, turned_b)
-    start = _pair_loader(load_a, load_b, turned_a, turned_b, steps, stage, steps * stride)
+    start = _pair_loader(load_a, load_b, turned_a, turned_b, steps, stages, stage, steps * stride)
     store = _tile_writer(size, stride, THREADS)
 
     def product(a, a0, lda, b, b0, ldb, c, c0, ldc, m, n, k, chunk, bias, keep):
-        shared = cuda.shared.array(0, np.float32)
+        shared = cuda.shared.array(0, np.float32, alignment=16)
         sums = cuda.local.array((side, side), np.float32)
         fa = cuda.local.array(side, np.float32)
         fb = cuda.local.array(side, np.float32)
@@ -252,17 +257,17 @@ def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int) -> P
         for i in range(side):
             for j in range(side):
                 sums[i, j] = np.float32(0)
-        for t in range(STAGES - 1):
+        for t in range(stages - 1):
             if t < tiles:
                 start(shared, t, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
         for t in range(tiles):
-            wait_copies(STAGES - 2)
+            wait_copies(stages - 2)
             cuda.syncthreads()
-            if t + STAGES - 1 < tiles:
-                start(shared, t + STAGES - 1, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
+            if t + stages - 1 < tiles:
+                start(shared, t + stages - 1, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
-            base = t % STAGES * stage
+            base = t % stages * stage
             for e in range(steps):
                 for group in range(groups):
                     at = base + e * stride + 64 * group
@@ -278,7 +283,7 @@ def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int) -> P
         cuda.syncthreads()
         store(shared, c, c0, ldc, row, column, m, n, bias, keep)
 
-    return Product(product, THREADS, size, 4 * max(STAGES * stage, size * stride))
+    return Product(product, THREADS, size, 4 * max(stages * stage, size * stride))
 
 
 @kernel(FLOATS, INT, FLOATS, LONG, INT, INT, INT, FLOATS, INT)
@@ -328,13 +333,23 @@ def add_rows(c, rows, columns, total, keep):
         total[column] = own + total[column] if keep else own
 
 
+@cache
+def nothing() -> DeviceArray:
+    """What a kernel is given where there is no bias."""
+    return DeviceArray.new((0,), np.dtype(np.float32))
+
+
 def pick(precision: str, a: Matrix, b: Matrix, wide: bool) -> Product:
-    """The kernel for these orientations."""
+    """The kernel for these orientations, with as many tiles as a block has shared memory for. Their number changes no bit."""
     width = min(a.width, b.width)
-    if precision == "float32":
-        width = 1 if b.transposed and not a.transposed else width  # both are turned while they are copied, one by one
-        return float32_product(a.transposed, b.transposed, wide, width)
-    return tensor_product(precision, a.transposed, b.transposed, wide, width)
+    if precision == "float32" and b.transposed and not a.transposed:
+        width = 1  # both are turned while they are copied, one by one
+    for stages in STAGES:
+        kind = (a.transposed, b.transposed, wide, width, stages)
+        product = float32_product(*kind) if precision == "float32" else tensor_product(precision, *kind)
+        if product.shared <= shared_limit():
+            break
+    return product
 
 
 def multiply(
@@ -345,15 +360,22 @@ def multiply(
     ``workspace(size)`` gives room for partial products.
     """
     m, k, n = a.rows, a.columns, b.columns
+    if m == 0 or n == 0:
+        return
     wide = -(-m // 128) * -(-n // 128) * 4 >= 3 * processors()
     product = pick(precision, a, b, wide)
     size = product.size
     down, right = -(-m // size), -(-n // size)
+    if down > MOST:
+        half = down // 2 * size
+        for first, last in ((0, half), (half, m)):
+            multiply(precision, workspace, a.part(first, last), b, c.part(first, last), keep, bias)
+        return
     parts = max(1, min(processors() // (down * right), k // LEAST))
     chunk = -(-k // (parts * STEPS)) * STEPS
     parts = max(1, -(-k // chunk)) if k else 1
-    none = c.data[:0]
-    bias = none if bias is None else bias.reshape(-1)
+    none = nothing()
+    bias = none if bias is None else bias
     operands = (a.data, a.offset, a.stride, b.data, b.offset, b.stride)
     launch = (right, down, parts), product.threads
     shared = product.shared

@@ -5,26 +5,29 @@ import numpy as np
 from .device import cuda, divided
 from .launch import FLOATS, INT, INTS, THREADS, kernel
 
-COLUMNS, LANES = 32, 8  # of a block that adds rows: each lane adds every 8th of those that it finds
-
-
-@kernel(FLOATS, INTS, FLOATS, INT, INT)
-def gather(table, ids, out, columns, size):
-    """out[i] = table[ids[i]], rows of ``columns`` elements."""
-    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
-        row, column = divided(e, columns)
-        out[e] = table[np.int64(ids[row]) * columns + column]
+WARP = 32
+COLUMNS, LANES = WARP, THREADS // WARP  # of a block that adds rows: each lane adds those that one warp finds
 
 
 @kernel(FLOATS, INTS, FLOATS, INT, INT, INT)
-def scatter_add(table, ids, rows, count, columns, by_id):
-    """table[ids[i]] += rows[i], without atomic sums: the same bits in every run.
+def gather(table, ids, out, symbols, columns, size):
+    """out[i] = table[ids[i]], rows of ``columns`` elements; NaN for an id that the table of ``symbols`` rows does not have."""
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        row, column = divided(e, columns)
+        id = ids[row]
+        out[e] = table[np.int64(id) * columns + column] if 0 <= id < symbols else np.float32(np.nan)
 
-    A block owns 32 columns of one id, and looks through all ids for it, as many at once as it has threads. The block's number is the id, or, where
-    the table is longer than the list, a place in the list: then the first place of an id owns it.
+
+@kernel(FLOATS, INTS, FLOATS, INT, INT, INT, INT)
+def scatter_add(table, ids, rows, symbols, count, columns, by_id):
+    """table[ids[i]] += rows[i], without atomic sums: the same bits in every run. Ids that the table does not have add nothing.
+
+    A block owns 32 columns of one id, and looks through all ids for it, as many at once as it has threads; each warp
+    makes a word of what it finds, and a lane adds the rows of one word. The block's number is the id, or, where the
+    table is longer than the list, a place in the list: then the first place of an id owns it.
     """
     sums = cuda.shared.array((LANES, COLUMNS), np.float32)
-    found = cuda.shared.array(THREADS, np.int32)
+    words = cuda.shared.array(LANES, np.uint32)
     tid = cuda.threadIdx.x
     x, y = tid % COLUMNS, tid // COLUMNS
     column = cuda.blockIdx.y * COLUMNS + x
@@ -37,15 +40,25 @@ def scatter_add(table, ids, rows, count, columns, by_id):
         for i in range(tid, start, THREADS):
             if ids[i] == wanted:
                 earlier = 1
+    if not 0 <= wanted < symbols:
+        earlier = 1
     if cuda.syncthreads_or(earlier) == 0:
         own = np.float32(0)
         for first in range(start, count, THREADS):
-            here = 1 if first + tid < count and ids[first + tid] == wanted else 0
-            found[tid] = here
-            if cuda.syncthreads_or(here) != 0 and column < columns:
-                for k in range(y, THREADS, LANES):
-                    if found[k] != 0:
-                        own += rows[np.int64(first + k) * columns + column]
+            here = np.int32(0)
+            if first + tid < count and ids[first + tid] == wanted:
+                here = np.int32(1) << np.int32(x)
+            for step in (16, 8, 4, 2, 1):
+                here = np.int32(here | cuda.shfl_xor_sync(0xFFFFFFFF, here, step))
+            if x == 0:
+                words[y] = here
+            cuda.syncthreads()
+            word = words[y]
+            while word != 0:
+                k = cuda.ffs(word) - 1
+                word = np.uint32(word & np.uint32(word - np.uint32(1)))
+                if column < columns:
+                    own += rows[np.int64(first + y * WARP + k) * columns + column]
             cuda.syncthreads()
         sums[y, x] = own
         cuda.syncthreads()

@@ -56,7 +56,8 @@ def grid(rows: int, columns: int) -> int:
 
 @cache
 def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
-    """losses[i] = -log softmax(logits[i])[targets[i]]; a target of -1 is not counted: no loss, no gradient.
+    """losses[i] = -log softmax(logits[i])[targets[i]]; a target of -1 is not counted: no loss, no gradient. The loss of one
+    that is no column is NaN.
 
     With ``gradient``, logits[i] becomes scale · (softmax(logits[i]) - onehot(targets[i])).
     """
@@ -79,7 +80,12 @@ def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
         sum_ = total(sum_, shared)
         if inside:
             if lane == max(target, 0) % width:  # it alone overwrites the logit of the target
-                losses[row] = log(sum_) + peak - logits[base + target] if target >= 0 else np.float32(0)
+                loss = np.float32(0)
+                if target >= columns:
+                    loss = np.float32(np.nan)
+                elif target >= 0:
+                    loss = log(sum_) + peak - logits[base + target]
+                losses[row] = loss
             if gradient:
                 factor = scale / sum_ if target >= 0 else np.float32(0)
                 for j in range(lane, columns, width):

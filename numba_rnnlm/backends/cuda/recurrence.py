@@ -19,7 +19,6 @@ from .intrinsics import (
     arrive,
     bf16,
     bits,
-    cooperative,
     load1,
     load4,
     mma_bf16,
@@ -30,12 +29,14 @@ from .intrinsics import (
     rounded,
     wait_for,
 )
-from .launch import COUNTS, FLOATS, INT, LONG, THREADS, Kernel, shared_limit
+from .launch import COUNTS, FLOATS, INT, LONG, THREADS, Kernel, cooperative, most_resident, shared_limit
 
 WARPS = THREADS // 32
 CHUNK = 16  # of the inner dimension that a warp takes at once
 TILE = 16  # streams of one row of fragments
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))  # units of a slice, rows of fragments of a group; (16, 4) would need spills
+APART = 32  # counters of arrivals: each has 128 bytes, a line of the cache, to itself
+BATCH = 8  # elements of U that a thread has on their way at once
 AHEAD = 4  # chunks of the state that a warp has on their way at once
 
 
@@ -47,6 +48,7 @@ class Plan(NamedTuple):
     slices: int
     groups: int
     reason: str
+    shared: int = 0  # bytes of shared memory of a block
 
     @property
     def persistent(self) -> bool:
@@ -66,15 +68,24 @@ class Plan(NamedTuple):
 def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) -> Plan:
     """The smallest groups of streams whose blocks all run at once; else step by step."""
     first, last = cell.window("h")
+    if not cooperative():
+        return step_by_step("this device does not run blocks that wait for one another")
     tried = ""
     for units, tiles in SHAPES:
         groups, slices = -(-streams // (tiles * TILE)), -(-hidden // CHUNK) * (CHUNK // units)
         shared = shared_bytes(last - first, units, tiles, slices * units, backward)
         need = groups * slices
         tried = f"{need} blocks of {shared >> 10} KB of shared memory"
-        if shared <= shared_limit() and need <= (room := _room(cell, units, tiles, precision, backward, shared)):
-            return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible")
-    return Plan(0, 0, 0, 0, f"step by step: not even {tried} would run at once")
+        if shared <= shared_limit() and need <= most_resident(shared):  # which compiles nothing
+            room = _room(cell, units, tiles, precision, backward, shared)
+            if need <= room:
+                return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible", shared)
+    return step_by_step(f"not even {tried} would run at once")
+
+
+def step_by_step(why: str) -> Plan:
+    """The plan for what is not launched as one."""
+    return Plan(0, 0, 0, 0, f"step by step: {why}")
 
 
 def _room(cell: Cell, units: int, tiles: int, precision: str, backward: bool, shared: int) -> int:
@@ -96,7 +107,7 @@ def shared_bytes(slots: int, units: int, tiles: int, width: int, backward: bool)
 def _meet(barrier, group, count):
     """Wait for ``count`` arrivals; all threads of the block, or none."""
     if cuda.threadIdx.x == 0:
-        wait_for(barrier, group, count)
+        wait_for(barrier, group * APART, count)
     cuda.syncthreads()
 
 
@@ -105,7 +116,7 @@ def _announce(barrier, group):
     """All that this block wrote is there for those who wait for this arrival."""
     cuda.syncthreads()
     if cuda.threadIdx.x == 0:
-        arrive(barrier, group)  # a release: it carries what the other threads wrote before the barrier above
+        arrive(barrier, group * APART)  # a release: it carries what the other threads wrote before the barrier above
 
 
 def _holder(slots, units, stride, tf32):
@@ -114,13 +125,18 @@ def _holder(slots, units, stride, tf32):
 
     @inline
     def hold(shared, u, width, part, hidden):
-        for e in range(cuda.threadIdx.x, width * columns, THREADS):
-            k, c = e // columns, e % columns
-            unit = part * units + c % units
-            value = np.float32(0)
-            if k < hidden and unit < hidden:
-                value = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
-            put(shared, k * stride + c, rounded(value) if tf32 else value)
+        batch = cuda.local.array(BATCH, np.float32)
+        for first in range(cuda.threadIdx.x, width * columns, THREADS * BATCH):
+            for i in range(BATCH):  # all on their way before the first is put down
+                k, c = (first + i * THREADS) // columns, (first + i * THREADS) % columns
+                unit = part * units + c % units
+                batch[i] = np.float32(0)
+                if k < hidden and unit < hidden:
+                    batch[i] = u[np.int64(k) * slots * hidden + c // units * hidden + unit]
+            for i in range(BATCH):
+                k, c = (first + i * THREADS) // columns, (first + i * THREADS) % columns
+                if k < width:
+                    put(shared, k * stride + c, rounded(batch[i]) if tf32 else batch[i])
 
     return hold
 
@@ -221,8 +237,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
     product = product_tensor if tensor else product_float32
 
     def forward(u, z, s, exchange, barrier, earlier, streams, hidden, t0, t1, together):
-        cooperative()
-        shared = cuda.shared.array(0, np.float32)
+        shared = cuda.shared.array(0, np.float32, alignment=16)
         now = cuda.local.array((passes, gates, 1), np.float32)
         memory = cuda.local.array((passes, 2, states, 1), np.float32)
         tid = cuda.threadIdx.x
@@ -288,7 +303,8 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                     for k in range(gates):
                         z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
 
-    return Kernel(forward, (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT))
+    takes = (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT)
+    return Kernel(forward, takes, cooperative=True)
 
 
 @cache
@@ -388,8 +404,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
         return total
 
     def backward(u, z, s, dy, d, shares, barrier, earlier, streams, hidden, steps, t0, t1, together):
-        cooperative()
-        shared = cuda.shared.array(0, np.float32)
+        shared = cuda.shared.array(0, np.float32, alignment=16)
         now = cuda.local.array((passes, gates, 1), np.float32)
         before = cuda.local.array((passes, states, 1), np.float32)
         after = cuda.local.array((passes, states, 1), np.float32)
@@ -461,7 +476,8 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                 for k in range(states):
                     d[(np.int64(n) * states + k) * hidden + unit] = grown[i, k, 0]
 
-    return Kernel(backward, (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT, INT))
+    takes = (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT, INT)
+    return Kernel(backward, takes, cooperative=True)
 
 
 # Step by step

@@ -1,47 +1,69 @@
 """The weight update, and the norm that guards it."""
 
 from functools import cache
+from math import sqrt
 
 import numpy as np
 
 from ...rules import Rule
 from .device import SIMULATED, cuda
-from .launch import DOUBLES, FLOAT, FLOATS, LONG, THREADS, Kernel, kernel
+from .launch import DOUBLE, DOUBLES, FLOAT, FLOATS, LONG, THREADS, Kernel, kernel
 
+BATCH = 8
+LARGEST = np.float32(3.4028235e38)
+SCALE, GO, STOPPED = 0, 1, 2  # of a guard: by what the gradient is scaled; whether there is an update; whether one was stopped
+GUARD = 3
+LANES = 8
+ROWS = 2 * LANES
 PARTS = 2 if SIMULATED else 256  # partial sums of the norm, on whatever device: the sum does not depend on it
 
 
 @cache
 def update(rule: Rule) -> Kernel:
-    """p, m ← rule(p, g, m, h): each thread lends the rule's row one element at a time, in registers."""
+    """p, m ← rule(p, g, m, h): each thread lends the rule's row one element at a time, in registers.
+
+    A ``guard``, if there is one, says by what the gradient is scaled instead of h[0], and whether anything is done.
+    """
     row, moments, numbers = rule.row, rule.moments, 2 + len(rule.hyper)
     room = max(moments, 1)
 
-    def move(p, g, m, h, size):
+    def move(p, g, m, h, guard, size):
         own_p = cuda.local.array(1, np.float32)
         own_g = cuda.local.array(1, np.float32)
         own_m = cuda.local.array((room, 1), np.float32)
-        for j in range(cuda.grid(1), size, cuda.gridsize(1)):
+        own_h = cuda.local.array(numbers, np.float32)
+        for k in range(numbers):
+            own_h[k] = h[k]
+        last = size
+        if guard.size:
+            own_h[0] = guard[SCALE]
+            if guard[GO] == 0:
+                last = 0
+        for j in range(cuda.grid(1), last, cuda.gridsize(1)):
             own_p[0] = p[j]
             own_g[0] = g[j]
             for k in range(moments):
                 own_m[k, 0] = m[k * size + j]
-            row(own_p, own_g, own_m, h, 0, 1)
+            row(own_p, own_g, own_m, own_h, 0, 1)
             p[j] = own_p[0]
             for k in range(moments):
                 m[k * size + j] = own_m[k, 0]
 
-    return Kernel(move, (FLOATS, FLOATS, FLOATS, (FLOAT, numbers), LONG))
+    return Kernel(move, (FLOATS, FLOATS, FLOATS, (FLOAT, numbers), FLOATS, LONG))
 
 
 @kernel(FLOATS, DOUBLES, LONG)
 def sum_of_squares(x, sums, size):
     """sums[i] = Σ x² of the i-th part, in float64: a sum of squares overflows float32. NaN and infinity come through."""
     shared = cuda.shared.array(THREADS, np.float64)
+    batch = cuda.local.array(BATCH, np.float32)
     total = np.float64(0)
-    for j in range(cuda.grid(1), size, cuda.gridsize(1)):
-        value = np.float64(x[j])
-        total += value * value
+    for first in range(cuda.grid(1), size, cuda.gridsize(1) * BATCH):
+        for i in range(BATCH):  # all on their way before the first is added
+            j = first + i * cuda.gridsize(1)
+            batch[i] = x[j] if j < size else np.float32(0)
+        for i in range(BATCH):
+            total += np.float64(batch[i]) * np.float64(batch[i])
     shared[cuda.threadIdx.x] = total
     cuda.syncthreads()
     step = THREADS // 2
@@ -52,3 +74,34 @@ def sum_of_squares(x, sums, size):
         step //= 2
     if cuda.threadIdx.x == 0:
         sums[cuda.blockIdx.x] = shared[0]
+
+
+@kernel(DOUBLES, FLOATS, LONG, DOUBLE, FLOATS)
+def judge(sums, losses, count, clip, guard):
+    """Fill the guard of an update, by one block: from the sums of squares of the gradient, and the losses.
+
+    The scale brings the norm down to ``clip``. What is not finite stops this update and all after it.
+    """
+    rows = cuda.shared.array(ROWS, np.float64)
+    tid = cuda.threadIdx.x
+    bad = 0
+    for j in range(tid, count, THREADS):
+        if not abs(losses[j]) <= LARGEST:
+            bad = 1
+    if tid < ROWS:  # added as NumPy adds 256 numbers: the norm is that which the host computes
+        total = np.float64(0)
+        for j in range(tid // LANES * (PARTS // 2) + tid % LANES, (tid // LANES + 1) * (PARTS // 2), LANES):
+            total += sums[j]
+        rows[tid] = total
+    stop = cuda.syncthreads_or(bad)
+    if tid == 0:
+        total = np.float64(0)
+        for half in range(0, ROWS, LANES):
+            total += ((rows[half] + rows[half + 1]) + (rows[half + 2] + rows[half + 3])) + (
+                (rows[half + 4] + rows[half + 5]) + (rows[half + 6] + rows[half + 7]))
+        norm = sqrt(total)
+        one = np.float64(1)
+        guard[SCALE] = np.float32(min(one, clip / norm) if norm > np.float64(0) else one)
+        fine = stop == 0 and guard[STOPPED] == 0 and norm <= np.float64(1.0e300)
+        guard[GO] = np.float32(1) if fine else np.float32(0)
+        guard[STOPPED] = np.float32(0) if fine else np.float32(1)

@@ -1,0 +1,472 @@
+"""Stored kernels: the right code and the same bits, whatever other processes, disks, editors and strangers do to the folder."""
+
+import dataclasses
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import config
+from test_backends import AVX2, HOST
+
+import numba_rnnlm
+from numba_rnnlm.backends import cache
+from numba_rnnlm.backends.cpu import packing
+from numba_rnnlm.cells import CELLS
+
+HOME = Path(numba_rnnlm.__file__).parents[1]
+ROUNDS = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "1"))  # of what can only be shown by trying often; 30 for a thorough look
+
+TRAIN = """
+import hashlib, os, sys, warnings
+from numba.core import event
+from numba_rnnlm import LanguageModel
+from numba_rnnlm.backends.cpu import host
+
+text = "the cat sees the dog\\nthe dog sees 12 cats\\n" * 20
+with event.install_recorder("numba:compile") as record:
+    model = LanguageModel(sys.argv[1], hidden=21, layers=2, embedding=11, dropout=0.2, seed=1, backend="cpu", threads=2)
+    model.fit(text, text[:50], epochs=2, streams=5, steps=12, optimizer="adam", verbose=0)
+    told = [model.score(text[:30]), model.generate("the", length=40, seed=1, top_k=5, top_p=0.9)]
+    told += [model.generate("the", length=20, seed=1, weights="int8")]
+weights = b"".join(array.tobytes() for _, array in sorted(model.network_.weights().items()))
+compiled = [begun for _, begun in record.buffer if begun.is_start]
+print(hashlib.sha256(weights + repr(told).encode()).hexdigest(), len(compiled))
+"""
+# A kernel or two: enough to see which folder is used.
+SMALL = """
+import os, sys
+from numba.core import event
+import numpy as np
+from numba_rnnlm import backends
+from numba_rnnlm.backends.cpu import host
+
+with event.install_recorder("numba:compile") as record:
+    ops = backends.get("cpu", threads=1)
+    x = np.array([0.5, -1, 2], np.float32)
+    ops.activate("tanh", x)
+print(x.tobytes().hex(), sum(begun.is_start for _, begun in record.buffer))
+"""
+
+
+@dataclasses.dataclass
+class Ran:
+    """What a process printed: a digest of its results, how many functions it compiled, and its standard error."""
+
+    code: int
+    bits: str
+    compiled: int
+    errors: str
+
+
+def start(program, *arguments, folder=None, path=HOME, **options):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_CPU")}
+    environment |= {"PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "always::RuntimeWarning"}
+    environment |= options.pop("environment", {})
+    if folder is not None:
+        environment["NUMBA_CACHE_DIR"] = str(folder)
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], env=environment, cwd="/", text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # fmt: skip
+
+
+def finish(process):
+    told, errors = process.communicate()
+    bits, compiled = told.split() or ("", "-1")
+    return Ran(process.returncode, bits, int(compiled), errors)
+
+
+def run(program, *arguments, **options):
+    ran = finish(start(program, *arguments, **options))
+    assert ran.code == 0, ran.errors
+    return ran
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def kernels(folder):
+    return sorted((folder / "numba_rnnlm").glob("cpu-*/*"))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A folder with the kernels of a tanh network, and what the process printed that compiled them."""
+    folder = tmp_path_factory.mktemp("kernels")
+    return folder, run(TRAIN, "tanh", folder=folder)
+
+
+@pytest.fixture
+def copied(filled, tmp_path):
+    """A copy of that folder."""
+    return Path(shutil.copytree(filled[0], tmp_path / "copied"))
+
+
+# the same bits
+
+
+def test_a_process_that_loads_computes_what_the_one_that_compiled_did(filled):
+    folder, cold = filled
+    before = files(folder)
+    assert len(before) > 50 and cold.compiled > 50
+    for _ in range(2):
+        warm = run(TRAIN, "tanh", folder=folder)
+        assert warm == Ran(0, cold.bits, 0, "")
+    assert files(folder) == before  # and nothing is written that nobody will look for
+
+
+@pytest.mark.skipif(not set(AVX2) <= HOST, reason="the processor has no AVX2")
+def test_shorter_vectors_compute_the_same_bits(filled, tmp_path):
+    features = ",".join(f"+{name}" for name in AVX2)
+    narrow = run(TRAIN, "tanh", folder=tmp_path, environment={"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": features})
+    assert narrow.bits == filled[1].bits and narrow.compiled > 50
+
+
+def test_half_of_the_kernels_loaded(filled, copied):
+    """Code that is compiled calls code that was stored, and the other way round, in any mixture."""
+    for round in range(2 * ROUNDS):
+        for path in random.Random(round).sample(kernels(copied), 12):
+            path.unlink()
+        mixed = run(TRAIN, "tanh", folder=copied)
+        assert mixed.bits == filled[1].bits and mixed.compiled > 0
+    assert run(TRAIN, "tanh", folder=copied).compiled == 0
+
+
+FACTORY = """
+import sys
+import tempfile
+import numpy as np
+from numba_rnnlm.backends.cpu.kernels import kernel
+
+def make(number, linked):
+    def inner(x):
+        x[0] += number
+    inner = kernel(inner, linked=linked)
+    def outer(x):
+        inner(x)
+        x[0] *= 10
+    return kernel(outer)
+
+x = np.zeros(1)
+for which in sys.argv[1:]:
+    make(int(which), int(which) % 2 == 0)(x)
+print(x[0], 0)
+"""
+
+
+def test_functions_of_one_name_are_never_confused(tmp_path):
+    """The compiler numbers functions as they come, so two made in one place, stored by two processes, have one name."""
+    for order in ("1", "3", "2", "4", "13", "3124", "4231"):
+        want = 0
+        for digit in order:
+            want = (want + int(digit)) * 10
+        assert float(run(FACTORY, *order, folder=tmp_path).bits) == want
+
+
+# many processes at once
+
+
+def test_cells_that_are_compiled_at_once_keep_their_own_code(filled, tmp_path):
+    cells = "tanh", "relu", "sigmoid", "gru"
+    alone = {}
+    for cell in cells:
+        folder = shutil.copytree(filled[0], tmp_path / cell)
+        alone[cell] = run(TRAIN, cell, folder=folder).bits
+    assert len(set(alone.values())) == len(cells)
+    for round in range(ROUNDS):
+        together = Path(shutil.copytree(filled[0], tmp_path / f"together{round}"))
+        for path in kernels(together):
+            if path.name.startswith(("recur", "_recurrent", "_step", "write")):
+                path.unlink()
+        processes = {cell: start(TRAIN, cell, folder=together) for cell in cells}
+        assert {cell: finish(process).bits for cell, process in processes.items()} == alone
+        for cell in cells:
+            after = run(TRAIN, cell, folder=together)
+            assert after.bits == alone[cell] and after.compiled == 0
+
+
+def test_a_process_killed_while_it_compiles(filled, tmp_path):
+    delays = random.Random(0)
+    for _ in range(3 * ROUNDS):
+        process = start(TRAIN, "tanh", folder=tmp_path)
+        time.sleep(delays.uniform(0.8, 5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    after = run(TRAIN, "tanh", folder=tmp_path)
+    assert after.bits == filled[1].bits
+    assert run(TRAIN, "tanh", folder=tmp_path).compiled == 0
+
+
+# files and folders that are not as they should be
+
+
+def damage(paths, how):
+    """Each file in one of these ways."""
+    contents = [path.read_bytes() for path in paths]
+    for number, (path, content) in enumerate(zip(paths, contents, strict=True)):
+        middle = len(content) // 2
+        if how == "emptied":
+            path.write_bytes(b"")
+        elif how == "cut":
+            path.write_bytes(content[: (number * 37) % len(content)])
+        elif how == "scrambled":
+            path.write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
+        elif how == "foreign":
+            path.write_bytes(b"\x80\x04\x8c\x05posix" + content)
+        elif how == "exchanged":
+            path.write_bytes(contents[number - 1])
+        elif how == "folders":
+            path.unlink()
+            path.mkdir()
+
+
+def test_damaged_files_are_compiled_and_stored_again(filled, copied):
+    ways = "emptied", "cut", "scrambled", "foreign", "exchanged"
+    for number, how in enumerate(ways):
+        damage(kernels(copied)[number :: len(ways)], how)
+    after = run(TRAIN, "tanh", folder=copied)
+    assert after.bits == filled[1].bits and after.compiled > 50
+    assert run(TRAIN, "tanh", folder=copied) == Ran(0, filled[1].bits, 0, "")
+
+
+def test_what_cannot_be_stored_is_said_once(filled, copied, tmp_path):
+    def no_large_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    for path in kernels(copied):
+        if path.name.startswith("recur"):
+            path.unlink()
+    lacking = files(copied)
+    for _ in range(2):
+        ran = run(TRAIN, "tanh", folder=copied, preexec_fn=no_large_files)
+        assert ran.bits == filled[1].bits and 0 < ran.compiled < 20
+        assert ran.errors.count("kernels are not stored") == 1 and "File too large" in ran.errors
+        assert files(copied) == lacking  # not even a part of a file is left
+    damage([path for path in kernels(copied) if path.name.startswith("fill")], "folders")
+    assert run(TRAIN, "tanh", folder=copied).errors.count("kernels are not stored") == 1
+
+
+def test_a_folder_that_vanishes(tmp_path):
+    vanishing = SMALL.replace("ops.activate", "import shutil; shutil.rmtree(sys.argv[1], ignore_errors=True); ops.activate")
+    first = run(SMALL, folder=tmp_path / "here")
+    gone = run(vanishing, str(tmp_path / "here"), folder=tmp_path / "here")
+    assert gone.bits == first.bits and "not stored" not in gone.errors
+    assert run(SMALL, folder=tmp_path / "here").compiled == 0
+
+
+ANOTHER = 54321  # a user's number that nobody has
+# What a process imports late may be root's alone, as pytest's folders are: the compiler is loaded before.
+AS_ANOTHER = f"""from numba import njit
+njit(lambda x: x[0])(np.ones(1))
+os.setgid({ANOTHER}); os.setuid({ANOTHER})
+with event"""
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter; pytest's own are private."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_reads_what_root_has_stored(open_folder):
+    own = open_folder / "own"
+    own.mkdir()
+    os.chown(own, ANOTHER, ANOTHER)
+    as_another = SMALL.replace("with event", AS_ANOTHER)
+    first = run(SMALL, folder=open_folder / "roots")
+    assert first.compiled > 0
+    homeless = {"HOME": "/nowhere", "XDG_CACHE_HOME": ""}
+    read = run(as_another, folder=open_folder / "roots", environment=homeless)
+    assert read == Ran(0, first.bits, 0, "")
+    for path in kernels(open_folder / "roots"):
+        if path.name.startswith("apply_tanh"):
+            path.unlink()
+    left = files(open_folder / "roots")
+    lacking = run(as_another, folder=open_folder / "roots", environment=homeless)
+    assert lacking.bits == first.bits and 0 < lacking.compiled < first.compiled
+    assert lacking.errors.count("kernels are not stored") == 1 and "permission denied" in lacking.errors
+    for compiled in (lacking.compiled, 0):  # with a home of its own, what is missing goes there
+        kept = run(as_another, folder=open_folder / "roots", environment={"HOME": str(own), "XDG_CACHE_HOME": ""})
+        assert kept == Ran(0, first.bits, compiled, "")
+    assert files(open_folder / "roots") == left
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_files_of_another_user_are_not_run(tmp_path):
+    first = run(SMALL, folder=tmp_path)
+    for path in (tmp_path / "numba_rnnlm").rglob("*"):
+        os.chown(path, ANOTHER, ANOTHER)
+    home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
+    ran = run(SMALL, folder=tmp_path, environment=home)
+    assert ran.bits == first.bits and ran.compiled == first.compiled
+    assert run(SMALL, folder=tmp_path, environment=home).compiled == 0  # stored among the user's own
+    told = subprocess.run([sys.executable, "-m", "numba_rnnlm", "info"], capture_output=True, text=True, check=True, cwd=HOME,
+                          env=os.environ | home | {"NUMBA_CACHE_DIR": str(tmp_path)}).stdout  # fmt: skip
+    assert f"it belongs to user {ANOTHER}, and not to root or to you" in told and str(tmp_path / "home") in told
+
+
+@pytest.mark.parametrize("writable", ["file", "folder"])
+def test_what_others_can_write_is_not_run(tmp_path, writable):
+    first = run(SMALL, folder=tmp_path)
+    for path in kernels(tmp_path) if writable == "file" else [kernels(tmp_path)[0].parent]:
+        path.chmod(path.stat().st_mode | 0o020)
+    ran = run(SMALL, folder=tmp_path, environment={"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""})
+    assert ran.bits == first.bits and ran.compiled == first.compiled
+
+
+# which folder
+
+
+def test_the_folder_among_the_users_caches(tmp_path):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for settings, place in (
+        ({"XDG_CACHE_HOME": ""}, home / ".cache"),
+        ({"XDG_CACHE_HOME": "relative"}, home / ".cache"),  # the specification: ignored
+        ({"XDG_CACHE_HOME": str(elsewhere)}, elsewhere),
+        ({"NUMBA_CACHE_DIR": str(elsewhere / "more")}, elsewhere / "more"),
+    ):
+        environment = {"HOME": str(home), "NUMBA_CACHE_DIR": ""} | settings
+        assert run(SMALL, environment=environment).compiled > 0, settings
+        assert kernels(place), settings
+        assert run(SMALL, environment=environment).compiled == 0, settings
+        shutil.rmtree(place)
+
+
+# the sources
+
+
+def test_edited_sources_are_compiled_anew_and_old_versions_removed(tmp_path):
+    package = Path(shutil.copytree(HOME / "numba_rnnlm", tmp_path / "site" / "numba_rnnlm"))
+    folder = tmp_path / "kernels"
+    first = run(SMALL, folder=folder, path=package.parent)
+    (version,) = (folder / "numba_rnnlm").iterdir()
+    for number in range(2 * cache.KEPT_VERSIONS):
+        old = version.with_name(f"cpu-{number:016x}")
+        old.mkdir()
+        os.utime(old, (number, number))
+    unrelated = version.with_name("cuda-0")
+    unrelated.mkdir()
+    source = package / "portable.py"
+    text = source.read_text()
+    edited = text.replace("return math.copysign(t / (t + T(2)), x)", "return math.copysign(t / (t + T(3)), x)")
+    assert edited != text
+    source.write_text(edited)
+    second = run(SMALL, folder=folder, path=package.parent)
+    assert second.bits != first.bits and second.compiled == first.compiled
+    versions = set((folder / "numba_rnnlm").iterdir())
+    assert version in versions and unrelated in versions and len(versions) == cache.KEPT_VERSIONS + 2
+    source.write_text(text)
+    assert run(SMALL, folder=folder, path=package.parent) == Ran(0, first.bits, 0, "")
+
+
+@pytest.mark.parametrize("form", ["without sources", "zipped"])
+def test_programs_without_source_files(tmp_path, form):
+    site = tmp_path / "site"
+    package = Path(shutil.copytree(HOME / "numba_rnnlm", site / "numba_rnnlm", ignore=shutil.ignore_patterns("__pycache__")))
+    if form == "zipped":
+        with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
+            for path in package.rglob("*.py"):
+                archive.write(path, path.relative_to(site))
+        site = tmp_path / "site.zip"
+    else:
+        subprocess.run([sys.executable, "-m", "compileall", "-q", "-b", package], check=True)
+        for path in package.rglob("*.py"):
+            path.unlink()
+    first = run(SMALL, folder=tmp_path / "kernels", path=site)
+    assert first.compiled > 0
+    assert run(SMALL, folder=tmp_path / "kernels", path=site) == Ran(0, first.bits, 0, "")
+
+
+def test_a_cell_typed_at_a_prompt(copied):
+    """Its code has no file, and the next process recognises it nevertheless."""
+    typed = """
+from numba_rnnlm import cells
+from numba_rnnlm.portable import portable, tanh
+import numpy as np
+gain = {gain}
+@portable
+def forward(z, prev, next, start, stride):
+    for j in range(start, next.shape[1], stride):
+        z[0, j] = tanh(z[0, j]) * gain
+        next[0, j] = z[0, j]
+@portable
+def backward(z, prev, next, d, start, stride):
+    for j in range(start, next.shape[1], stride):
+        z[0, j] = d[0, j] * gain
+        d[0, j] = 0
+cells.register(cells.Cell("typed", dict(a="xh"), ("h",), lambda z, prev: gain * np.tanh(z), forward, backward))
+"""
+    ran = [run(typed.format(gain=gain) + TRAIN, "typed", folder=copied) for gain in ("np.float32(1)", "np.float32(2)") * 2]
+    assert [each.compiled > 0 for each in ran] == [True, True, False, False]
+    assert ran[0].bits == ran[2].bits != ran[1].bits == ran[3].bits
+
+
+# what is said
+
+
+def test_whoever_waits_is_told_once(filled, tmp_path):
+    errors = filled[1].errors
+    assert errors.count("compiling kernels") == 1 and str(filled[0] / "numba_rnnlm") in errors and "warmup" in errors
+    (tmp_path / "file").write_text("")
+    homeless = {"HOME": str(tmp_path / "file"), "XDG_CACHE_HOME": "", "NUMBA_CACHE_DIR": ""}
+    product = "ops.project(np.ones((9, 9), np.float32), np.ones((9, 9), np.float32), None, np.ones((9, 9), np.float32)); "
+    told = run(SMALL.replace("ops.activate", product + "ops.activate"), environment=homeless).errors
+    assert told.count("compiling kernels") == 1 and "in every process" in told and told.count("kernels are not stored") == 1
+    assert re.search(r"set NUMBA_CACHE_DIR to a folder", told)
+
+
+# the store itself
+
+NAMES = st.text("abcdefgh-_0123456789", min_size=1, max_size=20)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    return cache.Store("cpu-0")
+
+
+def test_the_store_returns_what_was_saved_or_nothing(store, tmp_path):
+    @given(st.dictionaries(NAMES, st.binary(max_size=100), min_size=1), st.randoms())
+    def check(bodies, draw):
+        for name, body in bodies.items():
+            store.save(name, body)
+        for name, body in bodies.items():
+            assert store.load(name) == body
+        name = draw.choice(sorted(bodies))
+        path = store.writable / name
+        whole = path.read_bytes()
+        at = draw.randrange(len(whole))
+        for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ 1 << draw.randrange(8)]) + whole[at + 1 :], whole + b"x"):
+            path.write_bytes(damaged)
+            assert store.load(name) is None
+        (store.writable / "other").write_bytes(whole)
+        assert store.load("other") is None
+        store.save(name, bodies[name])
+        assert store.load(name) == bodies[name]
+
+    check()
+
+
+def test_every_built_in_cell_has_a_key_that_lasts():
+    assert all(len(cell.key.partition(":")[2]) == 16 for cell in CELLS.values())
+
+
+def test_python_does_not_call_what_only_kernels_do():
+    with pytest.raises(TypeError, match=r"pack_panel is called by kernels only; .*@kernel\(entry=True\)"):
+        packing.pack_panel(1)
