@@ -169,7 +169,7 @@ def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed
 
     ``fresh``: nothing comes before the first of these positions that was not read; otherwise ids (N) do. A step is a layer,
     or behind the last of them the drawing; its units or streams are cut among the members of the gang. The leader sends the
-    others away for good when they keep it waiting or gain nothing, or when another caller needs the processors.
+    others away when they keep it waiting for longer than they have gained, gain nothing, or another caller needs the processors.
     """
     layers, streams, shared = stages.shape[0], given.shape[1], shares.shape[1] - 1
     head = stages[layers - 1]
@@ -231,9 +231,13 @@ def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed
                 arrivals += parts - 1
                 lost = gather(board, slot, arrivals, patience + clock() - share)
                 if lost > 0:
-                    measured[LOST] += lost
-                    gang, alone_since = False, clock()
-                    dismiss(board, slot)
+                    # More than the gang has gained lately?
+                    lost = measured[TOGETHER] + clock() - began - measured[ALONE] * (measured[SYMBOLS] + 1)
+                    if lost > 0:
+                        measured[LOST] += lost
+                        measured[TOGETHER] = measured[SYMBOLS] = 0
+                        gang, alone_since = False, clock()
+                        dismiss(board, slot)
             if stage == layers:
                 now = clock()
                 if (t > 0 or not fresh) and _any_drawn(given[t]) and not _note(measured, now - began, fewest, most) and gang:
