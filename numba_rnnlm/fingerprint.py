@@ -71,8 +71,8 @@ class _Walk:
         for name, value in sorted(vars(module).items()):
             own = getattr(value, "__module__", None) == module.__name__
             if not name.startswith("__") and (own or isinstance(value, (*_PLAIN, tuple, frozenset, np.ndarray))):
-                parts = [name, *self.parts(value)]
-                yield from parts if ONLY_HERE not in parts else ()  # a lock, a pool: no code
+                yield name
+                yield from (part for part in self.parts(value) if part != ONLY_HERE)  # a lock, a pool: no code
 
     def parts(self, value: Any) -> Iterator[str]:
         if isinstance(value, _PLAIN):
@@ -113,7 +113,9 @@ class _Walk:
         elif wrapped := [getattr(value, name) for name in _WRAPPED if hasattr(value, name)]:
             yield from self.parts(getattr(value, "targetoptions", None))
             yield from self.parts(wrapped[0])
-        elif not callable(value) or module not in _LIBRARIES:
+        elif type(value).__module__.partition(".")[0] not in _LIBRARIES:
+            yield ONLY_HERE  # its text may say nothing of it, or all of the environment
+        elif not callable(value):
             yield ONLY_HERE if " at 0x" in repr(value) else repr(value)
 
     def function(self, function: FunctionType) -> Iterator[str]:

@@ -77,11 +77,14 @@ def test_an_object_without_a_value_is_known_to_this_process_only():
     assert ONLY_HERE in of_function(scope["function"])
 
 
-def test_modules():
+def test_modules(monkeypatch):
     first, second = types.ModuleType("one"), types.ModuleType("one")
     for module, number in ((first, 1), (second, 2)):
-        exec(f"import threading\nlock = threading.Lock()\nclass Thing:\n    def method(self):\n        return {number}", vars(module))
-    assert of_modules(first) == of_modules(first) != of_modules(second)
+        exec(f"import os, threading\nlock = threading.Lock()\ndef setting(name, environment=os.environ):\n    return {number}\nclass Thing:\n    def method(self):\n        return {number}", vars(module))
+    before = of_modules(first)
+    assert before == of_modules(first) != of_modules(second)
+    monkeypatch.setenv("A_SETTING", "of this shell")
+    assert of_modules(first) == before
     assert of_modules(portable) != of_modules(fingerprint)
 
 
