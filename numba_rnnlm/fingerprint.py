@@ -1,12 +1,12 @@
-"""Digests of code as it was loaded: two are equal exactly if the functions and the constants in them are.
+"""Digests of code: two are equal only if the functions and the constants in them are.
 
-They come from functions in memory, never from files, so programs without source files have them too, and editing a file that
-is already imported changes nothing.
+Whatever is not understood completely makes a digest that no other process can arrive at, so that nothing is found again by it.
 """
 
+import enum
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -14,24 +14,23 @@ import numpy as np
 
 ONLY_HERE = f"process {os.urandom(8).hex()}"  # stands for an object that another process cannot recognise
 _LIBRARIES = {"builtins", "math", "numpy", "numba", "llvmlite"}  # known by their versions, not by their code
-_WRAPPED = "py_func", "_defn", "__wrapped__", "func", "fget", "__func__"  # what dispatchers, intrinsics, caches … hold
-_PLAIN = type(None), type(...), bool, int, float, complex, str, bytes
+_PLAIN = {type(None), type(...), bool, int, float, complex, str, bytes}
 
 
 def of_function(function: Any, known: str = "") -> str:
-    """A digest of a function and of all the functions and constants that it uses, wherever they are written.
+    """A digest of a function that Numba compiles, and of all the functions and constants that it uses, wherever they are written.
 
-    Functions of the module named ``known`` count by their names alone: cover them with :func:`of_modules`. The digest contains
-    :data:`ONLY_HERE` if something is used that has no value to compare.
+    Functions of the module named ``known`` count by their names alone: cover them with :func:`of_modules`. The result contains
+    :data:`ONLY_HERE` if something is used whose value cannot be compared, or that may be implemented elsewhere.
 
     Examples
     --------
-    >>> of_function(lambda x: x + 1) == of_function(lambda x: x + 1) != of_function(lambda x: x + 2)
+    >>> from numba import njit
+    >>> of_function(njit(lambda x: x + 1)) == of_function(njit(lambda x: x + 1)) != of_function(njit(lambda x: x + 2))
     True
     """
     parts = list(_Walk(True, known).parts(function))
-    text = _digest(parts)
-    return f"{text} {ONLY_HERE}" if ONLY_HERE in parts else text
+    return _digest(parts) + f" {ONLY_HERE}" * (ONLY_HERE in parts)
 
 
 def of_body(function: Any) -> str:
@@ -39,13 +38,16 @@ def of_body(function: Any) -> str:
     return _digest(_Walk(False).parts(function))
 
 
-def of_modules(*modules: ModuleType) -> str:
-    """A digest of every function, class and constant that these modules define."""
-    walk = _Walk(False)
-    return _digest(part for module in modules for part in walk.module(module))
+def of_modules(modules: Iterable[ModuleType]) -> str:
+    """A digest of all the code of these modules. Take it when they have been imported: it is that of the files behind them."""
+    found: list[str] = []
+    for module in modules:
+        loader: Any = module.__spec__ and module.__spec__.loader
+        found += _Walk(False).parts((module.__name__, loader.get_code(module.__name__)))
+    return _digest(found)
 
 
-def _digest(parts: Any) -> str:
+def _digest(parts: Iterable[str]) -> str:
     found = hashlib.sha256()
     for part in parts:
         found.update(part.encode("utf-8", "surrogatepass") + b"\0")
@@ -53,7 +55,7 @@ def _digest(parts: Any) -> str:
 
 
 class _Walk:
-    """Visits values and what they are made of, each function and class once.
+    """Visits values and what they are made of, each function once.
 
     Parameters
     ----------
@@ -67,74 +69,91 @@ class _Walk:
         self.follow, self.known = follow, known
         self.seen: set[int] = set()
 
-    def module(self, module: ModuleType) -> Iterator[str]:
-        for name, value in sorted(vars(module).items()):
-            own = getattr(value, "__module__", None) == module.__name__
-            if not name.startswith("__") and (own or isinstance(value, (*_PLAIN, tuple, frozenset, np.ndarray))):
-                yield name
-                yield from (part for part in self.parts(value) if part != ONLY_HERE)  # a lock, a pool: no code
-
-    def parts(self, value: Any) -> Iterator[str]:
-        if isinstance(value, _PLAIN):
-            yield f"{type(value).__name__} {value!r}"
+    def parts(self, value: Any, names: frozenset[str] = frozenset()) -> Iterator[str]:
+        """What a value consists of; of a module, what ``names`` look up in it."""
+        kind = type(value)
+        if kind in _PLAIN:
+            yield f"{kind.__name__} {value!r}"
+        elif isinstance(value, enum.Enum):
+            yield value.name
+            yield from self.parts(kind)
+        elif isinstance(value, enum.EnumMeta):
+            yield value.__qualname__
+            members: dict[str, Any] = dict(value.__members__)
+            yield from self.parts({name: member.value for name, member in members.items()})
+        elif isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
+            yield f"{value.__qualname__} {value._fields}"
+            yield from self.parts(dict(getattr(value, "_field_defaults", ())))
         elif isinstance(value, (tuple, list)):
-            yield f"{len(value)} values"
+            yield f"{kind.__qualname__} {getattr(kind, '_fields', '')} of {len(value)}"
             for element in value:
-                yield from self.parts(element)
-        elif isinstance(value, (set, frozenset)):
-            yield from sorted(repr(element) for element in value)
-        elif isinstance(value, dict):
+                yield from self.parts(element, names)
+        elif kind in (set, frozenset):
+            yield from sorted(" ".join(self.parts(element)) for element in value)
+        elif kind is dict:
             for key in sorted(value, key=repr):
                 yield repr(key)
-                yield from self.parts(value[key])
-        elif isinstance(value, np.ndarray):
+                yield from self.parts(value[key], names)
+        elif kind is np.ndarray:
             yield f"{value.dtype} {value.shape} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
         elif isinstance(value, CodeType):
-            yield f"{value.co_code.hex()} {value.co_names} {value.co_varnames} {value.co_freevars} {value.co_flags}"
+            yield f"{value.co_code.hex()} {value.co_names} {value.co_varnames} {value.co_freevars} {value.co_cellvars} {value.co_flags}"
             yield from self.parts(value.co_consts)
         elif isinstance(value, ModuleType):
-            yield value.__name__
-        else:
-            name = getattr(value, "__qualname__", type(value).__qualname__)
-            yield f"{getattr(value, '__module__', '')} {name}"
-            if id(value) not in self.seen:
-                self.seen.add(id(value))
-                yield from self.inside(value)
-
-    def inside(self, value: Any) -> Iterator[str]:
-        module = str(getattr(value, "__module__", "")).partition(".")[0]
-        if isinstance(value, FunctionType):
-            if module not in _LIBRARIES and value.__module__ != self.known:
+            yield from self.attributes(value, names)
+        elif isinstance(value, FunctionType):
+            yield f"{value.__module__} {value.__qualname__}"
+            if not self.follow:
                 yield from self.function(value)
-        elif isinstance(value, type):
-            if module not in _LIBRARIES:
-                yield from self.parts({name: part for name, part in vars(value).items() if isinstance(part, FunctionType)
-                                       or type(part).__name__ in ("property", "cached_property", "staticmethod", "classmethod")})
-        elif wrapped := [getattr(value, name) for name in _WRAPPED if hasattr(value, name)]:
-            yield from self.parts(getattr(value, "targetoptions", None))
-            yield from self.parts(wrapped[0])
-        elif type(value).__module__.partition(".")[0] not in _LIBRARIES:
-            yield ONLY_HERE  # its text may say nothing of it, or all of the environment
-        elif not callable(value):
-            yield ONLY_HERE if " at 0x" in repr(value) else repr(value)
+            elif value.__module__ != self.known and not _is_librarys(value):
+                yield ONLY_HERE  # what runs in its place is an overload, which is not to be seen from here
+        elif hasattr(value, "py_func"):
+            yield f"{kind.__qualname__} {value.py_func.__module__} {value.py_func.__qualname__}"
+            yield from self.parts(dict(value.targetoptions))
+            if not getattr(value, "_can_compile", True):  # by explicit signatures only
+                yield repr(value.nopython_signatures)
+            if value.py_func.__module__ != self.known:
+                yield from self.function(value.py_func)
+        elif not self.follow and hasattr(value, "_defn"):  # an intrinsic
+            yield from self.parts(value._defn)
+        elif _is_librarys(value if isinstance(value, type) or callable(value) else kind):
+            text = repr(value) if not callable(value) or isinstance(value, type) else f"{value.__module__} {value.__name__}"
+            yield ONLY_HERE if " at 0x" in text else text
+        else:
+            yield ONLY_HERE
+
+    def attributes(self, module: ModuleType, names: frozenset[str]) -> Iterator[str]:
+        yield module.__name__
+        if not _is_librarys(module) and module.__name__ != self.known and id(module) not in self.seen:
+            self.seen.add(id(module))
+            for name in sorted(names & vars(module).keys()):
+                yield name
+                yield from self.parts(vars(module)[name], names)
 
     def function(self, function: FunctionType) -> Iterator[str]:
-        yield from self.parts((function.__code__, function.__defaults__, function.__kwdefaults__))
-        closed_over = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        yield from self.parts({name: cell.cell_contents for name, cell in closed_over})
+        if id(function) in self.seen:
+            return
+        self.seen.add(id(function))
+        names = _names(function.__code__)
+        yield from self.parts((function.__code__, function.__defaults__, function.__kwdefaults__), names)
+        yield from self.parts(dict(zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True)), names)
         if self.follow:
-            for name in sorted(_names(function.__code__)):
-                value = function.__globals__.get(name)
-                if isinstance(value, ModuleType) and value.__name__.partition(".")[0] not in _LIBRARIES:
-                    for attribute in sorted(_names(function.__code__) & set(vars(value))):
-                        yield attribute
-                        yield from self.parts(vars(value)[attribute])
-                elif name in function.__globals__:
-                    yield name
-                    yield from self.parts(value)
+            yield from self.parts({name: function.__globals__[name] for name in names & function.__globals__.keys()}, names)
 
 
-def _names(code: CodeType) -> set[str]:
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return None
+
+
+def _is_librarys(value: Any) -> bool:
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    return str(name).partition(".")[0] in _LIBRARIES
+
+
+def _names(code: CodeType) -> frozenset[str]:
     """All names that a function's code, or a function inside it, looks up."""
     inner = (const for const in code.co_consts if isinstance(const, CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+    return frozenset(code.co_names).union(*map(_names, inner))

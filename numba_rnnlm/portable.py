@@ -19,6 +19,8 @@ from numba.extending import intrinsic, overload
 
 from . import fingerprint
 
+CODE = fingerprint.of_modules([sys.modules[__name__]])
+
 
 def portable(function: Any) -> Any:
     """Compile ``function`` so that any kernel of any backend may inline it."""
@@ -52,8 +54,11 @@ class Rows:
 
     @cached_property
     def key(self) -> str:
-        parts = [fingerprint.of_modules(sys.modules[__name__])]
-        parts += [fingerprint.of_function(row, known=__name__) for row in self.rows().values()]
+        return self.current_key()
+
+    def current_key(self) -> str:
+        """What ``key`` would be now: another one, if a global that the rows use has changed since."""
+        parts = [CODE, *(fingerprint.of_function(row, known=__name__) for row in self.rows().values())]
         unknown = fingerprint.ONLY_HERE if any(fingerprint.ONLY_HERE in part for part in parts) else ""
         return f"{self.name}:{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}{unknown}"
 

@@ -1,12 +1,16 @@
 """Digests of functions: equal for equal code in any process, different for any difference that code can have."""
 
+import importlib
+import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit
 
 import numba_rnnlm
 from numba_rnnlm import fingerprint, portable
@@ -14,30 +18,48 @@ from numba_rnnlm.cells import CELLS
 from numba_rnnlm.fingerprint import ONLY_HERE, of_body, of_function, of_modules
 
 BASE = """
-import helpers, math
+import math
+from collections import namedtuple
+from enum import IntEnum
 import numpy as np
+from numba import njit
+class Gain(IntEnum):
+    HIGH = 2
+Options = namedtuple("Options", "first, second")
+options = Options(1.0, 2.0)
 scale = 2.0
 table = np.arange(3.0)
 names = frozenset({"a", "b", "c"})
+@njit
 def inner(x):
     return x + 1
+@njit("float32(float32)")
+def typed(x):
+    return x
 def outer(offset):
     def function(x, more=5, *, last=7):
         total = offset
         for j in range(3):
+            total += typed(x) + Gain.HIGH.value + options.first + helpers.constants.GAIN
             total += inner(x) * scale + helpers.bias(x) + table[j] + math.tanh(x) + [k + 1 for k in range(2)][0]
         return total if x in names else last + more
     return function
 function = outer(1)
 """
 HELPERS = """
+import types
+from numba import njit
+constants = types.ModuleType("constants")
+constants.GAIN = 1.5
+@njit
 def bias(x):
     return x - 1
 """
 EDITS = [
     ("scale = 2.0", "scale = 2"), ("np.arange(3.0)", "np.arange(4.0)"), ("np.arange(3.0)", "np.arange(3)"), ("return x + 1", "return x + 2"),
     ("outer(1)", "outer(2)"), ("more=5", "more=6"), ("last=7", "last=8"), ("range(3)", "range(4)"), ("tanh", "sinh"), ("[k + 1 for", "[k + 2 for"),
-    ('"c"', '"d"'), ("else last + more", "else last - more"), ("x - 1", "x - 2"),
+    ("HIGH = 2", "HIGH = 3"), ("first, second", "second, first"), ("float32(float32)", "int64(int64)"), ("GAIN = 1.5", "GAIN = 2.5"),
+    ("@njit\ndef inner", "@njit(fastmath=True)\ndef inner"), ('"c"', '"d"'), ("else last + more", "else last - more"), ("x - 1", "x - 2"),
 ]  # fmt: skip
 
 
@@ -45,8 +67,8 @@ def build(base=BASE, helpers=HELPERS):
     module = types.ModuleType("helpers")
     exec(helpers, vars(module))
     scope = {"__name__": "edited", "helpers": module}
-    exec(base.replace("import helpers, math", "import math"), scope)
-    return scope["function"]
+    exec(base, scope)
+    return njit(scope["function"])
 
 
 def test_equal_code_has_equal_digests():
@@ -72,25 +94,32 @@ def test_a_body_is_the_code_and_what_it_closes_over():
 
 
 def test_an_object_without_a_value_is_known_to_this_process_only():
-    scope = {"__name__": "edited", "thing": object()}
-    exec("def function(x):\n    return thing", scope)
-    assert ONLY_HERE in of_function(scope["function"])
+    for thing in (object(), sys.intern, lambda x: x, {1, object()}, [threading.Lock()], Path, np.zeros(1).view(type("Own", (np.ndarray,), {}))):
+        scope = {"__name__": "edited", "thing": thing}
+        exec("def function(x):\n    return thing", scope)
+        assert ONLY_HERE in of_function(njit(scope["function"])), thing
 
 
-def test_modules(monkeypatch):
-    first, second = types.ModuleType("one"), types.ModuleType("one")
-    for module, number in ((first, 1), (second, 2)):
-        exec(f"import os, threading\nlock = threading.Lock()\ndef setting(name, environment=os.environ):\n    return {number}\nclass Thing:\n    def method(self):\n        return {number}", vars(module))
-    before = of_modules(first)
-    assert before == of_modules(first) != of_modules(second)
-    monkeypatch.setenv("A_SETTING", "of this shell")
-    assert of_modules(first) == before
-    assert of_modules(portable) != of_modules(fingerprint)
+def test_modules(tmp_path, monkeypatch):
+    """Everything that a module's file says counts, constants and classes too."""
+    monkeypatch.syspath_prepend(tmp_path)
+    first = "table = [1, {'a': 2}]\nclass Layout:\n    first, second = 1, 2\ndef function(x):\n    return x\n"
+    digests = []
+    for number, text in enumerate((first, first, first.replace("2}", "3}"), first.replace("first, second", "second, first"),
+                                   first.replace("return x", "return -x"))):  # fmt: skip
+        (tmp_path / "edited.py").write_text(text)
+        os.utime(tmp_path / "edited.py", (number, number))
+        sys.modules.pop("edited", None)
+        digests.append(of_modules([importlib.import_module("edited")]))
+    assert digests[0] == digests[1] and len(set(digests)) == 4
+    assert of_modules([portable]) == portable.CODE != of_modules([fingerprint])
 
 
 def test_functions_that_refer_to_themselves():
     scope = {"__name__": "edited"}
-    exec("def function(x):\n    return function(x - 1) if x else other(x)\ndef other(x):\n    return function(x)", scope)
+    exec("from numba import njit\n@njit\ndef function(x):\n    return function(x - 1) if x else other(x)\n"
+         "@njit\ndef other(x):\n    return function(x)", scope)
+    assert ONLY_HERE not in of_function(scope["function"])
     assert of_function(scope["function"]) == of_function(scope["function"])
 
 
@@ -100,8 +129,7 @@ def test_each_process_finds_the_same_digests():
 from numba_rnnlm import portable
 from numba_rnnlm.backends.cpu import kernels
 from numba_rnnlm.cells import CELLS
-from numba_rnnlm.fingerprint import of_modules
-print(of_modules(*kernels.MODULES), *(cell.key for cell in CELLS.values()))
+print("-".join(kernels.CODE), *(cell.key for cell in CELLS.values()))
 """
     home = Path(numba_rnnlm.__file__).parents[1]
     told = {
@@ -119,4 +147,4 @@ def test_arrays_count_by_their_elements():
     scopes[1]["table"][5000] = 1e-9
     for scope in scopes:
         exec("def function(x):\n    return table[x]", scope)
-    assert of_function(scopes[0]["function"]) != of_function(scopes[1]["function"])
+    assert len({of_function(njit(scope["function"])) for scope in scopes}) == 2

@@ -76,7 +76,7 @@ class Store:
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self._warned = False
+        self.failure = ""  # why something could not be stored; empty as long as everything could
         self._numbers = count()
 
     @cached_property
@@ -97,10 +97,11 @@ class Store:
         return next((folder for folder in self._folders if not _why_not_writable(folder)), None)
 
     def about(self) -> str:
-        """Where kernels are stored, or why they are not, for people to read."""
-        if self.writable is None:
-            return f"none: {self.problem}; each process compiles its own"
-        return str(self.writable) + (f" ({self.problem})" if self.problem else "")
+        """Where kernels are read and stored, or why they are not, for people to read."""
+        filled = [folder for folder in self._folders if folder.is_dir() and folder != self.writable]
+        told = [f"read from {folder}" for folder in filled]
+        told += [f"stored in {self.writable}"] if self.writable else ["not stored: every process compiles those that are missing"]
+        return ", ".join(told) + (f" ({self.problem})" if self.problem else "")
 
     def load(self, name: str) -> bytes | None:
         """What :meth:`save` stored under this name, or None if nothing whole is there."""
@@ -121,7 +122,8 @@ class Store:
             if folder is None:
                 raise OSError(0, self.problem)
             if not os.path.isdir(folder):
-                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                for missing in (*reversed([path for path in folder.parents if not os.path.isdir(path)]), folder):
+                    missing.mkdir(mode=0o755, exist_ok=True)  # whatever the umask: others do not write here
                 self._sweep(folder)
             self._write(folder / name, _digest(name, body) + body)
         except OSError as error:
@@ -151,10 +153,18 @@ class Store:
                     path.unlink()
 
     def _warn(self, problem: str) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(f"compiled kernels are not stored: {problem}; each process compiles them again. Set NUMBA_CACHE_DIR to "
-                          "a folder that you can write.", RuntimeWarning, stacklevel=2)  # fmt: skip
+        if not self.failure:
+            self.failure = problem
+            warnings.warn(f"compiled kernels are not stored: {problem}. Every process compiles those that are missing; to avoid "
+                          "that, set NUMBA_CACHE_DIR to a folder that you can write.", RuntimeWarning, stacklevel=_outside())  # fmt: skip
+
+
+def _outside() -> int:
+    """How many calls up the program is that uses the library: a warning shows its line, not ours."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("numba_rnnlm", "numba"):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _digest(name: str, body: bytes) -> bytes:
@@ -182,7 +192,7 @@ def _trust(found: os.stat_result) -> str:
 
 
 def _why_not_writable(folder: Path) -> str:
-    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not os.path.isdir(existing):
         return f"{str(existing)!r} is no folder"
     return "" if os.access(existing, os.W_OK | os.X_OK) else "permission denied, or a read-only file system"

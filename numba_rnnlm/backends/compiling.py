@@ -1,10 +1,13 @@
 """Tells the user what a process is waiting for while kernels are compiled: once, within a second, with what it costs."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from numba.core.compiler_lock import global_compiler_lock
 
 from .cache import Store
 
@@ -58,13 +61,27 @@ class Notice:
             if self._told or not self._depth:
                 return
             self._told = True
-        if store.writable:
-            text = (f"compiling kernels, some 10 seconds the first time; they are stored in {store.writable.parent} "
-                    "(numba-rnnlm warmup compiles them ahead of time)")  # fmt: skip
+        if store.writable and not store.failure:
+            text = (f"compiling kernels that are not stored yet, up to 10 seconds or so; they will be in {store.writable.parent} "
+                    "(numba-rnnlm warmup compiles ahead of time)")  # fmt: skip
         else:
-            text = (f"compiling kernels, some 10 seconds in every process, because they cannot be stored: {store.problem}; "
-                    "set NUMBA_CACHE_DIR to a folder that you can write")  # fmt: skip
+            text = "compiling kernels, up to 10 seconds or so in every process"
         logging.getLogger("numba_rnnlm").warning("numba_rnnlm: %s", text)
 
 
 notice = Notice()
+
+
+def _hold() -> None:
+    """A fork waits for the kernel that another thread compiles: its lock would never be free in the child."""
+    global_compiler_lock.acquire()  # type: ignore[no-untyped-call]
+    notice._lock.acquire()
+
+
+def _let_go() -> None:
+    notice._lock.release()
+    global_compiler_lock.release()  # type: ignore[no-untyped-call]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_let_go)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...cells import Cell
 from ...errors import BackendError, expect_number, expect_one_of
+from ...fingerprint import of_modules
 from ...rules import Rule
 from .. import Stage
 from . import kernels, lookup, losses, pointwise, recurrence, simd, update
@@ -20,7 +21,7 @@ from .processors import default_threads
 from .threads import Pool, cut, split
 from .workspace import Workspace, aligned
 
-kernels.MODULES += [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")]
+kernels.CODE.append(of_modules(module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")))
 
 LOGITS = 1 << 22  # elements: at most 16 MB of float32 logits exist at any time
 

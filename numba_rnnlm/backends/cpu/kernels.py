@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from copy import copy
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import llvmlite
@@ -25,7 +24,7 @@ from ..cache import Store
 from ..compiling import notice
 
 SETTINGS = "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"  # of Numba, that change kernels
-MODULES: list[ModuleType] = [portable]  # whose code may become part of a kernel; the package adds its own
+CODE = [portable.CODE]  # digests of all code that may become part of a kernel; the package adds its own
 _PREFIX = "numba_rnnlm."
 
 _rows: dict[str, Rows] = {}
@@ -70,7 +69,7 @@ def kernel(
 @cache
 def store() -> Store:
     """Where kernels of this version of the library, Numba and processor are."""
-    made_of = [fingerprint.of_modules(*MODULES), sys.implementation.cache_tag, numba.__version__, llvmlite.__version__]
+    made_of = [*CODE, sys.implementation.cache_tag, numba.__version__, llvmlite.__version__]
     made_of += [repr(cpu_target.target_context.codegen().magic_tuple())]
     made_of += [f"{name}={getattr(config, name, None)}" for name in SETTINGS]
     return Store(f"cpu-{hashlib.sha256(' '.join(made_of).encode()).hexdigest()[:16]}")
@@ -145,8 +144,11 @@ class _KernelCache(_Cache):
         return compiler.CompileResult._rebuild(target_context, *pickle.loads(reduced))
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        if fingerprint.ONLY_HERE in repr(sig):  # nobody would find it again
-            return
+        rows = [_rows[kind.rows_key] for kind in data.signature.args if isinstance(kind, RowsType)]
+        if fingerprint.ONLY_HERE in repr(sig) or any(each.key != each.current_key() for each in rows):
+            return  # nobody would find it again, or find it by another's name
+        if data.lifted or data.library.has_dynamic_globals:
+            return  # it holds addresses of this process
         links: dict[str, list[Any]] = {}
         for function in data.library._final_module.functions:
             if function.is_declaration and function.name.startswith(_PREFIX):

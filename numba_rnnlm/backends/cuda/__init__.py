@@ -15,6 +15,7 @@ import numpy as np
 
 from ...cells import Cell
 from ...errors import ConfigError, expect_one_of
+from ...fingerprint import of_modules
 from ...rules import Rule
 from .. import PRECISIONS, Stage
 from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, update
@@ -23,7 +24,7 @@ from .driver import Refused
 from .launch import THREADS, blocks
 from .linear import Matrix, matrix
 
-kept.MODULES += [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")]
+kept.CODE.append(of_modules(module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")))
 
 SMALL = 1 << 18  # bytes of an upload that does not wait for the device
 LOGITS = 1 << 24  # elements: at most 64 MB of logits exist at any time

@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from ... import fingerprint, portable
 from ..cache import Store
 
-MODULES: list[ModuleType] = [portable]  # whose code may become part of a kernel; the package adds its own
+CODE = [portable.CODE]  # digests of all code that may become part of a kernel; the package adds its own
 
 
 class Code(NamedTuple):
@@ -26,7 +25,7 @@ class Code(NamedTuple):
 @cache
 def store() -> Store:
     """Where kernels of this version of the library and of the compiler are."""
-    made_of = " ".join([fingerprint.of_modules(*MODULES), *_toolchain()])
+    made_of = " ".join([*CODE, *_toolchain()])
     return Store(f"cuda-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}")
 
 
@@ -64,9 +63,9 @@ def _toolchain() -> list[str]:
 
 def _ingredients(function: Any) -> list[str]:
     """A kernel's own constants, and the cell or rule that it was made for, wherever that is written."""
-    function = getattr(function, "py_func", function)
+    given, function = function, getattr(function, "py_func", function)
     if not function.__module__.startswith(__package__):
-        return [fingerprint.of_function(function, portable.__name__)]
+        return [fingerprint.of_function(given, portable.__name__)]
     parts = [function.__qualname__]
     for name, value in sorted(inspect.getclosurevars(function).nonlocals.items()):
         callable_ = hasattr(value, "py_func") or inspect.isfunction(value)
