@@ -26,9 +26,9 @@ from .generation import expect_same_ids
 from .harness import OURS, Contestant, expect_equal, parser, python_of, write_results
 from .shapes import Row, chosen, model_flags
 
-SECONDS = 0.15  # of one contestant's turn, about
+SECONDS = 0.15  # one contestant's turn, about
 CLIENT_SECONDS = 0.5
-WORK_SECONDS = 0.5  # of a turn of training or scoring
+WORK_SECONDS = 0.5  # one turn of training or scoring
 RESTED = 20  # symbols of the requests after long rest, and of many clients'
 REST = {"after 10 ms": 0.01, "after 3 s": 3.0}
 BUSY = {"1 busy": 1, "2 busy": 2}

@@ -32,7 +32,7 @@ def portable(function: Any) -> Any:
 def named(function: Any) -> Any:
     """The function, with a digest of its code at the end of its qualified name.
 
-    The compiler names machine code by that and by a counter that starts anew in each process: of two functions with one name,
+    The compiler names machine code by that and by a counter that starts at zero in each process: of two functions with one name,
     such as those made by one function for several cells, stored code of the one could pass for the other.
     """
     function.__qualname__ += f".{fingerprint.of_body(function)}"

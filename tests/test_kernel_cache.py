@@ -25,7 +25,7 @@ from numba_rnnlm.backends.cpu import packing
 from numba_rnnlm.cells import CELLS
 
 HOME = Path(numba_rnnlm.__file__).parents[1]
-ROUNDS = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "1"))  # of what can only be shown by trying often; 30 for a thorough look
+ROUNDS = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "1"))  # repetitions of races and kills; set 30 for a thorough look
 
 TRAIN = """
 import hashlib, os, sys, warnings
@@ -472,7 +472,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
 # what is said
 
 
-def test_whoever_waits_is_told_once(filled, tmp_path):
+def test_a_wait_for_the_compiler_is_reported_once(filled, tmp_path):
     errors = filled[1].errors
     assert errors.count("compiling kernels") == 1 and str(filled[0] / "numba_rnnlm") in errors and "warmup" in errors
     (tmp_path / "file").write_text("")

@@ -86,7 +86,7 @@ class Store:
 
     @cached_property
     def _folders(self) -> list[Path]:
-        """Where to look, the best first. Only if the first cannot be used for all is there a second one: the user's own."""
+        """Where to look, in order. The user's own folder comes second if the first choice cannot be read or written."""
         choices = [cache_folder()] + ([_user_folder()] if self.problem else [])
         return [folder / self.version for folder in dict.fromkeys(choices)
                 if folder is not None and not _why_not_trusted(folder / self.version)]  # fmt: skip
@@ -104,7 +104,7 @@ class Store:
         return ", ".join(told) + (f" ({self.problem})" if self.problem else "")
 
     def load(self, name: str) -> bytes | None:
-        """What :meth:`save` stored under this name, or None if nothing whole is there."""
+        """What :meth:`save` stored under this name, or None if it is missing or damaged."""
         for folder in self._folders:
             try:
                 with open(folder / name, "rb") as file:

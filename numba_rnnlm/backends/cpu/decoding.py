@@ -141,7 +141,7 @@ def _any_drawn(given):
 
 @kernel
 def _note(measured, span, fewest, most):
-    """Note the time of a symbol whose layers had so many members; → whether a gang goes on."""
+    """Note the time of a symbol whose layers had so many members; → whether a gang continues."""
     if most == 1:
         usual = measured[ALONE]
         if measured[TIMED] == 0 or span < usual:

@@ -23,7 +23,7 @@ from ...portable import Rows, named
 from ..cache import Store
 from ..compiling import notice
 
-SETTINGS = "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"  # of Numba, that change kernels
+SETTINGS = "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"  # settings of Numba that change kernels
 CODE = [portable.CODE]  # digests of all code that may become part of a kernel; the package adds its own
 _PREFIX = "numba_rnnlm."
 
