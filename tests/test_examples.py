@@ -21,7 +21,8 @@ def test_example(example, tmp_path):
         capture_output=True, text=True, encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "" and len(done.stdout.splitlines()) > 5
+    assert all("compiling kernels" in line for line in done.stderr.splitlines())
+    assert len(done.stdout.splitlines()) > 5
     assert not any(tmp_path.iterdir())
 
 

@@ -260,6 +260,7 @@ import os, signal, threading
 import numpy as np
 from numba_rnnlm import LanguageModel
 from numba_rnnlm.backends.cpu import decoding
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 decoding.SHARE = 1
 model = LanguageModel(tokenizer=None, vocabulary_size=9, hidden=8, layers=1, threads=2, seed=1)
 want = model.generate([1], 100, seed=1)
