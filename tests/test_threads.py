@@ -266,8 +266,8 @@ model = LanguageModel(tokenizer=None, vocabulary_size=9, hidden=8, layers=1, thr
 want = model.generate([1], 100, seed=1)
 for delay in (0.001, 0.01, 0.1, 0.5):
     timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     try:
+        timer.start()
         model.generate([1], 100_000_000, seed=1)
     except KeyboardInterrupt:
         pass
