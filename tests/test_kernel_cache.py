@@ -177,7 +177,7 @@ def test_functions_of_one_name_are_never_confused(tmp_path):
 
 
 def test_cells_that_are_compiled_at_once_keep_their_own_code(filled, tmp_path):
-    cells = "tanh", "relu", "sigmoid", "gru"
+    cells = ("tanh", "gru", "relu", "sigmoid")[: 4 if ROUNDS > 1 else 2]
     alone = {}
     for cell in cells:
         folder = shutil.copytree(filled[0], tmp_path / cell)
@@ -197,7 +197,7 @@ def test_cells_that_are_compiled_at_once_keep_their_own_code(filled, tmp_path):
 
 def test_a_process_killed_while_it_compiles(filled, tmp_path):
     delays = random.Random(0)
-    for _ in range(3 * ROUNDS):
+    for _ in range(2 * ROUNDS):
         process = start(TRAIN, "tanh", folder=tmp_path)
         time.sleep(delays.uniform(0.8, 5))
         process.send_signal(signal.SIGKILL)
