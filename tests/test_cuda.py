@@ -330,7 +330,7 @@ def test_a_forked_process_is_told(cuda, monkeypatch):
 
 
 def test_ids_that_a_table_does_not_have(cuda):
-    """Arrays of other libraries are not looked through beforehand: nothing is read or written where it does not belong."""
+    """Arrays of other libraries are not checked first: nothing is read or written where it does not belong."""
     ops = backends.get("cuda")
     whole = ops.upload(np.arange(24.0).reshape(6, 4))
     table, ids, out = whole[1:4], ops.upload(np.array([2, 3, -1, 10**9])), ops.empty((4, 4))
@@ -394,7 +394,7 @@ def test_what_is_not_finite_changes_nothing_and_stops_what_follows(where, value)
     assert not (np.isfinite(each).all() and np.isfinite(norm))
     np.testing.assert_array_equal(ops.download(p), np.float32(1) - np.float32(0.1))
     ops.update_if_finite(SGD, p, good["gradient"], m, h, 1e9, good["losses"])()
-    assert ops.download(p)[0] < 0.85  # it goes on
+    assert ops.download(p)[0] < 0.85  # training continues
 
 
 def test_a_training_skips_the_same_updates_on_every_machine(capsys):

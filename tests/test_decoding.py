@@ -261,7 +261,7 @@ def test_several_python_threads_write_what_each_would_alone(kind, threads):
 @some_cells
 @given(data=st.data(), random=strategies.generators, N=streams, patience=st.sampled_from([-FOREVER, 0, 2000]))
 def test_a_gang_that_ends_anywhere_leaves_the_same_bits(cell, kind, data, random, N, patience):
-    """The leader waits for nobody, so it goes on alone after whatever step the others had not yet done, in each call again."""
+    """The leader waits for nobody, so it continues alone after whatever step the others had not yet done, in each call again."""
     model = data.draw(models(cell))
     weights, found = draw_weights(model, random), []
     states = draw_states(network_of(model, weights), N, random)

@@ -246,7 +246,7 @@ model = LanguageModel(tokenizer=None, vocabulary_size=9, hidden=8, layers=1, thr
 text = np.arange(200) % 9
 before = model.generate([1], 5, seed=1), model.perplexity(text)
 child = os.fork()
-signal.alarm(60)  # rather than wait for ever for threads that are not there
+signal.alarm(60)  # rather than wait for ever for missing threads
 after = model.generate([1], 5, seed=1), model.perplexity(text)
 assert before[0].tolist() == after[0].tolist() and before[1] == after[1]
 if child:

@@ -198,7 +198,7 @@ def to_host_soon(address: int, target: int, size: int) -> None:
 
 
 class Staging:
-    """Pinned memory that copies go through while Python goes on: places that are used in turn, each once it is free again.
+    """Pinned memory that copies go through while Python continues: places that are used in turn, each once it is free again.
 
     One thread's own. Pinned memory stays until the process ends.
     """

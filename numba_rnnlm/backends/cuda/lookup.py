@@ -6,7 +6,7 @@ from .device import cuda, divided
 from .launch import FLOATS, INT, INTS, THREADS, kernel
 
 WARP = 32
-COLUMNS, LANES = WARP, THREADS // WARP  # of a block that adds rows: each lane adds those that one warp finds
+COLUMNS, LANES = WARP, THREADS // WARP  # a block that adds rows: each lane adds those that one warp finds
 
 
 @kernel(FLOATS, INTS, FLOATS, INT, INT, INT)

@@ -11,7 +11,7 @@ from .launch import DOUBLE, DOUBLES, FLOAT, FLOATS, LONG, THREADS, Kernel, kerne
 
 BATCH = 8
 LARGEST = np.float32(3.4028235e38)
-SCALE, GO, STOPPED = 0, 1, 2  # of a guard: by what the gradient is scaled; whether there is an update; whether one was stopped
+SCALE, GO, STOPPED = 0, 1, 2  # what a guard holds: by what the gradient is scaled; whether there is an update; whether one was stopped
 GUARD = 3
 LANES = 8
 ROWS = 2 * LANES
