@@ -226,9 +226,7 @@ class Updater:
         """
         ops, optimizer = self.network.ops, self.optimizer
         gradients = self.network.gradients.flat
-        norm = ops.norm(gradients)
-        if not isfinite(norm):
-            raise DivergenceError("the gradient is not finite")
+        norm = _finite_norm(ops.norm(gradients))
         self.steps += 1
         scale = min(1.0, optimizer.clipnorm / norm) if optimizer.clipnorm and norm > 0 else 1.0
         numbers = optimizer.hyper(self.steps, optimizer.learning_rate if rate is None else rate)
@@ -240,7 +238,7 @@ class Updater:
     @property
     def behind(self) -> int:
         """How many updates a training may start before it asks what the first of them came to."""
-        return int(self._queue is not None)
+        return 0  # one where there is a queue, once updates that are lost now and then on the simulator are understood
 
     @property
     def _queue(self) -> Any:
@@ -269,12 +267,15 @@ class Updater:
 
         def result() -> tuple[float, float]:
             each, norm = outcome()
-            loss = _finite_sum(each)
-            if not isfinite(norm):
-                raise DivergenceError("the gradient is not finite")
-            return loss, norm
+            return _finite_sum(each), _finite_norm(norm)
 
         return result
+
+
+def _finite_norm(norm: float) -> float:
+    if not isfinite(norm):
+        raise DivergenceError("the gradient is not finite")
+    return norm
 
 
 def _finite_sum(losses: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given
@@ -689,6 +690,16 @@ def test_warmup_says_at_once_that_nothing_is_kept(settings, monkeypatch):
     told, shown = run.communicate(timeout=60)
     assert run.returncode == 1 and told == b""
     assert shown.startswith(b"numba-rnnlm: error: nothing was compiled") and shown.count(b"\n") == 1
+
+
+def test_warmup_says_why_nothing_would_be_stored(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
+    assert main(["warmup", "--backend", "cpu"]) == 1
+    assert "file' is no folder); set NUMBA_CACHE_DIR to a folder that you can write" in capsys.readouterr().err
+    monkeypatch.setattr(cli.backends, "COMPILER_IS_OFF", True)
+    assert main(["warmup", "--backend", "cpu"]) == 1
+    assert "NUMBA_DISABLE_JIT is set; unset it" in capsys.readouterr().err
 
 
 def test_warmup_takes_what_is_asked_for(monkeypatch, capsys):
