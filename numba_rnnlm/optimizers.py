@@ -238,7 +238,7 @@ class Updater:
     @property
     def behind(self) -> int:
         """How many updates a training may start before it asks what the first of them came to."""
-        return 0  # one where there is a queue, once updates that are lost now and then on the simulator are understood
+        return int(self._queue is not None)
 
     @property
     def _queue(self) -> Any:

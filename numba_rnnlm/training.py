@@ -303,7 +303,7 @@ class Trainer:
         return row, stopped
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, rate: float) -> None:
-        """One update of the weights by one batch."""
+        """One update of the weights by one batch. A device computes it while Python continues, one update behind."""
         self.issued.append(self._issue(self.at.batch, inputs, targets, rate))
         self._settle(left=self.updater.behind)
 
