@@ -363,7 +363,7 @@ def _train(args: Arguments) -> None:
     model = _load(args, args.start) if from_saved else LanguageModel(**_machine(args) | given)
     if config.verbose:
         optimizer = make_optimizer(config, model.get_params()["cell"])
-        print(f"optimizer {config.optimizer}, learning rate {optimizer.learning_rate:g}, schedule {config.schedule}",
+        print(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {optimizer.learning_rate:g}, schedule {config.schedule}",
               flush=True)
     epochs, failure = len(model.history_["epoch"]), None
     try:
@@ -552,7 +552,7 @@ def _about_sequential(path: Path) -> dict[str, str]:
 
 def _as_call(thing: dict[str, Any]) -> str:
     """A layer or an optimizer as it is written in Python."""
-    options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name != "class" and value is not None)
+    options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name not in ("class", "own") and value is not None)
     return f"{thing['class']}({options})"
 
 
