@@ -223,7 +223,7 @@ def test_how_often_symbols_are_handed_out_does_not_matter(kind, promptly):
 
 @every_kind
 def test_texts_of_one_decoder_do_not_disturb_each_other(kind):
-    model = Model([Embedding(11, 6), GRU(9, return_sequences=True), Dense(11, "softmax")])
+    model = Model([Embedding(11, 6), Recurrent(9, True, "gru"), Dense(11, "softmax")])
     network, config = network_of(model, draw_weights(model, np.random.default_rng(0)), 2), SamplingConfig(30, weights=kind)
     jobs = [(np.arange(1, 2 + seed), seed) for seed in range(3)]
     want = [list(generate(network, prompt, config, seed)) for prompt, seed in jobs]
@@ -235,7 +235,7 @@ def test_texts_of_one_decoder_do_not_disturb_each_other(kind):
 @every_kind
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_several_python_threads_write_what_each_would_alone(kind, threads):
-    model = Model([Embedding(11, 6), GRU(9, return_sequences=True), Dense(11, "softmax")])
+    model = Model([Embedding(11, 6), Recurrent(9, True, "gru"), Dense(11, "softmax")])
     weights = draw_weights(model, np.random.default_rng(0))
     config = SamplingConfig(200, weights=kind)
     jobs = [(np.arange(1, 2 + seed % 4), seed) for seed in range(16)]
