@@ -229,7 +229,8 @@ class Sequential:
             of :mod:`numba_rnnlm.optimizers`, or of a class of your own.
         loss
             "categorical_crossentropy" (one-hot targets) or "sparse_categorical_crossentropy" (ids), on a last
-            layer ``Dense(..., activation="softmax")``; "binary_crossentropy" (0 to 1) on ``activation="sigmoid"``.
+            layer ``Dense(..., activation="softmax")``; "binary_crossentropy" (0 to 1) on ``activation="sigmoid"``. Exact,
+            where Keras cuts the cross-entropy of an example at 16.118 (-ln 1e-7).
         metrics
             ["accuracy"] or "accuracy", or nothing. As in Keras that is the part of the rows whose largest output is the
             target's; for a single sigmoid unit, and as "binary_accuracy", the part of the outputs on the right side of 1/2.
