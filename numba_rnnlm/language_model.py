@@ -242,7 +242,7 @@ class LanguageModel:
             so and training goes on. The checkpoint of another run that has not ended is not replaced.
         resume
             A checkpoint to go on from. Texts and settings must be those of the run that wrote it; the bytes are the same on
-            the same backend. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
+            the same backend and, of GPUs, the same model; elsewhere a warning says that the last bits differ. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
             there yet, the run begins: one command serves for the first job and for all that follow.
 
         Raises
