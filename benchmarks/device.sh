@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in at most eight minutes: tests, then timings against PyTorch.
+# Everything that needs a GPU, in at most 13 minutes: tests, two minutes of load, then timings against PyTorch.
 #
 #     benchmarks/device.sh [folder for the results]
+#     SOAK=600 benchmarks/device.sh       # seconds of load
 #
 # Runs from the source tree with whatever is installed (numba, numba-cuda, numpy, pytest, hypothesis; torch for the
 # comparisons) and downloads nothing. A part that fails is reported and does not keep the others from running.
@@ -32,6 +33,9 @@ workers=()
 "$python" -c "import xdist" 2>/dev/null && workers=(-n 8)
 part "battery of the verbs" 80 "$python" -m pytest "${workers[@]}" -p no:cacheprovider -k cuda tests/test_backends.py
 part "kernels at real sizes" 130 "$python" -m pytest "${workers[@]}" -p no:cacheprovider -m "device or gpu" tests/test_cuda.py
+soak=${SOAK:-120}
+part "soak: two processes for $soak s, after compiling" $((soak + 160)) \
+    "$python" -m benchmarks.soak --seconds "$soak" --processes 2
 peer=()
 "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null && peer=(--peer torch)
 part "layers" 100 "$python" -m benchmarks.layers "${peer[@]}" --turns 3 --out "$results/layers-$name"

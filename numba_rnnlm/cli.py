@@ -529,6 +529,7 @@ def _about_run(run: Run) -> dict[str, str]:
     which = "the best epoch so far" if run.about["run"]["model"] == "good" else "the latest"
     return {
         "checkpoint": f"{run.place}; {at.updates:,} updates in {duration(at.seconds)}",
+        **({"computed on": str(run.rounding)} if run.rounding else {}),
         "its model": f"{which}; train CORPUS --resume {run.name} goes on" if not at.ended else which,
     }
 

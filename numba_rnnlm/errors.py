@@ -18,7 +18,7 @@ Each message says what was expected, what came, and what to do.
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # Linux, versions 2 and 1
 
@@ -93,14 +93,25 @@ def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int | str],
         raise ShapeError(f"{name} is {tuple(shape)}, expected {wanted}. {help}".rstrip())
 
 
-def expect_memory(elements: int, what: str, reduce: str, element_bytes: int = 4) -> None:
-    """Raise :class:`ConfigError` if ``elements`` numbers cannot fit into the memory that this process may use."""
-    memory = _memory()
+class Space(NamedTuple):
+    """Memory for arrays: how many bytes, infinity where nothing tells, and a sentence with a place for their number."""
+
+    bytes: float
+    words: str
+
+
+def expect_memory(elements: int, what: str, reduce: str, element_bytes: int = 4, space: Space | None = None) -> None:
+    """Raise :class:`ConfigError` if ``elements`` numbers do not fit into this space; by default :func:`host_memory`."""
+    space = space or host_memory()
     elements = min(elements, 10**30)  # a hostile number may be larger than any float
-    if elements * element_bytes > memory:
-        raise ConfigError(
-            f"{what} would take {_gigabytes(elements * element_bytes)}, this machine has {_gigabytes(memory)}; reduce {reduce}."
-        )
+    if elements * element_bytes > space.bytes:
+        has = space.words.format(_gigabytes(space.bytes))
+        raise ConfigError(f"{what} would take {_gigabytes(elements * element_bytes)}, {has}; reduce {reduce}.")
+
+
+def host_memory() -> Space:
+    """What this process may use of the memory that Python's own objects are in."""
+    return Space(_memory(), "this machine has {}")
 
 
 def _gigabytes(count: float) -> str:

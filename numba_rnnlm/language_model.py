@@ -244,7 +244,7 @@ class LanguageModel:
             so and training goes on. The checkpoint of another run that has not ended is not replaced.
         resume
             A checkpoint to go on from. Texts and settings must be those of the run that wrote it; the bytes are the same on
-            the same backend. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
+            the same backend and, of GPUs, the same model; elsewhere a warning says that the last bits differ. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
             there yet, the run begins: one command serves for the first job and for all that follow.
 
         Raises
@@ -300,7 +300,7 @@ class LanguageModel:
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
         optimizer = make_optimizer(config, self._config.cell, own)
         model = network.model if network else build(self._model_config(tokenizer))
-        model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments)
+        model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(tokenizer)
         validation = None if held_out is None else self._evaluator(network, held_out)
         for text in (read, held_out):
@@ -323,7 +323,7 @@ class LanguageModel:
         if saved is not None:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
-                trainer.resume(saved.at, saved.group)
+                trainer.resume(saved.at, saved.group, saved.rounding)
             trainer.progress.line(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
             if saved.at.ended:
                 warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
@@ -348,8 +348,8 @@ class LanguageModel:
 
         def write(at: Position, groups: Mapping[str, Iterable[tuple[str, np.ndarray]]]) -> None:
             measured = trainer.validate is not None and at.best < inf
-            run = {"config": settings, "precision": self._precision, "texts": texts, "position": runs.position_about(at),
-                   "model": "good" if measured else "weights"}
+            run = {"config": settings, "precision": self._precision, "rounding": trainer.updater.rounding, "texts": texts,
+                   "position": runs.position_about(at), "model": "good" if measured else "weights"}
             history = runs.history_about(trainer.history, clock=True)
             try:
                 write_model(path, "language_model", {**self._about(), "history": history, "run": run}, groups)

@@ -57,6 +57,7 @@ class Model:
                 self._check_tied(layer, shape)
             shapes |= {f"{name}/{key}": size for key, size in layer.parameters(shape).items()}
         self.layout = Layout(shapes)
+        # They are drawn or read on the host, whatever computes with them.
         expect_memory(self.layout.size, "the weights of this model", "the units, the layers or the vocabulary")
 
     def input(self, steps: int, streams: int) -> Shape:
@@ -106,14 +107,12 @@ class Model:
             shapes |= {f"{name}/{key}": value for key, value in self.head.loss_activations(size, training).items()}
         return Layout(shapes)
 
-    def expect_memory_for_training(self, ops: Ops, steps: int, streams: int, moments: int) -> None:
-        """Raise :class:`ConfigError` unless all that a training holds fits into this machine's memory."""
-        if ops.name == "cuda":  # whose memory is not this machine's
-            return
-        copies = 3 + moments  # weights, gradients, the weights to go back to
+    def expect_memory_for_training(self, ops: Ops, steps: int, streams: int, moments: int, held: int = 0) -> None:
+        """Raise :class:`ConfigError` unless all that a training holds, ``held`` elements of it already, fits into the backend's memory."""
+        copies, item = 3 + moments, ops.dtype.itemsize  # weights, gradients, the weights to go back to
         expect_memory(copies * self.layout.size + self.buffers(self.input(steps, streams), "train").size,
                       f"this training ({copies} times the {self.layout.size / 1e6:,.1f} million weights, and the activations of "
-                      f"{streams} streams × {steps} steps)", "the streams, the steps or the units", ops.dtype.itemsize)
+                      f"{streams} streams × {steps} steps)", "the streams, the steps or the units", item, ops.memory(held * item))
 
     def output(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
@@ -211,6 +210,8 @@ class Network:
     def __init__(self, model: Model, ops: Ops, weights: Mapping[str, np.ndarray]) -> None:
         self.model, self.ops = model, ops
         _expect_weights(weights, model.layout)  # before memory is taken for them
+        expect_memory(model.layout.size, "the weights of this model", "the units, the layers or the vocabulary", ops.dtype.itemsize,
+                      ops.memory())
         flat = ops.empty((model.layout.size,))
         ops.fill(flat, 0)
         self.parameters = Arena(model.layout, flat)
@@ -234,6 +235,12 @@ class Network:
             self.ops.fill(flat, 0)
             self._gradients = Arena(self.model.layout, flat)
         return self._gradients
+
+    @property
+    def held(self) -> int:
+        """Elements of the arrays that a training would use, too: weights, gradients, this thread's activations."""
+        arrays = [self.parameters.flat, self._buffers.__dict__.get("room"), self._gradients and self._gradients.flat]
+        return sum(array.size for array in arrays if array is not None)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of all weights by name."""
@@ -343,11 +350,13 @@ class Network:
         passes.move_to_end(key)
         return passes[key]
 
-    def _room(self, size: int) -> Array:
+    def _room(self, size: int, what: str) -> Array:
         """Memory for the activations of a pass: the same for all, because each is over before the next begins."""
         buffers = self._buffers.__dict__
         if "room" not in buffers or buffers["room"].size < size:
-            buffers["passes"].clear()  # they hold the smaller one
+            buffers["passes"].clear()
+            buffers.pop("room", None)  # the smaller one is free before the larger one is asked for
+            expect_memory(size, what, "the streams (the batch), the steps or the units", self.ops.dtype.itemsize, self.ops.memory())
             buffers["room"] = self.ops.empty((size,))
         return buffers["room"][:size]
 
@@ -383,7 +392,7 @@ class _Pass:
     Modes: "predict" runs all layers; "next", "loss" and "train" leave the last one to its caller.
     """
 
-    def __init__(self, network: Network, shape: Shape, mode: str, room: Callable[[int], Array]) -> None:
+    def __init__(self, network: Network, shape: Shape, mode: str, room: Callable[[int, str], Array]) -> None:
         model, ops = network.model, network.ops
         self.model, self.ops = model, ops
         training = mode == "train"
@@ -396,9 +405,7 @@ class _Pass:
         elif mode in ("loss", "train"):
             extra["losses"] = (int(np.prod(size[:-1])),)
         layout, extra_layout = model.buffers(shape, mode), Layout(extra)
-        expect_memory(layout.size + extra_layout.size, f"the activations of {shape[1]} streams × {shape[0]} steps",
-                      "the streams (the batch), the steps or the units")
-        activations = Arena(layout, room(layout.size))
+        activations = Arena(layout, room(layout.size, f"the activations of {shape[1]} streams × {shape[0]} steps"))
         self.extra = Arena(extra_layout, ops.empty((extra_layout.size,)))
         runs = [
             Run(

@@ -35,6 +35,8 @@ class Run(NamedTuple):
         Where the training stood.
     texts
         corpus, valid → SHA-256 of the ids, None if there is none.
+    rounding
+        What the last bits of its numbers depend on (:meth:`numba_rnnlm.backends.Ops.rounding`); None in older files.
     groups
         Group → arrays by name.
     """
@@ -45,6 +47,7 @@ class Run(NamedTuple):
     training: dict[str, Any]
     at: Position
     texts: dict[str, str | None]
+    rounding: Any
     groups: dict[str, dict[str, np.ndarray]]
 
     def group(self, name: str) -> dict[str, np.ndarray]:
@@ -94,7 +97,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         model, training = {**about["config"], "precision": run["precision"]}, dict(run["config"])
         if strange := (set(model) - MODEL_SETTINGS) | (set(training) - set(TrainingConfig().to_dict())):
             raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
-        return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), groups)
+        return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), run.get("rounding"), groups)
 
 
 def expect_no_run(path: str | os.PathLike[str]) -> None:

@@ -318,8 +318,9 @@ class Sequential:
                 raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
                                   f"{len(held_out)} to validate on; both need some.")
         network = self._build()
+        moments = self._updater.moments.size if self._updater else 0
         network.model.expect_memory_for_training(
-            self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments
+            self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, network.held + moments
         )
         self._updater = self._updater or Updater(network, compiled.optimizer)
         self.history, self.stop_training = history, False
@@ -416,6 +417,7 @@ class Sequential:
                 "metrics": compiled.metrics,
             },
             "updates": updater.steps if updater else 0,
+            "rounding": updater.rounding if updater else None,
         }
         download = network.ops.download
         arenas = {"weights": network.parameters, **(updater.arenas() if updater else {})}
@@ -482,7 +484,7 @@ class Sequential:
         expect_number("updates", about["updates"], 0, whole=True)
         if about["updates"] and self._compiled:
             self._updater = Updater(self._network, self._compiled.optimizer)
-            self._updater.steps = about["updates"]
+            self._updater.resume(about["updates"], about.get("rounding"))
             for group, arena in self._updater.arenas().items():
                 self._network.load(arena, second_biases(model, moments[group], moments=True))
 

@@ -187,8 +187,9 @@ class Trainer:
         self.issued: deque[Issued] = deque()
         self.kept = False  # a checkpoint
 
-    def resume(self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]]) -> None:
-        """Stand where the training stood that wrote a checkpoint; ``arrays`` has its groups by their names.
+    def resume(self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]], rounding: Any = None) -> None:
+        """Stand where the training stood that wrote a checkpoint; ``arrays`` has its groups by their names. For ``rounding``
+        see :meth:`~numba_rnnlm.optimizers.Updater.resume`.
 
         Raises
         ------
@@ -204,7 +205,8 @@ class Trainer:
         network.load(self.state, arrays("state"))
         for name, moment in self.updater.arenas().items():
             network.load(moment, arrays(name))
-        self.at, self.updater.steps, self.schedule.divisor = at, at.updates, at.divisor
+        self.at, self.schedule.divisor = at, at.divisor
+        self.updater.resume(at.updates, rounding)
 
     def run(self) -> None:
         """Train; afterwards the network has the weights of its best epoch on validation, else its last.
@@ -217,6 +219,7 @@ class Trainer:
         with interrupts(notice=self.config.verbose > 0) as interrupted:
             self.interrupted = interrupted
             if not self.at.ended:
+                self.updater.begin()
                 compile_kernels(self.network, self.optimizer.rule)
                 self._keep()  # now it shows whether that is possible, and there is something to go on from
                 self._train()

@@ -45,7 +45,7 @@ from numba_rnnlm.text import ByteTokenizer, learn_tokenizer, read_corpus
 
 MEMORY = 10**9  # bytes that all cases together may take
 PATIENCE = 120  # seconds for one case
-ABOUT_TRAINING = ("the run in ", "the corpus has ", "% of the symbols of ")  # what fit may warn of
+ABOUT_TRAINING = ("the run in ", "the training so far ", "the corpus has ", "% of the symbols of ")  # what fit may warn of
 RUN = {"epochs": 1, "streams": 2, "steps": 5, "verbose": 0}
 SMALL = {"hidden": 3, "embedding": 2, "layers": 1, "threads": 1, "seed": 1}
 TEXT = "to be or not to be\n" * 2

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("every_thread")
 pack_panel = from_python(packing.pack_panel)
 REFERENCE = backends.get("reference")
 SIGNATURES = {name: inspect.signature(verb) for name, verb in vars(Ops).items() if not name.startswith("_")}
-OTHERS = {"empty", "upload", "download", "decoder"}  # with tests of their own
+OTHERS = {"rounding", "memory", "empty", "upload", "download", "decoder"}  # with tests of their own
 
 
 def on(ops, threads):

@@ -565,6 +565,66 @@ def test_a_truncated_checkpoint(part, tmp_path):
     refused(path, ModelFileError, "{} ...")
 
 
+# On another device
+
+H100 = "cuda, float32, NVIDIA H100 80GB HBM3 with 132 multiprocessors"
+MOVED = (f"the training so far was computed on {H100!r} and continues on 'cpu, float32': the result is as valid, but its last bits "
+         "differ from those of a training that stayed on one of them.")
+
+
+def computed_on(path, rounding):
+    """Let the file say this of what its numbers were computed on."""
+    def moved(about):
+        about["run"]["rounding"] = rounding
+        if rounding == "missing":
+            del about["run"]["rounding"]
+        return about
+
+    change(path, moved)
+    return path
+
+
+def warned(path, tmp_path, **options):
+    """What is warned of when a training goes on from this checkpoint, to the same bytes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = train(resume=path, **options)
+    assert content(model, tmp_path) == content(train(), tmp_path)
+    assert all(Path(warning.filename).name == "models.py" for warning in caught)  # which calls fit
+    return [str(warning.message) for warning in caught]
+
+
+def test_a_run_that_was_computed_on_another_device_is_valid_and_that_is_said_once(tmp_path):
+    path = computed_on(stopped(tmp_path / "run.npz"), H100)
+    assert warned(path, tmp_path, checkpoint=path, **ALWAYS) == [MOVED]
+    assert read_about(path)["run"]["rounding"] == "cpu, float32"
+    told = "the run in {!r} had ended"
+    (ended,) = warned(computed_on(path, H100), tmp_path)  # where nothing is computed
+    assert ended.startswith(told.format(str(path)))
+
+
+@pytest.mark.parametrize("rounding", ["cpu, float32", "missing", None])
+def test_where_nothing_has_changed_or_nothing_is_known_nothing_is_said(rounding, tmp_path):
+    assert warned(computed_on(stopped(tmp_path / "run.npz"), rounding), tmp_path) == []
+
+
+def test_before_the_first_update_nothing_was_computed(tmp_path):
+    assert warned(computed_on(stopped(tmp_path / "run.npz", 0), H100), tmp_path) == []
+
+
+@pytest.mark.parametrize("rounding", [3, [], True])
+def test_a_damaged_name_of_a_device(rounding, tmp_path):
+    refused(computed_on(stopped(tmp_path / "run.npz"), rounding), ModelFileError,
+            f"{{}} is damaged: its parts do not fit together (the rounding is {rounding!r}).")
+
+
+def test_info_says_on_what_a_run_was_computed(tmp_path, capsys):
+    assert main(["info", str(computed_on(stopped(tmp_path / "run.npz"), H100))]) == 0
+    assert f"computed on {H100}" in " ".join(capsys.readouterr().out.split())
+    assert main(["info", str(computed_on(stopped(tmp_path / "run.npz"), "missing"))]) == 0
+    assert "computed on" not in " ".join(capsys.readouterr().out.split())
+
+
 # Places that cannot be written
 
 

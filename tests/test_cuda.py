@@ -2,11 +2,14 @@
 
 import contextlib
 import ctypes
+import importlib
 import os
 import subprocess
 import sys
 import warnings
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import floats, unwritten
 
-from numba_rnnlm import LanguageModel, Sequential, backends
+from numba_rnnlm import LanguageModel, Sequential, backends, errors, training
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError
+from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError, Space
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
 from numba_rnnlm.model import Network, build
 from numba_rnnlm.optimizers import Updater
@@ -492,6 +495,184 @@ def test_sequential_on_the_device():
         model.fit(x, (x[:, -1] + 1) % 4, epochs=1, batch_size=4, verbose=0)
         losses.append(model.evaluate(x, (x[:, -1] + 1) % 4, verbose=0)[0])
     assert error(*losses) <= 1e-4
+
+
+# Memory
+
+
+def needed(model, steps, streams, moments):
+    """Bytes that a training takes."""
+    return 4 * ((3 + moments) * model.layout.size + model.buffers((steps, streams), "train").size)
+
+
+@pytest.fixture
+def device_memory(cuda, monkeypatch):
+    """Let the device have so many free bytes."""
+
+    def limit(count):
+        monkeypatch.setattr(cuda.launch, "memory", lambda held: Space(count + held, "the device has {} free for it"))
+
+    return limit
+
+
+def test_a_training_that_the_device_cannot_hold(device_memory, monkeypatch):
+    """It is refused before a kernel is compiled, whatever the host has."""
+    monkeypatch.setattr(errors, "_memory", lambda: 1e6)
+    text, options = np.arange(100) % 5, {"epochs": 1, "streams": 2, "steps": 40, "verbose": 0}
+    ids = {"hidden": 150, "layers": 1, "embedding": 4, "vocabulary_size": 5, "tokenizer": None}
+    model = LanguageModel(backend="cuda", **ids)
+    need = needed(build(ModelConfig(hidden=150, layers=1, embedding=4, vocabulary_size=5)), 40, 2, 2)
+    assert need > 1e6
+    trained = []
+    monkeypatch.setattr(training.Trainer, "run", lambda self: trained.append(self.network.held))
+    device_memory(need - 1)
+    with pytest.raises(ConfigError, match=r"this training \(5 times the 0\.1 million weights, and the activations of 2 streams × 40 "
+                                          r"steps\) would take 0\.0 GB, the device has 0\.0 GB free for it; reduce the streams"):
+        model.fit(text, **options)
+    assert not trained
+    device_memory(need)
+    model.fit(text, **options)
+    device_memory(need - 4 * trained[0])  # what the model has is there already
+    model.fit(text, **options)
+    device_memory(need - 4 * trained[0] - 1)
+    with pytest.raises(ConfigError, match="the device has"):
+        model.fit(text, **options)
+    assert len(trained) == 2
+
+
+def test_weights_and_activations_that_the_device_cannot_hold(cuda, device_memory):
+    model, ops = build(ModelConfig("tanh", hidden=4, layers=1, embedding=3, vocabulary_size=5)), backends.get("cuda")
+    weights = model.initialize(1)
+    device_memory(4 * model.layout.size - 1)
+    with pytest.raises(ConfigError, match=r"the weights of this model would take .*the device has .* reduce the units"):
+        Network(model, ops, weights)
+    device_memory(1 << 30)
+    network = Network(model, ops, weights)
+    x = ops.upload(np.zeros((1, 2), int))
+    network.predict(x, network.state(2))
+    first = weakref.ref(network._buffers.room.memory)
+    device_memory(100)
+    network.predict(x, network.state(2))
+    with pytest.raises(ConfigError, match=r"the activations of 30 streams × 2 steps would take .*the device has"):
+        network.predict(ops.upload(np.zeros((2, 30), int)), network.state(30))
+    assert first() is None  # before the larger one was asked for
+
+
+def test_what_is_free_on_the_device(cuda, monkeypatch):
+    """All that nobody uses any more counts: spare pieces, garbage in cycles, and what Numba would free later."""
+    told, waiting = [], [3, 4]
+    context = SimpleNamespace(deallocations=waiting, get_memory_info=lambda: SimpleNamespace(free=1000 - sum(waiting)))
+    monkeypatch.setattr(cuda.driver, "current", contextlib.nullcontext)
+    monkeypatch.setattr(cuda.driver, "cuda", SimpleNamespace(current_context=lambda: context))
+    monkeypatch.setattr(cuda.driver, "release", told.append)
+    monkeypatch.setattr(cuda.launch, "SIMULATED", False)
+    monkeypatch.setattr(cuda.launch.Memory, "spare", {8: [1, 2], 16: [3]})
+
+    class Cycle:
+        def __init__(self):
+            self.me = self
+
+    garbage = weakref.ref(Cycle())
+    space = cuda.launch.memory(24)
+    assert (space.bytes, waiting, sorted(told), garbage()) == (1024, [], [1, 2, 3], None)
+
+
+# What its numbers depend on
+
+
+def test_a_training_that_moves_to_another_device_says_so_once(tmp_path, monkeypatch):
+    text, options = "to be or not to be\n" * 4, {"epochs": 1, "streams": 2, "steps": 5, "verbose": 0, "checkpoint_every": 1e-6}
+    path, step, stops, seen = tmp_path / "run.npz", training.Trainer._step, [], []
+
+    def stopping(self, *arguments):
+        if self.at.batch == len(stops):
+            raise InterruptedError
+        step(self, *arguments)
+
+    monkeypatch.setattr(training.Trainer, "_step", stopping)
+    monkeypatch.setattr(training, "compile_kernels", lambda *_: None)
+    for backend in ("cpu", "cpu", "cuda", "cpu"):
+        stops.append(backend)
+        model = LanguageModel(hidden=3, layers=1, embedding=2, seed=1, backend=backend)
+        with pytest.raises(InterruptedError), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.fit(text, checkpoint=path, resume=path, **options)
+        seen.append([str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)])
+    here = backends.get("cuda").rounding()
+    assert [len(each) for each in seen] == [0, 0, 1, 1]
+    for (told,), (was, now) in zip(seen[2:], (("cpu, float32", here), (here, "cpu, float32")), strict=True):
+        assert told.startswith(f"the training so far was computed on {was!r} and continues on {now!r}: the result is as valid, but")
+
+
+def test_a_device_is_named_by_what_bits_depend_on(cuda, monkeypatch):
+    names = {backends.get("cuda", precision=precision).rounding() for precision in LOST}
+    assert len(names) == 3
+    monkeypatch.setattr(cuda.launch, "SIMULATED", False)
+    monkeypatch.setattr(cuda.driver, "name", lambda: "NVIDIA H100 PCIe")
+    monkeypatch.setattr(cuda.driver, "attribute", {"MULTIPROCESSOR_COUNT": 114}.get)
+    assert backends.get("cuda", precision="tf32").rounding() == "cuda, tf32, NVIDIA H100 PCIe with 114 multiprocessors"
+
+
+@pytest.mark.parametrize(("hidden", "kernels"), [(20, {"forward", "backward"}), (5000, {"forward", "backward"})])
+def test_registers_that_do_not_suffice_are_told(cuda, monkeypatch, hidden, kernels):
+    """For a loop in one launch and for one that runs step by step."""
+    ops, lstm, asked = backends.get("cuda"), CELLS["lstm"], []
+    assert not any("registers" in reason for reason in ops.explain(lstm, 20, hidden).values())
+    monkeypatch.setattr(cuda.launch.Kernel, "spilled", lambda self: asked.append(self.name) or 96)
+    reasons = ops.explain(lstm, 20, hidden)
+    assert set(reasons) == set(asked) == kernels
+    assert all(reason.endswith("; slowed down: 96 bytes a thread do not fit into registers") for reason in reasons.values())
+
+
+# The soak
+
+
+@pytest.fixture
+def soak():
+    return importlib.import_module("benchmarks.soak")
+
+
+def test_the_soak_runs(soak, capsys):
+    soak.main(["--small", "--rounds", "1"])
+    assert "1 rounds, 1 time loops, nothing wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fault", "words"), [
+    ("none", None), ("rounding", "s is 1.0e-.* off the reference"), ("NaN", "z is nan off the reference"),
+    ("bits", "tanh .* not the bits of the first time"), ("models", "model 1 of two, seed 0: not the bits of the first time"),
+    ("memory", "left 400 bytes of arrays"), ("the device's memory", "200 MB less free memory"),
+])  # fmt: skip
+def test_the_soak_finds(soak, monkeypatch, fault, words):
+    """On what stands in for a device: the reference, and two models that do not train."""
+    compute, calls, left, free = soak.forward_and_back, [], [], iter([3e8, 1e8 if fault == "the device's memory" else 3e8])
+
+    def loop(ops, cell, given):
+        found = compute(REFERENCE, cell, given)
+        if ops.name == "cuda":
+            calls.append(cell)
+            if fault in ("rounding", "NaN", "bits"):
+                array = found["s" if fault == "rounding" else "z"].reshape(-1)
+                index, value = {"rounding": (abs(array).argmax(), 1.1), "NaN": (0, np.nan), "bits": (0, 1 + 1e-9 * len(calls))}[fault]
+                array[index] *= value
+            if fault == "memory":
+                left.append(backends.get("cuda").empty((100,)))
+        return found
+
+    def train(which, seed, small):
+        numbers = [0.0 if len(list(which)) == 1 or fault != "models" else index for index in which]
+        return iter([{"W": np.array(number)} for number in numbers])
+
+    monkeypatch.setattr(soak, "forward_and_back", loop)
+    monkeypatch.setattr(soak, "train", train)
+    monkeypatch.setattr(soak, "free_memory", lambda: next(free))
+    monkeypatch.setattr(soak, "draw", lambda seed, number, small: iter([("tanh", CELLS["tanh"], "float32", (3, 4, 5))]))
+    arguments = ["--rounds", "6"]
+    if words is None:
+        soak.main(arguments)
+        assert len(calls) == 6
+    else:
+        with pytest.raises(soak.Wrong, match=words):
+            soak.main(arguments)
 
 
 # On a real device: sizes that the simulator would take days for

@@ -15,7 +15,8 @@ from numba import float32, intp
 from strategies import RULES
 
 from numba_rnnlm.backends import PRECISIONS
-from numba_rnnlm.cells import BUILT_IN, CELLS
+from numba_rnnlm.cells import BUILT_IN, CELLS, Cell
+from numba_rnnlm.portable import portable, tanh
 
 pytestmark = pytest.mark.sass
 
@@ -245,6 +246,23 @@ def test_every_kernel_is_among_the_cases(capability):
     }
     assert there == {(case.module, case.name) for case in CASES if case.capability == capability}
     assert (recurrence.SHAPES, linear.STAGES, losses.WARP, launch.THREADS) == (SHAPES, STAGES, WARP, THREADS)
+
+
+def test_a_cell_of_many_gates_does_not_fit_into_registers():
+    """Which ``explain`` tells of: what the assembler calls the stack is the driver's local memory of a thread."""
+    from numba_rnnlm.backends.cuda import recurrence
+
+    @portable
+    def forward(z, prev, next, start, stride):
+        h = next[0]
+        for j in range(start, h.size, stride):
+            total = z[0][j]
+            for k in range(1, 8):
+                total += tanh(z[k][j])
+            h[j] = total
+
+    cell = Cell("eight gates", dict.fromkeys("abcdefgh", "xh"), ("h",), forward, forward, forward)
+    assert sass.compile_kernel(recurrence.forward_kernel(cell, *SHAPES[0], "float32"), HOPPER).stack > 0
 
 
 def test_a_kernel_compiles_after_the_cpus_own():

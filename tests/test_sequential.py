@@ -27,7 +27,7 @@ from numba_rnnlm.errors import (
 )
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent, SimpleRNN
 from numba_rnnlm.optimizers import OPTIMIZERS, SGD, Adam, RMSprop
-from numba_rnnlm.storage import write_model
+from numba_rnnlm.storage import open_model, write_model
 
 V, T, N = 6, 5, 24  # symbols, steps, examples
 
@@ -659,6 +659,36 @@ def test_a_training_that_is_saved_and_loaded_ends_in_the_same_bytes(tmp_path, op
     for name, model in (("whole", whole), ("rest", rest)):
         model.save(tmp_path / name)
     assert (tmp_path / "rest").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize(("rounding", "told"), [
+    ("cuda, tf32, NVIDIA A100-SXM4-40GB with 108 multiprocessors", 1), ("cpu, float32", 0), (None, 0), ("missing", 0), (3, "damaged"),
+])  # fmt: skip
+def test_a_training_that_goes_on_on_another_device_says_so_once(tmp_path, rounding, told):
+    """And what only reads the weights says nothing."""
+    path, model = tmp_path / "model.npz", compiled()
+    model.fit(X, LAST, verbose=0)
+    model.save(path)
+    with open_model(path) as file:
+        about = {key: value for key, value in file.about.items() if key not in ("format", "version", "kind")}
+        groups = {group: file.group(group).items() for group in file.groups}
+    assert about.pop("rounding") == "cpu, float32"
+    write_model(path, "sequential", about | ({} if rounding == "missing" else {"rounding": rounding}), groups)
+    if told == "damaged":
+        with pytest.raises(ModelFileError, match=r"do not fit together \(the rounding is 3\)"):
+            Sequential.load(path)
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded = Sequential.load(path)
+        loaded.save(path)
+        loaded = Sequential.load(path)
+        loaded.evaluate(X, LAST)
+        assert not caught
+        for _ in range(2):
+            loaded.fit(X, LAST, verbose=0)
+    words = f"the training so far was computed on {rounding!r} and continues on 'cpu, float32': "
+    assert [(str(each.message).startswith(words), each.filename) for each in caught] == [(True, __file__)] * told
 
 
 def test_the_moments_can_be_left_out(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 from numba import config
 
 from ..cells import Cell
-from ..errors import BackendError, expect_one_of
+from ..errors import BackendError, Space, expect_one_of
 from ..rules import Rule
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -62,7 +62,13 @@ class Ops(Protocol):
     dtype: np.dtype[Any]
     threads: int
 
+    def rounding(self) -> str:
+        """What the last bits of its results depend on, to be read and compared: where it is equal, results are."""
+
     # arrays
+    def memory(self, held: int = 0) -> Space:
+        """What arrays may take, including the ``held`` bytes that the caller's have."""
+
     def empty(self, shape: Shape) -> Array:
         """A new array, unwritten, aligned to 64 bytes."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..cells import Cell
+from ..errors import Space, host_memory
 from ..rules import Rule
 from . import Stage
 
@@ -29,6 +30,12 @@ class Backend:
 
     def __init__(self, dtype: Any = None, threads: int | None = None) -> None:
         """Always float64 on one thread, whatever is asked for."""
+
+    def rounding(self) -> str:
+        return self.name
+
+    def memory(self, held: int = 0) -> Space:
+        return host_memory()
 
     def empty(self, shape: Shape) -> Array:
         return np.full(shape, np.nan)  # a value used before it is written shows

@@ -158,6 +158,7 @@ class Fitting:
             callback.set_model(self.model)
             callback.set_params(params)
             callback.on_train_begin({})
+        self.updater.begin()
         with interrupts(notice=self.progress.verbose > 0) as interrupted:
             compile_kernels(self.network, self.compiled.optimizer.rule)
             self.started = time.monotonic()

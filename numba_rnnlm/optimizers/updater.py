@@ -1,5 +1,6 @@
 """The update of all weights at once, by whatever optimiser."""
 
+import warnings
 from collections.abc import Callable
 from math import inf, isfinite, sqrt
 from typing import Any
@@ -27,8 +28,30 @@ class Updater:
 
     def __init__(self, network: Network, optimizer: Optimizer) -> None:
         self.network, self.optimizer, self.steps = network, optimizer, 0
+        self.rounding: str | None = network.ops.rounding()  # of the updates so far; None: not known
         self.moments = network.ops.empty((optimizer.rule.moments, network.parameters.flat.shape[0]))
         self.forget()
+
+    def resume(self, steps: int, rounding: Any) -> None:
+        """Count on from so many updates; ``rounding`` is what :meth:`~numba_rnnlm.backends.Ops.rounding` said where they were
+        made, or None if nothing is known of that.
+
+        Raises
+        ------
+        ValueError
+            If it is no text.
+        """
+        if rounding is not None and not isinstance(rounding, str):
+            raise ValueError(f"the rounding is {rounding!r}")
+        self.steps, self.rounding = steps, rounding
+
+    def begin(self) -> None:
+        """From here on updates are made on this backend; warn if others were made on one that rounds differently."""
+        here = self.network.ops.rounding()
+        if self.steps and self.rounding not in (None, here):
+            warnings.warn(f"the training so far was computed on {self.rounding!r} and continues on {here!r}: the result is as valid, but "
+                          "its last bits differ from those of a training that stayed on one of them.", stacklevel=5)
+        self.rounding = here
 
     def forget(self) -> None:
         """Put the moments back to where they began."""

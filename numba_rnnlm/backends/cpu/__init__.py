@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...cells import Cell
-from ...errors import BackendError, expect_number, expect_one_of
+from ...errors import BackendError, Space, expect_number, expect_one_of, host_memory
 from ...fingerprint import of_modules
 from ...rules import Rule
 from .. import Stage
@@ -57,7 +57,13 @@ class Backend:
     def __reduce__(self) -> Any:
         return Backend, (self.dtype.name, self.threads, self.precision)  # threads do not travel
 
+    def rounding(self) -> str:
+        return f"{self.name}, {'float64' if self.dtype == np.float64 else self.precision}"  # not on the processor: docs/kernels.md
+
     # arrays
+
+    def memory(self, held: int = 0) -> Space:
+        return host_memory()
 
     def empty(self, shape: Shape) -> Array:
         return aligned(shape, self.dtype)

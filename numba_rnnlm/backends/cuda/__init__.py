@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...cells import Cell
-from ...errors import ConfigError, expect_one_of
+from ...errors import ConfigError, Space, expect_one_of
 from ...fingerprint import of_modules
 from ...rules import Rule
 from .. import PRECISIONS, Stage
@@ -53,7 +53,13 @@ class Backend:
     def __reduce__(self) -> Any:
         return Backend, (None, None, self.precision)
 
+    def rounding(self) -> str:
+        return f"{self.name}, {self.precision}, {launch.model()}"
+
     # arrays
+
+    def memory(self, held: int = 0) -> Space:
+        return launch.memory(held)
 
     def empty(self, shape: Shape) -> DeviceArray:
         return DeviceArray.new(shape, self.dtype)
@@ -177,9 +183,13 @@ class Backend:
 
     def explain(self, cell: Cell, streams: int, hidden: int) -> dict[str, str]:
         """How the time loop of this size runs on this device, and why: "forward" and "backward" → a sentence."""
-        return {
-            name: self._plan(cell, streams, hidden, name == "backward").reason for name in ("forward", "backward")
-        }
+        told = {}
+        for name in ("forward", "backward"):
+            backward = name == "backward"
+            plan = self._plan(cell, streams, hidden, backward)
+            spilled = recurrence.kernel(plan, cell, self.precision, backward).spilled()
+            told[name] = plan.reason + f"; slowed down: {spilled} bytes a thread do not fit into registers" * bool(spilled)
+        return told
 
     def _take_barrier(self, plan: recurrence.Plan) -> tuple[DeviceArray, int]:
         """Counters of arrivals, one a group, and what each stands at: they are never set back, which would be a launch.
@@ -220,7 +230,7 @@ class Backend:
         if not plan.persistent:
             self._recur_stepwise(cell, U, z, s)
             return
-        kernel = recurrence.forward_kernel(cell, plan.units, plan.tiles, self.precision)
+        kernel = recurrence.kernel(plan, cell, self.precision, backward=False)
         exchange = self._room("exchange", 2 * plan.streams * plan.width)
         barrier, earlier = self._take_barrier(plan)
         try:
@@ -257,7 +267,7 @@ class Backend:
         plan = self._plan(cell, streams, hidden, backward=True)
         if not plan.persistent:
             return False
-        kernel = recurrence.backward_kernel(cell, plan.units, plan.tiles, self.precision)
+        kernel = recurrence.kernel(plan, cell, self.precision, backward=True)
         shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
         barrier, earlier = self._take_barrier(plan)
         try:

@@ -35,6 +35,13 @@ class Memory:
             except (KeyError, IndexError):
                 self.address = driver.allocate(self.size)
 
+    @classmethod
+    def release_spares(cls) -> None:
+        """Free what is kept for the next."""
+        for addresses in list(cls.spare.values()):
+            while addresses:
+                driver.release(addresses.pop())
+
     def __del__(self) -> None:
         if not self.address:
             return

@@ -89,7 +89,7 @@ def missing() -> str | None:
     device = cuda.get_current_device()
     if device.compute_capability < LEAST:
         have = ".".join(map(str, device.compute_capability))
-        return (f'backend="cuda" needs compute capability {LEAST[0]}.{LEAST[1]} (Ampere or later), {_name(device)} has {have}; '
+        return (f'backend="cuda" needs compute capability {LEAST[0]}.{LEAST[1]} (Ampere or later), {name(device)} has {have}; '
                 f"{ANYWAY}")
     if (version := cuda.cudadrv.driver.get_version()) < DRIVER:
         return (f'backend="cuda" needs a driver for CUDA {DRIVER[0]} or later, this one is for {version[0]}.{version[1]}: update it; '
@@ -106,7 +106,8 @@ def _has_device() -> bool:
         return False
 
 
-def _name(device: Any) -> str:
+def name(device: Any) -> str:
+    """What NVIDIA calls Numba's device."""
     return device.name.decode() if isinstance(device.name, bytes) else str(device.name)
 
 
@@ -118,4 +119,4 @@ def about() -> str:
         return f"a GPU, but {FORKED}"
     device = cuda.get_current_device()
     major, minor = device.compute_capability
-    return f"{_name(device)}, compute capability {major}.{minor}, {device.MULTIPROCESSOR_COUNT} multiprocessors"
+    return f"{name(device)}, compute capability {major}.{minor}, {device.MULTIPROCESSOR_COUNT} multiprocessors"

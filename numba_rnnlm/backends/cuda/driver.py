@@ -98,6 +98,12 @@ def number() -> int:
 
 
 @cache
+def name() -> str:
+    """Name of our device; a part of a device that is shared has one of its own."""
+    return device.name(_ours()[0])
+
+
+@cache
 def capability() -> tuple[int, int]:
     """Compute capability of our device."""
     major, minor = _ours()[0].compute_capability
@@ -122,6 +128,7 @@ def _library() -> Any:
     launch = [ctypes.c_void_p, *[ctypes.c_uint] * 7, ctypes.c_void_p, ctypes.c_void_p]
     library.cuLaunchKernel.argtypes = [*launch, ctypes.c_void_p]
     library.cuLaunchCooperativeKernel.argtypes = launch
+    library.cuKernelGetAttribute.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
     library.cuKernelSetAttribute.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int]
     library.cuLibraryLoadData.argtypes = [
         ctypes.c_void_p, ctypes.c_char_p, *[ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint] * 2
@@ -174,6 +181,14 @@ def allocate(size: int) -> int:
 def release(address: int) -> None:
     """Free what was allocated."""
     _allocated.pop(address, None)
+
+
+def free_memory() -> int:
+    """Bytes of our device's memory that nobody has; what Numba would free later, it frees now."""
+    with current():
+        context = cuda.current_context()
+        context.deallocations.clear()
+        return int(context.get_memory_info().free)
 
 
 def to_device(source: np.ndarray, address: int) -> None:

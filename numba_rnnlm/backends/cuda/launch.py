@@ -5,6 +5,7 @@ launches. Here the arguments are packed by one call of ``struct`` and handed to 
 """
 
 import ctypes
+import gc
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -12,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BackendError
+from ...errors import BackendError, Space, host_memory
 from ..compiling import notice
 from . import driver, kept
-from .arrays import DeviceArray
+from .arrays import DeviceArray, Memory
 from .device import SIMULATED, cuda, types
 
 if SIMULATED:
@@ -23,6 +24,7 @@ if SIMULATED:
 
 THREADS = 256  # of a block, where nothing speaks for another number
 OPT_IN = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+LOCAL = 3  # CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
 WITHOUT_ASKING = 48 << 10  # bytes of shared memory of a block
 RESERVED = 1 << 10  # bytes of shared memory that the system takes for each block
 UNREADABLE = {200, 209, 218, 222, 223}  # an invalid image, none for this device, invalid or newer code
@@ -106,6 +108,17 @@ class Kernel:
                                  shared), "asking for the occupancy")
         return blocks.value * processors()
 
+    def spilled(self) -> int:
+        """Bytes of device memory that each of its threads uses for what does not fit into registers."""
+        if SIMULATED:
+            return 0
+        if self._handle is None:
+            self._prepare()
+        found = ctypes.c_int()
+        driver.check(driver.call("cuKernelGetAttribute", ctypes.byref(found), LOCAL, self._handle, driver.number()),
+                     f"asking for the memory of {self.name}")
+        return found.value
+
     def signature(self) -> tuple[Any, ...]:
         """The types of its arguments, Numba's."""
         return tuple(types.UniTuple(*kind) if isinstance(kind, tuple) else kind for kind in self.takes)
@@ -171,6 +184,11 @@ def processors() -> int:
     return 1 if SIMULATED else driver.attribute("MULTIPROCESSOR_COUNT")
 
 
+def model() -> str:
+    """The device, as far as results depend on it: the multiprocessors decide how products and time loops are cut."""
+    return "the simulator" if SIMULATED else f"{driver.name()} with {processors()} multiprocessors"
+
+
 def shared_limit() -> int:
     """Bytes of shared memory that one block may ask for."""
     return 227 << 10 if SIMULATED else driver.attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
@@ -201,6 +219,18 @@ def _load(code: "kept.Code") -> int | None:
 
 
 # Moving memory. A download waits for all that was put on the stream before it.
+
+
+def memory(held: int) -> Space:
+    """What new arrays may take, and ``held`` bytes of those that are there.
+
+    First everything that nobody uses is given back: a training that is over may lie in a cycle of objects.
+    """
+    if SIMULATED:
+        return host_memory()
+    gc.collect()
+    Memory.release_spares()
+    return Space(driver.free_memory() + held, "the device has {} free for it")
 
 
 def to_device(source: np.ndarray, target: DeviceArray) -> None:

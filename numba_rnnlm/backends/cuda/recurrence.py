@@ -77,9 +77,10 @@ def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) 
         need = groups * slices
         tried = f"{need} blocks of {shared >> 10} KB of shared memory"
         if shared <= shared_limit() and need <= most_resident(shared):  # which compiles nothing
-            room = _room(cell, units, tiles, precision, backward, shared)
+            found = Plan(units, tiles, slices, groups, "", shared)
+            room = _room(found, cell, precision, backward)
             if need <= room:
-                return Plan(units, tiles, slices, groups, f"persistent: {tried} run at once, of {room} possible", shared)
+                return found._replace(reason=f"persistent: {tried} run at once, of {room} possible")
     return step_by_step(f"not even {tried} would run at once")
 
 
@@ -88,11 +89,18 @@ def step_by_step(why: str) -> Plan:
     return Plan(0, 0, 0, 0, f"step by step: {why}")
 
 
-def _room(cell: Cell, units: int, tiles: int, precision: str, backward: bool, shared: int) -> int:
+def kernel(plan: Plan, cell: Cell, precision: str, backward: bool) -> Kernel:
+    """What is launched: for the whole loop, or for the cell's row of each step."""
+    if not plan.persistent:
+        return backward_row(cell) if backward else forward_row(cell)
+    make = backward_kernel if backward else forward_kernel
+    return make(cell, plan.units, plan.tiles, precision)
+
+
+def _room(found: Plan, cell: Cell, precision: str, backward: bool) -> int:
     if SIMULATED:  # blocks run one after another; each step is a launch of its own
         return 1 << 20
-    make = backward_kernel if backward else forward_kernel
-    return make(cell, units, tiles, precision).resident(THREADS, shared)
+    return kernel(found, cell, precision, backward).resident(THREADS, found.shared)
 
 
 def shared_bytes(slots: int, units: int, tiles: int, width: int, backward: bool) -> int:
