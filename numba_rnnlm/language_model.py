@@ -20,10 +20,10 @@ from .errors import (
     VocabularyError,
     expect_number,
     expect_one_of,
+    plain,
 )
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
-from .progress import Progress
 from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
 from .storage import open_model, write_model
 from .text import (
@@ -271,9 +271,8 @@ class LanguageModel:
         saved = None
         if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
             runs.expect_no_run(keeping.checkpoint)
-        if keeping.begins:
-            Progress(config.verbose).line(f"there is no {keeping.resume} yet: this is the beginning of the run")
-        elif keeping.resume is not None:
+        begins = keeping.begins
+        if keeping.resume is not None and not begins:
             saved = runs.read_run(keeping.resume)
             saved.expect_settings({**self._settings(), "precision": self._precision}, config)
         settings = runs.settings(config)
@@ -327,6 +326,10 @@ class LanguageModel:
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
+        if begins:
+            trainer.progress.line(f"there is no {keeping.resume} yet: this is the beginning of the run")
+        trainer.progress.line(f"optimizer {config.optimizer}, learning rate {plain(optimizer.learning_rate)}, "
+                              f"schedule {config.schedule}")
         trainer.run()
         return self
 
@@ -354,8 +357,8 @@ class LanguageModel:
 
         return Checkpoints(write, keeping.every)
 
-    def _read(self, source: Source, tokenizer: Tokenizer | None) -> Corpus:
-        return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size)
+    def _read(self, source: Source, tokenizer: Tokenizer | None, bos: bool = False) -> Corpus:
+        return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size, bos)
 
     def _model_config(self, tokenizer: Tokenizer | None) -> ModelConfig:
         """With the size of the vocabulary."""
@@ -378,39 +381,61 @@ class LanguageModel:
 
     # measuring
 
-    def evaluate(self, corpus: Source, weights: str = "float32") -> Evaluation:
+    def evaluate(self, corpus: Source, weights: str = "float32", bos: bool = False) -> Evaluation:
         """How well the model predicts a corpus: perplexity, bits per character and byte, tokens counted.
 
         Every token but the first counts once, line ends included; a symbol that is not in the vocabulary is
-        scored as ``<unk>`` and counted in ``oov``. A long corpus is read as up to 20 streams side by side,
+        scored as ``<unk>`` and counted in ``oov``. A corpus of 4,000 tokens or more is read as up to 20 streams side by side,
         each of which first re-reads the 64 tokens before its own, so that it does not start cold.
-        With ``weights="int8"``: how well the weights do that :meth:`generate` reads then.
+
+        Parameters
+        ----------
+        corpus
+            As in :meth:`fit`.
+        weights
+            "int8": how well the weights do that :meth:`generate` reads then.
+        bos
+            The corpus follows a line end, so that its first token counts too, as in :meth:`score`
+            (see :mod:`numba_rnnlm.scoring`). For text only.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden=16, layers=1, embedding=8, seed=1)
+        >>> model = model.fit("to be or not to be\\n" * 20, epochs=3, streams=4, steps=10, verbose=0)
+        >>> model.evaluate("to be\\n").tokens, model.evaluate("to be\\n", bos=True).tokens
+        (5, 6)
+        >>> mean = -model.score("to be") / len(model.full_scores("to be"))
+        >>> bool(np.isclose(model.perplexity("to be\\n", bos=True), np.exp(mean)))
+        True
         """
         expect_one_of("weights", weights, WEIGHTS)
+        expect_one_of("bos", bos, (False, True))
         network = self.network_ if weights == "float32" else self.network_.rounded()
-        return self._evaluator(network, self._read(corpus, self.tokenizer_))()
+        return self._evaluator(network, self._read(corpus, self.tokenizer_, bos), bos)()
 
-    def _evaluator(self, network: Network, corpus: Corpus) -> Callable[[], Evaluation]:
+    def _evaluator(self, network: Network, corpus: Corpus, bos: bool = False) -> Callable[[], Evaluation]:
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
 
         def run() -> Evaluation:
             batches = segments(corpus.ids, streams, EVALUATION_STEPS, warm=EVALUATION_STEPS)
             nats, tokens = total_loss(network, batches)
-            return Evaluation(nats, tokens, corpus.unknown, corpus.characters, corpus.bytes)
+            return Evaluation(nats, tokens, corpus.scored.unknown, corpus.scored.characters, corpus.scored.bytes, bos)
 
         segments(corpus.ids, streams, EVALUATION_STEPS)  # says now, not after an epoch, that a text is too short
         return run
 
-    def perplexity(self, corpus: Source) -> float:
-        """exp of the mean negative log-probability of a token; see :meth:`evaluate`."""
-        return self.evaluate(corpus).perplexity
+    def perplexity(self, corpus: Source, bos: bool = False) -> float:
+        """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""
+        return self.evaluate(corpus, bos=bos).perplexity
 
-    def bits_per_character(self, corpus: Source) -> float:
+    def bits_per_character(self, corpus: Source, bos: bool = False) -> float:
         """Bits the model needs for a character of the text, whatever its tokenizer; see :meth:`evaluate`."""
-        bits = self.evaluate(corpus).bits_per_character
-        if bits is None:
+        found = self.evaluate(corpus, bos=bos)
+        if found.characters is None:
             raise ShapeError("a corpus of ids has no characters; see evaluate(...).bits_per_token.")
-        return bits
+        if found.bits_per_character is None:
+            raise ShapeError("no character begins in the bytes that are scored; see evaluate(...).bits_per_byte.")
+        return found.bits_per_character
 
     def score(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
         """Total log-probability, in nats, of a sentence; or of each of a list of them.
@@ -420,7 +445,8 @@ class LanguageModel:
         sentence
             A text, or a 1-D array of ids; or a list of these: scored side by side, each as if alone.
         bos
-            The sentence follows a line end; otherwise its first token is not counted.
+            The sentence follows a line end; otherwise its first token is not counted
+            (see :mod:`numba_rnnlm.scoring`).
         eos
             A line end follows the sentence and is counted. For ids neither is added.
         """
@@ -613,7 +639,7 @@ class LanguageModel:
         """Tokenizer, weights and history of a file of this model's configuration."""
         with runs.fitting(name):
             tokenizer = None if about["tokenizer"] is None else Tokenizer.from_dict(about["tokenizer"])
-            return tokenizer, self._build(tokenizer, weights), runs.read_history(about["history"])
+            return tokenizer, self._build(tokenizer, weights), runs.read_history(about.get("history"))
 
     @property
     def parameter_count(self) -> int:

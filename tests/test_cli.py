@@ -294,6 +294,15 @@ def test_train_is_the_library(tmp_path, capsys):
     assert f"numba-rnnlm generate {out} --prompt TEXT" in told and f"numba-rnnlm eval {out} held_out.txt" in told
 
 
+@pytest.mark.parametrize(("text", "words"), [("", "holds no symbols"), ("a", "expected at least 2")])
+def test_an_error_of_the_text_is_all_that_is_shown(text, words, tmp_path, capsys):
+    (tmp_path / "text").write_text(text)
+    arguments = [str(tmp_path / "text"), "--checkpoint", str(tmp_path / "c.npz"), "--resume", str(tmp_path / "c.npz")]
+    assert main(["train", *arguments, "--out", str(tmp_path / "m.npz"), *SMALL]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and words in err and err.count("\n") == 1
+
+
 def test_train_without_validation_says_so(tmp_path, capsys):
     assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF, "--verbose", "2"]) == 0
     loss = LanguageModel.load(tmp_path / "m.npz").history_["loss"][-1]
@@ -403,14 +412,18 @@ def test_eval(model, capsys):
     found = LanguageModel.load(model).evaluate(HELD_OUT)
     assert told == {name: getattr(found, name) for name in (
         "perplexity", "nats_per_token", "bits_per_token", "bits_per_character", "bits_per_byte", "tokens", "oov",
-        "characters", "bytes",
+        "characters", "bytes", "bos",
     )}
+    assert main(["eval", model, "held_out.txt", "--bos", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["nats_per_token"] == LanguageModel.load(model).evaluate(HELD_OUT, bos=True).nats_per_token
+    assert main(["eval", model, "held_out.txt", "--bos"]) == 0
+    assert f"\ntokens             {found.tokens + 1}\n" in capsys.readouterr().out
     assert main(["eval", model, "held_out.txt"]) == 0
     rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows == {
         "perplexity": f"{found.perplexity:.4f}", "nats/token": f"{found.nats_per_token:.4f}",
         "bits/character": f"{found.bits_per_character:.4f}", "bits/byte": f"{found.bits_per_byte:.4f}",
-        "tokens": str(found.tokens), "out of vocabulary": str(found.oov),
+        "tokens after the first": str(found.tokens), "out of vocabulary": str(found.oov),
     }
 
 
@@ -422,6 +435,21 @@ def test_eval_of_rounded_weights(model, capsys):
         told[weights] = json.loads(capsys.readouterr().out)["nats_per_token"]
         assert told[weights] == LanguageModel.load(model).evaluate(HELD_OUT, weights=weights).nats_per_token
     assert told["int8"] != told["float32"] and told["int8"] == pytest.approx(told["float32"], rel=0.05)
+
+
+def test_eval_of_bytes_in_which_no_character_begins(tmp_path, capsys):
+    (tmp_path / "bytes").write_bytes(b"\x80\x80")
+    assert main(["eval", "byte.npz", str(tmp_path / "bytes")]) == 0
+    assert "\nbits/character          no\n" in capsys.readouterr().out
+
+
+def test_eval_of_one_line_is_its_score(tmp_path, capsys):
+    (tmp_path / "line.txt").write_text("the cat\n")
+    for model in ("char.npz", "word.npz", "byte.npz"):
+        assert main(["eval", model, str(tmp_path / "line.txt"), "--bos", "--json"]) == 0
+        assert main(["score", model, str(tmp_path / "line.txt"), "--normalize"]) == 0
+        evaluated, score = capsys.readouterr().out.splitlines()
+        assert json.loads(evaluated)["nats_per_token"] == pytest.approx(-float(score), abs=1e-5)
 
 
 # score
@@ -510,6 +538,18 @@ def test_lines_arrive_whole_however_they_are_cut(lines, size):
 
     got = [line for some in cli._arriving_lines(Pipe(b"".join(line + b"\n" for line in lines))) for line in some]
     assert got == lines
+
+
+def test_score_of_nothing_is_an_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty.txt").write_text("")
+    assert main(["score", "char.npz", str(tmp_path / "empty.txt")]) == 1
+    assert capsys.readouterr() == ("", f"numba-rnnlm: error: '{tmp_path / 'empty.txt'}' is empty, expected at least one line to score.\n")
+    typed(monkeypatch, b"")
+    assert main(["score", "char.npz"]) == 1
+    assert "standard input is empty" in capsys.readouterr().err
+    typed(monkeypatch, b"\n")
+    assert main(["score", "char.npz"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_score_answers_a_slow_pipe_at_once():
