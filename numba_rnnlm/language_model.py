@@ -24,6 +24,7 @@ from .errors import (
 )
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
+from .recognition import cells_of_file, difference, records
 from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
 from .storage import open_model, write_model
 from .text import (
@@ -45,6 +46,7 @@ EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so 
 
 Ids = np.ndarray | Sequence[int]
 
+LOAD = "LanguageModel.load(path, cell={cell})"
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
 
 
@@ -121,11 +123,11 @@ class LanguageModel:
         seed: int = 0,
     ) -> None:
         if isinstance(cell, Cell):
-            cell = cells.register(cell).name
+            cells.register(cell)
         self._config = ModelConfig(
-            cell, hidden, layers, embedding, dropout, tied, forget_bias, initializer, initializer_scale, vocabulary_size
+            cell.name if isinstance(cell, Cell) else cell, hidden, layers, embedding, dropout, tied, forget_bias, initializer, initializer_scale, vocabulary_size
         )
-        cells.get(cell)
+        self._cell = cells.held(cell)
         self._text = TextConfig(tokenizer, min_count, max_vocabulary)
         if tokenizer is None and vocabulary_size is None:
             raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, "
@@ -144,7 +146,7 @@ class LanguageModel:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**self._config.to_dict(), **self._text.to_dict(), "backend": self._backend, "threads": self._threads,
+        return {**self._config.to_dict(), "cell": self._cell, **self._text.to_dict(), "backend": self._backend, "threads": self._threads,
                 "precision": self._precision, "seed": self._seed}
 
     def set_params(self, **params: Any) -> Self:
@@ -156,6 +158,7 @@ class LanguageModel:
         if self._network is None:
             self.__init__(**merged)  # type: ignore[misc]
             return self
+        merged["cell"] = cells.held(merged["cell"])
         changed = [name for name, value in merged.items() if value != self.get_params()[name]]
         fixed = [name for name in changed if name not in MACHINE]
         if fixed:
@@ -278,6 +281,7 @@ class LanguageModel:
         settings = runs.settings(config)
         tokenizer, network, history = self.tokenizer_, self._network, self.history_
         if saved is not None:
+            self._expect_cell(saved)
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
         elif tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
@@ -294,7 +298,7 @@ class LanguageModel:
             )
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
         optimizer = make_optimizer(config, self._config.cell)
-        model = network.model if network else build(self._model_config(tokenizer))
+        model = network.model if network else build(self._model_config(tokenizer), self._cell)
         model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments)
         network = network or self._build(tokenizer)
         validation = None if held_out is None else self._evaluator(network, held_out)
@@ -333,6 +337,16 @@ class LanguageModel:
         trainer.run()
         return self
 
+    def _expect_cell(self, saved: runs.Run) -> None:
+        """Raise :class:`ConfigError` unless the run was trained with this cell, forward and backward."""
+        with runs.fitting(saved.name):
+            record = saved.about.get("cells", {}).get(self._config.cell)
+            differs = difference(self._ops, cells.get(self._cell), record, gradients=True) if record else ""
+        if differs:
+            raise ConfigError(f"the cell {self._config.cell!r} is not the one of the run in {saved.name!r}: {differs}. A run goes on with the cell "
+                              "that it began with. To train on from its weights with this one, load it, "
+                              f"{LOAD.format(cell='...')}, and fit.")
+
     @staticmethod
     def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The arguments of the model and of ``fit`` of the run that wrote a checkpoint. Raises :class:`ModelFileError`."""
@@ -351,7 +365,7 @@ class LanguageModel:
                    "model": "good" if measured else "weights"}
             history = runs.history_about(trainer.history, clock=True)
             try:
-                write_model(path, "language_model", {**self._about(), "history": history, "run": run}, groups)
+                write_model(path, "language_model", {**self._about(gradients=True), "history": history, "run": run}, groups)
             except ModelFileError as error:
                 warnings.warn(f"no checkpoint was written, training goes on: {error}", stacklevel=2)
 
@@ -367,7 +381,7 @@ class LanguageModel:
 
     def _build(self, tokenizer: Tokenizer | None, weights: dict[str, np.ndarray] | None = None) -> Network:
         config = self._model_config(tokenizer)
-        model = build(config)
+        model = build(config, self._cell)
         return Network(model, self._ops, initial_weights(model, config, self._seed) if weights is None else weights)
 
     @property
@@ -599,36 +613,48 @@ class LanguageModel:
     def _settings(self) -> dict[str, Any]:
         return {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed}
 
-    def _about(self) -> dict[str, Any]:
-        """All but the weights, as plain values."""
-        return {
+    def _about(self, gradients: bool = False) -> dict[str, Any]:
+        """All but the weights, as plain values; of a cell of one's own also what it computes, with ``gradients`` also backwards."""
+        about = {
             "config": self._settings(),
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
             "history": runs.history_about(self.history_),
         }
+        own = records(self._ops, self.network_.model.layers, gradients)
+        return {**about, "cells": own} if own else about
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32"
+        cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32",
+        cell: Cell | None = None,
     ) -> "LanguageModel":
         """The model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+        backend, threads, precision
+            As in :class:`LanguageModel`.
+        cell
+            Only for a model with a cell of your own: use this one, whatever the cell of the same name computed that the model was
+            trained with. Left out, the registered cell is used, and refused if it computes something else.
 
         Raises
         ------
         ModelFileError
-            If the file is missing, damaged, not a language model, or from a newer version.
+            If the file is missing, damaged, not a language model, or from a newer version; or its cell is not known here, or
+            is another one.
         """
         with open_model(path) as file:
             about, weights, name = file.about, file.group(runs.model_group(file)), file.name
         runs.expect_language_model(name, about)
-        backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
+        ops = backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
         with runs.fitting(name):
-            config = about["config"]
-            if isinstance(config["cell"], str) and config["cell"] not in cells.CELLS:
-                raise ModelFileError(
-                    f"{name!r} uses a cell of its own, {config['cell']!r}, which is not known here: import the module "
-                    "that defines it and call numba_rnnlm.cells.register(cell) first."
-                )
+            config = dict(about["config"])
+            if isinstance(config["cell"], str):
+                found = cells_of_file(name, about, [config["cell"]], [] if cell is None else [cell], ops, LOAD)
+                config["cell"] = found.get(config["cell"], config["cell"])
             model = cls(**config, backend=backend, threads=threads, precision=precision)
         model.tokenizer_, model._network, model.history_ = model._rebuilt(about, weights, name)
         return model

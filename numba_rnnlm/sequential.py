@@ -9,6 +9,7 @@ import numpy as np
 
 from . import backends
 from .callbacks import Callback, History, expect_callbacks
+from .cells import Cell
 from .errors import (
     ConfigError,
     DivergenceError,
@@ -27,6 +28,7 @@ from .layers.options import Only, only
 from .model import Model, Network
 from .optimizers import OPTIMIZERS, Optimizer, Updater, get
 from .progress import Progress
+from .recognition import cells_of_file, records
 from .storage import open_model, write_model
 
 Path = str | os.PathLike[str]
@@ -403,6 +405,7 @@ class Sequential:
         expect_our_file(path)
         network, compiled = self._build(), self._compiled
         updater = self._updater if include_optimizer else None
+        own = records(network.ops, self._layers)
         about = {
             "layers": [_describe(layer, LAYERS) for layer in self._layers],
             "features": self._features,
@@ -413,6 +416,7 @@ class Sequential:
                 "metrics": compiled.metrics,
             },
             "updates": updater.steps if updater else 0,
+            **({"cells": own} if own else {}),
         }
         download = network.ops.download
         arenas = {"weights": network.parameters, **(updater.arenas() if updater else {})}
@@ -422,14 +426,25 @@ class Sequential:
 
     @classmethod
     def load(
-        cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32"
+        cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32",
+        cells: Sequence[Cell] = (),
     ) -> "Sequential":
         """The model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+        backend, threads, precision
+            As in :class:`Sequential`.
+        cells
+            Only for a model with cells of your own: use these, whatever the cells of the same names computed that the model was
+            trained with. Left out, the registered cells are used, and refused if they compute something else.
 
         Raises
         ------
         ModelFileError
-            If the file is missing, damaged, not a Sequential, or from a newer version.
+            If the file is missing, damaged, not a Sequential, or from a newer version; or a cell is not known here, or is another one.
         """
         model = cls(backend=backend, threads=threads, precision=precision)
         with open_model(path) as file:
@@ -439,20 +454,23 @@ class Sequential:
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
                                  "load it with LanguageModel.load.")
         try:
-            model._restore(about, groups.pop("weights"), groups)
+            model._restore(name, about, groups.pop("weights"), groups, cells)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelFileError(f"{name!r} cannot be rebuilt: its parts do not fit together ({error}).") from error
         return model
 
     def _restore(
-        self, about: Mapping[str, Any], weights: Mapping[str, np.ndarray], moments: Mapping[str, Mapping[str, np.ndarray]]
+        self, name: str, about: Mapping[str, Any], weights: Mapping[str, np.ndarray], moments: Mapping[str, Mapping[str, np.ndarray]],
+        given: Sequence[Cell],
     ) -> None:
         expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
         self._seed, self._features = about["seed"], about["features"]
         if self._features is not None:
             expect_number("features", self._features, 1, whole=True)
+        names = [layer["cell"] for layer in about["layers"] if "cell" in layer]
+        own = cells_of_file(name, about, names, given, self._ops, "Sequential.load(path, cells=[{cell}])")
         for layer in about["layers"]:
-            self.add(_rebuild(layer, LAYERS))
+            self.add(_rebuild({**layer, "cell": own.get(layer["cell"], layer["cell"])} if "cell" in layer else layer, LAYERS))
         model = Model(self._layers, self._features)
         if {name: array.shape for name, array in weights.items()} != dict(model.layout):  # before memory is taken
             raise ShapeError("the weights are not those of the layers")
@@ -486,6 +504,7 @@ def _describe(thing: Any, known: Mapping[str, type]) -> dict[str, Any]:
     if not names:
         raise ConfigError(f"{thing!r} cannot be saved; expected one of {', '.join(known)}.")
     values = {field.name: getattr(thing, field.name) for field in fields(thing) if field.init and field.repr}
+    values = {name: value.name if isinstance(value, Cell) else value for name, value in values.items()}
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     return {"class": names[0], **plain}
 
