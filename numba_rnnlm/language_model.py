@@ -274,7 +274,7 @@ class LanguageModel:
         saved = None
         if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
             runs.expect_no_run(keeping.checkpoint)
-        begins = keeping.begins
+        begins = f"there is no {keeping.resume} yet: this is the beginning of the run" if keeping.begins else ""
         if keeping.resume is not None and not begins:
             saved = runs.read_run(keeping.resume)
             saved.expect_settings({**self._settings(), "precision": self._precision}, config)
@@ -323,17 +323,17 @@ class LanguageModel:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
                 trainer.resume(saved.at, saved.group)
-            trainer.progress.line(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
+            begins = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
             if saved.at.ended:
                 warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
                               "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
-        if begins:
-            trainer.progress.line(f"there is no {keeping.resume} yet: this is the beginning of the run")
         trainer.progress.line(f"optimizer {config.optimizer}, learning rate {plain(optimizer.learning_rate)}, "
                               f"schedule {config.schedule}")
+        if begins:
+            trainer.progress.line(begins)
         trainer.run()
         return self
 
