@@ -274,8 +274,8 @@ class LanguageModel:
         saved = None
         if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
             runs.expect_no_run(keeping.checkpoint)
-        begins = f"there is no {keeping.resume} yet: this is the beginning of the run" if keeping.begins else ""
-        if keeping.resume is not None and not begins:
+        beginning = f"there is no {keeping.resume} yet: this is the beginning of the run" if keeping.begins else ""
+        if keeping.resume is not None and not beginning:
             saved = runs.read_run(keeping.resume)
             saved.expect_settings({**self._settings(), "precision": self._precision}, config)
         settings = runs.settings(config)
@@ -323,7 +323,7 @@ class LanguageModel:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
                 trainer.resume(saved.at, saved.group)
-            begins = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
+            beginning = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
             if saved.at.ended:
                 warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
                               "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
@@ -332,8 +332,8 @@ class LanguageModel:
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
         trainer.progress.line(f"optimizer {config.optimizer}, learning rate {plain(optimizer.learning_rate)}, "
                               f"schedule {config.schedule}")
-        if begins:
-            trainer.progress.line(begins)
+        if beginning:
+            trainer.progress.line(beginning)
         trainer.run()
         return self
 
