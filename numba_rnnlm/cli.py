@@ -558,7 +558,7 @@ def _about_sequential(path: Path) -> dict[str, str]:
 
 def _as_call(thing: dict[str, Any]) -> str:
     """A layer or an optimizer as it is written in Python."""
-    options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name != "class" and value is not None)
+    options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name not in ("class", "own") and value is not None)
     return f"{thing['class']}({options})"
 
 

@@ -6,7 +6,7 @@ line of documentation (``metadata["help"]``).
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -98,7 +98,7 @@ class TrainingConfig(_Config):
     epochs: int = _option(10, "passes over the training text")
     streams: int = _option(50, "parallel streams that the text is cut into (the batch size)")
     steps: int = _option(50, "time steps between updates; the hidden state is carried on (BPTT length)")
-    optimizer: str = _option("adam", "rule of the weight update", OPTIMIZERS)
+    optimizer: str | Mapping[str, Any] = _option("adam", "rule of the weight update, PyTorch's", OPTIMIZERS, type=str)
     learning_rate: float | None = _option(None, "step size; left out, a rate that suits cell and optimizer", type=float)
     momentum: float = _option(0.0, "momentum of sgd, 0 to 1")
     weight_decay: float | None = _option(None, "decoupled weight decay of adamw, L2 penalty of the others; left out, "
@@ -124,7 +124,8 @@ class TrainingConfig(_Config):
     def __post_init__(self) -> None:
         for name in ("epochs", "streams", "steps"):
             expect_number(name, getattr(self, name), 1, whole=True)
-        expect_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        if not isinstance(self.optimizer, dict):  # else it is an object, told of by optimizers.describe
+            expect_one_of("optimizer", self.optimizer, OPTIMIZERS)
         if self.learning_rate is not None:
             expect_number("learning_rate", self.learning_rate, 0, 1e6, open_low=True)
         expect_number("momentum", self.momentum, 0, 0.9999)
@@ -144,7 +145,11 @@ class TrainingConfig(_Config):
             expect_number("max_seconds", self.max_seconds, 0, open_low=True)
         expect_one_of("not_finite", self.not_finite, NOT_FINITE)
         expect_one_of("verbose", self.verbose, (0, 1, 2))
-        if self.momentum and self.optimizer != "sgd":
+        if isinstance(self.optimizer, dict):
+            for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "clip_value"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} is {getattr(self, name)} beside an optimizer that is an object; give it to the object.")
+        elif self.momentum and self.optimizer != "sgd":
             raise ConfigError(f"momentum is {self.momentum} with optimizer {self.optimizer!r}; only 'sgd' has one.")
 
 

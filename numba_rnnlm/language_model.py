@@ -24,6 +24,7 @@ from .errors import (
 )
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
+from .optimizers import Optimizer, describe
 from .recognition import cells_of_file, difference, records
 from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
 from .storage import open_model, write_model
@@ -186,7 +187,7 @@ class LanguageModel:
         epochs: int = 10,
         streams: int = 50,
         steps: int = 50,
-        optimizer: str = "adam",
+        optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
         momentum: float = 0.0,
         weight_decay: float | None = None,
@@ -219,7 +220,8 @@ class LanguageModel:
         epochs, streams, steps
             Passes over the corpus; parallel streams it is cut into; time steps between updates.
         optimizer, learning_rate, momentum, weight_decay
-            "sgd", "rmsprop", "adagrad", "adam" or "adamw"; without a rate, one that suits the cell.
+            "sgd", "rmsprop", "adagrad", "adam" or "adamw", by PyTorch's rules; without a rate, one that suits the cell. Or an
+            object of :mod:`numba_rnnlm.optimizers` or of a class of your own, with all its numbers, its clipping too.
         schedule, warmup, decay_factor, decay_after
             "constant", "linear", "cosine", "plateau" or "zaremba": see :class:`~numba_rnnlm.config.TrainingConfig`.
         clip_norm, clip_value
@@ -259,17 +261,19 @@ class LanguageModel:
         ModelFileError
             If there is no checkpoint to resume from, or it is damaged.
         """
+        own = {type(optimizer).__name__: type(optimizer)} if isinstance(optimizer, Optimizer) else {}
         config = TrainingConfig(
-            epochs, streams, steps, optimizer, learning_rate, momentum, weight_decay, schedule, warmup, decay_factor,
-            decay_after, clip_norm, clip_value, reduction, patience, max_seconds, not_finite, verbose,
+            epochs, streams, steps, describe(optimizer) if isinstance(optimizer, Optimizer) else optimizer, learning_rate,
+            momentum, weight_decay, schedule, warmup, decay_factor, decay_after, clip_norm, clip_value, reduction, patience, max_seconds, not_finite, verbose,
         )
         paths = (None if path is None else os.fsdecode(path) for path in (checkpoint, resume))
-        return self.fit_config(corpus, valid, config, CheckpointConfig(next(paths), checkpoint_every, next(paths)))
+        return self.fit_config(corpus, valid, config, CheckpointConfig(next(paths), checkpoint_every, next(paths)), own)
 
     def fit_config(
-        self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None
+        self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
+        own: Mapping[str, type[Optimizer]] | None = None,
     ) -> Self:
-        """:meth:`fit` with its options in two objects."""
+        """:meth:`fit` with its options in two objects, and the optimiser's class by its name if it is your own."""
         keeping = keeping or CheckpointConfig()
         saved = None
         if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
@@ -297,7 +301,7 @@ class LanguageModel:
                 stacklevel=3,
             )
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
-        optimizer = make_optimizer(config, self._config.cell)
+        optimizer = make_optimizer(config, self._config.cell, own)
         model = network.model if network else build(self._model_config(tokenizer), self._cell)
         model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments)
         network = network or self._build(tokenizer)
@@ -330,7 +334,7 @@ class LanguageModel:
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
-        trainer.progress.line(f"optimizer {config.optimizer}, learning rate {plain(optimizer.learning_rate)}, "
+        trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
                               f"schedule {config.schedule}")
         if beginning:
             trainer.progress.line(beginning)

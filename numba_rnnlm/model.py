@@ -372,7 +372,7 @@ def _stages(network: Network) -> list[Stage]:
         return []
     for name, layer, _ in model.inputs(model.input(1, 1))[1:]:
         p = model.scope(network.parameters, name, layer)
-        if isinstance(layer, Recurrent) and layer.return_sequences:
+        if isinstance(layer, Recurrent) and layer.return_sequences and type(layer).bias is Recurrent.bias:
             stages.append(Stage(cells.get(layer.cell), p["W"], p["U"], p["b"]))
         elif isinstance(layer, Dense) and (layer is model.layers[-1] or layer.activation in (None, "linear")):
             stages.append(Stage(None, p["W"], None, p.get("b"), layer.tied))

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import backends
+from . import backends, runs
+from .backends import Ops
 from .callbacks import Callback, History, expect_callbacks
 from .cells import Cell
 from .errors import (
@@ -22,11 +23,11 @@ from .errors import (
 )
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
 from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
-from .keras.weights import expect_our_file, from_keras, to_keras
+from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
 from .layers import LAYERS, Embedding, Layer
 from .layers.options import Only, only
 from .model import Model, Network
-from .optimizers import OPTIMIZERS, Optimizer, Updater, get
+from .optimizers import Optimizer, Updater, describe, get, rebuild
 from .progress import Progress
 from .recognition import cells_of_file, records
 from .storage import open_model, write_model
@@ -179,7 +180,7 @@ class Sequential:
 
         Embedding: [embeddings]. Recurrent layers: [kernel, recurrent_kernel, bias], with the LSTM's gates in the
         order i f c o and the GRU's, with ``reset_after``, z r h. Dense: [kernel, bias]. A tied Dense has no kernel.
-        The GRU's second row of biases is zero for z and r: Keras only ever adds the two rows, here they are one.
+        The GRU's bias has two rows, of the input and of the state, as in Keras.
         """
         return [array for weights in self._keras_weights() for array in weights]
 
@@ -227,12 +228,14 @@ class Sequential:
         Parameters
         ----------
         optimizer
-            "sgd", "rmsprop", "adagrad", "adam", "adamw", or one of :mod:`numba_rnnlm.optimizers` with its numbers.
+            "sgd", "rmsprop", "adagrad", "adam", "adamw", "adadelta", "nadam", "lion": Keras 3's, with its defaults. Or an object
+            of :mod:`numba_rnnlm.optimizers`, or of a class of your own.
         loss
             "categorical_crossentropy" (one-hot targets) or "sparse_categorical_crossentropy" (ids), on a last
             layer ``Dense(..., activation="softmax")``; "binary_crossentropy" (0 to 1) on ``activation="sigmoid"``.
         metrics
-            ["accuracy"] or "accuracy", or nothing.
+            ["accuracy"] or "accuracy", or nothing. As in Keras that is the part of the rows whose largest output is the
+            target's; for a single sigmoid unit, and as "binary_accuracy", the part of the outputs on the right side of 1/2.
         """
         expect_one_of("loss", loss, LOSSES)
         metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
@@ -407,11 +410,11 @@ class Sequential:
         updater = self._updater if include_optimizer else None
         own = records(network.ops, self._layers)
         about = {
-            "layers": [_describe(layer, LAYERS) for layer in self._layers],
+            "layers": [_describe(layer) for layer in self._layers],
             "features": self._features,
             "seed": self._seed,
             "compiled": None if compiled is None else {
-                "optimizer": _describe(compiled.optimizer, OPTIMIZERS),
+                "optimizer": describe(compiled.optimizer),
                 "loss": compiled.loss,
                 "metrics": compiled.metrics,
             },
@@ -426,17 +429,19 @@ class Sequential:
 
     @classmethod
     def load(
-        cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32",
-        cells: Sequence[Cell] = (),
+        cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32", *, compile: bool = True,
+        custom_objects: Mapping[str, type[Optimizer]] | None = None, cells: Sequence[Cell] = (),
     ) -> "Sequential":
         """The model that :meth:`save` wrote.
 
         Parameters
         ----------
-        path
-            The file.
-        backend, threads, precision
-            As in :class:`Sequential`.
+        path, backend, threads, precision
+            The file, and as in :class:`Sequential`.
+        compile
+            Also take the optimiser, the loss and the metrics; without, only the layers and their weights.
+        custom_objects
+            Classes of optimisers of your own by their names: the file names such a class and never imports it.
         cells
             Only for a model with cells of your own: use these, whatever the cells of the same names computed that the model was
             trained with. Left out, the registered cells are used, and refused if they compute something else.
@@ -444,7 +449,8 @@ class Sequential:
         Raises
         ------
         ModelFileError
-            If the file is missing, damaged, not a Sequential, or from a newer version; or a cell is not known here, or is another one.
+            If the file is missing, damaged, not a Sequential, from a newer version, or names an optimiser that is not in
+            ``custom_objects``; or a cell is not known here, or is another one.
         """
         model = cls(backend=backend, threads=threads, precision=precision)
         with open_model(path) as file:
@@ -453,36 +459,41 @@ class Sequential:
         if about.get("kind") != "sequential":
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
                                  "load it with LanguageModel.load.")
+        with runs.fitting(name):
+            about = _with_cells(name, about, cells, model._ops)
         try:
-            model._restore(name, about, groups.pop("weights"), groups, cells)
+            model._restore(about, groups.pop("weights"), groups, compile, custom_objects or {})
+        except ModelFileError as error:
+            raise ModelFileError(f"{name!r}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelFileError(f"{name!r} cannot be rebuilt: its parts do not fit together ({error}).") from error
         return model
 
     def _restore(
-        self, name: str, about: Mapping[str, Any], weights: Mapping[str, np.ndarray], moments: Mapping[str, Mapping[str, np.ndarray]],
-        given: Sequence[Cell],
+        self, about: Mapping[str, Any], weights: Mapping[str, np.ndarray], moments: Mapping[str, Mapping[str, np.ndarray]],
+        compile: bool, custom_objects: Mapping[str, type[Optimizer]],
     ) -> None:
         expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
         self._seed, self._features = about["seed"], about["features"]
         if self._features is not None:
             expect_number("features", self._features, 1, whole=True)
-        names = [layer["cell"] for layer in about["layers"] if "cell" in layer]
-        own = cells_of_file(name, about, names, given, self._ops, "Sequential.load(path, cells=[{cell}])")
         for layer in about["layers"]:
-            self.add(_rebuild({**layer, "cell": own.get(layer["cell"], layer["cell"])} if "cell" in layer else layer, LAYERS))
+            self.add(LAYERS[layer["class"]](**{name: value for name, value in layer.items() if name != "class"}))
         model = Model(self._layers, self._features)
+        weights = second_biases(model, weights, moments=False)
         if {name: array.shape for name, array in weights.items()} != dict(model.layout):  # before memory is taken
             raise ShapeError("the weights are not those of the layers")
         self._network = Network(model, self._ops, weights)
-        if (compiled := about["compiled"]) is not None:
-            self.compile(_rebuild(compiled["optimizer"], OPTIMIZERS), compiled["loss"], compiled["metrics"])
+        if (compiled := about["compiled"]) is not None and compile:
+            optimizer = rebuild(compiled["optimizer"], custom_objects,
+                                "load with custom_objects={name: class} to go on with it, or with compile=False for the weights alone")
+            self.compile(optimizer, compiled["loss"], compiled["metrics"])
         expect_number("updates", about["updates"], 0, whole=True)
         if about["updates"] and self._compiled:
             self._updater = Updater(self._network, self._compiled.optimizer)
             self._updater.steps = about["updates"]
             for group, arena in self._updater.arenas().items():
-                self._network.load(arena, moments[group])
+                self._network.load(arena, second_biases(model, moments[group], moments=True))
 
 
 def _progress(verbose: int | str) -> Progress:
@@ -498,17 +509,17 @@ def _short(layer: Any) -> str:
     return f"{type(layer).__name__}({', '.join(given)})"
 
 
-def _describe(thing: Any, known: Mapping[str, type]) -> dict[str, Any]:
-    """A layer or an optimiser as plain values, ready for JSON."""
-    names = [name for name, kind in known.items() if kind is type(thing)]
-    if not names:
-        raise ConfigError(f"{thing!r} cannot be saved; expected one of {', '.join(known)}.")
-    values = {field.name: getattr(thing, field.name) for field in fields(thing) if field.init and field.repr}
+def _with_cells(file: str, about: Mapping[str, Any], given: Sequence[Cell], ops: Ops) -> dict[str, Any]:
+    """The header of a file, with cells of one's own in place of their names."""
+    layers = about["layers"]
+    names = [layer["cell"] for layer in layers if "cell" in layer]
+    own = cells_of_file(file, about, names, given, ops, "Sequential.load(path, cells=[{cell}])")
+    return {**about, "layers": [{key: own.get(value, value) if key == "cell" else value for key, value in layer.items()} for layer in layers]}
+
+
+def _describe(layer: Layer) -> dict[str, Any]:
+    """A layer as plain values, ready for JSON."""
+    values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.init and field.repr}  # type: ignore[arg-type]
     values = {name: value.name if isinstance(value, Cell) else value for name, value in values.items()}
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    return {"class": names[0], **plain}
-
-
-def _rebuild(about: Mapping[str, Any], known: Mapping[str, type]) -> Any:
-    """What :func:`_describe` described."""
-    return known[about["class"]](**{name: value for name, value in about.items() if name != "class"})
+    return {"class": type(layer).__name__, **plain}

@@ -17,7 +17,7 @@ from .arena import Arena
 from .config import TrainingConfig
 from .errors import DivergenceError, plain
 from .model import Network
-from .optimizers import OPTIMIZERS, Optimizer, Updater, default_rate
+from .optimizers import Optimizer, Updater, pytorch, rebuild
 from .portable import stream_key
 from .progress import Progress, duration
 from .rules import Rule
@@ -37,19 +37,24 @@ def perplexity(nats: float) -> float:
     return exp(nats) if nats < 700 else inf
 
 
-def make_optimizer(config: TrainingConfig, cell: str) -> Optimizer:
-    """The optimiser of a configuration; where it names no rate or norm, those at which the cell trains."""
+def make_optimizer(config: TrainingConfig, cell: str, own: Mapping[str, type[Optimizer]] | None = None) -> Optimizer:
+    """The optimiser of a configuration: by a name PyTorch's, where no rate or norm is given with those at which the cell trains.
+
+    Or the one that :func:`~numba_rnnlm.optimizers.describe` told of; ``own`` are the caller's classes by their names.
+    """
+    if not isinstance(config.optimizer, str):
+        return rebuild(config.optimizer, own or {}, "give it: fit(..., optimizer=...)")
     size = config.steps if config.reduction == "sum_time" else 1  # of the gradient, compared with that of the mean
     rate, clip_norm = config.learning_rate, config.clip_norm
     if rate is None:
-        rate = default_rate(config.optimizer, cell) / (size if config.optimizer == "sgd" else 1)
+        rate = pytorch.default_rate(config.optimizer, cell) / (size if config.optimizer == "sgd" else 1)
     if clip_norm is None:
         clip_norm = float(size)
     options: dict[str, Any] = {"momentum": config.momentum} if config.optimizer == "sgd" else {}
     if config.weight_decay is not None:
         options["weight_decay"] = config.weight_decay
-    return OPTIMIZERS[config.optimizer](
-        learning_rate=rate, clipnorm=clip_norm, clipvalue=config.clip_value, **options
+    return pytorch.OPTIMIZERS[config.optimizer](
+        learning_rate=rate, clip_norm=clip_norm, clip_value=config.clip_value, **options
     )
 
 
@@ -303,7 +308,7 @@ class Trainer:
         return row, stopped
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, rate: float) -> None:
-        """One update of the weights by one batch."""
+        """One update of the weights by one batch. A device computes it while Python continues, one update behind."""
         self.issued.append(self._issue(self.at.batch, inputs, targets, rate))
         self._settle(left=self.updater.behind)
 
@@ -350,7 +355,7 @@ class Trainer:
         told = f"update {at.updates + 1} is skipped: {error}; the learning rate is halved"
         if at.in_a_row > 1:  # then the weights themselves have gone wrong
             network.restore(self.good)
-            network.ops.fill(self.updater.moments.reshape(-1), 0)
+            self.updater.forget()
             told += ", and the last good weights are restored"
         self.progress.line(told)
 
@@ -418,7 +423,7 @@ def compile_kernels(network: Network, rule: Rule) -> None:
         output = model.output(shape)
         x = ops.upload(np.zeros(shape, np.int32 if model.takes_ids else np.float32))
         ids = model.head.activation == "softmax"
-        targets = ops.upload(np.zeros(output[:-1], np.int32).reshape(-1) if ids else np.zeros(output, np.float32))
+        targets = ops.upload(np.zeros(output[:-1], np.int32).reshape(-1) if ids else np.zeros((int(np.prod(output[:-1])), output[-1]), np.float32))
         if streams > 1:
             network.train(x, targets, network.state(streams), 0.0, 0)
         else:

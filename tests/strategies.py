@@ -53,6 +53,12 @@ def fill(draw) -> Call:
 
 
 @st.composite
+def add(draw) -> Call:
+    random, size = draw(generators), draw(sizes)
+    return {"x": floats(random, size, 3), "out": floats(random, size, 3)}
+
+
+@st.composite
 def gather(draw) -> Call:
     random, V, D, T, N = draw(generators), draw(sizes), draw(sizes), draw(steps), draw(sizes)
     return {"table": floats(random, V, D), "ids": random.integers(0, V, (T, N)), "out": unwritten(T, N, D)}
@@ -191,20 +197,23 @@ def norm(draw) -> Call:
 def update(draw) -> Call:
     random, rule, size = draw(generators), draw(st.sampled_from(list(RULES.values()))), draw(st.integers(1, 300))
     scale, limit = draw(st.sampled_from([1, 0.25])), draw(st.sampled_from([0.5, np.inf]))
-    hyper = random.uniform(0.1, 0.9, len(rule.hyper)).astype(np.float32)
-    return {
-        "rule": rule,
-        "p": floats(random, size),
-        "g": floats(random, size),
-        "m": abs(floats(random, rule.moments, size)),  # second moments are not negative
-        "h": np.array([scale, limit, *hyper]),
-    }
+    return {"p": floats(random, size), "g": floats(random, size), **rule_arguments(random, rule, size, scale, limit)}
+
+
+def rule_arguments(random: np.random.Generator, rule: Rule, size: int, scale: float, limit: float) -> Call:
+    """Moments and numbers that a rule may meet: no second moment is negative, and none is below the square of a mean."""
+    moments = abs(floats(random, rule.moments, size))
+    hyper = dict(zip(rule.hyper, random.uniform(0.1, 0.9, len(rule.hyper)).astype(np.float32), strict=True))
+    if "centred" in hyper:
+        hyper["fresh"] = 1 - hyper["rho"]
+        moments[1] = np.sqrt(moments[0]) * random.uniform(-1, 1, size)
+    return {"rule": rule, "m": moments, "h": np.array([scale, limit, *hyper.values()])}
 
 
 VERBS = {
     strategy.__name__: strategy
     for strategy in (
-        copy, fill, gather, scatter_add, project, project_backward, recur, recur_backward, activate,
+        copy, fill, add, gather, scatter_add, project, project_backward, recur, recur_backward, activate,
         activate_backward, log_softmax, dropout, cross_entropy, cross_entropy_backward, binary_cross_entropy,
         binary_cross_entropy_backward, norm, update,
     )

@@ -500,9 +500,7 @@ def test_norm_does_not_overflow(ops):
 @given(arguments=strategies.update(), random=strategies.generators, threads=strategies.threads)
 def test_every_rule(ops, rule, arguments, random, threads):
     size = arguments["p"].size
-    hyper = random.uniform(0.1, 0.9, len(rule.hyper)).astype(np.float32)
-    arguments |= {"rule": rule, "m": abs(floats(random, rule.moments, size))}
-    arguments |= {"h": np.array([*arguments["h"][:2], *hyper])}
+    arguments |= strategies.rule_arguments(random, rule, size, *arguments["h"][:2])
     got = call(on(ops, threads), "update", arguments)
     assert_close(got, call(REFERENCE, "update", arguments), TOLERANCE[ops.dtype.name])
 

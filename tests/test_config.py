@@ -110,7 +110,7 @@ def test_every_field_is_documented(config, name):
 
 
 def test_the_names_that_are_offered_exist():
-    assert set(OPTIMIZERS) == set(optimizers.OPTIMIZERS)
+    assert set(OPTIMIZERS) == set(optimizers.pytorch.OPTIMIZERS)
     assert all(cell in ModelConfig.__dataclass_fields__["cell"].metadata["help"] for cell in cells.CELLS)
 
 

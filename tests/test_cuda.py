@@ -22,7 +22,8 @@ from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
 from numba_rnnlm.model import Network, build
-from numba_rnnlm.optimizers import Adam, Updater
+from numba_rnnlm.optimizers import Updater
+from numba_rnnlm.optimizers.pytorch import Adam
 from numba_rnnlm.portable import stream_key
 from numba_rnnlm.rules import ADAM, SGD
 
@@ -367,7 +368,7 @@ def test_the_gradients_of_no_rows_are_zero():
 def test_a_queued_update_is_the_update(rule, clip):
     random, ops = np.random.default_rng(1), backends.get("cuda")
     p, g, losses = random.normal(size=300), random.normal(size=300), random.uniform(size=40)
-    m, h = random.uniform(size=(rule.moments, 300)), np.array([1, np.inf, 0.1, *[0.5] * (len(rule.hyper) - 1)])
+    m, h = random.uniform(size=(rule.moments, 300)), np.array([1, np.inf, *[0.5] * len(rule.hyper)])
     norm = ops.norm(ops.upload(g))
     now, queued = ({"p": ops.upload(p), "m": ops.upload(m)} for _ in range(2))
     ops.update(rule, g=ops.upload(g), h=np.array([min(1, clip / norm), *h[1:]]), **now)
@@ -382,7 +383,7 @@ def test_a_queued_update_is_the_update(rule, clip):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_changes_nothing_and_stops_what_follows(where, value):
     ops = backends.get("cuda")
-    p, m, h = ops.upload(np.ones(300)), ops.empty((0, 300)), np.array([1, np.inf, 0.1, 0])
+    p, m, h = ops.upload(np.ones(300)), ops.empty((0, 300)), np.array([1, np.inf, 1, 0, 0.1])
     arrays = {"gradient": np.ones(300), "losses": np.ones(20)}
     good = {name: ops.upload(array) for name, array in arrays.items()}
     arrays[where][7] = value
@@ -438,7 +439,7 @@ def switched(config, text, names):
     losses, length, steps = [], len(text) // len(names), 0
     for number, name in enumerate(names):
         network = Network(model, backends.get(name), weights)
-        updater = Updater(network, Adam(learning_rate=0.01, clipnorm=1.0))
+        updater = Updater(network, Adam(learning_rate=0.01, clip_norm=1.0))
         memory = network.state(text[0][0].shape[1])
         updater.steps = steps
         if number:
@@ -683,7 +684,7 @@ ops = backends.get("cuda")
 def test_numbers_beyond_float32_are_refused():
     ops = backends.get("cuda")
     with pytest.raises(BackendError, match="beyond float32"):
-        ops.update(SGD, ops.empty((4,)), ops.empty((4,)), ops.empty((0, 4)), np.array([1e39, 1, 1, 1]))
+        ops.update(SGD, ops.empty((4,)), ops.empty((4,)), ops.empty((0, 4)), np.array([1e39, 1, 1, 0, 1]))
 
 
 @pytest.mark.gpu

@@ -9,7 +9,8 @@ import pytest
 
 from numba_rnnlm import backends, cells
 from numba_rnnlm.backends import Ops
-from numba_rnnlm.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from numba_rnnlm.optimizers import Optimizer
+from numba_rnnlm.optimizers.pytorch import SGD, Adagrad, Adam, AdamW, RMSprop
 
 Arrays = dict[str, np.ndarray]
 Weights = tuple[np.ndarray, np.ndarray, np.ndarray]  # W (D, g_x·H), U (H, g_h·H), b (G, H)

@@ -91,7 +91,7 @@ def cases(capability):
     hopper = capability == HOPPER
     yield from (("linear", name) for name in ("add_parts", "set_rows", "add_rows"))
     yield from (("lookup", name) for name in ("gather", "scatter_add"))
-    yield from (("pointwise", name) for name in ("dropout", "copy"))
+    yield from (("pointwise", name) for name in ("dropout", "copy", "add"))
     yield from (("update", name) for name in ("sum_of_squares", "judge"))
     yield from (("update", "update", (rule,)) for rule in RULES)
     yield from (("pointwise", name, (f,)) for name in ("activation", "derivative") for f in ("tanh", "relu", "sigmoid"))

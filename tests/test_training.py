@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from math import exp, inf, isnan, log, nan
 from types import SimpleNamespace
@@ -11,10 +12,11 @@ import pytest
 from checks import assert_same_bits
 from models import fit, untrained
 
-from numba_rnnlm import LanguageModel, backends, errors, training
+from numba_rnnlm import LanguageModel, backends, errors, optimizers, rules, training
 from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, ModelConfig, TrainingConfig
-from numba_rnnlm.errors import ConfigError, DivergenceError
+from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
 from numba_rnnlm.model import Network, build, initial_weights
+from numba_rnnlm.optimizers import Optimizer, pytorch
 from numba_rnnlm.scoring import total_loss
 from numba_rnnlm.text import segments
 from numba_rnnlm.training import COLUMNS, Trainer, make_optimizer, new_history
@@ -507,3 +509,67 @@ def test_a_training_that_a_large_machine_could_hold(container):
     model = LanguageModel(hidden=10_000, layers=2, tokenizer=None, vocabulary_size=100)
     with pytest.raises(ConfigError, match=r"would take .* GB, this machine has 8\.0 GB; reduce the"):
         model.fit(np.arange(100), streams=1, steps=5, verbose=0)
+
+
+# Optimisers as objects
+
+@dataclass(frozen=True)
+class Own(Optimizer):
+    """Plain SGD by another name."""
+
+    @property
+    def rule(self):
+        return rules.SGD
+
+    def hyper(self, step, rate):
+        return (1.0, 0.0, rate)
+
+
+def fitted(path=None, **options):
+    model = LanguageModel(hidden=5, layers=1, embedding=3, seed=2, backend="cpu")
+    settings = {"epochs": 2, "streams": 3, "steps": 7, "verbose": 0, "checkpoint": path} | options
+    return model.fit("to be or not to be\n" * 8, **settings)
+
+
+def test_an_object_is_what_its_name_says():
+    for name, numbers, options in (
+        ("adam", {"clip_norm": 1.0}, {}), ("sgd", {"momentum": 0.5, "clip_norm": 1.0}, {"momentum": 0.5}),
+        ("adamw", {"weight_decay": 0.1, "clip_value": 0.2, "clip_norm": 0.0}, {"weight_decay": 0.1, "clip_value": 0.2, "clip_norm": 0}),
+    ):
+        one = fitted(optimizer=pytorch.OPTIMIZERS[name](learning_rate=0.05, **numbers))
+        other = fitted(optimizer=name, learning_rate=0.05, **options)
+        assert_same_bits(one.network_.weights(), other.network_.weights())
+    assert_same_bits(fitted(optimizer=Own(0.5)).network_.weights(), fitted(optimizer="sgd", learning_rate=0.5, clip_norm=0).network_.weights())
+
+
+@pytest.mark.parametrize("optimizer", [optimizers.Adam(0.01, clipnorm=0.1), optimizers.Lion(0.01), Own(0.5)], ids=lambda one: type(one).__name__)
+def test_a_run_with_an_object_goes_on(optimizer, tmp_path):
+    path = tmp_path / "run.npz"
+    whole = fitted(optimizer=optimizer, epochs=4)
+
+    def stop(trainer, *batch, step=training.Trainer._step):
+        if trainer.at.epoch == 3:
+            raise KeyboardInterrupt
+        step(trainer, *batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Trainer, "_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(path, optimizer=optimizer, epochs=4, checkpoint_every="0.000001s")
+    other = replace(optimizer, learning_rate=0.02)
+    with pytest.raises(ConfigError, match=r"optimizer is .*'learning_rate': 0.02.*, but the run in .* has .*; a run goes on with the settings"):
+        fitted(path, optimizer=other, epochs=4, resume=path)
+    again = fitted(path, optimizer=optimizer, epochs=4, resume=path)
+    assert_same_bits(again.network_.weights(), whole.network_.weights())
+
+
+def test_a_run_with_an_optimizer_of_ones_own_needs_its_class(tmp_path):
+    config = TrainingConfig(optimizer=optimizers.describe(Own(0.5)))
+    with pytest.raises(ModelFileError, match=r"the optimizer is 'Own', a class of your own, .*; give it: fit\(\.\.\., optimizer="):
+        training.make_optimizer(config, "lstm")
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "momentum", "weight_decay", "clip_norm", "clip_value"])
+def test_an_object_has_its_own_numbers(name):
+    with pytest.raises(ConfigError, match=rf"{name} is 0.5 beside an optimizer that is an object; give it to the object\."):
+        fitted(optimizer=Own(0.5), **{name: 0.5})

@@ -26,7 +26,7 @@ class Listing:
             keras.layers.Dense(size["vocabulary"], activation="softmax"),
         ])
         # Ours and PyTorch's epsilon, with which the first losses are the same.
-        self.model.compile(keras.optimizers.Adam(epsilon=1e-8), "sparse_categorical_crossentropy")
+        self.model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
         self.model.build((None, size["steps"]))
         ours = Model(data.listing())
         weights = data.weights(ours.layout)

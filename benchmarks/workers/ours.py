@@ -15,7 +15,8 @@ from numba_rnnlm.keras.arrays import Examples
 from numba_rnnlm.keras.training import Means, run_batch
 from numba_rnnlm.layers import Recurrent, Run
 from numba_rnnlm.model import Model, Network, build
-from numba_rnnlm.optimizers import SGD, Adam, Updater
+from numba_rnnlm.optimizers import Adam, Updater
+from numba_rnnlm.optimizers.pytorch import SGD
 from numba_rnnlm.scoring import log_probabilities
 
 
@@ -38,7 +39,7 @@ class Training:
     def __init__(self, backend: str, precision: str, cell: str, **shape: int) -> None:
         self.network = language_model(backend, precision, cell, shape)
         self.ops = ops = self.network.ops
-        self.updater = Updater(self.network, SGD(learning_rate=0.1, clipnorm=5.0))
+        self.updater = Updater(self.network, SGD(learning_rate=0.1, clip_norm=5.0))
         self.issued: deque[Callable[[], tuple[float, float]]] = deque()
         inputs, targets = data.batch(shape)
         self.inputs, self.targets = ops.upload(inputs), ops.upload(targets.reshape(-1))

@@ -78,6 +78,9 @@ class Ops(Protocol):
     def fill(self, out: Array, value: float) -> None:
         """Every element ← value."""
 
+    def add(self, x: Array, out: Array) -> None:
+        """out += x, of equal size and both contiguous."""
+
     # lookup
     def gather(self, table: Array, ids: Array, out: Array) -> None:
         """out (…, D) ← table (V, D)[ids (…)]"""

@@ -5,6 +5,7 @@ f'(x) = Im f(x + ih) / h, exact to rounding, because there is no difference of t
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,9 @@ class Backend:
 
     def fill(self, out: Array, value: float) -> None:
         out[...] = value
+
+    def add(self, x: Array, out: Array) -> None:
+        out += x
 
     def gather(self, table: Array, ids: Array, out: Array) -> None:
         out[...] = table[ids]
@@ -174,26 +178,46 @@ class Backend:
 
     def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
         scale, limit, *numbers = h
-        hyper = dict(zip(rule.hyper, numbers, strict=True))
-        rate, decay = hyper["rate"], hyper["decay"]
-        x = np.clip(g * scale, -limit, limit) + decay * p
+        n = SimpleNamespace(**dict(zip(rule.hyper, numbers, strict=True)))
+        if rule.name == "scale":
+            p *= scale
+            return
+        x = np.clip(g * scale, -limit, limit) + n.decay * p
         if rule.name == "sgd":
-            p -= rate * x
+            step = n.rate * x
         elif rule.name == "momentum":
-            m[0] = hyper["momentum"] * m[0] + x
-            p -= rate * m[0]
+            m[0] = n.momentum * m[0] + n.gain * x
+            step = n.along * m[0] + n.ahead * x
         elif rule.name == "rmsprop":
-            m[0] = hyper["rho"] * m[0] + (1 - hyper["rho"]) * x**2
-            p -= rate * x / (np.sqrt(m[0]) + hyper["epsilon"])
+            m[0] = n.rho * m[0] + n.fresh * x**2
+            step = n.rate * x / (np.sqrt(m[0] + n.inner) + n.outer)
+        elif rule.name == "rmsprop_centred":
+            m[0] = n.rho * m[0] + n.fresh * x**2
+            m[1] = n.rho * m[1] + n.fresh * x
+            m[2] = n.momentum * m[2] + n.rate * x / np.sqrt(m[0] - n.centred * m[1] ** 2 + n.epsilon)
+            step = m[2]
         elif rule.name == "adagrad":
             m[0] += x**2
-            p -= rate * x / (np.sqrt(m[0]) + hyper["epsilon"])
-        elif rule.name == "adam":
-            m[0] = hyper["beta1"] * m[0] + (1 - hyper["beta1"]) * x
-            m[1] = hyper["beta2"] * m[1] + (1 - hyper["beta2"]) * x**2
-            p[...] = hyper["shrink"] * p - rate * m[0] / (np.sqrt(m[1]) * hyper["root"] + hyper["epsilon"])
+            step = n.rate * x / (np.sqrt(m[0] + n.inner) + n.outer)
+        elif rule.name == "adadelta":
+            m[0] = n.rho * m[0] + n.fresh * x**2
+            change = x * np.sqrt(m[1] + n.epsilon) / np.sqrt(m[0] + n.epsilon)
+            m[1] = n.rho * m[1] + n.fresh * change**2
+            step = n.rate * change
+        elif rule.name in ("adam", "amsgrad"):
+            m[0] = n.beta1 * m[0] + n.fresh1 * x
+            m[1] = n.beta2 * m[1] + n.fresh2 * x**2
+            if rule.name == "adam":
+                step = (n.along * m[0] + n.ahead * x) / (np.sqrt(m[1]) * n.root + n.epsilon)
+            else:
+                m[2] = np.maximum(m[2], m[1])
+                step = n.along * m[0] / (np.sqrt(m[2]) * n.root + n.epsilon)
+        elif rule.name == "lion":
+            step = n.rate * np.sign(n.beta1 * m[0] + n.fresh1 * x)
+            m[0] = n.beta2 * m[0] + n.fresh2 * x
         else:
             raise NotImplementedError(f"the reference has no rule {rule.name!r}; write it here, in NumPy.")
+        p[...] = n.shrink * p - step
 
 
 def _slots(rows: Array) -> Array:

@@ -25,7 +25,7 @@ LOSSES = {  # and the activation of the last layer that each belongs to
     "sparse_categorical_crossentropy": "softmax",
     "binary_crossentropy": "sigmoid",
 }
-METRICS = ("accuracy", "acc")
+METRICS = {"accuracy": None, "acc": None, "binary_accuracy": "sigmoid"}  # and the activation that some of them need
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,31 @@ class Compiled:
         if not isinstance(last, Dense) or last.activation != activation:
             raise ConfigError(f"loss={self.loss!r} needs a last layer Dense(..., activation={activation!r}), "
                               f"the last layer is {last!r}.")
+        for metric in self.metrics:
+            if METRICS[metric] not in (None, activation):
+                raise ConfigError(f"metric {metric!r} is of a last layer with activation={METRICS[metric]!r}, this one has "
+                                  f"{activation!r}; expected 'accuracy'.")
 
 
 class Means:
-    """Loss and accuracy, averaged over the rows of all batches so far."""
+    """Loss and metrics, averaged over the rows of all batches so far."""
 
     def __init__(self, metrics: Sequence[str]) -> None:
-        self.metrics = metrics
-        self.loss, self.hits, self.rows = 0.0, 0.0, 0
+        self.hits = dict.fromkeys(metrics, 0.0)
+        self.loss, self.rows = 0.0, 0
 
     def logs(self, prefix: str = "") -> dict[str, float]:
         """By their names."""
-        values = {"loss": self.loss, **dict.fromkeys(self.metrics, self.hits)}
-        return {prefix + name: value / self.rows for name, value in values.items()}
+        return {prefix + name: value / self.rows for name, value in {"loss": self.loss, **self.hits}.items()}
+
+
+def hits(metric: str, logits: np.ndarray, targets: np.ndarray) -> float:
+    """The sum of a metric over all rows of logits (M, F); targets are ids (M), or numbers (M, F)."""
+    if targets.dtype.kind == "i":
+        return float((logits.argmax(-1) == targets).sum())
+    if metric == "binary_accuracy" or logits.shape[-1] == 1:  # a probability above 1/2 is a logit above 0
+        return float(((logits > 0) == targets).mean(-1).sum())
+    return float((logits.argmax(-1) == targets.argmax(-1)).sum())
 
 
 def run_batch(network: Network, batch: Examples, means: Means, key: int | None = None) -> None:
@@ -64,9 +76,8 @@ def run_batch(network: Network, batch: Examples, means: Means, key: int | None =
     shape: Shape = network.model.output(x.shape)
     targets = swap(batch.y) if len(shape) == 3 else batch.y
     are_ids = targets.dtype.kind == "i"
-    if are_ids:
-        targets = targets.reshape(-1)
-    state, logits = network.state(len(batch)), ops.empty(shape) if means.metrics else None
+    targets = targets.reshape(-1 if are_ids else (-1, shape[-1]))
+    state, logits = network.state(len(batch)), ops.empty(shape) if means.hits else None
     rows = int(np.prod(shape[:-1]))
     if key is None:
         losses = network.losses(x, ops.upload(targets), state, logits)
@@ -75,11 +86,9 @@ def run_batch(network: Network, batch: Examples, means: Means, key: int | None =
     means.rows += rows
     means.loss += float(ops.download(losses).sum(dtype=np.float64))
     if logits is not None:
-        scores = ops.download(logits)
-        if are_ids:
-            means.hits += int((scores.argmax(-1).reshape(-1) == targets).sum())
-        else:  # a probability above 1/2 is a logit above 0
-            means.hits += rows * float(((scores > 0) == (targets > 0.5)).mean())
+        scores = ops.download(logits).reshape(-1, shape[-1])
+        for metric in means.hits:
+            means.hits[metric] += hits(metric, scores, targets)
 
 
 def measure(network: Network, examples: Examples, metrics: Sequence[str], batch_size: int, progress: Progress) -> Means:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import ConfigError
-from ..layers import Layer, Recurrent
+from ..layers import GRU, Layer, Recurrent
+from ..model import Model
 
 Weights = dict[str, np.ndarray]
 
@@ -22,9 +23,6 @@ def expect_our_file(path: str | os.PathLike[str]) -> None:
 def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """What ``get_weights()`` of the same layer is in Keras.
 
-    The GRU's reset and update gates have one bias here and two in Keras, which only ever adds them: ours is
-    the one of the input, the one of the state is zero.
-
     Examples
     --------
     >>> from numba_rnnlm.layers import GRU
@@ -36,8 +34,8 @@ def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray
         return [weights[name] for name in ("W", "b") if name in weights]
     W, U, b = weights["W"], weights["U"], weights["b"]
     if layer.cell == "gru":  # W r u n → z r h; U m r u → z r h
-        m, r, u, n = b
-        bias = np.concatenate([u, r, n, np.zeros_like(u), np.zeros_like(r), m])
+        m, r, u, n, second_r, second_u = b
+        bias = np.concatenate([u, r, n, second_u, second_r, m])
         return [_blocks(W, 1, 0, 2), _blocks(U, 2, 1, 0), bias.reshape(2, -1)]
     return [W, U, b.reshape(-1)]
 
@@ -50,8 +48,18 @@ def from_keras(layer: Layer, arrays: Sequence[np.ndarray]) -> Weights:
     W, U, b = arrays
     if layer.cell == "gru":
         (zx, rx, hx), (zh, rh, hh) = b.reshape(2, 3, -1)
-        return {"W": _blocks(W, 1, 0, 2), "U": _blocks(U, 2, 1, 0), "b": np.stack([hh, rx + rh, zx + zh, hx])}
+        return {"W": _blocks(W, 1, 0, 2), "U": _blocks(U, 2, 1, 0), "b": np.stack([hh, rx, zx, hx, rh, zh])}
     return {"W": W, "U": U, "b": b.reshape(-1, layer.units)}
+
+
+def second_biases(model: Model, arrays: Mapping[str, np.ndarray], moments: bool) -> dict[str, np.ndarray]:
+    """Arrays from a file, where a GRU may still have one bias for each gate: the second one is 0, its ``moments`` are the first's."""
+    found = dict(arrays)
+    for name, layer in zip(model.names, model.layers, strict=True):
+        b = found.get(f"{name}/b")
+        if isinstance(layer, GRU) and b is not None and b.shape == (4, layer.units):
+            found[f"{name}/b"] = np.concatenate([b, b[1:3] if moments else np.zeros_like(b[1:3])])
+    return found
 
 
 def _blocks(columns: np.ndarray, *order: int) -> np.ndarray:

@@ -114,19 +114,23 @@ class Recurrent(TakesVectors):
             bias[gates.index("f")] = self.forget_bias
         return {"W": glorot(random, *shapes["W"]), "U": orthogonal(random, *shapes["U"]), "b": bias}
 
+    def bias(self, ops: Ops, run: Run) -> Array:
+        """(G, H), a row for each gate."""
+        return run.p["b"]
+
     def forward(self, ops: Ops, run: Run, x: Array | Lookup) -> Array:
         cell = cells.get(self.cell)
         z, s, y = run.a["z"], run.a["s"], run.a["y"]
         steps, streams, gates, hidden = z.shape
         ops.copy(run.m["s"], s[0])
-        first = cell.window("x")[0] * hidden
+        first, bias = cell.window("x")[0] * hidden, self.bias(ops, run)
         if isinstance(x, Lookup):
             table = run.a["table"]
-            ops.project(x.table, run.p["W"], run.p["b"], table, first=first)
+            ops.project(x.table, run.p["W"], bias, table, first=first)
             ops.gather(table, x.ids, z.reshape(steps, streams, gates * hidden))
         else:
             rows = z.reshape(steps * streams, gates * hidden)
-            ops.project(x, run.p["W"], run.p["b"], rows, first=first)
+            ops.project(x, run.p["W"], bias, rows, first=first)
         ops.recur(cell, run.p["U"], z, s)
         ops.copy(s[-1], run.m["s"])
         ops.copy(s[1:, :, 0] if self.return_sequences else s[-1, :, 0], y)
@@ -142,14 +146,14 @@ class Recurrent(TakesVectors):
             dy = dy.reshape(1, streams, hidden)[:0]
         ops.recur_backward(cell, run.p["U"], z, s, dy, d, run.g["U"])
         rows = z.reshape(steps * streams, gates * hidden)
-        first = cell.window("x")[0] * hidden
+        first, db = cell.window("x")[0] * hidden, run.g["b"][:gates]
         if isinstance(x, Lookup):
             table = run.a["table"]
             ops.fill(table, 0)
             ops.scatter_add(x.ids, z.reshape(steps, streams, gates * hidden), table)
-            ops.project_backward(x.table, run.p["W"], table, x.gradient, run.g["W"], run.g["b"], first=first)
+            ops.project_backward(x.table, run.p["W"], table, x.gradient, run.g["W"], db, first=first)
             return None
-        ops.project_backward(x, run.p["W"], rows, run.a["dx"], run.g["W"], run.g["b"], first=first)
+        ops.project_backward(x, run.p["W"], rows, run.a["dx"], run.g["W"], db, first=first)
         return run.a["dx"]
 
 
@@ -170,9 +174,35 @@ class LSTM(Recurrent):
 @only_options(**COMMON, **GATED, reset_after=(True, "the reset before the product is not there"))
 @dataclass(frozen=True)
 class GRU(Recurrent):
-    """Gated recurrent unit (Cho et al. 2014), reset after the product: Keras's default. See :class:`Recurrent`."""
+    """Gated recurrent unit (Cho et al. 2014), reset after the product: Keras's default. See :class:`Recurrent`.
+
+    As in Keras, the reset and the update gate have two biases, of the input and of the state: ``b`` is (6, H), the rows of
+    the second ones for r and u at its end. Only their sum counts, but both are trained, so that it moves twice as far.
+
+    Examples
+    --------
+    >>> GRU(128).parameters((20, 32, 64))["b"]
+    (6, 128)
+    """
 
     cell: str | Cell = "gru"
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return super().parameters(shape) | {"b": (6, self.units)}
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        return super().activations(shape, training) | {"bias": (4, self.units)}
+
+    def bias(self, ops: Ops, run: Run) -> Array:
+        total = run.a["bias"]
+        ops.copy(run.p["b"][:4], total)
+        ops.add(run.p["b"][4:], total[1:3])
+        return total
+
+    def backward(self, ops: Ops, run: Run, x: Array | Lookup, dy: Array) -> Array | None:
+        dx = super().backward(ops, run, x, dy)
+        ops.copy(run.g["b"][1:3], run.g["b"][4:])
+        return dx
 
 
 @only_options(**COMMON)

@@ -74,6 +74,9 @@ class Backend:
     def fill(self, out: Array, value: float) -> None:
         self._elementwise(update.fill, out.size, out.reshape(-1), out.dtype.type(value))
 
+    def add(self, x: Array, out: Array) -> None:
+        self._elementwise(pointwise.add, out.size, x.reshape(-1), out.reshape(-1))
+
     # lookup
 
     def gather(self, table: Array, ids: Array, out: Array) -> None:

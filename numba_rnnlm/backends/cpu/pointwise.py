@@ -8,6 +8,14 @@ from .team import parallel
 
 
 @parallel
+def add(part, bounds, x, out):
+    first, last = bounds[part, 0], bounds[part, 1]
+    source, target = x[first:last], out[first:last]
+    for j in range(target.size):
+        target[j] += source[j]
+
+
+@parallel
 def apply_tanh(part, bounds, x):
     first, last = bounds[part, 0], bounds[part, 1]
     part = x[first:last]

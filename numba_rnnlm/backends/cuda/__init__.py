@@ -96,6 +96,9 @@ class Backend:
     def fill(self, out: DeviceArray, value: float) -> None:
         launch.fill(out, value)
 
+    def add(self, x: DeviceArray, out: DeviceArray) -> None:
+        pointwise.add(blocks(out.size), THREADS, x, out, out.size)
+
     def _room(self, name: str, size: int, dtype: Any = np.float32) -> DeviceArray:
         """Memory for intermediate results, kept for the next call; each Python thread has its own."""
         rooms: dict[str, dict[int, DeviceArray]] = self._rooms.__dict__.setdefault("arrays", {})

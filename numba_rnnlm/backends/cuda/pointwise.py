@@ -34,6 +34,13 @@ def derivative(name: str) -> Kernel:
     return Kernel(differentiate, (FLOATS, FLOATS, LONG))
 
 
+@kernel(FLOATS, FLOATS, LONG)
+def add(x, out, size):
+    """out[j] += x[j]"""
+    for j in range(cuda.grid(1), size, cuda.gridsize(1)):
+        out[j] += x[j]
+
+
 @kernel(FLOATS, FLOATS, KEY, KEY, FLOAT, LONG)
 def dropout(x, out, key, threshold, scale, size):
     """out[j] = x[j] · scale, or 0 where the random number of element j is below the threshold."""

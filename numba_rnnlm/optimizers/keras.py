@@ -1,0 +1,258 @@
+"""Keras 3's optimisers, by its names, its defaults and its arithmetic: those of :class:`~numba_rnnlm.Sequential`.
+
+Weight decay is decoupled in all of them; ε stands under the root, and in Adam beside the root that is not corrected yet;
+``clipnorm`` clips each variable by itself, ``global_clipnorm`` the whole gradient.
+"""
+
+from dataclasses import dataclass, field
+from math import sqrt
+from typing import ClassVar
+
+import numpy as np
+
+from .. import rules
+from ..errors import ConfigError, expect_number
+from ..layers.options import Only, only_options
+from ..rules import Rule
+from .optimizer import MOST, Limits, Optimizer, expect_not_negative
+
+COMMON: dict[str, Only] = {
+    "name": (None, "optimisers have no names of their own"),
+    "use_ema": (False, "the weights are not averaged"),
+    "ema_momentum": (0.99, "the weights are not averaged"),
+    "ema_overwrite_frequency": (None, "the weights are not averaged"),
+    "loss_scale_factor": (None, "weights and gradients are float32"),
+    "gradient_accumulation_steps": (None, "a batch is an update"),
+}
+
+
+@dataclass(frozen=True)
+class KerasOptimizer(Optimizer):
+    """What these optimisers share.
+
+    Parameters
+    ----------
+    learning_rate
+        Step size.
+    weight_decay
+        Each update takes this times the rate off every weight, besides the step; None is off.
+    clipnorm
+        Scale the gradient of each variable down to this norm; None or 0 is off, as below.
+    clipvalue
+        Cut each element of the gradient at this size.
+    global_clipnorm
+        Scale the whole gradient down to this norm. At most one of the three may be given.
+    """
+
+    learning_rate: float = 0.001
+    weight_decay: float | None = field(default=None, kw_only=True)
+    clipnorm: float | None = field(default=None, kw_only=True)
+    clipvalue: float | None = field(default=None, kw_only=True)
+    global_clipnorm: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limits = ("clipnorm", "clipvalue", "global_clipnorm")
+        expect_not_negative(self, "weight_decay", *limits)
+        given = [f"{name}={getattr(self, name)}" for name in limits if getattr(self, name)]
+        if len(given) > 1:
+            raise ConfigError(f"{type(self).__name__} got {' and '.join(given)}, expected at most one of them.")
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.global_clipnorm, self.clipnorm, self.clipvalue)
+
+    def shrink(self, rate: float) -> tuple[float, float]:
+        """What a rule takes for decoupled decay at this rate, and for an L2 penalty, which there is none of."""
+        return 1 - rate * (self.weight_decay or 0.0), 0.0
+
+
+@only_options(**COMMON)
+@dataclass(frozen=True)
+class SGD(KerasOptimizer):
+    """p ← p + v,  v ← momentum · v - rate · g; with ``nesterov`` p ← p + momentum · v - rate · g.
+
+    Examples
+    --------
+    >>> SGD(0.1, momentum=0.9, nesterov=True).rule.moments
+    1
+    """
+
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+    name: ClassVar[str] = "sgd"
+
+    @property
+    def rule(self) -> Rule:
+        return rules.MOMENTUM if self.momentum else rules.SGD
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        if not self.momentum:
+            return (*self.shrink(rate), rate)
+        along, ahead = (self.momentum, rate) if self.nesterov else (1.0, 0.0)
+        return (*self.shrink(rate), self.momentum, rate, along, ahead)
+
+
+@only_options(**COMMON)
+@dataclass(frozen=True)
+class RMSprop(KerasOptimizer):
+    """p ← p - rate · g / √(v + ε),  v ← ρ v + (1 - ρ) g² (Tieleman and Hinton 2012).
+
+    With ``momentum`` the step gathers speed; ``centered`` takes the square of the gradient's mean off v.
+    """
+
+    rho: float = 0.9
+    momentum: float = 0.0
+    epsilon: float = 1e-7
+    centered: bool = False
+    name: ClassVar[str] = "rmsprop"
+
+    @property
+    def rule(self) -> Rule:
+        return rules.RMSPROP_CENTRED if self.momentum or self.centered else rules.RMSPROP
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        numbers = (*self.shrink(rate), rate, self.rho, 1 - self.rho, self.epsilon)
+        if self.momentum or self.centered:
+            return (*numbers, self.momentum, float(self.centered))
+        return (*numbers, 0.0)
+
+
+@only_options(**COMMON)
+@dataclass(frozen=True)
+class Adagrad(KerasOptimizer):
+    """p ← p - rate · g / √(v + ε),  v ← v + g² (Duchi, Hazan, Singer 2011); v begins at ``initial_accumulator_value``."""
+
+    initial_accumulator_value: float = 0.1
+    epsilon: float = 1e-7
+    name: ClassVar[str] = "adagrad"
+
+    @property
+    def rule(self) -> Rule:
+        return rules.ADAGRAD
+
+    @property
+    def start(self) -> float:
+        return self.initial_accumulator_value
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        return (*self.shrink(rate), rate, self.epsilon, 0.0)
+
+
+@only_options(**COMMON)
+@dataclass(frozen=True)
+class Adadelta(KerasOptimizer):
+    """p ← p - rate · d,  d = g √(w + ε) / √(v + ε) with running means v of g² and w of d² (Zeiler 2012)."""
+
+    rho: float = 0.95
+    epsilon: float = 1e-7
+    name: ClassVar[str] = "adadelta"
+
+    @property
+    def rule(self) -> Rule:
+        return rules.ADADELTA
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        return (*self.shrink(rate), rate, self.rho, 1 - self.rho, self.epsilon)
+
+
+@dataclass(frozen=True)
+class _Moments(KerasOptimizer):
+    """Running means of the gradient and of its square."""
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+
+    @property
+    def rule(self) -> Rule:
+        return rules.ADAM
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """Those of the rule."""
+        return (self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2)
+
+
+@only_options(**COMMON)
+@dataclass(frozen=True)
+class Adam(_Moments):
+    """Adam (Kingma and Ba 2015), in the form of its section 2: ε is added to the root before the correction of bias.
+
+    Examples
+    --------
+    >>> Adam(learning_rate=1e-3, clipnorm=1.0).rule.name
+    'adam'
+    """
+
+    amsgrad: bool = False
+    name: ClassVar[str] = "adam"
+
+    @property
+    def rule(self) -> Rule:
+        return rules.AMSGRAD if self.amsgrad else rules.ADAM
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        along = rate * sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
+        return (*self.shrink(rate), *self.betas, along, 0.0, 1.0, self.epsilon)
+
+
+@only_options(**COMMON)
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with weight decay (Loshchilov and Hutter 2019)."""
+
+    weight_decay: float | None = field(default=0.004, kw_only=False)
+    name: ClassVar[str] = "adamw"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_number("weight_decay", self.weight_decay, 0)
+
+
+@only_options(**COMMON)
+@dataclass(frozen=True)
+class Nadam(_Moments):
+    """Adam with Nesterov's momentum (Dozat 2016)."""
+
+    name: ClassVar[str] = "nadam"
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        now, then = (self.beta_1 * (1 - 0.5 * 0.96**index) for index in (step, step + 1))
+        along = rate * then / (1 - self._product(step + 1))
+        ahead = rate * (1 - now) / (1 - self._product(step))
+        return (*self.shrink(rate), *self.betas, along, ahead, 1 / sqrt(1 - self.beta_2**step), self.epsilon)
+
+    def _product(self, step: int) -> float:
+        """Of the momenta of the first updates."""
+        return float(self.beta_1**step * SCHEDULE[min(step, len(SCHEDULE)) - 1])
+
+
+SCHEDULE = np.cumprod(1 - 0.5 * 0.96 ** np.arange(1, 1000))  # from there on the factors are 1
+
+
+@only_options(**COMMON)
+@dataclass(frozen=True)
+class Lion(KerasOptimizer):
+    """p ← p - rate · sign(β₁ v + (1 - β₁) g),  v ← β₂ v + (1 - β₂) g (Chen et al. 2023)."""
+
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    name: ClassVar[str] = "lion"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_number("beta_1", self.beta_1, 0, MOST, open_low=True)
+
+    @property
+    def rule(self) -> Rule:
+        return rules.LION
+
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        return (*self.shrink(rate), rate, self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2)
+
+
+OPTIMIZERS: dict[str, type[KerasOptimizer]] = {
+    kind.name: kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW, Adadelta, Nadam, Lion)
+}

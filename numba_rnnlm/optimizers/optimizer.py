@@ -1,0 +1,89 @@
+"""What every optimiser is: a rule, and the numbers that the rule gets at each update."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from ..errors import expect_number
+from ..rules import Rule
+
+MOST = 0.999999  # of a momentum or a decay: at 1 nothing new would count
+
+
+class Limits(NamedTuple):
+    """How a gradient is clipped before the rule sees it; None or 0 is off.
+
+    Attributes
+    ----------
+    whole
+        The whole gradient is scaled down to this norm.
+    each
+        The gradient of each variable is scaled down to this norm.
+    element
+        Each element is cut at this size.
+    """
+
+    whole: float | None = None
+    each: float | None = None
+    element: float | None = None
+
+
+@dataclass(frozen=True)
+class Optimizer(ABC):
+    """An optimiser: a frozen dataclass of its numbers. Write your own by a ``rule`` and its ``hyper``.
+
+    Parameters
+    ----------
+    learning_rate
+        Step size.
+
+    Examples
+    --------
+    >>> from numba_rnnlm import rules
+    >>> @dataclass(frozen=True)
+    ... class Halved(Optimizer):
+    ...     learning_rate: float = 0.1
+    ...     @property
+    ...     def rule(self):
+    ...         return rules.SGD
+    ...     def hyper(self, step, rate):
+    ...         return (1.0, 0.0, rate / 2)
+    >>> Halved().hyper(1, 0.1)
+    (1.0, 0.0, 0.05)
+    """
+
+    learning_rate: float = 0.01
+    name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        expect_number("learning_rate", self.learning_rate, 0)
+        for field in ("momentum", "rho", "beta_1", "beta_2"):  # of those that have one
+            expect_number(field, getattr(self, field, 0), 0, MOST)
+        for field in ("epsilon", "initial_accumulator_value"):
+            expect_number(field, getattr(self, field, 0), 0)
+
+    @property
+    @abstractmethod
+    def rule(self) -> Rule:
+        """The update of one element."""
+
+    @abstractmethod
+    def hyper(self, step: int, rate: float) -> tuple[float, ...]:
+        """The rule's numbers at update ``step`` = 1, 2, … and this learning rate: a value for each of ``rule.hyper``."""
+
+    @property
+    def limits(self) -> Limits:
+        """How the gradient is clipped."""
+        return Limits()
+
+    @property
+    def start(self) -> float:
+        """What the moments begin at."""
+        return 0.0
+
+
+def expect_not_negative(owner: Any, *names: str) -> None:
+    """Raise :class:`~numba_rnnlm.errors.ConfigError` unless each of these fields is None or a number of at least 0."""
+    for name in names:
+        if getattr(owner, name) is not None:
+            expect_number(name, getattr(owner, name), 0)

@@ -1,0 +1,122 @@
+"""The update of all weights at once, by whatever optimiser."""
+
+from collections.abc import Callable
+from math import inf, isfinite, sqrt
+from typing import Any
+
+import numpy as np
+
+from .. import rules
+from ..arena import Arena
+from ..backends import Array
+from ..errors import DivergenceError
+from ..model import Network
+from .optimizer import Optimizer
+
+
+class Updater:
+    """Moves all weights of a network by an optimiser: clip, then one pass over the flat buffers.
+
+    Parameters
+    ----------
+    network
+        Its ``gradients`` are read, its ``parameters`` are changed.
+    optimizer
+        The rule and its numbers.
+    """
+
+    def __init__(self, network: Network, optimizer: Optimizer) -> None:
+        self.network, self.optimizer, self.steps = network, optimizer, 0
+        self.moments = network.ops.empty((optimizer.rule.moments, network.parameters.flat.shape[0]))
+        self.forget()
+
+    def forget(self) -> None:
+        """Put the moments back to where they began."""
+        if self.optimizer.rule.moments:
+            self.network.ops.fill(self.moments, self.optimizer.start)
+
+    def arenas(self) -> dict[str, Arena]:
+        """The moments by the names of the weights: moments/0, moments/1, …"""
+        layout = self.network.model.layout
+        return {f"moments/{index}": Arena(layout, self.moments[index]) for index in range(self.moments.shape[0])}
+
+    def update(self, rate: float | None = None) -> float:
+        """Change the weights by their gradients; → the norm of the gradient before clipping.
+
+        Raises
+        ------
+        DivergenceError
+            If the gradient holds NaN or infinity; the weights are then unchanged.
+        """
+        network, limits = self.network, self.optimizer.limits
+        norm = self._clip_each(limits.each) if limits.each else _finite_norm(network.ops.norm(network.gradients.flat))
+        scale = min(1.0, limits.whole / norm) if limits.whole and norm > 0 else 1.0
+        network.ops.update(
+            self.optimizer.rule, network.parameters.flat, network.gradients.flat, self.moments, self._numbers(scale, rate)
+        )
+        network.version += 1
+        return norm
+
+    @property
+    def behind(self) -> int:
+        """How many updates a training may start before it asks what the first of them came to."""
+        return int(self._queue is not None)
+
+    @property
+    def _queue(self) -> Any:
+        """A machine's way not to wait for the norm; there is none where each variable has a norm of its own."""
+        return None if self.optimizer.limits.each else getattr(self.network.ops, "update_if_finite", None)
+
+    def start(self, losses: Array, rate: float | None = None) -> Callable[[], tuple[float, float]]:
+        """:meth:`update`, if the ``losses`` are finite, too. → what does it, and returns their sum and the norm.
+
+        On a device the update is on its way at once, and the function waits for it. One that is not finite changes nothing,
+        nor does any that was started after it, until its function has raised.
+
+        Raises
+        ------
+        DivergenceError
+            By the function: if the losses or the gradient hold NaN or infinity; the weights are then unchanged.
+        """
+        network = self.network
+        if self._queue is None:
+            return lambda: (_finite_sum(network.ops.download(losses)), self.update(rate))
+        outcome = self._queue(self.optimizer.rule, network.parameters.flat, network.gradients.flat, self.moments,
+                              self._numbers(1.0, rate), self.optimizer.limits.whole or inf, losses)
+        network.version += 1
+
+        def result() -> tuple[float, float]:
+            each, norm = outcome()
+            return _finite_sum(each), _finite_norm(norm)
+
+        return result
+
+    def _numbers(self, scale: float, rate: float | None) -> np.ndarray:
+        """What the rule gets at the next update, which this begins."""
+        self.steps += 1
+        numbers = self.optimizer.hyper(self.steps, self.optimizer.learning_rate if rate is None else rate)
+        return np.array([scale, self.optimizer.limits.element or inf, *numbers])
+
+    def _clip_each(self, limit: float) -> float:
+        """Scale the gradient of each variable down to this norm; → the norm of them all before that."""
+        ops, gradients = self.network.ops, self.network.gradients
+        norms = {name: ops.norm(gradient.reshape(-1)) for name, gradient in gradients.items()}
+        whole = _finite_norm(sqrt(sum(norm * norm for norm in norms.values())))
+        for name, norm in norms.items():
+            if norm > limit:
+                flat = gradients[name].reshape(-1)
+                ops.update(rules.SCALE, flat, flat, ops.empty((0, flat.shape[0])), np.array([limit / norm, inf]))
+        return whole
+
+
+def _finite_norm(norm: float) -> float:
+    if not isfinite(norm):
+        raise DivergenceError("the gradient is not finite")
+    return norm
+
+
+def _finite_sum(losses: np.ndarray) -> float:
+    total = float(losses.sum(dtype=np.float64))
+    if not isfinite(total):
+        raise DivergenceError("the loss is not finite")
+    return total
