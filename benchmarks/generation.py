@@ -11,7 +11,7 @@ float32, by a plain loop over one buffer again and again.
 import statistics
 from typing import Any
 
-from .harness import OURS, Contestant, compare, contestants, convert, describe, parser, write_results
+from .harness import OURS, Contestant, compare, contestants, convert, describe, parser, read, write_results
 from .shapes import Row, chosen, model_flags
 
 SECONDS = 0.4  # of one turn, about
@@ -25,7 +25,7 @@ def main() -> None:
     model_flags(flags)
     flags.add_argument("--streams", nargs="*", type=int, default=[1], help="texts side by side")
     flags.add_argument("--weights", nargs="*", default=["float32"], choices=["float32", "int8"], help="ours; peers: float32")
-    options = flags.parse_args()
+    options = read(flags, "generation")
     rows: list[dict[str, Any]] = []
     with contestants(options) as players:
         for row in chosen(options):

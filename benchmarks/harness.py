@@ -5,12 +5,13 @@ import json
 import math
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,23 @@ from numba_rnnlm import backends
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
 OURS = "numba_rnnlm"
+
+DEVICE = "nvidia-h100-80gb-hbm3"
+TRACKED = {  # result files that tables and documents are made of → the command that measures them, and no other may write them
+    "training": "training --cells lstm gru tanh --peer torch",
+    "training-bf16": "training --rows zaremba-small zaremba-medium --precision bf16",
+    "listing": "listing --peer torch --peer keras",
+    "generation": "generation --streams 1 64 --weights float32 int8 --peer torch",
+    "scoring": "scoring --peer torch",
+    "startup": "startup --peer torch",
+    "memory": "memory --peer torch",
+    "scaling": "scaling",
+    "serving": "serving --rows char --peer torch --turns 5",
+    f"layers-{DEVICE}": "layers --peer torch --turns 3",
+    **{f"training-{DEVICE}-{precision}": f"training --backend cuda --precision {precision} --peer torch --turns 5"
+       for precision in ("float32", "tf32", "bf16")},
+}
+FREE = ("peer_python", "out", "result")  # options that do not change what is measured
 
 THREADS = "NUMBA_RNNLM_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"
 
@@ -57,9 +75,11 @@ class Contestant:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
+        line = ""
+        with suppress(BrokenPipeError):  # it has ended
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"the worker {self.process.args!r} ended; its error is above.")
         answer: dict[str, Any] = json.loads(line)
@@ -70,7 +90,8 @@ class Contestant:
 
     def __exit__(self, *error: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # of a request that was not read
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -229,13 +250,81 @@ def machine(threads: int | None) -> dict[str, Any]:
             "device": backends.about()["cuda"] if "cuda" in backends.available() else None}
 
 
-def write_results(benchmark: str, options: argparse.Namespace, rows: Sequence[dict[str, Any]], **about: Any) -> None:
-    """results/<benchmark>.json, or the file that --out names."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{options.out or benchmark}.json"
+def write_results(
+    benchmark: str, options: argparse.Namespace, rows: Sequence[dict[str, Any]], missing: Sequence[str] = (), **about: Any
+) -> None:
+    """Write the file that :func:`read` has chosen, if it has. Call it when all is measured but what is ``missing``."""
+    if options.result is None:
+        print("no result file was written: see the first line")
+        return
+    if missing and tracked(options.result):
+        print(f"{options.result} was not written: {', '.join(missing)} could not be measured here")
+        return
+    if missing:
+        about["missing"] = list(missing)
+    options.result.parent.mkdir(exist_ok=True)
     results = {"benchmark": benchmark, **about, "machine": machine(options.threads), "rows": rows}
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print("written:", path)
+    replace(options.result, json.dumps(results, indent=1) + "\n")
+    print("written:", options.result)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file in one piece: until it is complete, the one before stays."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(flags: argparse.ArgumentParser, benchmark: str) -> argparse.Namespace:
+    """The options of this run, with ``result``: the file for the results, or None.
+
+    Ends, before anything is measured, if a peer does not run, or if --out names a file that another command measures. Without --out
+    only that command writes its file.
+    """
+    options = flags.parse_args()
+    for peer in options.peer:
+        expect_peer(peer, options.peer_python, options.threads)
+    path = RESULTS / f"{options.out or benchmark}.json"
+    command = tracked(path)
+    options.result = path
+    if (command or not options.out) and not is_command(flags, options, benchmark, command or ""):
+        wanted = f"; only `python -m benchmarks.{command}` writes {path.name}" if command else ""
+        if options.out:
+            raise SystemExit(f"--out is {options.out!r}, but these are not its options{wanted}. Give --out another name. Nothing was measured.")
+        print(f"the results will be shown and not written{wanted}; --out NAME writes them elsewhere")
+        options.result = None
+    return options
+
+
+def tracked(path: Path) -> str | None:
+    """The command that alone may write this result file, if there is one."""
+    return TRACKED.get(path.stem) if path.parent.resolve() == RESULTS.resolve() else None
+
+
+def is_command(flags: argparse.ArgumentParser, options: argparse.Namespace, benchmark: str, command: str) -> bool:
+    """Whether this benchmark with these options is the command."""
+    name, *arguments = shlex.split(command) or [""]
+    if name != benchmark:
+        return False
+    given, wanted = ({key: sorted(value) if key == "peer" else value for key, value in vars(found).items() if key not in FREE}
+                     for found in (options, flags.parse_args(arguments)))
+    return given == wanted
+
+
+def expect_peer(peer: str, python: str, threads: int | None) -> None:
+    """End with a sentence unless the peer's worker can be imported by its interpreter."""
+    try:
+        done = subprocess.run([python, "-c", f"import benchmarks.workers.{peer}"], capture_output=True, text=True, cwd=ROOT,
+                              env=environment(threads))
+    except OSError as error:
+        raise SystemExit(f"--peer-python is {python!r}, which does not run: {error.strerror}. Nothing was measured.") from error
+    if done.returncode:
+        *_, reason = done.stderr.strip().splitlines() or [f"it ended with exit status {done.returncode}"]
+        raise SystemExit(f"the peer {peer!r} does not run in {python}: {reason}. Name an interpreter that has it, and NumPy and Numba, with "
+                         "--peer-python, or leave --peer out. Nothing was measured.")
 
 
 def parser(description: str, peers: Sequence[str] = ("torch",), backends: Sequence[str] = ("cpu",)) -> argparse.ArgumentParser:

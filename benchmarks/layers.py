@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from .harness import OURS, compare, contestants, describe, parser, write_results
+from .harness import OURS, compare, contestants, describe, parser, read, write_results
 
 SHAPES = ["20,35,200", "20,35,650", "64,128,512"]
 SECONDS = 0.1  # of one turn, about
@@ -20,7 +20,7 @@ def main() -> None:
     flags.add_argument("--shapes", nargs="*", default=SHAPES, help="streams,steps,hidden")
     flags.add_argument("--cells", nargs="*", default=["lstm", "gru", "tanh"], help="lstm gru tanh relu")
     flags.add_argument("--precisions", nargs="*", default=["float32", "tf32"], choices=list(PRECISIONS))
-    options = flags.parse_args()
+    options = read(flags, "layers")
     rows: list[dict[str, Any]] = []
     with contestants(options) as players:
         for cell in options.cells:

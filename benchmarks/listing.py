@@ -7,7 +7,7 @@ All three take ids as targets, which each framework prefers to one-hot rows. Our
 Keras's is ``train_on_batch``.
 """
 
-from .harness import compare, contestants, describe, parser, write_results
+from .harness import compare, contestants, describe, parser, read, write_results
 from .workers.data import LISTING
 
 SECONDS = 0.4  # of one turn, about
@@ -15,7 +15,7 @@ TOLERANCE = 1e-4  # of the first losses
 
 
 def main() -> None:
-    options = parser("Time one training step of the Sequential listing.", peers=("torch", "keras")).parse_args()
+    options = read(parser("Time one training step of the Sequential listing.", peers=("torch", "keras")), "listing")
     with contestants(options) as players:
         requests = {who: {"task": "listing", "backend": options.backend} for who in players}
         found = compare(players, options.turns, SECONDS, TOLERANCE, requests)

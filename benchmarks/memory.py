@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .harness import OURS, describe, expect_equal, parser, program, spread, write_results
+from .harness import OURS, describe, expect_equal, parser, program, read, spread, write_results
 from .programs.files import save_corpus, save_models
 from .shapes import Row, chosen, model_flags
 
@@ -26,7 +26,7 @@ def main() -> None:
     flags.set_defaults(turns=3)
     model_flags(flags, rows=["zaremba-medium"])
     flags.add_argument("--tokens", type=int, default=10_000_000, help=f"of the corpus, and then {LARGER} times as many")
-    options = flags.parse_args()
+    options = read(flags, "memory")
     rows: list[dict[str, Any]] = []
     for row in chosen(options):
         for found in measure(row, options):

@@ -10,7 +10,7 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from .harness import Contestant, compare, contestants, describe, parser, write_results
+from .harness import Contestant, compare, contestants, describe, parser, read, write_results
 from .shapes import Row, chosen, model_flags
 
 SECONDS = 0.4  # of one turn, about
@@ -21,7 +21,7 @@ def main() -> None:
     flags = parser("Time one training step on more and more threads.")
     flags.set_defaults(threads=os.cpu_count() or 1)
     model_flags(flags, rows=["zaremba-medium"])
-    options = flags.parse_args()
+    options = read(flags, "scaling")
     threads = sorted({*(1 << power for power in range(options.threads.bit_length())), options.threads})
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:

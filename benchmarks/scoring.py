@@ -7,7 +7,7 @@ PyTorch does it as its users do: sorted by length, in batches of 64, padded.
 
 from typing import Any
 
-from .harness import Contestant, compare, contestants, convert, describe, parser, write_results
+from .harness import Contestant, compare, contestants, convert, describe, parser, read, write_results
 from .shapes import Row, chosen, model_flags
 
 SECONDS = 0.4  # of one turn, about
@@ -18,7 +18,7 @@ def main() -> None:
     flags = parser("Time the scoring of sentences.")
     model_flags(flags)
     flags.add_argument("--sentences", type=int, default=1000, help="how many there are")
-    options = flags.parse_args()
+    options = read(flags, "scoring")
     rows: list[dict[str, Any]] = []
     with contestants(options) as players:
         for row in chosen(options):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .generation import expect_same_ids
-from .harness import OURS, Contestant, expect_equal, parser, python_of, write_results
+from .harness import OURS, Contestant, expect_equal, parser, python_of, read, write_results
 from .shapes import Row, chosen, model_flags
 
 SECONDS = 0.15  # one contestant's turn, about
@@ -48,17 +48,19 @@ def main() -> None:
     model_flags(flags, rows=["tiny", "char", "zaremba-medium"])
     flags.add_argument("--situations", nargs="*", default=SITUATIONS, choices=SITUATIONS)
     flags.add_argument("--lengths", nargs="*", type=int, default=[1, 20, 100], help="symbols of a request")
-    options = flags.parse_args()
+    options = read(flags, "serving")
     rows: list[dict[str, Any]] = []
+    missing: list[str] = []
     for quota in (None, *QUOTAS):
         situations = [name for name in options.situations if (name in QUOTAS) == bool(quota) and quota in (None, name)]
         if situations:
             with players_of(options, quota) as players:
+                missing += [] if players else situations
                 for row in chosen(options) if players else []:
                     for found in measure(players, row, situations, options):
                         rows.append(row.about() | found)
                         print(f"{row.name + ' ' + row.cell:22}{describe(found)}", flush=True)
-    write_results("serving", options, rows)
+    write_results("serving", options, rows, missing)
 
 
 @contextmanager

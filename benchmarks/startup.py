@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .harness import OURS, describe, expect_equal, parser, program, spread, write_results
+from .harness import OURS, describe, expect_equal, parser, program, read, spread, write_results
 from .programs.files import save_corpus, save_models
 from .shapes import Row, chosen, model_flags
 
@@ -24,7 +24,7 @@ COLD_TURNS = 3  # at most: compiling everything takes long
 def main() -> None:
     flags = parser("Time the way from starting Python to a result.")
     model_flags(flags, rows=["char"])
-    options = flags.parse_args()
+    options = read(flags, "startup")
     rows: list[dict[str, Any]] = []
     for row in chosen(options):
         for found in measure(row, options):

@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .harness import OURS, RESULTS, ROOT
+from .harness import DEVICE, OURS, RESULTS, ROOT, TRACKED, replace
 
 README = ROOT / "README.md"
-DEVICE = "nvidia-h100-80gb-hbm3"
 NAMES = {OURS: OURS, "torch": "PyTorch", "keras": "Keras"}
 
 
@@ -24,8 +23,7 @@ def training(results: dict[str, Any]) -> list[str]:
             [size(row), row["cell"], f"{median(row, OURS):.1f}", f"{median(row, 'torch'):.1f}", times(row["ratio"]["torch"]),
              f"{row['share'][OURS]:.0%}" if "share" in row else ""] for row in results["rows"])),
         "",
-        "Measured by `python -m benchmarks.training --cells lstm gru tanh --peer torch`, which first checks that both "
-        "compute the same loss and gradient.",
+        f"{measured_by('training')}, which first checks that both compute the same loss and gradient.",
     ]
 
 
@@ -37,7 +35,7 @@ def listing(results: dict[str, Any]) -> list[str]:
         *table([], ["", "milliseconds", "ratio"], (
             [NAMES[who], f"{median(row, who):.1f}", times(row["ratio"].get(who, 1))] for who in row["milliseconds"])),
         "",
-        "Measured by `python -m benchmarks.listing --peer torch --peer keras`.",
+        f"{measured_by('listing')}.",
     ]
 
 
@@ -61,8 +59,7 @@ def generation(results: dict[str, Any]) -> list[str]:
         *table(["model"], ["PyTorch", OURS, "ratio", "int8", "ratio", "64: PyTorch", OURS, "ratio"],
                ([name, *cells(rows)] for name, rows in models.items())),
         "",
-        "Measured by `python -m benchmarks.generation --streams 1 64 --weights float32 int8 --peer torch`, which first "
-        "checks that both write the same symbols at temperature 0.",
+        f"{measured_by('generation')}, which first checks that both write the same symbols at temperature 0.",
     ]
 
 
@@ -76,7 +73,7 @@ def scoring(results: dict[str, Any]) -> list[str]:
         "",
         *table(["model", "cell"], [OURS, "PyTorch", "ratio"], map(cells, results["rows"])),
         "",
-        "Measured by `python -m benchmarks.scoring --peer torch`.",
+        f"{measured_by('scoring')}.",
     ]
 
 
@@ -90,7 +87,7 @@ def startup(results: dict[str, Any]) -> list[str]:
         "",
         *table(["until"], [OURS, "PyTorch", "ratio"], map(cells, results["rows"])),
         "",
-        "Measured by `python -m benchmarks.startup --peer torch`.",
+        f"{measured_by('startup')}.",
     ]
 
 
@@ -105,7 +102,7 @@ def memory(results: dict[str, Any]) -> list[str]:
         "",
         *table(["model"], ["updates", "corpus, ids", OURS, "PyTorch", "ratio"], map(cells, results["rows"])),
         "",
-        "Measured by `python -m benchmarks.memory --peer torch`.",
+        f"{measured_by('memory')}.",
     ]
 
 
@@ -121,7 +118,7 @@ def scaling(results: dict[str, Any]) -> list[str]:
         "",
         *table(["model"], ["threads", OURS, "", "PyTorch", ""], map(cells, results["rows"])),
         "",
-        f"Measured by `python -m benchmarks.scaling{' --peer torch' * ('torch' in results['rows'][0]['milliseconds'])}`.",
+        f"{measured_by('scaling')}.",
     ]
 
 
@@ -151,7 +148,8 @@ def device_layers(results: dict[str, Any]) -> list[str]:
         *table(["cell", "streams, steps, units"], ["ours float32", "tf32", "cuDNN float32", "tf32", "fp16"], (
             [*key, *(f"{cells[column]:.2f}" for column in columns)] for key, cells in found.items())),
         "",
-        "Measured by `benchmarks/device.sh`, which first runs the tests on the device.",
+        "Measured by `benchmarks/device.sh`, which first runs the tests on the device. Training steps were measured with one update on its way",
+        "while the next is issued, which is switched off at present.",
     ]
 
 
@@ -176,6 +174,10 @@ def table(left: list[str], right: list[str], rows: Iterable[list[str]]) -> list[
 
 def line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def measured_by(name: str) -> str:
+    return f"Measured by `python -m benchmarks.{TRACKED[name]}`"
 
 
 def size(row: Mapping[str, Any]) -> str:
@@ -211,7 +213,7 @@ def main() -> None:
         else:
             found = "\n".join(make(*(json.loads((RESULTS / f"{file}.json").read_text()) for file in files)))
             text = pattern.sub(lambda match, found=found: f"{match[1]}{found}\n{match[2]}", text)
-    README.write_text(text)
+    replace(README, text)
 
 
 if __name__ == "__main__":

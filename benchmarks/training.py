@@ -13,7 +13,7 @@ between the rows.
 import statistics
 from typing import Any
 
-from .harness import OURS, compare, contestants, describe, geometric_mean, parser, write_results
+from .harness import OURS, compare, contestants, describe, geometric_mean, parser, read, write_results
 from .shapes import Row, chosen, model_flags
 
 SECONDS = 0.4  # of one turn, about
@@ -28,7 +28,7 @@ def main() -> None:
     flags = parser("Time one training step of a language model.", backends=("cpu", "cuda"))
     model_flags(flags)
     flags.add_argument("--precision", default="float32", choices=list(TOLERANCE), help="of the factors of products")
-    options = flags.parse_args()
+    options = read(flags, "training")
     rows: list[dict[str, Any]] = []
     roofs: list[float] = []
     with contestants(options) as players:

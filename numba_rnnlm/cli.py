@@ -45,7 +45,6 @@ from .runs import Run, read_run
 from .scoring import log_probabilities
 from .storage import open_model, read_about
 from .text import Tokenizer
-from .training import make_optimizer
 
 CHUNK = 2**20  # bytes of the lines to score that are read at once
 METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE"}
@@ -162,7 +161,8 @@ def parser() -> argparse.ArgumentParser:
     _eval_flags(_command(
         commands, "eval", _eval, "measure how well a model predicts a text",
         "Measure how well a model predicts a text: perplexity, bits per character and per byte. Every token but the "
-        "first counts,\nline ends included; a symbol that the model does not know is scored as <unk>.",
+        "first counts,\nline ends included (with --bos the first one too, as in score); a symbol that the model does not know "
+        "is scored as\n<unk>. The text is read as a whole: unlike score, eval does not start again with each line.",
         """examples:
   numba-rnnlm eval model.npz test.txt
   numba-rnnlm eval model.npz test.txt.gz --json
@@ -170,7 +170,8 @@ def parser() -> argparse.ArgumentParser:
     ))
     _score_flags(_command(
         commands, "score", _score, "log-probability of each line of a text",
-        "Print the log-probability of each line, in nats: the line alone, after a line end, its own line end included.",
+        "Print the log-probability of each line, in nats: the line alone, after a line end, its own line end included.\n"
+        "So exp(-score / tokens) is the perplexity that eval --bos finds for a file with this line alone.",
         """examples:
   numba-rnnlm score model.npz sentences.txt
   echo 'to be or not to be' | numba-rnnlm score model.npz --per-token
@@ -248,6 +249,8 @@ def _eval_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to measure on, in UTF-8; may be a .gz")
     command.add_argument("--weights", choices=WEIGHTS, default="float32",
                          help="int8: how well the rounded weights do that generate --weights int8 reads (default: float32)")
+    command.add_argument("--bos", action="store_true",
+                         help="the text follows a line end, so that its first token counts too, as in score (default: no)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     _machine_flags(command)
 
@@ -361,10 +364,6 @@ def _train(args: Arguments) -> None:
     verb = "replaced" if args.out.exists() else "saved"
     from_saved = args.start is not None and (keeping.resume is None or keeping.begins)
     model = _load(args, args.start) if from_saved else LanguageModel(**_machine(args) | given)
-    if config.verbose:
-        optimizer = make_optimizer(config, model.get_params()["cell"])
-        print(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {optimizer.learning_rate:g}, schedule {config.schedule}",
-              flush=True)
     epochs, failure = len(model.history_["epoch"]), None
     try:
         model.fit_config(args.corpus, args.valid, config, keeping)
@@ -388,7 +387,7 @@ def _tell_trained(model: LanguageModel, args: Arguments, verb: str) -> None:
     if args.valid is not None:
         best = model.evaluate(args.valid)
         print(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, "
-              f"{best.bits_per_character:.3f} bits/character")
+              f"{_decimals(best.bits_per_character, 3)} bits/character")
     elif model.history_["loss"]:  # none if max_seconds was over before the first update
         loss = model.history_["loss"][-1]
         print(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen")
@@ -397,24 +396,28 @@ def _tell_trained(model: LanguageModel, args: Arguments, verb: str) -> None:
 
 
 def _eval(args: Arguments) -> None:
-    found = _load(args, args.model).evaluate(args.corpus, args.weights)
+    found = _load(args, args.model).evaluate(args.corpus, args.weights, args.bos)
     if args.json:
         values: dict[str, float | None] = {
             "perplexity": found.perplexity if isfinite(found.perplexity) else None,  # JSON knows no infinity
             "nats_per_token": found.nats_per_token, "bits_per_token": found.bits_per_token,
             "bits_per_character": found.bits_per_character, "bits_per_byte": found.bits_per_byte,
-            "tokens": found.tokens, "oov": found.oov, "characters": found.characters, "bytes": found.bytes,
+            "tokens": found.tokens, "oov": found.oov, "characters": found.characters, "bytes": found.bytes, "bos": found.bos,
         }
         print(json.dumps(values))
         return
     _table({
         "perplexity": f"{found.perplexity:.4f}",
         "nats/token": f"{found.nats_per_token:.4f}",
-        "bits/character": f"{found.bits_per_character:.4f}",
+        "bits/character": _decimals(found.bits_per_character, 4),
         "bits/byte": f"{found.bits_per_byte:.4f}",
-        "tokens": f"{found.tokens:,}",
+        "tokens" + " after the first" * (not found.bos): f"{found.tokens:,}",
         "out of vocabulary": f"{found.oov:,}",
     })
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "no" if value is None else f"{value:.{digits}f}"
 
 
 def _score(args: Arguments) -> None:
@@ -434,6 +437,9 @@ def _score(args: Arguments) -> None:
             for line, row, scores in zip(lines, rows, log_probabilities(model.network_, rows), strict=True):
                 print(_answer(args, tokenizer, line, row[1:], scores))
             sys.stdout.flush()
+    if not number:
+        source = "standard input" if args.file == "-" else repr(args.file)
+        raise CorpusError(f"{source} is empty, expected at least one line to score.")
 
 
 def _answer(args: Arguments, tokenizer: Tokenizer, line: bytes, ids: np.ndarray, scores: np.ndarray) -> str:

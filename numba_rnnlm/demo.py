@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from .config import TrainingConfig
-from .errors import CorpusError
+from .errors import CorpusError, plain
 from .language_model import LanguageModel
 
 HELD_OUT = 0.05  # part of the text that the model never sees
@@ -55,7 +55,7 @@ def run(out: str | os.PathLike[str], seconds: float, **machine: Any) -> None:
     model = _model(machine)
     print(f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out")
     print(f"kernels ready after {_warm_up(_model(machine), training, held_out):.0f} s")
-    print(f"training an LSTM for {seconds:g} seconds; Ctrl-C ends it early", flush=True)
+    print(f"training an LSTM for {plain(seconds)} seconds; Ctrl-C ends it early", flush=True)
     model.fit_config(training, held_out, config)
     verb = "replaced" if os.path.exists(out) else "saved"
     model.save(out)

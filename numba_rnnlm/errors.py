@@ -67,6 +67,18 @@ def expect_one_of(name: str, value: object, choices: Iterable[object]) -> None:
         raise ConfigError(f"{name} is {value!r}, expected one of {listed}.")
 
 
+def plain(value: float) -> str:
+    """A number as it is written by hand.
+
+    Examples
+    --------
+    >>> plain(10**9), plain(1e6), plain(0.999), plain(1e-7)
+    ('1,000,000,000', '1,000,000', '0.999', '1e-07')
+    """
+    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 1e15)
+    return f"{int(value):,}" if whole else f"{value:g}"
+
+
 def expect_number(
     name: str, value: Any, low: float, high: float = float("inf"), *, whole: bool = False, open_low: bool = False
 ) -> None:
@@ -77,9 +89,9 @@ def expect_number(
         value = value.item()
     good = isinstance(value, kinds) and not isinstance(value, bool) and bool(low <= value <= high)
     if not good or (open_low and value == low):
-        bounds = f"above {low:g}" if open_low else f"at least {low:g}"
+        bounds = f"above {plain(low)}" if open_low else f"at least {plain(low)}"
         if high != float("inf"):
-            bounds += f" and at most {high:g}"
+            bounds += f" and at most {plain(high)}"
         raise ConfigError(f"{name} is {value!r}, expected {kind} {bounds}.")
 
 

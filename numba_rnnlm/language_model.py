@@ -20,11 +20,12 @@ from .errors import (
     VocabularyError,
     expect_number,
     expect_one_of,
+    plain,
 )
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
 from .optimizers import Optimizer, describe
-from .progress import Progress
+from .recognition import cells_of_file, difference, records
 from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
 from .storage import open_model, write_model
 from .text import (
@@ -46,6 +47,7 @@ EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so 
 
 Ids = np.ndarray | Sequence[int]
 
+LOAD = "LanguageModel.load(path, cell={cell})"
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
 
 
@@ -122,11 +124,11 @@ class LanguageModel:
         seed: int = 0,
     ) -> None:
         if isinstance(cell, Cell):
-            cell = cells.register(cell).name
+            cells.register(cell)
         self._config = ModelConfig(
-            cell, hidden, layers, embedding, dropout, tied, forget_bias, initializer, initializer_scale, vocabulary_size
+            cell.name if isinstance(cell, Cell) else cell, hidden, layers, embedding, dropout, tied, forget_bias, initializer, initializer_scale, vocabulary_size
         )
-        cells.get(cell)
+        self._cell = cells.held(cell)
         self._text = TextConfig(tokenizer, min_count, max_vocabulary)
         if tokenizer is None and vocabulary_size is None:
             raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, "
@@ -145,7 +147,7 @@ class LanguageModel:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**self._config.to_dict(), **self._text.to_dict(), "backend": self._backend, "threads": self._threads,
+        return {**self._config.to_dict(), "cell": self._cell, **self._text.to_dict(), "backend": self._backend, "threads": self._threads,
                 "precision": self._precision, "seed": self._seed}
 
     def set_params(self, **params: Any) -> Self:
@@ -157,6 +159,7 @@ class LanguageModel:
         if self._network is None:
             self.__init__(**merged)  # type: ignore[misc]
             return self
+        merged["cell"] = cells.held(merged["cell"])
         changed = [name for name, value in merged.items() if value != self.get_params()[name]]
         fixed = [name for name in changed if name not in MACHINE]
         if fixed:
@@ -275,14 +278,14 @@ class LanguageModel:
         saved = None
         if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
             runs.expect_no_run(keeping.checkpoint)
-        if keeping.begins:
-            Progress(config.verbose).line(f"there is no {keeping.resume} yet: this is the beginning of the run")
-        elif keeping.resume is not None:
+        beginning = f"there is no {keeping.resume} yet: this is the beginning of the run" if keeping.begins else ""
+        if keeping.resume is not None and not beginning:
             saved = runs.read_run(keeping.resume)
             saved.expect_settings({**self._settings(), "precision": self._precision}, config)
         settings = runs.settings(config)
         tokenizer, network, history = self.tokenizer_, self._network, self.history_
         if saved is not None:
+            self._expect_cell(saved)
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
         elif tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
@@ -299,7 +302,7 @@ class LanguageModel:
             )
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
         optimizer = make_optimizer(config, self._config.cell, own)
-        model = network.model if network else build(self._model_config(tokenizer))
+        model = network.model if network else build(self._model_config(tokenizer), self._cell)
         model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(tokenizer)
         validation = None if held_out is None else self._evaluator(network, held_out)
@@ -324,15 +327,29 @@ class LanguageModel:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
                 trainer.resume(saved.at, saved.group, saved.rounding)
-            trainer.progress.line(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
+            beginning = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
             if saved.at.ended:
                 warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
                               "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
+        trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
+                              f"schedule {config.schedule}")
+        if beginning:
+            trainer.progress.line(beginning)
         trainer.run()
         return self
+
+    def _expect_cell(self, saved: runs.Run) -> None:
+        """Raise :class:`ConfigError` unless the run was trained with this cell, forward and backward."""
+        with runs.fitting(saved.name):
+            record = saved.about.get("cells", {}).get(self._config.cell)
+            differs = difference(self._ops, cells.get(self._cell), record, gradients=True) if record else ""
+        if differs:
+            raise ConfigError(f"the cell {self._config.cell!r} is not the one of the run in {saved.name!r}: {differs}. A run goes on with the cell "
+                              "that it began with. To train on from its weights with this one, load it, "
+                              f"{LOAD.format(cell='...')}, and fit.")
 
     @staticmethod
     def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -352,14 +369,14 @@ class LanguageModel:
                    "position": runs.position_about(at), "model": "good" if measured else "weights"}
             history = runs.history_about(trainer.history, clock=True)
             try:
-                write_model(path, "language_model", {**self._about(), "history": history, "run": run}, groups)
+                write_model(path, "language_model", {**self._about(gradients=True), "history": history, "run": run}, groups)
             except ModelFileError as error:
                 warnings.warn(f"no checkpoint was written, training goes on: {error}", stacklevel=2)
 
         return Checkpoints(write, keeping.every)
 
-    def _read(self, source: Source, tokenizer: Tokenizer | None) -> Corpus:
-        return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size)
+    def _read(self, source: Source, tokenizer: Tokenizer | None, bos: bool = False) -> Corpus:
+        return read_corpus(source, tokenizer, None if tokenizer else self._config.vocabulary_size, bos)
 
     def _model_config(self, tokenizer: Tokenizer | None) -> ModelConfig:
         """With the size of the vocabulary."""
@@ -368,7 +385,7 @@ class LanguageModel:
 
     def _build(self, tokenizer: Tokenizer | None, weights: dict[str, np.ndarray] | None = None) -> Network:
         config = self._model_config(tokenizer)
-        model = build(config)
+        model = build(config, self._cell)
         return Network(model, self._ops, initial_weights(model, config, self._seed) if weights is None else weights)
 
     @property
@@ -382,39 +399,61 @@ class LanguageModel:
 
     # measuring
 
-    def evaluate(self, corpus: Source, weights: str = "float32") -> Evaluation:
+    def evaluate(self, corpus: Source, weights: str = "float32", bos: bool = False) -> Evaluation:
         """How well the model predicts a corpus: perplexity, bits per character and byte, tokens counted.
 
         Every token but the first counts once, line ends included; a symbol that is not in the vocabulary is
-        scored as ``<unk>`` and counted in ``oov``. A long corpus is read as up to 20 streams side by side,
+        scored as ``<unk>`` and counted in ``oov``. A corpus of 4,000 tokens or more is read as up to 20 streams side by side,
         each of which first re-reads the 64 tokens before its own, so that it does not start cold.
-        With ``weights="int8"``: how well the weights do that :meth:`generate` reads then.
+
+        Parameters
+        ----------
+        corpus
+            As in :meth:`fit`.
+        weights
+            "int8": how well the weights do that :meth:`generate` reads then.
+        bos
+            The corpus follows a line end, so that its first token counts too, as in :meth:`score`
+            (see :mod:`numba_rnnlm.scoring`). For text only.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden=16, layers=1, embedding=8, seed=1)
+        >>> model = model.fit("to be or not to be\\n" * 20, epochs=3, streams=4, steps=10, verbose=0)
+        >>> model.evaluate("to be\\n").tokens, model.evaluate("to be\\n", bos=True).tokens
+        (5, 6)
+        >>> mean = -model.score("to be") / len(model.full_scores("to be"))
+        >>> bool(np.isclose(model.perplexity("to be\\n", bos=True), np.exp(mean)))
+        True
         """
         expect_one_of("weights", weights, WEIGHTS)
+        expect_one_of("bos", bos, (False, True))
         network = self.network_ if weights == "float32" else self.network_.rounded()
-        return self._evaluator(network, self._read(corpus, self.tokenizer_))()
+        return self._evaluator(network, self._read(corpus, self.tokenizer_, bos), bos)()
 
-    def _evaluator(self, network: Network, corpus: Corpus) -> Callable[[], Evaluation]:
+    def _evaluator(self, network: Network, corpus: Corpus, bos: bool = False) -> Callable[[], Evaluation]:
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
 
         def run() -> Evaluation:
             batches = segments(corpus.ids, streams, EVALUATION_STEPS, warm=EVALUATION_STEPS)
             nats, tokens = total_loss(network, batches)
-            return Evaluation(nats, tokens, corpus.unknown, corpus.characters, corpus.bytes)
+            return Evaluation(nats, tokens, corpus.scored.unknown, corpus.scored.characters, corpus.scored.bytes, bos)
 
         segments(corpus.ids, streams, EVALUATION_STEPS)  # says now, not after an epoch, that a text is too short
         return run
 
-    def perplexity(self, corpus: Source) -> float:
-        """exp of the mean negative log-probability of a token; see :meth:`evaluate`."""
-        return self.evaluate(corpus).perplexity
+    def perplexity(self, corpus: Source, bos: bool = False) -> float:
+        """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""
+        return self.evaluate(corpus, bos=bos).perplexity
 
-    def bits_per_character(self, corpus: Source) -> float:
+    def bits_per_character(self, corpus: Source, bos: bool = False) -> float:
         """Bits the model needs for a character of the text, whatever its tokenizer; see :meth:`evaluate`."""
-        bits = self.evaluate(corpus).bits_per_character
-        if bits is None:
+        found = self.evaluate(corpus, bos=bos)
+        if found.characters is None:
             raise ShapeError("a corpus of ids has no characters; see evaluate(...).bits_per_token.")
-        return bits
+        if found.bits_per_character is None:
+            raise ShapeError("no character begins in the bytes that are scored; see evaluate(...).bits_per_byte.")
+        return found.bits_per_character
 
     def score(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
         """Total log-probability, in nats, of a sentence; or of each of a list of them.
@@ -424,7 +463,8 @@ class LanguageModel:
         sentence
             A text, or a 1-D array of ids; or a list of these: scored side by side, each as if alone.
         bos
-            The sentence follows a line end; otherwise its first token is not counted.
+            The sentence follows a line end; otherwise its first token is not counted
+            (see :mod:`numba_rnnlm.scoring`).
         eos
             A line end follows the sentence and is counted. For ids neither is added.
         """
@@ -577,36 +617,48 @@ class LanguageModel:
     def _settings(self) -> dict[str, Any]:
         return {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed}
 
-    def _about(self) -> dict[str, Any]:
-        """All but the weights, as plain values."""
-        return {
+    def _about(self, gradients: bool = False) -> dict[str, Any]:
+        """All but the weights, as plain values; of a cell of one's own also what it computes, with ``gradients`` also backwards."""
+        about = {
             "config": self._settings(),
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
             "history": runs.history_about(self.history_),
         }
+        own = records(self._ops, self.network_.model.layers, gradients)
+        return {**about, "cells": own} if own else about
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32"
+        cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32",
+        cell: Cell | None = None,
     ) -> "LanguageModel":
         """The model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+        backend, threads, precision
+            As in :class:`LanguageModel`.
+        cell
+            Only for a model with a cell of your own: use this one, whatever the cell of the same name computed that the model was
+            trained with. Left out, the registered cell is used, and refused if it computes something else.
 
         Raises
         ------
         ModelFileError
-            If the file is missing, damaged, not a language model, or from a newer version.
+            If the file is missing, damaged, not a language model, or from a newer version; or its cell is not known here, or
+            is another one.
         """
         with open_model(path) as file:
             about, weights, name = file.about, file.group(runs.model_group(file)), file.name
         runs.expect_language_model(name, about)
-        backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
+        ops = backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
         with runs.fitting(name):
-            config = about["config"]
-            if isinstance(config["cell"], str) and config["cell"] not in cells.CELLS:
-                raise ModelFileError(
-                    f"{name!r} uses a cell of its own, {config['cell']!r}, which is not known here: import the module "
-                    "that defines it and call numba_rnnlm.cells.register(cell) first."
-                )
+            config = dict(about["config"])
+            if isinstance(config["cell"], str):
+                found = cells_of_file(name, about, [config["cell"]], [] if cell is None else [cell], ops, LOAD)
+                config["cell"] = found.get(config["cell"], config["cell"])
             model = cls(**config, backend=backend, threads=threads, precision=precision)
         model.tokenizer_, model._network, model.history_ = model._rebuilt(about, weights, name)
         return model
@@ -617,7 +669,7 @@ class LanguageModel:
         """Tokenizer, weights and history of a file of this model's configuration."""
         with runs.fitting(name):
             tokenizer = None if about["tokenizer"] is None else Tokenizer.from_dict(about["tokenizer"])
-            return tokenizer, self._build(tokenizer, weights), runs.read_history(about["history"])
+            return tokenizer, self._build(tokenizer, weights), runs.read_history(about.get("history"))
 
     @property
     def parameter_count(self) -> int:

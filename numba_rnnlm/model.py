@@ -1,5 +1,6 @@
 """A stack of layers, and the same stack at work with its numbers on one machine."""
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +13,12 @@ from . import cells
 from .arena import Arena, Layout
 from .backends import Array, Ops, Shape, Stage
 from .backends.quantisation import round_to_int8
+from .cells import Cell
 from .config import ModelConfig
 from .errors import ConfigError, ShapeError, expect_memory
 from .layers import Dense, Dropout, Embedding, Layer, Recurrent, Run
 from .portable import stream_key
+from .recognition import difference, own_cells, records
 
 KEPT_PASSES = 64  # shapes of input whose views are kept; the least recently used go first
 
@@ -155,14 +158,16 @@ def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
     counts: dict[str, int] = {}
     names = []
     for layer in layers:
-        name = layer.cell if type(layer) is Recurrent else type(layer).__name__.lower()
+        name = cells.get(layer.cell).name if type(layer) is Recurrent else type(layer).__name__.lower()
         counts[name] = counts.get(name, 0) + 1
         names.append(name if counts[name] == 1 else f"{name}_{counts[name] - 1}")
     return tuple(names)
 
 
-def build(config: ModelConfig) -> Model:
+def build(config: ModelConfig, cell: str | Cell | None = None) -> Model:
     """The language model of this configuration: embedding, recurrent layers, softmax over the vocabulary.
+
+    ``cell`` is the cell of the configured name; left out, the one that is registered.
 
     Examples
     --------
@@ -177,7 +182,7 @@ def build(config: ModelConfig) -> Model:
     layers: list[Layer] = [Embedding(config.vocabulary_size, config.embedding, standard_deviation=deviation)]
     dropout: list[Layer] = [Dropout(config.dropout)] if config.dropout else []
     for _ in range(config.layers):
-        layers += [*dropout, Recurrent(config.hidden, True, config.cell, config.forget_bias)]
+        layers += [*dropout, Recurrent(config.hidden, True, cell or config.cell, config.forget_bias)]
     layers += dropout
     if config.tied and config.hidden != config.embedding:
         layers.append(Dense(config.embedding, use_bias=False))
@@ -222,9 +227,17 @@ class Network:
         self._buffers = threading.local()  # each Python thread computes in buffers of its own
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "ops": self.ops, "weights": self.weights()}
+        return {"model": self.model, "ops": self.ops, "weights": self.weights(), "cells": records(self.ops, self.model.layers)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
+        return Network(self.model, copy.deepcopy(self.ops, memo), self.weights())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        kept = state.pop("cells")
+        for name, cell in own_cells(state["model"].layers).items():
+            if differs := difference(state["ops"], cell, kept[name]):
+                raise ConfigError(f"the pickled model has another cell named {name!r} than the one that is registered here: {differs}. Register "
+                                  "the cell that it was trained with.")
         self.__init__(**state)  # type: ignore[misc]
 
     @property

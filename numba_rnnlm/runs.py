@@ -145,13 +145,29 @@ def history_about(history: History, clock: bool = False) -> dict[str, list[float
     return {column: [_number(value) for value in history[column]] for column in columns}
 
 
-def read_history(saved: Mapping[str, list[float | None]]) -> History:
-    """A history out of a header; what it leaves out is NaN. Raises ValueError if the columns do not fit together."""
-    epochs = len(saved["epoch"])
-    rows = {column: saved.get(column, [None] * epochs) if column in CLOCK_COLUMNS else saved[column] for column in new_history()}
-    if any(len(values) != epochs for values in rows.values()):
-        raise ValueError("the columns of the history have different lengths")
-    return {column: [nan if value is None else float(value) for value in values] for column, values in rows.items()}
+def read_history(saved: Any) -> History:
+    """A history out of a header: empty if it has none; NaN where a column or a value is left out.
+
+    Raises ValueError if it is no table of the columns of a history.
+    """
+    history = new_history()
+    if saved is None or saved == {}:
+        return history
+    if not isinstance(saved, dict):
+        raise ValueError(f"the history is a {type(saved).__name__}, expected columns by their names")
+    if foreign := sorted(set(saved) - set(history)):
+        raise ValueError(f"the history has a column {foreign[0]!r}, expected some of {', '.join(history)}")
+    if "epoch" not in saved:
+        raise ValueError("the history has no column 'epoch'")
+    for column, values in saved.items():
+        if not isinstance(values, list) or len(values) != len(saved["epoch"]):
+            raise ValueError(f"column {column!r} of the history is not a list as long as that of the epochs")
+        if any(type(value) not in (int, float, type(None)) for value in values):
+            raise ValueError(f"column {column!r} of the history holds something other than numbers")
+    if not all(isinstance(epoch, (int, float)) and 0 <= epoch <= MOST and epoch == int(epoch) for epoch in saved["epoch"]):
+        raise ValueError("the epochs of the history are not whole numbers")
+    left_out = [None] * len(saved["epoch"])
+    return {column: [nan if value is None else float(value) for value in saved.get(column, left_out)] for column in history}
 
 
 def expect_language_model(name: str, about: Mapping[str, Any]) -> None:

@@ -1,4 +1,17 @@
-"""How probable a model finds a text: totals over a corpus, and single tokens of sentences."""
+"""How probable a model finds a text: totals over a corpus, and single tokens of sentences.
+
+*What is scored.* A model predicts a token from those before it, so a token is scored if something stands before it. Nothing
+stands before the first token of a text, unless a line end is put there: that is ``bos``, for "beginning of sentence".
+
+* A corpus (``evaluate``, ``perplexity``) is one long text, and ``bos`` is False by default: all tokens but the first are scored,
+  as in the published perplexities of Penn Treebank and WikiText and in PyTorch's word_language_model.
+* A sentence (``score``, ``full_scores``) follows a line end and is followed by one: ``bos`` and ``eos`` are True by default, and all
+  tokens of the sentence and the line end behind it are scored, as in KenLM.
+
+Everything that is counted, tokens, characters, bytes and unknown ones, is counted over what is scored. So a sentence with a line end
+behind it has one perplexity: ``perplexity(s + "\\n", bos=True)`` is ``exp(-score(s) / len(full_scores(s)))``. The lines of a corpus
+are not separate sentences: the state of the model goes on from line to line.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,18 +36,21 @@ class TokenScore(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts a text.
+    """How well a model predicts a text. What is scored and counted: see :mod:`numba_rnnlm.scoring`.
 
     Attributes
     ----------
     nats
         Total negative log-probability.
     tokens
-        Predicted tokens: all but the first, which nothing precedes; line ends count.
+        Scored tokens, line ends included: all but the first, which nothing precedes, or with ``bos`` all.
     oov
-        How many of the text's tokens are not in the vocabulary; they are scored as ``<unk>``.
+        How many of them are not in the vocabulary; they are scored as ``<unk>``.
     characters, bytes
-        Of the text, where the corpus was text.
+        Of the text that they stand for; None where the corpus was ids. White space belongs to the word behind it. A character
+        of which the byte tokenizer has not scored the first byte is not counted.
+    bos
+        Whether the text followed a line end, so that its first token is scored too.
     """
 
     nats: float
@@ -42,11 +58,12 @@ class Evaluation:
     oov: int = 0
     characters: int | None = None
     bytes: int | None = None
+    bos: bool = False
 
     def __str__(self) -> str:
         characters = "" if self.bits_per_character is None else f", {self.bits_per_character:.3f} bits/character"
         return (f"perplexity {self.perplexity:.2f} ({self.nats_per_token:.4f} nats/token{characters}) over "
-                f"{self.tokens:,} tokens, {self.oov:,} not in the vocabulary")
+                f"{self.tokens:,} tokens{'' if self.bos else ' after the first'}, {self.oov:,} not in the vocabulary")
 
     @property
     def nats_per_token(self) -> float:
@@ -63,12 +80,12 @@ class Evaluation:
 
     @property
     def bits_per_character(self) -> float | None:
-        """Total bits over the characters of the text: comparable between tokenisers."""
+        """Total bits over the characters that were scored: comparable between tokenisers."""
         return self.nats / log(2) / self.characters if self.characters else None
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Total bits over the bytes of the text: comparable between tokenisers and alphabets."""
+        """Total bits over the bytes that were scored: comparable between tokenisers and alphabets."""
         return self.nats / log(2) / self.bytes if self.bytes else None
 
 

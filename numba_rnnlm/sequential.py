@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from . import backends
+from . import backends, runs
+from .backends import Ops
 from .callbacks import Callback, History, expect_callbacks
+from .cells import Cell
 from .errors import (
     ConfigError,
     DivergenceError,
@@ -27,6 +29,7 @@ from .layers.options import Only, only
 from .model import Model, Network
 from .optimizers import Optimizer, Updater, describe, get, rebuild
 from .progress import Progress
+from .recognition import cells_of_file, records
 from .storage import open_model, write_model
 
 Path = str | os.PathLike[str]
@@ -407,6 +410,7 @@ class Sequential:
         expect_our_file(path)
         network, compiled = self._build(), self._compiled
         updater = self._updater if include_optimizer else None
+        own = records(network.ops, self._layers)
         about = {
             "layers": [_describe(layer) for layer in self._layers],
             "features": self._features,
@@ -418,6 +422,7 @@ class Sequential:
             },
             "updates": updater.steps if updater else 0,
             "rounding": updater.rounding if updater else None,
+            **({"cells": own} if own else {}),
         }
         download = network.ops.download
         arenas = {"weights": network.parameters, **(updater.arenas() if updater else {})}
@@ -428,7 +433,7 @@ class Sequential:
     @classmethod
     def load(
         cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32", *, compile: bool = True,
-        custom_objects: Mapping[str, type[Optimizer]] | None = None,
+        custom_objects: Mapping[str, type[Optimizer]] | None = None, cells: Sequence[Cell] = (),
     ) -> "Sequential":
         """The model that :meth:`save` wrote.
 
@@ -440,12 +445,15 @@ class Sequential:
             Also take the optimiser, the loss and the metrics; without, only the layers and their weights.
         custom_objects
             Classes of optimisers of your own by their names: the file names such a class and never imports it.
+        cells
+            Only for a model with cells of your own: use these, whatever the cells of the same names computed that the model was
+            trained with. Left out, the registered cells are used, and refused if they compute something else.
 
         Raises
         ------
         ModelFileError
             If the file is missing, damaged, not a Sequential, from a newer version, or names an optimiser that is not in
-            ``custom_objects``.
+            ``custom_objects``; or a cell is not known here, or is another one.
         """
         model = cls(backend=backend, threads=threads, precision=precision)
         with open_model(path) as file:
@@ -454,6 +462,8 @@ class Sequential:
         if about.get("kind") != "sequential":
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
                                  "load it with LanguageModel.load.")
+        with runs.fitting(name):
+            about = _with_cells(name, about, cells, model._ops)
         try:
             model._restore(about, groups.pop("weights"), groups, compile, custom_objects or {})
         except ModelFileError as error:
@@ -502,8 +512,17 @@ def _short(layer: Any) -> str:
     return f"{type(layer).__name__}({', '.join(given)})"
 
 
+def _with_cells(file: str, about: Mapping[str, Any], given: Sequence[Cell], ops: Ops) -> dict[str, Any]:
+    """The header of a file, with cells of one's own in place of their names."""
+    layers = about["layers"]
+    names = [layer["cell"] for layer in layers if "cell" in layer]
+    own = cells_of_file(file, about, names, given, ops, "Sequential.load(path, cells=[{cell}])")
+    return {**about, "layers": [{key: own.get(value, value) if key == "cell" else value for key, value in layer.items()} for layer in layers]}
+
+
 def _describe(layer: Layer) -> dict[str, Any]:
     """A layer as plain values, ready for JSON."""
     values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.init and field.repr}  # type: ignore[arg-type]
+    values = {name: value.name if isinstance(value, Cell) else value for name, value in values.items()}
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     return {"class": type(layer).__name__, **plain}

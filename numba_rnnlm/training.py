@@ -15,7 +15,7 @@ import numpy as np
 
 from .arena import Arena
 from .config import TrainingConfig
-from .errors import DivergenceError
+from .errors import DivergenceError, plain
 from .model import Network
 from .optimizers import Optimizer, Updater, pytorch, rebuild
 from .portable import stream_key
@@ -276,7 +276,7 @@ class Trainer:
             if config.max_seconds is not None:
                 elapsed = time.monotonic() - self.began
                 if elapsed >= config.max_seconds:
-                    stopped = f"the {config.max_seconds:g} seconds are over"
+                    stopped = f"the {plain(config.max_seconds)} seconds are over"
                     break
                 done = max(done, elapsed / config.max_seconds)
             self._step(inputs, targets, self.schedule.rate(done))
@@ -381,7 +381,7 @@ class Trainer:
         kept = "before the training" if at.best == inf else "the best epoch so far"
         return DivergenceError(
             f"training diverged in epoch {at.epoch}, after {at.updates} updates: {error}. The weights of {kept} "
-            f"are restored. Try a learning rate below {self.optimizer.learning_rate:g}, "
+            f"are restored. Try a learning rate below {plain(self.optimizer.learning_rate)}, "
             + ("or gradient clipping (clip_norm=1)." if self.config.not_finite == "skip" else
                "gradient clipping (clip_norm=1), or not_finite='skip'.")
         )

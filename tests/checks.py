@@ -16,6 +16,8 @@ from numba_rnnlm.backends import Ops, reference
 # Relative to the largest element. Over thousands of drawn calls at most 3e-6 and 4e-15 were measured.
 TOLERANCE = {"float32": 1e-5, "float64": 2e-14}
 
+HANG = 900  # seconds after which a test gives up on a process or a thread that hangs: so many that no busy machine reaches them
+
 STEP = 1e-30  # of complex-step differentiation: no difference of two near numbers, hence no rounding
 
 
@@ -64,9 +66,14 @@ def assert_same_bits(got: dict[str, Any], want: dict[str, Any]) -> None:
 def run_python(program: str, **environment: str) -> None:
     """Run ``program`` in a process of its own, with this package; it fails if that does."""
     subprocess.run(
-        [sys.executable, "-c", program], check=True, timeout=120, stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", program], check=True, timeout=HANG, stdout=subprocess.DEVNULL,
         cwd=Path(numba_rnnlm.__file__).parents[1], env=os.environ | environment,
     )  # fmt: skip
+
+
+def without_notice(errors: bytes) -> bytes:
+    """Standard error of a process without the line that it shows where compiling takes long."""
+    return b"".join(line for line in errors.splitlines(keepends=True) if b"compiling kernels" not in line)
 
 
 def from_python(kernel: Any) -> Any:

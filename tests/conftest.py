@@ -7,6 +7,7 @@ import words
 from hypothesis import settings
 
 from numba_rnnlm import backends
+from numba_rnnlm.backends.compiling import notice
 from numba_rnnlm.backends.cpu import team, threads
 
 settings.register_profile("local", max_examples=20, deadline=None)  # the first call of a kernel compiles it
@@ -52,6 +53,7 @@ def every_thread():
 
 def pytest_configure(config):
     words.watch()
+    notice.silence()  # whether it comes depends on the machine; processes of their own test it
 
 
 def pytest_sessionfinish(session, exitstatus):

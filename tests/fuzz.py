@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
+from checks import HANG
 from models import LINES
 
 from numba_rnnlm import LanguageModel, Sequential, language_model
@@ -44,7 +45,6 @@ from numba_rnnlm.storage import read_about
 from numba_rnnlm.text import ByteTokenizer, learn_tokenizer, read_corpus
 
 MEMORY = 10**9  # bytes that all cases together may take
-PATIENCE = 120  # seconds for one case
 ABOUT_TRAINING = ("the run in ", "the training so far ", "the corpus has ", "% of the symbols of ")  # what fit may warn of
 RUN = {"epochs": 1, "streams": 2, "steps": 5, "verbose": 0}
 SMALL = {"hidden": 3, "embedding": 2, "layers": 1, "threads": 1, "seed": 1}
@@ -487,7 +487,7 @@ def attempt(case: Callable[[Random, Any, str], bool], prepared: Any, number: int
     """Run one case; → "read" or "refused". Whatever else happens is raised."""
     seen.clear()
     before = os.listdir()
-    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    faulthandler.dump_traceback_later(HANG, exit=True)
     try:
         outcome = "read" if case(Random(number), prepared, f"case-{number}") else "refused"
     except LanguageModelError as error:

@@ -16,7 +16,7 @@ STOREYS = (
     {"errors", "config", "arena", "fingerprint"},
     {"portable", "cells", "rules"},
     {"backends"},
-    {"layers", "model"},
+    {"layers", "recognition", "model"},
     {"optimizers", "schedules", "training", "generation", "scoring", "progress"},
     {"text", "storage"},
     {"language_model", "sequential", "callbacks", "keras", "runs", "cli", "demo", "__init__", "__main__"},

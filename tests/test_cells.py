@@ -1,6 +1,8 @@
 """Every cell that is registered: its rows are its equations and their derivative, on every machine."""
 
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import floats, unwritten
 
-from numba_rnnlm import backends, cells
+from numba_rnnlm import LanguageModel, Sequential, backends, cells
 from numba_rnnlm.cells import CELLS, Cell
-from numba_rnnlm.errors import ConfigError
+from numba_rnnlm.errors import ConfigError, ModelFileError
 from numba_rnnlm.layers import Dense, Recurrent
 from numba_rnnlm.model import Model, Network
 from numba_rnnlm.portable import portable, tanh
+from numba_rnnlm.storage import open_model, read_about, write_model
 
 pytestmark = pytest.mark.usefixtures("every_thread")
 
@@ -215,3 +218,199 @@ def test_impossible_cells_are_refused(registered):
     ):
         with pytest.raises(ConfigError, match=message):
             Cell("odd", gates, ("h",), leaky_equations, leaky_forward, leaky_backward)
+    for name in ("", "a/b", "..", "a b", None):
+        with pytest.raises(ConfigError, match=r"the name of a cell is .*, expected letters, digits, _ and -"):
+            dataclasses.replace(registered, name=name)
+    for cell in (3, ["lstm"], None):
+        with pytest.raises(ConfigError, match="expected one of 'tanh'"):
+            cells.get(cell)
+    with pytest.raises(ConfigError, match="'gru' is part of the library"):
+        Recurrent(3, cell=dataclasses.replace(registered, name="gru"))
+
+
+# Two cells of one name
+
+
+@portable
+def leaky_backward_twice(z, prev, next, d, start, stride):
+    a, o, h, dh, dc = z[0], z[1], next[0], d[0], d[1]
+    for j in range(start, dh.size, stride):
+        T = type(a[j])
+        o[j] = T(2) * dh[j] * (T(1) - h[j] * h[j])
+        total = dc[j] + o[j]
+        a[j] = T(0.25) * total * (T(1) - a[j] * a[j])
+        dh[j], dc[j] = T(0), T(0.75) * total
+
+
+@portable
+def leaky_forward_rewritten(z, prev, next, start, stride):
+    """The same numbers, but for rounding, by another function."""
+    for unit in range(start, next[0].size, stride):
+        T = type(z[0][unit])
+        z[0][unit] = tanh(z[0][unit])
+        change = T(0.25) * (z[0][unit] - prev[1][unit])
+        next[1][unit] = prev[1][unit] + change
+        next[0][unit] = tanh(next[1][unit] + z[1][unit])
+
+
+IDS = [number**2 % 11 for number in range(200)]
+OTHER = "was saved with another cell named 'leaky' than the one that is registered here: from one and the same input, its new state"
+
+
+def other_leaky():
+    return leaky(leakier_forward)
+
+
+def ids_model(cell):
+    return LanguageModel(cell, hidden=6, layers=2, embedding=4, tokenizer=None, vocabulary_size=11, seed=1, backend="cpu")
+
+
+def stack(cell):
+    model = Sequential([Recurrent(5, True, cell=cell), Recurrent(4, cell=cell), Dense(3, "softmax")], backend="cpu", seed=1)
+    model.build((None, None, 2))
+    return model
+
+
+VECTORS = np.random.default_rng(0).normal(size=(3, 7, 2))
+ASKED = {ids_model: lambda model: model.score(IDS), stack: lambda model: model.predict(VECTORS).tolist()}
+
+
+@pytest.mark.parametrize("make", ASKED, ids=lambda make: make.__name__)
+def test_a_living_model_keeps_its_cell(make, registered):
+    ask = ASKED[make]
+    model, untouched = make(registered), make("leaky")
+    want = ask(model)
+    cells.register(other_leaky())
+    other = make("leaky")
+    assert ask(other) != want
+    assert ask(model) == ask(untouched) == want
+    assert ask(copy.deepcopy(model)) == ask(copy.copy(model)) == want
+    cells.register(registered)
+    assert ask(other) != want
+
+
+def test_a_model_that_is_not_trained_yet_keeps_its_cell(registered):
+    model = LanguageModel(registered, hidden=6, layers=1, embedding=4, seed=1, backend="cpu")
+    cells.register(other_leaky())
+    assert model.get_params()["cell"] is registered
+    assert repr(model).startswith("LanguageModel(cell=<Cell 'leaky'>")
+    model.set_params(hidden=5).fit("to be or not to be\n" * 9, epochs=1, streams=2, steps=5, verbose=0)
+    assert model.network_.model.layers[1].cell is registered
+    model.set_params(cell=registered, threads=1)
+    with pytest.raises(ConfigError, match="cell of a trained model cannot change"):
+        model.set_params(cell=other_leaky())
+
+
+@pytest.mark.parametrize("make", ASKED, ids=lambda make: make.__name__)
+def test_a_file_is_read_with_a_cell_that_computes_the_same(make, registered, tmp_path):
+    ask, path, model = ASKED[make], tmp_path / "model.npz", make(registered)
+    model.save(path)
+    want = ask(model)
+    assert ask(type(model).load(path)) == want
+    for backend in backends.available():
+        assert np.array(ask(type(model).load(path, backend=backend))) == pytest.approx(np.array(want), rel=1e-4)
+    cells.register(leaky(leaky_forward_rewritten))
+    assert leaky(leaky_forward_rewritten).key != registered.key
+    assert np.array(ask(type(model).load(path))) == pytest.approx(np.array(want), rel=1e-5)
+    cells.register(dataclasses.replace(registered, backward=leaky_backward_twice))  # a mistake in it is mended, say
+    assert ask(type(model).load(path)) == want
+
+
+@pytest.mark.parametrize("make", ASKED, ids=lambda make: make.__name__)
+def test_a_file_is_not_read_with_another_cell_of_its_name(make, registered, tmp_path):
+    ask, path, model = ASKED[make], tmp_path / "model.npz", make(registered)
+    model.save(path)
+    other = cells.register(other_leaky())
+    with pytest.raises(ModelFileError, match=OTHER) as caught:
+        type(model).load(path)
+    given = {"cell": other} if make is ids_model else {"cells": [other]}
+    shown = "LanguageModel.load(path, cell=" if make is ids_model else "Sequential.load(path, cells=["
+    assert f"call {shown}cells.get('leaky')" in str(caught.value)
+    insisted = type(model).load(path, **given)
+    assert ask(insisted) != ask(model)
+    insisted.save(path)
+    assert ask(type(model).load(path)) == ask(insisted)
+    given = {"cell": registered} if make is ids_model else {"cells": [registered]}
+    assert ask(type(model).load(path, **given)) == ask(model)
+    with pytest.raises(ModelFileError, match="names no cell such as <Cell 'other'>, which was given"):
+        cell = dataclasses.replace(registered, name="other")
+        type(model).load(path, **({"cell": cell} if make is ids_model else {"cells": [cell]}))
+    del CELLS["leaky"]
+    with pytest.raises(ModelFileError, match=r"uses a cell of its own, 'leaky', which is not known here.*register\(cell\) first"):
+        type(model).load(path)
+    cells.register(registered)
+
+
+def test_slots_and_states_are_compared_first(registered, tmp_path):
+    path = tmp_path / "model.npz"
+    ids_model(registered).save(path)
+    cells.register(dataclasses.replace(registered, gates={"a": "xh", "output": "x"}))
+    with pytest.raises(ModelFileError, match=r"its slots are \[\['a', 'xh'\], \['o', 'x'\]\] there and"):
+        LanguageModel.load(path)
+    cells.register(dataclasses.replace(registered, states=("h", "memory")))
+    with pytest.raises(ModelFileError, match=r"its states are \['h', 'c'\] there and \['h', 'memory'\] here"):
+        LanguageModel.load(path)
+
+
+@pytest.mark.parametrize("change", ["no record", "no step", "a short step", "words"])
+def test_files_whose_record_of_a_cell_is_not_one(change, registered, tmp_path):
+    path = tmp_path / "model.npz"
+    ids_model(registered).save(path)
+    with open_model(path) as file:
+        about, weights = file.about, file.group("weights")
+    record = about["cells"]["leaky"]
+    if change == "no record":  # a file of before there were any
+        del about["cells"]
+    elif change == "no step":
+        del record["step"]
+    else:
+        record["step"] = record["step"][:1] if change == "a short step" else "words"
+    about = {name: value for name, value in about.items() if name not in ("format", "version", "kind")}
+    write_model(path, "language_model", about, {"weights": weights.items()})
+    if change == "no record":
+        assert LanguageModel.load(path).score(IDS) == ids_model(registered).score(IDS)
+        return
+    with pytest.raises(ModelFileError, match="is damaged: its parts do not fit together"):
+        LanguageModel.load(path)
+
+
+def test_files_of_the_librarys_cells_hold_no_record(tmp_path):
+    ids_model("gru").save(tmp_path / "model.npz")
+    stack("gru").save(tmp_path / "stack.npz")
+    assert "cells" not in read_about(tmp_path / "model.npz") | read_about(tmp_path / "stack.npz")
+
+
+@pytest.mark.parametrize("make", ASKED, ids=lambda make: make.__name__)
+def test_a_pickle_is_read_with_a_cell_that_computes_the_same(make, registered):
+    ask, model = ASKED[make], make(registered)
+    want, data = ask(model), pickle.dumps(model)
+    assert ask(pickle.loads(data)) == want
+    cells.register(other_leaky())
+    with pytest.raises(ConfigError, match="the pickled model has another cell named 'leaky' than the one that is registered here"):
+        pickle.loads(data)
+    del CELLS["leaky"]
+    with pytest.raises(ConfigError, match="cell is 'leaky', expected one of"):
+        pickle.loads(data)
+    cells.register(registered)
+
+
+def test_a_file_cannot_hold_two_cells_of_one_name(registered, tmp_path):
+    model = Sequential([Recurrent(5, True, cell=registered), Recurrent(4, cell=other_leaky()), Dense(3, "softmax")], backend="cpu")
+    model.build((None, None, 2))
+    assert model.predict(VECTORS).shape == copy.deepcopy(model).predict(VECTORS).shape == (3, 3)
+    with pytest.raises(ConfigError, match="the model has two cells named 'leaky', and a file knows a cell by its name"):
+        model.save(tmp_path / "model.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_goes_on_with_its_cell_forward_and_backward(registered, tmp_path):
+    path, options = tmp_path / "run.npz", {"epochs": 2, "streams": 2, "steps": 10, "verbose": 0}
+    whole = ids_model(registered).fit(IDS, **options)
+    ids_model(registered).fit(IDS, **options, checkpoint=path)
+    with pytest.warns(UserWarning, match="had ended"):
+        again = ids_model(leaky()).fit(IDS, **options, resume=path)  # another object, the same cell
+    assert again.score(IDS) == whole.score(IDS)
+    for cell, what in ((other_leaky(), "its new state 'h' is"), (dataclasses.replace(registered, backward=leaky_backward_twice), "its gradient of '")):
+        with pytest.raises(ConfigError, match=f"the cell 'leaky' is not the one of the run in '.*': from one and the same input, {what}") as caught:
+            ids_model(cell).fit(IDS, **options, resume=path)
+        assert "load it, LanguageModel.load(path, cell=...), and fit" in str(caught.value)

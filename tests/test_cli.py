@@ -12,6 +12,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from checks import HANG, without_notice
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -294,6 +295,15 @@ def test_train_is_the_library(tmp_path, capsys):
     assert f"numba-rnnlm generate {out} --prompt TEXT" in told and f"numba-rnnlm eval {out} held_out.txt" in told
 
 
+@pytest.mark.parametrize(("text", "words"), [("", "holds no symbols"), ("a", "expected at least 2")])
+def test_an_error_of_the_text_is_all_that_is_shown(text, words, tmp_path, capsys):
+    (tmp_path / "text").write_text(text)
+    arguments = [str(tmp_path / "text"), "--checkpoint", str(tmp_path / "c.npz"), "--resume", str(tmp_path / "c.npz")]
+    assert main(["train", *arguments, "--out", str(tmp_path / "m.npz"), *SMALL]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and words in err and err.count("\n") == 1
+
+
 def test_train_without_validation_says_so(tmp_path, capsys):
     assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF, "--verbose", "2"]) == 0
     loss = LanguageModel.load(tmp_path / "m.npz").history_["loss"][-1]
@@ -388,7 +398,7 @@ def test_interrupted_training_is_saved(tmp_path):
     run = process("train", "text.txt", "--out", str(out), *SMALL, "--epochs", "1000000", "--streams", "4")
     assert any(line.startswith(b"epoch 1") for line in run.stdout)
     run.send_signal(signal.SIGINT)
-    told, err = run.communicate(timeout=60)
+    told, err = run.communicate(timeout=HANG)
     assert run.returncode == 0 and b"Traceback" not in err and b"stopped: interrupted" in told and b"saved " in told
     assert LanguageModel.load(out).history_["epoch"][-1] >= 1
 
@@ -403,14 +413,18 @@ def test_eval(model, capsys):
     found = LanguageModel.load(model).evaluate(HELD_OUT)
     assert told == {name: getattr(found, name) for name in (
         "perplexity", "nats_per_token", "bits_per_token", "bits_per_character", "bits_per_byte", "tokens", "oov",
-        "characters", "bytes",
+        "characters", "bytes", "bos",
     )}
+    assert main(["eval", model, "held_out.txt", "--bos", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["nats_per_token"] == LanguageModel.load(model).evaluate(HELD_OUT, bos=True).nats_per_token
+    assert main(["eval", model, "held_out.txt", "--bos"]) == 0
+    assert f"\ntokens             {found.tokens + 1}\n" in capsys.readouterr().out
     assert main(["eval", model, "held_out.txt"]) == 0
     rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows == {
         "perplexity": f"{found.perplexity:.4f}", "nats/token": f"{found.nats_per_token:.4f}",
         "bits/character": f"{found.bits_per_character:.4f}", "bits/byte": f"{found.bits_per_byte:.4f}",
-        "tokens": str(found.tokens), "out of vocabulary": str(found.oov),
+        "tokens after the first": str(found.tokens), "out of vocabulary": str(found.oov),
     }
 
 
@@ -422,6 +436,21 @@ def test_eval_of_rounded_weights(model, capsys):
         told[weights] = json.loads(capsys.readouterr().out)["nats_per_token"]
         assert told[weights] == LanguageModel.load(model).evaluate(HELD_OUT, weights=weights).nats_per_token
     assert told["int8"] != told["float32"] and told["int8"] == pytest.approx(told["float32"], rel=0.05)
+
+
+def test_eval_of_bytes_in_which_no_character_begins(tmp_path, capsys):
+    (tmp_path / "bytes").write_bytes(b"\x80\x80")
+    assert main(["eval", "byte.npz", str(tmp_path / "bytes")]) == 0
+    assert "\nbits/character          no\n" in capsys.readouterr().out
+
+
+def test_eval_of_one_line_is_its_score(tmp_path, capsys):
+    (tmp_path / "line.txt").write_text("the cat\n")
+    for model in ("char.npz", "word.npz", "byte.npz"):
+        assert main(["eval", model, str(tmp_path / "line.txt"), "--bos", "--json"]) == 0
+        assert main(["score", model, str(tmp_path / "line.txt"), "--normalize"]) == 0
+        evaluated, score = capsys.readouterr().out.splitlines()
+        assert json.loads(evaluated)["nats_per_token"] == pytest.approx(-float(score), abs=1e-5)
 
 
 # score
@@ -512,13 +541,26 @@ def test_lines_arrive_whole_however_they_are_cut(lines, size):
     assert got == lines
 
 
+def test_score_of_nothing_is_an_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty.txt").write_text("")
+    assert main(["score", "char.npz", str(tmp_path / "empty.txt")]) == 1
+    assert capsys.readouterr() == ("", f"numba-rnnlm: error: '{tmp_path / 'empty.txt'}' is empty, expected at least one line to score.\n")
+    typed(monkeypatch, b"")
+    assert main(["score", "char.npz"]) == 1
+    assert "standard input is empty" in capsys.readouterr().err
+    typed(monkeypatch, b"\n")
+    assert main(["score", "char.npz"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
 def test_score_answers_a_slow_pipe_at_once():
     run = process("score", "char.npz")
     for line in ("the cat", "the dog"):
         run.stdin.write(f"{line}\n".encode())
         run.stdin.flush()
         assert float(run.stdout.readline()) == pytest.approx(LanguageModel.load("char.npz").score(line), abs=1e-5)
-    assert run.communicate(timeout=60) == (b"", b"") and run.returncode == 0
+    told, err = run.communicate(timeout=HANG)
+    assert (told, without_notice(err), run.returncode) == (b"", b"", 0)
 
 
 # generate
@@ -579,8 +621,8 @@ def test_a_closed_pipe_ends_generate_quietly():
     run = process("generate", "char.npz", "--length", "1000000")
     assert len(run.stdout.read(10)) == 10
     run.stdout.close()
-    assert run.wait(timeout=60) == 141
-    assert run.stderr.read() == b""
+    assert run.wait(timeout=HANG) == 141
+    assert without_notice(run.stderr.read()) == b""
 
 
 # info
@@ -665,7 +707,7 @@ def test_after_a_warmup_nothing_is_compiled(tmp_path, monkeypatch):
         return {path: path.stat().st_mtime_ns for path in kernels.rglob("*") if path.is_file()}
 
     cold = process("warmup", "--cells", "tanh", "--backend", "cpu")
-    told, shown = cold.communicate(timeout=300)
+    told, shown = cold.communicate(timeout=HANG)
     assert cold.returncode == 0
     assert told.startswith(f"kernels are stored in {kernels / 'numba_rnnlm'}; ".encode()) and told.endswith(b" s\n")
     assert shown.startswith(b"tanh: ") and shown.endswith(b" s\n") and shown.count(b"\n") == 1
@@ -674,7 +716,7 @@ def test_after_a_warmup_nothing_is_compiled(tmp_path, monkeypatch):
     with (tmp_path / "commands").open("w+") as commands:
         commands.write("".join(f"{line} --backend cpu\n" for line in ALL_OF_IT.format(tmp_path).splitlines()))
         commands.seek(0)
-        used = subprocess.run([sys.executable, "-c", COMPILED], stdin=commands, capture_output=True, timeout=300,
+        used = subprocess.run([sys.executable, "-c", COMPILED], stdin=commands, capture_output=True, timeout=HANG,
                               env={**os.environ, "PYTHONPATH": HOME})
     assert used.stderr.splitlines()[-1] == b"[]" and used.returncode == 0
     assert files() == kept
@@ -687,7 +729,7 @@ def test_warmup_says_at_once_that_nothing_is_kept(settings, monkeypatch):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     run = process("warmup", "--backend", "cpu")
-    told, shown = run.communicate(timeout=60)
+    told, shown = run.communicate(timeout=HANG)
     assert run.returncode == 1 and told == b""
     assert shown.startswith(b"numba-rnnlm: error: nothing was compiled") and shown.count(b"\n") == 1
 

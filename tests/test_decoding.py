@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import strategies
-from checks import from_python, run_python
+from checks import HANG, from_python, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from models import trained, untrained
@@ -43,7 +43,7 @@ draws = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-FOREVER = 10**11  # nanoseconds
+FOREVER = HANG * 10**9  # nanoseconds
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_several_python_threads_write_what_each_would_alone(kind, threads):
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(60)
+        writer.join(HANG)
     assert not any(writer.is_alive() for writer in writers), "they wait for one another"
     assert found == want
 

@@ -197,8 +197,8 @@ def test_fit_passes_every_argument_on(monkeypatch):
     LanguageModel().fit("corpus", "valid", **options, **keeping)
     LanguageModel().fit("corpus", checkpoint=Path("run.npz"), resume=b"old.npz")
     plain = CheckpointConfig("run.npz", resume="old.npz")
-    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping)),
-                     ("corpus", None, TrainingConfig(), plain)]
+    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping), {}),
+                     ("corpus", None, TrainingConfig(), plain, {})]
     assert set(options) == set(of_config(TrainingConfig))
     assert not set(options.items()) & set(of_config(TrainingConfig).items())
 
@@ -274,6 +274,8 @@ def test_a_trained_model_may_move_to_another_machine():
     [
         ({"cell": "elman"}, ConfigError, r"cell is 'elman', expected one of 'tanh', .* numba_rnnlm.cells.register"),
         ({"hidden": 0}, ConfigError, "hidden is 0, expected a whole number at least 1"),
+        ({"hidden": 10**10}, ConfigError, "hidden is 10000000000, expected a whole number at least 1 and at most 1,000,000,000."),
+        ({"seed": 2**63}, ConfigError, "expected a whole number at least 0 and at most 9,223,372,036,854,775,807."),
         ({"dropout": 1}, ConfigError, "dropout is 1, expected a number at least 0 and at most 0.999"),
         ({"tokenizer": "bpe"}, ConfigError, "tokenizer is 'bpe', expected one of 'byte', 'char', 'word', None"),
         ({"tokenizer": None}, ConfigError, "tokenizer is None, so the corpus is ids: give vocabulary_size"),

@@ -5,14 +5,15 @@ from math import e, exp, inf, log
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from models import LINES, trained, untrained
 
 from numba_rnnlm import language_model, scoring
 from numba_rnnlm.backends.cpu import threads
-from numba_rnnlm.errors import CorpusError, ShapeError, VocabularyError
+from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
 from numba_rnnlm.scoring import Evaluation, log_probabilities
+from numba_rnnlm.text import corpus
 
 ANY = LINES + "x¿中"  # symbols known and unknown
 sentences = st.text(st.sampled_from(sorted(set(ANY))), max_size=9) | st.text(st.sampled_from("ab t\n"), max_size=200)
@@ -140,10 +141,93 @@ def test_evaluating_a_short_text_is_scoring_it(tokenizer, text):
     assert found.tokens == len(tokens) == len(model.tokenizer_.encode(text)) - 1
     assert found.nats == pytest.approx(-sum(token.log_probability for token in tokens), rel=1e-5)
     assert found.oov == sum(token.oov for token in tokens)
-    assert found.characters == len(text)
-    assert found.bytes == len(text.encode())
     assert model.perplexity(text) == found.perplexity
     assert model.bits_per_character(text) == found.bits_per_character
+
+
+def behind_first(tokenizer, text):
+    """The text behind its first token, in bytes."""
+    if tokenizer == "byte":
+        return text.encode()[1:]
+    if tokenizer == "char":
+        return text[1:].encode()
+    text = text.lstrip(" \t")
+    return (text[1:] if text.startswith("\n") else text.removeprefix(text.split()[0])).encode()
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
+@pytest.mark.parametrize("bos", [False, True])
+@given(text=st.text(st.sampled_from(sorted({*ANY, "\t"})), max_size=60), size=st.integers(1, 9))
+@example(text="a", size=9)  # "a\n": two tokens, one of them scored
+@example(text="¿", size=9)
+@example(text="  \t to be", size=2)
+def test_what_is_counted_is_what_is_scored(tokenizer, bos, text, size):
+    model, text = trained(tokenizer), text + "\n"
+    symbols = model.tokenizer_.encode(text)
+    assume(bos or len(symbols) > 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "CHUNK", size)
+        found = model.evaluate(text, bos=bos)
+    tokens = model.full_scores(text, bos=bos, eos=False)
+    assert found.tokens == len(tokens) == len(symbols) - (not bos)
+    assert found.nats == pytest.approx(-sum(token.log_probability for token in tokens), rel=1e-5)
+    assert found.oov == sum(token.oov for token in tokens)
+    scored = text.encode() if bos else behind_first(tokenizer, text)
+    assert (found.bytes, found.characters) == (len(scored), len(scored.decode(errors="ignore")))
+    assert found.bits_per_character == pytest.approx(found.nats / log(2) / len(scored.decode(errors="ignore")))
+    assert found.bits_per_byte == pytest.approx(found.nats / log(2) / len(scored))
+    assert model.perplexity(text, bos=bos) == found.perplexity
+    assert model.bits_per_character(text, bos=bos) == found.bits_per_character
+    assert (" after the first," in str(found)) == (not bos)
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
+@given(sentence=sentences.filter(lambda sentence: "\n" not in sentence))
+def test_a_sentence_has_one_perplexity(tokenizer, sentence):
+    model = trained(tokenizer)
+    tokens = len(model.full_scores(sentence))
+    assert model.perplexity(sentence + "\n", bos=True) == pytest.approx(exp(-model.score(sentence) / tokens), rel=1e-5)
+    if tokens > 1:
+        inner = model.score(sentence, bos=False)
+        assert model.perplexity(sentence + "\n") == pytest.approx(exp(-inner / (tokens - 1)), rel=1e-5)
+
+
+def test_one_symbol_can_be_scored_behind_a_line_end(tmp_path):
+    model = trained("char")
+    assert model.evaluate("\n", bos=True).tokens == len(model.full_scores("")) == 1
+    with pytest.raises(CorpusError, match="expected at least 2"):
+        model.evaluate("\n")
+    (tmp_path / "empty").write_text("")
+    for bos in (False, True):
+        with pytest.raises(CorpusError, match="holds no symbols, expected some text"):
+            model.evaluate(tmp_path / "empty", bos=bos)
+
+
+def test_a_line_end_stands_before_text_only():
+    for tokenizer in (None, "char"):
+        with pytest.raises(ConfigError, match="bos=True puts a line end in front of a text, but the corpus is ids"):
+            trained(tokenizer).evaluate([1, 4, 9], bos=True)
+    with pytest.raises(ConfigError, match="bos is 'yes', expected one of False, True"):
+        trained("char").evaluate("a\n", bos="yes")
+
+
+def test_bytes_in_which_no_character_begins(tmp_path):
+    (tmp_path / "bytes").write_bytes("é".encode())
+    found = trained("byte").evaluate(tmp_path / "bytes")
+    assert (found.tokens, found.bytes, found.characters, found.bits_per_character) == (1, 1, 0, None)
+    with pytest.raises(ShapeError, match=r"no character begins in the bytes that are scored; see evaluate\(\.\.\.\)\.bits_per_byte"):
+        trained("byte").bits_per_character(tmp_path / "bytes")
+    assert trained("byte").evaluate(tmp_path / "bytes", bos=True).characters == 1
+
+
+def test_a_long_text_behind_a_line_end(monkeypatch):
+    model, text = trained("char"), LINES * 400
+    monkeypatch.setattr(corpus, "CHUNK", 1000)
+    monkeypatch.setattr(corpus, "MEMORY_BYTES", 100)  # the ids lie on disk
+    found, without = model.evaluate(text, bos=True), model.evaluate(text)
+    assert (found.tokens, found.characters) == (len(text), len(text))
+    assert (without.tokens, without.characters) == (len(text) - 1, len(text) - 1)
+    assert found.nats == pytest.approx(without.nats - model.score(text[0], eos=False), rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [1999, 2000, 5000, 41_001])
@@ -156,7 +240,7 @@ def test_every_token_counts_once_whatever_the_streams(size, monkeypatch):
         monkeypatch.setattr(language_model, "EVALUATION_STREAMS", streams)
         found[streams] = model.evaluate(ids)
         assert found[streams].tokens == size - 1
-        assert found[streams].oov == (ids == 0).sum()
+        assert found[streams].oov == (ids[1:] == 0).sum()
         assert found[streams].characters is None
         assert found[streams].nats == pytest.approx(found[1].nats, rel=1e-5)  # streams that start cold: 3e-5
     assert (found[20].nats == found[1].nats) == (size < 4000)  # one stream up to there
@@ -183,15 +267,17 @@ def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(backend, tolerance
 def test_unknown_symbols_are_counted_and_scored_as_unknown():
     model = trained("char")
     found = model.evaluate("to bxxe\n¿中\n")
-    assert (found.oov, found.tokens, found.characters, found.bytes) == (4, 10, 11, 14)
+    assert (found.oov, found.tokens, found.characters, found.bytes) == (4, 10, 10, 13)
     unknown = {model.score(f"to be {symbol}", eos=False) for symbol in "x¿中"}
     assert len(unknown) == 1
     assert trained("byte").evaluate("¿中\n").oov == 0
     assert trained("word").evaluate("to see or not to see\n").oov == 2
 
 
-def test_a_first_symbol_that_is_unknown_counts_though_it_is_not_predicted():
-    assert trained("char").evaluate("xt\n").oov == 1
+def test_a_first_symbol_that_is_unknown_counts_if_it_is_scored():
+    assert trained("char").evaluate("xt\n").oov == 0
+    assert trained("char").evaluate("xt\n", bos=True).oov == 1
+    assert trained("char").evaluate([0, 1, 0]).oov == 1
 
 
 def test_a_model_that_has_learned_predicts_better():

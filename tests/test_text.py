@@ -292,6 +292,11 @@ def test_a_file_read_in_chunks_is_the_whole_text(name, suffix, text, chunk):
     assert read.ids.tolist() == tokenizer.encode(content).tolist()
     assert (read.characters, read.bytes) == (len(content), len(content.encode()))
     assert (read.unknown, read.name) == (0, str(path))
+    with in_file(text.encode(), chunk, suffix) as path:
+        behind = read_corpus(path, tokenizer, bos=True)
+    assert behind.ids.tolist() == [tokenizer.line_end, *read.ids.tolist()]
+    assert behind.scored == (len(content), len(content.encode()), 0)
+    assert behind.scored[:2] == (behind.characters, behind.bytes)
 
 
 @pytest.mark.parametrize("name", NAMES)

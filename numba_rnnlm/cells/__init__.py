@@ -1,5 +1,7 @@
 """Recurrent cells: each is a page of equations; none knows a loop over time, a matrix or a machine."""
 
+import copyreg
+
 from ..errors import ConfigError
 from .cell import Cell
 from .gru import GRU
@@ -11,16 +13,21 @@ BUILT_IN = frozenset(CELLS)
 
 
 def register(cell: Cell) -> Cell:
-    """Make ``cell`` known by its name, to build and to load models with it; of two with one name the later counts."""
-    if cell.name in BUILT_IN and cell is not CELLS[cell.name]:
-        raise ConfigError(f"a cell named {cell.name!r} is part of the library; give yours another name.")
+    """Make ``cell`` known by its name, to build and to load models with it.
+
+    Of two cells with one name the later counts for models that are built or loaded from then on; others keep the cell that they have.
+    """
+    _expect_own_name(cell)
     CELLS[cell.name] = cell
     return cell
 
 
-def get(name: str) -> Cell:
-    """The cell of this name."""
-    if name not in CELLS:
+def get(cell: str | Cell) -> Cell:
+    """The cell of this name; a cell itself is returned as it is."""
+    if isinstance(cell, Cell):
+        return cell
+    name = cell
+    if not isinstance(name, str) or name not in CELLS:
         raise ConfigError(
             f"cell is {name!r}, expected one of {', '.join(map(repr, CELLS))}; "
             "a cell of your own is added with numba_rnnlm.cells.register(cell)."
@@ -28,4 +35,19 @@ def get(name: str) -> Cell:
     return CELLS[name]
 
 
-__all__ = ["BUILT_IN", "CELLS", "GRU", "LSTM", "RELU", "SIGMOID", "TANH", "Cell", "get", "register"]
+def held(cell: str | Cell) -> str | Cell:
+    """What a model keeps: the name of a cell of the library, which stands for one cell for good; any other cell itself."""
+    found = get(cell)
+    _expect_own_name(found)
+    return found.name if found.name in BUILT_IN else found
+
+
+copyreg.pickle(Cell, lambda cell: (get, (cell.name,)))  # where it is unpickled, it is the cell that is registered there
+
+
+def _expect_own_name(cell: Cell) -> None:
+    if cell.name in BUILT_IN and cell is not CELLS[cell.name]:
+        raise ConfigError(f"a cell named {cell.name!r} is part of the library; give yours another name.")
+
+
+__all__ = ["BUILT_IN", "CELLS", "GRU", "LSTM", "RELU", "SIGMOID", "TANH", "Cell", "get", "held", "register"]

@@ -1,5 +1,6 @@
 """The contract of a cell."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from ..portable import Rows
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cell(Rows):
     """One step of a recurrent layer for one stream, after the matrix products.
 
@@ -22,7 +23,7 @@ class Cell(Rows):
     Parameters
     ----------
     name
-        What a user writes: ``LanguageModel(cell=name)``.
+        What a user writes: ``LanguageModel(cell=name)``. Letters, digits, ``_`` and ``-``: it is part of the names of weights.
     gates
         Slot → what is projected into it: ``"x"`` the input, ``"h"`` the state, ``"xh"`` both. The slots
         that see the state must be neighbours, and so must those that see the input.
@@ -45,6 +46,8 @@ class Cell(Rows):
     backward: Callable[..., None]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]+", self.name):
+            raise ConfigError(f"the name of a cell is {self.name!r}, expected letters, digits, _ and -, such as 'my_cell'.")
         for slot, source in self.gates.items():
             if source not in ("x", "h", "xh"):
                 raise ConfigError(f"cell {self.name!r}: slot {slot!r} sees {source!r}, expected 'x', 'h' or 'xh'.")
@@ -52,6 +55,17 @@ class Cell(Rows):
             seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
             if not seen or seen != list(range(seen[0], seen[-1] + 1)):
                 raise ConfigError(f"cell {self.name!r}: the slots that see {letter!r} must be neighbours.")
+
+    def __repr__(self) -> str:
+        return f"<Cell {self.name!r}>"
+
+    # A copy of a model has the same cell.
+
+    def __copy__(self) -> "Cell":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Cell":
+        return self
 
     def rows(self) -> dict[str, Callable[..., None]]:
         return {"forward": self.forward, "backward": self.backward}

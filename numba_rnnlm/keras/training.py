@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backends import Shape
 from ..callbacks import Callback, Logs
-from ..errors import ConfigError, DivergenceError
+from ..errors import ConfigError, DivergenceError, plain
 from ..layers import Dense, Layer
 from ..model import Network
 from ..optimizers import Optimizer, Updater
@@ -173,7 +173,7 @@ class Fitting:
                     raise DivergenceError(
                         f"training diverged in epoch {epoch + 1}, after {self.updater.steps} updates: {error}. The weights "
                         "from before this epoch are restored. Try a learning rate below "
-                        f"{self.compiled.optimizer.learning_rate:g}, or gradient clipping (clipnorm=1 in the optimizer)."
+                        f"{plain(self.compiled.optimizer.learning_rate)}, or gradient clipping (clipnorm=1 in the optimizer)."
                     ) from error
                 if self.held_out is not None:
                     means = measure(self.network, self.held_out, self.compiled.metrics, self.batch_size, Progress(0))

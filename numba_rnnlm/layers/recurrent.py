@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import cells
 from ..backends import Array, Ops, Shape
+from ..cells import Cell
 from ..errors import ShapeError, expect_number, expect_one_of
 from .layer import Lookup, Run, glorot, orthogonal
 from .options import GLOROT, NAME, TRAINABLE, ZEROS, Only, TakesVectors, only_options
@@ -46,7 +47,8 @@ class Recurrent(TakesVectors):
     return_sequences
         Hand on the state after every step (T, N, H), or only after the last one (N, H).
     cell
-        Name of the cell, see :mod:`numba_rnnlm.cells`.
+        Name of the cell, see :mod:`numba_rnnlm.cells`, or a :class:`~numba_rnnlm.cells.Cell`. The layer keeps the cell that has the name
+        when the layer is made.
     forget_bias
         Initial bias of a slot named ``f``.
     input_shape, input_dim
@@ -60,14 +62,14 @@ class Recurrent(TakesVectors):
 
     units: int
     return_sequences: bool = False
-    cell: str = "lstm"
+    cell: str | Cell = "lstm"
     forget_bias: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         expect_number(f"{type(self).__name__}: units", self.units, 1, whole=True)
         expect_one_of(f"{type(self).__name__}: return_sequences", self.return_sequences, (True, False))
-        cells.get(self.cell)
+        object.__setattr__(self, "cell", cells.held(self.cell))
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 3:
@@ -166,7 +168,7 @@ class LSTM(Recurrent):
     (20, 32, 64)
     """
 
-    cell: str = "lstm"
+    cell: str | Cell = "lstm"
 
 
 @only_options(**COMMON, **GATED, reset_after=(True, "the reset before the product is not there"))
@@ -183,7 +185,7 @@ class GRU(Recurrent):
     (6, 128)
     """
 
-    cell: str = "gru"
+    cell: str | Cell = "gru"
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return super().parameters(shape) | {"b": (6, self.units)}
@@ -221,7 +223,7 @@ class SimpleRNN(Recurrent):
     'relu'
     """
 
-    cell: str = field(init=False, default="tanh")
+    cell: str | Cell = field(init=False, default="tanh")
     activation: str = "tanh"
 
     def __post_init__(self) -> None:

@@ -2,7 +2,10 @@
 
 Members: ``about``, JSON in UTF-8 bytes (format, version, kind, and what the writer adds); and one float array each, named
 ``<group>/<name>``, as ``weights/lstm/U``. They are stored as they are, not compressed, each with its CRC-32, so nothing
-that is read takes more memory than the file has bytes. ``numpy.load(path, allow_pickle=False)`` reads it.
+that is read takes more memory than a few times the bytes of the file. ``numpy.load(path, allow_pickle=False)`` reads it.
+
+Files that ``numpy.savez`` wrote are read too: floats of 16, 32 or 64 bits, in either byte order and in C's or Fortran's order. Every
+other kind of array is refused by an error that names it.
 """
 
 import contextlib
@@ -13,7 +16,7 @@ import secrets
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,8 +26,9 @@ FORMAT = "numba_rnnlm"
 VERSION = 1  # of the files written; all from 1 on are read
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of an archive with members, of an empty one
 NPY_START = b"\x93NUMPY\x01\x00"
-# As NumPy writes it, for numbers in C's order. NumPy itself reads far more: whatever Python can parse, and with warnings.
-NPY_HEADER = re.compile(rb"\{'descr': '([<>|][biufcSUV]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n")
+# As NumPy writes it. NumPy itself reads far more: whatever Python can parse, and with warnings.
+NPY_HEADER = re.compile(rb"\{'descr': (.*), 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n")
+READ = re.compile(rb"'(\|u1|[<>]f[248])'")  # bytes of the header, and weights
 CHUNK = 2**20  # elements that are looked at at once
 LARGEST_HEADER = 256 * 2**20  # bytes of JSON; parsed, it takes several times as many
 
@@ -112,11 +116,16 @@ class ModelFile:
         return list(dict.fromkeys("/".join(parts[: 1 + parts[1].isdigit()]) for parts in found))
 
     def group(self, name: str, finite: bool = True) -> dict[str, np.ndarray]:
-        """The arrays of a group, by their names: floats that float32 can hold, and if ``finite`` neither NaN nor infinite."""
+        """The arrays of a group, by their names: floats that float32 can hold, and if ``finite`` neither NaN nor infinite.
+
+        In C's order and the byte order of this machine, whatever they are in the file.
+        """
         prefix = f"{name}/"
         arrays = {key.removeprefix(prefix): self._array(key) for key in self._members if key.startswith(prefix)}
         for key, array in arrays.items():
-            if array.dtype.kind != "f" or not _fits(array, finite):
+            if array.dtype.kind != "f":
+                raise self._foreign(f"{prefix}{key}", array.dtype.str)
+            if not _fits(array, finite):
                 raise ModelFileError(f"{self.name!r} is damaged: weight {key!r} holds something other than finite numbers.")
         return arrays
 
@@ -127,10 +136,23 @@ class ModelFile:
             start = file.read(len(NPY_START) + 2)
             header = NPY_HEADER.fullmatch(file.read(int.from_bytes(start[-2:], "little")))
             if start.startswith(NPY_START) and header is not None:
-                dtype, shape = np.dtype(header[1].decode()), tuple(map(int, re.findall(rb"\d+", header[2])))
+                if not READ.fullmatch(header[1]):
+                    raise self._foreign(key, header[1].decode("ascii", "replace"))
+                dtype, shape = np.dtype(header[1][1:-1].decode()), tuple(map(int, re.findall(rb"\d+", header[3])))
                 if prod(shape) * dtype.itemsize == member.file_size - file.tell():
-                    return np.frombuffer(file.read(), dtype).reshape(shape)  # to the end, so the CRC-32 is compared
+                    order: Literal["F", "C"] = "F" if header[2] == b"True" else "C"
+                    array = np.frombuffer(file.read(), dtype).reshape(shape, order=order)  # to the end, so the CRC-32 is compared
+                    return np.require(array, dtype.newbyteorder("="), "C")
         raise ModelFileError(f"{self.name!r} is damaged: {key!r} is not the array that it says it is.")
+
+    def _foreign(self, key: str, kind: str) -> ModelFileError:
+        """The error for an array of a kind that no model has."""
+        if kind == "'|O'":
+            return ModelFileError(f"{self.name!r} holds Python objects as {key!r}: they are pickled, and a pickle can run any code, so "
+                                  "it is not read. Save plain arrays of float32.")
+        shown = ascii(kind.strip("'")[:100])[1:-1]
+        return ModelFileError(f"{self.name!r} holds an array of type {shown} as {key!r}, expected floats of 16, 32 or 64 bits. If they "
+                              "are weights, convert them, array.astype(numpy.float32), and save them again.")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -26,6 +26,14 @@ LONGEST_PATH = 1024  # characters; a longer str is text
 Source = str | os.PathLike[str] | np.ndarray | Sequence[int]
 
 
+class Counts(NamedTuple):
+    """Part of a text: code points, bytes of UTF-8 (None for ids), and ids that are ``<unk>``."""
+
+    characters: int | None
+    bytes: int | None
+    unknown: int
+
+
 @dataclass(frozen=True, eq=False)
 class Corpus:
     """A text as ids.
@@ -34,13 +42,16 @@ class Corpus:
     ----------
     ids
         (n,), read-only; uint8, uint16 or int32, the smallest that holds the vocabulary. On disk
-        (``numpy.memmap``) if they take more than 16 MiB.
+        (``numpy.memmap``) if they take more than 16 MiB. With ``bos`` the first one is a line end in front of the text.
     characters, bytes
         Length of the text in Unicode code points and in UTF-8 bytes; None if it came as ids.
     unknown
         How many ids are ``<unk>``.
     name
         Path of the file, ``"text"`` or ``"ids"``.
+    scored
+        What stands behind the first id, which is the part that a model can be asked to predict: all of the text with
+        ``bos``, otherwise the text without its first token.
     """
 
     ids: np.ndarray
@@ -48,6 +59,7 @@ class Corpus:
     bytes: int | None
     unknown: int
     name: str
+    scored: Counts
 
     def digest(self) -> str:
         """SHA-256 of the ids, in hexadecimal digits: what tells one text from another."""
@@ -57,7 +69,9 @@ class Corpus:
         return digest.hexdigest()
 
 
-def read_corpus(source: Source, tokenizer: Tokenizer | None, vocabulary_size: int | None = None) -> Corpus:
+def read_corpus(
+    source: Source, tokenizer: Tokenizer | None, vocabulary_size: int | None = None, bos: bool = False
+) -> Corpus:
     r"""Read a corpus and turn it into ids.
 
     Parameters
@@ -71,6 +85,8 @@ def read_corpus(source: Source, tokenizer: Tokenizer | None, vocabulary_size: in
         From :func:`learn_tokenizer`; None if ``source`` is ids that no tokenizer stands behind.
     vocabulary_size
         Number of symbols; needed if ``tokenizer`` is None.
+    bos
+        Put a line end in front of the text.
 
     Raises
     ------
@@ -79,7 +95,7 @@ def read_corpus(source: Source, tokenizer: Tokenizer | None, vocabulary_size: in
     VocabularyError, ShapeError
         An id is outside the vocabulary; the ids are not 1-D or not integers.
     ConfigError
-        ``vocabulary_size`` is missing or contradicts the tokenizer.
+        ``vocabulary_size`` is missing or contradicts the tokenizer; ``bos`` with ids.
 
     Examples
     --------
@@ -88,6 +104,9 @@ def read_corpus(source: Source, tokenizer: Tokenizer | None, vocabulary_size: in
     >>> read_corpus([3, 1, 2], None, vocabulary_size=4).ids
     array([3, 1, 2], dtype=uint8)
     """
+    if bos and not isinstance(source, str | os.PathLike):
+        raise ConfigError("bos=True puts a line end in front of a text, but the corpus is ids, which are read as they are; "
+                          "leave bos out and put an id of your own in front of them.")
     if tokenizer is None:
         if isinstance(source, str | os.PathLike):
             raise CorpusError("Text was given with tokenizer=None, which takes ids only (numpy.load reads them from a "
@@ -99,7 +118,7 @@ def read_corpus(source: Source, tokenizer: Tokenizer | None, vocabulary_size: in
     if vocabulary_size not in (None, tokenizer.size):
         raise ConfigError(f"vocabulary_size is {vocabulary_size}, but the tokenizer has {tokenizer.size} symbols.")
     if isinstance(source, str | os.PathLike):
-        return _read_text(source, tokenizer)
+        return _read_text(source, tokenizer, bos)
     return _read_ids(source, tokenizer.size, tokenizer.unknown)
 
 
@@ -150,17 +169,21 @@ def _described(source: object) -> str:
     return f"a {kind} of str" if isinstance(source, list | tuple) else f"of type {kind}"
 
 
-def _read_text(source: str | os.PathLike[str], tokenizer: Tokenizer) -> Corpus:
+def _read_text(source: str | os.PathLike[str], tokenizer: Tokenizer, bos: bool) -> Corpus:
     pieces: Iterable[str | bytes]
     if tokenizer.name == "byte" and not _is_text(source):
         pieces = _file_chunks(source)
     else:
         pieces = _text_pieces(source, tokenizer.name)
-    length = _Length()
-    ids = _collect(map(tokenizer.encode, length.measure(pieces)), tokenizer.size)
-    if not ids.size:
+    length = _Length(tokenizer)
+    front = [np.array([tokenizer.line_end])] if bos else []
+    ids = _collect(chain(front, map(tokenizer.encode, length.measure(pieces))), tokenizer.size)
+    if ids.size == len(front):
         raise _empty(source)
-    return Corpus(ids, length.characters, length.bytes, _count(ids, tokenizer.unknown), _name(source))
+    unknown = _count(ids, tokenizer.unknown)
+    first_characters, first_bytes = (0, 0) if bos else length.first
+    scored = Counts(length.characters - first_characters, length.bytes - first_bytes, unknown - int(ids[0] == tokenizer.unknown))
+    return Corpus(ids, length.characters, length.bytes, unknown, _name(source), scored)
 
 
 def _read_ids(source: np.ndarray | Sequence[int], size: int, unknown: int | None) -> Corpus:
@@ -172,7 +195,8 @@ def _read_ids(source: np.ndarray | Sequence[int], size: int, unknown: int | None
         ids.flags.writeable = False
     else:
         ids = _collect(mapped.pieces(ids), size)
-    return Corpus(ids, None, None, _count(ids, unknown), "ids")
+    found = _count(ids, unknown)
+    return Corpus(ids, None, None, found, "ids", Counts(None, None, found - int(ids[0] == unknown)))
 
 
 def _is_text(source: str | os.PathLike[str]) -> TypeGuard[str]:
@@ -247,17 +271,29 @@ def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
 
 
 class _Length:
-    """Length of a text that passes by."""
+    """Length of a text that passes by, and of its beginning up to the end of the first symbol."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
         self.characters = self.bytes = 0
+        self.first = 0, 0  # characters and bytes
 
     def measure(self, pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
+        before_first = True
         for piece in pieces:
-            data = np.frombuffer(utf8(piece), np.uint8)
-            self.bytes += data.size
-            self.characters += int(np.count_nonzero(data & 0xC0 != 0x80))  # all but UTF-8's continuation bytes
+            data = utf8(piece)
+            if before_first:
+                first = self.tokenizer.first(piece)
+                before_first, begin = first is None, data if first is None else first
+                self.first = self.characters + _characters(begin), self.bytes + len(begin)
+            self.bytes += len(data)
+            self.characters += _characters(data)
             yield piece
+
+
+def _characters(data: bytes) -> int:
+    """How many characters begin in bytes of UTF-8: all but the continuation bytes."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8) & 0xC0 != 0x80))
 
 
 def _compact(size: int) -> np.dtype:

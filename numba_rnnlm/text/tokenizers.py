@@ -16,6 +16,7 @@ from .vocabulary import UNKNOWN, Vocabulary, expect_id, expect_ids
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 LINE_END = "<eos>"
+FIRST_WORD = re.compile(r"[^\S\n]*(?:\n|\S+)")  # with the white space in front of it
 
 
 class StreamDecoder(Protocol):
@@ -50,6 +51,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str | bytes) -> np.ndarray:
         """The ids of ``text``, int32; bytes are UTF-8 (of any kind for ``"byte"``, else :class:`CorpusError`)."""
+
+    @abstractmethod
+    def first(self, text: str | bytes) -> bytes | None:
+        """The text up to the end of its first symbol, in UTF-8; None if it has none."""
 
     @abstractmethod
     def stream_decoder(self) -> StreamDecoder:
@@ -123,6 +128,9 @@ class ByteTokenizer(Tokenizer):
 
     def encode(self, text: str | bytes) -> np.ndarray:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
+
+    def first(self, text: str | bytes) -> bytes | None:
+        return utf8(text[:1])[:1] or None
 
     def stream_decoder(self) -> StreamDecoder:
         return _ByteDecoder()
@@ -226,6 +234,9 @@ class CharTokenizer(_VocabularyTokenizer):
     def encode(self, text: str | bytes) -> np.ndarray:
         return self._table.take(_code_points(_text(text)), mode="clip")
 
+    def first(self, text: str | bytes) -> bytes | None:
+        return utf8(_text(text)[:1]) or None
+
     def stream_decoder(self) -> StreamDecoder:
         return _SymbolDecoder((REPLACEMENT, *self.vocabulary.symbols[1:]), self.separator)
 
@@ -266,6 +277,10 @@ class WordTokenizer(_VocabularyTokenizer):
 
     def encode(self, text: str | bytes) -> np.ndarray:
         return self.vocabulary.indices(_words(_text(text)))
+
+    def first(self, text: str | bytes) -> bytes | None:
+        found = FIRST_WORD.match(_text(text))
+        return utf8(found.group()) if found else None
 
     def stream_decoder(self) -> StreamDecoder:
         return _SymbolDecoder((UNKNOWN, "\n", *self.vocabulary.symbols[2:]), self.separator)

@@ -1,0 +1,141 @@
+"""What a cell computes, as numbers: a file names a cell of your own, and recognises it by what it computes.
+
+A digest of the code would do for one version of Python and of this library, and change with what changes no number, such as a
+name or the order of two lines; of a cell that uses an array of its own it would not tell anything. So the numbers of one step from a
+fixed input are kept, and compared with a tolerance for another machine's rounding.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import cells
+from .backends import Ops
+from .cells import Cell
+from .errors import ConfigError, ModelFileError
+from .layers import Layer
+
+UNITS = 16  # of the probe; the upper half sees large numbers
+TOLERANCE = 1e-4  # relative, and absolute below 1: float32 on another machine is off by up to 1e-5
+DIGITS = 6  # of the numbers in a file
+
+Record = dict[str, Any]
+
+
+def own_cells(layers: Iterable[Layer]) -> dict[str, Cell]:
+    """The cells of these layers that are not part of the library, by their names.
+
+    Raises
+    ------
+    ConfigError
+        Two different cells have one name, by which a file could not tell them apart.
+    """
+    found: dict[str, Cell] = {}
+    for layer in layers:
+        cell = getattr(layer, "cell", None)
+        if isinstance(cell, Cell) and found.setdefault(cell.name, cell) is not cell:
+            raise ConfigError(f"the model has two cells named {cell.name!r}, and a file knows a cell by its name; give one of them "
+                              "another name.")
+    return found
+
+
+def records(ops: Ops, layers: Iterable[Layer], gradients: bool = False) -> dict[str, Record]:
+    """What each cell of your own in these layers computes, ready for JSON; with ``gradients`` also backwards."""
+    return {name: _record(ops, cell, gradients) for name, cell in own_cells(layers).items()}
+
+
+def difference(ops: Ops, cell: Cell, record: Mapping[str, Any], gradients: bool = False) -> str:
+    """How a cell differs from the one of which this is the record, in words; empty if it does not.
+
+    Without ``gradients`` only forward: that decides what a trained model computes.
+    """
+    keys = ["step", "gradients"] if gradients and "gradients" in record else ["step"]
+    here = _record(ops, cell, "gradients" in keys)
+    for key, what in (("slots", "slots"), ("states", "states")):
+        if record[key] != here[key]:
+            return f"its {what} are {record[key]} there and {here[key]} here"
+    for key in keys:
+        names = [f"new state {name!r}" for name in here["states"]]
+        if key == "gradients":
+            names = [f"gradient of {name!r}" for name in (*here["states"], *cell.gates)]
+        for name, there, now in zip(names, record[key], here[key], strict=True):
+            old, new = (np.array([np.nan if value is None else value for value in values], float) for values in (there, now))
+            off = np.flatnonzero(~np.isclose(old, new, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True))
+            if off.size:
+                return f"from one and the same input, its {name} is {old[off[0]]:g} there and {new[off[0]]:g} here"
+    return ""
+
+
+def cells_of_file(
+    file: str, about: Mapping[str, Any], names: Iterable[str], given: Sequence[Cell], ops: Ops, load: str
+) -> dict[str, Cell]:
+    """The cells that a file names and that are not part of the library: those that are given, or else registered.
+
+    Parameters
+    ----------
+    file, about
+        Name and header of the file.
+    names
+        Of all its cells.
+    given
+        Cells to take whatever the file says that they compute.
+    ops
+        The machine.
+    load
+        The call that loads the file with a cell ``{cell}``, for error messages.
+
+    Raises
+    ------
+    ModelFileError
+        A cell is not known here, or computes something else than the one of the file; or one is given that the file does not name.
+    """
+    found: dict[str, Cell] = {}
+    wanted = [name for name in dict.fromkeys(names) if name not in cells.BUILT_IN]
+    for cell in given:
+        if not isinstance(cell, Cell) or cell.name not in wanted:
+            raise ModelFileError(f"{file!r} names no cell such as {cell!r}, which was given; the cells of one's own that it names are "
+                                 f"{wanted}. dataclasses.replace(cell, name=...) gives a cell another name.")
+        found[cell.name] = cell
+    for name in wanted:
+        if name in found:
+            continue
+        if name not in cells.CELLS:
+            raise ModelFileError(
+                f"{file!r} uses a cell of its own, {name!r}, which is not known here: import the module that defines it and call "
+                "numba_rnnlm.cells.register(cell) first."
+            )
+        found[name] = cells.CELLS[name]
+        if (record := about.get("cells", {}).get(name)) and (differs := difference(ops, found[name], record)):
+            raise ModelFileError(
+                f"{file!r} was saved with another cell named {name!r} than the one that is registered here: {differs}. Register the cell that "
+                f"the model was trained with; or, to use its weights with this one, call {load.format(cell=f'cells.get({name!r})')}."
+            )
+    return found
+
+
+def _record(ops: Ops, cell: Cell, gradients: bool) -> Record:
+    """One step from a fixed input, without a matrix."""
+    slots, states = len(cell.gates), len(cell.states)
+    first, last = cell.window("h")
+    U = np.zeros((UNITS, (last - first) * UNITS))
+    s = np.stack([_values(1, 1, states), np.zeros((1, states, UNITS))])
+    matrix, z, s = (ops.upload(array) for array in (U, _values(2, 1, 1, slots), s))
+    ops.recur(cell, matrix, z, s)
+    record = {"slots": [list(slot) for slot in cell.gates.items()], "states": list(cell.states),
+              "step": _plain(ops.download(s)[1, 0])}
+    if gradients:
+        d, dy, dU = (ops.upload(array) for array in (_values(3, 1, states), np.zeros((0, 1, UNITS)), U))
+        ops.recur_backward(cell, matrix, z, s, dy, d, dU)
+        record["gradients"] = _plain(np.concatenate([ops.download(d)[0], ops.download(z)[0, 0]]))
+    return record
+
+
+def _values(number: int, *shape: int) -> np.ndarray:
+    """Fixed numbers, the same with every version of NumPy: within ±2, and ±16 in the upper half of the units."""
+    places = np.arange(np.prod(shape) * UNITS).reshape(*shape, UNITS)
+    return np.asarray(2 * np.sin(number + 0.7 * places**1.5) * np.where(np.arange(UNITS) < UNITS // 2, 1, 8))
+
+
+def _plain(rows: np.ndarray) -> list[list[float | None]]:
+    return [[float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None for value in row] for row in rows.tolist()]
