@@ -100,7 +100,7 @@ def exp(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """Hyperbolic tangent, within 4 units in the last place for any x. NaN stays NaN."""
+    """Hyperbolic tangent, within 2 units in the last place for any x. NaN stays NaN."""
     return type(x)(math.tanh(x))
 
 
@@ -156,6 +156,29 @@ def _power_float64(n):
     return np.int64((n + np.int64(1023)) << np.int64(52)).view(np.float64)
 
 
+# e^x for x <= 0, to exp's own bits: 2^n, of which half may be denormal, needs no second factor that depends on x.
+
+
+def exp_below_zero(x: Any) -> Any:
+    return exp(x)
+
+
+@portable
+def _exp_below_zero_float32(x):
+    T = type(x)
+    x = T(-105) if x < T(-105) else x
+    q, n = _reduced_float32(x)
+    return (q + T(1)) * _power_float32(n + np.int32(64)) * T(2.0**-64)
+
+
+@portable
+def _exp_below_zero_float64(x):
+    T = type(x)
+    x = T(-746) if x < T(-746) else x
+    q, n = _reduced_float64(x)
+    return (q + T(1)) * _power_float64(n + np.int64(512)) * T(2.0**-512)
+
+
 @portable
 def _exp_float32(x):
     T = type(x)
@@ -185,9 +208,7 @@ def _tanh_float32(x):
     y = T(-2) * abs(x)
     y = T(-40) if y < T(-40) else y
     q, n = _reduced_float32(y)
-    power = _power_float32(n)
-    t = fma(power, q, power - T(1))
-    return math.copysign(quotient(t, t + T(2)), x)
+    return math.copysign(_tanh_from(q, _power_float32(n)), x)
 
 
 @portable
@@ -196,9 +217,20 @@ def _tanh_float64(x):
     y = T(-2) * abs(x)
     y = T(-80) if y < T(-80) else y
     q, n = _reduced_float64(y)
-    power = _power_float64(n)
-    t = fma(power, q, power - T(1))
-    return math.copysign(quotient(t, t + T(2)), x)
+    return math.copysign(_tanh_from(q, _power_float64(n)), x)
+
+
+@portable
+def _tanh_from(q, power):
+    """-t / (t + 2) with t = power q + (power - 1), corrected by what rounding t, t + 2 and the quotient lost."""
+    T = type(q)
+    rest = power - T(1)
+    t = fma(power, q, rest)
+    lost = fma(power, q, rest - t)
+    y = quotient(-t, t + T(2))
+    more = T(1) + y  # 2 / (t + 2)
+    left = fma(-lost, more, fma(-y, t, fma(T(-2), y, -t)))
+    return fma(T(0.5) * left, more, y)
 
 
 @portable
@@ -227,6 +259,11 @@ def _log_float64(x):
 @overload(exp, inline="always")
 def _exp(x):
     return (lambda x: _exp_float32(x)) if x == types.float32 else (lambda x: _exp_float64(x))
+
+
+@overload(exp_below_zero, inline="always")
+def _exp_below_zero(x):
+    return (lambda x: _exp_below_zero_float32(x)) if x == types.float32 else (lambda x: _exp_below_zero_float64(x))
 
 
 @overload(tanh, inline="always")
@@ -258,9 +295,14 @@ def _log1p(x):
 
 @portable
 def sigmoid(x):
-    """1 / (1 + exp(-x)), within 4 units in the last place for any x."""
-    small = exp(-abs(x))
-    return quotient(type(x)(1) if x >= type(x)(0) else small, type(x)(1) + small)
+    """1 / (1 + exp(-x)), within 2 units in the last place for any x. NaN stays NaN."""
+    T = type(x)
+    small = exp_below_zero(-abs(x))
+    y = quotient(small, T(1) + small)
+    # The sum in it was rounded: two neighbours may have results that fall. y is between half of small and small, so that what is left,
+    # small - y (1 + small), is exact but for one rounding.
+    y = fma(fma(-y, small, small - y), T(1) - y, y)
+    return T(1) - y if x >= T(0) else y
 
 
 @portable
