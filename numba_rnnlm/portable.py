@@ -99,6 +99,11 @@ def exp(x: Any) -> Any:
     return type(x)(math.inf if x >= 709.79 else math.exp(x))
 
 
+def exp_below_zero(x: Any) -> Any:
+    """e to the x for x <= 0, as exp has it. NaN stays NaN."""
+    return exp(x)
+
+
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent, within 2 units in the last place for any x. NaN stays NaN."""
     return type(x)(math.tanh(x))
@@ -156,11 +161,7 @@ def _power_float64(n):
     return np.int64((n + np.int64(1023)) << np.int64(52)).view(np.float64)
 
 
-# e^x for x <= 0, to exp's own bits: 2^n, of which half may be denormal, needs no second factor that depends on x.
-
-
-def exp_below_zero(x: Any) -> Any:
-    return exp(x)
+# e^x for x <= 0 needs one power only: the constant factor makes denormal numbers of it.
 
 
 @portable
