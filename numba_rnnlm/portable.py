@@ -123,13 +123,14 @@ def log1p(x: Any) -> Any:
 def _reduced_float32(x):
     """(e^r - 1, n) with x = n ln(2) + r."""
     T = type(x)
-    n = fma(x, T(1.4426950408889634), T(12582912)) - T(12582912)  # 1.5 * 2^23: the sum has no bits for a fraction
+    sum_ = fma(x, T(1.4426950408889634), T(12582912))  # 1.5 * 2^23: the sum has no bits for a fraction, and n in its last bits
+    n = sum_ - T(12582912)
     r = fma(n, T(-1.42860677e-06), fma(n, T(-0.693145752), x))  # ln(2) in two parts, the first of 12 bits
     p = fma(T(1.388252233911821e-3), r, T(8.366515179438646e-3))
     p = fma(p, r, T(4.166719968832235e-2))
     p = fma(p, r, T(1.6666543660948657e-1))
     p = fma(p, r, T(4.999999815494167e-1))
-    return fma(p * r, r, r), np.int32(n)
+    return fma(p * r, r, r), np.int32(np.float32(sum_).view(np.int32) - np.int32(0x4B400000))
 
 
 @portable
@@ -200,7 +201,7 @@ def _exp_float64(x):
     return (q + T(1)) * _power_float64(half) * _power_float64(n - half)
 
 
-# tanh |x| = -t / (t + 2) with t = e^(-2 |x|) - 1
+# tanh -|x| = t / (t + 2) with t = e^(-2 |x|) - 1
 
 
 @portable
@@ -209,7 +210,8 @@ def _tanh_float32(x):
     y = T(-2) * abs(x)
     y = T(-40) if y < T(-40) else y
     q, n = _reduced_float32(y)
-    return math.copysign(_tanh_from(q, _power_float32(n)), x)
+    power = _power_float32(n)
+    return math.copysign(_tanh_below_zero(fma(power, q, power - T(1))), x)
 
 
 @portable
@@ -218,20 +220,17 @@ def _tanh_float64(x):
     y = T(-2) * abs(x)
     y = T(-80) if y < T(-80) else y
     q, n = _reduced_float64(y)
-    return math.copysign(_tanh_from(q, _power_float64(n)), x)
+    power = _power_float64(n)
+    return math.copysign(_tanh_below_zero(fma(power, q, power - T(1))), x)
 
 
 @portable
-def _tanh_from(q, power):
-    """-t / (t + 2) with t = power q + (power - 1), corrected by what rounding t, t + 2 and the quotient lost."""
-    T = type(q)
-    rest = power - T(1)
-    t = fma(power, q, rest)
-    lost = fma(power, q, rest - t)
-    y = quotient(-t, t + T(2))
-    more = T(1) + y  # 2 / (t + 2)
-    left = fma(-lost, more, fma(-y, t, fma(T(-2), y, -t)))
-    return fma(T(0.5) * left, more, y)
+def _tanh_below_zero(t):
+    T = type(t)
+    y = quotient(t, t + T(2))
+    # What rounding the sum and the quotient lost: t - 2 y is exact, and 2 / (t + 2) is 1 - y.
+    left = fma(-y, t, fma(T(-2), y, t))
+    return fma(left, fma(T(-0.5), y, T(0.5)), y)
 
 
 @portable

@@ -1,4 +1,4 @@
-"""Record scaled_pytorch.json beside this file: the error of PyTorch's float32 against float64, weights × 1 to 10⁸.
+"""Record scaled_pytorch.npz beside this file: the error of PyTorch's float32 against float64, weights × 1 to 10⁸.
 
 Run by hand, the first line with this package, the second with torch::
 
@@ -6,19 +6,18 @@ Run by hand, the first line with this package, the second with torch::
     python tests/data/record_scaled.py pytorch exact.npz
 
 The float64 results are those of the backend "reference", which the test compares with too: PyTorch's own float64 takes 1 - y² for a derivative,
-which is zero where y is 1. CELL → SCALE → QUANTITY → the median error over the cases, and the largest; see tests/scaled.py.
+which is zero where y is 1. Keys are "about", the versions, and CELL/SCALE: the errors (cases, quantities); see tests/scaled.py.
 """
 
 import itertools
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from scaled import CASES, HIDDEN, INPUTS, QUANTITIES, SCALES, SLOTS, STEPS, STREAMS, Case, draw, error
+
 
 def blocks(columns: np.ndarray, *order: int) -> np.ndarray:
     """Columns (…, G·H) with their blocks in another order."""
@@ -83,17 +82,15 @@ def record_pytorch(path: str) -> None:
     import torch
 
     torch.set_num_threads(1)
-    record: dict[str, Any] = {"about": [f"torch {torch.__version__}", f"numpy {np.__version__}"]} | {cell: {} for cell in SLOTS}
+    record = {"about": np.array([f"torch {torch.__version__}", f"numpy {np.__version__}"])}
     with np.load(path) as exact:
         for cell, scale in itertools.product(SLOTS, SCALES):
             errors = []
             for number in range(CASES):
                 got = pytorch(cell, draw(cell, scale, number))
                 errors.append([error(got[name], exact[f"{cell}/{scale:g}/{number}/{name}"]) for name in QUANTITIES])
-            figures = zip(QUANTITIES, np.median(errors, 0), np.max(errors, 0), strict=True)
-            record[cell][f"{scale:g}"] = {name: [float(f"{median:.2e}"), float(f"{most:.2e}")] for name, median, most in figures}
-    text = json.dumps(record, indent=1).replace("[\n    ", "[").replace(",\n    ", ", ").replace("\n   ]", "]")
-    Path(__file__).with_name("scaled_pytorch.json").write_text(text + "\n")
+            record[f"{cell}/{scale:g}"] = np.array(errors, np.float32)
+    np.savez_compressed(Path(__file__).with_name("scaled_pytorch.npz"), **record)
 
 
 if __name__ == "__main__":

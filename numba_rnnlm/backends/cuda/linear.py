@@ -2,7 +2,8 @@
 
 Two inner loops: float32 on the ordinary units, each thread a square of sums; TF32 or bfloat16 on the tensor cores,
 each warp a grid of 16 × 8 fragments. A small result over a long inner dimension is cut along it, and the partial
-products are added in a fixed order: equal bits in every run.
+products are added in a fixed order: equal bits in every run. In float32 an inner dimension longer than all parts' longest
+chains is multiplied in pieces, one launch after the other.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is l
 STAGES = (3, 2)  # tiles in shared memory: one in use, two on their way, or one where a block has less memory
 BATCH = 8  # elements of the result that a thread reads before it writes them
 LEAST = 4 * STEPS  # of the inner dimension: less is not cut off
-LONGEST = 64 * STEPS  # products in one chain of float32 sums: more lose too much
+LONGEST = 64 * STEPS  # products in one chain of float32 sums: the longer it is, the more it loses
 MOST = 65_535  # blocks one below the other in a launch
 
 TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT, INT, FLOATS, INT)
