@@ -99,8 +99,13 @@ def exp(x: Any) -> Any:
     return type(x)(math.inf if x >= 709.79 else math.exp(x))
 
 
+def exp_below_zero(x: Any) -> Any:
+    """e to the x for x <= 0, as exp has it. NaN stays NaN."""
+    return exp(x)
+
+
 def tanh(x: Any) -> Any:
-    """Hyperbolic tangent, within 4 units in the last place for any x. NaN stays NaN."""
+    """Hyperbolic tangent, within 2 units in the last place for any x. NaN stays NaN."""
     return type(x)(math.tanh(x))
 
 
@@ -118,13 +123,14 @@ def log1p(x: Any) -> Any:
 def _reduced_float32(x):
     """(e^r - 1, n) with x = n ln(2) + r."""
     T = type(x)
-    n = fma(x, T(1.4426950408889634), T(12582912)) - T(12582912)  # 1.5 * 2^23: the sum has no bits for a fraction
+    sum_ = fma(x, T(1.4426950408889634), T(12582912))  # 1.5 * 2^23: the sum has no bits for a fraction, and n in its last bits
+    n = sum_ - T(12582912)
     r = fma(n, T(-1.42860677e-06), fma(n, T(-0.693145752), x))  # ln(2) in two parts, the first of 12 bits
     p = fma(T(1.388252233911821e-3), r, T(8.366515179438646e-3))
     p = fma(p, r, T(4.166719968832235e-2))
     p = fma(p, r, T(1.6666543660948657e-1))
     p = fma(p, r, T(4.999999815494167e-1))
-    return fma(p * r, r, r), np.int32(n)
+    return fma(p * r, r, r), np.int32(np.float32(sum_).view(np.int32) - np.int32(0x4B400000))
 
 
 @portable
@@ -156,6 +162,25 @@ def _power_float64(n):
     return np.int64((n + np.int64(1023)) << np.int64(52)).view(np.float64)
 
 
+# e^x for x <= 0 needs one power only: the constant factor makes denormal numbers of it.
+
+
+@portable
+def _exp_below_zero_float32(x):
+    T = type(x)
+    x = T(-105) if x < T(-105) else x
+    q, n = _reduced_float32(x)
+    return (q + T(1)) * _power_float32(n + np.int32(64)) * T(2.0**-64)
+
+
+@portable
+def _exp_below_zero_float64(x):
+    T = type(x)
+    x = T(-746) if x < T(-746) else x
+    q, n = _reduced_float64(x)
+    return (q + T(1)) * _power_float64(n + np.int64(512)) * T(2.0**-512)
+
+
 @portable
 def _exp_float32(x):
     T = type(x)
@@ -176,7 +201,7 @@ def _exp_float64(x):
     return (q + T(1)) * _power_float64(half) * _power_float64(n - half)
 
 
-# tanh |x| = -t / (t + 2) with t = e^(-2 |x|) - 1
+# tanh -|x| = t / (t + 2) with t = e^(-2 |x|) - 1
 
 
 @portable
@@ -186,8 +211,7 @@ def _tanh_float32(x):
     y = T(-40) if y < T(-40) else y
     q, n = _reduced_float32(y)
     power = _power_float32(n)
-    t = fma(power, q, power - T(1))
-    return math.copysign(quotient(t, t + T(2)), x)
+    return math.copysign(_tanh_below_zero(fma(power, q, power - T(1))), x)
 
 
 @portable
@@ -197,8 +221,16 @@ def _tanh_float64(x):
     y = T(-80) if y < T(-80) else y
     q, n = _reduced_float64(y)
     power = _power_float64(n)
-    t = fma(power, q, power - T(1))
-    return math.copysign(quotient(t, t + T(2)), x)
+    return math.copysign(_tanh_below_zero(fma(power, q, power - T(1))), x)
+
+
+@portable
+def _tanh_below_zero(t):
+    T = type(t)
+    y = quotient(t, t + T(2))
+    # What rounding the sum and the quotient lost: t - 2 y is exact, and 2 / (t + 2) is 1 - y.
+    left = fma(-y, t, fma(T(-2), y, t))
+    return fma(left, fma(T(-0.5), y, T(0.5)), y)
 
 
 @portable
@@ -227,6 +259,11 @@ def _log_float64(x):
 @overload(exp, inline="always")
 def _exp(x):
     return (lambda x: _exp_float32(x)) if x == types.float32 else (lambda x: _exp_float64(x))
+
+
+@overload(exp_below_zero, inline="always")
+def _exp_below_zero(x):
+    return (lambda x: _exp_below_zero_float32(x)) if x == types.float32 else (lambda x: _exp_below_zero_float64(x))
 
 
 @overload(tanh, inline="always")
@@ -258,9 +295,14 @@ def _log1p(x):
 
 @portable
 def sigmoid(x):
-    """1 / (1 + exp(-x)), within 4 units in the last place for any x."""
-    small = exp(-abs(x))
-    return quotient(type(x)(1) if x >= type(x)(0) else small, type(x)(1) + small)
+    """1 / (1 + exp(-x)), within 2 units in the last place for any x. NaN stays NaN."""
+    T = type(x)
+    small = exp_below_zero(-abs(x))
+    y = quotient(small, T(1) + small)
+    # The sum in it was rounded: two neighbours may have results that fall. y is between half of small and small, so that what is left,
+    # small - y (1 + small), is exact but for one rounding.
+    y = fma(fma(-y, small, small - y), T(1) - y, y)
+    return T(1) - y if x >= T(0) else y
 
 
 @portable

@@ -63,8 +63,8 @@ def every(stride):
 
 
 FLOATS = every(4099)  # a million
-# Over every 64th float32: exp 1.04, tanh 2.49, sigmoid 2.40, log 0.50.
-MOST = {"exp": 1.1, "tanh": 2.6, "sigmoid": 2.6, "log": 0.6, "log1p": 0.6}
+# Over every float32 (every_float.py): exp 1.054, tanh 1.475, sigmoid SIGMOID; over every 64th: log 0.50.
+MOST = {"exp": 1.1, "tanh": 1.9, "sigmoid": 1.6, "log": 0.6, "log1p": 0.6}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,12 +80,12 @@ def test_float64_is_right_everywhere(name):
     x = np.concatenate([random.uniform(-750, 750, 20_000), random.standard_normal(20_000), FLOATS[::50].astype(np.float64),
                         np.exp(random.uniform(-745, 709, 20_000)), [5e-324, 1e-310, 1e308, np.inf, -np.inf, np.nan, 0]])  # fmt: skip
     x = abs(x) if name == "log1p" else x
-    assert units_off(apply(x)[name], exact(x)[name]).max() <= 3
+    assert units_off(apply(x)[name], exact(x)[name]).max() <= 2
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_they_rise_and_are_odd(dtype):
-    """No larger number has a smaller result: between neighbours, everywhere. (The sigmoid may lose a unit in the last place.)"""
+    """No larger number has a smaller result, between neighbours in many places; every_float.py looks at all."""
     random = np.random.default_rng(0)
     starts = np.concatenate([random.uniform(-110, 90, 300), random.standard_normal(300), np.log(2) * np.arange(-40, 40) / 2])
     integer = np.int32 if dtype == np.float32 else np.int64
@@ -94,9 +94,21 @@ def test_they_rise_and_are_odd(dtype):
     found = apply(x), apply(-x)
     for name in ("exp", "tanh", "sigmoid"):
         rising, falling = (each[name].reshape(bits.shape) for each in found)
-        least = dtype(1 - np.finfo(dtype).eps if name == "sigmoid" else 1)
-        assert (rising[:, 1:] >= rising[:, :-1]).all() and (falling[:, 1:] * least <= falling[:, :-1]).all()
+        assert (rising[:, 1:] >= rising[:, :-1]).all() and (falling[:, 1:] <= falling[:, :-1]).all()
     np.testing.assert_array_equal(found[0]["tanh"], -found[1]["tanh"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exp_below_zero_is_exp(dtype):
+    @njit(error_model="numpy")
+    def both(x, first, second):
+        for j in range(x.size):
+            first[j], second[j] = portable.exp(x[j]), portable.exp_below_zero(x[j])
+
+    x = -abs(np.concatenate([FLOATS[::16], np.random.default_rng(0).uniform(0, 760, 50_000)]).astype(dtype))
+    first, second = np.empty_like(x), np.empty_like(x)
+    both(x, first, second)
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -113,7 +125,7 @@ def test_edges(dtype, size):
         assert at(-value)[:3] == [0, -1, 0]
         assert np.isnan(at(-value)[3])
     assert at(np.inf)[3:] == [np.inf, np.inf]
-    assert at(-20)[2] == pytest.approx(2.0611536181902037e-9, rel=float(3 * np.finfo(dtype).eps))
+    assert at(-20)[2] == pytest.approx(2.0611536181902037e-9, rel=float(2 * np.finfo(dtype).eps))
 
 
 def test_with_the_compiler_off():
@@ -121,7 +133,8 @@ def test_with_the_compiler_off():
         assert portable.exp(T(0.5)) == T(math.exp(0.5))
         assert portable.exp(T(1000)) == math.inf
         assert portable.exp(T(-1000)) == 0
-        assert portable.tanh(T(0.5)) == T(math.tanh(0.5))
+        assert portable.tanh(T(0.5)) == T(math.tanh(0.5)) and portable.exp_below_zero(T(-0.5)) == T(math.exp(-0.5))
+        assert portable.sigmoid(T(-30)) == pytest.approx(math.exp(-30)) and portable.sigmoid(T(30)) == pytest.approx(1)
         assert type(portable.exp(T(1))) is type(portable.tanh(T(1))) is T
         assert math.isnan(portable.exp(T(math.nan)))
         assert portable.fma(T(2), T(3), T(4)) == 10 and portable.log1p(T(0)) == 0

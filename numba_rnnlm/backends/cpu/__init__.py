@@ -123,22 +123,22 @@ class Backend:
         dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
         start = None if add else zeros(dW)
         if transposed:
-            self._multiply(dz.T, inputs, matrix(dW), start)
+            self._multiply(dz.T, inputs, matrix(dW), start, in_blocks=True)
         else:
-            self._multiply(inputs.T, dz, matrix(dW), start)
+            self._multiply(inputs.T, dz, matrix(dW), start, in_blocks=True)
         if db is not None:
             self._add_rows(dout, db, add)
         if dx is not None:
-            self._multiply(dz, weights if transposed else weights.T, matrix(dx), zeros(dx))
+            self._multiply(dz, weights if transposed else weights.T, matrix(dx), zeros(dx), in_blocks=True)
 
-    def _multiply(self, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None) -> None:
-        multiply(self.pool, self.workspace, a, b, c, d, self.factor)
+    def _multiply(self, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None, in_blocks: bool = False) -> None:
+        multiply(self.pool, self.workspace, a, b, c, d, self.factor, in_blocks)
 
     def _add_rows(self, rows: Array, total: Array, add: bool) -> None:
         width = rows.shape[-1]
         height = rows.size // width
         self.pool.run(add_rows, cut(width, self.pool.parts(rows.size), 16),
-                      rows.reshape(-1), height, width, total.reshape(-1), add)
+                      rows.reshape(-1), height, width, self.workspace.take("column sums", (width,), np.float64), total.reshape(-1), add)
 
     # time
 
@@ -158,7 +158,7 @@ class Backend:
         self.pool.run(recurrence.recur_backward, bounds, cell, packed, self._pairs(bounds, U.shape[1]), slots, z, s, dy, d)
         previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
         dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
-        self._multiply(previous.T, dz, matrix(dU), zeros(dU))
+        self._multiply(previous.T, dz, matrix(dU), zeros(dU), in_blocks=True)
 
     def _pack(self, b: Array, k: int, n: int, step_stride: int, column_stride: int) -> Array:
         """b (k, n) as panels for the register tile."""

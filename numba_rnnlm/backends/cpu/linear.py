@@ -14,6 +14,7 @@ from .threads import Pool, cut
 from .workspace import Workspace
 
 STEPS = 512  # of the inner dimension that are packed at once: a panel of 128 KB stays in the second-level cache
+TALL = 120  # rows whose blocks of sums are added at once: whole tiles, and they stay in the first-level cache
 FEW_ROWS = 4  # up to here packing B costs more than it saves
 PACKING = 6  # the cost of packing one element of B, in multiply-adds of a row (measured)
 
@@ -113,12 +114,30 @@ def accumulate_transposed(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
             out[j] = total
 
 
+@kernel
+def add_product(vectors, a, ia, row_stride, step_stride, m, packed, steps, c, ic, ldc, columns, sums):
+    """c[:m, :columns] += a[:m, :steps] times a packed panel, whose sums begin at zero: in the last line of ``sums``."""
+    count = lanes(c)
+    width = VECTORS * count
+    zero = TALL * width
+    for first in range(0, m, TALL):
+        rows = min(TALL, m - first)
+        multiply_panel(vectors, a, ia + first * row_stride, row_stride, step_stride, rows, packed, 0, steps,
+                       sums, zero, 0, sums, 0, width, columns - (vectors - 1) * count)
+        for i in range(rows):
+            start = ic + (first + i) * ldc
+            line, out = sums[i * width : i * width + columns], c[start : start + columns]
+            for j in range(columns):
+                out[j] += line[j]
+
+
 @parallel
 def packed_product(part, bounds, a, ia, row_stride, step_stride, b, ib, b_step, b_column, k, d, begin, ldd, d_column,
-                   c, ic, ldc, panels, pairs):
+                   c, ic, ldc, panels, pairs, sums, adds):
     """c[r0:r1, c0:c1] = d[r0:r1, c0:c1] + a[r0:r1, :k] b[:k, c0:c1], these limits being the part's bounds.
 
-    Each part has a line of ``panels`` for a packed panel of b, and of ``pairs`` for rounded elements of a.
+    Each part has a line of ``panels`` for a packed panel of b, and of ``pairs`` for rounded elements of a. Sums are chains over all of k,
+    or, if each part has a line of ``sums`` too, chains of STEPS that are added there; ``adds`` says that d is c.
     """
     r0, r1, c0, c1 = bounds[part, 0], bounds[part, 1], bounds[part, 2], bounds[part, 3]
     packed, scratch = panels[part], pairs[part]
@@ -133,7 +152,9 @@ def packed_product(part, bounds, a, ia, row_stride, step_stride, b, ib, b_step, 
             vectors = pack_panel(b, ib + first * b_step + j * b_column, b_step, b_column, min(STEPS, k - first), columns,
                                  packed, 0)
             out, mask = ic + r0 * ldc + j, columns - (vectors - 1) * count
-            if first == 0:
+            if sums.size and (first > 0 or adds):
+                add_product(vectors, left, il, left_row, left_step, r1 - r0, packed, steps, c, out, ldc, columns, sums[part])
+            elif first == 0:
                 multiply_panel(vectors, left, il, left_row, left_step, r1 - r0, packed, 0, steps,
                                d, begin + r0 * ldd + j * d_column, ldd, c, out, ldc, mask)
             else:
@@ -161,17 +182,20 @@ def unpacked_product(part, bounds, a, ia, row_stride, m, b, ib, b_step, b_column
 
 def multiply(
     pool: Pool, workspace: Workspace, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None,
-    factor: np.dtype | None = None,
+    factor: np.dtype | None = None, in_blocks: bool = False,
 ) -> None:
     """c (m, n) = d + a (m, k) b (k, n), c += a b without d; c's columns are contiguous.
 
-    ``factor`` is the type that b is packed in: int32 are pairs of bfloat16.
+    ``factor`` is the type that b is packed in: int32 are pairs of bfloat16. A product ``in_blocks`` adds chains of STEPS, which loses less
+    where k is long; else each sum is one chain, as in every other kernel.
     """
     m, k, n = a.rows, a.columns, b.columns
+    adds = d is None
     d = c if d is None else d
+    in_blocks = in_blocks and (adds or k > STEPS)
     work = m * k * n
     factor = factor or c.data.dtype
-    if m <= FEW_ROWS and a.column_stride == 1 and factor == c.data.dtype:
+    if m <= FEW_ROWS and a.column_stride == 1 and factor == c.data.dtype and not in_blocks:
         pool.run(unpacked_product, cut(n, pool.parts(work), lanes(c.data)),
                  a.data, a.offset, a.row_stride, m, b.data, b.offset, b.row_stride, b.column_stride, k,
                  d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride)
@@ -182,9 +206,12 @@ def multiply(
     rows = int((bounds[:, 1] - bounds[:, 0]).max())
     panels = workspace.take("panels", (len(bounds), steps * VECTORS * lanes(c.data)), factor)
     pairs = workspace.take("pairs", (len(bounds), steps * rows if rounded else 0), np.int32)
+    sums = workspace.take("sums", (len(bounds), (TALL + 1) * VECTORS * lanes(c.data) if in_blocks else 0), c.data.dtype)
+    sums[:, TALL * VECTORS * lanes(c.data) :] = 0
     pool.run(packed_product, bounds,
              a.data, a.offset, a.row_stride, a.column_stride, b.data, b.offset, b.row_stride, b.column_stride, k,
-             d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride, panels, pairs)
+             d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride, panels, pairs,
+             sums, adds)
 
 
 @cache
@@ -200,14 +227,26 @@ def _blocks(m: int, n: int, threads: int, unit: int) -> np.ndarray:
 
 
 @parallel
-def add_rows(part, bounds, c, rows, columns, total, add):
-    """total[j] = sum of column j of c (rows, columns); with ``add``, added to it. The part's bounds are columns."""
+def add_rows(part, bounds, c, rows, columns, sums, total, add):
+    """total[j] = sum of column j of c (rows, columns); with ``add``, added to it. The part's bounds are columns.
+
+    ``sums`` (columns) is float64: float32 would lose more the more rows there are.
+    """
     c0, c1 = bounds[part, 0], bounds[part, 1]
-    sums = total[c0:c1]
-    if not add:
-        for j in range(sums.size):
-            sums[j] = 0
-    for i in range(rows):
+    own, out = sums[c0:c1], total[c0:c1]
+    for j in range(own.size):
+        own[j] = 0
+    whole = rows - rows % 4
+    for i in range(0, whole, 4):  # four rows for one pass over the sums
+        start = i * columns + c0
+        row0, row1 = c[start : start + own.size], c[start + columns : start + columns + own.size]
+        start += 2 * columns
+        row2, row3 = c[start : start + own.size], c[start + columns : start + columns + own.size]
+        for j in range(own.size):
+            own[j] += (row0[j] + row1[j]) + (row2[j] + row3[j])
+    for i in range(whole, rows):
         row = c[i * columns + c0 : i * columns + c1]
-        for j in range(sums.size):
-            sums[j] += row[j]
+        for j in range(own.size):
+            own[j] += row[j]
+    for j in range(own.size):
+        out[j] = out[j] + own[j] if add else own[j]

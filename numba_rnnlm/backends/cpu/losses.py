@@ -1,5 +1,7 @@
 """Losses of rows of logits, and their gradients in place of the logits."""
 
+import numpy as np
+
 from ...portable import exp, log, log1p
 from . import sums
 from .team import parallel
@@ -44,7 +46,7 @@ def sigmoid_cross_entropy(part, bounds, logits, targets, losses, scale, gradient
     columns = logits.shape[1]
     for i in range(first, last):
         row, wanted = logits[i], targets[i]
-        loss = type(row[0])(0)
+        loss = np.float64(0)  # one chain: float32 would lose more the more columns there are
         one, width = type(row[0])(1), type(row[0])(columns)
         for j in range(columns):
             x = row[j]
@@ -54,4 +56,4 @@ def sigmoid_cross_entropy(part, bounds, logits, targets, losses, scale, gradient
                 positive = one / (one + small)
                 y = positive if x >= 0 else small * positive
                 row[j] = scale * (y - wanted[j]) / width
-        losses[i] = loss / width
+        losses[i] = loss / columns

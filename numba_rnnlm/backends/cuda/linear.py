@@ -2,7 +2,8 @@
 
 Two inner loops: float32 on the ordinary units, each thread a square of sums; TF32 or bfloat16 on the tensor cores,
 each warp a grid of 16 × 8 fragments. A small result over a long inner dimension is cut along it, and the partial
-products are added in a fixed order: equal bits in every run.
+products are added in a fixed order: equal bits in every run. In float32 an inner dimension longer than all parts' longest
+chains is multiplied in pieces, one launch after the other.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is l
 STAGES = (3, 2)  # tiles in shared memory: one in use, two on their way, or one where a block has less memory
 BATCH = 8  # elements of the result that a thread reads before it writes them
 LEAST = 4 * STEPS  # of the inner dimension: less is not cut off
+LONGEST = 64 * STEPS  # products in one chain of float32 sums: the longer it is, the more it loses
 MOST = 65_535  # blocks one below the other in a launch
 
 TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT, INT, FLOATS, INT)
@@ -42,6 +44,10 @@ class Matrix(NamedTuple):
     def part(self, first: int, last: int) -> "Matrix":
         """Rows first … last - 1."""
         return self._replace(offset=self.offset + first * (1 if self.transposed else self.stride), rows=last - first)
+
+    def columns_part(self, first: int, last: int) -> "Matrix":
+        """Columns first … last - 1."""
+        return self.T.part(first, last).T
 
     @property
     def width(self) -> int:
@@ -311,6 +317,7 @@ def set_rows(c, columns, bias, size):
 
 
 COLUMNS, LANES = 32, 32  # of a block that sums columns: each lane takes every 32nd row
+CHAIN = 32  # rows of a lane in one chain; the chains' sums are a second one
 PADDED = COLUMNS + 1
 
 
@@ -322,8 +329,11 @@ def add_rows(c, rows, columns, total, keep):
     column = cuda.blockIdx.x * COLUMNS + x
     own = np.float32(0)
     if column < columns:
-        for row in range(y, rows, LANES):
-            own += c[np.int64(row) * columns + column]
+        for first in range(y, rows, CHAIN * LANES):
+            chain = np.float32(0)
+            for row in range(first, min(rows, first + CHAIN * LANES), LANES):
+                chain += c[np.int64(row) * columns + column]
+            own += chain
     sums[y, x] = own
     cuda.syncthreads()
     if y == 0 and column < columns:
@@ -372,6 +382,12 @@ def multiply(
             multiply(precision, workspace, a.part(first, last), b, c.part(first, last), keep, bias)
         return
     parts = max(1, min(processors() // (down * right), k // LEAST))
+    longest = parts * LONGEST
+    if precision == "float32" and k > longest:
+        for first in range(0, k, longest):
+            last = min(k, first + longest)
+            multiply(precision, workspace, a.columns_part(first, last), b.part(first, last), c, keep or first > 0, bias if first == 0 else None)
+        return
     chunk = -(-k // (parts * STEPS)) * STEPS
     parts = max(1, -(-k // chunk)) if k else 1
     none = nothing()

@@ -10,6 +10,7 @@ from .launch import FLOAT, FLOATS, INT, INTS, THREADS, Kernel
 
 WARP = 32
 WARPS = THREADS // WARP
+CHAIN = 16  # terms of a lane in one chain; the chains' sums are a second one
 SHORT = 1024  # columns: up to here a warp suffices for a row
 
 
@@ -161,9 +162,12 @@ def sigmoid_cross_entropy(width: int, gradient: bool) -> Kernel:
         base = np.int64(row) * columns
         one, zero, number = np.float32(1), np.float32(0), np.float32(columns)
         sum_ = zero
-        for j in range(lane, columns, width):
-            x = logits[base + j]
-            sum_ += max(x, zero) - x * targets[base + j] + log1p(exp(-abs(x)))
+        for first in range(lane, columns, CHAIN * width):
+            chain = zero
+            for j in range(first, min(columns, first + CHAIN * width), width):
+                x = logits[base + j]
+                chain += max(x, zero) - x * targets[base + j] + log1p(exp(-abs(x)))
+            sum_ += chain
         sum_ = total(sum_, shared)
         if inside:
             if lane == 0:
