@@ -533,10 +533,14 @@ def _about_run(run: Run) -> dict[str, str]:
     """Where the training of a checkpoint stood."""
     at = run.at
     which = "the best epoch so far" if run.about["run"]["model"] == "good" else "the latest"
+    optimizer = run.training.get("optimizer")
+    own = isinstance(optimizer, dict) and optimizer.get("own")
+    resume = f"fit(..., optimizer=..., resume={run.name!r}) in Python" if own else f"train CORPUS --resume {run.name}"
     return {
         "checkpoint": f"{run.place}; {at.updates:,} updates in {duration(at.seconds)}",
         **({"computed on": str(run.rounding)} if run.rounding else {}),
-        "its model": f"{which}; train CORPUS --resume {run.name} goes on" if not at.ended else which,
+        "optimizer": _as_call(optimizer) if isinstance(optimizer, dict) else str(optimizer),
+        "its model": f"{which}; {resume} goes on" if not at.ended else which,
     }
 
 
@@ -559,7 +563,7 @@ def _about_sequential(path: Path) -> dict[str, str]:
 
 def _as_call(thing: dict[str, Any]) -> str:
     """A layer or an optimizer as it is written in Python."""
-    options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name not in ("class", "own") and value is not None)
+    options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name not in ("class", "own", "rule") and value is not None)
     return f"{thing['class']}({options})"
 
 

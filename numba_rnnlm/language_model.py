@@ -4,6 +4,7 @@ import os
 import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from math import inf
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from . import backends, cells, runs
 from .cells import Cell
-from .config import WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from .config import OPTIMIZERS, WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
     ConfigError,
     ModelFileError,
@@ -261,19 +262,21 @@ class LanguageModel:
         ModelFileError
             If there is no checkpoint to resume from, or it is damaged.
         """
-        own = {type(optimizer).__name__: type(optimizer)} if isinstance(optimizer, Optimizer) else {}
+        given, named = (optimizer, describe(optimizer)) if isinstance(optimizer, Optimizer) else (None, optimizer)
+        if given is None:
+            expect_one_of("optimizer", named, OPTIMIZERS)
         config = TrainingConfig(
-            epochs, streams, steps, describe(optimizer) if isinstance(optimizer, Optimizer) else optimizer, learning_rate,
+            epochs, streams, steps, named, learning_rate,
             momentum, weight_decay, schedule, warmup, decay_factor, decay_after, clip_norm, clip_value, reduction, patience, max_seconds, not_finite, verbose,
         )
         paths = (None if path is None else os.fsdecode(path) for path in (checkpoint, resume))
-        return self.fit_config(corpus, valid, config, CheckpointConfig(next(paths), checkpoint_every, next(paths)), own)
+        return self.fit_config(corpus, valid, config, CheckpointConfig(next(paths), checkpoint_every, next(paths)), given)
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
-        own: Mapping[str, type[Optimizer]] | None = None,
+        optimizer: Optimizer | None = None,
     ) -> Self:
-        """:meth:`fit` with its options in two objects, and the optimiser's class by its name if it is your own."""
+        """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too."""
         keeping = keeping or CheckpointConfig()
         saved = None
         if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
@@ -301,7 +304,8 @@ class LanguageModel:
                 stacklevel=3,
             )
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
-        optimizer = make_optimizer(config, self._config.cell, own)
+        with nullcontext() if saved is None else runs.fitting(saved.name):
+            optimizer = optimizer or make_optimizer(config, self._config.cell)
         model = network.model if network else build(self._model_config(tokenizer), self._cell)
         model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(tokenizer)

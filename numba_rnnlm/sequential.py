@@ -455,6 +455,8 @@ class Sequential:
             If the file is missing, damaged, not a Sequential, from a newer version, or names an optimiser that is not in
             ``custom_objects``; or a cell is not known here, or is another one.
         """
+        if not isinstance(custom_objects or {}, Mapping):
+            raise ConfigError(f"custom_objects is {custom_objects!r}, expected a mapping of names to classes, such as {{'Mine': Mine}}.")
         model = cls(backend=backend, threads=threads, precision=precision)
         with open_model(path) as file:
             about, name = file.about, file.name

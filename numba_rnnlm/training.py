@@ -37,13 +37,13 @@ def perplexity(nats: float) -> float:
     return exp(nats) if nats < 700 else inf
 
 
-def make_optimizer(config: TrainingConfig, cell: str, own: Mapping[str, type[Optimizer]] | None = None) -> Optimizer:
+def make_optimizer(config: TrainingConfig, cell: str) -> Optimizer:
     """The optimiser of a configuration: by a name PyTorch's, where no rate or norm is given with those at which the cell trains.
 
-    Or the one that :func:`~numba_rnnlm.optimizers.describe` told of; ``own`` are the caller's classes by their names.
+    Or the one that :func:`~numba_rnnlm.optimizers.describe` told of.
     """
     if not isinstance(config.optimizer, str):
-        return rebuild(config.optimizer, own or {}, "give it: fit(..., optimizer=...)")
+        return rebuild(config.optimizer, {}, "give it in Python: fit(..., optimizer=..., resume=...)")
     size = config.steps if config.reduction == "sum_time" else 1  # of the gradient, compared with that of the mean
     rate, clip_norm = config.learning_rate, config.clip_norm
     if rate is None:

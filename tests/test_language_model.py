@@ -197,8 +197,8 @@ def test_fit_passes_every_argument_on(monkeypatch):
     LanguageModel().fit("corpus", "valid", **options, **keeping)
     LanguageModel().fit("corpus", checkpoint=Path("run.npz"), resume=b"old.npz")
     plain = CheckpointConfig("run.npz", resume="old.npz")
-    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping), {}),
-                     ("corpus", None, TrainingConfig(), plain, {})]
+    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping), None),
+                     ("corpus", None, TrainingConfig(), plain, None)]
     assert set(options) == set(of_config(TrainingConfig))
     assert not set(options.items()) & set(of_config(TrainingConfig).items())
 

@@ -221,6 +221,13 @@ class Half(Optimizer):
         return (1.0, 0.0, self.part * rate)
 
 
+@dataclass(frozen=True)
+class Noted(Half):
+    """The same with a note."""
+
+    note: tuple[int, ...] = ()
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_an_optimizer_is_described_and_rebuilt(name):
     one = KNOWN[name](learning_rate=np.float64(0.125))
@@ -233,14 +240,23 @@ def test_an_optimizer_of_your_own_is_named_and_not_imported():
     moved, _ = change(Half(), np.array([4.0]))
     assert moved == -1
     told = json.loads(json.dumps(describe(Half(part=0.25))))
-    assert told == {"class": "Half", "own": True, "learning_rate": 0.5, "part": 0.25}
+    assert told == {"class": "Half", "own": True, "rule": "sgd", "learning_rate": 0.5, "part": 0.25}
     assert rebuild(told, {"Half": Half}, "") == Half(part=0.25)
     with pytest.raises(ModelFileError, match=r"the optimizer is 'Half', a class of your own, which a file names and does not hold; do so\."):
         rebuild(told, {}, "do so")
     with pytest.raises(ConfigError, match=r"'Half' is 3, expected a class of numba_rnnlm.optimizers.Optimizer"):
         rebuild(told, {"Half": 3}, "")
-    with pytest.raises(ConfigError, match=r"Half.part is array.* cannot be saved; expected a number, a text or None"):
-        describe(Half(part=np.ones(2)))
+    with pytest.raises(ModelFileError, match=r"'Half' had the rule 'adam', the class given has 'sgd': another optimiser of that name"):
+        rebuild(told | {"rule": "adam"}, {"Half": Half}, "")
+    with pytest.raises(ConfigError, match=r"Half is not made by learning_rate, whole: .*unexpected keyword"):
+        rebuild({"class": "Half", "own": True, "rule": "sgd", "learning_rate": 0.5, "whole": 1}, {"Half": Half}, "")
+    more = Half()
+    object.__setattr__(more, "hidden", 1)
+    with pytest.raises(ConfigError, match="Half holds more than its fields, learning_rate, part, by which it would be rebuilt"):
+        describe(more)
+    assert describe(Adam(np.array(0.25)))["learning_rate"] == 0.25
+    with pytest.raises(ConfigError, match=r"Noted.note is \(1, 2\), which cannot be saved; expected a number, a text or None"):
+        describe(Noted(note=(1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -285,6 +301,16 @@ def test_every_cell_has_a_default_rate(name):
     rates = [pytorch.default_rate(name, cell) for cell in CELLS]
     assert min(rates) > 0
     assert pytorch.default_rate(name, "a cell of my own") == min(rates)
+
+
+@pytest.mark.parametrize(("kind", "flag"), [(SGD, "nesterov"), (RMSprop, "centered"), (Adam, "amsgrad"), (pytorch.SGD, "nesterov")])
+def test_a_flag_is_true_or_false(kind, flag):
+    with pytest.raises(ConfigError, match=f"{flag} is 'False', expected one of True, False"):
+        kind(**{flag: "False"})
+
+
+def test_any_name_is_taken():
+    assert Adam(name="adam") == Adam()
 
 
 def test_the_public_classes_are_those_of_keras():

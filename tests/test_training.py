@@ -12,9 +12,10 @@ import pytest
 from checks import assert_same_bits
 from models import fit, untrained
 
-from numba_rnnlm import LanguageModel, backends, errors, optimizers, rules, training
-from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, ModelConfig, TrainingConfig
+from numba_rnnlm import LanguageModel, Sequential, backends, errors, optimizers, rules, runs, training
+from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, CheckpointConfig, ModelConfig, TrainingConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
+from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.model import Network, build, initial_weights
 from numba_rnnlm.optimizers import Optimizer, pytorch
 from numba_rnnlm.scoring import total_loss
@@ -565,7 +566,7 @@ def test_a_run_with_an_object_goes_on(optimizer, tmp_path):
 
 def test_a_run_with_an_optimizer_of_ones_own_needs_its_class(tmp_path):
     config = TrainingConfig(optimizer=optimizers.describe(Own(0.5)))
-    with pytest.raises(ModelFileError, match=r"the optimizer is 'Own', a class of your own, .*; give it: fit\(\.\.\., optimizer="):
+    with pytest.raises(ModelFileError, match=r"the optimizer is 'Own', a class of your own, .*; give it in Python: fit\(\.\.\., optimizer="):
         training.make_optimizer(config, "lstm")
 
 
@@ -573,3 +574,55 @@ def test_a_run_with_an_optimizer_of_ones_own_needs_its_class(tmp_path):
 def test_an_object_has_its_own_numbers(name):
     with pytest.raises(ConfigError, match=rf"{name} is 0.5 beside an optimizer that is an object; give it to the object\."):
         fitted(optimizer=Own(0.5), **{name: 0.5})
+
+
+@dataclass(frozen=True)
+class Faulty(Own):
+    """Own, with something else in the place of one of its answers."""
+
+    fault: str = ""
+
+    @property
+    def rule(self):
+        return "sgd" if self.fault == "rule" else super().rule
+
+    @property
+    def limits(self):
+        return {"limits": (1, 2, 3), "negative": optimizers.Limits(whole=-1.0)}.get(self.fault, super().limits)
+
+    def hyper(self, step, rate):
+        return {"few": (1.0, 0.0), "many": (1.0, 0.0, rate, 1.0), "none": None, "text": (1.0, 0.0, "1")}.get(self.fault, super().hyper(step, rate))
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    *((fault, "Faulty.hyper gave .*, expected 3 numbers: shrink, decay, rate") for fault in ("few", "many", "none", "text")),
+    ("rule", "Faulty.rule is 'sgd', expected one of numba_rnnlm.rules"), ("limits", r"Faulty.limits is \(1, 2, 3\), expected"),
+    ("negative", "whole is -1.0, expected a number"),
+])  # fmt: skip
+def test_what_an_optimizer_of_ones_own_gives_is_checked(fault, message):
+    with pytest.raises(ConfigError, match=message):
+        fitted(optimizer=Faulty(0.5, fault=fault))
+    model = Sequential([Embedding(3, 2), LSTM(2), Dense(3, "softmax")])
+    with pytest.raises(ConfigError, match=message):
+        model.compile(Faulty(0.5, fault=fault), "sparse_categorical_crossentropy")
+
+
+@pytest.mark.parametrize("optimizer", [{"class_name": "Adam"}, "ADAM", None, optimizers.Adam])
+def test_what_is_no_optimizer_is_refused(optimizer):
+    with pytest.raises(ConfigError, match=r"optimizer is .*, expected one of 'sgd', 'rmsprop'"):
+        fitted(optimizer=optimizer)
+
+
+@pytest.mark.parametrize("told", [{"class": "foo"}, {"class": []}, {}, {"class": "adam", "wrong": 1}, {"class": "adam", "beta_1": 3}])
+def test_a_run_whose_optimizer_is_not_known_is_damaged(told, tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "_train", lambda self: None)
+        fitted(path, optimizer=optimizers.Adam(0.1))
+    edited = runs.read_run(path)
+    edited.training["optimizer"] = told
+    monkeypatch.setattr(runs, "read_run", lambda name: edited)
+    config = TrainingConfig(**{**edited.training, "verbose": 0})
+    with pytest.raises(ModelFileError, match=r"run.npz' is damaged: its parts do not fit together"):
+        LanguageModel(hidden=5, layers=1, embedding=3, seed=2, backend="cpu").fit_config(
+            "to be or not to be\n" * 8, None, config, CheckpointConfig(resume=str(path)))

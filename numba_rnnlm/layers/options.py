@@ -12,7 +12,7 @@ from ..errors import ConfigError, expect_number
 P = ParamSpec("P")
 R = TypeVar("R")
 Kind = TypeVar("Kind")
-Only = tuple[object, str]  # the value that is taken, and what to do instead of giving another
+Only = tuple[object, str]  # the value that is taken, ... for any, and what to do instead of giving another
 
 
 def only(options: dict[str, Only], name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -44,7 +44,7 @@ def only(options: dict[str, Only], name: str | None = None) -> Callable[[Callabl
                     raise ConfigError(f"{owner} has no argument {key!r}, expected some of {', '.join(taken)}.")
                 expected, instead = options[key]
                 plain = isinstance(value, (str, int, float))  # an array would answer == with an array
-                if value is not expected and not (plain and value == expected):
+                if expected is not ... and value is not expected and not (plain and value == expected):
                     raise ConfigError(f"{owner}: {key} is {shorten(value)}, expected {expected!r}; {instead}.")
             return function(*args, **keywords)
 

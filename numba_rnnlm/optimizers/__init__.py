@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import ConfigError, ModelFileError, expect_one_of
 from . import pytorch
 from .keras import OPTIMIZERS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Nadam, RMSprop
-from .optimizer import Limits, Optimizer
+from .optimizer import Limits, Optimizer, expect_optimizer
 from .updater import Updater
 
 __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Limits", "Lion", "Nadam", "Optimizer", "RMSprop", "Updater", "describe",
@@ -31,6 +31,7 @@ KNOWN: dict[str, type[Optimizer]] = {**OPTIMIZERS, **{f"pytorch.{name}": kind fo
 def get(optimizer: str | Optimizer) -> Optimizer:
     """Keras's optimiser of a name, with its defaults; or the one given."""
     if isinstance(optimizer, Optimizer):
+        expect_optimizer(optimizer)
         return optimizer
     if not isinstance(optimizer, str):
         raise ConfigError(f"optimizer is {optimizer!r}, expected a name such as 'adam', or for example "
@@ -45,16 +46,22 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If a number of an optimiser of your own is none that JSON has.
+        If an optimiser of your own is more than its class and such values.
     """
-    names = [name for name, kind in KNOWN.items() if kind is type(optimizer)]
-    told: dict[str, Any] = {"class": names[0]} if names else {"class": type(optimizer).__name__, "own": True}
-    for field in fields(optimizer):
-        if field.init:
-            value = getattr(optimizer, field.name)
-            told[field.name] = value.item() if isinstance(value, np.generic) else value
-            if not isinstance(told[field.name], (bool, int, float, str, type(None))):
-                raise ConfigError(f"{told['class']}.{field.name} is {value!r}, which cannot be saved; expected a number, a text or None.")
+    expect_optimizer(optimizer)
+    kind = type(optimizer)
+    values = {field.name: getattr(optimizer, field.name) for field in fields(optimizer) if field.init}
+    numbers = {name: value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value for name, value in values.items()}
+    for name, value in numbers.items():
+        if not isinstance(value, (bool, int, float, str, type(None))):
+            raise ConfigError(f"{kind.__name__}.{name} is {value!r}, which cannot be saved; expected a number, a text or None.")
+    names = [name for name, known in KNOWN.items() if known is kind]
+    if names:
+        return {"class": names[0], **numbers}
+    told = {"class": kind.__name__, "own": True, "rule": optimizer.rule.name, **numbers}
+    if vars(rebuild(told, {kind.__name__: kind}, "")) != vars(optimizer):
+        raise ConfigError(f"{kind.__name__} holds more than its fields, {', '.join(numbers)}, by which it would be rebuilt; make it a frozen "
+                          "dataclass with a field for all that it is.")
     return told
 
 
@@ -63,18 +70,36 @@ def rebuild(told: Mapping[str, Any], own: Mapping[str, type[Optimizer]], instead
 
     Raises
     ------
+    ConfigError
+        If there is no such optimiser, or it has no such numbers.
     ModelFileError
-        If its class is your own and not among them, with what to do ``instead``.
+        If its class is your own and not among them, with what to do ``instead``, or had another rule.
     """
-    numbers = {name: value for name, value in told.items() if name not in ("class", "own")}
-    name = told["class"]
+    numbers = {name: value for name, value in told.items() if name not in ("class", "own", "rule")}
+    name = told.get("class")
+    if told.get("own"):
+        return _rebuild_own(name, numbers, told.get("rule"), own, instead)
     if name in pytorch.OPTIMIZERS and "clipnorm" in numbers and "global_clipnorm" not in numbers:  # from a time with PyTorch's only
-        numbers |= {"clip_norm": numbers.pop("clipnorm"), "clip_value": numbers.pop("clipvalue")}
-        return pytorch.OPTIMIZERS[name](**numbers)
-    if not told.get("own"):
-        return KNOWN[name](**numbers)
+        numbers |= {"clip_norm": numbers.pop("clipnorm"), "clip_value": numbers.pop("clipvalue", None)}
+        name = f"pytorch.{name}"
+    expect_one_of("the optimizer's class", name, KNOWN)
+    return _made(KNOWN[str(name)], numbers)
+
+
+def _rebuild_own(name: Any, numbers: dict[str, Any], rule: Any, own: Mapping[str, type[Optimizer]], instead: str) -> Optimizer:
     if name not in own:
         raise ModelFileError(f"the optimizer is {name!r}, a class of your own, which a file names and does not hold; {instead}.")
     if not (isinstance(own[name], type) and issubclass(own[name], Optimizer)):
         raise ConfigError(f"{name!r} is {own[name]!r}, expected a class of numba_rnnlm.optimizers.Optimizer.")
-    return own[name](**numbers)
+    made = _made(own[name], numbers)
+    if made.rule.name != rule:
+        raise ModelFileError(f"the optimizer {name!r} had the rule {rule!r}, the class given has {made.rule.name!r}: another optimiser of that "
+                             "name, which cannot continue with its moments.")
+    return made
+
+
+def _made(kind: type[Optimizer], numbers: Mapping[str, Any]) -> Optimizer:
+    try:
+        return kind(**numbers)
+    except TypeError as error:  # other arguments than the fields
+        raise ConfigError(f"{kind.__name__} is not made by {', '.join(numbers)}: {error}.") from error

@@ -17,7 +17,7 @@ from ..rules import Rule
 from .optimizer import MOST, Limits, Optimizer, expect_not_negative
 
 COMMON: dict[str, Only] = {
-    "name": (None, "optimisers have no names of their own"),
+    "name": (..., ""),
     "use_ema": (False, "the weights are not averaged"),
     "ema_momentum": (0.99, "the weights are not averaged"),
     "ema_overwrite_frequency": (None, "the weights are not averaged"),

@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
-from ..errors import expect_number
+from ..errors import ConfigError, expect_number, expect_one_of
 from ..rules import Rule
 
 MOST = 0.999999  # of a momentum or a decay: at 1 nothing new would count
@@ -59,6 +60,8 @@ class Optimizer(ABC):
         expect_number("learning_rate", self.learning_rate, 0)
         for field in ("momentum", "rho", "beta_1", "beta_2"):  # of those that have one
             expect_number(field, getattr(self, field, 0), 0, MOST)
+        for field in ("nesterov", "centered", "amsgrad"):
+            expect_one_of(field, getattr(self, field, False), (True, False))
         for field in ("epsilon", "initial_accumulator_value"):
             expect_number(field, getattr(self, field, 0), 0)
 
@@ -80,6 +83,25 @@ class Optimizer(ABC):
     def start(self) -> float:
         """What the moments begin at."""
         return 0.0
+
+
+def expect_optimizer(optimizer: Optimizer) -> None:
+    """Raise :class:`~numba_rnnlm.errors.ConfigError` unless what a class of a user's gives can be used."""
+    name = type(optimizer).__name__
+    if not isinstance(optimizer.rule, Rule):
+        raise ConfigError(f"{name}.rule is {optimizer.rule!r}, expected one of numba_rnnlm.rules such as rules.SGD.")
+    if not isinstance(optimizer.limits, Limits):
+        raise ConfigError(f"{name}.limits is {optimizer.limits!r}, expected numba_rnnlm.optimizers.Limits(...).")
+    expect_not_negative(optimizer.limits, *Limits._fields)
+    numbers_of(optimizer, 1, optimizer.learning_rate)
+
+
+def numbers_of(optimizer: Optimizer, step: int, rate: float) -> tuple[float, ...]:
+    """``hyper``, checked: a kernel would read behind the end of too few numbers."""
+    numbers, wanted = optimizer.hyper(step, rate), optimizer.rule.hyper
+    if not isinstance(numbers, (tuple, list)) or len(numbers) != len(wanted) or not all(isinstance(number, Real) for number in numbers):
+        raise ConfigError(f"{type(optimizer).__name__}.hyper gave {numbers!r}, expected {len(wanted)} numbers: {', '.join(wanted)}.")
+    return tuple(numbers)
 
 
 def expect_not_negative(owner: Any, *names: str) -> None:

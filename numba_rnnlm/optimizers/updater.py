@@ -12,7 +12,7 @@ from ..arena import Arena
 from ..backends import Array
 from ..errors import DivergenceError
 from ..model import Network
-from .optimizer import Optimizer
+from .optimizer import Optimizer, numbers_of
 
 
 class Updater:
@@ -117,7 +117,7 @@ class Updater:
     def _numbers(self, scale: float, rate: float | None) -> np.ndarray:
         """What the rule gets at the next update, which this begins."""
         self.steps += 1
-        numbers = self.optimizer.hyper(self.steps, self.optimizer.learning_rate if rate is None else rate)
+        numbers = numbers_of(self.optimizer, self.steps, self.optimizer.learning_rate if rate is None else rate)
         return np.array([scale, self.optimizer.limits.element or inf, *numbers])
 
     def _clip_each(self, limit: float) -> float:
