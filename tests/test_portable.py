@@ -63,8 +63,8 @@ def every(stride):
 
 
 FLOATS = every(4099)  # a million
-# Over every float32 (every_float.py): exp 1.054, tanh 1.475, sigmoid SIGMOID; over every 64th: log 0.50.
-MOST = {"exp": 1.1, "tanh": 1.9, "sigmoid": 1.6, "log": 0.6, "log1p": 0.6}
+# Over every float32 (every_float.py): exp 1.054, tanh 1.952, sigmoid 1.520; over every 64th: log 0.50.
+MOST = {"exp": 1.1, "tanh": 2, "sigmoid": 1.6, "log": 0.6, "log1p": 0.6}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -112,14 +112,19 @@ def test_gradients_over_many_rows_lose_little(random, kind, rows, inputs, transp
     assert lost(got["db"], dout.sum(0), abs(dout).sum(0)) <= 4
 
 
-def test_gradients_over_many_chunks_of_logits_lose_little(monkeypatch):
-    """A loss adds the gradients of one chunk of rows after the other, here of 40."""
-    monkeypatch.setattr(backends.cpu, "LOGITS", 9 * 40)
-    x, V, c = numbers(np.random.default_rng(0), "positive", 20_000, 3), np.zeros((3, 9)), np.zeros(9)
-    arguments = {"x": x, "W": V, "b": c, "targets": np.zeros(20_000, np.int64), "scale": 1.0, "losses": unwritten(20_000),
-                 "dx": unwritten(20_000, 3), "dW": unwritten(3, 9), "db": unwritten(9)}  # fmt: skip
-    got, want = (call(ops, "cross_entropy_backward", arguments) for ops in (backends.get("cpu"), backends.get("reference")))
-    assert lost(got["dW"], want["dW"], abs(want["dW"])) <= 64 and lost(got["db"], want["db"], abs(want["db"])) <= 64
+@pytest.mark.parametrize("chunk", [40, 512, 700, 1500])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradients_do_not_depend_on_chunks_of_logits(monkeypatch, chunk, transposed):
+    """Not even where a chunk ends in the middle of a block of rows; and over many chunks they lose little."""
+    rows = 20_000
+    x = numbers(np.random.default_rng(0), "positive", rows, 3)
+    shape = (9, 3) if transposed else (3, 9)
+    arguments = {"x": x, "W": np.zeros(shape), "b": np.zeros(9), "targets": np.zeros(rows, np.int64), "scale": 1.0, "losses": unwritten(rows),
+                 "dx": unwritten(rows, 3), "dW": unwritten(*shape), "db": unwritten(9), "transposed": transposed}  # fmt: skip
+    whole, want = (call(ops, "cross_entropy_backward", arguments) for ops in (backends.get("cpu"), backends.get("reference")))
+    monkeypatch.setattr(backends.cpu, "LOGITS", 9 * chunk)
+    assert_same_bits(call(backends.get("cpu"), "cross_entropy_backward", arguments), whole)
+    assert lost(whole["dW"], want["dW"], abs(want["dW"])) <= 64 and lost(whole["db"], want["db"], abs(want["db"])) <= 64
 
 
 @settings(max_examples=10)

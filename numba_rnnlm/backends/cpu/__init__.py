@@ -15,7 +15,7 @@ from ...rules import Rule
 from .. import Stage
 from . import kernels, lookup, losses, pointwise, recurrence, simd, update
 from .decoding import Decoder
-from .linear import PACKING, Matrix, add_rows, matrix, multiply, zeros
+from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
 from .packing import pack
 from .processors import default_threads
 from .threads import Pool, cut, split
@@ -113,32 +113,50 @@ class Backend:
         self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
         first: int = 0, transposed: bool = False,
     ) -> None:
-        self._project_backward(x, W, dout, dx, dW, db, first, transposed, False)
-
-    def _project_backward(
-        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
-        first: int, transposed: bool, add: bool,
-    ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
-        dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
-        start = None if add else zeros(dW)
-        if transposed:
-            self._multiply(dz.T, inputs, matrix(dW), start, in_blocks=True)
-        else:
-            self._multiply(inputs.T, dz, matrix(dW), start, in_blocks=True)
+        dz = matrix(dout, first, columns)
+        self._add_gradient(matrix(x), dz, dW, 0, dz.rows, transposed)
         if db is not None:
-            self._add_rows(dout, db, add)
+            self._add_rows(dout, db, True)
         if dx is not None:
-            self._multiply(dz, weights if transposed else weights.T, matrix(dx), zeros(dx), in_blocks=True)
+            self._input_gradient(dz, W, dx, transposed)
+
+    def _input_gradient(self, dz: Matrix, W: Array, dx: Array, transposed: bool) -> None:
+        weights = matrix(W)
+        self._multiply(dz, weights if transposed else weights.T, matrix(dx), zeros(dx), in_blocks=True)
+
+    def _add_gradient(self, x: Matrix, dz: Matrix, dW: Array, first: int, rows: int, transposed: bool) -> None:
+        """dW, or dWᵀ if ``transposed``, is set or added to: these are the rows from ``first`` on of ``rows``.
+
+        The sum is the same however rows are cut: blocks of STEPS rows, each one chain, are added in their order.
+        """
+        a, b = (dz, x) if transposed else (x, dz)
+        last = first + x.rows
+        head = min(last, max(STEPS, -(-first // STEPS) * STEPS))  # the end of the block that rows before have begun
+        tail = last if last == rows else max(head, last // STEPS * STEPS)  # the start of one that rows after will end
+        for begin, end in ((first, head), (head, tail), (tail, last)):
+            if begin == end and not (begin == last == 0):
+                continue
+            left, right = a.part(begin - first, end - first).T, b.part(begin - first, end - first)
+            if end <= STEPS:
+                self._multiply(left, right, matrix(dW), zeros(dW) if begin == 0 else None)
+            elif begin % STEPS == 0 and (end % STEPS == 0 or end == rows):
+                self._multiply(left, right, matrix(dW), in_blocks=True)
+            else:
+                block = self.workspace.take("block", (dW.size,), self.dtype).reshape(dW.shape)
+                self._multiply(left, right, matrix(block), zeros(dW) if begin % STEPS == 0 else None)
+                if end % STEPS == 0 or end == rows:
+                    dW += block
 
     def _multiply(self, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None, in_blocks: bool = False) -> None:
         multiply(self.pool, self.workspace, a, b, c, d, self.factor, in_blocks)
 
-    def _add_rows(self, rows: Array, total: Array, add: bool) -> None:
+    def _add_rows(self, rows: Array, total: Array, first: bool) -> None:
+        """total = the sum of rows, and of all rows of calls before back to the ``first``."""
         width = rows.shape[-1]
         height = rows.size // width
-        self.pool.run(add_rows, cut(width, self.pool.parts(rows.size), 16),
-                      rows.reshape(-1), height, width, self.workspace.take("column sums", (width,), np.float64), total.reshape(-1), add)
+        sums = self.workspace.take("column sums", (width,), np.float64)
+        self.pool.run(add_rows, cut(width, self.pool.parts(rows.size), 16), rows.reshape(-1), height, width, sums, total.reshape(-1), first)
 
     # time
 
@@ -223,7 +241,11 @@ class Backend:
     ) -> None:
         for rows, logits in self._logits(x, W, b, transposed):
             self._cross_entropy_rows(logits, targets[rows], losses[rows], scale, True)
-            self._project_backward(x[rows], W, logits, dx[rows], dW, db, 0, transposed, rows.start > 0)
+            dz = matrix(logits)
+            self._add_gradient(matrix(x[rows]), dz, dW, rows.start, x.shape[0], transposed)
+            if db is not None:
+                self._add_rows(logits, db, rows.start == 0)
+            self._input_gradient(dz, W, dx[rows], transposed)
 
     def _logits(self, x: Array, W: Array, b: Array | None, transposed: bool) -> Any:
         """(rows, their logits) chunk by chunk: in one buffer, as even as the limit allows."""

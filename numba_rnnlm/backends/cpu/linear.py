@@ -36,6 +36,10 @@ class Matrix(NamedTuple):
     def T(self) -> "Matrix":
         return Matrix(self.data, self.offset, self.columns, self.rows, self.column_stride, self.row_stride)
 
+    def part(self, first: int, last: int) -> "Matrix":
+        """Rows first … last - 1."""
+        return self._replace(offset=self.offset + first * self.row_stride, rows=last - first)
+
 
 _ZEROS = {np.dtype(real): np.zeros(VECTORS * VECTOR_BYTES, real) for real in (np.float32, np.float64)}
 
@@ -227,15 +231,16 @@ def _blocks(m: int, n: int, threads: int, unit: int) -> np.ndarray:
 
 
 @parallel
-def add_rows(part, bounds, c, rows, columns, sums, total, add):
-    """total[j] = sum of column j of c (rows, columns); with ``add``, added to it. The part's bounds are columns.
+def add_rows(part, bounds, c, rows, columns, sums, total, first):
+    """total[j] = sums[j] = sum of column j of c (rows, columns), added to sums[j] unless this is the ``first``. The part's bounds are columns.
 
-    ``sums`` (columns) is float64: float32 would lose more the more rows there are.
+    ``sums`` (columns) are float64 and one chain in the order of rows: float32 would lose more the more rows there are.
     """
     c0, c1 = bounds[part, 0], bounds[part, 1]
     own, out = sums[c0:c1], total[c0:c1]
-    for j in range(own.size):
-        own[j] = 0
+    if first:
+        for j in range(own.size):
+            own[j] = 0
     whole = rows - rows % 4
     for i in range(0, whole, 4):  # four rows for one pass over the sums
         start = i * columns + c0
@@ -243,10 +248,10 @@ def add_rows(part, bounds, c, rows, columns, sums, total, add):
         start += 2 * columns
         row2, row3 = c[start : start + own.size], c[start + columns : start + columns + own.size]
         for j in range(own.size):
-            own[j] += (row0[j] + row1[j]) + (row2[j] + row3[j])
+            own[j] = own[j] + row0[j] + row1[j] + row2[j] + row3[j]
     for i in range(whole, rows):
         row = c[i * columns + c0 : i * columns + c1]
         for j in range(own.size):
             own[j] += row[j]
     for j in range(own.size):
-        out[j] = out[j] + own[j] if add else own[j]
+        out[j] = own[j]
