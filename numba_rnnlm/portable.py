@@ -170,7 +170,7 @@ def _exp_below_zero_float32(x):
     T = type(x)
     x = T(-105) if x < T(-105) else x
     q, n = _reduced_float32(x)
-    return (q + T(1)) * _power_float32(n + np.int32(64)) * T(2.0**-64)
+    return (q + T(1)) * _power_float32(n + np.int32(64)) * T(5.421010862427522e-20)  # 2^-64
 
 
 @portable
@@ -178,7 +178,7 @@ def _exp_below_zero_float64(x):
     T = type(x)
     x = T(-746) if x < T(-746) else x
     q, n = _reduced_float64(x)
-    return (q + T(1)) * _power_float64(n + np.int64(512)) * T(2.0**-512)
+    return (q + T(1)) * _power_float64(n + np.int64(512)) * T(7.458340731200207e-155)  # 2^-512
 
 
 @portable
