@@ -98,9 +98,10 @@ kinds = st.sampled_from(["equal", "positive", "normal", "shifted"])
 @settings(max_examples=25)
 @given(random=strategies.generators, kind=kinds, rows=many, inputs=st.integers(1, 9), transposed=st.booleans())
 def test_gradients_over_many_rows_lose_little(random, kind, rows, inputs, transposed):
-    """Of a bias and of a matrix, in roundings of float32, relative to the sum of absolute values. One chain loses up to 10,000 of them.
+    """Of a bias and of a matrix: at most 4 times what PyTorch 2.13 (MKL) loses in a matrix of 100,000 rows.
 
-    PyTorch 2.13 (MKL) loses up to 16 for a matrix and 4 for a bias of 100,000 rows of these kinds.
+    That is, relative to the sum of absolute values, 6.2 roundings of float32, or of equal numbers 102 (the worst of 150 pairs; ours 157). One
+    chain loses 335 and over 10,000.
     """
     x, dout = numbers(random, kind, rows, inputs), numbers(random, kind, rows, 5)
     shape = (5, inputs) if transposed else (inputs, 5)
@@ -108,7 +109,7 @@ def test_gradients_over_many_rows_lose_little(random, kind, rows, inputs, transp
     got, again = (call(backends.get("cpu", np.float32, threads), "project_backward", arguments) for threads in (1, 3))
     assert_same_bits(got, again)
     dW = got["dW"].T if transposed else got["dW"]
-    assert lost(dW, x.T @ dout, abs(x).T @ abs(dout)) <= 8 * np.log2(rows + 1)
+    assert lost(dW, x.T @ dout, abs(x).T @ abs(dout)) <= 4 * (102 if kind == "equal" else 6.2)
     assert lost(got["db"], dout.sum(0), abs(dout).sum(0)) <= 4
 
 

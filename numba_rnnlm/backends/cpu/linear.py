@@ -8,7 +8,7 @@ import numpy as np
 from ...portable import fma
 from .kernels import kernel
 from .packing import factors, pack_panel
-from .simd import VECTOR_BYTES, VECTORS, lanes, multiply_panel
+from .simd import VECTOR_BYTES, VECTORS, lanes, multiply_panel, prefetch
 from .team import parallel
 from .threads import Pool, cut
 from .workspace import Workspace
@@ -126,6 +126,9 @@ def add_product(vectors, a, ia, row_stride, step_stride, m, packed, steps, c, ic
     zero = TALL * width
     for first in range(0, m, TALL):
         rows = min(TALL, m - first)
+        for i in range(rows):
+            for j in range(0, columns, 16):  # on its way while the block is computed: each row may lie in another page
+                prefetch(c, ic + (first + i) * ldc + j)
         multiply_panel(vectors, a, ia + first * row_stride, row_stride, step_stride, rows, packed, 0, steps,
                        sums, zero, 0, sums, 0, width, columns - (vectors - 1) * count)
         for i in range(rows):
