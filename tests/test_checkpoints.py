@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from models import LINES, fit, untrained
 
 import numba_rnnlm
-from numba_rnnlm import LanguageModel, Sequential, language_model
+from numba_rnnlm import LanguageModel, Sequential, language_model, runs
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cli import main
 from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
@@ -669,21 +669,22 @@ def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
     )
 
 
-def test_two_runs_that_write_one_checkpoint(tmp_path):
-    path, copies = tmp_path / "run.npz", {}
+def test_two_runs_that_write_one_checkpoint(tmp_path, monkeypatch):
+    path, copies, both = tmp_path / "run.npz", {}, threading.Barrier(2)
+    monkeypatch.setattr(runs, "expect_no_run", lambda path, expect=runs.expect_no_run: (expect(path), both.wait()))
 
     def run(seed, **options):
         return train(untrained(seed=seed), epochs=12, **options)
 
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(run, seed, checkpoint=path, **ALWAYS) for seed in (1, 2)]
-        while not all(one.done() for one in runs):
+        jobs = [pool.submit(run, seed, checkpoint=path, **ALWAYS) for seed in (1, 2)]
+        while not all(job.done() for job in jobs):
             with contextlib.suppress(FileNotFoundError):
                 data = path.read_bytes()
                 path.with_name("copy.npz").write_bytes(data)
                 seed = read_about(path.with_name("copy.npz"))["config"]["seed"]
                 copies.setdefault(seed, []).append(data)
-    want = {seed: content(one.result(), tmp_path) for seed, one in zip((1, 2), runs, strict=True)}
+    want = {seed: content(job.result(), tmp_path) for seed, job in zip((1, 2), jobs, strict=True)}
     assert copies
     for seed, found in copies.items():
         for data in found[:: max(1, len(found) // 5)]:

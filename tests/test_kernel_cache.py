@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llvmlite import binding
 from numba import config
-from test_backends import AVX2, HOST
 
 import numba_rnnlm
 from numba_rnnlm.backends import cache
 from numba_rnnlm.backends.cpu import packing
 from numba_rnnlm.cells import CELLS
 
+HOST = {name for name, there in binding.get_host_cpu_features().items() if there}
+AVX2 = ("sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe")
 HOME = Path(numba_rnnlm.__file__).parents[1]
 ROUNDS = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "1"))  # repetitions of races and kills; set 30 for a thorough look
 
@@ -233,9 +235,9 @@ def damage(paths, how):
 def test_damaged_files_are_compiled_and_stored_again(filled, copied):
     ways = "emptied", "cut", "scrambled", "foreign", "exchanged"
     for number, how in enumerate(ways):
-        damage(kernels(copied)[number :: len(ways)], how)
+        damage(kernels(copied)[number :: 2 * len(ways)], how)
     after = run(TRAIN, "tanh", folder=copied)
-    assert after.bits == filled[1].bits and after.compiled > 50
+    assert after.bits == filled[1].bits and after.compiled >= 4 * len(ways)
     assert run(TRAIN, "tanh", folder=copied) == Ran(0, filled[1].bits, 0, "")
 
 
@@ -362,7 +364,7 @@ def test_edited_sources_are_compiled_anew_and_old_versions_removed(tmp_path):
     unrelated.mkdir()
     source = package / "portable.py"
     text = source.read_text()
-    edited = text.replace("return math.copysign(quotient(t, t + T(2)), x)", "return math.copysign(quotient(t, t + T(3)), x)")
+    edited = text.replace("y = quotient(t, t + T(2))", "y = quotient(t, t + T(3))")
     assert edited != text
     source.write_text(edited)
     second = run(SMALL, folder=folder, path=package.parent)
