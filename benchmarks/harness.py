@@ -90,7 +90,7 @@ class Contestant:
 
     def __exit__(self, *error: object) -> None:
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # of a request that was not read
+        with suppress(BrokenPipeError):  # the worker ended before it read a request
             self.process.stdin.close()
         self.process.wait()
 

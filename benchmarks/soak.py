@@ -31,12 +31,12 @@ from numba_rnnlm.model import Network, build, initial_weights
 from numba_rnnlm.optimizers import Adam, Updater
 
 SEEDS = 4  # rounds that differ: when they repeat, all kernels have been compiled
-LOST = {"float32": 5e-5, "tf32": 4e-3, "bf16": 4e-2}  # of the largest element: ten times what rounding of factors comes to
+LOST = {"float32": 5e-5, "tf32": 4e-3, "bf16": 4e-2}  # errors allowed, relative to the largest element: ten times those of rounded factors
 GRAIN = 32 << 20  # bytes of free memory that the driver may take for itself
 LARGE = {"steps": 40, "streams": 130, "hidden": 520}  # the largest shape that is drawn, and that of the long loop
 SMALL = {"steps": 2, "streams": 17, "hidden": 9}
 LONG = {"steps": 500, "streams": 64, "hidden": 512}
-UPDATES = 4  # of each of the two models
+UPDATES = 4  # each of the two models makes so many
 
 Arrays = dict[str, np.ndarray]
 
@@ -70,7 +70,7 @@ def soak(options: argparse.Namespace, others: list[subprocess.Popen[bytes]]) -> 
 
     linear.nothing()  # an array that stays
     before, free, loops = held(), None, 0
-    digests: dict[str, str] = {}  # of results that were right
+    digests: dict[str, str] = {}  # the results that were right, by what computed them
     started = time.monotonic()
     for number in count():
         seed = SEEDS * options.seed + number % SEEDS

@@ -540,7 +540,7 @@ def _about_run(run: Run) -> dict[str, str]:
         "checkpoint": f"{run.place}; {at.updates:,} updates in {duration(at.seconds)}",
         **({"computed on": str(run.rounding)} if run.rounding else {}),
         "optimizer": _as_call(optimizer) if isinstance(optimizer, dict) else str(optimizer),
-        "its model": f"{which}; {resume} goes on" if not at.ended else which,
+        "its model": f"{which}; {resume} continues the training" if not at.ended else which,
     }
 
 

@@ -351,7 +351,7 @@ class LanguageModel:
             record = saved.about.get("cells", {}).get(self._config.cell)
             differs = difference(self._ops, cells.get(self._cell), record, gradients=True) if record else ""
         if differs:
-            raise ConfigError(f"the cell {self._config.cell!r} is not the one of the run in {saved.name!r}: {differs}. A run goes on with the cell "
+            raise ConfigError(f"the cell {self._config.cell!r} is not the one of the run in {saved.name!r}: {differs}. A run continues with the cell "
                               "that it began with. To train on from its weights with this one, load it, "
                               f"{LOAD.format(cell='...')}, and fit.")
 

@@ -16,9 +16,9 @@ from .cells import Cell
 from .errors import ConfigError, ModelFileError
 from .layers import Layer
 
-UNITS = 16  # of the probe; the upper half sees large numbers
+UNITS = 16  # The probe has so many; its upper half sees large numbers.
 TOLERANCE = 1e-4  # relative, and absolute below 1: float32 on another machine is off by up to 1e-5
-DIGITS = 6  # of the numbers in a file
+DIGITS = 6  # A file holds each number to so many.
 
 Record = dict[str, Any]
 

@@ -166,4 +166,4 @@ ADADELTA = Rule("adadelta", 2, ("shrink", "decay", "rate", "rho", "fresh", "epsi
 ADAM = Rule("adam", 2, _ADAM, _adam)
 AMSGRAD = Rule("amsgrad", 3, _ADAM, _amsgrad)
 LION = Rule("lion", 1, ("shrink", "decay", "rate", "beta1", "fresh1", "beta2", "fresh2"), _lion)
-SCALE = Rule("scale", 0, (), _scale)  # of a gradient by itself, where each variable has a norm of its own
+SCALE = Rule("scale", 0, (), _scale)  # clips the gradient of one variable: p is that gradient

@@ -10,7 +10,7 @@ stands before the first token of a text, unless a line end is put there: that is
 
 Everything that is counted, tokens, characters, bytes and unknown ones, is counted over what is scored. So a sentence with a line end
 behind it has one perplexity: ``perplexity(s + "\\n", bos=True)`` is ``exp(-score(s) / len(full_scores(s)))``. The lines of a corpus
-are not separate sentences: the state of the model goes on from line to line.
+are not separate sentences: the model keeps its state from line to line.
 """
 
 from collections.abc import Iterable, Sequence

@@ -366,7 +366,7 @@ def test_info_and_from_take_a_checkpoint(tmp_path, capsys):
     at = read_about(path)["run"]["position"]
     assert "epochs trained 1" in told
     assert f"checkpoint epoch 2 of 3, {at['batch']} batches into it; {at['updates']} updates in 0:00" in told
-    assert f"its model the best epoch so far; train CORPUS --resume {path} goes on" in told
+    assert f"its model the best epoch so far; train CORPUS --resume {path} continues the training" in told
     assert main(["train", str(text), "--from", str(path), "--out", str(out), "--epochs", "1", "--streams", "4", "--verbose", "0"]) == 0
     assert LanguageModel.load(out).history_["epoch"] == [1, 2]
     path.unlink()

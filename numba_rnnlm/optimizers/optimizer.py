@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from ..errors import ConfigError, expect_number, expect_one_of
 from ..rules import Rule
 
-MOST = 0.999999  # of a momentum or a decay: at 1 nothing new would count
+MOST = 0.999999  # A momentum or a decay stays below 1, where no new gradient would count.
 
 
 class Limits(NamedTuple):
@@ -58,7 +58,7 @@ class Optimizer(ABC):
 
     def __post_init__(self) -> None:
         expect_number("learning_rate", self.learning_rate, 0)
-        for field in ("momentum", "rho", "beta_1", "beta_2"):  # of those that have one
+        for field in ("momentum", "rho", "beta_1", "beta_2"):  # an optimiser has some of these
             expect_number(field, getattr(self, field, 0), 0, MOST)
         for field in ("nesterov", "centered", "amsgrad"):
             expect_one_of(field, getattr(self, field, False), (True, False))
