@@ -5,8 +5,9 @@ import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import fields
 from math import inf
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -47,6 +48,7 @@ MANY_UNKNOWN = 0.2  # of a text: more than that is worth a warning
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
 Ids = np.ndarray | Sequence[int]
+Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointConfig)
 
 LOAD = "LanguageModel.load(path, cell={cell})"
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
@@ -124,13 +126,12 @@ class LanguageModel:
         precision: str = "float32",
         seed: int = 0,
     ) -> None:
+        given = locals()
         if isinstance(cell, Cell):
             cells.register(cell)
-        self._config = ModelConfig(
-            cell.name if isinstance(cell, Cell) else cell, hidden, layers, embedding, dropout, tied, forget_bias, initializer, initializer_scale, vocabulary_size
-        )
+        self._config = _filled(ModelConfig, {**given, "cell": cell.name if isinstance(cell, Cell) else cell})
         self._cell = cells.held(cell)
-        self._text = TextConfig(tokenizer, min_count, max_vocabulary)
+        self._text = _filled(TextConfig, given)
         if tokenizer is None and vocabulary_size is None:
             raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, "
                               "the number of different ids.")
@@ -262,15 +263,14 @@ class LanguageModel:
         ModelFileError
             If there is no checkpoint to resume from, or it is damaged.
         """
-        given, named = (optimizer, describe(optimizer)) if isinstance(optimizer, Optimizer) else (None, optimizer)
-        if given is None:
-            expect_one_of("optimizer", named, OPTIMIZERS)
-        config = TrainingConfig(
-            epochs, streams, steps, named, learning_rate,
-            momentum, weight_decay, schedule, warmup, decay_factor, decay_after, clip_norm, clip_value, reduction, patience, max_seconds, not_finite, verbose,
-        )
-        paths = (None if path is None else os.fsdecode(path) for path in (checkpoint, resume))
-        return self.fit_config(corpus, valid, config, CheckpointConfig(next(paths), checkpoint_every, next(paths)), given)
+        given = locals()
+        made = optimizer if isinstance(optimizer, Optimizer) else None
+        if made is None:
+            expect_one_of("optimizer", optimizer, OPTIMIZERS)
+        config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
+        paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume")}
+        keeping = _filled(CheckpointConfig, {**given, **paths})
+        return self.fit_config(corpus, valid, config, keeping, made)
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
@@ -679,6 +679,11 @@ class LanguageModel:
     def parameter_count(self) -> int:
         """Number of weights."""
         return sum(int(np.prod(shape)) for shape in self.network_.model.layout.values())
+
+
+def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
+    """A configuration whose fields are the arguments of the same names."""
+    return config(**{item.name: given[item.name] for item in fields(config)})
 
 
 def _is_many(texts: Any) -> bool:

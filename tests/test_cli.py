@@ -17,9 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import numba_rnnlm
-from numba_rnnlm import LanguageModel, Sequential, cli, demo
+from numba_rnnlm import LanguageModel, Sequential, backends, cli, demo
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.cli import main
+from numba_rnnlm.cli.flags import OPTIONS, with_flags
+from numba_rnnlm.cli.flags import given as given_flags
+from numba_rnnlm.cli.measure import arriving_lines
 from numba_rnnlm.config import (
     OPTIMIZERS,
     WEIGHTS,
@@ -126,7 +129,7 @@ def test_what_is_given_is_what_arrives(config, command, data):
         else:
             arguments.append(f"{flag(name)}={value}")
     args = cli.parser().parse_args([command, "a file", *arguments])
-    assert cli._given(args, config) == wanted
+    assert given_flags(args, config) == wanted
 
 
 def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
@@ -237,15 +240,15 @@ def test_errors_speak_of_flags(arguments, told, tmp_path, monkeypatch, capsys):
     "the seed is lost.",
 ])
 def test_other_words_stay_as_they_are(message):
-    assert cli._with_flags(message) == message
+    assert with_flags(message) == message
 
 
-@given(st.sampled_from(sorted(cli.OPTIONS)), st.from_regex(r"[a-z0-9.]*[a-z0-9]", fullmatch=True),
+@given(st.sampled_from(sorted(OPTIONS)), st.from_regex(r"[a-z0-9.]*[a-z0-9]", fullmatch=True),
        st.sampled_from(["", "'", '"']))
 def test_every_option_is_told_as_its_flag(name, value, quote):
     message = f"{name} is wrong, try {name}={quote}{value}{quote}, or (another {name}={quote}{value}{quote})."
     told = f"{flag(name)} is wrong, try {flag(name)} {value}, or (another {flag(name)} {value})."
-    assert cli._with_flags(message) == told
+    assert with_flags(message) == told
 
 
 @pytest.mark.parametrize(("error", "code"), [
@@ -537,7 +540,7 @@ def test_lines_arrive_whole_however_they_are_cut(lines, size):
         def read1(self, limit=-1):
             return super().read1(min(limit, size))
 
-    got = [line for some in cli._arriving_lines(Pipe(b"".join(line + b"\n" for line in lines))) for line in some]
+    got = [line for some in arriving_lines(Pipe(b"".join(line + b"\n" for line in lines))) for line in some]
     assert got == lines
 
 
@@ -739,14 +742,14 @@ def test_warmup_says_why_nothing_would_be_stored(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
     assert main(["warmup", "--backend", "cpu"]) == 1
     assert "file' is no folder); set NUMBA_CACHE_DIR to a folder that you can write" in capsys.readouterr().err
-    monkeypatch.setattr(cli.backends, "COMPILER_IS_OFF", True)
+    monkeypatch.setattr(backends, "COMPILER_IS_OFF", True)
     assert main(["warmup", "--backend", "cpu"]) == 1
     assert "NUMBA_DISABLE_JIT is set; unset it" in capsys.readouterr().err
 
 
 def test_warmup_takes_what_is_asked_for(monkeypatch, capsys):
     used = []
-    monkeypatch.setattr(cli, "_use", lambda cell, configs, weights, machine: used.append((cell, configs, machine)))
+    monkeypatch.setattr(cli.warmup, "use", lambda cell, configs, weights, machine: used.append((cell, configs, machine)))
     assert main(["warmup", "--backend", "cpu", "--optimizers", "sgd", "adam", "--threads", "2"]) == 0
     assert [cell for cell, _, _ in used] == list(CELLS)
     for _, configs, machine in used:

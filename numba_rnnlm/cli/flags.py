@@ -1,0 +1,101 @@
+"""Flags: every field of a configuration is one, with the same name, help, choices and default."""
+
+import argparse
+import re
+from collections.abc import Collection
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import backends
+from ..cells import CELLS
+from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from ..language_model import MACHINE
+
+METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE"}
+CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
+OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fields(config)} | {
+    *MACHINE, "unknown", "samples", "seconds", "valid"
+}
+OPTION = "|".join(sorted(OPTIONS))
+SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
+SUBJECT = re.compile(rf"\A({OPTION})(?= is )")
+
+Arguments = argparse.Namespace
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells wrong usage in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message.rstrip('.')}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:  # told here, the command is named; by parse_args only the program would be
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
+def add_command(commands: Any, name: str, run: Any, help: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=description, epilog=epilog, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=run, usage_error=command.error)
+    return command
+
+
+def model_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, metavar="MODEL", help="a model file, as train writes it")
+
+
+def machine_flags(command: argparse.ArgumentParser) -> Any:
+    group = command.add_argument_group("machine")
+    group.add_argument("--backend", choices=backends.BACKENDS, default="auto",
+                       help="where to compute; auto is the fastest that runs here (default: auto)")
+    group.add_argument("--threads", type=int, metavar="N",
+                       help="of the cpu backend; the results do not depend on it (default: all processors, or "
+                            "NUMBA_RNNLM_NUM_THREADS)")
+    group.add_argument("--precision", choices=backends.PRECISIONS,
+                       help="of the factors of matrix products; faster are bf16, for cuda and for processors with AVX512_BF16, and "
+                            "tf32, for cuda (default: float32)")
+    return group
+
+
+def config_flags(group: Any, config: type, leave_out: Collection[str] = ()) -> None:
+    """A flag for each field. One that is not given leaves no trace in the namespace: see :func:`given`."""
+    for item in fields(config):
+        if item.name in leave_out:
+            continue
+        name = flag(item.name)
+        kind = item.metadata["type"] or type(item.default)
+        help, choices = item.metadata["help"].replace("%", "%%"), item.metadata["choices"]
+        if item.name == "cell":  # registered cells are for Python only
+            help, choices = "recurrent cell", tuple(CELLS)
+        if kind is bool:
+            group.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
+                               help=f"{help} (default: {'yes' if item.default else 'no'})")
+        else:
+            shown = "" if item.default is None else f" (default: {item.default})"
+            group.add_argument(name, type=kind, choices=choices, default=argparse.SUPPRESS, help=help + shown,
+                               metavar=None if choices else METAVARS.get(item.name, METAVARS[kind]))
+
+
+def given(args: Arguments, config: type) -> dict[str, Any]:
+    """The fields of a configuration whose flags were given."""
+    return {item.name: getattr(args, item.name) for item in fields(config) if hasattr(args, item.name)}
+
+
+def machine_of(args: Arguments) -> dict[str, Any]:
+    return {"backend": args.backend, "threads": args.threads, "precision": args.precision or "float32"}
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def with_flags(message: str) -> str:
+    """A sentence of the library with its arguments as they are typed here: ``--cell gru`` for ``cell='gru'``."""
+    message = SUBJECT.sub(lambda found: flag(found[1]), message)
+    return SETTING.sub(lambda found: f"{flag(found[1])} {found[3]}", message)
