@@ -404,8 +404,8 @@ class LanguageModel:
         if not missing.symbols:
             return ""
         part = missing.missing / tokens
-        told = (f"{missing.missing:,} of the {tokens:,} symbols of {name} ({100 * part:.3g}%) are not in the model's vocabulary and count as "
-                f"<unk>: {most_frequent(missing.symbols)}")
+        told = (f"{name} has symbols that are not in the model's vocabulary and count as <unk>: {missing.missing:,} of {tokens:,} "
+                f"({100 * part:.3g}%), {most_frequent(missing.symbols)}")
         is_cut = self._text.min_count > 1 or self._text.max_vocabulary is not None
         if part <= (MANY_WHERE_CUT if is_cut else MANY_UNKNOWN):
             return told

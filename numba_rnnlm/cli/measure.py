@@ -148,8 +148,8 @@ class Tally:
                    "penalize": f"were penalized by {policy.nats_per_character:.3f} nats a character"}
         advice = {"count": "; --counts shows how many each line has, unknown='exclude' leaves them out, unknown='penalize' adds what spelling "
                            "them would cost"}
-        return (f"{self.symbols.total():,} of {self.tokens:,} tokens, in {self.concerned:,} of {self.lines:,} lines, are not in the vocabulary "
-                f"and {treated[policy.unknown]}: {most_frequent(self.symbols)}{advice.get(policy.unknown, '')}.")
+        return (f"tokens that are not in the vocabulary, {self.symbols.total():,} of {self.tokens:,}, in {self.concerned:,} of "
+                f"{self.lines:,} lines, {treated[policy.unknown]}: {most_frequent(self.symbols)}{advice.get(policy.unknown, '')}.")
 
 
 def _answer(args: Arguments, tokenizer: Tokenizer, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> str:
