@@ -216,7 +216,6 @@ def with_unknown(part):
     return KNOWN + "é" * count
 
 
-@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("part", "warned"), [(0.0, False), (0.005, False), (0.02, True), (0.5, True)])
 def test_more_than_one_in_a_hundred_is_worth_a_warning(part, warned):
     model, text = trained("char"), with_unknown(part)
@@ -238,7 +237,6 @@ def test_more_than_one_in_a_hundred_is_worth_a_warning(part, warned):
     assert not told(caught)
 
 
-@pytest.mark.filterwarnings("default")
 def test_held_out_text_of_unknown_symbols_is_told(capsys):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -249,7 +247,6 @@ def test_held_out_text_of_unknown_symbols_is_told(capsys):
     assert "text has symbols that are not in the model's vocabulary and count as <unk>: " in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("default")
 def test_what_was_cut_on_purpose_is_not_worth_a_warning():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -319,7 +316,6 @@ def test_counts_and_tokens_are_two_tables(word, capsys):
     assert "--counts has a number for each line and --per-token lines for each token" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("flags", "options", "label"), [
     ([], {}, "out of vocabulary"), (["--unknown", "exclude"], {"unknown": "exclude"}, "out of vocabulary, left out"),
     (["--unknown", "penalize", "--penalty", "3"], {"unknown": "penalize", "penalty": 3}, "out of vocabulary, penalized"),
@@ -327,7 +323,9 @@ def test_counts_and_tokens_are_two_tables(word, capsys):
 def test_eval_counts_as_it_is_told(word, tmp_path, capsys, flags, options, label):
     (tmp_path / "text").write_text(LINES_TO_SCORE)
     found = LanguageModel.load(word).evaluate(tmp_path / "text", **options)
-    assert main(["eval", word, str(tmp_path / "text"), *flags]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["eval", word, str(tmp_path / "text"), *flags]) == 0
     out, err = capsys.readouterr()
     rows = dict(line.rsplit(maxsplit=1) for line in out.splitlines())
     assert (rows["perplexity"], rows[label]) == (f"{found.perplexity:.4f}", "3")
