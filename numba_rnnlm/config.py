@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import log
 from typing import Any, TypeVar
 
 from .errors import ConfigError, expect_number, expect_one_of
@@ -18,6 +19,7 @@ REDUCTIONS = ("mean", "sum_time")
 TOKENIZERS = ("byte", "char", "word")
 INITIALIZERS = ("glorot", "uniform")
 NOT_FINITE = ("stop", "skip")
+UNKNOWN = ("count", "exclude", "penalize")
 WEIGHTS = ("float32", "int8")
 UNITS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}  # of a duration, in seconds
 
@@ -119,6 +121,8 @@ class TrainingConfig(_Config):
     max_seconds: float | None = _option(None, "end training cleanly after this many seconds", type=float)
     not_finite: str = _option("stop", "when the loss or a gradient is NaN or infinite: stop, with the last good weights; or skip "
                               "the update, let the streams begin anew and halve the learning rate", NOT_FINITE)
+    extend_vocabulary: bool = _option(False, "where a trained model is trained on: symbols of the training text that it does not know get rows "
+                                      "of their own in the embedding and the output layer, as far as its min_count and max_vocabulary allow")
     verbose: int = _option(1, "0 silent, 1 live progress, 2 one line an epoch")
 
     def __post_init__(self) -> None:
@@ -144,6 +148,7 @@ class TrainingConfig(_Config):
         if self.max_seconds is not None:
             expect_number("max_seconds", self.max_seconds, 0, open_low=True)
         expect_one_of("not_finite", self.not_finite, NOT_FINITE)
+        expect_one_of("extend_vocabulary", self.extend_vocabulary, (False, True))
         expect_one_of("verbose", self.verbose, (0, 1, 2))
         if isinstance(self.optimizer, dict):
             for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "clip_value"):
@@ -186,6 +191,35 @@ def _seconds(name: str, value: Any) -> float:
     if found is None or found[2] not in UNITS or not 0 < float(found[1]) < 1e9:
         raise ConfigError(f"{name} is {value!r}, expected a duration such as '30s', '5min', '2h' or a number of seconds above 0.")
     return float(found[1]) * UNITS[found[2]]
+
+
+@dataclass(frozen=True)
+class UnknownConfig(_Config):
+    """How symbols that are not in the vocabulary count where a text is scored."""
+
+    unknown: str = _option("count", "symbols that the model does not know: count scores them as <unk>; exclude leaves them out of the result "
+                           "(they are still read); penalize scores them as <unk> and adds a penalty for each of their characters", UNKNOWN)
+    penalty: float | None = _option(None, "with penalize: nats for each character of an unknown symbol; left out, 4.605 (log 100: one of 100 "
+                                    "characters that are equally probable)", type=float)
+
+    def __post_init__(self) -> None:
+        expect_one_of("unknown", self.unknown, UNKNOWN)
+        if self.penalty is not None:
+            expect_number("penalty", self.penalty, 0, 1e6)
+            if self.unknown != "penalize":
+                raise ConfigError(f"penalty is {self.penalty} with unknown={self.unknown!r}; only unknown='penalize' has one.")
+
+    @property
+    def excludes(self) -> bool:
+        """Whether unknown symbols are left out."""
+        return self.unknown == "exclude"
+
+    @property
+    def nats_per_character(self) -> float:
+        """What each character of an unknown symbol costs on top of ``<unk>``."""
+        if self.unknown != "penalize":
+            return 0.0
+        return log(100) if self.penalty is None else float(self.penalty)
 
 
 @dataclass(frozen=True)

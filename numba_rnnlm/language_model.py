@@ -3,9 +3,11 @@
 import os
 import secrets
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
+from itertools import compress
 from math import inf
 from typing import Any, Self, TypeVar
 
@@ -13,9 +15,19 @@ import numpy as np
 
 from . import backends, cells, runs
 from .cells import Cell
-from .config import OPTIMIZERS, WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from .config import (
+    OPTIMIZERS,
+    WEIGHTS,
+    CheckpointConfig,
+    ModelConfig,
+    SamplingConfig,
+    TextConfig,
+    TrainingConfig,
+    UnknownConfig,
+)
 from .errors import (
     ConfigError,
+    CorpusError,
     ModelFileError,
     NotFittedError,
     ShapeError,
@@ -23,19 +35,26 @@ from .errors import (
     expect_number,
     expect_one_of,
     plain,
+    warn,
 )
+from .extension import extended
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
 from .optimizers import Optimizer, describe
 from .recognition import cells_of_file, difference, records
-from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
+from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss
 from .storage import open_model, write_model
 from .text import (
     Corpus,
+    Sentence,
     Source,
     Tokenizer,
+    Unknown,
+    as_text,
+    encode_sentence,
     expect_ids,
     learn_tokenizer,
+    most_frequent,
     read_corpus,
     segments,
     segments_per_epoch,
@@ -44,13 +63,23 @@ from .text import (
 from .training import Checkpoints, History, Position, Trainer, make_optimizer, new_history
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
-MANY_UNKNOWN = 0.2  # of a text: more than that is worth a warning
+MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
+MANY_WHERE_CUT = 0.2  # the same for a vocabulary that min_count or max_vocabulary has cut on purpose
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
+
+ADVICE = {  # what to do about unknown symbols
+    "training": "<unk> is easy to predict, so the loss says little; extend_vocabulary=True gives them rows of their own.",
+    "validation": "<unk> may be easier to predict than they are; to compare models, evaluate with unknown='exclude' or unknown='penalize'.",
+    "scoring": "<unk> may be more probable than they are; unknown='exclude' leaves them out, and unknown='penalize' adds what spelling them "
+               "would cost.",
+}
 
 Ids = np.ndarray | Sequence[int]
 Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointConfig)
 
 LOAD = "LanguageModel.load(path, cell={cell})"
+IDS_HAVE_NO_CHARACTERS = "unknown='penalize' counts the characters of unknown symbols, but ids have none; give text, or unknown='exclude'."
+BYTES = (bytes, bytearray, memoryview)
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
 
 
@@ -203,6 +232,7 @@ class LanguageModel:
         patience: int | None = None,
         max_seconds: float | None = None,
         not_finite: str = "stop",
+        extend_vocabulary: bool = False,
         verbose: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: str | float = "5min",
@@ -240,6 +270,11 @@ class LanguageModel:
             When the loss or a gradient is NaN or infinite: "stop", with the last good weights; or "skip" the update, let
             the streams begin anew and halve the learning rate; from the second in a row on, the last good weights are back
             too, and more than 10 in a row stop.
+        extend_vocabulary
+            Fitting again: symbols of ``corpus`` that are not in the vocabulary are added to it, as far as ``min_count`` and
+            ``max_vocabulary`` allow, and get rows of their own in the embedding and the output layer. Until the first update they share
+            the probability of ``<unk>``, so that all other symbols keep theirs. Left out, they count as ``<unk>``, and a warning says
+            how many there are.
         verbose
             0 silent, 1 live progress, 2 one line an epoch.
         checkpoint, checkpoint_every
@@ -292,7 +327,12 @@ class LanguageModel:
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
         elif tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
-        read = self._read(corpus, tokenizer)
+        read, notes = self._read(corpus, tokenizer), []
+        if config.extend_vocabulary and saved is None:
+            tokenizer, network, added = self._extended(read, tokenizer, network)
+            if added:
+                read = self._read(corpus, tokenizer)
+                notes.append(added)
         held_out = None if valid is None else self._read(valid, tokenizer)
         ids = read.ids
         fitting = streams_that_fit(len(ids), config.streams, config.steps)
@@ -310,13 +350,10 @@ class LanguageModel:
         model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(tokenizer)
         validation = None if held_out is None else self._evaluator(network, held_out)
-        for text in (read, held_out):
-            if text is not None and text.unknown > MANY_UNKNOWN * len(text.ids):
-                warnings.warn(
-                    f"{text.unknown / len(text.ids):.0%} of the symbols of {text.name} are not in the model's vocabulary "
-                    "and count as <unk>, which is easy to predict: the loss says little. The vocabulary is that of the "
-                    "first training text.", stacklevel=3,
-                )
+        if saved is None and self.tokenizer_ is not None:  # else the vocabulary is that of the text
+            notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), "" if config.extend_vocabulary else ADVICE["training"]))
+        if held_out is not None:
+            notes.append(self._tell_unknown(held_out.name, held_out.missing, len(held_out.ids), ADVICE["validation"]))
         trainer = Trainer(
             network, config, optimizer,
             lambda first: segments(ids, config.streams, config.steps, first=first),
@@ -340,10 +377,40 @@ class LanguageModel:
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
         trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
                               f"schedule {config.schedule}")
-        if beginning:
-            trainer.progress.line(beginning)
+        for note in filter(None, [beginning, *notes]):
+            trainer.progress.line(note)
         trainer.run()
         return self
+
+    def _extended(
+        self, read: Corpus, tokenizer: Tokenizer | None, network: Network | None
+    ) -> tuple[Tokenizer, Network | None, str]:
+        """Tokenizer and network with the new symbols of a text, and a sentence about these, empty if there are none."""
+        if tokenizer is None or read.missing.symbols is None:
+            raise ConfigError("extend_vocabulary=True takes new symbols from a text, but the corpus is ids; leave it out.")
+        larger = tokenizer.extended(read.missing.symbols, self._text.min_count, self._text.max_vocabulary)
+        if network is None or larger.size == tokenizer.size:
+            return tokenizer, network, ""
+        config = self._model_config(larger)
+        model = build(config, self._cell)
+        assert larger.unknown is not None  # as of every tokenizer that grows
+        weights = extended(model, network.weights(), initial_weights(model, config, self._seed), larger.unknown)
+        new = {symbol: count for symbol, count in read.missing.symbols.items() if symbol in larger}
+        return larger, Network(model, self._ops, weights), (
+            f"the vocabulary has grown by {len(new):,} to {larger.size:,} symbols: {most_frequent(new)}")
+
+    def _tell_unknown(self, name: str, missing: Unknown, tokens: int, advice: str) -> str:
+        """Warn of symbols that are not in the vocabulary, if they are many; otherwise return the sentence about them."""
+        if not missing.symbols:
+            return ""
+        part = missing.missing / tokens
+        told = (f"{name} has symbols that are not in the model's vocabulary and count as <unk>: {missing.missing:,} of {tokens:,} "
+                f"({100 * part:.3g}%), {most_frequent(missing.symbols)}")
+        is_cut = self._text.min_count > 1 or self._text.max_vocabulary is not None
+        if part <= (MANY_WHERE_CUT if is_cut else MANY_UNKNOWN):
+            return told
+        warn(f"{told}. {advice}".strip())
+        return ""
 
     def _expect_cell(self, saved: runs.Run) -> None:
         """Raise :class:`ConfigError` unless the run was trained with this cell, forward and backward."""
@@ -403,11 +470,13 @@ class LanguageModel:
 
     # measuring
 
-    def evaluate(self, corpus: Source, weights: str = "float32", bos: bool = False) -> Evaluation:
+    def evaluate(
+        self, corpus: Source, weights: str = "float32", bos: bool = False, unknown: str = "count", penalty: float | None = None
+    ) -> Evaluation:
         """How well the model predicts a corpus: perplexity, bits per character and byte, tokens counted.
 
         Every token but the first counts once, line ends included; a symbol that is not in the vocabulary is
-        scored as ``<unk>`` and counted in ``oov``. A corpus of 4,000 tokens or more is read as up to 20 streams side by side,
+        scored as ``<unk>`` and counted in ``oov``, and more than 1 % of them are worth a warning. A corpus of 4,000 tokens or more is read as up to 20 streams side by side,
         each of which first re-reads the 64 tokens before its own, so that it does not start cold.
 
         Parameters
@@ -419,6 +488,14 @@ class LanguageModel:
         bos
             The corpus follows a line end, so that its first token counts too, as in :meth:`score`
             (see :mod:`numba_rnnlm.scoring`). For text only.
+        unknown, penalty
+            Symbols that are not in the vocabulary: "count" them as ``<unk>``; "exclude" them from nats, tokens, characters and bytes;
+            or "penalize" each of their characters by ``penalty`` nats, on top of ``<unk>``; left out, log 100.
+
+        Raises
+        ------
+        CorpusError
+            If nothing is left to measure.
 
         Examples
         --------
@@ -432,34 +509,50 @@ class LanguageModel:
         """
         expect_one_of("weights", weights, WEIGHTS)
         expect_one_of("bos", bos, (False, True))
+        policy = UnknownConfig(unknown, penalty)
         network = self.network_ if weights == "float32" else self.network_.rounded()
-        return self._evaluator(network, self._read(corpus, self.tokenizer_, bos), bos)()
+        read = self._read(corpus, self.tokenizer_, bos)
+        if policy.unknown == "penalize" and read.characters is None:
+            raise ConfigError(IDS_HAVE_NO_CHARACTERS)
+        if policy.excludes and read.scored.unknown == len(read.ids) - 1:
+            raise CorpusError(f"all that is scored of {read.name} is not in the vocabulary, and unknown='exclude' leaves it out.")
+        if policy.unknown == "count":
+            self._tell_unknown(read.name, read.scored.missing, len(read.ids) - 1, ADVICE["scoring"])
+        return self._evaluator(network, read, bos, policy)()
 
-    def _evaluator(self, network: Network, corpus: Corpus, bos: bool = False) -> Callable[[], Evaluation]:
+    def _evaluator(
+        self, network: Network, corpus: Corpus, bos: bool = False, policy: UnknownConfig | None = None
+    ) -> Callable[[], Evaluation]:
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
+        policy = policy or UnknownConfig()
+        left_out = self.tokenizer_.unknown if self.tokenizer_ and policy.excludes else None
+        scored = corpus.scored.known() if policy.excludes else corpus.scored
 
         def run() -> Evaluation:
             batches = segments(corpus.ids, streams, EVALUATION_STEPS, warm=EVALUATION_STEPS)
-            nats, tokens = total_loss(network, batches)
-            return Evaluation(nats, tokens, corpus.scored.unknown, corpus.scored.characters, corpus.scored.bytes, bos)
+            nats, tokens = total_loss(network, batches, left_out)
+            nats += policy.nats_per_character * scored.missing.spelled
+            return Evaluation(nats, tokens, scored.unknown, scored.characters, scored.bytes, bos, policy.unknown)
 
         segments(corpus.ids, streams, EVALUATION_STEPS)  # says now, not after an epoch, that a text is too short
         return run
 
-    def perplexity(self, corpus: Source, bos: bool = False) -> float:
+    def perplexity(self, corpus: Source, bos: bool = False, unknown: str = "count", penalty: float | None = None) -> float:
         """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""
-        return self.evaluate(corpus, bos=bos).perplexity
+        return self.evaluate(corpus, bos=bos, unknown=unknown, penalty=penalty).perplexity
 
-    def bits_per_character(self, corpus: Source, bos: bool = False) -> float:
+    def bits_per_character(self, corpus: Source, bos: bool = False, unknown: str = "count", penalty: float | None = None) -> float:
         """Bits the model needs for a character of the text, whatever its tokenizer; see :meth:`evaluate`."""
-        found = self.evaluate(corpus, bos=bos)
+        found = self.evaluate(corpus, bos=bos, unknown=unknown, penalty=penalty)
         if found.characters is None:
             raise ShapeError("a corpus of ids has no characters; see evaluate(...).bits_per_token.")
         if found.bits_per_character is None:
             raise ShapeError("no character begins in the bytes that are scored; see evaluate(...).bits_per_byte.")
         return found.bits_per_character
 
-    def score(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
+    def score(
+        self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> Any:
         """Total log-probability, in nats, of a sentence; or of each of a list of them.
 
         Parameters
@@ -471,39 +564,46 @@ class LanguageModel:
             (see :mod:`numba_rnnlm.scoring`).
         eos
             A line end follows the sentence and is counted. For ids neither is added.
+        unknown, penalty
+            What a symbol that is not in the vocabulary counts: "count", log p(``<unk>``), with a warning where these are more than 1 %
+            of the tokens; "exclude", nothing; "penalize", ``penalty`` nats less for each of its characters. See :meth:`evaluate`.
         """
-        many = _is_many(sentence)
-        rows = [self._sentence(one, bos, eos) for one in (sentence if many else [sentence])]
-        totals = np.array([scores.sum() for scores in log_probabilities(self.network_, rows)])
+        policy, many = UnknownConfig(unknown, penalty), _is_many(sentence)
+        rows = [self._sentence(one, bos, eos, policy) for one in (sentence if many else [sentence])]
+        if policy.unknown == "count" and (symbols := Counter(symbol for row in rows for symbol in row.missing)):
+            tokens = sum(len(row.ids) - 1 for row in rows)
+            self._tell_unknown("what is scored", Unknown(symbols=symbols), max(tokens, 1), ADVICE["scoring"])
+        totals = np.array([judge(scores, row.unknown[1:], row.spelled[1:], policy)[0].sum()
+                           for row, scores in zip(rows, log_probabilities(self.network_, [row.ids for row in rows]), strict=True)])
         return totals if many else float(totals[0])
 
-    def full_scores(self, sentence: str | Ids, bos: bool = True, eos: bool = True) -> list[TokenScore]:
-        """(token, log_probability in nats, oov) of each token that :meth:`score` counts.
+    def full_scores(
+        self, sentence: str | Ids, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> list[TokenScore]:
+        """(token, log_probability in nats, oov) of each token that :meth:`score` counts, whose sum is its result.
 
-        A token that is not in the vocabulary is shown as it stands in the sentence, and scored as ``<unk>``.
+        A token that is not in the vocabulary is shown as it stands in the sentence, and scored as ``<unk>``; for ``unknown`` and
+        ``penalty`` see :meth:`score`.
         """
-        ids = self._sentence(sentence, bos, eos)
-        (scores,) = log_probabilities(self.network_, [ids])
-        tokenizer = self.tokenizer_
-        tokens: list[str | int] = ids.tolist()
-        if tokenizer is not None and isinstance(sentence, str):
-            tokens = [tokenizer.symbol(id) for id in ids.tolist()]
-            unknown = [symbol for _, symbol in tokenizer.unknown_symbols(sentence)]
-            places = np.flatnonzero(ids == tokenizer.unknown)
-            if len(places) == len(unknown):  # else the sentence holds a literal <unk>
-                for place, symbol in zip(places, unknown, strict=True):
-                    tokens[place] = symbol
-        oov = np.zeros(len(ids), bool) if tokenizer is None else ids == tokenizer.unknown
-        return [TokenScore(*row) for row in zip(tokens[1:], scores.tolist(), oov[1:].tolist(), strict=True)]
+        policy = UnknownConfig(unknown, penalty)
+        row = self._sentence(sentence, bos, eos, policy)
+        (scores,) = log_probabilities(self.network_, [row.ids])
+        scores, counted = judge(scores, row.unknown[1:], row.spelled[1:], policy)
+        tokens: list[str | int] = row.ids.tolist()
+        if self.tokenizer_ is not None and row.symbols is not None:
+            tokens = [*row.named([self.tokenizer_.symbol(id) for id in row.ids.tolist()])]
+        return [TokenScore(*found) for found in zip(compress(tokens[1:], counted), scores.tolist(), row.unknown[1:][counted].tolist(), strict=True)]
 
-    def _sentence(self, sentence: Any, bos: bool, eos: bool) -> np.ndarray:
+    def _sentence(self, sentence: Any, bos: bool, eos: bool, policy: UnknownConfig | None = None) -> Sentence:
         network, tokenizer = self.network_, self.tokenizer_
         if not isinstance(sentence, str):
-            return self._ids("sentence", sentence, network)
+            if policy and policy.unknown == "penalize":
+                raise ConfigError(IDS_HAVE_NO_CHARACTERS)
+            ids = self._ids("sentence", sentence, network)
+            return Sentence(ids, np.zeros(len(ids), bool) if tokenizer is None else ids == tokenizer.unknown)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: give an array of ids instead of text.")
-        end = np.array([tokenizer.line_end], np.int32)
-        return np.concatenate([end[: int(bos)], tokenizer.encode(sentence), end[: int(eos)]])
+        return encode_sentence(tokenizer, sentence, bos, eos)
 
     @staticmethod
     def _ids(name: str, ids: Any, network: Network) -> np.ndarray:
@@ -518,14 +618,15 @@ class LanguageModel:
 
     def generate(
         self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-        seed: int | None = None, weights: str = "float32", unknown: str = "error",
+        seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Any:
         """Continue a prompt by ``length`` symbols; or each of a list of prompts, side by side.
 
         Parameters
         ----------
         prompt
-            Text, which the model reads as the beginning of a line; or an array of ids; or a list of these.
+            Text, which the model reads as the beginning of a line; bytes, of any kind for the byte tokenizer, otherwise in UTF-8; or an
+            array of ids; or a list of these.
         length
             Symbols to write: characters, words or bytes.
         temperature
@@ -541,49 +642,62 @@ class LanguageModel:
         unknown
             What to do with a symbol of the prompt that is not in the vocabulary: "error", or "unk": read it
             as ``<unk>``.
+        as_bytes
+            Return bytes, whatever the prompt is: those of a byte model as they are, otherwise UTF-8.
 
         Returns
         -------
-        str or numpy.ndarray, or a list of these
-            The continuation, without the prompt: text for a text, ids for ids. ``<unk>`` is never written.
+        str, bytes or numpy.ndarray, or a list of these
+            The continuation, without the prompt: text for a text, bytes for bytes, ids for ids. ``<unk>`` is never written. Text of a byte
+            model has U+FFFD where its bytes are not UTF-8.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden=16, layers=1, embedding=8, tokenizer="byte", seed=1)
+        >>> model = model.fit("to be or not to be\\n" * 20, epochs=3, streams=4, steps=10, verbose=0)
+        >>> len(model.generate(b"to be", length=10, seed=1)), len(model.generate("to be", length=10, seed=1, as_bytes=True))
+        (10, 10)
         """
         if not _is_many(prompt):
-            pieces = list(self.stream(prompt, length, temperature, top_k, top_p, seed, weights, unknown))
-            return "".join(pieces) if isinstance(prompt, str) else np.array(pieces, np.int32)
+            pieces = list(self.stream(prompt, length, temperature, top_k, top_p, seed, weights, unknown, as_bytes))
+            return _joined(pieces, prompt, as_bytes)
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
-        expect_one_of("unknown", unknown, ("error", "unk"))
-        prompts = [self._prompt(one, unknown) for one in prompt]
+        prompts = [self._prompt(one, unknown, as_bytes) for one in prompt]
         seed = secrets.randbits(62) if seed is None else int(seed)
         written = generate_batch(self.network_, prompts, config, range(seed, seed + len(prompts)), self._banned())
-        return [
-            "".join(self._pieces(iter(ids.tolist()), self.tokenizer_, before[1:])) if isinstance(one, str) else ids
-            for one, before, ids in zip(prompt, prompts, written, strict=True)
-        ]
+        return [_joined(list(self._pieces(iter(ids.tolist()), before, one, as_bytes)), one, as_bytes)
+                for one, before, ids in zip(prompt, prompts, written, strict=True)]
 
     def stream(
         self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-        seed: int | None = None, weights: str = "float32", unknown: str = "error",
+        seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Iterator[Any]:
-        """As :meth:`generate` of one prompt, but yields each piece of text (or each id) as soon as it is drawn."""
+        """As :meth:`generate` of one prompt, but yields each piece of text or bytes (or each id) as soon as it is drawn."""
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
-        expect_one_of("unknown", unknown, ("error", "unk"))
         seed = secrets.randbits(63) if seed is None else int(seed)
-        before = self._prompt(prompt, unknown)
+        before = self._prompt(prompt, unknown, as_bytes)
         ids = generate(self.network_, before, config, seed, self._banned())
-        return self._pieces(ids, self.tokenizer_, before[1:]) if isinstance(prompt, str) else ids
+        return self._pieces(ids, before, prompt, as_bytes)
 
     def _banned(self) -> tuple[int, ...]:
         """Ids that are never written."""
         tokenizer = self.tokenizer_
         return () if tokenizer is None or tokenizer.unknown is None else (tokenizer.unknown,)
 
-    def _prompt(self, prompt: Any, unknown: str) -> np.ndarray:
+    def _prompt(self, prompt: Any, unknown: str, as_bytes: bool) -> np.ndarray:
         """The ids of a prompt, at least one."""
+        expect_one_of("unknown", unknown, ("error", "unk"))
+        expect_one_of("as_bytes", as_bytes, (False, True))
         network, tokenizer = self.network_, self.tokenizer_
-        if not isinstance(prompt, str):
+        if as_bytes and tokenizer is None:
+            raise ConfigError("as_bytes=True returns bytes, but the model has no tokenizer and knows ids only; leave it out.")
+        if not isinstance(prompt, (str, BYTES)):
             return self._ids("prompt", prompt, network)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: the prompt must be an array of ids, such as np.array([0]).")
+        if isinstance(prompt, BYTES) and tokenizer.name == "byte":
+            return encode_sentence(tokenizer, bytes(prompt), bos=True, eos=False).ids
+        prompt = as_text(prompt if isinstance(prompt, str) else bytes(prompt), "The prompt")
         missing = tokenizer.unknown_symbols(prompt)
         if missing and unknown == "error":
             position, symbol = missing[0]
@@ -591,18 +705,27 @@ class LanguageModel:
                 f"the prompt has {symbol!r} at position {position}, which the training text does not have; "
                 "leave it out, or give unknown='unk' to read it as <unk>."
             )
-        return self._sentence(prompt, bos=True, eos=False)
+        return self._sentence(prompt, bos=True, eos=False).ids
 
-    @staticmethod
-    def _pieces(ids: Iterator[int], tokenizer: Tokenizer | None, prompt: np.ndarray) -> Iterator[str]:
-        assert tokenizer is not None  # or the prompt would not be text
-        decoder = tokenizer.stream_decoder()
-        for id in prompt:  # so that the first word knows whether a space comes before it
-            decoder(int(id))
+    def _pieces(self, ids: Iterator[int], before: np.ndarray, prompt: Any, as_bytes: bool) -> Iterator[Any]:
+        """What follows a prompt, whose ids are ``before``: pieces of text or bytes, or the ids themselves."""
+        kind, tokenizer = _kind(prompt, as_bytes), self.tokenizer_
+        if kind is None or tokenizer is None:
+            yield from ids
+            return
+        text = tokenizer.stream_decoder()
+        decoder: Callable[[int], Any] = text if kind is str else tokenizer.byte_decoder()
+        for id in before.tolist():  # so that the first word knows whether a space comes before it
+            decoder(id)
+        space = tokenizer.separator if _ends_in_space(tokenizer, prompt) else ""
         for id in ids:
-            if piece := decoder(id):
+            piece = decoder(id)
+            if space:  # the prompt has it already
+                piece = piece.removeprefix(space if kind is str else space.encode())
+                space = ""
+            if piece:
                 yield piece
-        if rest := decoder.flush():
+        if rest := text.flush():
             yield rest
 
     # keeping
@@ -688,4 +811,21 @@ def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
 
 def _is_many(texts: Any) -> bool:
     """Whether this is a list of texts or of arrays of ids, and not the ids of one text."""
-    return isinstance(texts, (list, tuple)) and all(isinstance(one, (str, list, tuple, np.ndarray)) for one in texts[:1])
+    return isinstance(texts, (list, tuple)) and all(isinstance(one, (str, *BYTES, list, tuple, np.ndarray)) for one in texts[:1])
+
+
+def _kind(prompt: Any, as_bytes: bool) -> type | None:
+    """What follows a prompt: bytes, a str, or None for ids."""
+    return bytes if as_bytes or isinstance(prompt, BYTES) else str if isinstance(prompt, str) else None
+
+
+def _joined(pieces: list[Any], prompt: Any, as_bytes: bool) -> Any:
+    kind = _kind(prompt, as_bytes)
+    return np.array(pieces, np.int32) if kind is None else kind().join(pieces)
+
+
+def _ends_in_space(tokenizer: Tokenizer, prompt: Any) -> bool:
+    """Whether a text has white space at its end, so that the next word needs none in front."""
+    if not isinstance(prompt, (str, BYTES)) or tokenizer.name == "byte":
+        return False
+    return tokenizer.white_space_at_end(as_text(prompt if isinstance(prompt, str) else bytes(prompt))) != ""

@@ -94,7 +94,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
                              "from its weights, load it and fit, or train --from.")
     with fitting(name):
         run = about["run"]
-        model, training = {**about["config"], "precision": run["precision"]}, dict(run["config"])
+        model, training = {**about["config"], "precision": run["precision"]}, {"extend_vocabulary": False} | run["config"]
         if strange := (set(model) - MODEL_SETTINGS) | (set(training) - set(TrainingConfig().to_dict())):
             raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
         return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), run.get("rounding"), groups)

@@ -31,6 +31,7 @@ from numba_rnnlm.config import (
     SamplingConfig,
     TextConfig,
     TrainingConfig,
+    UnknownConfig,
 )
 from numba_rnnlm.errors import ConfigError, DivergenceError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
@@ -43,7 +44,8 @@ SMALL = ["--hidden", "8", "--layers", "1", "--embedding", "4"]
 BRIEF = ["--streams", "4", "--steps", "10", "--epochs", "2", "--verbose", "0"]
 COMMANDS = ("train", "eval", "score", "generate", "info", "warmup", "demo")
 HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-CONFIGS = [(ModelConfig, "train"), (TextConfig, "train"), (TrainingConfig, "train"), (SamplingConfig, "generate")]
+CONFIGS = [(ModelConfig, "train"), (TextConfig, "train"), (TrainingConfig, "train"), (SamplingConfig, "generate"),
+           (UnknownConfig, "score")]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
     training = {"epochs": 3, "streams": 2, "steps": 4, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.5,
                 "weight_decay": 0.125, "schedule": "cosine", "warmup": 0.5, "decay_factor": 3.0, "decay_after": 1,
                 "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "patience": 6, "max_seconds": 8.0,
-                "not_finite": "skip", "verbose": 0}
+                "not_finite": "skip", "extend_vocabulary": True, "verbose": 0}
     keeping = {"checkpoint": "run.npz", "checkpoint_every": "2h"}
     assert set(text) == {item.name for item in fields(TextConfig)}
     assert set(model) == {item.name for item in fields(ModelConfig)} - {"vocabulary_size"}
@@ -314,7 +316,8 @@ def test_train_without_validation_says_so(tmp_path, capsys):
 
 
 def test_verbose_0_is_silent(tmp_path, capsys):
-    assert main(["train", "text.txt", "--valid", "held_out.txt", "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF]) == 0
+    (tmp_path / "known.txt").write_text("the dog sees the dog\n")
+    assert main(["train", "text.txt", "--valid", str(tmp_path / "known.txt"), "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF]) == 0
     assert capsys.readouterr() == ("", "")
 
 
@@ -416,7 +419,7 @@ def test_eval(model, capsys):
     found = LanguageModel.load(model).evaluate(HELD_OUT)
     assert told == {name: getattr(found, name) for name in (
         "perplexity", "nats_per_token", "bits_per_token", "bits_per_character", "bits_per_byte", "tokens", "oov",
-        "characters", "bytes", "bos",
+        "characters", "bytes", "bos", "unknown",
     )}
     assert main(["eval", model, "held_out.txt", "--bos", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nats_per_token"] == LanguageModel.load(model).evaluate(HELD_OUT, bos=True).nats_per_token
@@ -574,9 +577,10 @@ def test_generate(model, monkeypatch, capsys):
     options = {"length": 12, "temperature": 0.5, "top_k": 5, "top_p": 0.9}
     flags = [f"{flag(name)}={value}" for name, value in options.items()]
     loaded = LanguageModel.load(model)
-    texts = ["the cat" + loaded.generate("the cat", **options, seed=seed) + "\n" for seed in (4, 5)]
+    end = "\n" * (model != "byte.npz")  # bytes in a file end where they end
+    texts = ["the cat" + loaded.generate("the cat", **options, seed=seed) + end for seed in (4, 5)]
     assert main(["generate", model, "--prompt", "the cat", "--seed", "4", "--samples", "2", *flags]) == 0
-    assert capsys.readouterr().out == "\n".join(texts)
+    assert capsys.readouterr().out == texts[0].removesuffix(end) + "\n\n" + texts[1]
     assert main(["generate", model, "the cat", "--seed", "5", *flags]) == 0
     assert capsys.readouterr().out == texts[1]
     typed(monkeypatch, b"the cat")
@@ -616,7 +620,7 @@ def test_generate_reads_unknown_symbols_if_told_to(capsys):
 
 def test_prompt_on_standard_input_must_be_utf8(monkeypatch, capsys):
     typed(monkeypatch, b"\xff")
-    assert main(["generate", "byte.npz", "--prompt", "-"]) == 1
+    assert main(["generate", "char.npz", "--prompt", "-"]) == 1
     assert "the prompt is not UTF-8" in capsys.readouterr().err
 
 

@@ -14,16 +14,18 @@ from numba_rnnlm.config import (
     REDUCTIONS,
     SCHEDULES,
     TOKENIZERS,
+    UNKNOWN,
     WEIGHTS,
     CheckpointConfig,
     ModelConfig,
     SamplingConfig,
     TextConfig,
     TrainingConfig,
+    UnknownConfig,
 )
 from numba_rnnlm.errors import ConfigError
 
-CONFIGS = (ModelConfig, TextConfig, TrainingConfig, CheckpointConfig, SamplingConfig)
+CONFIGS = (ModelConfig, TextConfig, TrainingConfig, CheckpointConfig, SamplingConfig, UnknownConfig)
 every_config = pytest.mark.parametrize("config", CONFIGS)
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -66,12 +68,17 @@ IMPOSSIBLE = {
         "patience": (0, -1, 1.5, "3"),
         "max_seconds": (*NOT_NUMBERS, 0, -1),
         "not_finite": ("ignore", None, True),
+        "extend_vocabulary": (None, 2, "yes"),
         "verbose": (3, -1, "loud", None),
     },
     CheckpointConfig: {
         "checkpoint": (),
         "checkpoint_every": ("", "5 minutes", "min", 0, -1, "0s", "-3s", NAN, INFINITY, None, "1e99d", True, "5min 3s"),
         "resume": (),
+    },
+    UnknownConfig: {
+        "unknown": ("skip", None, True),
+        "penalty": (*NOT_NUMBERS, -1, 1e9),
     },
     SamplingConfig: {
         "length": (-1, 1.5, "10", None, NAN),
@@ -95,7 +102,7 @@ def test_impossible_values_are_refused(config, name):
 
 
 CHOICES = {"initializer": INITIALIZERS, "tokenizer": TOKENIZERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
-           "reduction": REDUCTIONS, "weights": WEIGHTS, "not_finite": NOT_FINITE}
+           "reduction": REDUCTIONS, "weights": WEIGHTS, "not_finite": NOT_FINITE, "unknown": UNKNOWN}
 
 
 @pytest.mark.parametrize(("config", "name"), FIELDS)
@@ -145,3 +152,12 @@ def test_only_sgd_has_momentum(optimizer):
     config = TrainingConfig(optimizer="sgd", momentum=0.9)
     with pytest.raises(ConfigError, match=f"momentum is 0.9 with optimizer '{optimizer}'; only 'sgd' has one"):
         replace(config, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("unknown", ["count", "exclude"])
+def test_only_penalize_has_a_penalty(unknown):
+    assert UnknownConfig("penalize", 2.5).nats_per_character == 2.5
+    assert UnknownConfig("penalize").nats_per_character == np.log(100)
+    assert UnknownConfig(unknown).nats_per_character == 0
+    with pytest.raises(ConfigError, match=f"penalty is 2.5 with unknown='{unknown}'; only unknown='penalize' has one"):
+        UnknownConfig(unknown, 2.5)

@@ -179,7 +179,7 @@ def test_the_arguments_are_the_fields_of_the_configs():
         "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
         **of_config(TrainingConfig, CheckpointConfig),
     }  # fmt: skip
-    writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error"}
+    writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error", "as_bytes": False}
     assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing
     assert list(defaults(LanguageModel.generate)) == list(writing)
 
@@ -189,7 +189,7 @@ def test_fit_passes_every_argument_on(monkeypatch):
         "epochs": 3, "streams": 5, "steps": 7, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5,
         "weight_decay": 0.01, "schedule": "plateau", "warmup": 0.2, "decay_factor": 3.0, "decay_after": 6,
         "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "max_seconds": 9.0, "not_finite": "skip",
-        "verbose": 2,
+        "extend_vocabulary": True, "verbose": 2,
     }  # fmt: skip
     keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz"}
     given = []
@@ -486,7 +486,7 @@ def test_a_cell_that_is_not_registered_is_named(tmp_path, monkeypatch):
 
 def test_a_text_full_of_unknown_symbols_is_worth_a_warning():
     model = fit(untrained())
-    with pytest.warns(UserWarning, match="100% of the symbols of text are not in the model's vocabulary"):
+    with pytest.warns(UserWarning, match=r"text has symbols that are not in the model's vocabulary and count as <unk>: 1,200 of 1,200 \(100%\)"):
         fit(model, "龍虎豹" * 400)
 
 

@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 
 from .. import backends
 from ..cells import CELLS
-from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from ..language_model import MACHINE
 
 METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE"}
-CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
+CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig, UnknownConfig)
 OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fields(config)} | {
-    *MACHINE, "unknown", "samples", "seconds", "valid"
+    *MACHINE, "samples", "seconds", "valid"
 }
 OPTION = "|".join(sorted(OPTIONS))
 SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
@@ -25,13 +25,22 @@ Arguments = argparse.Namespace
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells wrong usage in one line."""
+    """Tells wrong usage in one line, and takes the arguments of a command in any order."""
+
+    mixing = False
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message.rstrip('.')}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, rest = super().parse_known_args(args, namespace)
+        if self.mixing:  # parse_known_intermixed_args calls this method for the options, then for the rest
+            return super().parse_known_args(args, namespace)
+        has_commands = any(action.nargs == argparse.PARSER for action in self._actions)
+        self.mixing = True
+        try:
+            found, rest = (super().parse_known_args if has_commands else super().parse_known_intermixed_args)(args, namespace)
+        finally:
+            self.mixing = False
         if rest:  # told here, the command is named; by parse_args only the program would be
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
@@ -98,4 +107,4 @@ def flag(name: str) -> str:
 def with_flags(message: str) -> str:
     """A sentence of the library with its arguments as they are typed here: ``--cell gru`` for ``cell='gru'``."""
     message = SUBJECT.sub(lambda found: flag(found[1]), message)
-    return SETTING.sub(lambda found: f"{flag(found[1])} {found[3]}", message)
+    return SETTING.sub(lambda found: flag(found[1]) + ("" if found[3] == "True" else f" {found[3]}"), message)

@@ -1,7 +1,6 @@
 """All commands as one program: its parser, its exit codes, how it reports errors and warnings."""
 
 import argparse
-import io
 import os
 import sys
 import warnings
@@ -12,6 +11,7 @@ from .. import __version__
 from ..errors import LanguageModelError
 from . import demo, generate, info, measure, train, warmup
 from .flags import Parser, with_flags
+from .output import set_encodings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 fine; 1 an error, told on standard error; 2 wrong usage; 130 interrupted; 141 whoever
         read the output has gone.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without some character must not stop us
+    set_encodings()
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:

@@ -17,6 +17,7 @@ from ..config import TextConfig
 from ..errors import ConfigError, CorpusError, expect_number
 from . import mapped
 from .tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer, not_utf8, utf8
+from .unknown import Unknown, UnknownCounter
 from .vocabulary import expect_ids
 
 CHUNK = 4 * 2**20  # bytes of a file or characters of a str that are handled at once
@@ -27,11 +28,18 @@ Source = str | os.PathLike[str] | np.ndarray | Sequence[int]
 
 
 class Counts(NamedTuple):
-    """Part of a text: code points, bytes of UTF-8 (None for ids), and ids that are ``<unk>``."""
+    """Part of a text: code points, bytes of UTF-8 (None for ids), ids that are ``<unk>``, and what these are."""
 
     characters: int | None
     bytes: int | None
     unknown: int
+    missing: Unknown
+
+    def known(self) -> "Counts":
+        """Without what is ``<unk>``; how much that is stays."""
+        if self.characters is None or self.bytes is None:
+            return self
+        return self._replace(characters=self.characters - self.missing.characters, bytes=self.bytes - self.missing.bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +60,8 @@ class Corpus:
     scored
         What stands behind the first id, which is the part that a model can be asked to predict: all of the text with
         ``bos``, otherwise the text without its first token.
+    missing
+        The part of the text that is ``<unk>``.
     """
 
     ids: np.ndarray
@@ -60,6 +70,7 @@ class Corpus:
     unknown: int
     name: str
     scored: Counts
+    missing: Unknown
 
     def digest(self) -> str:
         """SHA-256 of the ids, in hexadecimal digits: what tells one text from another."""
@@ -175,15 +186,16 @@ def _read_text(source: str | os.PathLike[str], tokenizer: Tokenizer, bos: bool) 
         pieces = _file_chunks(source)
     else:
         pieces = _text_pieces(source, tokenizer.name)
-    length = _Length(tokenizer)
+    length, counter = _Length(tokenizer), UnknownCounter(tokenizer)
     front = [np.array([tokenizer.line_end])] if bos else []
-    ids = _collect(chain(front, map(tokenizer.encode, length.measure(pieces))), tokenizer.size)
+    ids = _collect(chain(front, counter.encode(length.measure(pieces))), tokenizer.size)
     if ids.size == len(front):
         raise _empty(source)
-    unknown = _count(ids, tokenizer.unknown)
+    missing, scored_missing = counter.all(), counter.scored(bos)
     first_characters, first_bytes = (0, 0) if bos else length.first
-    scored = Counts(length.characters - first_characters, length.bytes - first_bytes, unknown - int(ids[0] == tokenizer.unknown))
-    return Corpus(ids, length.characters, length.bytes, unknown, _name(source), scored)
+    scored = Counts(length.characters - first_characters, length.bytes - first_bytes, scored_missing.tokens,
+                    scored_missing)
+    return Corpus(ids, length.characters, length.bytes, missing.tokens, _name(source), scored, missing)
 
 
 def _read_ids(source: np.ndarray | Sequence[int], size: int, unknown: int | None) -> Corpus:
@@ -196,7 +208,8 @@ def _read_ids(source: np.ndarray | Sequence[int], size: int, unknown: int | None
     else:
         ids = _collect(mapped.pieces(ids), size)
     found = _count(ids, unknown)
-    return Corpus(ids, None, None, found, "ids", Counts(None, None, found - int(ids[0] == unknown)))
+    scored = found - int(ids[0] == unknown)
+    return Corpus(ids, None, None, found, "ids", Counts(None, None, scored, Unknown(scored)), Unknown(found))
 
 
 def _is_text(source: str | os.PathLike[str]) -> TypeGuard[str]:

@@ -4,9 +4,10 @@ import codecs
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -17,6 +18,8 @@ from .vocabulary import UNKNOWN, Vocabulary, expect_id, expect_ids
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 LINE_END = "<eos>"
 FIRST_WORD = re.compile(r"[^\S\n]*(?:\n|\S+)")  # with the white space in front of it
+WORDS = re.compile(r"([^\S\n]*)(\n|\S+)")  # white space, and the word or line end that it belongs to
+WHITE_SPACE = re.compile(r"[^\S\n]*")
 
 
 class StreamDecoder(Protocol):
@@ -49,6 +52,10 @@ class Tokenizer(ABC):
         """How many symbols the vocabulary has."""
 
     @abstractmethod
+    def __contains__(self, symbol: object) -> bool:
+        """Whether the vocabulary has this symbol."""
+
+    @abstractmethod
     def encode(self, text: str | bytes) -> np.ndarray:
         """The ids of ``text``, int32; bytes are UTF-8 (of any kind for ``"byte"``, else :class:`CorpusError`)."""
 
@@ -67,6 +74,23 @@ class Tokenizer(ABC):
     @abstractmethod
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
         """The symbols of ``text`` that are not in the vocabulary, each with its position in the characters of text."""
+
+    @abstractmethod
+    def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
+        """The symbols of ``text`` that its ``ids`` have as ``<unk>``, in order, and all the white space that belongs to them."""
+
+    def white_space_at_end(self, text: str) -> str:
+        """The part of ``text`` that belongs to the first symbol of what follows."""
+        return ""
+
+    def byte_decoder(self) -> Callable[[int], bytes]:
+        """A decoder that takes one id at a time and returns bytes: of text in UTF-8, of the byte tokenizer the bytes themselves."""
+        decoder = self.stream_decoder()
+        return lambda id: utf8(decoder(id))
+
+    def extended(self, counts: Mapping[str, int], min_count: int = 1, maximum: int | None = None) -> "Tokenizer":
+        """A tokenizer that also has the symbols of ``counts``, chosen as when it was learned; the ids of the others stay."""
+        return self
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +150,9 @@ class ByteTokenizer(Tokenizer):
     def size(self) -> int:
         return 256
 
+    def __contains__(self, symbol: object) -> bool:
+        return True
+
     def encode(self, text: str | bytes) -> np.ndarray:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
@@ -141,6 +168,12 @@ class ByteTokenizer(Tokenizer):
 
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
         return []
+
+    def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
+        return "", ""
+
+    def byte_decoder(self) -> Callable[[int], bytes]:
+        return lambda id: bytes((id,))
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name}
@@ -180,9 +213,15 @@ class _VocabularyTokenizer(Tokenizer):
         """A tokenizer for the symbols of a text, which comes in pieces that split no symbol."""
         return cls(Vocabulary.learn(cls.count(pieces), cls.reserved, min_count, maximum))
 
+    def extended(self, counts: Mapping[str, int], min_count: int = 1, maximum: int | None = None) -> Self:
+        return type(self)(Vocabulary.learn(counts, self.vocabulary.symbols, min_count, maximum))
+
     @property
     def size(self) -> int:
         return len(self.vocabulary)
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self.vocabulary
 
     def symbol(self, id: int) -> str:
         expect_id(id, self.size)
@@ -232,16 +271,19 @@ class CharTokenizer(_VocabularyTokenizer):
         return table
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        return self._table.take(_code_points(_text(text)), mode="clip")
+        return self._table.take(_code_points(as_text(text)), mode="clip")
 
     def first(self, text: str | bytes) -> bytes | None:
-        return utf8(_text(text)[:1]) or None
+        return utf8(as_text(text)[:1]) or None
 
     def stream_decoder(self) -> StreamDecoder:
         return _SymbolDecoder((REPLACEMENT, *self.vocabulary.symbols[1:]), self.separator)
 
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
         return [(position, text[position]) for position in np.flatnonzero(self.encode(text) == 0).tolist()]
+
+    def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
+        return _code_points(text)[ids == self.unknown].tobytes().decode("utf-32-le", "surrogatepass"), ""
 
 
 @dataclass(frozen=True)
@@ -276,10 +318,10 @@ class WordTokenizer(_VocabularyTokenizer):
         return counts
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        return self.vocabulary.indices(_words(_text(text)))
+        return self.vocabulary.indices(_words(as_text(text)))
 
     def first(self, text: str | bytes) -> bytes | None:
-        found = FIRST_WORD.match(_text(text))
+        found = FIRST_WORD.match(as_text(text))
         return utf8(found.group()) if found else None
 
     def stream_decoder(self) -> StreamDecoder:
@@ -288,6 +330,14 @@ class WordTokenizer(_VocabularyTokenizer):
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
         words = ((match.start(), match.group()) for match in re.finditer(r"\S+", text))
         return [(position, word) for position, word in words if word not in self.vocabulary]
+
+    def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
+        found = list(compress(WORDS.findall(text), (ids == self.unknown).tolist()))
+        return [word for _, word in found], "".join(space for space, _ in found)
+
+    def white_space_at_end(self, text: str) -> str:
+        found = WHITE_SPACE.match(text[::-1])
+        return text[len(text) - found.end() :] if found else ""
 
 
 class _ByteDecoder:
@@ -331,13 +381,14 @@ def not_utf8(name: str, offset: int, byte: int) -> CorpusError:
     )
 
 
-def _text(text: str | bytes) -> str:
+def as_text(text: str | bytes, name: str = "The text") -> str:
+    """A str, out of bytes if need be. Raises :class:`CorpusError` that calls them ``name``, if they are not UTF-8."""
     if isinstance(text, str):
         return text
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise not_utf8("The text", error.start, text[error.start]) from None
+        raise not_utf8(name, error.start, text[error.start]) from None
 
 
 def _code_points(text: str) -> np.ndarray:
