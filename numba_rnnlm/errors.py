@@ -10,6 +10,7 @@
     ├── BackendError      (RuntimeError)    a machine that is not there
     ├── NotFittedError    (RuntimeError)    a question to a model that has learned nothing
     ├── DivergenceError   (ArithmeticError) training ran into NaN or infinity
+    ├── TrainingError     (RuntimeError)    training could not continue; what was learned is kept
     └── ModelFileError    (OSError)         a model file that cannot be read or written
 
 Each message says what was expected, what came, and what to do.
@@ -53,6 +54,13 @@ class NotFittedError(LanguageModelError, RuntimeError):
 
 class DivergenceError(LanguageModelError, ArithmeticError):
     """Training produced NaN or infinity; the last good weights were restored."""
+
+
+class TrainingError(LanguageModelError, RuntimeError):
+    """Something failed in the middle of a training, such as memory for its validation. What was learned is kept.
+
+    The failure itself is its ``__cause__``.
+    """
 
 
 class ModelFileError(LanguageModelError, OSError):

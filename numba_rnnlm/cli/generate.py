@@ -1,12 +1,12 @@
 """``numba-rnnlm generate``."""
 
-import sys
 from typing import Any
 
 from ..config import SamplingConfig
-from ..errors import VocabularyError, expect_number
+from ..errors import CorpusError, VocabularyError, expect_number
 from .files import load
 from .flags import Arguments, add_command, config_flags, given, machine_flags, model_argument
+from .streams import standard_input
 
 
 def add(commands: Any) -> None:
@@ -58,8 +58,10 @@ def read_prompt(text: str) -> str:
     """The prompt, which ``-`` reads from standard input."""
     try:
         if text == "-":
-            return sys.stdin.buffer.read().decode("utf-8")
+            return standard_input().read().decode("utf-8")
         text.encode("utf-8")
     except UnicodeError as error:
         raise VocabularyError(f"the prompt is not UTF-8: {error}.") from error
+    except OSError as error:
+        raise CorpusError(f"cannot read the prompt from standard input: {error.strerror}.") from error
     return text

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,9 +92,9 @@ def score(args: Arguments) -> None:
     model = load(args, args.model)
     tokenizer = tokenizer_of(model)
     end = np.array([tokenizer.line_end], np.int32)
-    number = 0
+    number, source = 0, "standard input" if args.file == "-" else repr(args.file)
     with opened(args.file) as file:
-        for lines in arriving_lines(file):
+        for lines in readable(arriving_lines(file), source):
             lines, rows = [line.removesuffix(b"\r") for line in lines], []
             for line in lines:
                 number += 1
@@ -106,7 +106,6 @@ def score(args: Arguments) -> None:
                 print(_answer(args, tokenizer, line, row[1:], scores))
             sys.stdout.flush()
     if not number:
-        source = "standard input" if args.file == "-" else repr(args.file)
         raise CorpusError(f"{source} is empty, expected at least one line to score.")
 
 
@@ -142,6 +141,14 @@ def _tokens(tokenizer: Tokenizer, line: bytes, ids: np.ndarray, printable: bool)
         for place, (_, symbol) in zip(places, unknown, strict=True):
             tokens[place] = repr(symbol)[1:-1] if printable and not symbol.isprintable() else symbol
     return tokens
+
+
+def readable(parts: Iterable[list[bytes]], source: str) -> Iterator[list[bytes]]:
+    """The same; an error while reading is a :class:`CorpusError`."""
+    try:
+        yield from parts
+    except OSError as error:
+        raise CorpusError(f"cannot read {source}: {error.strerror}.") from error
 
 
 def arriving_lines(file: BinaryIO) -> Iterator[list[bytes]]:
