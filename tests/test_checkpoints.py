@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from models import LINES, fit, untrained
 
 import numba_rnnlm
-from numba_rnnlm import LanguageModel, Sequential, language_model, runs
+from numba_rnnlm import LanguageModel, Sequential, language_model
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cli import main
 from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
