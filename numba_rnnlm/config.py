@@ -12,6 +12,7 @@ from math import log
 from typing import Any, TypeVar
 
 from .errors import ConfigError, expect_number, expect_one_of
+from .paths import same_file
 
 SCHEDULES = ("constant", "linear", "cosine", "plateau", "zaremba")
 OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw")
@@ -177,7 +178,7 @@ class CheckpointConfig(_Config):
     @property
     def begins(self) -> bool:
         """Whether the run to go on with is only about to begin: its checkpoint is to be written, and is not there yet."""
-        return self.resume is not None and self.resume == self.checkpoint and not os.path.exists(self.resume)
+        return self.resume is not None and same_file(self.resume, self.checkpoint) and not os.path.exists(self.resume)
 
     @property
     def every(self) -> float:

@@ -2,10 +2,9 @@
 
 import os
 import secrets
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from itertools import compress
 from math import inf
@@ -35,15 +34,17 @@ from .errors import (
     expect_number,
     expect_one_of,
     plain,
-    warn,
 )
 from .extension import extended
 from .generation import generate, generate_batch
+from .interrupts import Interrupts
 from .model import Network, build, initial_weights
 from .optimizers import Optimizer, describe
+from .paths import same_file
 from .recognition import cells_of_file, difference, records
+from .reports import warn
 from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss
-from .storage import open_model, write_model
+from .storage import expect_room, locked, model_bytes, open_model, write_model
 from .text import (
     Corpus,
     Sentence,
@@ -60,11 +61,12 @@ from .text import (
     segments_per_epoch,
     streams_that_fit,
 )
-from .training import Checkpoints, History, Position, Trainer, make_optimizer, new_history
+from .training import COLUMNS, Checkpoints, History, Position, Trainer, make_optimizer, new_history
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
 MANY_WHERE_CUT = 0.2  # the same for a vocabulary that min_count or max_vocabulary has cut on purpose
+NUMBER_BYTES = 25  # of a number in the header of a file, at most
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
 ADVICE = {  # what to do about unknown symbols
@@ -237,12 +239,14 @@ class LanguageModel:
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: str | float = "5min",
         resume: str | os.PathLike[str] | None = None,
+        on_interrupt: str = "raise",
     ) -> Self:
         """Train on a corpus, from the current weights: a new model's come from its seed, fitting again goes on.
 
-        Ctrl-C ends the training cleanly: the epoch is closed, the best weights are kept, ``fit`` returns. With a
-        checkpoint, a run that was stopped in any way goes on with ``resume`` and ends in the same bytes as if nothing had
-        stopped it.
+        Ctrl-C, SIGTERM, SIGHUP and other signals end the training cleanly (:mod:`numba_rnnlm.interrupts`): the epoch is closed
+        and the best weights are kept. Then the signal has its usual consequence, such as ``KeyboardInterrupt``; see
+        ``on_interrupt``. With a checkpoint, a run that was stopped in any way goes on with ``resume`` and ends in the same
+        bytes as if nothing had stopped it.
 
         Parameters
         ----------
@@ -279,13 +283,16 @@ class LanguageModel:
             0 silent, 1 live progress, 2 one line an epoch.
         checkpoint, checkpoint_every
             A file for the whole state of the training, and how often it is written: "30s", "5min", "2h" or a number of
-            seconds; also before the first update, and when the training ends, or Ctrl-C or SIGTERM ends it. It is a model
+            seconds; also before the first update, and when the training ends, or a signal ends it. It is a model
             file too, and replaced in one piece. If it cannot be written (a full disk), the one before stays, a warning says
-            so and training goes on. The checkpoint of another run that has not ended is not replaced.
+            so and training goes on; if already the first one cannot, that is an error and nothing is trained. The checkpoint of
+            another run that has not ended is not replaced. While the training runs, ``<checkpoint>.lock`` keeps other jobs away.
         resume
             A checkpoint to go on from. Texts and settings must be those of the run that wrote it; the bytes are the same on
             the same backend and, of GPUs, the same model; elsewhere a warning says that the last bits differ. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
             there yet, the run begins: one command serves for the first job and for all that follow.
+        on_interrupt
+            After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
 
         Raises
         ------
@@ -295,8 +302,11 @@ class LanguageModel:
             If the corpus is missing, empty, too short or not text; or not the one of the resumed run.
         DivergenceError
             If training runs into NaN; the last good weights are kept.
+        TrainingError
+            If a validation fails, or memory runs out in the middle; what was learned is kept.
         ModelFileError
-            If there is no checkpoint to resume from, or it is damaged.
+            If there is no checkpoint to resume from, or it is damaged; or the checkpoint cannot be written, or another job
+            is writing it.
         """
         given = locals()
         made = optimizer if isinstance(optimizer, Optimizer) else None
@@ -305,16 +315,35 @@ class LanguageModel:
         config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
         paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume")}
         keeping = _filled(CheckpointConfig, {**given, **paths})
-        return self.fit_config(corpus, valid, config, keeping, made)
+        return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=verbose > 0))
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | None = None, interrupts: Interrupts | None = None, out: str | os.PathLike[str] | None = None,
     ) -> Self:
-        """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too."""
+        """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too.
+
+        Parameters
+        ----------
+        interrupts
+            Notes the signals that end the training. A caller that has entered it already may save the model before they have
+            their consequence.
+        out
+            Where the caller will save the model: before the training, see that there is room for it.
+        """
         keeping = keeping or CheckpointConfig()
+        with ExitStack() as held:
+            interrupts = held.enter_context(interrupts or Interrupts(notice=config.verbose > 0))
+            if keeping.checkpoint is not None:
+                held.enter_context(locked(keeping.checkpoint))
+            return self._fit(corpus, valid, config, keeping, optimizer, interrupts, out)
+
+    def _fit(
+        self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig,
+        optimizer: Optimizer | None, interrupts: Interrupts, out: str | os.PathLike[str] | None,
+    ) -> Self:
         saved = None
-        if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
+        if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
             runs.expect_no_run(keeping.checkpoint)
         beginning = f"there is no {keeping.resume} yet: this is the beginning of the run" if keeping.begins else ""
         if keeping.resume is not None and not beginning:
@@ -338,11 +367,9 @@ class LanguageModel:
         fitting = streams_that_fit(len(ids), config.streams, config.steps)
         batches = segments_per_epoch(len(ids), fitting, config.steps)
         if fitting < config.streams:
-            warnings.warn(
+            warn(
                 f"the corpus has {len(ids):,} tokens, too few for {config.streams} streams of {config.steps} steps; "
-                f"training on {fitting} {'stream' if fitting == 1 else 'streams'}. Fewer streams or steps give more updates.",
-                stacklevel=3,
-            )
+                f"training on {fitting} {'stream' if fitting == 1 else 'streams'}. Fewer streams or steps give more updates.")
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
         with nullcontext() if saved is None else runs.fitting(saved.name):
             optimizer = optimizer or make_optimizer(config, self._config.cell)
@@ -359,7 +386,7 @@ class LanguageModel:
             lambda first: segments(ids, config.streams, config.steps, first=first),
             batches,
             None if validation is None else lambda: validation().nats_per_token,
-            self._seed, history,
+            self._seed, history, interrupted=interrupts,
         )
         texts: dict[str, str | None] = {}
         if saved is not None or keeping.checkpoint is not None:
@@ -370,16 +397,22 @@ class LanguageModel:
                 trainer.resume(saved.at, saved.group, saved.rounding)
             beginning = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
             if saved.at.ended:
-                warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
-                              "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
+                warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
+                     "trained on from its weights: load it and fit, or train --from.")
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
+        expect_room(self._files(trainer, tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
+        before = self.tokenizer_, self._network, self.history_
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
         trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
                               f"schedule {config.schedule}")
         for note in filter(None, [beginning, *notes]):
             trainer.progress.line(note)
-        trainer.run()
+        try:
+            trainer.run()
+        except ModelFileError:  # of the first checkpoint: nothing was trained
+            self.tokenizer_, self._network, self.history_ = before
+            raise
         return self
 
     def _extended(
@@ -439,10 +472,7 @@ class LanguageModel:
             run = {"config": settings, "precision": self._precision, "rounding": trainer.updater.rounding, "texts": texts,
                    "position": runs.position_about(at), "model": "good" if measured else "weights"}
             history = runs.history_about(trainer.history, clock=True)
-            try:
-                write_model(path, "language_model", {**self._about(gradients=True), "history": history, "run": run}, groups)
-            except ModelFileError as error:
-                warnings.warn(f"no checkpoint was written, training goes on: {error}", stacklevel=2)
+            write_model(path, "language_model", {**self._about(gradients=True), "history": history, "run": run}, groups)
 
         return Checkpoints(write, keeping.every)
 
@@ -740,6 +770,23 @@ class LanguageModel:
         write_model(path, "language_model", self._about(), {
             "weights": ((name, network.ops.download(array)) for name, array in network.parameters.items())
         })
+
+    @staticmethod
+    def _files(trainer: Trainer, tokenizer: Tokenizer | None, out: str | None, checkpoint: str | None) -> list[tuple[str, int]]:
+        """The files that a training and its caller will write, and the bytes that each needs at most."""
+        parameters = trainer.network.parameters
+        about = {"tokenizer": tokenizer.to_dict() if tokenizer else None}
+        history = NUMBER_BYTES * len(COLUMNS) * min(trainer.config.epochs, 10_000)
+
+        def bytes_of(groups: int, others: int = 0) -> int:
+            weights = (groups * parameters.layout.size + others) * trainer.network.ops.dtype.itemsize
+            return model_bytes("language_model", about, (groups + 1) * len(parameters), weights + history)
+
+        files = [] if out is None else [(out, bytes_of(1))]
+        if checkpoint is not None:  # the next one is written beside the one before
+            size = bytes_of(2 + trainer.optimizer.rule.moments, trainer.state.layout.size)
+            files.append((checkpoint, size if os.path.exists(checkpoint) else 2 * size))
+        return files
 
     def _settings(self) -> dict[str, Any]:
         return {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed}

@@ -108,7 +108,14 @@ def expect_no_run(path: str | os.PathLike[str]) -> None:
     name = os.fsdecode(path)
     if "run" not in about:
         raise ModelFileError(f"{name!r} is a model file; a checkpoint would take its place. Give the checkpoint a name of its own.")
-    run = read_run(path)
+    expect_ended(path)
+
+
+def expect_ended(path: str | os.PathLike[str]) -> None:
+    """Raise :class:`ModelFileError` where a file would take the place of the checkpoint of a run that has not ended."""
+    if not os.path.exists(path) or "run" not in read_about(path):
+        return
+    name, run = os.fsdecode(path), read_run(path)
     if not run.at.ended:
         raise ModelFileError(f"{name!r} is the checkpoint of a run that has not ended ({run.place}); go on with "
                              f"resume={name!r}, or delete it.")

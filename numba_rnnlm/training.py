@@ -1,12 +1,8 @@
 """Training a language model: truncated back-propagation through time, epoch by epoch."""
 
-import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import exp, inf, isfinite
 from typing import Any
@@ -15,11 +11,13 @@ import numpy as np
 
 from .arena import Arena
 from .config import TrainingConfig
-from .errors import DivergenceError, plain
+from .errors import DivergenceError, ModelFileError, TrainingError, plain
+from .interrupts import Interrupts
 from .model import Network
 from .optimizers import Optimizer, Updater, pytorch, rebuild
 from .portable import stream_key
 from .progress import Progress, duration
+from .reports import warn
 from .rules import Rule
 from .schedules import Schedule
 
@@ -107,7 +105,7 @@ class Checkpoints:
     Parameters
     ----------
     write
-        Takes the position, and groups of named arrays: weights, good, state, moments/0, …
+        Takes the position, and groups of named arrays: weights, good, state, moments/0, … May raise :class:`ModelFileError`.
     every
         Seconds between two of them.
     """
@@ -158,6 +156,8 @@ class Trainer:
         Where each epoch is noted.
     checkpoints
         Where its state is kept while it runs, or None.
+    interrupted
+        Notes the signals that end it.
 
     Notes
     -----
@@ -175,6 +175,7 @@ class Trainer:
     seed: int
     history: History
     checkpoints: Checkpoints | None = None
+    interrupted: Interrupts = field(default_factory=Interrupts)
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
@@ -186,6 +187,8 @@ class Trainer:
         self.good = self.network.snapshot()
         self.issued: deque[Issued] = deque()
         self.kept = False  # a checkpoint
+        if self.validate is not None:
+            self.validate = _telling_failures(self.validate)
 
     def resume(self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]], rounding: Any = None) -> None:
         """Stand where the training stood that wrote a checkpoint; ``arrays`` has its groups by their names. For ``rounding``
@@ -215,16 +218,41 @@ class Trainer:
         ------
         DivergenceError
             If the loss, a gradient or a weight became NaN or infinite; the last good weights are back.
+        TrainingError
+            If a validation failed, or memory ran out after the first update; the network has what it would have had at its end.
+            The checkpoint continues from there.
+        ModelFileError
+            If the first checkpoint cannot be written; nothing was trained.
         """
-        with interrupts(notice=self.config.verbose > 0) as interrupted:
-            self.interrupted = interrupted
+        with self.interrupted:
+            self.interrupted.waiting = True
             if not self.at.ended:
                 self.updater.begin()
                 compile_kernels(self.network, self.optimizer.rule)
-                self._keep()  # now it shows whether that is possible, and there is something to go on from
-                self._train()
-        if self.validate is not None:
+                self._keep(first=True)  # now it shows whether that is possible, and there is something to go on from
+                try:
+                    self._train()
+                except (MemoryError, OSError, _ValidationFailed) as error:
+                    if not self.at.updates:
+                        raise
+                    raise self._failed(error) from (error.__cause__ or error)
+            if self.validate is not None:
+                self.network.restore(self.good)
+
+    def _failed(self, error: Exception) -> TrainingError:
+        """The training cannot continue: leave what it has come to."""
+        validating = isinstance(error, _ValidationFailed)
+        if validating:  # between two updates: the checkpoint stands before the validation
+            self._keep()
+        measured = self.validate is not None and self.at.best < inf
+        if measured:
             self.network.restore(self.good)
+        what, cause = ("validation", error.__cause__) if validating else ("training", error)
+        return TrainingError(
+            f"{what} failed in epoch {self.at.epoch}, after {self.at.updates} updates: {str(cause) or type(cause).__name__}. "
+            f"The model has the weights of {'the best epoch so far' if measured else 'the last update'}"
+            + ("; resume continues from the checkpoint." if self.kept else ".")
+        )
 
     def _train(self) -> None:
         config, stopped = self.config, ""
@@ -362,18 +390,24 @@ class Trainer:
             told += ", and the last good weights are restored"
         self.progress.line(told)
 
-    def _keep(self) -> None:
-        """Write a checkpoint, if there are any."""
+    def _keep(self, first: bool = False) -> None:
+        """Write a checkpoint, if there are any. One that cannot be written is lost, but for the first."""
         if self.checkpoints is None:
             return
         self.at.divisor = self.schedule.divisor
         arenas = {"weights": self.network.parameters, "good": Arena(self.network.model.layout, self.good),
                   "state": self.state, **self.updater.arenas()}
         download = self.network.ops.download
-        self.checkpoints.write(self.at, {
-            group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
-        })
-        self.checkpoints.last, self.kept = time.monotonic(), True
+        try:
+            self.checkpoints.write(self.at, {
+                group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
+            })
+            self.kept = True
+        except (ModelFileError, MemoryError) as error:
+            if first:
+                raise
+            warn(f"no checkpoint was written, training goes on: {str(error) or 'there is no memory for it'}")
+        self.checkpoints.last = time.monotonic()
 
     def _diverged(self, error: DivergenceError) -> DivergenceError:
         at = self.at
@@ -438,27 +472,15 @@ def compile_kernels(network: Network, rule: Rule) -> None:
     ops.update(rule, p, g, m, np.ones(2 + len(rule.hyper)))
 
 
-@contextmanager
-def interrupts(notice: bool = False) -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM sets the event, so that training ends cleanly; the second one interrupts at once.
+class _ValidationFailed(Exception):
+    """A validation raised an error, its cause."""
 
-    With ``notice`` the first one is answered on standard error.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
 
-    def note(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        if notice:  # not print: the handler may have interrupted one
-            os.write(2, b"\ninterrupted: ending cleanly; once more stops at once and loses what no file has\n")
+def _telling_failures(validate: Callable[[], float]) -> Callable[[], float]:
+    def validated() -> float:
+        try:
+            return validate()
+        except Exception as error:  # whatever it is, what was learned before must not be lost
+            raise _ValidationFailed from error
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return validated

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from models import LINES, fit, untrained
 
 import numba_rnnlm
-from numba_rnnlm import LanguageModel, Sequential, language_model, runs
+from numba_rnnlm import LanguageModel, Sequential, language_model
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cli import main
 from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
@@ -214,7 +214,7 @@ def handler():
 def test_ctrl_c_leaves_a_checkpoint(handler, update, valid, tmp_path):
     path = tmp_path / "run.npz"
     with before({update}, lambda trainer: signal.raise_signal(signal.SIGINT)):
-        usable = train(valid=valid, checkpoint=path)
+        usable = train(valid=valid, checkpoint=path, on_interrupt="return")
     assert len(usable.history_["epoch"]) == update // PER_EPOCH + 1
     assert len(usable.generate("to be", 5, seed=1)) == 5
     resumed = train(valid=valid, resume=path)
@@ -241,7 +241,7 @@ def test_ctrl_c_while_validating(handler, epoch, patience, tmp_path, monkeypatch
         judged = untrained()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the run .* had ended")
-            train(judged, valid=VALID, patience=patience, checkpoint=path, resume=resume)
+            train(judged, valid=VALID, patience=patience, checkpoint=path, resume=resume, on_interrupt="return")
         if resume is None and interrupted is None:
             want = content(judged, tmp_path)
     assert content(judged, tmp_path) == want
@@ -310,7 +310,7 @@ def test_twenty_kills(long_run, tmp_path):
             kept.unlink()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_ends_a_process_that_another_one_goes_on_from(number, long_run, tmp_path):
     arguments, want = long_run
     kept, out = tmp_path / "run.npz", tmp_path / "model.npz"
@@ -318,7 +318,8 @@ def test_a_signal_ends_a_process_that_another_one_goes_on_from(number, long_run,
     assert any(line.startswith(b"epoch 2") for line in run.stdout)
     run.send_signal(number)
     told, err = run.communicate(timeout=HANG)
-    assert run.returncode == 0 and b"Traceback" not in err and b"stopped: interrupted" in told
+    assert run.returncode == 128 + number and b"Traceback" not in err and b"stopped: interrupted" in told
+    assert f"numba-rnnlm: interrupted, the model is saved in {str(out)!r}\n".encode() in err
     assert b"resume goes on from the checkpoint" in told
     assert len(LanguageModel.load(out).generate("to be", 5)) == 5
     assert out.read_bytes() != want
@@ -656,9 +657,10 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
 
 def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
     path = tmp_path / "missing" / "run.npz"
-    with pytest.warns(UserWarning, match="no checkpoint was written, training goes on: cannot write '.*run.npz': No such file"):
-        model = train(checkpoint=path)
-    assert content(model, tmp_path) == content(train(), tmp_path)
+    model = untrained()
+    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Nothing that was there has changed; "):
+        train(model, checkpoint=path)
+    assert model.tokenizer_ is None  # nothing was trained
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     monkeypatch.setattr(LanguageModel, "fit_config", None)  # found out before it
@@ -669,29 +671,23 @@ def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
     )
 
 
-def test_two_runs_that_write_one_checkpoint(tmp_path, monkeypatch):
-    path, copies, both = tmp_path / "run.npz", {}, threading.Barrier(2)
-    monkeypatch.setattr(runs, "expect_no_run", lambda path, expect=runs.expect_no_run: (expect(path), both.wait()))
+def test_of_two_threads_the_second_is_told_who_writes_the_checkpoint(tmp_path):
+    path, began, over = tmp_path / "run.npz", threading.Event(), threading.Event()
 
-    def run(seed, **options):
-        return train(untrained(seed=seed), epochs=12, **options)
+    def hold(trainer):
+        began.set()
+        over.wait(HANG)
 
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(run, seed, checkpoint=path, **ALWAYS) for seed in (1, 2)]
-        while not all(job.done() for job in jobs):
-            with contextlib.suppress(FileNotFoundError):
-                data = path.read_bytes()
-                path.with_name("copy.npz").write_bytes(data)
-                seed = read_about(path.with_name("copy.npz"))["config"]["seed"]
-                copies.setdefault(seed, []).append(data)
-    want = {seed: content(job.result(), tmp_path) for seed, job in zip((1, 2), jobs, strict=True)}
-    assert copies
-    for seed, found in copies.items():
-        for data in found[:: max(1, len(found) // 5)]:
-            path.write_bytes(data)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "the run .* had ended")
-                assert content(run(seed, resume=path), tmp_path) == want[seed]
+    with before({8}, hold), ThreadPoolExecutor(1) as pool:
+        first = pool.submit(train, checkpoint=path, **ALWAYS)
+        assert began.wait(HANG)
+        data = path.read_bytes()
+        with pytest.raises(ModelFileError, match=rf"is being written by process {os.getpid()} on host .*, since 20.*another checkpoint"):
+            train(untrained(seed=2), checkpoint=path)
+        assert path.read_bytes() == data
+        over.set()
+    assert content(first.result(), tmp_path) == content(train(), tmp_path)
+    assert os.listdir(tmp_path) == ["run.npz"]
 
 
 def test_threads_that_write_leave_the_mask_of_new_files_alone(tmp_path, monkeypatch):

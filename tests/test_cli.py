@@ -34,6 +34,7 @@ from numba_rnnlm.config import (
     UnknownConfig,
 )
 from numba_rnnlm.errors import ConfigError, DivergenceError
+from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import write_model
 from numba_rnnlm.training import make_optimizer
@@ -148,7 +149,8 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
     assert set(training) == {item.name for item in fields(TrainingConfig)}
     calls = []
 
-    def fit(self, corpus, valid, *configs):
+    def fit(self, corpus, valid, *configs, interrupts, out):
+        assert not interrupts.is_set() and out == Path("model.npz")
         calls.append((self.get_params(), str(corpus), str(valid), *configs))
         raise ConfigError("seen enough")
 
@@ -340,7 +342,7 @@ def test_train_from_refuses_what_the_saved_model_decides(given, tmp_path, capsys
 
 @pytest.mark.parametrize("out", ["nowhere/m.npz", ".", "text.txt/m.npz", "text.txt", "./held_out.txt"])
 def test_out_is_checked_before_training(out, monkeypatch, capsys):
-    def fit(*arguments):
+    def fit(*arguments, **options):
         raise AssertionError("training began")
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)
@@ -364,11 +366,11 @@ def test_only_models_are_overwritten(tmp_path, capsys):
 
 
 def test_train_interrupted_twice_says_that_nothing_was_saved(tmp_path, monkeypatch, capsys):
-    def fit(*arguments):
-        raise KeyboardInterrupt
+    def fit(*arguments, **options):
+        raise Interrupted(signal.SIGTERM)
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)
-    assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), "--verbose", "0"]) == 130
+    assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), "--verbose", "0"]) == 143
     assert capsys.readouterr() == ("", "numba-rnnlm: interrupted, nothing was saved\n")
     assert not any(tmp_path.iterdir())
 
@@ -380,7 +382,7 @@ WILD = ["--cell", "relu", "--optimizer", "sgd", "--learning-rate", "1e6", "--cli
 def test_divergence_after_an_epoch_saves_what_was_kept(tmp_path, capsys):
     out = tmp_path / "m.npz"
     late = ["--warmup", "1", "--steps", "100000"]  # one update an epoch, the first one at a rate of 0
-    assert main(["train", "text.txt", "--out", str(out), *SMALL, *WILD, *late]) == 1
+    assert main(["train", "text.txt", "--out", str(out), *SMALL, *WILD, *late]) == 3
     err = capsys.readouterr().err
     assert "diverged" in err and f"saved in {str(out)!r}" in err
     same = LanguageModel("relu", hidden=8, layers=1, embedding=4)
@@ -405,7 +407,7 @@ def test_interrupted_training_is_saved(tmp_path):
     assert any(line.startswith(b"epoch 1") for line in run.stdout)
     run.send_signal(signal.SIGINT)
     told, err = run.communicate(timeout=HANG)
-    assert run.returncode == 0 and b"Traceback" not in err and b"stopped: interrupted" in told and b"saved " in told
+    assert run.returncode == 130 and b"Traceback" not in err and b"stopped: interrupted" in told and b"saved " in told
     assert LanguageModel.load(out).history_["epoch"][-1] >= 1
 
 

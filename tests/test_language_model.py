@@ -193,7 +193,7 @@ def test_fit_passes_every_argument_on(monkeypatch):
     }  # fmt: skip
     keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz"}
     given = []
-    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments: given.append(arguments))
+    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments, interrupts: given.append(arguments))
     LanguageModel().fit("corpus", "valid", **options, **keeping)
     LanguageModel().fit("corpus", checkpoint=Path("run.npz"), resume=b"old.npz")
     plain = CheckpointConfig("run.npz", resume="old.npz")

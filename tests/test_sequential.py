@@ -340,7 +340,7 @@ def test_ctrl_c_closes_the_epoch_and_returns(capsys):
             signal.raise_signal(signal.SIGINT)
 
     history = model.fit(x, y, epochs=9, batch_size=4, verbose=2, validation_data=(x, y),
-                        callbacks=[LambdaCallback(on_epoch_begin=interrupt)])
+                        callbacks=[LambdaCallback(on_epoch_begin=interrupt)], on_interrupt="return")
     assert history.epoch == [0, 1]
     assert len(history.history["val_loss"]) == 2
     assert (model.get_weights()[0] != before[0]).any(1).sum() == 4

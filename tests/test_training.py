@@ -15,6 +15,7 @@ from models import fit, untrained
 from numba_rnnlm import LanguageModel, Sequential, backends, errors, optimizers, rules, runs, training
 from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, CheckpointConfig, ModelConfig, TrainingConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
+from numba_rnnlm.interrupts import Interrupts
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.model import Network, build, initial_weights
 from numba_rnnlm.optimizers import Optimizer, pytorch
@@ -48,7 +49,7 @@ def trainer(on=None, validate=None, read=batches, seed=1, history=None, **option
     )  # fmt: skip
     return Trainer(
         on or network(), config, make_optimizer(config, "tanh"), lambda first: islice(read(), first, None), BATCHES, validate,
-        seed, history or new_history(),
+        seed, history or new_history(), interrupted=Interrupts("return"),
     )
 
 
@@ -333,7 +334,7 @@ def test_fit_takes_an_interrupt_and_the_model_is_usable(handler, monkeypatch):
         return evaluate(self)
 
     monkeypatch.setattr(training.Trainer, "_epoch", epoch)
-    fit(model, epochs=9)
+    fit(model, epochs=9, on_interrupt="return")
     assert model.history_["epoch"] == [1, 2]
     assert len(model.generate("to", length=5, seed=1)) == 5
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from .. import demo
 from ..errors import expect_number
+from .exits import DONE, SIGNAL
 from .files import expect_writable
 from .flags import Arguments, add_command, machine_flags, machine_of
 
@@ -22,10 +23,12 @@ def add(commands: Any) -> None:
                          help="how long to train; compiling comes on top, the first time (default: 60)")
     command.add_argument("--out", type=Path, default=Path("numba_rnnlm_demo.npz"), metavar="FILE",
                          help="where to save the model (default: numba_rnnlm_demo.npz)")
+    command.set_defaults(only_reports=True)
     machine_flags(command)
 
 
-def run(args: Arguments) -> None:
+def run(args: Arguments) -> int:
     expect_number("seconds", args.seconds, 0, open_low=True)
     expect_writable(args.out)
-    demo.run(args.out, args.seconds, **machine_of(args))
+    number = demo.run(args.out, args.seconds, **machine_of(args))
+    return SIGNAL + number if number else DONE

@@ -1,6 +1,5 @@
 """What the commands read, write and show."""
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,9 +8,11 @@ from typing import Any
 
 from ..errors import ConfigError, CorpusError, ModelFileError
 from ..language_model import LanguageModel
+from ..paths import same_file
 from ..storage import read_about
 from ..text import Tokenizer
 from .flags import Arguments, machine_of
+from .streams import standard_input
 
 
 def load(args: Arguments, path: Path) -> LanguageModel:
@@ -31,7 +32,7 @@ def tokenizer_of(model: LanguageModel) -> Tokenizer:
 def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = "--out") -> None:
     """Find out before the training, not after it, that the model cannot be saved."""
     for source in sources:
-        if source is not None and (out == source or (source.exists() and out.exists() and out.samefile(source))):
+        if same_file(out, source):
             raise ModelFileError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
     if out.is_dir():
         raise ModelFileError(f"{flag} is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
@@ -51,7 +52,7 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
 
 def opened(name: str) -> Any:
     if name == "-":
-        return nullcontext(sys.stdin.buffer)
+        return nullcontext(standard_input())
     try:
         return open(name, "rb")
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from .. import backends
 from ..cells import CELLS
 from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from ..language_model import MACHINE
+from ..reports import put
 
 METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE"}
 CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig, UnknownConfig)
@@ -31,6 +33,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message.rstrip('.')}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout and file is not None:
+            file.write(message)  # argparse ignores that help could not be written; main does not
+        else:
+            put(sys.stderr, message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if self.mixing:  # parse_known_intermixed_args calls this method for the options, then for the rest

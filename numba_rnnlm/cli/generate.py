@@ -1,14 +1,14 @@
 """``numba-rnnlm generate``."""
 
 import os
-import sys
 from typing import Any
 
 from ..config import SamplingConfig
-from ..errors import VocabularyError, expect_number
+from ..errors import CorpusError, VocabularyError, expect_number
 from .files import load, tokenizer_of
 from .flags import Arguments, add_command, config_flags, given, machine_flags, model_argument
 from .output import Writer
+from .streams import standard_input
 
 
 def add(commands: Any) -> None:
@@ -62,8 +62,8 @@ def run(args: Arguments) -> None:
 
 def read_prompt(text: str, is_of_bytes: bool) -> str | bytes:
     """The prompt, which ``-`` reads from standard input: text, or for a model of bytes any bytes."""
-    data = sys.stdin.buffer.read() if text == "-" else None
     try:
+        data = standard_input().read() if text == "-" else None
         if is_of_bytes:
             return encoded(text) if data is None else data
         if data is not None:
@@ -71,6 +71,8 @@ def read_prompt(text: str, is_of_bytes: bool) -> str | bytes:
         text.encode("utf-8")
     except UnicodeError as error:
         raise VocabularyError(f"the prompt is not UTF-8: {error}.") from error
+    except OSError as error:
+        raise CorpusError(f"cannot read the prompt from standard input: {error.strerror}.") from error
     return text
 
 

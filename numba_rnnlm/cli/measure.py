@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress
 from math import isfinite
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..config import WEIGHTS, UnknownConfig
 from ..errors import CorpusError
+from ..reports import report
 from ..scoring import judge, log_probabilities
 from ..text import Sentence, Tokenizer, encode_sentence, most_frequent
 from .files import load, opened, show_table, tokenizer_of
@@ -106,8 +107,9 @@ def score(args: Arguments) -> None:
     policy = UnknownConfig(**given(args, UnknownConfig))
     model = load(args, args.model)
     tokenizer, tally = tokenizer_of(model), Tally()
+    source = "standard input" if args.file == "-" else repr(args.file)
     with opened(args.file) as file:
-        for lines in arriving_lines(file):
+        for lines in readable(arriving_lines(file), source):
             rows = []
             for number, line in enumerate(lines, tally.lines + 1):
                 try:
@@ -119,10 +121,9 @@ def score(args: Arguments) -> None:
                 print(_answer(args, tokenizer, row, *judge(scores, row.unknown[1:], row.spelled[1:], policy)))
             sys.stdout.flush()
     if not tally.lines:
-        source = "standard input" if args.file == "-" else repr(args.file)
         raise CorpusError(f"{source} is empty, expected at least one line to score.")
     if told := tally.told(policy):
-        print(f"numba-rnnlm: {with_flags(told)}", file=sys.stderr)
+        report(f"numba-rnnlm: {with_flags(told)}\n", sys.stderr)
 
 
 @dataclass
@@ -180,6 +181,14 @@ def _tokens(tokenizer: Tokenizer, row: Sentence, counted: np.ndarray, printable:
         decoder(ids[0])
         names = row.named(["", *(decoder(id).removeprefix(tokenizer.separator) for id in ids[1:])])
     return list(compress(names[1:], counted))
+
+
+def readable(parts: Iterable[list[bytes]], source: str) -> Iterator[list[bytes]]:
+    """The same; an error while reading is a :class:`CorpusError`."""
+    try:
+        yield from parts
+    except OSError as error:
+        raise CorpusError(f"cannot read {source}: {error.strerror}.") from error
 
 
 def arriving_lines(file: BinaryIO) -> Iterator[list[bytes]]:

@@ -4,12 +4,14 @@ import codecs
 import io
 import sys
 
+from ..reports import is_terminal
+
 
 def set_encodings() -> None:
     """UTF-8 for files and pipes, whatever the locale is; a terminal keeps its own encoding, with escapes for what that lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            encoding = None if stream.isatty() else "utf-8"
+            encoding = None if is_terminal(stream) else "utf-8"
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
@@ -17,7 +19,7 @@ class Writer:
     """Writes to standard output at once: text, or bytes, which a terminal shows as text."""
 
     def __init__(self) -> None:
-        is_shown = sys.stdout.isatty() or not hasattr(sys.stdout, "buffer")
+        is_shown = is_terminal(sys.stdout) or not hasattr(sys.stdout, "buffer")
         self.raw = None if is_shown else sys.stdout.buffer
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 

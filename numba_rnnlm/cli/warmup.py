@@ -14,6 +14,7 @@ from ..cells import CELLS
 from ..config import OPTIMIZERS, WEIGHTS, TrainingConfig
 from ..errors import BackendError
 from ..language_model import LanguageModel
+from ..reports import report
 from .flags import Arguments, add_command, machine_flags, machine_of
 
 SYMBOLS = 100
@@ -31,6 +32,7 @@ def add(commands: Any) -> None:
   numba-rnnlm warmup --cells lstm --optimizers all
   numba-rnnlm warmup --cells lstm gru --precision bf16""",
     )
+    command.set_defaults(only_reports=True)
     command.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), metavar="CELL",
                          help=f"for models with these cells: {', '.join(CELLS)} (default: all)")
     command.add_argument("--optimizers", nargs="+", choices=(*OPTIMIZERS, "all"), default=["adam"], metavar="NAME",
@@ -48,11 +50,11 @@ def run(args: Arguments) -> None:
     if "sgd" in names:  # with momentum it is another kernel
         configs.append(TrainingConfig(epochs=1, optimizer="sgd", momentum=0.9, verbose=0))
     for cell in args.cells:
-        print(f"{cell}: training, measuring, scoring and generating on {backend} ...", end=" ", file=sys.stderr, flush=True)
+        report(f"{cell}: training, measuring, scoring and generating on {backend} ... ", sys.stderr)
         begun = time.monotonic()
         use(cell, configs, WEIGHTS if backend == "cpu" else WEIGHTS[:1], machine_of(args))
-        print(f"{time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
-    print(f"kernels are stored in {folder}; {time.monotonic() - started:.1f} s")
+        report(f"{time.monotonic() - begun:.1f} s\n", sys.stderr)
+    report(f"kernels are stored in {folder}; {time.monotonic() - started:.1f} s\n")
 
 
 def use(cell: str, configs: Sequence[TrainingConfig], weights: Sequence[str], machine: dict[str, Any]) -> None:
