@@ -43,7 +43,7 @@ from .optimizers import Optimizer, describe
 from .paths import same_file
 from .recognition import cells_of_file, difference, records
 from .reports import warn
-from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss
+from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
 from .storage import expect_room, locked, model_bytes, open_model, write_model
 from .text import (
     Corpus,
@@ -555,12 +555,13 @@ class LanguageModel:
     ) -> Callable[[], Evaluation]:
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
         policy = policy or UnknownConfig()
-        left_out = self.tokenizer_.unknown if self.tokenizer_ and policy.excludes else None
         scored = corpus.scored.known() if policy.excludes else corpus.scored
 
         def run() -> Evaluation:
             batches = segments(corpus.ids, streams, EVALUATION_STEPS, warm=EVALUATION_STEPS)
-            nats, tokens = total_loss(network, batches, left_out)
+            if policy.excludes and self.tokenizer_ is not None and self.tokenizer_.unknown is not None:
+                batches = without(batches, self.tokenizer_.unknown)
+            nats, tokens = total_loss(network, batches)
             nats += policy.nats_per_character * scored.missing.spelled
             return Evaluation(nats, tokens, scored.unknown, scored.characters, scored.bytes, bos, policy.unknown)
 

@@ -25,7 +25,7 @@ so that a sentence of unknown words may seem more probable than a good one. ``un
 The word ``<unk>`` in a text, as in Penn Treebank, counts as unknown too, but has no characters to pay for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 from typing import NamedTuple
@@ -132,14 +132,16 @@ class Evaluation:
         return self.nats / log(2) / self.bytes if self.bytes else None
 
 
-def total_loss(
-    network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]], ignored: int | None = None
-) -> tuple[float, int]:
-    """(total nats, tokens counted) over consecutive (inputs, targets), each (T, N); targets of -1, or ``ignored``, are not counted."""
+def without(batches: Iterable[tuple[np.ndarray, np.ndarray]], id: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches with targets of -1 in place of ``id``: it is read, but not scored."""
+    for inputs, targets in batches:
+        yield inputs, np.where(targets == id, -1, targets)
+
+
+def total_loss(network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
+    """(total nats, tokens counted) over consecutive (inputs, targets), each (T, N); targets of -1 are not counted."""
     ops, nats, count, state = network.ops, 0.0, 0, None
     for inputs, targets in batches:
-        if ignored is not None:
-            targets = np.where(targets == ignored, -1, targets)
         state = state or network.state(inputs.shape[1])
         losses = network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)
         nats += float(ops.download(losses).sum(dtype=np.float64))

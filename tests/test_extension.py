@@ -213,7 +213,7 @@ def test_training_on_new_symbols_says_so(start):
 
 def test_train_extends_the_vocabulary_and_is_killed_and_resumed(start, capsys):
     options = [start / "new.txt", "--from", start / "char.npz", "--extend-vocabulary", "--verbose", "2", *BRIEF]
-    assert main([*map(str, options), "--epochs", "60", "--out", str(start / "whole.npz")]) == 0
+    assert main(["train", *map(str, options), "--epochs", "60", "--out", str(start / "whole.npz")]) == 0
     told, err = capsys.readouterr()
     assert "warning" not in err and "\nthe vocabulary has grown by 2 to 17 symbols: 'é' (60 times), 'ö' (30 times)\n" in told
     run = [*options, "--epochs", 60, "--out", start / "part.npz", "--checkpoint", start / "run.npz", "--checkpoint-every", "0.02s",

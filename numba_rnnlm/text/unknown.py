@@ -11,6 +11,7 @@ from .tokenizers import Tokenizer, utf8
 from .vocabulary import UNKNOWN
 
 SHOWN = 5  # symbols that a message names
+LONGEST = 20  # characters of a symbol in a message
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class UnknownCounter:
     >>> [ids.tolist() for ids in counter.encode(["the cow  ", "sees <unk>"])]
     [[3, 0], [0, 0]]
     >>> counter.all().tokens, counter.all().symbols, counter.all().characters
-    (3, Counter({'cow': 1, 'sees': 1}), 17)
+    (3, Counter({'cow': 1, 'sees': 1}), 16)
     """
 
     tokenizer: Tokenizer
@@ -177,5 +178,5 @@ def most_frequent(symbols: Mapping[str, int]) -> str:
     "'zebra' (12 times), 'cow' (once)"
     """
     ranked = sorted(symbols.items(), key=lambda item: (-item[1], item[0]))
-    shown = ", ".join(f"{symbol!r} ({'once' if count == 1 else f'{count:,} times'})" for symbol, count in ranked[:SHOWN])
+    shown = ", ".join(f"{symbol[:LONGEST]!r}{'...' * (len(symbol) > LONGEST)} ({'once' if count == 1 else f'{count:,} times'})" for symbol, count in ranked[:SHOWN])
     return shown + (f" and {len(ranked) - SHOWN:,} more" if len(ranked) > SHOWN else "")
