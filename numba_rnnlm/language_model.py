@@ -2,11 +2,13 @@
 
 import os
 import secrets
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
-from math import inf
+from itertools import islice
+from math import ceil, inf
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -42,9 +44,11 @@ from .text import (
     streams_that_fit,
 )
 from .training import Checkpoints, History, Position, Trainer, make_optimizer, new_history
+from .training_log import Log
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.2  # of a text: more than that is worth a warning
+FORESEEN = 4  # segments that tell how long an evaluation takes
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
 Ids = np.ndarray | Sequence[int]
@@ -91,9 +95,11 @@ class LanguageModel:
     Attributes
     ----------
     history_
-        Column → one value per epoch: loss, perplexity, valid_loss, valid_perplexity, tokens_per_second, seconds, …
+        Column → one value per report, of which each epoch ends with one: epoch, loss, perplexity, valid_loss, valid_perplexity, tokens_per_second, seconds, …
     tokenizer_
         The tokenizer with its vocabulary; None for ids.
+    validation_
+        An :class:`~numba_rnnlm.scoring.Evaluation` of these weights on the ``valid`` of the last ``fit``; None without one.
 
     Examples
     --------
@@ -144,6 +150,8 @@ class LanguageModel:
         self._network: Network | None = None
         self.tokenizer_: Tokenizer | None = None
         self.history_: History = new_history()
+        self.validation_: Evaluation | None = None
+        self._learned: dict[str, Any] = {}  # for the header of a file: "texts" and "training" of the last fit
 
     # scikit-learn's manners
 
@@ -201,12 +209,14 @@ class LanguageModel:
         clip_value: float | None = None,
         reduction: str = "mean",
         patience: int | None = None,
-        max_seconds: float | None = None,
+        validate_every: int | None = None,
+        max_seconds: float | str | None = None,
         not_finite: str = "stop",
         verbose: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: str | float = "5min",
         resume: str | os.PathLike[str] | None = None,
+        log: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Train on a corpus, from the current weights: a new model's come from its seed, fitting again goes on.
 
@@ -233,9 +243,13 @@ class LanguageModel:
             Of the loss that is differentiated: "mean" over tokens, or "sum_time", summed over the steps and
             averaged over the streams, which published recipes use (Zaremba et al. 2014).
         patience
-            Stop after this many epochs without improvement.
+            Stop after this many epochs (with ``validate_every``, reports) without improvement.
+        validate_every
+            Report after every so many updates of an epoch too, not only at its end: validate, and add a row to ``history_`` whose epoch is
+            a fraction. The best weights, ``patience`` and the plateau schedule follow these reports.
         max_seconds
-            End cleanly within this time; linear and cosine schedules then run over it.
+            End cleanly within this time, in seconds or as "90s", "45min", "1h30m". It includes the last validation and checkpoint, whose
+            time is measured and reserved, but not compiling. Linear and cosine schedules then run over it.
         not_finite
             When the loss or a gradient is NaN or infinite: "stop", with the last good weights; or "skip" the update, let
             the streams begin anew and halve the learning rate; from the second in a row on, the last good weights are back
@@ -250,7 +264,12 @@ class LanguageModel:
         resume
             A checkpoint to go on from. Texts and settings must be those of the run that wrote it; the bytes are the same on
             the same backend and, of GPUs, the same model; elsewhere a warning says that the last bits differ. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
-            there yet, the run begins: one command serves for the first job and for all that follow.
+            there yet, the run begins: one command serves for the first job and for all that follow. With the schedules "constant",
+            "plateau" and "zaremba" and without warmup, ``epochs`` and ``max_seconds`` may be others than those of the run, which may have
+            ended; ``max_seconds`` counts from the beginning of the run.
+        log
+            A file to append a row to for each report, with the time of day: a table if its name ends in ".csv", JSON lines if it ends in
+            ".jsonl", ".ndjson" or ".json". A row that cannot be written is lost with a warning.
 
         Raises
         ------
@@ -268,16 +287,21 @@ class LanguageModel:
         if made is None:
             expect_one_of("optimizer", optimizer, OPTIMIZERS)
         config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
-        paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume")}
+        paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume", "log")}
         keeping = _filled(CheckpointConfig, {**given, **paths})
         return self.fit_config(corpus, valid, config, keeping, made)
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | None = None, prepare: Callable[[Self], float] | None = None,
     ) -> Self:
-        """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too."""
+        """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too.
+
+        ``prepare`` is called with the model when its training is about to begin, and returns how many seconds of ``max_seconds`` the caller
+        needs afterwards; what it raises ends ``fit``.
+        """
         keeping = keeping or CheckpointConfig()
+        log = None if keeping.log is None else Log(keeping.log, resumed=keeping.resume is not None)
         saved = None
         if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
             runs.expect_no_run(keeping.checkpoint)
@@ -323,26 +347,37 @@ class LanguageModel:
             batches,
             None if validation is None else lambda: validation().nats_per_token,
             self._seed, history,
+            watchers=[] if log is None else [log.write],
+            foresee=None if validation is None else lambda: self._foresee(network, held_out),
         )
-        texts: dict[str, str | None] = {}
-        if saved is not None or keeping.checkpoint is not None:
-            texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
+        texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
         if saved is not None:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
-                trainer.resume(saved.at, saved.group, saved.rounding)
+                trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
             beginning = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
-            if saved.at.ended:
-                warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
+            if trainer.at.ended:
+                warnings.warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do. Its model can be "
                               "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
+        self.validation_ = None
+        self._learned = {"texts": texts, "training": settings}
+        if prepare is not None:
+            trainer.saving = prepare(self)
+        if log is not None:
+            log.begin()
         trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
                               f"schedule {config.schedule}")
         if beginning:
             trainer.progress.line(beginning)
-        trainer.run()
+        try:
+            trainer.run()
+        finally:
+            if held_out is not None and trainer.at.best < inf:
+                scored, tokens = held_out.scored, len(held_out.ids) - 1
+                self.validation_ = Evaluation(trainer.at.best * tokens, tokens, scored.unknown, scored.characters, scored.bytes)
         return self
 
     def _expect_cell(self, saved: runs.Run) -> None:
@@ -445,6 +480,16 @@ class LanguageModel:
 
         segments(corpus.ids, streams, EVALUATION_STEPS)  # says now, not after an epoch, that a text is too short
         return run
+
+    @staticmethod
+    def _foresee(network: Network, corpus: Corpus) -> float:
+        """Seconds that evaluating a corpus will take, from a few of its segments."""
+        streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
+        batches = segments(corpus.ids, streams, EVALUATION_STEPS)
+        total_loss(network, islice(batches, 1))  # takes the memory that the others use again
+        started, count = time.monotonic(), ceil(len(corpus.ids) / (streams * EVALUATION_STEPS)) + 1
+        total_loss(network, islice(batches, FORESEEN))
+        return (time.monotonic() - started) * count / FORESEEN
 
     def perplexity(self, corpus: Source, bos: bool = False) -> float:
         """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""
@@ -628,6 +673,7 @@ class LanguageModel:
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
             "history": runs.history_about(self.history_),
         }
+        about |= self._learned
         own = records(self._ops, self.network_.model.layers, gradients)
         return {**about, "cells": own} if own else about
 
@@ -665,6 +711,7 @@ class LanguageModel:
                 config["cell"] = found.get(config["cell"], config["cell"])
             model = cls(**config, backend=backend, threads=threads, precision=precision)
         model.tokenizer_, model._network, model.history_ = model._rebuilt(about, weights, name)
+        model._learned = {key: about[key] for key in ("texts", "training") if key in about}
         return model
 
     def _rebuilt(
