@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from itertools import islice
 from math import ceil, inf
 from typing import Any, Self, TypeVar
@@ -293,12 +294,12 @@ class LanguageModel:
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
-        optimizer: Optimizer | None = None, prepare: Callable[[Self], float] | None = None,
+        optimizer: Optimizer | None = None, prepare: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> Self:
         """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too.
 
-        ``prepare`` is called with the model when its training is about to begin, and returns how many seconds of ``max_seconds`` the caller
-        needs afterwards; what it raises ends ``fit``.
+        ``prepare`` is called when the training is about to begin, with the header of the file that the model would be saved in. It returns
+        how many seconds of ``max_seconds`` the caller needs to save it; what it raises ends ``fit``.
         """
         keeping = keeping or CheckpointConfig()
         log = None if keeping.log is None else Log(keeping.log, resumed=keeping.resume is not None)
@@ -348,7 +349,7 @@ class LanguageModel:
             None if validation is None else lambda: validation().nats_per_token,
             self._seed, history,
             watchers=[] if log is None else [log.write],
-            foresee=None if validation is None else lambda: self._foresee(network, held_out),
+            foresee=None if held_out is None else partial(self._foresee, network, held_out),
         )
         texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
         if saved is not None:
@@ -365,7 +366,7 @@ class LanguageModel:
         self.validation_ = None
         self._learned = {"texts": texts, "training": settings}
         if prepare is not None:
-            trainer.saving = prepare(self)
+            trainer.saving = prepare(self._about())
         if log is not None:
             log.begin()
         trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "

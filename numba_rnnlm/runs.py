@@ -188,6 +188,31 @@ def read_history(saved: Any) -> History:
     return {column: [nan if value is None else float(value) for value in saved.get(column, left_out)] for column in history}
 
 
+def same_training(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two headers are of one model, trained on the same texts with the same settings; of those in :data:`EXTENSIBLE` any."""
+    def parts(header: Mapping[str, Any]) -> list[Any]:
+        training = header.get("training")
+        kept = {name: training[name] for name in training if name not in EXTENSIBLE} if isinstance(training, dict) else None
+        return [header.get("config"), header.get("texts"), header.get("tokenizer"), kept]
+
+    return None not in parts(about)[:2] and parts(about) == parts(other)
+
+
+def same_corpus(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two headers are of models that were last trained on the same text with the same vocabulary; False if one does not tell."""
+    corpus = corpus_of(about)
+    return corpus is not None and corpus == corpus_of(other) and about.get("tokenizer") == other.get("tokenizer")
+
+
+def corpus_of(about: Mapping[str, Any]) -> str | None:
+    """The digest of the text that a model was last trained on, out of its header; None if that does not tell."""
+    for part in (about, about.get("run")):
+        if isinstance(part, dict) and isinstance(part.get("texts"), dict):
+            found = part["texts"].get("corpus")
+            return found if isinstance(found, str) else None
+    return None
+
+
 def expect_language_model(name: str, about: Mapping[str, Any]) -> None:
     """Raise :class:`ModelFileError` at another kind of file."""
     if about.get("kind") != "language_model":

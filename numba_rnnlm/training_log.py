@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from math import isfinite, isnan
+from math import isfinite
 from typing import Any, BinaryIO
 
 from .errors import ConfigError, ModelFileError
@@ -71,9 +71,9 @@ class Log:
         values = {name: _plain(row.get(name)) for name in FIELDS[1:]}
         if _report(values) in self.written:
             return
-        values = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **values}
+        line = {"time": datetime.now().astimezone().isoformat(timespec="seconds"), **values}
         try:
-            self._append(_csv(values.values()) if self.table else json.dumps(values) + "\n")
+            self._append(_csv(line.values()) if self.table else json.dumps(line) + "\n")
         except OSError as error:
             warnings.warn(f"a report is missing in the log {self.path!r}, training continues: {error.strerror}.", stacklevel=2)
 
@@ -104,7 +104,7 @@ class Log:
 
 def _plain(value: float | None) -> float | None:
     """A number for JSON: whole ones without a point, None for NaN and infinity."""
-    if value is None or isnan(value) or not isfinite(value):
+    if value is None or not isfinite(value):
         return None
     return int(value) if value == int(value) else value
 
