@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from . import backends, cells, runs
+from .arguments import checked_calls
 from .cells import Cell
 from .config import OPTIMIZERS, WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from .errors import (
@@ -59,6 +60,7 @@ LOAD = "LanguageModel.load(path, cell={cell})"
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
 
 
+@checked_calls
 class LanguageModel:
     """A recurrent neural network language model.
 
@@ -326,7 +328,7 @@ class LanguageModel:
             warnings.warn(
                 f"the corpus has {len(ids):,} tokens, too few for {config.streams} streams of {config.steps} steps; "
                 f"training on {fitting} {'stream' if fitting == 1 else 'streams'}. Fewer streams or steps give more updates.",
-                stacklevel=3,
+                stacklevel=5,
             )
             config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
         with nullcontext() if saved is None else runs.fitting(saved.name):
@@ -340,7 +342,7 @@ class LanguageModel:
                 warnings.warn(
                     f"{text.unknown / len(text.ids):.0%} of the symbols of {text.name} are not in the model's vocabulary "
                     "and count as <unk>, which is easy to predict: the loss says little. The vocabulary is that of the "
-                    "first training text.", stacklevel=3,
+                    "first training text.", stacklevel=5,
                 )
         trainer = Trainer(
             network, config, optimizer,
@@ -359,7 +361,7 @@ class LanguageModel:
             beginning = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
             if trainer.at.ended:
                 warnings.warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do. Its model can be "
-                              "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
+                              "trained on from its weights: load it and fit, or train --from.", stacklevel=5)
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history

@@ -13,7 +13,7 @@ PACKAGE = "numba_rnnlm"
 ROOT = Path(numba_rnnlm.__file__).parent
 
 STOREYS = (
-    {"errors", "config", "arena", "fingerprint"},
+    {"errors", "config", "arena", "fingerprint", "suggestions", "arguments"},
     {"portable", "cells", "rules"},
     {"backends"},
     {"layers", "recognition", "model"},

@@ -138,15 +138,15 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
     text = {"tokenizer": "word", "min_count": 2, "max_vocabulary": 9}
     training = {"epochs": 3, "streams": 2, "steps": 4, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.5,
                 "weight_decay": 0.125, "schedule": "cosine", "warmup": 0.5, "decay_factor": 3.0, "decay_after": 1,
-                "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "patience": 6, "max_seconds": 8.0,
-                "not_finite": "skip", "verbose": 0}
-    keeping = {"checkpoint": "run.npz", "checkpoint_every": "2h"}
+                "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "patience": 6, "validate_every": 9,
+                "max_seconds": 8.0, "not_finite": "skip", "verbose": 0}
+    keeping = {"checkpoint": "run.npz", "checkpoint_every": "2h", "log": "log.csv"}
     assert set(text) == {item.name for item in fields(TextConfig)}
     assert set(model) == {item.name for item in fields(ModelConfig)} - {"vocabulary_size"}
     assert set(training) == {item.name for item in fields(TrainingConfig)}
     calls = []
 
-    def fit(self, corpus, valid, *configs):
+    def fit(self, corpus, valid, *configs, **others):
         calls.append((self.get_params(), str(corpus), str(valid), *configs))
         raise ConfigError("seen enough")
 
@@ -177,7 +177,7 @@ def test_help_and_version(capsys):
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["fly"], ["train"], ["train", "text.txt", "--hid", "3"], ["train", "text.txt", "--hidden", "many"],
+    ["fly"], ["train"], ["train", "text.txt", "--hid", "3"], ["train", "text.txt", "--hidden", "many"],
     ["train", "text.txt", "--tokenizer", "None"], ["train", "text.txt", "--cell", "square"], ["train", "text.txt", "--vocabulary-size", "9"],
     ["generate", "char.npz", "--unknown", "skip"], ["score", "char.npz", "--per-token", "--normalize"],
     ["generate", "char.npz", "the", "--prompt", "the"], ["generate", "char.npz", "the", "cat"],
@@ -337,7 +337,7 @@ def test_train_from_refuses_what_the_saved_model_decides(given, tmp_path, capsys
 
 @pytest.mark.parametrize("out", ["nowhere/m.npz", ".", "text.txt/m.npz", "text.txt", "./held_out.txt"])
 def test_out_is_checked_before_training(out, monkeypatch, capsys):
-    def fit(*arguments):
+    def fit(*arguments, **others):
         raise AssertionError("training began")
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)
@@ -361,7 +361,7 @@ def test_only_models_are_overwritten(tmp_path, capsys):
 
 
 def test_train_interrupted_twice_says_that_nothing_was_saved(tmp_path, monkeypatch, capsys):
-    def fit(*arguments):
+    def fit(*arguments, **others):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)

@@ -188,10 +188,10 @@ def test_fit_passes_every_argument_on(monkeypatch):
     options = {
         "epochs": 3, "streams": 5, "steps": 7, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5,
         "weight_decay": 0.01, "schedule": "plateau", "warmup": 0.2, "decay_factor": 3.0, "decay_after": 6,
-        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "max_seconds": 9.0, "not_finite": "skip",
-        "verbose": 2,
+        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "validate_every": 8,
+        "max_seconds": 9.0, "not_finite": "skip", "verbose": 2,
     }  # fmt: skip
-    keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz"}
+    keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz", "log": "log.csv"}
     given = []
     monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments: given.append(arguments))
     LanguageModel().fit("corpus", "valid", **options, **keeping)

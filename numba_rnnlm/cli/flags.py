@@ -11,7 +11,7 @@ from .. import backends
 from ..cells import CELLS
 from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from ..language_model import MACHINE
-from .suggestions import flag_meant, value_meant
+from ..suggestions import flag_meant, value_meant
 
 METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE", "log": "FILE",
             "max_seconds": "TIME"}

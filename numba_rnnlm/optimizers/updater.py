@@ -50,7 +50,7 @@ class Updater:
         here = self.network.ops.rounding()
         if self.steps and self.rounding not in (None, here):
             warnings.warn(f"the training so far was computed on {self.rounding!r} and continues on {here!r}: the result is as valid, but "
-                          "its last bits differ from those of a training that stayed on one of them.", stacklevel=5)
+                          "its last bits differ from those of a training that stayed on one of them.", stacklevel=7)
         self.rounding = here
 
     def forget(self) -> None:

@@ -94,6 +94,18 @@ def flag_meant(given: str, known: Iterable[str]) -> str:
     return beginning[0] if len(beginning) == 1 else "".join(close)
 
 
+def argument_meant(given: str, known: Iterable[str]) -> str:
+    """:func:`flag_meant` for arguments in Python.
+
+    Examples
+    --------
+    >>> argument_meant("lr", ["epochs", "learning_rate"]), argument_meant("xyz", ["epochs"])
+    ('learning_rate', '')
+    """
+    flags = {"--" + name.replace("_", "-"): name for name in known}
+    return flags.get(flag_meant(f"--{given}", flags), "")
+
+
 def value_meant(given: str, known: Iterable[str]) -> str:
     """Which of the known values was probably meant; empty if none is like it.
 
