@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .config import TrainingConfig
@@ -45,10 +46,12 @@ def _in_table(line: str) -> bool:
     return any(mark in line for mark in ("|", "---", "===")) or 2 * line.count(" ") > len(line)
 
 
-def run(out: str | os.PathLike[str], seconds: float, **machine: Any) -> None:
+def run(
+    out: str | os.PathLike[str], seconds: float, prepare: Callable[[Mapping[str, Any]], float] | None = None, **machine: Any
+) -> None:
     """Train for ``seconds`` on the documentation, say how well it went, and save the model to ``out``.
 
-    ``machine`` is backend, threads and precision, as :class:`LanguageModel` takes them.
+    For ``prepare`` see :meth:`LanguageModel.fit_config`. ``machine`` is backend, threads and precision, as :class:`LanguageModel` takes them.
     """
     config = TrainingConfig(epochs=1000, streams=STREAMS, steps=STEPS, learning_rate=8e-3, max_seconds=seconds)
     training, held_out = documentation()
@@ -56,12 +59,12 @@ def run(out: str | os.PathLike[str], seconds: float, **machine: Any) -> None:
     print(f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out")
     print(f"kernels ready after {_warm_up(_model(machine), training, held_out):.0f} s")
     print(f"training an LSTM for {plain(seconds)} seconds; Ctrl-C ends it early", flush=True)
-    model.fit_config(training, held_out, config)
+    model.fit_config(training, held_out, config, prepare=prepare)
     verb = "replaced" if os.path.exists(out) else "saved"
     model.save(out)
 
-    measured = model.evaluate(held_out)
-    print(f"\nheld out: {measured.bits_per_character:.3f} bits/character, perplexity {measured.perplexity:.2f}")
+    if (measured := model.validation_) is not None:  # else it was interrupted before the first validation
+        print(f"\nheld out: {measured.bits_per_character:.3f} bits/character, perplexity {measured.perplexity:.2f}")
     print("\na sample at temperature 0.7:\n")
     print(PROMPT, end="")
     for piece in model.stream(PROMPT, length=400, temperature=0.7, seed=1, unknown="unk"):
