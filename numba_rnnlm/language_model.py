@@ -2,17 +2,20 @@
 
 import os
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
-from itertools import compress
-from math import inf
+from functools import partial
+from itertools import compress, islice
+from math import ceil, inf
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from . import backends, cells, runs
+from .arguments import checked_calls
 from .cells import Cell
 from .config import (
     OPTIMIZERS,
@@ -62,11 +65,13 @@ from .text import (
     streams_that_fit,
 )
 from .training import COLUMNS, Checkpoints, History, Position, Trainer, make_optimizer, new_history
+from .training_log import Log
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
 MANY_WHERE_CUT = 0.2  # the same for a vocabulary that min_count or max_vocabulary has cut on purpose
 NUMBER_BYTES = 25  # of a number in the header of a file, at most
+FORESEEN = 4  # segments that tell how long an evaluation takes
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
 ADVICE = {  # what to do about unknown symbols
@@ -77,6 +82,7 @@ ADVICE = {  # what to do about unknown symbols
 }
 
 Ids = np.ndarray | Sequence[int]
+Prepare = Callable[[Mapping[str, Any]], tuple[str | os.PathLike[str], float]]  # see LanguageModel.fit_config
 Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointConfig)
 
 LOAD = "LanguageModel.load(path, cell={cell})"
@@ -85,6 +91,7 @@ BYTES = (bytes, bytearray, memoryview)
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
 
 
+@checked_calls
 class LanguageModel:
     """A recurrent neural network language model.
 
@@ -122,9 +129,11 @@ class LanguageModel:
     Attributes
     ----------
     history_
-        Column → one value per epoch: loss, perplexity, valid_loss, valid_perplexity, tokens_per_second, seconds, …
+        Column → one value per report, of which each epoch ends with one: epoch, loss, perplexity, valid_loss, valid_perplexity, tokens_per_second, seconds, …
     tokenizer_
         The tokenizer with its vocabulary; None for ids.
+    validation_
+        An :class:`~numba_rnnlm.scoring.Evaluation` of these weights on the ``valid`` of the last ``fit``; None without one.
 
     Examples
     --------
@@ -175,6 +184,8 @@ class LanguageModel:
         self._network: Network | None = None
         self.tokenizer_: Tokenizer | None = None
         self.history_: History = new_history()
+        self.validation_: Evaluation | None = None
+        self._learned: dict[str, Any] = {}  # for the header of a file: "texts" and "training" of the last fit
 
     # scikit-learn's manners
 
@@ -232,13 +243,15 @@ class LanguageModel:
         clip_value: float | None = None,
         reduction: str = "mean",
         patience: int | None = None,
-        max_seconds: float | None = None,
+        validate_every: int | None = None,
+        max_seconds: float | str | None = None,
         not_finite: str = "stop",
         extend_vocabulary: bool = False,
         verbose: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: str | float = "5min",
         resume: str | os.PathLike[str] | None = None,
+        log: str | os.PathLike[str] | None = None,
         on_interrupt: str = "raise",
     ) -> Self:
         """Train on a corpus, from the current weights: a new model's come from its seed, fitting again goes on.
@@ -267,9 +280,13 @@ class LanguageModel:
             Of the loss that is differentiated: "mean" over tokens, or "sum_time", summed over the steps and
             averaged over the streams, which published recipes use (Zaremba et al. 2014).
         patience
-            Stop after this many epochs without improvement.
+            Stop after this many epochs (with ``validate_every``, reports) without improvement.
+        validate_every
+            Report after every so many updates of an epoch too, not only at its end: validate, and add a row to ``history_`` whose epoch is
+            a fraction. The best weights, ``patience`` and the plateau schedule follow these reports.
         max_seconds
-            End cleanly within this time; linear and cosine schedules then run over it.
+            End cleanly within this time, in seconds or as "90s", "45min", "1h30m". It includes the last validation and checkpoint, whose
+            time is measured and reserved, but not compiling. Linear and cosine schedules then run over it.
         not_finite
             When the loss or a gradient is NaN or infinite: "stop", with the last good weights; or "skip" the update, let
             the streams begin anew and halve the learning rate; from the second in a row on, the last good weights are back
@@ -290,7 +307,12 @@ class LanguageModel:
         resume
             A checkpoint to go on from. Texts and settings must be those of the run that wrote it; the bytes are the same on
             the same backend and, of GPUs, the same model; elsewhere a warning says that the last bits differ. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
-            there yet, the run begins: one command serves for the first job and for all that follow.
+            there yet, the run begins: one command serves for the first job and for all that follow. With the schedules "constant",
+            "plateau" and "zaremba" and without warmup, ``epochs`` and ``max_seconds`` may be others than those of the run, which may have
+            ended; ``max_seconds`` counts from the beginning of the run.
+        log
+            A file to append a row to for each report, with the time of day: a table if its name ends in ".csv", JSON lines if it ends in
+            ".jsonl", ".ndjson" or ".json". A row that cannot be written is lost with a warning.
         on_interrupt
             After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
 
@@ -313,13 +335,13 @@ class LanguageModel:
         if made is None:
             expect_one_of("optimizer", optimizer, OPTIMIZERS)
         config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
-        paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume")}
+        paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume", "log")}
         keeping = _filled(CheckpointConfig, {**given, **paths})
         return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=verbose > 0))
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
-        optimizer: Optimizer | None = None, interrupts: Interrupts | None = None, out: str | os.PathLike[str] | None = None,
+        optimizer: Optimizer | None = None, interrupts: Interrupts | None = None, prepare: Prepare | None = None,
     ) -> Self:
         """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too.
 
@@ -328,20 +350,23 @@ class LanguageModel:
         interrupts
             Notes the signals that end the training. A caller that has entered it already may save the model before they have
             their consequence.
-        out
-            Where the caller will save the model: before the training, see that there is room for it.
+        prepare
+            Called when the texts have been read and the training is about to begin, with the header of the file that the model would be
+            saved in. It returns where the caller will save the model, and how many seconds of ``max_seconds`` that takes; ``fit_config``
+            sees that there is room for it. What it raises ends ``fit_config``.
         """
         keeping = keeping or CheckpointConfig()
         with ExitStack() as held:
             interrupts = held.enter_context(interrupts or Interrupts(notice=config.verbose > 0))
             if keeping.checkpoint is not None:
                 held.enter_context(locked(keeping.checkpoint))
-            return self._fit(corpus, valid, config, keeping, optimizer, interrupts, out)
+            return self._fit(corpus, valid, config, keeping, optimizer, interrupts, prepare)
 
     def _fit(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig,
-        optimizer: Optimizer | None, interrupts: Interrupts, out: str | os.PathLike[str] | None,
+        optimizer: Optimizer | None, interrupts: Interrupts, prepare: Prepare | None,
     ) -> Self:
+        log = None if keeping.log is None else Log(keeping.log, resumed=keeping.resume is not None)
         saved = None
         if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
             runs.expect_no_run(keeping.checkpoint)
@@ -386,33 +411,44 @@ class LanguageModel:
             lambda first: segments(ids, config.streams, config.steps, first=first),
             batches,
             None if validation is None else lambda: validation().nats_per_token,
-            self._seed, history, interrupted=interrupts,
+            self._seed, history,
+            interrupted=interrupts,
+            watchers=[] if log is None else [log.write],
+            foresee=None if held_out is None else partial(self._foresee, network, held_out),
         )
-        texts: dict[str, str | None] = {}
-        if saved is not None or keeping.checkpoint is not None:
-            texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
+        texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
         if saved is not None:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
-                trainer.resume(saved.at, saved.group, saved.rounding)
+                trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
             beginning = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
-            if saved.at.ended:
-                warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
+            if trainer.at.ended:
+                warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do. Its model can be "
                      "trained on from its weights: load it and fit, or train --from.")
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
-        expect_room(self._files(trainer, tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
-        before = self.tokenizer_, self._network, self.history_
+        before = self.tokenizer_, self._network, self.history_, self.validation_, self._learned
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
-        trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
-                              f"schedule {config.schedule}")
-        for note in filter(None, [beginning, *notes]):
-            trainer.progress.line(note)
+        self.validation_, self._learned = None, {"texts": texts, "training": settings}
         try:
+            out = None
+            if prepare is not None:
+                out, trainer.saving = prepare(self._about())
+            expect_room(self._files(trainer, tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
+            if log is not None:
+                log.begin()
+            trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
+                                  f"schedule {config.schedule}")
+            for note in filter(None, [beginning, *notes]):
+                trainer.progress.line(note)
             trainer.run()
-        except ModelFileError:  # of the first checkpoint: nothing was trained
-            self.tokenizer_, self._network, self.history_ = before
+        except ModelFileError:  # a file could not be written, and nothing was trained
+            self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
             raise
+        finally:
+            if held_out is not None and trainer.at.best < inf:
+                scored, tokens = held_out.scored, len(held_out.ids) - 1
+                self.validation_ = Evaluation(trainer.at.best * tokens, tokens, scored.unknown, scored.characters, scored.bytes)
         return self
 
     def _extended(
@@ -567,6 +603,16 @@ class LanguageModel:
 
         segments(corpus.ids, streams, EVALUATION_STEPS)  # says now, not after an epoch, that a text is too short
         return run
+
+    @staticmethod
+    def _foresee(network: Network, corpus: Corpus) -> float:
+        """Seconds that evaluating a corpus will take, from a few of its segments."""
+        streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
+        batches = segments(corpus.ids, streams, EVALUATION_STEPS)
+        total_loss(network, islice(batches, 1))  # takes the memory that the others use again
+        started, count = time.monotonic(), ceil(len(corpus.ids) / (streams * EVALUATION_STEPS)) + 1
+        total_loss(network, islice(batches, FORESEEN))
+        return (time.monotonic() - started) * count / FORESEEN
 
     def perplexity(self, corpus: Source, bos: bool = False, unknown: str = "count", penalty: float | None = None) -> float:
         """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""
@@ -799,6 +845,7 @@ class LanguageModel:
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
             "history": runs.history_about(self.history_),
         }
+        about |= self._learned
         own = records(self._ops, self.network_.model.layers, gradients)
         return {**about, "cells": own} if own else about
 
@@ -836,6 +883,7 @@ class LanguageModel:
                 config["cell"] = found.get(config["cell"], config["cell"])
             model = cls(**config, backend=backend, threads=threads, precision=precision)
         model.tokenizer_, model._network, model.history_ = model._rebuilt(about, weights, name)
+        model._learned = {key: about[key] for key in ("texts", "training") if key in about}
         return model
 
     def _rebuilt(

@@ -66,15 +66,17 @@ IMPOSSIBLE = {
         "clip_value": (*NOT_NUMBERS, -1),
         "reduction": ("sum", None),
         "patience": (0, -1, 1.5, "3"),
-        "max_seconds": (*NOT_NUMBERS, 0, -1),
+        "validate_every": (0, -1, 1.5, "3"),
+        "max_seconds": (NAN, False, [0.5], np.array([0.5]), 1j, 0, -1, INFINITY, "", "soon", "1h30", "-3s", "1:30", "3 parsecs", "h"),
         "not_finite": ("ignore", None, True),
         "extend_vocabulary": (None, 2, "yes"),
         "verbose": (3, -1, "loud", None),
     },
     CheckpointConfig: {
         "checkpoint": (),
-        "checkpoint_every": ("", "5 minutes", "min", 0, -1, "0s", "-3s", NAN, INFINITY, None, "1e99d", True, "5min 3s"),
+        "checkpoint_every": ("", "5 minuets", "min", 0, -1, "0s", "-3s", NAN, INFINITY, None, "1e99d", True, "5min 3"),
         "resume": (),
+        "log": ("log", "log.txt", "csv", "log.csv.gz"),
     },
     UnknownConfig: {
         "unknown": ("skip", None, True),
@@ -111,7 +113,7 @@ def test_every_field_is_documented(config, name):
     assert len(field.metadata["help"]) > 10
     assert field.metadata["choices"] == CHOICES.get(name)
     if field.default is None:
-        assert field.metadata["type"] in ((str,) if config is CheckpointConfig else (int, float))
+        assert field.metadata["type"] in ((str,) if config is CheckpointConfig or name == "max_seconds" else (int, float))
     for choice in CHOICES.get(name, ()):
         config(**{name: choice})
 
@@ -119,6 +121,16 @@ def test_every_field_is_documented(config, name):
 def test_the_names_that_are_offered_exist():
     assert set(OPTIMIZERS) == set(optimizers.pytorch.OPTIMIZERS)
     assert all(cell in ModelConfig.__dataclass_fields__["cell"].metadata["help"] for cell in cells.CELLS)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [
+    (3600, 3600), (0.5, 0.5), (1e-6, 1e-6), ("90", 90), ("90s", 90), ("1h30m", 5400), ("1h 30min", 5400), ("1.5h", 5400), ("2 Hours", 7200),
+    (" 45 min ", 2700), ("1d12h", 129_600), ("1m1s", 61), (np.float32(2.5), 2.5), (np.int64(7), 7), ("1e-3s", 0.001),
+])  # fmt: skip
+def test_durations(given, seconds):
+    limit = TrainingConfig(max_seconds=given).max_seconds
+    assert limit == pytest.approx(seconds) and type(limit) is float
+    assert CheckpointConfig("run.npz", checkpoint_every=given).every == limit
 
 
 @every_config

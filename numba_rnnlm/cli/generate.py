@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     command.add_argument("--samples", type=int, default=1, metavar="N",
                          help="write this many side by side, with the seeds seed, seed + 1, ..., and an empty line between "
                               "them; shown when all are written (default: 1)")
-    command.add_argument("--unknown", choices=("error", "unk"), default="error",
+    command.add_argument("--unknown", type=str.lower, choices=("error", "unk"), default="error",
                          help="a symbol of the prompt that the model does not know is an error, or read as <unk> "
                               "(default: error)")
     machine_flags(command)

@@ -98,7 +98,8 @@ exit codes of every command:
        is saved. 141: nobody read the output any more""",
     )
     whole.add_argument("--version", action="version", version=f"numba-rnnlm {__version__}")
-    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    whole.set_defaults(run=lambda args: whole.print_help())  # without a command
+    commands = whole.add_subparsers(metavar="COMMAND")
     for add in (train.add, measure.add_eval, measure.add_score, generate.add, info.add, warmup.add, demo.add):
         add(commands)
     return whole

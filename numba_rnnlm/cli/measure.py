@@ -37,7 +37,7 @@ def add_eval(commands: Any) -> None:
     )
     model_argument(command)
     command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to measure on, in UTF-8; may be a .gz")
-    command.add_argument("--weights", choices=WEIGHTS, default="float32",
+    command.add_argument("--weights", type=str.lower, choices=WEIGHTS, default="float32",
                          help="int8: how well the rounded weights do that generate --weights int8 reads (default: float32)")
     command.add_argument("--bos", action="store_true",
                          help="the text follows a line end, so that its first token counts too, as in score (default: no)")

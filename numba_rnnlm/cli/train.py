@@ -5,6 +5,7 @@ import contextlib
 import os
 import shlex
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from ..interrupts import Interrupted, Interrupts
 from ..language_model import LanguageModel
 from ..paths import same_file
 from ..reports import report
-from ..runs import expect_ended
 from .exits import ERROR, STOPPED_EARLY, Ended
-from .files import expect_writable, load, size
+from .files import expect_replaceable, expect_writable, free_name, load, saving_seconds, size
 from .flags import Arguments, add_command, config_flags, flag, given, machine_flags, machine_of
 from .measure import decimals
+
+OUT = Path("model.npz")
 
 
 def add(commands: Any) -> None:
@@ -29,7 +31,7 @@ def add(commands: Any) -> None:
         """examples:
   numba-rnnlm train book.txt --valid rest.txt
   numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
-  numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 600
+  numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 1h30m --validate-every 500 --log ptb.csv
   numba-rnnlm train more.txt --from book.npz --out more.npz --learning-rate 0.001
   numba-rnnlm train book.txt --checkpoint run.npz --checkpoint-every 10min
   numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      after it was stopped: the settings are in run.npz""",
@@ -37,8 +39,11 @@ def add(commands: Any) -> None:
     command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to train on, in UTF-8; may be a .gz")
     command.add_argument("--valid", type=Path, metavar="FILE",
                          help="held-out text: measured after each epoch, the weights of the best one are kept")
-    command.add_argument("--out", type=Path, default=Path("model.npz"), metavar="FILE",
-                         help="where to save the model (default: model.npz); a model there is replaced, nothing else is")
+    command.add_argument("--out", type=Path, metavar="FILE",
+                         help="where to save the model; a model of the same text is replaced, nothing else (default: model.npz, or model-2.npz "
+                              "and so on if that exists)")
+    command.add_argument("--overwrite", action="store_true",
+                         help="replace the model in --out, or the finished run in --checkpoint, even if it is of another text")
     command.add_argument("--from", dest="start", type=Path, metavar="MODEL",
                          help="go on from the weights of a saved model; its model and text flags stay as they were (with --resume, which "
                               "has weights of its own, it does not count)")
@@ -59,41 +64,41 @@ def run(args: Arguments) -> None:
         settings["seed"] = args.seed
     if args.start is not None and settings:
         args.usage_error(f"{flag(next(iter(settings)))} cannot be changed with --from: the saved model has its own.")
-    expect_writable(args.out, [args.corpus, args.valid])
-    if not same_file(args.out, keeping.resume):
-        expect_ended(args.out)
+    out = free_name(OUT, avoid=keeping.checkpoint) if args.out is None else args.out
+    expect_writable(out, [args.corpus, args.valid])
     if keeping.checkpoint is not None:
-        expect_writable(Path(keeping.checkpoint), [args.corpus, args.valid, args.out], "--checkpoint")
+        expect_writable(Path(keeping.checkpoint), [args.corpus, args.valid, out], "--checkpoint")
     if keeping.resume is not None and not keeping.begins:  # what is not given is as it was; what is given must be
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
             settings["precision"] = args.precision
         settings, training = model_settings | settings, run_settings | training
     config = TrainingConfig(**training)
-    verb = "replaced" if args.out.exists() else "saved"
     from_saved = args.start is not None and (keeping.resume is None or keeping.begins)
     model = load(args, args.start) if from_saved else LanguageModel(**machine_of(args) | settings)
+    where = Destination(args, config, keeping, model)
     epochs, failure, saved = len(model.history_["epoch"]), None, False
     try:
         with Interrupts("return", notice=config.verbose > 0) as interrupts:
             try:
-                model.fit_config(args.corpus, args.valid, config, keeping, interrupts=interrupts, out=args.out)
+                model.fit_config(args.corpus, args.valid, config, keeping, interrupts=interrupts, prepare=where.prepare)
             except (DivergenceError, TrainingError) as error:
                 if isinstance(error, DivergenceError) and len(model.history_["epoch"]) == epochs:  # nothing was learned
                     raise
                 failure = error
-            save(model, args.out, keeping.checkpoint)
+            out, verb = where.settle()
+            save(model, out, keeping.checkpoint)
             saved = True
             if config.verbose and failure is None:
-                tell_trained(model, args, verb)
+                tell_trained(model, args, out, verb)
     except Interrupted as stop:  # before the training began, or by a second signal
         kept = keeping.checkpoint is not None and Path(keeping.checkpoint).exists()
-        what = f"the model is saved in {str(args.out)!r}" if saved else "nothing was saved" + f" but {keeping.checkpoint!r}" * kept
+        what = f"the model is saved in {str(out)!r}" if saved else "nothing was saved" + f" but {keeping.checkpoint!r}" * kept
         raise Interrupted(stop.number, what) from None
     if failure is not None:
-        raise Ended(STOPPED_EARLY, f"{failure} They are saved in {str(args.out)!r}.") from failure
+        raise Ended(STOPPED_EARLY, f"{failure} They are saved in {str(out)!r}.") from failure
     if interrupts.number:
-        raise Interrupted(interrupts.number, f"the model is saved in {str(args.out)!r}")
+        raise Interrupted(interrupts.number, f"the model is saved in {str(out)!r}")
 
 
 def save(model: LanguageModel, out: Path, checkpoint: str | None) -> None:
@@ -125,15 +130,54 @@ def save(model: LanguageModel, out: Path, checkpoint: str | None) -> None:
         raise
 
 
-def tell_trained(model: LanguageModel, args: Arguments, verb: str) -> None:
+class Destination:
+    """Where the model of a training is saved, so that nothing is overwritten that should stay.
+
+    Parameters
+    ----------
+    args, config, keeping, model
+        Of the training.
+    """
+
+    def __init__(self, args: Arguments, config: TrainingConfig, keeping: CheckpointConfig, model: LanguageModel) -> None:
+        self.args, self.config, self.keeping, self.model = args, config, keeping, model
+        self.resumed = keeping.resume is not None and not keeping.begins
+        self.out = OUT if args.out is None else args.out
+        self.replaces = False
+
+    def prepare(self, about: Mapping[str, Any]) -> tuple[Path, float]:
+        """Choose the name, or refuse the one that was given, when the texts have been read and before the training.
+
+        ``about`` is the header of the model's file; → the name, and how many seconds saving takes, if that is to be known.
+        """
+        checkpoint = self.keeping.checkpoint
+        if not self.args.overwrite:
+            if self.args.out is not None and not same_file(self.out, self.keeping.resume):
+                expect_replaceable(self.out, about)
+            if checkpoint is not None and not self.resumed:
+                expect_replaceable(Path(checkpoint), about, "--checkpoint")
+        if self.args.out is None:
+            self.out = free_name(OUT, about if self.resumed else None, checkpoint)
+            if self.out != OUT and self.config.verbose:
+                report(f"{OUT} exists: the model will be saved as {self.out}\n")
+        self.replaces = self.out.exists()
+        return self.out, 0.0 if self.config.max_seconds is None else saving_seconds(self.model, self.out)
+
+    def settle(self) -> tuple[Path, str]:
+        """The name, and "saved" or "replaced". A default name that another program has taken in the meantime is not used."""
+        if self.args.out is None and not self.replaces:
+            self.out = free_name(OUT, avoid=self.keeping.checkpoint)
+        return self.out, "replaced" if self.out.exists() else "saved"
+
+
+def tell_trained(model: LanguageModel, args: Arguments, out: Path, verb: str) -> None:
     symbols = model.network_.model.head.units
-    report(f"{verb} {args.out} ({size(args.out)}): {model.parameter_count:,} weights, {symbols:,} symbols\n")
-    if args.valid is not None:
-        best = model.evaluate(args.valid)
+    report(f"{verb} {out} ({size(out)}): {model.parameter_count:,} weights, {symbols:,} symbols\n")
+    if (best := model.validation_) is not None:
         report(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, "
-              f"{decimals(best.bits_per_character, 3)} bits/character\n")
+               f"{decimals(best.bits_per_character, 3)} bits/character\n")
     elif model.history_["loss"]:  # none if max_seconds was over before the first update
         loss = model.history_["loss"][-1]
         report(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen\n")
-    out, valid = (shlex.quote(str(path)) for path in (args.out, args.valid or "FILE"))
-    report(f"next:\n  numba-rnnlm generate {out} --prompt TEXT\n  numba-rnnlm eval {out} {valid}\n")
+    name, valid = (shlex.quote(str(path)) for path in (out, args.valid or "FILE"))
+    report(f"next:\n  numba-rnnlm generate {name} --prompt TEXT\n  numba-rnnlm eval {name} {valid}\n")

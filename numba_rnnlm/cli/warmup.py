@@ -33,9 +33,9 @@ def add(commands: Any) -> None:
   numba-rnnlm warmup --cells lstm gru --precision bf16""",
     )
     command.set_defaults(only_reports=True)
-    command.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), metavar="CELL",
+    command.add_argument("--cells", nargs="+", type=str.lower, choices=CELLS, default=list(CELLS), metavar="CELL",
                          help=f"for models with these cells: {', '.join(CELLS)} (default: all)")
-    command.add_argument("--optimizers", nargs="+", choices=(*OPTIMIZERS, "all"), default=["adam"], metavar="NAME",
+    command.add_argument("--optimizers", nargs="+", type=str.lower, choices=(*OPTIMIZERS, "all"), default=["adam"], metavar="NAME",
                          help=f"for training with these: {', '.join(OPTIMIZERS)}, or all (default: adam)")
     machine_flags(command)
 
