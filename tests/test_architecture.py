@@ -17,7 +17,7 @@ STOREYS = (
     {"portable", "cells", "rules"},
     {"backends"},
     {"layers", "recognition", "model"},
-    {"optimizers", "schedules", "training", "generation", "scoring", "progress"},
+    {"optimizers", "schedules", "plan", "training", "generation", "scoring", "progress"},
     {"text", "storage"},
     {"language_model", "sequential", "callbacks", "keras", "runs", "cli", "demo", "__init__", "__main__"},
 )
