@@ -5,12 +5,14 @@
 
 Beside it the same model with fixed settings: 10 epochs, 50 streams, 50 steps. The last 5 % of each text, cut at a line end, are held out: they
 choose the best epoch, and the perplexity is theirs. The code is the standard library of the Python that runs; the other texts are in the folder that
-NUMBA_RNNLM_DATA names. Turns differ by their seed. Seconds are those of the command ``train``, with all kernels compiled before.
+NUMBA_RNNLM_DATA names. Turns differ by their seed. Seconds are those of the command ``train``, with all kernels compiled before;
+processor seconds, of all threads, tell more where other programs run beside it.
 """
 
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import sysconfig
@@ -76,11 +78,12 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        for part in ("train", "valid"):
+            (folder / f"small.{part}").write_bytes(b"to be or not to be\n" * 20)
+        for tokenizer in sorted({TEXTS[text].tokenizer for text in options.texts}):
+            train(folder, "small", tokenizer, ["--epochs", "1"], options)  # compiles
         for text in options.texts:
             save(folder, text)
-        for tokenizer in sorted({TEXTS[text].tokenizer for text in options.texts}):  # compiles
-            train(folder, options.texts[0], tokenizer, ["--epochs", "1"], options)
-        for text in options.texts:
             rows.append(measure(folder, text, options))
             for setting in SETTINGS:
                 print(describe(rows[-1], setting), flush=True)
@@ -100,7 +103,7 @@ def measure(folder: Path, name: str, options: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"text": name, "tokenizer": TEXTS[name].tokenizer, "bytes": (folder / f"{name}.train").stat().st_size}
     for setting, arguments in SETTINGS.items():
         found = [train(folder, name, TEXTS[name].tokenizer, [*arguments, "--seed", str(seed)], options) for seed in range(options.turns)]
-        row[setting] = found[0] | {key: spread([one[key] for one in found]) for key in ("perplexity", "seconds")}
+        row[setting] = found[0] | {key: spread([one[key] for one in found]) for key in ("perplexity", "seconds", "processor_seconds")}
     return row
 
 
@@ -108,16 +111,22 @@ def train(folder: Path, name: str, tokenizer: str, arguments: list[str], options
     """One training: its plan, its seconds, and the held-out perplexity of its model."""
     model, held_out = folder / "model.npz", folder / f"{name}.valid"
     model.unlink(missing_ok=True)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), processor_seconds()
     told = command(options, "train", folder / f"{name}.train", "--valid", held_out, "--tokenizer", tokenizer, "--out", model, *arguments)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, processor_seconds() - before
     found = PLAN.search(told)
     if found is None:
         raise SystemExit(f"train does not tell its plan as expected; it printed {told!r}")
     tokens, epochs, streams, steps, updates = (int(number.replace(",", "")) for number in found.groups())
     measured = json.loads(command(options, "eval", model, held_out, "--json"))
     return {"tokens": tokens, "epochs": epochs, "streams": streams, "steps": steps, "updates": updates,
-            "perplexity": measured["perplexity"], "bits_per_byte": measured["bits_per_byte"], "seconds": seconds}
+            "perplexity": measured["perplexity"], "bits_per_byte": measured["bits_per_byte"], "seconds": seconds, "processor_seconds": busy}
+
+
+def processor_seconds() -> float:
+    """Of all commands so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def command(options: Any, *arguments: object) -> str:
@@ -134,7 +143,8 @@ def describe(row: dict[str, Any], setting: str) -> str:
     """One row as a line of text."""
     found = row[setting]
     return (f"{row['text']:12} {row['tokenizer']:5} {setting:8} epochs {found['epochs']:3}  streams {found['streams']:3}  steps {found['steps']:3}  "
-            f"{found['updates']:7,} updates  perplexity {found['perplexity']['median']:8.3f}  {found['seconds']['median']:7.1f} s")
+            f"{found['updates']:7,} updates  perplexity {found['perplexity']['median']:8.3f}  {found['seconds']['median']:7.1f} s, "
+            f"{found['processor_seconds']['median']:7.1f} of processors")
 
 
 if __name__ == "__main__":
