@@ -79,7 +79,7 @@ def test_a_text_of_some_length_gets_some_thousand_updates(tokens):
     [
         ({}, []),
         ({"steps": 10}, []),
-        ({"streams": 50}, ["note: 140 updates are few, some thousand learn well; more epochs, or fewer streams or steps, give more"]),
+        ({"streams": 50}, ["note: only 140 updates; some thousand learn well: give more epochs, or fewer streams or steps"]),
     ],
 )
 def test_few_updates_are_told(given, note):
@@ -94,14 +94,14 @@ def test_few_updates_are_told(given, note):
 
 def test_a_short_text_is_told():
     _, note = told(TrainingConfig(), plan(TrainingConfig(), 900), 900, 480)
-    assert note == "note: 480 updates are few, some thousand learn well; the text is short"
+    assert note == "note: only 480 updates, because the text is short; some thousand learn well"
 
 
 def test_nothing_is_chosen_where_all_is_given(capsys):
     untrained().fit(LINES * 8, epochs=2, streams=4, steps=16)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "320 tokens: epochs 2, streams 4, steps 16, 10 updates"
-    assert lines[2].startswith("note: 10 updates are few, some thousand learn well; more epochs")
+    assert lines[2].startswith("note: only 10 updates; some thousand learn well: give more epochs")
     assert [line for line in lines if "note" in line] == lines[2:3]
 
 
