@@ -104,9 +104,12 @@ class TextConfig(_Config):
 class TrainingConfig(_Config):
     """One call of ``fit``: truncated back-propagation through time over parallel streams of the corpus."""
 
-    epochs: int = _option(10, "passes over the training text")
-    streams: int = _option(50, "parallel streams that the text is cut into (the batch size)")
-    steps: int = _option(50, "time steps between updates; the hidden state is carried on (BPTT length)")
+    epochs: int | None = _option(None, "passes over the training text; left out, chosen from the size of the text: 10, fewer above a million "
+                                 "tokens and more below 2,500", type=int)
+    streams: int | None = _option(None, "parallel streams that the text is cut into (the batch size); left out, chosen from the size of the "
+                                  "text: so many that an update sees 1.25 √tokens tokens, at most 100 streams", type=int)
+    steps: int | None = _option(None, "time steps between updates; the hidden state is carried on (BPTT length); left out, 50, or fewer for "
+                                "a text below 2,500 tokens", type=int)
     optimizer: str | Mapping[str, Any] = _option("adam", "rule of the weight update, PyTorch's", OPTIMIZERS, type=str)
     learning_rate: float | None = _option(None, "step size; left out, a rate that suits cell and optimizer", type=float)
     momentum: float = _option(0.0, "momentum of sgd, 0 to 1")
@@ -137,7 +140,8 @@ class TrainingConfig(_Config):
 
     def __post_init__(self) -> None:
         for name in ("epochs", "streams", "steps"):
-            expect_number(name, getattr(self, name), 1, whole=True)
+            if getattr(self, name) is not None:
+                expect_number(name, getattr(self, name), 1, whole=True)
         if not isinstance(self.optimizer, dict):  # else it is an object, told of by optimizers.describe
             expect_one_of("optimizer", self.optimizer, OPTIMIZERS)
         if self.learning_rate is not None:

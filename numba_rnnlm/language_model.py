@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from itertools import compress, islice
 from math import ceil, inf
@@ -44,6 +44,7 @@ from .interrupts import Interrupts
 from .model import Network, build, initial_weights
 from .optimizers import Optimizer, describe
 from .paths import same_file
+from .plan import plan, told
 from .recognition import cells_of_file, difference, records
 from .reports import warn
 from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
@@ -228,9 +229,9 @@ class LanguageModel:
         corpus: Source,
         valid: Source | None = None,
         *,
-        epochs: int = 10,
-        streams: int = 50,
-        steps: int = 50,
+        epochs: int | None = None,
+        streams: int | None = None,
+        steps: int | None = None,
         optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
         momentum: float = 0.0,
@@ -267,7 +268,8 @@ class LanguageModel:
             A path, a text (a str with a line end in it), or an array of ids. With ``valid``, each epoch is
             validated and the weights of the best one are kept.
         epochs, streams, steps
-            Passes over the corpus; parallel streams it is cut into; time steps between updates.
+            Passes over the corpus; parallel streams it is cut into; time steps between updates. What is left out is chosen from
+            the number of tokens (:func:`numba_rnnlm.plan.plan`), and of a resumed run is as it was.
         optimizer, learning_rate, momentum, weight_decay
             "sgd", "rmsprop", "adagrad", "adam" or "adamw", by PyTorch's rules; without a rate, one that suits the cell. Or an
             object of :mod:`numba_rnnlm.optimizers` or of a class of your own, with all its numbers, its clipping too.
@@ -373,8 +375,8 @@ class LanguageModel:
         beginning = f"there is no {keeping.resume} yet: this is the beginning of the run" if keeping.begins else ""
         if keeping.resume is not None and not beginning:
             saved = runs.read_run(keeping.resume)
+            config = saved.completed(config)
             saved.expect_settings({**self._settings(), "precision": self._precision}, config)
-        settings = runs.settings(config)
         tokenizer, network, history = self.tokenizer_, self._network, self.history_
         if saved is not None:
             self._expect_cell(saved)
@@ -389,17 +391,19 @@ class LanguageModel:
                 notes.append(added)
         held_out = None if valid is None else self._read(valid, tokenizer)
         ids = read.ids
-        fitting = streams_that_fit(len(ids), config.streams, config.steps)
-        batches = segments_per_epoch(len(ids), fitting, config.steps)
-        if fitting < config.streams:
+        chosen = plan(config, len(ids))
+        settings = runs.settings(chosen)
+        fitting = streams_that_fit(len(ids), chosen.streams, chosen.steps)
+        batches = segments_per_epoch(len(ids), fitting, chosen.steps)
+        if fitting < chosen.streams:
             warn(
-                f"the corpus has {len(ids):,} tokens, too few for {config.streams} streams of {config.steps} steps; "
+                f"the corpus has {len(ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "
                 f"training on {fitting} {'stream' if fitting == 1 else 'streams'}. Fewer streams or steps give more updates.")
-            config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
+            chosen = replace(chosen, streams=fitting)
         with nullcontext() if saved is None else runs.fitting(saved.name):
-            optimizer = optimizer or make_optimizer(config, self._config.cell)
+            optimizer = optimizer or make_optimizer(chosen, self._config.cell)
         model = network.model if network else build(self._model_config(tokenizer), self._cell)
-        model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments, network.held if network else 0)
+        model.expect_memory_for_training(self._ops, chosen.steps, chosen.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(tokenizer)
         validation = None if held_out is None else self._evaluator(network, held_out)
         if saved is None and self.tokenizer_ is not None:  # else the vocabulary is that of the text
@@ -407,8 +411,8 @@ class LanguageModel:
         if held_out is not None:
             notes.append(self._tell_unknown(held_out.name, held_out.missing, len(held_out.ids), ADVICE["validation"]))
         trainer = Trainer(
-            network, config, optimizer,
-            lambda first: segments(ids, config.streams, config.steps, first=first),
+            network, chosen, optimizer,
+            lambda first: segments(ids, chosen.streams, chosen.steps, first=first),
             batches,
             None if validation is None else lambda: validation().nats_per_token,
             self._seed, history,
@@ -438,8 +442,8 @@ class LanguageModel:
             if log is not None:
                 log.begin()
             trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
-                                  f"schedule {config.schedule}")
-            for note in filter(None, [beginning, *notes]):
+                                  f"schedule {chosen.schedule}")
+            for note in filter(None, [*told(config, chosen, len(ids), chosen.epochs * batches), beginning, *notes]):
                 trainer.progress.line(note)
             trainer.run()
         except ModelFileError:  # a file could not be written, and nothing was trained

@@ -11,6 +11,7 @@ import numpy as np
 
 from .config import ModelConfig, TextConfig, TrainingConfig
 from .errors import ConfigError, CorpusError, ModelFileError, plain
+from .plan import OPEN
 from .schedules import can_be_extended
 from .storage import ModelFile, open_model, read_about
 from .training import CLOCK_COLUMNS, History, Position, new_history
@@ -57,6 +58,11 @@ class Run(NamedTuple):
         if name not in self.groups:
             raise ModelFileError(f"{self.name!r} is damaged: it has no arrays {name!r}.")
         return self.groups[name]
+
+    def completed(self, config: TrainingConfig) -> TrainingConfig:
+        """``config``, with what it leaves open as it is in this run."""
+        with fitting(self.name):
+            return replace(config, **{name: self.training[name] for name in OPEN if getattr(config, name) is None})
 
     def expect_settings(self, model: Mapping[str, Any], training: TrainingConfig) -> None:
         """Raise :class:`ConfigError` unless the run has these settings."""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from .arena import Arena
-from .config import TrainingConfig
 from .errors import ConfigError, DivergenceError, ModelFileError, TrainingError, plain
 from .interrupts import Interrupts
 from .model import Network
 from .optimizers import Optimizer, Updater, pytorch, rebuild
+from .plan import Plan
 from .portable import stream_key
 from .progress import Progress, duration
 from .reports import warn
@@ -37,7 +37,7 @@ def perplexity(nats: float) -> float:
     return exp(nats) if nats < 700 else inf
 
 
-def make_optimizer(config: TrainingConfig, cell: str) -> Optimizer:
+def make_optimizer(config: Plan, cell: str) -> Optimizer:
     """The optimiser of a configuration: by a name PyTorch's, where no rate or norm is given with those at which the cell trains.
 
     Or the one that :func:`~numba_rnnlm.optimizers.describe` told of.
@@ -175,7 +175,7 @@ class Trainer:
     """
 
     network: Network
-    config: TrainingConfig
+    config: Plan
     optimizer: Optimizer
     batches: Callable[[int], Iterable[Batch]]
     batches_per_epoch: int

@@ -30,6 +30,7 @@ every_config = pytest.mark.parametrize("config", CONFIGS)
 
 NAN, INFINITY = float("nan"), float("inf")
 NOT_COUNTS = (0, -1, 1.5, 2.0, "2", NAN, INFINITY, True, None, [3])  # where a whole number from 1 is needed
+NOT_COUNTS_BUT_NONE = tuple(value for value in NOT_COUNTS if value is not None)
 NOT_NUMBERS = ("1", NAN, False, [0.5], np.array([0.5]), 1j)
 
 IMPOSSIBLE = {
@@ -51,9 +52,9 @@ IMPOSSIBLE = {
         "max_vocabulary": (2, 0, -5, 10.0, "10"),
     },
     TrainingConfig: {
-        "epochs": NOT_COUNTS,
-        "streams": NOT_COUNTS,
-        "steps": NOT_COUNTS,
+        "epochs": NOT_COUNTS_BUT_NONE,
+        "streams": NOT_COUNTS_BUT_NONE,
+        "steps": NOT_COUNTS_BUT_NONE,
         "optimizer": ("lbfgs", None, "Adam"),
         "learning_rate": (*NOT_NUMBERS, 0, -1, INFINITY),
         "momentum": (*NOT_NUMBERS, None, -0.1, 1),

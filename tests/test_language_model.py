@@ -426,7 +426,7 @@ def test_a_short_corpus_is_cut_into_fewer_streams(tokens, streams):
 
 def test_the_warning_points_at_the_call():
     with pytest.warns(UserWarning) as caught:
-        untrained().fit(LINES, epochs=1, verbose=0)
+        untrained().fit(LINES, epochs=1, streams=50, steps=50, verbose=0)
     assert caught[0].filename == __file__
 
 

@@ -18,6 +18,7 @@ from ..reports import report
 from .flags import Arguments, add_command, machine_flags, machine_of
 
 SYMBOLS = 100
+STREAMS, STEPS = 50, 50
 
 
 def add(commands: Any) -> None:
@@ -46,9 +47,9 @@ def run(args: Arguments) -> None:
     backend = backends.get(machine.pop("backend"), **machine).name
     folder = expect_kernel_folder(backend)
     names = OPTIMIZERS if "all" in args.optimizers else args.optimizers
-    configs = [TrainingConfig(epochs=1, optimizer=name, verbose=0) for name in names]
+    configs = [TrainingConfig(epochs=1, streams=STREAMS, steps=STEPS, optimizer=name, verbose=0) for name in names]
     if "sgd" in names:  # with momentum it is another kernel
-        configs.append(TrainingConfig(epochs=1, optimizer="sgd", momentum=0.9, verbose=0))
+        configs.append(TrainingConfig(epochs=1, streams=STREAMS, steps=STEPS, optimizer="sgd", momentum=0.9, verbose=0))
     for cell in args.cells:
         report(f"{cell}: training, measuring, scoring and generating on {backend} ... ", sys.stderr)
         begun = time.monotonic()
@@ -59,7 +60,7 @@ def run(args: Arguments) -> None:
 
 def use(cell: str, configs: Sequence[TrainingConfig], weights: Sequence[str], machine: dict[str, Any]) -> None:
     """All that compiles a kernel, once, on models to throw away, of the default size: a GPU's kernels depend on it."""
-    ids = np.arange(2 * configs[0].streams * configs[0].steps) % SYMBOLS
+    ids = np.arange(2 * STREAMS * STEPS) % SYMBOLS
     for tied in (False, True):
         model = LanguageModel(cell, dropout=0.5, tied=tied, tokenizer=None, vocabulary_size=SYMBOLS, **machine)
         for config in configs:
