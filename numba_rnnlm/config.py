@@ -16,6 +16,7 @@ SCHEDULES = ("constant", "linear", "cosine", "plateau", "zaremba")
 OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw")
 REDUCTIONS = ("mean", "sum_time")
 TOKENIZERS = ("byte", "char", "word")
+LINE_ENDS = ("lf", "keep")
 INITIALIZERS = ("glorot", "uniform")
 NOT_FINITE = ("stop", "skip")
 WEIGHTS = ("float32", "int8")
@@ -78,10 +79,12 @@ class ModelConfig(_Config):
 class TextConfig(_Config):
     """How text becomes ids."""
 
-    tokenizer: str | None = _option("char", "byte, char (Unicode code points) or word (between white space; a line "
-                                    "end is <eos>)", TOKENIZERS, type=str)
+    tokenizer: str | None = _option("char", "byte, char (Unicode code points) or word (between ASCII white space, which a "
+                                    "no-break space is not; a line end is <eos>)", TOKENIZERS, type=str)
     min_count: int = _option(1, "symbols seen less often than this in the training text become <unk>")
     max_vocabulary: int | None = _option(None, "keep only this many of the most frequent symbols", type=int)
+    line_ends: str | None = _option(None, "lf: CRLF and CR are read as LF, everywhere the model reads a text; keep: they stay as they are; left "
+                                    "out, lf for char and word, keep for byte", LINE_ENDS, type=str)
 
     def __post_init__(self) -> None:
         if self.tokenizer is not None:
@@ -89,6 +92,7 @@ class TextConfig(_Config):
         expect_number("min_count", self.min_count, 1, whole=True)
         if self.max_vocabulary is not None:
             expect_number("max_vocabulary", self.max_vocabulary, 3, whole=True)
+        expect_one_of("line_ends", self.line_ends, (*LINE_ENDS, None))
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class TrainingConfig(_Config):
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
     patience: int | None = _option(None, "stop after this many epochs without a better validation loss (training loss, if "
                                    "there is no validation text)", type=int)
+    validation_split: float = _option(0.0, "part of the training text, 0 to 1, that is held out at its end to validate; not trained on")
     max_seconds: float | None = _option(None, "end training cleanly after this many seconds", type=float)
     not_finite: str = _option("stop", "when the loss or a gradient is NaN or infinite: stop, with the last good weights; or skip "
                               "the update, let the streams begin anew and halve the learning rate", NOT_FINITE)
@@ -141,6 +146,7 @@ class TrainingConfig(_Config):
         expect_one_of("reduction", self.reduction, REDUCTIONS)
         if self.patience is not None:
             expect_number("patience", self.patience, 1, whole=True)
+        expect_number("validation_split", self.validation_split, 0, 0.99)
         if self.max_seconds is not None:
             expect_number("max_seconds", self.max_seconds, 0, open_low=True)
         expect_one_of("not_finite", self.not_finite, NOT_FINITE)

@@ -17,6 +17,8 @@ Each message says what was expected, what came, and what to do.
 
 import contextlib
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +59,14 @@ class DivergenceError(LanguageModelError, ArithmeticError):
 
 class ModelFileError(LanguageModelError, OSError):
     """A model file cannot be read or written."""
+
+
+def warn(message: str) -> None:
+    """A :class:`UserWarning` that points at the line that called this package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 def expect_one_of(name: str, value: object, choices: Iterable[object]) -> None:

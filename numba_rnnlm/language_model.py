@@ -23,6 +23,7 @@ from .errors import (
     expect_number,
     expect_one_of,
     plain,
+    warn,
 )
 from .generation import generate, generate_batch
 from .model import Network, build, initial_weights
@@ -34,11 +35,16 @@ from .text import (
     Corpus,
     Source,
     Tokenizer,
+    clean,
     expect_ids,
+    hints,
     learn_tokenizer,
+    open_source,
     read_corpus,
     segments,
     segments_per_epoch,
+    sentences,
+    split,
     streams_that_fit,
 )
 from .training import Checkpoints, History, Position, Trainer, make_optimizer, new_history
@@ -78,6 +84,9 @@ class LanguageModel:
         "byte", "char", "word", or None for corpora that are arrays of ids.
     min_count, max_vocabulary
         Rarer symbols, or all but the most frequent ones, become ``<unk>``.
+    line_ends
+        "lf": ``"\\r\\n"`` and ``"\\r"`` are read as ``"\\n"``, in every text and sentence and prompt; "keep": they stay as they are. Left
+        out, "lf" for characters and words and "keep" for bytes.
     backend
         "auto", "cpu", "cuda" (an NVIDIA GPU) or "reference"; see :func:`numba_rnnlm.backends.get`.
     threads
@@ -121,6 +130,7 @@ class LanguageModel:
         tokenizer: str | None = "char",
         min_count: int = 1,
         max_vocabulary: int | None = None,
+        line_ends: str | None = None,
         backend: str = "auto",
         threads: int | None = None,
         precision: str = "float32",
@@ -201,6 +211,7 @@ class LanguageModel:
         clip_value: float | None = None,
         reduction: str = "mean",
         patience: int | None = None,
+        validation_split: float = 0.0,
         max_seconds: float | None = None,
         not_finite: str = "stop",
         verbose: int = 1,
@@ -217,8 +228,8 @@ class LanguageModel:
         Parameters
         ----------
         corpus, valid
-            A path, a text (a str with a line end in it), or an array of ids. With ``valid``, each epoch is
-            validated and the weights of the best one are kept.
+            A path (of a file or a folder), a text (a str with a line end in it, or bytes), lines of text, an open file, or an array of ids:
+            see :mod:`numba_rnnlm.text.sources`. With ``valid``, each epoch is validated and the weights of the best one are kept.
         epochs, streams, steps
             Passes over the corpus; parallel streams it is cut into; time steps between updates.
         optimizer, learning_rate, momentum, weight_decay
@@ -234,6 +245,9 @@ class LanguageModel:
             averaged over the streams, which published recipes use (Zaremba et al. 2014).
         patience
             Stop after this many epochs without improvement.
+        validation_split
+            Without ``valid``: the part of the corpus, at its end, that is held out to validate. It is not trained on, and the vocabulary is
+            not learned from it. A text too short for it is trained on as a whole, with a warning.
         max_seconds
             End cleanly within this time; linear and cosine schedules then run over it.
         not_finite
@@ -290,10 +304,21 @@ class LanguageModel:
         if saved is not None:
             self._expect_cell(saved)
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
-        elif tokenizer is None and self._text.tokenizer is not None:
+        corpus = open_source(corpus)
+        if valid is not None and config.validation_split:
+            raise ConfigError(f"validation_split is {config.validation_split}, but a text to validate on is given, too; leave one of them out.")
+        if config.validation_split:
+            corpus, valid = split(corpus, config.validation_split)
+        if saved is None and tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
         read = self._read(corpus, tokenizer)
         held_out = None if valid is None else self._read(valid, tokenizer)
+        if config.validation_split and held_out is None:
+            warn(f"{read.name} is too short to hold out {config.validation_split:.0%} of it; it is trained on as a whole, without validation.")
+        if read.returns and tokenizer is not None and self._text.line_ends is None:
+            warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
+                "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."
+                if tokenizer.line_ends == "lf" else "they are kept, as symbols; with line_ends='lf' the line ends \\r\\n and \\r are read as \\n."))
         ids = read.ids
         fitting = streams_that_fit(len(ids), config.streams, config.steps)
         batches = segments_per_epoch(len(ids), fitting, config.steps)
@@ -460,35 +485,50 @@ class LanguageModel:
         return found.bits_per_character
 
     def score(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
-        """Total log-probability, in nats, of a sentence; or of each of a list of them.
+        """Total log-probability, in nats, of a sentence; or of each of many.
 
         Parameters
         ----------
         sentence
-            A text, or a 1-D array of ids; or a list of these: scored side by side, each as if alone.
+            A str, bytes, or a 1-D array of ids. Many are a list, a column, or any iterable of these, or the lines of a file, which is open or
+            a ``Path``: they are scored side by side, each as if alone.
         bos
             The sentence follows a line end; otherwise its first token is not counted
             (see :mod:`numba_rnnlm.scoring`).
         eos
-            A line end follows the sentence and is counted. For ids neither is added.
+            A line end follows the sentence and is counted; it is the one that the sentence ends in, if it does. For ids neither is added.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden=16, layers=1, embedding=8, seed=1)
+        >>> model = model.fit("to be or not to be\\n" * 20, epochs=3, streams=4, steps=10, verbose=0)
+        >>> model.score(["to be", "not to be\\n"]).shape
+        (2,)
+        >>> model.score("to be") == model.score(b"to be\\r\\n")
+        True
         """
-        many = _is_many(sentence)
-        rows = [self._sentence(one, bos, eos) for one in (sentence if many else [sentence])]
+        many, texts = self._sentences(sentence)
+        rows = self._rows(texts, bos, eos)
         totals = np.array([scores.sum() for scores in log_probabilities(self.network_, rows)])
         return totals if many else float(totals[0])
 
-    def full_scores(self, sentence: str | Ids, bos: bool = True, eos: bool = True) -> list[TokenScore]:
-        """(token, log_probability in nats, oov) of each token that :meth:`score` counts.
+    def full_scores(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
+        """(token, log_probability in nats, oov) of each token that :meth:`score` counts; or a list of them for each of many sentences.
 
         A token that is not in the vocabulary is shown as it stands in the sentence, and scored as ``<unk>``.
         """
-        ids = self._sentence(sentence, bos, eos)
-        (scores,) = log_probabilities(self.network_, [ids])
+        many, texts = self._sentences(sentence)
+        rows = self._rows(texts, bos, eos)
+        found = [self._token_scores(*one) for one in zip(texts, rows, log_probabilities(self.network_, rows), strict=True)]
+        return found if many else found[0]
+
+    def _token_scores(self, sentence: Any, ids: np.ndarray, scores: np.ndarray) -> list[TokenScore]:
         tokenizer = self.tokenizer_
         tokens: list[str | int] = ids.tolist()
-        if tokenizer is not None and isinstance(sentence, str):
+        if tokenizer is not None and isinstance(sentence, str | bytes):
             tokens = [tokenizer.symbol(id) for id in ids.tolist()]
-            unknown = [symbol for _, symbol in tokenizer.unknown_symbols(sentence)]
+            text = sentence if isinstance(sentence, str) else sentence.decode("utf-8", "replace")
+            unknown = [symbol for _, symbol in tokenizer.unknown_symbols(clean(text, tokenizer.line_ends))]
             places = np.flatnonzero(ids == tokenizer.unknown)
             if len(places) == len(unknown):  # else the sentence holds a literal <unk>
                 for place, symbol in zip(places, unknown, strict=True):
@@ -496,14 +536,30 @@ class LanguageModel:
         oov = np.zeros(len(ids), bool) if tokenizer is None else ids == tokenizer.unknown
         return [TokenScore(*row) for row in zip(tokens[1:], scores.tolist(), oov[1:].tolist(), strict=True)]
 
+    def _sentences(self, given: Any) -> tuple[bool, Sequence[Any]]:
+        """Whether these are many sentences, and each of them: text or ids."""
+        return sentences(given, self.tokenizer_.line_ends if self.tokenizer_ else "keep")
+
+    def _rows(self, texts: Sequence[Any], bos: bool, eos: bool) -> list[np.ndarray]:
+        """The ids of each sentence."""
+        rows = [self._sentence(one, bos, eos) for one in texts]
+        if (tokenizer := self.tokenizer_) is not None and tokenizer.unknown is not None:
+            strange = (one for one, ids in zip(texts, rows, strict=True) if isinstance(one, str | bytes) and (ids == tokenizer.unknown).any())
+            if hint := hints.of_unknown(next(strange, ""), tokenizer):
+                warn(f"symbols are not in the model's vocabulary: {hint}")
+        return rows
+
     def _sentence(self, sentence: Any, bos: bool, eos: bool) -> np.ndarray:
         network, tokenizer = self.network_, self.tokenizer_
-        if not isinstance(sentence, str):
+        if not isinstance(sentence, str | bytes):
             return self._ids("sentence", sentence, network)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: give an array of ids instead of text.")
+        text = clean(sentence, tokenizer.line_ends)
+        if eos:
+            text = text.removesuffix("\n") if isinstance(text, str) else text.removesuffix(b"\n")
         end = np.array([tokenizer.line_end], np.int32)
-        return np.concatenate([end[: int(bos)], tokenizer.encode(sentence), end[: int(eos)]])
+        return np.concatenate([end[: int(bos)], tokenizer.encode(text), end[: int(eos)]])
 
     @staticmethod
     def _ids(name: str, ids: Any, network: Network) -> np.ndarray:
@@ -525,7 +581,7 @@ class LanguageModel:
         Parameters
         ----------
         prompt
-            Text, which the model reads as the beginning of a line; or an array of ids; or a list of these.
+            Text (str or bytes), which the model reads as the beginning of a line; or an array of ids; or many of these, as in :meth:`score`.
         length
             Symbols to write: characters, words or bytes.
         temperature
@@ -547,17 +603,18 @@ class LanguageModel:
         str or numpy.ndarray, or a list of these
             The continuation, without the prompt: text for a text, ids for ids. ``<unk>`` is never written.
         """
-        if not _is_many(prompt):
-            pieces = list(self.stream(prompt, length, temperature, top_k, top_p, seed, weights, unknown))
-            return "".join(pieces) if isinstance(prompt, str) else np.array(pieces, np.int32)
+        many, texts = self._sentences(prompt)
+        if not many:
+            pieces = list(self.stream(texts[0], length, temperature, top_k, top_p, seed, weights, unknown))
+            return "".join(pieces) if isinstance(texts[0], str | bytes) else np.array(pieces, np.int32)
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
         expect_one_of("unknown", unknown, ("error", "unk"))
-        prompts = [self._prompt(one, unknown) for one in prompt]
+        prompts = [self._prompt(one, unknown) for one in texts]
         seed = secrets.randbits(62) if seed is None else int(seed)
         written = generate_batch(self.network_, prompts, config, range(seed, seed + len(prompts)), self._banned())
         return [
-            "".join(self._pieces(iter(ids.tolist()), self.tokenizer_, before[1:])) if isinstance(one, str) else ids
-            for one, before, ids in zip(prompt, prompts, written, strict=True)
+            "".join(self._pieces(iter(ids.tolist()), self.tokenizer_, before[1:])) if isinstance(one, str | bytes) else ids
+            for one, before, ids in zip(texts, prompts, written, strict=True)
         ]
 
     def stream(
@@ -570,7 +627,7 @@ class LanguageModel:
         seed = secrets.randbits(63) if seed is None else int(seed)
         before = self._prompt(prompt, unknown)
         ids = generate(self.network_, before, config, seed, self._banned())
-        return self._pieces(ids, self.tokenizer_, before[1:]) if isinstance(prompt, str) else ids
+        return self._pieces(ids, self.tokenizer_, before[1:]) if isinstance(prompt, str | bytes) else ids
 
     def _banned(self) -> tuple[int, ...]:
         """Ids that are never written."""
@@ -580,18 +637,21 @@ class LanguageModel:
     def _prompt(self, prompt: Any, unknown: str) -> np.ndarray:
         """The ids of a prompt, at least one."""
         network, tokenizer = self.network_, self.tokenizer_
-        if not isinstance(prompt, str):
+        if not isinstance(prompt, str | bytes):
             return self._ids("prompt", prompt, network)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: the prompt must be an array of ids, such as np.array([0]).")
-        missing = tokenizer.unknown_symbols(prompt)
+        ids = self._sentence(prompt, bos=True, eos=False)  # says so, if it is not UTF-8
+        text = prompt if isinstance(prompt, str) else prompt.decode("utf-8", "replace")
+        missing = tokenizer.unknown_symbols(clean(text, tokenizer.line_ends))
         if missing and unknown == "error":
             position, symbol = missing[0]
+            hint = hints.of_unknown(text, tokenizer)
             raise VocabularyError(
                 f"the prompt has {symbol!r} at position {position}, which the training text does not have; "
-                "leave it out, or give unknown='unk' to read it as <unk>."
+                + (hint if hint else "leave it out, or give unknown='unk' to read it as <unk>.")
             )
-        return self._sentence(prompt, bos=True, eos=False)
+        return ids
 
     @staticmethod
     def _pieces(ids: Iterator[int], tokenizer: Tokenizer | None, prompt: np.ndarray) -> Iterator[str]:
@@ -684,8 +744,3 @@ class LanguageModel:
 def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
     """A configuration whose fields are the arguments of the same names."""
     return config(**{item.name: given[item.name] for item in fields(config)})
-
-
-def _is_many(texts: Any) -> bool:
-    """Whether this is a list of texts or of arrays of ids, and not the ids of one text."""
-    return isinstance(texts, (list, tuple)) and all(isinstance(one, (str, list, tuple, np.ndarray)) for one in texts[:1])

@@ -1,16 +1,14 @@
 """What the commands read, write and show."""
 
-import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, CorpusError, ModelFileError
+from ..errors import ConfigError, ModelFileError
 from ..language_model import LanguageModel
 from ..storage import read_about
-from ..text import Tokenizer
+from ..text import Files, Text, Tokenizer
 from .flags import Arguments, machine_of
 
 
@@ -49,13 +47,9 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
                              "Choose a folder that exists and can be written.") from error
 
 
-def opened(name: str) -> Any:
-    if name == "-":
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return open(name, "rb")
-    except OSError as error:
-        raise CorpusError(f"cannot read {name!r}: {error.strerror}.") from error
+def texts_of(args: Arguments, paths: Sequence[str], again: bool = True) -> Text:
+    """The text in these files; unless it has to be read ``again``, what arrives on a pipe is handed out as it comes."""
+    return Files(paths, args.encoding).open(again)
 
 
 def size(path: Path) -> str:

@@ -2,21 +2,17 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from math import isfinite
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ..config import WEIGHTS
-from ..errors import CorpusError
+from ..errors import CorpusError, warn
 from ..scoring import log_probabilities
-from ..text import Tokenizer
-from .files import load, opened, show_table, tokenizer_of
-from .flags import Arguments, add_command, machine_flags, model_argument
-
-CHUNK = 2**20  # bytes of the lines to score that are read at once
+from ..text import Tokenizer, hints
+from .files import load, show_table, texts_of, tokenizer_of
+from .flags import Arguments, add_command, machine_flags, model_argument, text_arguments
 
 
 def add_eval(commands: Any) -> None:
@@ -28,10 +24,11 @@ def add_eval(commands: Any) -> None:
         """examples:
   numba-rnnlm eval model.npz test.txt
   numba-rnnlm eval model.npz test.txt.gz --json
+  cat test-*.txt | numba-rnnlm eval model.npz -
   numba-rnnlm eval model.npz test.txt --weights int8    what generate --weights int8 costs""",
     )
     model_argument(command)
-    command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to measure on, in UTF-8; may be a .gz")
+    text_arguments(command, "corpus", "CORPUS", "text to measure on")
     command.add_argument("--weights", choices=WEIGHTS, default="float32",
                          help="int8: how well the rounded weights do that generate --weights int8 reads (default: float32)")
     command.add_argument("--bos", action="store_true",
@@ -51,9 +48,7 @@ def add_score(commands: Any) -> None:
   numba-rnnlm score model.npz candidates.txt --normalize | paste - candidates.txt | sort -g""",
     )
     model_argument(command)
-    command.add_argument("file", nargs="?", default="-", metavar="FILE",
-                         help="lines in UTF-8, for byte models of any bytes, that end with \\n or \\r\\n; standard input "
-                              "if left out or -")
+    text_arguments(command, "file", "FILE", "lines, on standard input if left out", nargs="*")
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--per-token", action="store_true",
                       help="a line for each token: token, log-probability and 1 if it is not in the vocabulary, "
@@ -64,7 +59,7 @@ def add_score(commands: Any) -> None:
 
 
 def evaluate(args: Arguments) -> None:
-    found = load(args, args.model).evaluate(args.corpus, args.weights, args.bos)
+    found = load(args, args.model).evaluate(texts_of(args, args.corpus), args.weights, args.bos)
     if args.json:
         values: dict[str, float | None] = {
             "perplexity": found.perplexity if isfinite(found.perplexity) else None,  # JSON knows no infinity
@@ -92,21 +87,25 @@ def score(args: Arguments) -> None:
     model = load(args, args.model)
     tokenizer = tokenizer_of(model)
     end = np.array([tokenizer.line_end], np.int32)
-    number = 0
-    with opened(args.file) as file:
-        for lines in arriving_lines(file):
-            lines, rows = [line.removesuffix(b"\r") for line in lines], []
-            for line in lines:
-                number += 1
-                try:
-                    rows.append(np.concatenate([end, tokenizer.encode(line), end]))
-                except CorpusError as error:
-                    raise CorpusError(f"line {number}: {error}") from error
-            for line, row, scores in zip(lines, rows, log_probabilities(model.network_, rows), strict=True):
-                print(_answer(args, tokenizer, line, row[1:], scores))
-            sys.stdout.flush()
+    number, hinted = 0, False
+    text = texts_of(args, args.file or ["-"], again=False)
+    for lines in text.lines(tokenizer.line_ends):
+        rows = []
+        for line in lines:
+            number += 1
+            try:
+                rows.append(np.concatenate([end, tokenizer.encode(line), end]))
+            except CorpusError as error:
+                raise CorpusError(f"line {number}: {error}") from error
+            if not hinted and (rows[-1] == tokenizer.unknown).any():
+                hinted = True
+                if hint := hints.of_unknown(line, tokenizer):
+                    warn(f"line {number} has symbols that are not in the model's vocabulary: {hint}")
+        for line, row, scores in zip(lines, rows, log_probabilities(model.network_, rows), strict=True):
+            print(_answer(args, tokenizer, line, row[1:], scores))
+        sys.stdout.flush()
     if not number:
-        source = "standard input" if args.file == "-" else repr(args.file)
+        source = text.name if text.name == "standard input" else repr(text.name)
         raise CorpusError(f"{source} is empty, expected at least one line to score.")
 
 
@@ -142,13 +141,3 @@ def _tokens(tokenizer: Tokenizer, line: bytes, ids: np.ndarray, printable: bool)
         for place, (_, symbol) in zip(places, unknown, strict=True):
             tokens[place] = repr(symbol)[1:-1] if printable and not symbol.isprintable() else symbol
     return tokens
-
-
-def arriving_lines(file: BinaryIO) -> Iterator[list[bytes]]:
-    """The lines that are there, without waiting for more: a slow pipe gets its answers promptly."""
-    rest = b""
-    while chunk := file.read1(CHUNK):  # type: ignore[attr-defined]
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield lines
-    if rest:
-        yield [rest]

@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import ModelFileError
 
 FORMAT = "numba_rnnlm"
-VERSION = 1  # of the files written; all from 1 on are read
+VERSION = 2  # of the files written; all from 1 on are read
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of an archive with members, of an empty one
 NPY_START = b"\x93NUMPY\x01\x00"
 # As NumPy writes it. NumPy itself reads far more: whatever Python can parse, and with warnings.

@@ -1,6 +1,8 @@
 """Text as ids: vocabularies, tokenizers, corpora larger than the memory, and the streams that are trained on."""
 
-from .corpus import Corpus, Source, learn_tokenizer, read_corpus
+from .cleaning import clean
+from .corpus import Corpus, learn_tokenizer, read_corpus
+from .sources import Files, Source, Text, open_source, sentences, split
 from .streams import segments, segments_per_epoch, streams_that_fit
 from .tokenizers import ByteTokenizer, CharTokenizer, StreamDecoder, Tokenizer, WordTokenizer
 from .vocabulary import Vocabulary, expect_ids
@@ -9,15 +11,21 @@ __all__ = [
     "ByteTokenizer",
     "CharTokenizer",
     "Corpus",
+    "Files",
     "Source",
     "StreamDecoder",
+    "Text",
     "Tokenizer",
     "Vocabulary",
     "WordTokenizer",
+    "clean",
     "expect_ids",
     "learn_tokenizer",
+    "open_source",
     "read_corpus",
     "segments",
     "segments_per_epoch",
+    "sentences",
+    "split",
     "streams_that_fit",
 ]
