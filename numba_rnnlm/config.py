@@ -18,6 +18,7 @@ SCHEDULES = ("constant", "linear", "cosine", "plateau", "zaremba")
 OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw")
 REDUCTIONS = ("mean", "sum_time")
 TOKENIZERS = ("byte", "char", "word")
+LINE_ENDS = ("lf", "keep")
 INITIALIZERS = ("glorot", "uniform")
 NOT_FINITE = ("stop", "skip")
 UNKNOWN = ("count", "exclude", "penalize")
@@ -87,10 +88,12 @@ class ModelConfig(_Config):
 class TextConfig(_Config):
     """How text becomes ids."""
 
-    tokenizer: str | None = _option("char", "byte, char (Unicode code points) or word (between white space; a line "
-                                    "end is <eos>)", TOKENIZERS, type=str)
+    tokenizer: str | None = _option("char", "byte, char (Unicode code points) or word (between ASCII white space, which a "
+                                    "no-break space is not; a line end is <eos>)", TOKENIZERS, type=str)
     min_count: int = _option(1, "symbols seen less often than this in the training text become <unk>")
     max_vocabulary: int | None = _option(None, "keep only this many of the most frequent symbols", type=int)
+    line_ends: str | None = _option(None, "lf: CRLF and CR are read as LF, everywhere the model reads a text; keep: they stay as they are; left "
+                                    "out, lf for char and word, keep for byte", LINE_ENDS, type=str)
 
     def __post_init__(self) -> None:
         if self.tokenizer is not None:
@@ -98,6 +101,7 @@ class TextConfig(_Config):
         expect_number("min_count", self.min_count, 1, whole=True)
         if self.max_vocabulary is not None:
             expect_number("max_vocabulary", self.max_vocabulary, 3, whole=True)
+        expect_one_of("line_ends", self.line_ends, (*LINE_ENDS, None))
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class TrainingConfig(_Config):
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
     patience: int | None = _option(None, "stop after this many epochs (with validate_every, reports) without a better validation loss "
                                    "(training loss, if there is no validation text)", type=int)
+    validation_split: float = _option(0.0, "part of the training text, 0 to 1, that is held out at its end to validate; not trained on")
     validate_every: int | None = _option(None, "report and validate after every so many updates of an epoch too, not only at its end; the "
                                          "best weights, patience and the plateau schedule follow these reports", type=int)
     max_seconds: float | None = _option(None, "end training cleanly within this time, the last validation and saving included: "
@@ -159,6 +164,7 @@ class TrainingConfig(_Config):
         expect_one_of("reduction", self.reduction, REDUCTIONS)
         if self.patience is not None:
             expect_number("patience", self.patience, 1, whole=True)
+        expect_number("validation_split", self.validation_split, 0, 0.99)
         if self.validate_every is not None:
             expect_number("validate_every", self.validate_every, 1, whole=True)
         if self.max_seconds is not None:

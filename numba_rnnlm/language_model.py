@@ -56,13 +56,18 @@ from .text import (
     Tokenizer,
     Unknown,
     as_text,
+    clean,
     encode_sentence,
     expect_ids,
+    hints,
     learn_tokenizer,
     most_frequent,
+    open_source,
     read_corpus,
     segments,
     segments_per_epoch,
+    sentences,
+    split,
     streams_that_fit,
 )
 from .training import COLUMNS, Checkpoints, History, Position, Trainer, make_optimizer, new_history
@@ -88,7 +93,6 @@ Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointCo
 
 LOAD = "LanguageModel.load(path, cell={cell})"
 IDS_HAVE_NO_CHARACTERS = "unknown='penalize' counts the characters of unknown symbols, but ids have none; give text, or unknown='exclude'."
-BYTES = (bytes, bytearray, memoryview)
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
 
 
@@ -117,6 +121,9 @@ class LanguageModel:
         "byte", "char", "word", or None for corpora that are arrays of ids.
     min_count, max_vocabulary
         Rarer symbols, or all but the most frequent ones, become ``<unk>``.
+    line_ends
+        "lf": ``"\\r\\n"`` and ``"\\r"`` are read as ``"\\n"``, in every text and sentence and prompt; "keep": they stay as they are. Left
+        out, "lf" for characters and words and "keep" for bytes.
     backend
         "auto", "cpu", "cuda" (an NVIDIA GPU) or "reference"; see :func:`numba_rnnlm.backends.get`.
     threads
@@ -162,6 +169,7 @@ class LanguageModel:
         tokenizer: str | None = "char",
         min_count: int = 1,
         max_vocabulary: int | None = None,
+        line_ends: str | None = None,
         backend: str = "auto",
         threads: int | None = None,
         precision: str = "float32",
@@ -244,6 +252,7 @@ class LanguageModel:
         clip_value: float | None = None,
         reduction: str = "mean",
         patience: int | None = None,
+        validation_split: float = 0.0,
         validate_every: int | None = None,
         max_seconds: float | str | None = None,
         not_finite: str = "stop",
@@ -265,8 +274,8 @@ class LanguageModel:
         Parameters
         ----------
         corpus, valid
-            A path, a text (a str with a line end in it), or an array of ids. With ``valid``, each epoch is
-            validated and the weights of the best one are kept.
+            A path (of a file or a folder), a text (a str with a line end in it, or bytes), lines of text, an open file, or an array of ids:
+            see :mod:`numba_rnnlm.text.sources`. With ``valid``, each epoch is validated and the weights of the best one are kept.
         epochs, streams, steps
             Passes over the corpus; parallel streams it is cut into; time steps between updates. What is left out is chosen from
             the number of tokens (:func:`numba_rnnlm.plan.plan`), and of a resumed run is as it was.
@@ -283,6 +292,9 @@ class LanguageModel:
             averaged over the streams, which published recipes use (Zaremba et al. 2014).
         patience
             Stop after this many epochs (with ``validate_every``, reports) without improvement.
+        validation_split
+            Without ``valid``: the part of the corpus, at its end, that is held out to validate. It is not trained on, and the vocabulary is
+            not learned from it. A text too short for it is trained on as a whole, with a warning.
         validate_every
             Report after every so many updates of an epoch too, not only at its end: validate, and add a row to ``history_`` whose epoch is
             a fraction. The best weights, ``patience`` and the plateau schedule follow these reports.
@@ -381,7 +393,12 @@ class LanguageModel:
         if saved is not None:
             self._expect_cell(saved)
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
-        elif tokenizer is None and self._text.tokenizer is not None:
+        corpus = open_source(corpus)
+        if valid is not None and config.validation_split:
+            raise ConfigError(f"validation_split is {config.validation_split}, but a text to validate on is given, too; leave one of them out.")
+        if config.validation_split:
+            corpus, valid = split(corpus, config.validation_split)
+        if saved is None and tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
         read, notes = self._read(corpus, tokenizer), []
         if config.extend_vocabulary and saved is None:
@@ -390,6 +407,12 @@ class LanguageModel:
                 read = self._read(corpus, tokenizer)
                 notes.append(added)
         held_out = None if valid is None else self._read(valid, tokenizer)
+        if config.validation_split and held_out is None:
+            warn(f"{read.name} is too short to hold out {config.validation_split:.0%} of it; it is trained on as a whole, without validation.")
+        if read.returns and tokenizer is not None and self._text.line_ends is None:
+            warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
+                "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."
+                if tokenizer.line_ends == "lf" else "they are kept, as symbols; with line_ends='lf' the line ends \\r\\n and \\r are read as \\n."))
         ids = read.ids
         chosen = plan(config, len(ids))
         settings = runs.settings(chosen)
@@ -634,23 +657,34 @@ class LanguageModel:
     def score(
         self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
     ) -> Any:
-        """Total log-probability, in nats, of a sentence; or of each of a list of them.
+        """Total log-probability, in nats, of a sentence; or of each of many.
 
         Parameters
         ----------
         sentence
-            A text, or a 1-D array of ids; or a list of these: scored side by side, each as if alone.
+            A str, bytes, or a 1-D array of ids. Many are a list, a column, or any iterable of these, or the lines of a file, which is open or
+            a ``Path``: they are scored side by side, each as if alone.
         bos
             The sentence follows a line end; otherwise its first token is not counted
             (see :mod:`numba_rnnlm.scoring`).
         eos
-            A line end follows the sentence and is counted. For ids neither is added.
+            A line end follows the sentence and is counted; it is the one that the sentence ends in, if it does. For ids neither is added.
         unknown, penalty
             What a symbol that is not in the vocabulary counts: "count", log p(``<unk>``), with a warning where these are more than 1 %
             of the tokens; "exclude", nothing; "penalize", ``penalty`` nats less for each of its characters. See :meth:`evaluate`.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden=16, layers=1, embedding=8, seed=1)
+        >>> model = model.fit("to be or not to be\\n" * 20, epochs=3, streams=4, steps=10, verbose=0)
+        >>> model.score(["to be", "not to be\\n"]).shape
+        (2,)
+        >>> model.score("to be") == model.score(b"to be\\r\\n")
+        True
         """
-        policy, many = UnknownConfig(unknown, penalty), _is_many(sentence)
-        rows = [self._sentence(one, bos, eos, policy) for one in (sentence if many else [sentence])]
+        policy = UnknownConfig(unknown, penalty)
+        many, texts = self._sentences(sentence)
+        rows = self._rows(texts, bos, eos, policy)
         if policy.unknown == "count" and (symbols := Counter(symbol for row in rows for symbol in row.missing)):
             tokens = sum(len(row.ids) - 1 for row in rows)
             self._tell_unknown("what is scored", Unknown(symbols=symbols), max(tokens, 1), ADVICE["scoring"])
@@ -659,32 +693,52 @@ class LanguageModel:
         return totals if many else float(totals[0])
 
     def full_scores(
-        self, sentence: str | Ids, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
-    ) -> list[TokenScore]:
-        """(token, log_probability in nats, oov) of each token that :meth:`score` counts, whose sum is its result.
+        self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> Any:
+        """(token, log_probability in nats, oov) of each token that :meth:`score` counts, whose sum is its result; of many sentences a list of these.
 
         A token that is not in the vocabulary is shown as it stands in the sentence, and scored as ``<unk>``; for ``unknown`` and
         ``penalty`` see :meth:`score`.
         """
         policy = UnknownConfig(unknown, penalty)
-        row = self._sentence(sentence, bos, eos, policy)
-        (scores,) = log_probabilities(self.network_, [row.ids])
-        scores, counted = judge(scores, row.unknown[1:], row.spelled[1:], policy)
+        many, texts = self._sentences(sentence)
+        rows = self._rows(texts, bos, eos, policy)
+        scores = log_probabilities(self.network_, [row.ids for row in rows])
+        found = [self._token_scores(row, *judge(one, row.unknown[1:], row.spelled[1:], policy)) for row, one in zip(rows, scores, strict=True)]
+        return found if many else found[0]
+
+    def _token_scores(self, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> list[TokenScore]:
         tokens: list[str | int] = row.ids.tolist()
         if self.tokenizer_ is not None and row.symbols is not None:
             tokens = [*row.named([self.tokenizer_.symbol(id) for id in row.ids.tolist()])]
         return [TokenScore(*found) for found in zip(compress(tokens[1:], counted), scores.tolist(), row.unknown[1:][counted].tolist(), strict=True)]
 
+    def _sentences(self, given: Any) -> tuple[bool, Sequence[Any]]:
+        """Whether these are many sentences, and each of them: text or ids."""
+        return sentences(given, self.tokenizer_.line_ends if self.tokenizer_ else "keep")
+
+    def _rows(self, texts: Sequence[Any], bos: bool, eos: bool, policy: UnknownConfig) -> list[Sentence]:
+        """Each sentence as ids."""
+        rows = [self._sentence(one, bos, eos, policy) for one in texts]
+        if self.tokenizer_ is not None:
+            strange = (one for one, row in zip(texts, rows, strict=True) if row.missing)
+            if hint := hints.of_unknown(next(strange, ""), self.tokenizer_):
+                warn(f"symbols are not in the model's vocabulary: {hint}")
+        return rows
+
     def _sentence(self, sentence: Any, bos: bool, eos: bool, policy: UnknownConfig | None = None) -> Sentence:
         network, tokenizer = self.network_, self.tokenizer_
-        if not isinstance(sentence, str):
+        if not isinstance(sentence, str | bytes):
             if policy and policy.unknown == "penalize":
                 raise ConfigError(IDS_HAVE_NO_CHARACTERS)
             ids = self._ids("sentence", sentence, network)
             return Sentence(ids, np.zeros(len(ids), bool) if tokenizer is None else ids == tokenizer.unknown)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: give an array of ids instead of text.")
-        return encode_sentence(tokenizer, sentence, bos, eos)
+        text = clean(sentence, tokenizer.line_ends)
+        if eos:
+            text = text.removesuffix("\n") if isinstance(text, str) else text.removesuffix(b"\n")
+        return encode_sentence(tokenizer, text, bos, eos)
 
     @staticmethod
     def _ids(name: str, ids: Any, network: Network) -> np.ndarray:
@@ -707,7 +761,7 @@ class LanguageModel:
         ----------
         prompt
             Text, which the model reads as the beginning of a line; bytes, of any kind for the byte tokenizer, otherwise in UTF-8; or an
-            array of ids; or a list of these.
+            array of ids; or many of these, as in :meth:`score`.
         length
             Symbols to write: characters, words or bytes.
         temperature
@@ -739,15 +793,16 @@ class LanguageModel:
         >>> len(model.generate(b"to be", length=10, seed=1)), len(model.generate("to be", length=10, seed=1, as_bytes=True))
         (10, 10)
         """
-        if not _is_many(prompt):
-            pieces = list(self.stream(prompt, length, temperature, top_k, top_p, seed, weights, unknown, as_bytes))
-            return _joined(pieces, prompt, as_bytes)
+        many, texts = self._sentences(prompt)
+        if not many:
+            pieces = list(self.stream(texts[0], length, temperature, top_k, top_p, seed, weights, unknown, as_bytes))
+            return _joined(pieces, texts[0], as_bytes)
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
-        prompts = [self._prompt(one, unknown, as_bytes) for one in prompt]
+        prompts = [self._prompt(one, unknown, as_bytes) for one in texts]
         seed = secrets.randbits(62) if seed is None else int(seed)
         written = generate_batch(self.network_, prompts, config, range(seed, seed + len(prompts)), self._banned())
         return [_joined(list(self._pieces(iter(ids.tolist()), before, one, as_bytes)), one, as_bytes)
-                for one, before, ids in zip(prompt, prompts, written, strict=True)]
+                for one, before, ids in zip(texts, prompts, written, strict=True)]
 
     def stream(
         self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
@@ -756,6 +811,7 @@ class LanguageModel:
         """As :meth:`generate` of one prompt, but yields each piece of text or bytes (or each id) as soon as it is drawn."""
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
         seed = secrets.randbits(63) if seed is None else int(seed)
+        prompt = bytes(prompt) if isinstance(prompt, bytearray | memoryview) else prompt
         before = self._prompt(prompt, unknown, as_bytes)
         ids = generate(self.network_, before, config, seed, self._banned())
         return self._pieces(ids, before, prompt, as_bytes)
@@ -772,21 +828,22 @@ class LanguageModel:
         network, tokenizer = self.network_, self.tokenizer_
         if as_bytes and tokenizer is None:
             raise ConfigError("as_bytes=True returns bytes, but the model has no tokenizer and knows ids only; leave it out.")
-        if not isinstance(prompt, (str, BYTES)):
+        if not isinstance(prompt, str | bytes):
             return self._ids("prompt", prompt, network)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: the prompt must be an array of ids, such as np.array([0]).")
-        if isinstance(prompt, BYTES) and tokenizer.name == "byte":
-            return encode_sentence(tokenizer, bytes(prompt), bos=True, eos=False).ids
-        prompt = as_text(prompt if isinstance(prompt, str) else bytes(prompt), "The prompt")
-        missing = tokenizer.unknown_symbols(prompt)
+        if isinstance(prompt, bytes) and tokenizer.name == "byte":
+            return self._sentence(prompt, bos=True, eos=False).ids
+        text = clean(as_text(prompt, "The prompt"), tokenizer.line_ends)
+        missing = tokenizer.unknown_symbols(text)
         if missing and unknown == "error":
             position, symbol = missing[0]
+            hint = hints.of_unknown(text, tokenizer)
             raise VocabularyError(
                 f"the prompt has {symbol!r} at position {position}, which the training text does not have; "
-                "leave it out, or give unknown='unk' to read it as <unk>."
+                + (hint if hint else "leave it out, or give unknown='unk' to read it as <unk>.")
             )
-        return self._sentence(prompt, bos=True, eos=False).ids
+        return self._sentence(text, bos=True, eos=False).ids
 
     def _pieces(self, ids: Iterator[int], before: np.ndarray, prompt: Any, as_bytes: bool) -> Iterator[Any]:
         """What follows a prompt, whose ids are ``before``: pieces of text or bytes, or the ids themselves."""
@@ -909,14 +966,9 @@ def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
     return config(**{item.name: given[item.name] for item in fields(config)})
 
 
-def _is_many(texts: Any) -> bool:
-    """Whether this is a list of texts or of arrays of ids, and not the ids of one text."""
-    return isinstance(texts, (list, tuple)) and all(isinstance(one, (str, *BYTES, list, tuple, np.ndarray)) for one in texts[:1])
-
-
 def _kind(prompt: Any, as_bytes: bool) -> type | None:
     """What follows a prompt: bytes, a str, or None for ids."""
-    return bytes if as_bytes or isinstance(prompt, BYTES) else str if isinstance(prompt, str) else None
+    return bytes if as_bytes or isinstance(prompt, bytes) else str if isinstance(prompt, str) else None
 
 
 def _joined(pieces: list[Any], prompt: Any, as_bytes: bool) -> Any:
@@ -926,6 +978,6 @@ def _joined(pieces: list[Any], prompt: Any, as_bytes: bool) -> Any:
 
 def _ends_in_space(tokenizer: Tokenizer, prompt: Any) -> bool:
     """Whether a text has white space at its end, so that the next word needs none in front."""
-    if not isinstance(prompt, (str, BYTES)) or tokenizer.name == "byte":
+    if not isinstance(prompt, str | bytes) or tokenizer.name == "byte":
         return False
-    return tokenizer.white_space_at_end(as_text(prompt if isinstance(prompt, str) else bytes(prompt))) != ""
+    return tokenizer.white_space_at_end(as_text(prompt)) != ""

@@ -18,7 +18,7 @@ from .training import CLOCK_COLUMNS, History, Position, new_history
 
 MOST = 2**53  # of what a training counts: a float still holds it exactly
 LIMITS = {"best": (0, inf), "gradient_norm": (0, 1e300), "divisor": (1, 1e300)}  # of a saved position; others: 0 to MOST
-MODEL_SETTINGS = {*ModelConfig().to_dict(), *TextConfig().to_dict(), "seed", "precision"}
+MODEL_SETTINGS = {**ModelConfig().to_dict(), **TextConfig().to_dict(), "seed": 0, "precision": "float32"}
 EXTENSIBLE = ("epochs", "max_seconds")  # settings that a resumed run may change, where its schedule allows
 FINITE = ("weights", "good")  # groups whose numbers must be finite; a state or a moment may have run away
 
@@ -118,8 +118,9 @@ def read_run(path: str | os.PathLike[str]) -> Run:
                              "from its weights, load it and fit, or train --from.")
     with fitting(name):
         run = about["run"]
-        model, training = {**about["config"], "precision": run["precision"]}, {"extend_vocabulary": False} | run["config"]
-        if strange := (set(model) - MODEL_SETTINGS) | (set(training) - set(TrainingConfig().to_dict())):
+        # Settings that an older file does not have are as they always were: the defaults.
+        model, training = {**MODEL_SETTINGS, **about["config"], "precision": run["precision"]}, {**TrainingConfig().to_dict(), **run["config"]}
+        if strange := (set(model) - set(MODEL_SETTINGS)) | (set(training) - set(TrainingConfig().to_dict())):
             raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
         return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), run.get("rounding"), groups)
 

@@ -9,6 +9,7 @@ import pytest
 from numba_rnnlm import cells, optimizers
 from numba_rnnlm.config import (
     INITIALIZERS,
+    LINE_ENDS,
     NOT_FINITE,
     OPTIMIZERS,
     REDUCTIONS,
@@ -50,6 +51,7 @@ IMPOSSIBLE = {
         "tokenizer": ("bpe", 1, ""),
         "min_count": NOT_COUNTS,
         "max_vocabulary": (2, 0, -5, 10.0, "10"),
+        "line_ends": ("crlf", "", 1),
     },
     TrainingConfig: {
         "epochs": NOT_COUNTS_BUT_NONE,
@@ -61,6 +63,7 @@ IMPOSSIBLE = {
         "weight_decay": (*NOT_NUMBERS, -0.1, 1.5),
         "schedule": ("step", None),
         "warmup": (*NOT_NUMBERS, None, -0.1, 1.1),
+        "validation_split": (*NOT_NUMBERS, None, -0.1, 1),
         "decay_factor": (*NOT_NUMBERS, None, 1, 0.5),
         "decay_after": NOT_COUNTS,
         "clip_norm": (*NOT_NUMBERS, -1),
@@ -105,7 +108,7 @@ def test_impossible_values_are_refused(config, name):
 
 
 CHOICES = {"initializer": INITIALIZERS, "tokenizer": TOKENIZERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
-           "reduction": REDUCTIONS, "weights": WEIGHTS, "not_finite": NOT_FINITE, "unknown": UNKNOWN}
+           "reduction": REDUCTIONS, "weights": WEIGHTS, "not_finite": NOT_FINITE, "unknown": UNKNOWN, "line_ends": LINE_ENDS}
 
 
 @pytest.mark.parametrize(("config", "name"), FIELDS)
@@ -113,7 +116,7 @@ def test_every_field_is_documented(config, name):
     (field,) = (field for field in fields(config) if field.name == name)
     assert len(field.metadata["help"]) > 10
     assert field.metadata["choices"] == CHOICES.get(name)
-    if field.default is None:
+    if field.default is None and not field.metadata["choices"]:
         assert field.metadata["type"] in ((str,) if config is CheckpointConfig or name == "max_seconds" else (int, float))
     for choice in CHOICES.get(name, ()):
         config(**{name: choice})

@@ -232,7 +232,7 @@ def test_fit_passes_every_argument_on(monkeypatch):
     options = {
         "epochs": 3, "streams": 5, "steps": 7, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5,
         "weight_decay": 0.01, "schedule": "plateau", "warmup": 0.2, "decay_factor": 3.0, "decay_after": 6,
-        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "validate_every": 8,
+        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "validation_split": 0.2, "validate_every": 8,
         "max_seconds": 9.0, "not_finite": "skip", "extend_vocabulary": True, "verbose": 2,
     }  # fmt: skip
     keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz", "log": "log.csv"}
@@ -272,7 +272,7 @@ def test_every_argument_is_explained():
 
 OTHERS = {
     "cell": "gru", "hidden": 7, "layers": 3, "embedding": 5, "dropout": 0.25, "tied": True, "forget_bias": 0.5,
-    "initializer": "uniform", "initializer_scale": 0.2, "tokenizer": "word", "min_count": 2, "max_vocabulary": 30,
+    "initializer": "uniform", "initializer_scale": 0.2, "tokenizer": "word", "min_count": 2, "max_vocabulary": 30, "line_ends": "keep",
     "backend": "reference", "threads": 2, "precision": "float32", "seed": 5,
 }  # fmt: skip
 
@@ -369,7 +369,7 @@ def test_impossible_trainings_are_refused_before_anything_is_read(options):
     ("name", "content", "message"),
     [
         ("missing.txt", None, r"Cannot read the file '.*missing.txt': No such file or directory"),
-        ("", None, "Cannot read the file '.*': Is a directory"),
+        ("", None, "The folder '.*' has no files in it, expected some text"),
         ("empty.txt", b"", "empty.txt' holds no symbols, expected some text"),
         ("one.txt", b"x", "has 1 token, expected at least 2"),
         ("latin.txt", b"caf\xe9 au lait\n", r"not UTF-8: the byte at offset 3 is 0xe9. .* tokenizer='byte'"),
@@ -435,13 +435,15 @@ def test_the_warning_points_at_the_call():
     [
         ([0.0, 1.0], ShapeError, "ids has dtype float64, expected integers such as int32"),
         ([0, np.nan], ShapeError, "ids has dtype float64"),
-        (["a", "b"], ShapeError, "ids has dtype <U1"),
+        (["a", "b"], CorpusError, "Text was given with tokenizer=None"),
+        ([0, "a"], ShapeError, "ids has dtype <U"),
+        ([None, "a"], CorpusError, "item 0 of the list is None, expected a str or bytes: a line of text"),
         ([True, False], ShapeError, "ids has dtype bool"),
         ([[0, 1], [2, 3]], ShapeError, r"ids is a list of shape \(2, 2\), expected a 1-D array"),
         ([[0, 1], [2]], ShapeError, "ids is not an array"),
         (np.array(3), ShapeError, r"ids is a ndarray of shape \(\)"),
-        (7, ShapeError, r"ids is a int of shape \(\), .* text comes as a str or a path"),
-        (b"bytes\n", ShapeError, r"ids is a bytes of shape \(\)"),
+        (7, CorpusError, r"The corpus is of type int, expected a path, a text, lines of text or a 1-D array of ids"),
+        (b"bytes\n", CorpusError, "Text was given with tokenizer=None"),
         ([0, 1, 11], VocabularyError, r"ids\[2\] is 11, expected 0 to 10: the vocabulary has 11 symbols"),
         ([0, -1], VocabularyError, r"ids\[1\] is -1, expected 0 to 10"),
         ([], CorpusError, "ids is empty, expected at least one id"),

@@ -13,7 +13,7 @@ from numba_rnnlm import language_model, scoring
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
 from numba_rnnlm.scoring import Evaluation, log_probabilities
-from numba_rnnlm.text import corpus
+from numba_rnnlm.text import packed, sources
 
 ANY = LINES + "x¿中"  # symbols known and unknown
 sentences = st.text(st.sampled_from(sorted(set(ANY))), max_size=9) | st.text(st.sampled_from("ab t\n"), max_size=200)
@@ -38,7 +38,8 @@ def teacher_forced(model, ids):
 def test_full_scores_are_the_teachers(tokenizer, text, bos, eos):
     model = trained(tokenizer)
     symbols = model.tokenizer_
-    ids = [symbols.line_end] * bos + symbols.encode(text).tolist() + [symbols.line_end] * eos
+    read = text.removesuffix("\n") if eos else text  # the line end that it has is the one that follows it
+    ids = [symbols.line_end] * bos + symbols.encode(read).tolist() + [symbols.line_end] * eos
     scores = model.full_scores(text, bos, eos)
     unknown = iter(symbol for _, symbol in symbols.unknown_symbols(text))
     shown = [next(unknown, "<unk>") if id == symbols.unknown else symbols.symbol(id) for id in ids]
@@ -118,7 +119,8 @@ def test_log_probabilities_of_empty_sentences():
         (None, np.array([], int), ShapeError, "sentence is empty, expected at least one id"),
         (None, None, ShapeError, "sentence is a NoneType"),
         ("char", 3, ShapeError, "sentence is a int"),
-        ("char", ["one", 3.0], ShapeError, "sentence is a float"),
+        ("char", ["one", 3.0], ShapeError, "sentence 1 is 3.0, expected a str, bytes, or an array of ids"),
+        ("char", np.array(["one", None]), ShapeError, "sentence 1 is None"),
         ("char", [["one", "two"]], ShapeError, "sentence is a list of str, expected one text"),
         ("char", [[[1], [1, 2]]], ShapeError, "sentence is not an array"),
     ],
@@ -166,7 +168,7 @@ def test_what_is_counted_is_what_is_scored(tokenizer, bos, text, size):
     symbols = model.tokenizer_.encode(text)
     assume(bos or len(symbols) > 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "CHUNK", size)
+        patch.setattr(packed, "CHUNK", size)
         found = model.evaluate(text, bos=bos)
     tokens = model.full_scores(text, bos=bos, eos=False)
     assert found.tokens == len(tokens) == len(symbols) - (not bos)
@@ -222,8 +224,8 @@ def test_bytes_in_which_no_character_begins(tmp_path):
 
 def test_a_long_text_behind_a_line_end(monkeypatch):
     model, text = trained("char"), LINES * 400
-    monkeypatch.setattr(corpus, "CHUNK", 1000)
-    monkeypatch.setattr(corpus, "MEMORY_BYTES", 100)  # the ids lie on disk
+    monkeypatch.setattr(packed, "CHUNK", 1000)
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 100)  # the ids lie on disk
     found, without = model.evaluate(text, bos=True), model.evaluate(text)
     assert (found.tokens, found.characters) == (len(text), len(text))
     assert (without.tokens, without.characters) == (len(text) - 1, len(text) - 1)

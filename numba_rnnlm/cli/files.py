@@ -5,19 +5,17 @@ import secrets
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, CorpusError, ModelFileError
+from ..errors import ConfigError, ModelFileError
 from ..language_model import LanguageModel
 from ..paths import same_file
 from ..runs import corpus_of, same_corpus, same_training
 from ..storage import read_about
-from ..text import Tokenizer
+from ..text import Files, Text, Tokenizer
 from .flags import Arguments, machine_of
-from .streams import standard_input
 
 
 def load(args: Arguments, path: Path) -> LanguageModel:
@@ -100,13 +98,9 @@ def saving_seconds(model: LanguageModel, out: Path) -> float:
     return time.monotonic() - started
 
 
-def opened(name: str) -> Any:
-    if name == "-":
-        return nullcontext(standard_input())
-    try:
-        return open(name, "rb")
-    except OSError as error:
-        raise CorpusError(f"cannot read {name!r}: {error.strerror}.") from error
+def texts_of(args: Arguments, paths: Sequence[str], again: bool = True) -> Text:
+    """The text in these files; unless it has to be read ``again``, what arrives on a pipe is handed out as it comes."""
+    return Files(paths, args.encoding).open(again)
 
 
 def size(path: Path) -> str:

@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint
             "max_seconds": "TIME"}
 CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig, UnknownConfig)
 OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fields(config)} | {
-    *MACHINE, "samples", "seconds", "valid"
+    *MACHINE, "encoding", "samples", "seconds", "valid"
 }
 OPTION = "|".join(sorted(OPTIONS))
 SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
@@ -85,6 +85,14 @@ def model_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, metavar="MODEL", help="a model file, as train writes it")
 
 
+def text_arguments(command: argparse.ArgumentParser, name: str, metavar: str, help: str, **options: Any) -> None:
+    """Where a text comes from, as :class:`~numba_rnnlm.text.Files` takes it."""
+    command.add_argument(name, **{"nargs": "+"} | options, metavar=metavar,
+                         help=f"{help}: files, read one after the other, folders with all their files, or - for standard input; unpacked if "
+                              "gzip, bzip2, xz or zstd packed them")
+    command.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of the texts (default: utf-8)")
+
+
 def machine_flags(command: argparse.ArgumentParser) -> Any:
     group = command.add_argument_group("machine")
     group.add_argument("--backend", type=str.lower, choices=backends.BACKENDS, default="auto",
@@ -98,8 +106,9 @@ def machine_flags(command: argparse.ArgumentParser) -> Any:
     return group
 
 
-def config_flags(group: Any, config: type, leave_out: Collection[str] = ()) -> None:
-    """A flag for each field. One that is not given leaves no trace in the namespace: see :func:`given`."""
+def config_flags(group: Any, config: type, leave_out: Collection[str] = (), defaults: Mapping[str, str] | None = None) -> None:
+    """A flag for each field. One that is not given leaves no trace in the namespace: see :func:`given`. ``defaults`` are other ones
+    than the field's."""
     for item in fields(config):
         if item.name in leave_out:
             continue
@@ -112,7 +121,8 @@ def config_flags(group: Any, config: type, leave_out: Collection[str] = ()) -> N
             group.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
                                help=f"{help} (default: {'yes' if item.default else 'no'})")
         else:
-            shown = "" if item.default is None else f" (default: {item.default})"
+            default = (defaults or {}).get(item.name, item.default)
+            shown = "" if default is None else f" (default: {default})"
             group.add_argument(name, type=str.lower if choices else kind, choices=choices, default=argparse.SUPPRESS, help=help + shown,
                                metavar=None if choices else METAVARS.get(item.name, METAVARS[kind]))
 

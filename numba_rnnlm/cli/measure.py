@@ -3,25 +3,31 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress
 from math import isfinite
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ..config import WEIGHTS, UnknownConfig
 from ..errors import CorpusError
-from ..reports import report
+from ..reports import report, warn
 from ..scoring import judge, log_probabilities
-from ..text import Sentence, Tokenizer, encode_sentence, most_frequent
-from .files import load, opened, show_table, tokenizer_of
-from .flags import Arguments, add_command, config_flags, given, machine_flags, model_argument, with_flags
+from ..text import Sentence, Tokenizer, encode_sentence, hints, most_frequent
+from .files import load, show_table, texts_of, tokenizer_of
+from .flags import (
+    Arguments,
+    add_command,
+    config_flags,
+    given,
+    machine_flags,
+    model_argument,
+    text_arguments,
+    with_flags,
+)
 
 OOV = {"count": "", "exclude": ", left out", "penalize": ", penalized"}  # tokens that are not in the vocabulary
-CHUNK = 2**20  # bytes of the lines to score that are read at once
 
 
 def add_eval(commands: Any) -> None:
@@ -33,10 +39,11 @@ def add_eval(commands: Any) -> None:
         """examples:
   numba-rnnlm eval model.npz test.txt
   numba-rnnlm eval model.npz test.txt.gz --json
+  cat test-*.txt | numba-rnnlm eval model.npz -
   numba-rnnlm eval model.npz test.txt --weights int8    what generate --weights int8 costs""",
     )
     model_argument(command)
-    command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to measure on, in UTF-8; may be a .gz")
+    text_arguments(command, "corpus", "CORPUS", "text to measure on")
     command.add_argument("--weights", type=str.lower, choices=WEIGHTS, default="float32",
                          help="int8: how well the rounded weights do that generate --weights int8 reads (default: float32)")
     command.add_argument("--bos", action="store_true",
@@ -59,9 +66,7 @@ def add_score(commands: Any) -> None:
   numba-rnnlm score model.npz candidates.txt --counts --unknown penalize""",
     )
     model_argument(command)
-    command.add_argument("file", nargs="?", default="-", metavar="FILE",
-                         help="lines in UTF-8, for byte models of any bytes, that end with \\n or \\r\\n; standard input "
-                              "if left out or -")
+    text_arguments(command, "file", "FILE", "lines, on standard input if left out", nargs="*")
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--per-token", action="store_true",
                       help="a line for each token: token, log-probability and 1 if it is not in the vocabulary, "
@@ -76,7 +81,7 @@ def add_score(commands: Any) -> None:
 
 
 def evaluate(args: Arguments) -> None:
-    found = load(args, args.model).evaluate(args.corpus, args.weights, args.bos, **given(args, UnknownConfig))
+    found = load(args, args.model).evaluate(texts_of(args, args.corpus), args.weights, args.bos, **given(args, UnknownConfig))
     if args.json:
         values: dict[str, Any] = {
             "perplexity": found.perplexity if isfinite(found.perplexity) else None,  # JSON knows no infinity
@@ -107,20 +112,24 @@ def score(args: Arguments) -> None:
     policy = UnknownConfig(**given(args, UnknownConfig))
     model = load(args, args.model)
     tokenizer, tally = tokenizer_of(model), Tally()
-    source = "standard input" if args.file == "-" else repr(args.file)
-    with opened(args.file) as file:
-        for lines in readable(arriving_lines(file), source):
-            rows = []
-            for number, line in enumerate(lines, tally.lines + 1):
-                try:
-                    rows.append(encode_sentence(tokenizer, line.removesuffix(b"\r")))
-                except CorpusError as error:
-                    raise CorpusError(f"line {number}: {error}") from error
-            for row, scores in zip(rows, log_probabilities(model.network_, [row.ids for row in rows]), strict=True):
-                tally.add(row)
-                print(_answer(args, tokenizer, row, *judge(scores, row.unknown[1:], row.spelled[1:], policy)))
-            sys.stdout.flush()
+    text = texts_of(args, args.file or ["-"], again=False)
+    for lines in text.lines(tokenizer.line_ends):
+        rows = []
+        for number, line in enumerate(lines, tally.lines + 1):
+            try:
+                rows.append(encode_sentence(tokenizer, line))
+            except CorpusError as error:
+                raise CorpusError(f"line {number}: {error}") from error
+            if rows[-1].missing and not tally.suspected:
+                tally.suspected = True
+                if hint := hints.of_unknown(line, tokenizer):
+                    warn(f"line {number} has symbols that are not in the model's vocabulary: {hint}")
+        for row, scores in zip(rows, log_probabilities(model.network_, [row.ids for row in rows]), strict=True):
+            tally.add(row)
+            print(_answer(args, tokenizer, row, *judge(scores, row.unknown[1:], row.spelled[1:], policy)))
+        sys.stdout.flush()
     if not tally.lines:
+        source = text.name if text.name == "standard input" else repr(text.name)
         raise CorpusError(f"{source} is empty, expected at least one line to score.")
     if told := tally.told(policy):
         report(f"numba-rnnlm: {with_flags(told)}\n", sys.stderr)
@@ -134,6 +143,7 @@ class Tally:
     tokens: int = 0
     concerned: int = 0
     symbols: Counter[str] = field(default_factory=Counter)
+    suspected: bool = False  # of being in another encoding, once it had an unknown symbol
 
     def add(self, row: Sentence) -> None:
         self.lines += 1
@@ -181,21 +191,3 @@ def _tokens(tokenizer: Tokenizer, row: Sentence, counted: np.ndarray, printable:
         decoder(ids[0])
         names = row.named(["", *(decoder(id).removeprefix(tokenizer.separator) for id in ids[1:])])
     return list(compress(names[1:], counted))
-
-
-def readable(parts: Iterable[list[bytes]], source: str) -> Iterator[list[bytes]]:
-    """The same; an error while reading is a :class:`CorpusError`."""
-    try:
-        yield from parts
-    except OSError as error:
-        raise CorpusError(f"cannot read {source}: {error.strerror}.") from error
-
-
-def arriving_lines(file: BinaryIO) -> Iterator[list[bytes]]:
-    """The lines that are there, without waiting for more: a slow pipe gets its answers promptly."""
-    rest = b""
-    while chunk := file.read1(CHUNK):  # type: ignore[attr-defined]
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield lines
-    if rest:
-        yield [rest]

@@ -16,11 +16,12 @@ from ..language_model import LanguageModel
 from ..paths import same_file
 from ..reports import report
 from .exits import ERROR, STOPPED_EARLY, Ended
-from .files import expect_replaceable, expect_writable, free_name, load, saving_seconds, size
-from .flags import Arguments, add_command, config_flags, flag, given, machine_flags, machine_of
+from .files import expect_replaceable, expect_writable, free_name, load, saving_seconds, size, texts_of
+from .flags import Arguments, add_command, config_flags, flag, given, machine_flags, machine_of, text_arguments
 from .measure import decimals
 
 OUT = Path("model.npz")
+VALIDATION_SPLIT = 0.05  # of the text, without --valid
 
 
 def add(commands: Any) -> None:
@@ -30,15 +31,18 @@ def add(commands: Any) -> None:
         "was learned; the exit code is then 128 + the signal's number. numba-rnnlm --help lists all exit codes.",
         """examples:
   numba-rnnlm train book.txt --valid rest.txt
+  numba-rnnlm train books/ more.txt.gz --encoding cp1252      without --valid the last 5 % are held out
+  zcat news-*.gz | numba-rnnlm train - --tokenizer word
   numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
   numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 1h30m --validate-every 500 --log ptb.csv
   numba-rnnlm train more.txt --from book.npz --out more.npz --learning-rate 0.001
   numba-rnnlm train book.txt --checkpoint run.npz --checkpoint-every 10min
   numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      after it was stopped: the settings are in run.npz""",
     )
-    command.add_argument("corpus", type=Path, metavar="CORPUS", help="text to train on, in UTF-8; may be a .gz")
-    command.add_argument("--valid", type=Path, metavar="FILE",
-                         help="held-out text: measured after each epoch, the weights of the best one are kept")
+    text_arguments(command, "corpus", "CORPUS", "text to train on")
+    command.add_argument("--valid", nargs="+", action="extend", metavar="FILE",
+                         help="held-out text, files or folders (name CORPUS before it): measured after each epoch, the weights of the best one are "
+                              "kept")
     command.add_argument("--out", type=Path, metavar="FILE",
                          help="where to save the model; a model of the same text is replaced, nothing else (default: model.npz, or model-2.npz "
                               "and so on if that exists)")
@@ -50,7 +54,7 @@ def add(commands: Any) -> None:
     command.set_defaults(only_reports=True)
     config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
     config_flags(command.add_argument_group("text"), TextConfig)
-    config_flags(command.add_argument_group("training"), TrainingConfig)
+    config_flags(command.add_argument_group("training"), TrainingConfig, defaults={"validation_split": f"{VALIDATION_SPLIT} without --valid"})
     config_flags(command.add_argument_group("checkpoints"), CheckpointConfig)
     machine = machine_flags(command)
     machine.add_argument("--seed", type=int, default=argparse.SUPPRESS, metavar="N",
@@ -64,16 +68,22 @@ def run(args: Arguments) -> None:
         settings["seed"] = args.seed
     if args.start is not None and settings:
         args.usage_error(f"{flag(next(iter(settings)))} cannot be changed with --from: the saved model has its own.")
+    texts = [*args.corpus, *(args.valid or [])]
+    if texts.count("-") > 1:
+        args.usage_error("standard input, -, is named twice; it can be read once")
     out = free_name(OUT, avoid=keeping.checkpoint) if args.out is None else args.out
-    expect_writable(out, [args.corpus, args.valid])
+    expect_writable(out, [Path(text) for text in texts])
     if keeping.checkpoint is not None:
-        expect_writable(Path(keeping.checkpoint), [args.corpus, args.valid, out], "--checkpoint")
+        expect_writable(Path(keeping.checkpoint), [*map(Path, texts), out], "--checkpoint")
     if keeping.resume is not None and not keeping.begins:  # what is not given is as it was; what is given must be
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
             settings["precision"] = args.precision
         settings, training = model_settings | settings, run_settings | training
+    elif args.valid is None:
+        training = {"validation_split": VALIDATION_SPLIT, **training}
     config = TrainingConfig(**training)
+    corpus, valid = texts_of(args, args.corpus), None if args.valid is None else texts_of(args, args.valid)
     from_saved = args.start is not None and (keeping.resume is None or keeping.begins)
     model = load(args, args.start) if from_saved else LanguageModel(**machine_of(args) | settings)
     where = Destination(args, config, keeping, model)
@@ -81,7 +91,7 @@ def run(args: Arguments) -> None:
     try:
         with Interrupts("return", notice=config.verbose > 0) as interrupts:
             try:
-                model.fit_config(args.corpus, args.valid, config, keeping, interrupts=interrupts, prepare=where.prepare)
+                model.fit_config(corpus, valid, config, keeping, interrupts=interrupts, prepare=where.prepare)
             except (DivergenceError, TrainingError) as error:
                 if isinstance(error, DivergenceError) and len(model.history_["epoch"]) == epochs:  # nothing was learned
                     raise
@@ -175,9 +185,10 @@ def tell_trained(model: LanguageModel, args: Arguments, out: Path, verb: str) ->
     report(f"{verb} {out} ({size(out)}): {model.parameter_count:,} weights, {symbols:,} symbols\n")
     if (best := model.validation_) is not None:
         report(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, "
-               f"{decimals(best.bits_per_character, 3)} bits/character\n")
+               f"{decimals(best.bits_per_character, 3)} bits/character"
+               + ("" if args.valid else ", on the end of the text, which was held out; --validation-split 0 trains on all of it") + "\n")
     elif model.history_["loss"]:  # none if max_seconds was over before the first update
         loss = model.history_["loss"][-1]
         report(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen\n")
-    name, valid = (shlex.quote(str(path)) for path in (out, args.valid or "FILE"))
+    name, valid = shlex.quote(str(out)), shlex.join(args.valid or ["FILE"])
     report(f"next:\n  numba-rnnlm generate {name} --prompt TEXT\n  numba-rnnlm eval {name} {valid}\n")

@@ -23,7 +23,7 @@ from ..errors import ModelFileError
 from .writing import STARTS, replacing
 
 FORMAT = "numba_rnnlm"
-VERSION = 1  # of the files written; all from 1 on are read
+VERSION = 2  # of the files written; all from 1 on are read
 NPY_START = b"\x93NUMPY\x01\x00"
 # As NumPy writes it. NumPy itself reads far more: whatever Python can parse, and with warnings.
 NPY_HEADER = re.compile(rb"\{'descr': (.*), 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n")

@@ -1,6 +1,8 @@
 """Text as ids: vocabularies, tokenizers, corpora larger than the memory, and the streams that are trained on."""
 
-from .corpus import Corpus, Source, learn_tokenizer, read_corpus
+from .cleaning import clean
+from .corpus import Corpus, learn_tokenizer, read_corpus
+from .sources import Files, Source, Text, open_source, sentences, split
 from .streams import segments, segments_per_epoch, streams_that_fit
 from .tokenizers import ByteTokenizer, CharTokenizer, StreamDecoder, Tokenizer, WordTokenizer, as_text
 from .unknown import Sentence, Unknown, encode_sentence, most_frequent
@@ -10,20 +12,26 @@ __all__ = [
     "ByteTokenizer",
     "CharTokenizer",
     "Corpus",
+    "Files",
     "Sentence",
     "Source",
     "StreamDecoder",
+    "Text",
     "Tokenizer",
     "Unknown",
     "Vocabulary",
     "WordTokenizer",
     "as_text",
+    "clean",
     "encode_sentence",
     "expect_ids",
     "learn_tokenizer",
     "most_frequent",
+    "open_source",
     "read_corpus",
     "segments",
     "segments_per_epoch",
+    "sentences",
+    "split",
     "streams_that_fit",
 ]

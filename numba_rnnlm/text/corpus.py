@@ -1,30 +1,24 @@
-"""From a file, a text or an array to ids, in pieces: a corpus may be larger than the memory."""
+"""From a source of text, or an array, to ids, in pieces: a corpus may be larger than the memory."""
 
 import codecs
-import gzip
 import hashlib
-import os
 import tempfile
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..config import TextConfig
 from ..errors import ConfigError, CorpusError, expect_number
-from . import mapped
-from .tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer, not_utf8, utf8
+from ..reports import warn
+from . import hints, mapped, sources
+from .cleaning import with_line_ends
+from .sources import Source, Text, open_source
+from .tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer, utf8
 from .unknown import Unknown, UnknownCounter
 from .vocabulary import expect_ids
-
-CHUNK = 4 * 2**20  # bytes of a file or characters of a str that are handled at once
-MEMORY_BYTES = 16 * 2**20  # ids that take more are kept in a temporary file
-LONGEST_PATH = 1024  # characters; a longer str is text
-
-Source = str | os.PathLike[str] | np.ndarray | Sequence[int]
 
 
 class Counts(NamedTuple):
@@ -56,7 +50,9 @@ class Corpus:
     unknown
         How many ids are ``<unk>``.
     name
-        Path of the file, ``"text"`` or ``"ids"``.
+        Path of the file, ``"text"``, ``"lines"``, ``"ids"``, …
+    returns
+        How many ``"\\r"`` the source has.
     scored
         What stands behind the first id, which is the part that a model can be asked to predict: all of the text with
         ``bos``, otherwise the text without its first token.
@@ -69,6 +65,7 @@ class Corpus:
     bytes: int | None
     unknown: int
     name: str
+    returns: int
     scored: Counts
     missing: Unknown
 
@@ -88,16 +85,19 @@ def read_corpus(
     Parameters
     ----------
     source
-        A path: a file in UTF-8 (any bytes with the byte tokenizer), unpacked if its name ends in ``.gz``. A
-        byte order mark at its start is dropped, but kept by the byte tokenizer. Line ends are not translated.
-        A str: the text itself if it contains ``"\n"`` or has more than 1,024 characters, otherwise a path.
-        A 1-D array or list of integers: ids.
+        A text, from any of :mod:`numba_rnnlm.text.sources`, in UTF-8 (of any bytes with the byte tokenizer); its line ends are read
+        by the rule ``tokenizer.line_ends``. Or ids, a 1-D array or list of integers.
     tokenizer
         From :func:`learn_tokenizer`; None if ``source`` is ids that no tokenizer stands behind.
     vocabulary_size
         Number of symbols; needed if ``tokenizer`` is None.
     bos
         Put a line end in front of the text.
+
+    Warns
+    -----
+    UserWarning
+        If symbols are unknown because of another encoding or Unicode normal form, or the text looks like UTF-16.
 
     Raises
     ------
@@ -115,11 +115,12 @@ def read_corpus(
     >>> read_corpus([3, 1, 2], None, vocabulary_size=4).ids
     array([3, 1, 2], dtype=uint8)
     """
-    if bos and not isinstance(source, str | os.PathLike):
+    source = open_source(source)
+    if bos and not isinstance(source, Text):
         raise ConfigError("bos=True puts a line end in front of a text, but the corpus is ids, which are read as they are; "
                           "leave bos out and put an id of your own in front of them.")
     if tokenizer is None:
-        if isinstance(source, str | os.PathLike):
+        if isinstance(source, Text):
             raise CorpusError("Text was given with tokenizer=None, which takes ids only (numpy.load reads them from a "
                               "file). Choose byte, char or word.")
         if vocabulary_size is None:
@@ -128,7 +129,7 @@ def read_corpus(
         return _read_ids(source, vocabulary_size, unknown=None)
     if vocabulary_size not in (None, tokenizer.size):
         raise ConfigError(f"vocabulary_size is {vocabulary_size}, but the tokenizer has {tokenizer.size} symbols.")
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, Text):
         return _read_text(source, tokenizer, bos)
     return _read_ids(source, tokenizer.size, tokenizer.unknown)
 
@@ -148,57 +149,42 @@ def learn_tokenizer(source: Source, config: TextConfig) -> Tokenizer:
     >>> learn_tokenizer("a rose\nis a rose\n", TextConfig(tokenizer="word")).vocabulary.symbols
     ('<unk>', '<eos>', 'a', 'rose', 'is')
     """
-    _expect_source(source)
+    source = open_source(source)
     if config.tokenizer is None:
         raise ConfigError("tokenizer is None, expected byte, char or word: a vocabulary is learned from text only.")
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, Text):
         raise CorpusError(
             "A vocabulary is learned from text, but the source is ids. Set tokenizer=None and vocabulary_size."
         )
     if config.tokenizer == "byte":
         if config.min_count > 1 or config.max_vocabulary is not None:
             raise ConfigError("min_count or max_vocabulary is set, but the byte tokenizer always has all 256 bytes.")
-        return ByteTokenizer()
-    pieces = _text_pieces(source, config.tokenizer)
-    first = next(pieces, None)
-    if first is None:
+        return ByteTokenizer(config.line_ends or "keep")
+    line_ends = config.line_ends or "lf"
+    kind = CharTokenizer if config.tokenizer == "char" else WordTokenizer
+    counts = kind.count(_symbols(with_line_ends(source.pieces(), line_ends), source, config.tokenizer))
+    if not counts:
         raise _empty(source)
-    learn = {"char": CharTokenizer.learn, "word": WordTokenizer.learn}[config.tokenizer]
-    return learn(chain([first], pieces), config.min_count, config.max_vocabulary)
+    if kind is WordTokenizer and (hint := hints.of_words(counts)):
+        warn(f"{source.name!r}: {hint}")
+    return kind.of_counts(counts, config.min_count, config.max_vocabulary, line_ends)
 
 
-def _expect_source(source: object) -> None:
-    if isinstance(source, str | os.PathLike | np.ndarray):
-        return
-    if isinstance(source, Sequence) and not isinstance(source, bytes) and not any(isinstance(x, str) for x in source):
-        return
-    raise CorpusError(f"The corpus is {_described(source)}, expected a path, a text (a str) or a 1-D array of ids.")
-
-
-def _described(source: object) -> str:
-    kind = type(source).__name__
-    return f"a {kind} of str" if isinstance(source, list | tuple) else f"of type {kind}"
-
-
-def _read_text(source: str | os.PathLike[str], tokenizer: Tokenizer, bos: bool) -> Corpus:
-    pieces: Iterable[str | bytes]
-    if tokenizer.name == "byte" and not _is_text(source):
-        pieces = _file_chunks(source)
-    else:
-        pieces = _text_pieces(source, tokenizer.name)
-    length, counter = _Length(tokenizer), UnknownCounter(tokenizer)
+def _read_text(text: Text, tokenizer: Tokenizer, bos: bool) -> Corpus:
+    reading = _Reading(text, tokenizer)
     front = [np.array([tokenizer.line_end])] if bos else []
-    ids = _collect(chain(front, counter.encode(length.measure(pieces))), tokenizer.size)
+    ids = _collect(chain(front, reading.ids()), tokenizer.size)
     if ids.size == len(front):
-        raise _empty(source)
-    missing, scored_missing = counter.all(), counter.scored(bos)
-    first_characters, first_bytes = (0, 0) if bos else length.first
-    scored = Counts(length.characters - first_characters, length.bytes - first_bytes, scored_missing.tokens,
-                    scored_missing)
-    return Corpus(ids, length.characters, length.bytes, missing.tokens, _name(source), scored, missing)
+        raise _empty(text)
+    if reading.hint:
+        warn(f"{text.name!r} {reading.hint}")
+    missing, scored_missing = reading.unknown.all(), reading.unknown.scored(bos)
+    first_characters, first_bytes = (0, 0) if bos else reading.first
+    scored = Counts(reading.characters - first_characters, reading.bytes - first_bytes, scored_missing.tokens, scored_missing)
+    return Corpus(ids, reading.characters, reading.bytes, missing.tokens, text.name, reading.returns, scored, missing)
 
 
-def _read_ids(source: np.ndarray | Sequence[int], size: int, unknown: int | None) -> Corpus:
+def _read_ids(source: Any, size: int, unknown: int | None) -> Corpus:
     ids = expect_ids(source, size)
     if not ids.size:
         raise CorpusError("ids is empty, expected at least one id.")
@@ -209,104 +195,92 @@ def _read_ids(source: np.ndarray | Sequence[int], size: int, unknown: int | None
         ids = _collect(mapped.pieces(ids), size)
     found = _count(ids, unknown)
     scored = found - int(ids[0] == unknown)
-    return Corpus(ids, None, None, found, "ids", Counts(None, None, scored, Unknown(scored)), Unknown(found))
+    return Corpus(ids, None, None, found, "ids", 0, Counts(None, None, scored, Unknown(scored)), Unknown(found))
 
 
-def _is_text(source: str | os.PathLike[str]) -> TypeGuard[str]:
-    return isinstance(source, str) and ("\n" in source or len(source) > LONGEST_PATH)
+def _empty(text: Text) -> CorpusError:
+    return CorpusError(f"{text.name!r} holds no symbols, expected some text.")
 
 
-def _name(source: str | os.PathLike[str]) -> str:
-    return "text" if _is_text(source) else os.fsdecode(source)
+def _symbols(pieces: Iterable[bytes], text: Text, tokenizer: str) -> Iterator[str]:
+    """The pieces of a text, decoded, none of them empty, that split no symbol."""
+    decoded = _decoded(pieces, text)
+    return _whole_words(decoded) if tokenizer == "word" else decoded
 
 
-def _empty(source: str | os.PathLike[str]) -> CorpusError:
-    return CorpusError(f"{_name(source)!r} holds no symbols, expected some text.")
-
-
-def _slices(text: str) -> Iterator[str]:
-    return (text[start : start + CHUNK] for start in range(0, len(text), CHUNK))
-
-
-def _text_pieces(source: str | os.PathLike[str], tokenizer: str) -> Iterator[str]:
-    """The text of a source in pieces, none of them empty, that split no symbol."""
-    pieces = _slices(source) if _is_text(source) else _decoded(_file_chunks(source), os.fsdecode(source))
-    return _whole_words(pieces) if tokenizer == "word" else pieces
-
-
-def _file_chunks(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    name = os.fsdecode(path)
+def _decoded(pieces: Iterable[bytes], text: Text) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")(text.errors)
     try:
-        with gzip.open(name) if name.endswith(".gz") else open(name, "rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        message = f"Cannot read the file {name!r}: {reason}."
-        if isinstance(path, str):
-            message += (
-                f" A str of at most {LONGEST_PATH:,} characters without a line end is a path; if it is meant to be "
-                "text, end it with '\\n'."
-            )
-        raise CorpusError(message) from error
-
-
-def _decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    position = 0  # of the chunk in the file
-    at_start = True
-    for chunk in chain(chunks, [b""]):
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            # The decoder had kept the beginning of a character from the chunks before.
-            offset = position + len(chunk) - len(error.object) + error.start
-            raise not_utf8(repr(name), offset, error.object[error.start]) from None
-        position += len(chunk)
-        if at_start and text:
-            text, at_start = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"), False  # the byte order mark
-        if text:
-            yield text
+        for piece in pieces:
+            if decoded := decoder.decode(piece):
+                yield decoded
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise sources.not_utf8(text) from None
 
 
 def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
     """The same text, cut after white space only."""
     kept: list[str] = []
     for piece in pieces:
-        last = "" if piece[-1].isspace() else piece.rsplit(maxsplit=1)[-1]
-        if len(last) < len(piece):
-            yield "".join(kept) + piece[: len(piece) - len(last)]
+        end = 1 + max(map(piece.rfind, " \n\t\v\f\r"))
+        if end:
+            yield "".join(kept) + piece[:end]
             kept.clear()
-        if last:
-            kept.append(last)
+        if end < len(piece):
+            kept.append(piece[end:])
     if kept:
         yield "".join(kept)
 
 
-class _Length:
-    """Length of a text that passes by, and of its beginning up to the end of the first symbol."""
+class _Reading:
+    """A text on its way to ids, and what is counted of it as it passes."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.characters = self.bytes = 0
-        self.first = 0, 0  # characters and bytes
+    def __init__(self, text: Text, tokenizer: Tokenizer) -> None:
+        self.text, self.tokenizer = text, tokenizer
+        self.characters = self.bytes = self.returns = 0
+        self.unknown = UnknownCounter(tokenizer)
+        self.first = 0, 0  # characters and bytes up to the end of the first symbol
+        self.hint, self.suspected = "", False
+        self.piece: str | bytes = ""  # the last one
 
-    def measure(self, pieces: Iterable[str | bytes]) -> Iterator[str | bytes]:
-        before_first = True
-        for piece in pieces:
+    def ids(self) -> Iterator[np.ndarray]:
+        for ids in self.unknown.encode(self._measured()):
+            if self.unknown.symbols and not self.suspected:
+                self.suspected = True
+                if hint := hints.of_unknown(self.piece, self.tokenizer):
+                    self.hint = f"has symbols that are not in the model's vocabulary: {hint}"
+            yield ids
+
+    def _measured(self) -> Iterator[str | bytes]:
+        tokenizer, before_first = self.tokenizer, True
+        for piece in self._pieces():
             data = utf8(piece)
             if before_first:
-                first = self.tokenizer.first(piece)
+                first = tokenizer.first(piece)
                 before_first, begin = first is None, data if first is None else first
                 self.first = self.characters + _characters(begin), self.bytes + len(begin)
             self.bytes += len(data)
-            self.characters += _characters(data)
+            self.characters += len(piece) if isinstance(piece, str) else _characters(piece)
+            self.piece = piece
+            yield piece
+
+    def _pieces(self) -> Iterator[str | bytes]:
+        pieces = with_line_ends(self._raw(), self.tokenizer.line_ends)
+        return pieces if self.tokenizer.name == "byte" else _symbols(pieces, self.text, self.tokenizer.name)
+
+    def _raw(self) -> Iterator[bytes]:
+        for number, piece in enumerate(self.text.pieces()):
+            if number == 0 and (hint := hints.of_zeros(piece)):
+                self.hint = f"has many bytes that are zero. {hint}"
+            if b"\r" in piece:  # found faster than counted
+                self.returns += piece.count(b"\r")
             yield piece
 
 
 def _characters(data: bytes) -> int:
     """How many characters begin in bytes of UTF-8: all but the continuation bytes."""
-    return int(np.count_nonzero(np.frombuffer(data, np.uint8) & 0xC0 != 0x80))
+    return len(data) if data.isascii() else int(np.count_nonzero(np.frombuffer(data, np.uint8) & 0xC0 != 0x80))
 
 
 def _compact(size: int) -> np.dtype:
@@ -317,10 +291,10 @@ def _compact(size: int) -> np.dtype:
 def _collect(arrays: Iterable[np.ndarray], size: int) -> np.ndarray:
     """One read-only array out of many: in memory, or in a temporary file that goes when the array goes."""
     dtype = _compact(size)
-    with tempfile.SpooledTemporaryFile(MEMORY_BYTES) as file:
+    with tempfile.SpooledTemporaryFile(sources.MEMORY_BYTES) as file:
         for array in arrays:
             file.write(array.astype(dtype).data)
-        if file.tell() > MEMORY_BYTES:
+        if file.tell() > sources.MEMORY_BYTES:
             file.flush()
             return np.memmap(file, dtype, "r")
         file.seek(0)

@@ -5,10 +5,10 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import compress
-from typing import Any, ClassVar, Protocol, Self
+from itertools import compress, repeat
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -17,9 +17,21 @@ from .vocabulary import UNKNOWN, Vocabulary, expect_id, expect_ids
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 LINE_END = "<eos>"
-FIRST_WORD = re.compile(r"[^\S\n]*(?:\n|\S+)")  # with the white space in front of it
-WORDS = re.compile(r"([^\S\n]*)(\n|\S+)")  # white space, and the word or line end that it belongs to
-WHITE_SPACE = re.compile(r"[^\S\n]*")
+
+
+class _WhiteSpace(NamedTuple):
+    """Patterns of text by what is white space."""
+
+    word: re.Pattern[str]
+    spaced: re.Pattern[str]
+    """White space, and the word or line end that it belongs to."""
+    space: re.Pattern[str]
+
+
+WHITE_SPACE = {
+    "ascii": _WhiteSpace(re.compile(r"[^ \t\n\v\f\r]+"), re.compile(r"([ \t\v\f\r]*)(\n|[^ \t\n\v\f\r]+)"), re.compile(r"[ \t\v\f\r]*")),
+    "unicode": _WhiteSpace(re.compile(r"\S+"), re.compile(r"([^\S\n]*)(\n|\S+)"), re.compile(r"[^\S\n]*")),
+}
 
 
 class StreamDecoder(Protocol):
@@ -45,6 +57,8 @@ class Tokenizer(ABC):
     """The id that ends a line."""
     separator: ClassVar[str]
     """What stands between two decoded symbols."""
+    line_ends: str
+    """How a source is read: "lf", where ``"\\r\\n"`` and ``"\\r"`` are ``"\\n"``, or "keep". :meth:`encode` takes text as it is."""
 
     @property
     @abstractmethod
@@ -107,17 +121,21 @@ class Tokenizer(ABC):
         """
         if not isinstance(values, Mapping):
             raise VocabularyError(f"The tokenizer is {values!r}, expected a dict with its name.")
-        if values == {"name": "byte"}:
-            return ByteTokenizer()
-        if set(values) == {"name", "symbols"} and isinstance(values["symbols"], list):
-            if values["name"] == "char":
-                return CharTokenizer(Vocabulary(values["symbols"]))
-            if values["name"] == "word":
-                return WordTokenizer(Vocabulary(values["symbols"]))
+        name, symbols, keys = values.get("name"), values.get("symbols"), set(values)
+        # Files of version 1 have neither line_ends nor white_space.
+        if name == "byte" and keys <= {"name", "line_ends"}:
+            return ByteTokenizer(values.get("line_ends", "keep"))
+        if isinstance(symbols, list) and name == "char" and keys <= {"name", "symbols", "line_ends"}:
+            return CharTokenizer(Vocabulary(symbols), values.get("line_ends", "keep" if "\r" in symbols else "lf"))
+        if isinstance(symbols, list) and name == "word" and keys <= {"name", "symbols", "line_ends", "white_space"}:
+            return WordTokenizer(Vocabulary(symbols), values.get("line_ends", "lf"), values.get("white_space", "unicode"))
         raise VocabularyError(
             f"The tokenizer has the keys {sorted(map(str, values))} and the name {values.get('name')!r}, expected "
-            "the name 'byte' alone, or the name 'char' or 'word' with a list of symbols."
+            "the name 'byte', or 'char' or 'word' with a list of symbols, and line_ends."
         )
+
+    def __post_init__(self) -> None:
+        _expect("line_ends", self.line_ends, ("lf", "keep"))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of 1-D ``ids``."""
@@ -141,6 +159,7 @@ class ByteTokenizer(Tokenizer):
     ('n', '', 'é')
     """
 
+    line_ends: str = "keep"
     name = "byte"
     unknown = None
     line_end = ord("\n")
@@ -176,7 +195,7 @@ class ByteTokenizer(Tokenizer):
         return lambda id: bytes((id,))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name, "line_ends": self.line_ends}
 
 
 @dataclass(frozen=True)
@@ -184,11 +203,13 @@ class _VocabularyTokenizer(Tokenizer):
     """Characters or words: a vocabulary learned from a text, with ``<unk>`` and the line end as ids 0 and 1."""
 
     vocabulary: Vocabulary
+    line_ends: str = "lf"
     unknown = 0
     line_end = 1
     reserved: ClassVar[tuple[str, str]]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         symbols = tuple(self.vocabulary.symbols)
         if symbols[:2] != self.reserved:
             raise VocabularyError(
@@ -209,12 +230,17 @@ class _VocabularyTokenizer(Tokenizer):
         """How often each symbol comes in the pieces of a text."""
 
     @classmethod
-    def learn(cls, pieces: Iterable[str], min_count: int = 1, maximum: int | None = None) -> Self:
+    def learn(cls, pieces: Iterable[str], min_count: int = 1, maximum: int | None = None, line_ends: str = "lf") -> Self:
         """A tokenizer for the symbols of a text, which comes in pieces that split no symbol."""
-        return cls(Vocabulary.learn(cls.count(pieces), cls.reserved, min_count, maximum))
+        return cls.of_counts(cls.count(pieces), min_count, maximum, line_ends)
+
+    @classmethod
+    def of_counts(cls, counts: Counter[str], min_count: int = 1, maximum: int | None = None, line_ends: str = "lf") -> Self:
+        """A tokenizer for symbols of which is known how often each comes."""
+        return cls(Vocabulary.learn(counts, cls.reserved, min_count, maximum), line_ends)
 
     def extended(self, counts: Mapping[str, int], min_count: int = 1, maximum: int | None = None) -> Self:
-        return type(self)(Vocabulary.learn(counts, self.vocabulary.symbols, min_count, maximum))
+        return replace(self, vocabulary=Vocabulary.learn(counts, self.vocabulary.symbols, min_count, maximum))
 
     @property
     def size(self) -> int:
@@ -230,7 +256,7 @@ class _VocabularyTokenizer(Tokenizer):
 
     def to_dict(self) -> dict[str, Any]:
         # A list of symbols, not one long str: JSON would melt two neighbouring surrogates into one character.
-        return {"name": self.name, "symbols": list(self.vocabulary.symbols)}
+        return {"name": self.name, "symbols": list(self.vocabulary.symbols), "line_ends": self.line_ends}
 
 
 @dataclass(frozen=True)
@@ -290,6 +316,9 @@ class CharTokenizer(_VocabularyTokenizer):
 class WordTokenizer(_VocabularyTokenizer):
     r"""What stands between white space; a line end ``"\n"`` is ``<eos>``.
 
+    White space is that of ASCII: space, ``\t``, ``\n``, ``\v``, ``\f`` and ``\r``. A no-break space is part of a word. Files of version 1
+    were learned with Unicode's white space (``white_space="unicode"``), where it is not.
+
     The words ``<unk>`` and ``<eos>`` in a text are taken for the symbols. Decoded words have one space between
     them, lines have none around their end.
 
@@ -302,42 +331,58 @@ class WordTokenizer(_VocabularyTokenizer):
     'the <unk>\ndog'
     """
 
+    white_space: str = "ascii"
     name = "word"
     separator = " "
     reserved = (UNKNOWN, LINE_END)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _expect("white_space", self.white_space, tuple(WHITE_SPACE))
+
     @staticmethod
     def _is_symbol(symbol: str) -> bool:
-        return symbol.split() == [symbol]
+        return WHITE_SPACE["ascii"].word.fullmatch(symbol) is not None
 
     @staticmethod
     def count(pieces: Iterable[str]) -> Counter[str]:
-        counts: Counter[str] = Counter()
+        counts: Counter[bytes] = Counter()
         for piece in pieces:
             counts.update(_words(piece))
-        return counts
+        return Counter({word.decode("utf-8", "surrogatepass"): count for word, count in counts.items()})
+
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        return {utf8(symbol): id for id, symbol in enumerate(self.vocabulary.symbols)}
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        return self.vocabulary.indices(_words(as_text(text)))
+        text = as_text(text)
+        if self.white_space == "unicode":
+            return self.vocabulary.indices(text.replace("\n", f" {LINE_END} ").split())
+        words = _words(text)
+        return np.fromiter(map(self._ids.get, words, repeat(0)), np.int32, len(words))
 
     def first(self, text: str | bytes) -> bytes | None:
-        found = FIRST_WORD.match(as_text(text))
+        found = WHITE_SPACE[self.white_space].spaced.match(as_text(text))
         return utf8(found.group()) if found else None
 
     def stream_decoder(self) -> StreamDecoder:
         return _SymbolDecoder((UNKNOWN, "\n", *self.vocabulary.symbols[2:]), self.separator)
 
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
-        words = ((match.start(), match.group()) for match in re.finditer(r"\S+", text))
+        words = ((match.start(), match.group()) for match in WHITE_SPACE[self.white_space].word.finditer(text))
         return [(position, word) for position, word in words if word not in self.vocabulary]
 
     def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
-        found = list(compress(WORDS.findall(text), (ids == self.unknown).tolist()))
+        found = list(compress(WHITE_SPACE[self.white_space].spaced.findall(text), (ids == self.unknown).tolist()))
         return [word for _, word in found], "".join(space for space, _ in found)
 
     def white_space_at_end(self, text: str) -> str:
-        found = WHITE_SPACE.match(text[::-1])
+        found = WHITE_SPACE[self.white_space].space.match(text[::-1])
         return text[len(text) - found.end() :] if found else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "white_space": self.white_space}
 
 
 class _ByteDecoder:
@@ -373,14 +418,6 @@ def utf8(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
-def not_utf8(name: str, offset: int, byte: int) -> CorpusError:
-    """The error for text that is not UTF-8."""
-    return CorpusError(
-        f"{name} is not UTF-8: the byte at offset {offset} is 0x{byte:02x}. Convert it to UTF-8, or read it with "
-        "tokenizer='byte'."
-    )
-
-
 def as_text(text: str | bytes, name: str = "The text") -> str:
     """A str, out of bytes if need be. Raises :class:`CorpusError` that calls them ``name``, if they are not UTF-8."""
     if isinstance(text, str):
@@ -388,12 +425,18 @@ def as_text(text: str | bytes, name: str = "The text") -> str:
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise not_utf8(name, error.start, text[error.start]) from None
+        raise CorpusError(f"{name} is not UTF-8: the byte at offset {error.start} is 0x{text[error.start]:02x}. Convert it to UTF-8, or "
+                          "use a model with tokenizer='byte'.") from None
 
 
 def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def _words(text: str) -> list[str]:
-    return text.replace("\n", f" {LINE_END} ").split()
+def _words(text: str) -> list[bytes]:
+    return utf8(text).replace(b"\n", f" {LINE_END} ".encode()).split()  # bytes know ASCII's white space only
+
+
+def _expect(name: str, value: Any, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise VocabularyError(f"The tokenizer's {name} is {value!r}, expected {' or '.join(map(repr, choices))}.")

@@ -1,0 +1,83 @@
+r"""What is no text, or is written in several ways: byte order marks and line ends.
+
+A byte order mark (U+FEFF) at the start of a text or of a line is not text: an editor puts it in front of a file, and joining files
+with ``cat`` moves it to the start of a line. With the rule "lf" the line ends ``"\r\n"`` and ``"\r"`` are read as ``"\n"``; "keep"
+leaves them as they are.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+MARK = b"\xef\xbb\xbf"  # U+FEFF in UTF-8
+LINE_ENDS = (b"\n", b"\r")
+MARKS = re.compile(r"(?:\A|(?<=[\r\n]))\ufeff+")
+FEW = 1000  # bytes that may begin a mark, which are looked at one by one
+BEGUN_MARK = re.compile(rb"(?<=[\r\n])\xef\xbb?\Z")
+
+
+def clean(text: Any, line_ends: str) -> Any:
+    r"""A whole text, str or bytes, without byte order marks, its line ends by the rule ``line_ends``.
+
+    Examples
+    --------
+    >>> clean("\ufeffto be\r\nor not", "lf")
+    'to be\nor not'
+    >>> clean(b"to be\r\n", "keep")
+    b'to be\r\n'
+    """
+    if isinstance(text, bytes):
+        return b"".join(with_line_ends(without_marks([text]), line_ends))
+    if "\ufeff" in text:
+        text = MARKS.sub("", text)
+    return text.replace("\r\n", "\n").replace("\r", "\n") if line_ends == "lf" else text
+
+
+def without_marks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of a text without the byte order marks at its start and at the start of its lines."""
+    rest, at_start = b"", True
+    for piece in pieces:
+        piece = rest + piece if rest else piece
+        while at_start and piece.startswith(MARK):
+            piece = piece.removeprefix(MARK)
+        for end in LINE_ENDS if _has_mark(piece) else ():
+            while end + MARK in piece:
+                piece = piece.replace(end + MARK, end)
+        if at_start and MARK.startswith(piece):
+            rest = piece
+            continue
+        begun = BEGUN_MARK.search(piece, max(0, len(piece) - len(MARK)))
+        piece, rest = (piece[: begun.start()], begun[0]) if begun else (piece, b"")
+        at_start = piece.endswith(LINE_ENDS)
+        yield piece
+    if rest:
+        yield rest
+
+
+def _has_mark(piece: bytes) -> bool:
+    """``MARK in piece``, up to 20 times as fast: Python finds one byte faster than three."""
+    place = -1
+    for _ in range(FEW):
+        place = piece.find(MARK[:1], place + 1)
+        if place < 0 or piece.startswith(MARK, place):
+            return place >= 0
+    codes = np.frombuffer(piece, np.uint8)
+    return bool(((codes[:-2] == MARK[0]) & (codes[1:-1] == MARK[1]) & (codes[2:] == MARK[2])).any())
+
+
+def with_line_ends(pieces: Iterable[bytes], line_ends: str) -> Iterator[bytes]:
+    """The pieces of a text, its line ends by the rule ``line_ends``: none is kept back to see what follows it."""
+    if line_ends == "keep":
+        yield from pieces
+        return
+    after_return = False
+    for piece in pieces:
+        if after_return and piece.startswith(b"\n"):
+            piece = piece[1:]
+        if piece:
+            after_return = piece.endswith(b"\r")
+            yield piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in piece else piece
+        else:
+            after_return = False

@@ -1,0 +1,85 @@
+"""Guesses at why a text does not fit: another encoding, another normal form, words without white space."""
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from .tokenizers import Tokenizer
+
+SAMPLE = 2**18  # characters or bytes that are looked at
+LONG_WORDS = 20  # characters of a word on average: more than in any language that has white space between words
+TAKES_ENCODING = "(numba_rnnlm.text.Files takes it)"
+# Where cp1252 differs from latin-1. It leaves five bytes undefined.
+TO_BYTES = {ord(character): byte for byte in range(0x80, 0xA0) if (character := bytes([byte]).decode("cp1252", "ignore"))}
+TO_POINTS = {byte: point for point, byte in TO_BYTES.items()}
+
+
+def of_bytes(data: bytes) -> str:
+    """What bytes look like that are not UTF-8."""
+    return _wide(data) or ("It looks like binary data." if b"\0" in data[:SAMPLE] else
+                           "Perhaps it is cp1252 (Western Europe), cp1251 (Cyrillic), gb18030 (Chinese) or shift_jis (Japanese): if so, give "
+                           f"encoding='cp1252', or that of them {TAKES_ENCODING}.")
+
+
+def of_zeros(data: bytes) -> str:
+    """Why so many bytes of a text are zero that it cannot be UTF-8; empty if they are not."""
+    return _wide(data)
+
+
+def _wide(data: bytes) -> str:
+    data = data[:SAMPLE]
+    even, odd = data[::2].count(0), data[1::2].count(0)
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) or (even > len(data) / 5 and odd > len(data) / 5):
+        name = "utf-32"
+    elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        name = "utf-16"
+    elif max(even, odd) > len(data) / 5:
+        name = "utf-16-be" if even > odd else "utf-16-le"
+    else:
+        return ""
+    return f"It looks like {name.upper()}: give encoding='{name}' {TAKES_ENCODING}."
+
+
+def of_unknown(text: str | bytes, tokenizer: Tokenizer) -> str:
+    """Why a text has symbols that are not in a vocabulary, if it is for its encoding or its normal form; otherwise empty."""
+    text = text[:SAMPLE]
+    text = text if isinstance(text, str) else text.decode("utf-8", "ignore")
+    unknown = len(tokenizer.unknown_symbols(text))
+    for repair, told in REPAIRS.items():
+        repaired = "\n".join(_tried(repair, line) for line in text.split("\n"))
+        if len(tokenizer.unknown_symbols(repaired)) < unknown / 2:
+            return told
+    return ""
+
+
+def _tried(repair: Callable[[str], str], line: str) -> str:
+    try:
+        return repair(line)
+    except UnicodeError:
+        return line
+
+
+def _not_as_cp1252(line: str) -> str:
+    return line.translate(TO_BYTES).encode("latin-1").decode("utf-8")
+
+
+def _as_cp1252(line: str) -> str:
+    return line.encode("utf-8").decode("latin-1").translate(TO_POINTS)
+
+
+REPAIRS: dict[Callable[[str], str], str] = {
+    _not_as_cp1252: "they look like UTF-8 that was once read as cp1252 or latin-1 ('Ã©' for 'é'): read the original as UTF-8.",
+    _as_cp1252: "the text that the model has learned looks like UTF-8 that was read as cp1252 or latin-1 ('Ã©' for 'é'): train on one that is read as UTF-8.",
+    **{partial(unicodedata.normalize, form): f"the vocabulary has another Unicode normal form: bring the text into {form}, with unicodedata.normalize({form!r}, text)."
+       for form in ("NFC", "NFD", "NFKC")},
+}
+
+
+def of_words(counts: Mapping[str, int]) -> str:
+    """Why words, with how often each comes, are no good vocabulary; empty if they are."""
+    words = sum(counts.values())
+    mean = sum(len(word) * count for word, count in counts.items()) / max(words, 1)
+    if mean <= LONG_WORDS:
+        return ""
+    return (f"what stands between white space is {mean:.0f} characters long on average, which words are not: Chinese, Japanese or Thai "
+            "have no white space between words. Put it there, or use tokenizer='char'.")

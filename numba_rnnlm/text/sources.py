@@ -1,0 +1,464 @@
+r"""What a text may come from, opened into a :class:`Text`, which can be read as often as needed, in pieces of bytes.
+
+=====================================  ============================================================================================
+given                                  is
+=====================================  ============================================================================================
+``pathlib.Path``, any ``os.PathLike``  always a file; or a folder: all files in it but hidden ones, sorted, one after the other
+``str``                                the text itself if it has a line end (``"\n"`` or ``"\r"``) or more than 1,024 characters,
+                                       else a path
+``bytes``                              the text itself
+an open file                           what it holds from where it stands; in text mode, as it decodes it
+an iterable of paths                   the files, one after the other
+an iterable of str or bytes            the lines of a text; each gets a line end if it has none. So are NumPy and pandas columns
+:class:`Files`                         files, one after the other, in an encoding
+integers                               no text: ids
+=====================================  ============================================================================================
+
+Files are unpacked if their first bytes are those of gzip, bzip2, xz or zstd. Byte order marks at the start of a text or of a line are
+dropped. Where files follow one another, one that does not end in a line end gets it. What can be read only once, a pipe, an open
+file, a generator, is copied when it is opened: into memory, from 16 MiB on into a temporary file.
+"""
+
+import codecs
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from itertools import chain
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, CorpusError, ShapeError
+from ..reports import warn
+from . import hints, packed
+from .cleaning import LINE_ENDS, with_line_ends, without_marks
+from .tokenizers import utf8
+
+MEMORY_BYTES = 16 * 2**20  # a copy, or ids, that take more are kept in a temporary file
+LONGEST_PATH = 1024  # characters; a longer str is text
+NEAR = 2**16  # bytes before the place where a text is to be cut, in which a line end is looked for
+LEAST = 100  # bytes or ids worth holding out
+
+Path = str | os.PathLike[str]
+Bytes = bytes | bytearray | memoryview
+Source = Any  # see above
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A file, or another piece of a text: its name, and what starts to read its bytes, in UTF-8, from the beginning."""
+
+    name: str
+    read: Callable[[], Iterator[bytes]]
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A text that is open.
+
+    Attributes
+    ----------
+    name
+        The path of its file, or ``"text"``, ``"lines"``, ``"standard input"``, …
+    parts
+        What it is joined from.
+    errors
+        How to decode it: "strict", or "surrogatepass" if it came as str, which may hold lone surrogates.
+    start, stop
+        Which of the bytes, without byte order marks, are this text; ``stop`` None is the end.
+    """
+
+    name: str
+    parts: Sequence[Part]
+    errors: str = "strict"
+    start: int = 0
+    stop: int | None = None
+
+    def pieces(self) -> Iterator[bytes]:
+        """The bytes from the beginning to the end. Each call begins to read anew."""
+        return self._inside(without_marks(self._joined()))
+
+    def _joined(self) -> Iterator[bytes]:
+        last = b"\n"
+        for part in self.parts:
+            begun = False
+            for chunk in filter(None, part.read()):
+                if not begun and not last.endswith(LINE_ENDS):
+                    yield b"\n"
+                yield chunk
+                begun, last = True, chunk
+
+    def _inside(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        place = 0
+        for piece in pieces:
+            inside = piece[max(0, self.start - place) : None if self.stop is None else max(0, self.stop - place)]
+            if inside:
+                yield inside
+            place += len(piece)
+            if self.stop is not None and place >= self.stop:
+                return
+
+    def lines(self, line_ends: str) -> Iterator[list[bytes]]:
+        """The lines, without their ends, as many at a time as have arrived: a slow pipe is answered promptly."""
+        rest = b""
+        for piece in with_line_ends(self.pieces(), line_ends):
+            *lines, rest = (rest + piece).split(b"\n")
+            if lines:
+                yield lines
+        if rest:
+            yield [rest]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files and folders as one text, in an encoding.
+
+    Parameters
+    ----------
+    paths
+        A path, or several; the str ``"-"`` is standard input.
+    encoding
+        Of all of them. Byte models, too, read what is in another encoding in UTF-8.
+
+    Raises
+    ------
+    ConfigError
+        Python does not know the encoding.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write("né\\n".encode("cp1252")), file.flush()
+    ...     b"".join(Files(file.name, "cp1252").open().pieces()).decode()
+    'né\\n'
+    """
+
+    paths: Path | Sequence[Path]
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        try:
+            b"".decode(self.encoding)
+            codecs.getincrementaldecoder(self.encoding)
+        except (LookupError, TypeError, ValueError):
+            raise ConfigError(f"encoding is {self.encoding!r}, expected one that Python knows, such as 'utf-8', 'utf-16' or "
+                              "'cp1252'.") from None
+
+    def open(self, again: bool = True) -> Text:
+        """The text; unless it has to be read ``again``, a pipe is read only while the text is."""
+        paths = [self.paths] if isinstance(self.paths, str | os.PathLike) else self.paths
+        parts = [part for path in paths
+                 for part in (_standard_input(self.encoding, again) if path == "-" else _files(path, self.encoding, again))]
+        return Text(parts[0].name + f" and {len(parts) - 1} more" * (len(parts) > 1), parts)
+
+
+def open_source(source: Source) -> Text | Any:
+    """A source as a text that can be read as often as needed; or, where it is none, the ids that it is.
+
+    Raises
+    ------
+    CorpusError
+        It cannot be read, or is none of the kinds above.
+    """
+    if isinstance(source, Text):
+        return source
+    if isinstance(source, Files):
+        return source.open()
+    if isinstance(source, str):
+        return _open_str(source)
+    if isinstance(source, os.PathLike):
+        return Files(source).open()
+    if isinstance(source, Bytes):
+        data = bytes(source)
+        return Text("bytes", [Part("bytes", lambda: _slices(data))])
+    if hasattr(source, "read"):
+        return _open_file(source)
+    if hasattr(source, "__array__"):
+        array = np.asarray(source)
+        if array.dtype.kind not in "OSTU":
+            return source
+        if array.ndim != 1:
+            raise CorpusError(f"The corpus is a {type(source).__name__} of shape {array.shape}, expected one column of text, or a 1-D array "
+                              "of ids.")
+        return _open_items(array.tolist(), type(source).__name__)
+    return _open_items(source, type(source).__name__)
+
+
+def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
+    """Whether a source is many sentences, and these, or the one that it is: str, bytes, or ids.
+
+    A str or bytes is one sentence. A file, open or named by a ``Path``, is its lines.
+
+    Raises
+    ------
+    ShapeError
+        One of many is neither text nor ids.
+    """
+    if isinstance(source, str):
+        if _names_file(source):
+            warn(f"{source!r} is taken for the text itself, but there is a file of that name; pathlib.Path({source!r}) is its lines.")
+        return False, [source]
+    if isinstance(source, Text | Files | os.PathLike) or hasattr(source, "read"):
+        return True, [line for lines in open_source(source).lines(line_ends) for line in lines]
+    if hasattr(source, "__array__"):
+        array = np.asarray(source)
+        if array.ndim != 1 or array.dtype.kind not in "OSTU":
+            return False, [source]
+        items: Sequence[Any] = array.tolist()
+    elif isinstance(source, Bytes):
+        return False, [bytes(source)]
+    elif isinstance(source, Mapping | Set) or not isinstance(source, Iterable):
+        return False, [source]
+    else:
+        items = source if isinstance(source, Sequence) else list(source)
+    if items and isinstance(items[0], Integral):
+        return False, [items]
+    if items and isinstance(items[0], os.PathLike):
+        return sentences(Files(items), line_ends)
+    for index, item in enumerate(items):
+        if not isinstance(item, str | Bytes | Sequence | np.ndarray):
+            raise ShapeError(f"sentence {index} is {item!r}, expected a str, bytes, or an array of ids.")
+    if items and all(isinstance(item, str) and _names_file(item) for item in items):
+        warn(f"{items[0]!r} and the other {len(items) - 1} are taken for sentences, but are names of files; pathlib.Path of a name is the lines of "
+             "the file.")
+    return True, [bytes(item) if isinstance(item, Bytes) else item for item in items]
+
+
+def split(source: Source, part: float) -> tuple[Any, Any]:
+    """The front of a source and its back, about ``part`` of it; None for the back if there is too little to hold out.
+
+    A text is cut behind a line end, or else behind white space, or else between two characters.
+    """
+    source = open_source(source)
+    if not isinstance(source, Text):
+        size = len(source) if getattr(source, "ndim", 1) else 0
+        cut = size - round(size * part)
+        return (source[:cut], source[cut:]) if min(cut, size - cut) >= LEAST else (source, None)
+    size = sum(map(len, source.pieces()))
+    cut = size - round(size * part)
+    near = max(0, cut - NEAR)
+    window = replace(source, start=source.start + near, stop=source.start + cut)
+    cut = near + _last_cut(b"".join(window.pieces()))
+    if min(cut, size - cut) < LEAST:
+        return source, None
+    return replace(source, stop=source.start + cut), replace(source, name=f"the end of {source.name}", start=source.start + cut)
+
+
+def _last_cut(data: bytes) -> int:
+    """The last place in ``data`` where a text may be cut."""
+    if place := max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1:  # a \r at the end may be half of a line end
+        return place
+    if place := max(map(data.rfind, (b" ", b"\t", b"\v", b"\f"))) + 1:
+        return place
+    return max(0, len(data) - 1 - next((back for back, byte in enumerate(reversed(data)) if byte & 0xC0 != 0x80), 0))
+
+
+def _open_str(source: str) -> Text:
+    if "\n" in source or "\r" in source or len(source) > LONGEST_PATH:
+        if _names_file(name := source.strip()):
+            warn(f"{source!r} is taken for the text itself, because it has a line end, but there is a file of that name; "
+                 f"pathlib.Path({name!r}) is the file.")
+        return Text("text", [Part("text", lambda: map(utf8, _slices(source)))], "surrogatepass")
+    try:
+        parts = _files(source, "utf-8", again=True)
+    except CorpusError as error:
+        raise CorpusError(f"{error} A str of at most {LONGEST_PATH:,} characters without a line end is a path; if it is meant to be text, "
+                          "end it with '\\n'.") from error
+    return Text(source, parts)
+
+
+def _open_file(file: Any) -> Text:
+    name = getattr(file, "name", None)
+    name = name if isinstance(name, str) else "an open file"
+    try:
+        errors = "surrogatepass" if isinstance(file.read(0), str) else "strict"
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    copy = _copied(_file_chunks(file, name))
+    return Text(name, [Part(name, lambda: packed.unpacked(copy(), name))], errors)
+
+
+def _open_items(source: Any, kind: str) -> Text | Any:
+    if not isinstance(source, Iterable) or isinstance(source, Mapping | Set):
+        what = f"of type {kind}" if not isinstance(source, Set) else f"a {kind}, which has no order"
+        raise CorpusError(f"The corpus is {what}, expected a path, a text, lines of text or a 1-D array of ids.")
+    items = iter(source)
+    first = next(items, None)
+    items = chain([first], items)
+    if isinstance(first, os.PathLike):
+        paths = list(items)
+        for index, path in enumerate(paths):
+            if not isinstance(path, os.PathLike):
+                raise CorpusError(f"item {index} of the {kind} is {path!r}, expected a path as the first one is.")
+        return Files(paths).open()
+    if not isinstance(first, str | Bytes):
+        ids = source if isinstance(source, Sequence) else list(items)
+        if not isinstance(first, Integral) and any(isinstance(item, str | Bytes) for item in ids):
+            raise _no_line(kind, 0, first)
+        return ids
+    errors = "surrogatepass" if isinstance(first, str) else "strict"
+    if isinstance(source, Sequence):
+        suspects = source
+        read = lambda: _joined_lines(source, kind)  # noqa: E731
+    else:
+        suspects = [first]
+        read = _copied(_joined_lines(items, kind))
+    if all(isinstance(line, str) and _names_file(line) for line in suspects):
+        warn(f"the strings of the {kind} are taken for lines of text, but {first!r} is the name of a file; pathlib.Path({first!r}) is the file.")
+    return Text("lines", [Part("lines", read)], errors)
+
+
+def _joined_lines(lines: Iterable[Any], kind: str) -> Iterator[bytes]:
+    """Lines of str or bytes as chunks of text, each with a line end."""
+    block, size = [], 0
+    for index, line in enumerate(lines):
+        if not isinstance(line, str | Bytes):
+            raise _no_line(kind, index, line)
+        data = utf8(line) if isinstance(line, str) else bytes(line)
+        block.append(data if data.endswith(LINE_ENDS) else data + b"\n")
+        size += len(block[-1])
+        if size >= packed.CHUNK:
+            yield b"".join(block)
+            block, size = [], 0
+    yield b"".join(block)
+
+
+def _no_line(kind: str, index: int, item: Any) -> CorpusError:
+    return CorpusError(f"item {index} of the {kind} is {item!r}, expected a str or bytes: a line of text. Leave it out, or put '' in its place.")
+
+
+def _names_file(text: str) -> bool:
+    try:
+        return 0 < len(text) <= LONGEST_PATH and os.path.isfile(text)
+    except ValueError:  # a NUL, or a lone surrogate
+        return False
+
+
+def _standard_input(encoding: str, again: bool) -> list[Part]:
+    name = "standard input"
+    if sys.stdin is None:
+        raise CorpusError("standard input is closed, expected a text on it.")
+    return [_file_part(name, _file_chunks(getattr(sys.stdin, "buffer", sys.stdin), name), encoding, again)]
+
+
+def _files(path: Path, encoding: str, again: bool) -> list[Part]:
+    """The file of a path, or all of the folder."""
+    name = os.fsdecode(path)
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+    if stat.S_ISDIR(mode):
+        if not (inside := _folder(name)):
+            raise CorpusError(f"The folder {name!r} has no files in it, expected some text.")
+        return [part for inner in inside for part in _files(inner, encoding, again)]
+    if stat.S_ISREG(mode):
+        return [Part(name, lambda: _recoded(packed.unpacked(_path_chunks(name), name, packed.has_packed_name(name)), name, encoding))]
+    return [_file_part(name, _path_chunks(name), encoding, again)]
+
+
+def _folder(name: str) -> list[str]:
+    """The files in a folder and the folders in it, sorted, without the hidden ones."""
+    def fail(error: OSError) -> None:
+        raise _unreadable(error.filename, error) from error
+
+    found, seen = [], set()
+    for folder, folders, files in os.walk(name, onerror=fail, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else [inner for inner in folders if not inner.startswith(".")]
+        found += [] if real in seen else [os.path.join(folder, file) for file in files if not file.startswith(".")]
+        seen.add(real)
+    # A pipe in a folder waits for a writer who need not come. What does not exist, a link, is an error later.
+    return sorted((path for path in found if os.path.isfile(path) or not os.path.exists(path)), key=lambda path: path.split(os.sep))
+
+
+def _file_part(name: str, chunks: Iterator[bytes], encoding: str, again: bool) -> Part:
+    """What can be read only once; to be read ``again`` it is copied."""
+    read = _copied(chunks) if again else lambda: chunks
+    return Part(name, lambda: _recoded(packed.unpacked(read(), name), name, encoding))
+
+
+def _path_chunks(name: str) -> Iterator[bytes]:
+    try:
+        with open(name, "rb") as file:
+            while chunk := file.read(packed.CHUNK):
+                yield chunk
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+
+
+def _file_chunks(file: Any, name: str) -> Iterator[bytes]:
+    """What an open file holds, as it arrives."""
+    read = getattr(file, "read1", file.read)
+    try:
+        while chunk := read(packed.CHUNK):
+            yield utf8(chunk)
+        if chunk is None:
+            raise BlockingIOError("it does not wait for more to come")
+    except (OSError, EOFError, ValueError) as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> CorpusError:
+    return CorpusError(f"Cannot read the file {name!r}: {getattr(error, 'strerror', None) or error}.")
+
+
+def _slices(text: Any) -> Iterator[Any]:
+    return (text[start : start + packed.CHUNK] for start in range(0, len(text), packed.CHUNK))
+
+
+def _copied(chunks: Iterator[bytes]) -> Callable[[], Iterator[bytes]]:
+    """What reads a copy of the chunks."""
+    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 (open as long as it is read)
+    for chunk in chunks:
+        try:
+            file.write(chunk)
+        except OSError as error:
+            raise CorpusError(f"Cannot keep a copy of a text that can be read only once in {tempfile.gettempdir()!r}: {error.strerror}. Let "
+                              "TMPDIR name a folder with more space, or put the text into a file.") from error
+
+    def read() -> Iterator[bytes]:
+        place = 0
+        while file.seek(place) or True:
+            chunk = file.read(packed.CHUNK)
+            if not chunk:
+                return
+            place += len(chunk)
+            yield chunk
+
+    return read
+
+
+def _recoded(chunks: Iterator[bytes], name: str, encoding: str) -> Iterator[bytes]:
+    """The chunks in UTF-8; what is in UTF-8 is not looked at."""
+    if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
+        yield from chunks
+        return
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        for chunk in chunks:
+            yield utf8(decoder.decode(chunk))
+        yield utf8(decoder.decode(b"", final=True))
+    except UnicodeError as error:
+        raise CorpusError(f"{name!r} is not in the encoding {encoding!r}: {error}.") from error
+
+
+def not_utf8(text: Text) -> CorpusError:
+    """The error for a text that is not UTF-8: it names the first byte that is wrong, and what the text looks like."""
+    for part in text.parts:
+        decoder, place = codecs.getincrementaldecoder("utf-8")(text.errors), 0
+        for chunk in chain(filter(None, part.read()), [b""]):
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                # The decoder had kept the beginning of a character from the chunks before.
+                offset = place + len(chunk) - len(error.object) + error.start
+                return CorpusError(f"{part.name!r} is not UTF-8: the byte at offset {offset} is 0x{error.object[error.start]:02x}. "
+                                   f"{hints.of_bytes(error.object)} Convert it to UTF-8, or read it with tokenizer='byte'.")
+            place += len(chunk)
+    return CorpusError(f"{text.name!r} is not UTF-8, or has changed while it was read. Convert it to UTF-8, or read it with tokenizer='byte'.")
