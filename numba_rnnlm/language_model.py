@@ -77,7 +77,7 @@ EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 t
 MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
 MANY_WHERE_CUT = 0.2  # the same for a vocabulary that min_count or max_vocabulary has cut on purpose
 NUMBER_BYTES = 25  # of a number in the header of a file, at most
-FORESEEN = 4  # segments that tell how long an evaluation takes
+SAMPLE, MARGIN = 0.01, 1.2  # part of the time in which an evaluation's length is estimated, and what it may take longer
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
 ADVICE = {  # what to do about unknown symbols
@@ -632,14 +632,15 @@ class LanguageModel:
         return run
 
     @staticmethod
-    def _foresee(network: Network, corpus: Corpus) -> float:
-        """Seconds that evaluating a corpus will take, from a few of its segments."""
+    def _foresee(network: Network, corpus: Corpus, limit: float) -> float:
+        """About the seconds that evaluating a corpus will take, from as much of it as takes a small part of ``limit``."""
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
         batches = segments(corpus.ids, streams, EVALUATION_STEPS)
-        total_loss(network, islice(batches, 1))  # takes the memory that the others use again
-        started, count = time.monotonic(), ceil(len(corpus.ids) / (streams * EVALUATION_STEPS)) + 1
-        total_loss(network, islice(batches, FORESEEN))
-        return (time.monotonic() - started) * count / FORESEEN
+        started, taken, done = time.monotonic(), 0.0, 0
+        while taken < SAMPLE * limit and total_loss(network, islice(batches, 1))[1]:
+            done, taken = done + 1, time.monotonic() - started
+        count = ceil(len(corpus.ids) / (streams * EVALUATION_STEPS)) + 1  # the streams read some tokens twice
+        return MARGIN * taken * count / max(done, 1)
 
     def perplexity(self, corpus: Source, bos: bool = False, unknown: str = "count", penalty: float | None = None) -> float:
         """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""

@@ -292,7 +292,7 @@ def test_max_seconds_includes_validation_and_saving(step, validation, writing, s
         limit = validation + saving + 2 * writing + step + room
         one = trainer(validate=lambda: lasting(validation, 1.0), epochs=1000, max_seconds=limit, validate_every=every)
         one.saving = saving
-        one.foresee = (lambda: validation) if known else None
+        one.foresee = (lambda limit: validation) if known else None
         one.checkpoints = training.Checkpoints(lambda at, groups: lasting(writing), checkpoint_every)
         one.run()
     started = writing  # the first checkpoint
@@ -305,7 +305,7 @@ def test_max_seconds_includes_validation_and_saving(step, validation, writing, s
 
 def test_a_validation_that_takes_all_the_time_is_refused():
     one = trainer(validate=lambda: 1.0, max_seconds="1m")
-    one.foresee = lambda: 75.25
+    one.foresee = lambda limit: 75.25
     with pytest.raises(ConfigError, match=r"max_seconds is 60, but a validation alone takes about 75\.2 seconds here; give more time, or a shorter"):
         one.run()
     assert one.history["epoch"] == []
