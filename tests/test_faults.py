@@ -236,6 +236,7 @@ def test_every_signal_at_any_moment(kept, times, texts, here):
             assert continued() == here, (number, moments, code, told)
         else:
             assert not (kept and began), told
-        assert not list(Path().glob("*.lock")) or code < 0
-        leftovers = [name for name in os.listdir() if name.startswith(writing.PREFIX)]
-        assert not leftovers or code < 0, told
+        assert code < 0 or not [name for name in os.listdir() if name.startswith(writing.PREFIX)], told
+        with lock.locked("run.npz"):  # it is nobody's, whatever was left
+            pass
+        assert not Path("run.npz.lock").exists()
