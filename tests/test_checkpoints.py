@@ -645,6 +645,7 @@ def test_after_a_validation_that_failed_the_run_continues_to_the_same_bytes(epoc
     with pytest.raises(TrainingError, match=f"validation failed in epoch {epoch}, .*; resume continues from the checkpoint."):
         train(model, valid=VALID, checkpoint=path, checkpoint_every="1h")
     assert len(model.history_["epoch"]) == epoch - 1 and len(model.generate("to be", 5)) == 5
+    assert read_about(path)["run"]["position"]["updates"] == epoch * PER_EPOCH
     assert content(train(valid=VALID, resume=path), tmp_path) == want
 
 

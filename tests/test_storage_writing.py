@@ -173,6 +173,20 @@ def test_a_lock_that_cannot_be_made(tmp_path):
             raise AssertionError("it was made")
 
 
+def test_a_lock_that_is_removed_while_it_is_taken_is_made_again(path, monkeypatch):
+    lock, name = writing.lock, Path(f"{path}.lock")
+
+    def released(file):
+        monkeypatch.setattr(writing, "lock", lock)
+        name.unlink()  # its holder was just ending
+        return lock(file)
+
+    name.touch()
+    monkeypatch.setattr(writing, "lock", released)
+    with locked(str(path)):
+        assert json.loads(name.read_text())["process"] == os.getpid()
+
+
 def test_many_threads_take_a_lock_one_after_the_other(path):
     held, most, turns = [], [], []
 
