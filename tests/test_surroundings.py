@@ -22,7 +22,7 @@ HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]),
 PROGRAM = f"{shlex.quote(sys.executable)} -m numba_rnnlm"
 TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
 SMALL = "--hidden 8 --layers 1 --embedding 4 --streams 4 --steps 10 --threads 1"
-TRAIN = f"train t.txt {SMALL} --epochs 60 --verbose 2 --out m.npz"
+TRAIN = f"train t.txt {SMALL} --epochs 20 --verbose 2 --out m.npz"
 ENDLESS = f"train t.txt {SMALL} --epochs 1000000 --verbose 2 --out m.npz"
 
 
@@ -82,11 +82,11 @@ def test_a_model_file_never_gets_the_number_of_a_closed_stream():
 
 
 def test_a_pipe_that_is_open_but_nobody_reads_costs_the_reports():
-    """Two thousand lines do not fit into it."""
-    run = start(TRAIN.replace("--epochs 60", "--epochs 2000").replace("--streams 4 --steps 10", "--streams 20 --steps 80"))
+    """Fifteen hundred lines do not fit into it."""
+    run = start(TRAIN.replace("--epochs 20", "--epochs 1500").replace("--streams 4 --steps 10", "--streams 20 --steps 80"))
     assert run.wait(timeout=HANG) == 0
     assert run.stderr.read().decode() == lost("nobody reads it")
-    assert LanguageModel.load("m.npz").history_["epoch"][-1] == 2000
+    assert LanguageModel.load("m.npz").history_["epoch"][-1] == 1500
 
 
 # Data that cannot be written, or read
@@ -146,7 +146,7 @@ def test_under_nohup_a_terminal_that_hangs_up_is_nothing():
 
 
 def test_suspended_and_continued_it_comes_to_the_same():
-    run = start(TRAIN.replace("--epochs 60", "--epochs 100"))
+    run = start(TRAIN.replace("--epochs 20", "--epochs 100"))
     for _ in range(3):
         run.send_signal(signal.SIGSTOP)
         time.sleep(0.2)
@@ -154,7 +154,7 @@ def test_suspended_and_continued_it_comes_to_the_same():
         time.sleep(0.05)
     assert run.communicate(timeout=HANG)[1] == b"" and run.returncode == 0
     suspended = Path("m.npz").read_bytes()
-    assert main(TRAIN.replace("--epochs 60", "--epochs 100").replace("--verbose 2", "--verbose 0").split()) == 0
+    assert main(TRAIN.replace("--epochs 20", "--epochs 100").replace("--verbose 2", "--verbose 0").split()) == 0
     assert Path("m.npz").read_bytes() == suspended
 
 
@@ -195,9 +195,8 @@ def test_the_second_job_is_told_who_writes_the_checkpoint():
     first = start(f"{ENDLESS} --checkpoint run.npz --resume run.npz")
     owner = json.loads(Path("run.npz.lock").read_text())
     assert owner["process"] == first.pid
-    for name in ("run.npz", "./run.npz", os.path.abspath("run.npz")):
-        code, _, err = shell(f"{PROGRAM} {ENDLESS.replace('m.npz', 'm2.npz')} --checkpoint {name} --resume run.npz")
-        assert code == 1 and f"is being written by process {first.pid} on host" in err
+    code, _, err = shell(f"{PROGRAM} {ENDLESS.replace('m.npz', 'm2.npz')} --checkpoint ./run.npz --resume run.npz")
+    assert code == 1 and f"is being written by process {first.pid} on host" in err
     assert not Path("m2.npz").exists()
     first.kill()  # its lock is left, and nobody's
     first.communicate(timeout=HANG)
