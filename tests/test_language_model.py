@@ -245,7 +245,7 @@ def test_the_arguments_are_the_fields_of_the_configs():
     assert init == {**of_config(ModelConfig, TextConfig), "backend": "auto", "threads": None, "precision": "float32", "seed": 0}
     assert defaults(LanguageModel.fit) == {
         "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
-        **of_config(TrainingConfig, CheckpointConfig),
+        **of_config(TrainingConfig, CheckpointConfig), "on_interrupt": "raise",
     }  # fmt: skip
     writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error", "as_bytes": False}
     assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing

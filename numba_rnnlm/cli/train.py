@@ -106,7 +106,7 @@ def run(args: Arguments) -> None:
         what = f"the model is saved in {str(out)!r}" if saved else "nothing was saved" + f" but {keeping.checkpoint!r}" * kept
         raise Interrupted(stop.number, what) from None
     if failure is not None:
-        raise Ended(STOPPED_EARLY, f"{failure} They are saved in {str(out)!r}.") from failure
+        raise Ended(STOPPED_EARLY, f"{failure} The model is saved in {str(out)!r}.") from failure
     if interrupts.number:
         raise Interrupted(interrupts.number, f"the model is saved in {str(out)!r}")
 
