@@ -15,7 +15,7 @@ from models import LINES, fit, trained, untrained
 from numba_rnnlm import generation, language_model
 from numba_rnnlm.backends.cpu import sampling, threads
 from numba_rnnlm.config import SamplingConfig
-from numba_rnnlm.errors import ConfigError, ShapeError, VocabularyError
+from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
 from numba_rnnlm.generation import choose, uniform
 
 chosen, drawn = from_python(sampling.choose), from_python(sampling.uniform)
@@ -399,7 +399,7 @@ def test_characters_of_several_bytes_come_whole():
         (None, {"prompt": [1, 11]}, VocabularyError, r"prompt\[1\] is 11, expected 0 to 10"),
         ("char", {"prompt": [-1]}, VocabularyError, r"prompt\[0\] is -1"),
         ("char", {"prompt": None}, ShapeError, "prompt is a NoneType"),
-        ("char", {"prompt": b"to"}, ShapeError, "prompt is a bytes"),
+        ("char", {"prompt": b"to \xff"}, CorpusError, "The text is not UTF-8: the byte at offset 3 is 0xff"),
         ("char", {"length": -1}, ConfigError, "length is -1, expected a whole number at least 0"),
         ("char", {"length": 2.5}, ConfigError, "length is 2.5"),
         ("char", {"temperature": -1}, ConfigError, "temperature is -1"),
