@@ -31,6 +31,7 @@ TRACKED = {  # result files that tables and documents are made of → the comman
     "startup": "startup --peer torch",
     "memory": "memory --peer torch",
     "scaling": "scaling",
+    "defaults": "defaults",
     "serving": "serving --rows char --peer torch --turns 5",
     f"layers-{DEVICE}": "layers --peer torch --turns 3",
     **{f"training-{DEVICE}-{precision}": f"training --backend cuda --precision {precision} --peer torch --turns 5"

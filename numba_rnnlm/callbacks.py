@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ConfigError, expect_number, expect_one_of
+from .errors import ConfigError, ModelFileError, expect_number, expect_one_of
 from .keras.weights import expect_our_file
 from .layers.options import only
+from .reports import report, warn
 
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
@@ -139,6 +140,8 @@ class LambdaCallback(Callback):
 class CSVLogger(Callback):
     """A line of a CSV file for each epoch: its number, then its values in alphabetical order.
 
+    A file that cannot be opened is an error before the training; a line that cannot be written later is lost, with a warning.
+
     Parameters
     ----------
     path
@@ -151,17 +154,24 @@ class CSVLogger(Callback):
         self.path, self.separator, self.append = path, separator, append
 
     def on_train_begin(self, logs: Logs) -> None:
-        with open(self.path, "a" if self.append else "w", encoding="utf-8") as file:
-            self._titled = file.tell() > 0
+        try:
+            with open(self.path, "a" if self.append else "w", encoding="utf-8") as file:
+                self._titled = file.tell() > 0
+        except OSError as error:
+            raise ModelFileError(f"CSVLogger cannot write {os.fsdecode(self.path)!r}: {error.strerror}.") from error
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         names = sorted(logs)
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter=self.separator)
-            if not self._titled:
-                writer.writerow(["epoch", *names])
-                self._titled = True
-            writer.writerow([epoch, *(logs[name] for name in names)])
+        try:
+            with open(self.path, "a", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, delimiter=self.separator)
+                if not self._titled:
+                    writer.writerow(["epoch", *names])
+                writer.writerow([epoch, *(logs[name] for name in names)])
+        except OSError as error:
+            warn(f"CSVLogger lost the line of epoch {epoch} in {os.fsdecode(self.path)!r}: {error.strerror}.")
+            return
+        self._titled = True
 
 
 class _Watch(Callback):
@@ -228,7 +238,7 @@ class EarlyStopping(_Watch):
         if self.waited >= self.patience:
             self.model.stop_training = True
             if self.verbose:
-                print(f"Epoch {epoch + 1}: early stopping")
+                report(f"Epoch {epoch + 1}: early stopping\n")
 
     def on_train_end(self, logs: Logs) -> None:
         if self.best_weights is not None:
@@ -236,7 +246,7 @@ class EarlyStopping(_Watch):
 
 
 class ModelCheckpoint(_Watch):
-    """Save the model after each epoch.
+    """Save the model after each epoch. If that fails (a full disk), a warning says so and the training goes on.
 
     Parameters
     ----------
@@ -269,6 +279,10 @@ class ModelCheckpoint(_Watch):
             path = self.path.format(epoch=epoch + 1, **logs)
         except (KeyError, IndexError, ValueError) as error:
             raise ConfigError(f"path is {self.path!r}; in braces it may name epoch, {', '.join(logs)}.") from error
-        self.model.save(path)
+        try:
+            self.model.save(path)
+        except ModelFileError as error:
+            warn(f"no checkpoint was written, training goes on: {error}")
+            return
         if self.verbose:
-            print(f"Epoch {epoch + 1}: saved {path}")
+            report(f"Epoch {epoch + 1}: saved {path}\n")

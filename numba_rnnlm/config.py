@@ -8,9 +8,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import log, nan
 from typing import Any, TypeVar
 
 from .errors import ConfigError, expect_number, expect_one_of
+from .paths import same_file
 
 SCHEDULES = ("constant", "linear", "cosine", "plateau", "zaremba")
 OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw")
@@ -19,8 +21,15 @@ TOKENIZERS = ("byte", "char", "word")
 LINE_ENDS = ("lf", "keep")
 INITIALIZERS = ("glorot", "uniform")
 NOT_FINITE = ("stop", "skip")
+UNKNOWN = ("count", "exclude", "penalize")
 WEIGHTS = ("float32", "int8")
-UNITS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}  # of a duration, in seconds
+UNITS = {  # of a duration, in seconds
+    1: ("s", "sec", "secs", "second", "seconds"), 60: ("m", "min", "mins", "minute", "minutes"),
+    3600: ("h", "hr", "hrs", "hour", "hours"), 86400: ("d", "day", "days"),
+}
+SECONDS = {name: seconds for seconds, names in UNITS.items() for name in names}
+NUMBER = r"\d*\.?\d+(?:e-?\d+)?"  # without a sign
+LOGS = (".csv", ".jsonl", ".ndjson", ".json")  # suffixes of a log: a table, or JSON lines
 
 Config = TypeVar("Config", bound="_Config")
 
@@ -99,9 +108,12 @@ class TextConfig(_Config):
 class TrainingConfig(_Config):
     """One call of ``fit``: truncated back-propagation through time over parallel streams of the corpus."""
 
-    epochs: int = _option(10, "passes over the training text")
-    streams: int = _option(50, "parallel streams that the text is cut into (the batch size)")
-    steps: int = _option(50, "time steps between updates; the hidden state is carried on (BPTT length)")
+    epochs: int | None = _option(None, "passes over the training text; left out, chosen from the size of the text: 10, fewer above a million "
+                                 "tokens and more below 2,500", type=int)
+    streams: int | None = _option(None, "parallel streams that the text is cut into (the batch size); left out, chosen from the size of the "
+                                  "text: so many that an update sees 1.25 √tokens tokens, at most 100 streams", type=int)
+    steps: int | None = _option(None, "time steps between updates; the hidden state is carried on (BPTT length); left out, 50, or fewer for "
+                                "a text below 2,500 tokens", type=int)
     optimizer: str | Mapping[str, Any] = _option("adam", "rule of the weight update, PyTorch's", OPTIMIZERS, type=str)
     learning_rate: float | None = _option(None, "step size; left out, a rate that suits cell and optimizer", type=float)
     momentum: float = _option(0.0, "momentum of sgd, 0 to 1")
@@ -118,17 +130,23 @@ class TrainingConfig(_Config):
     clip_value: float | None = _option(None, "cut each element of the gradient at this size; 0 is off", type=float)
     reduction: str = _option("mean", "loss that is differentiated: mean over tokens, or sum_time: summed over the "
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
-    patience: int | None = _option(None, "stop after this many epochs without a better validation loss (training loss, if "
-                                   "there is no validation text)", type=int)
+    patience: int | None = _option(None, "stop after this many epochs (with validate_every, reports) without a better validation loss "
+                                   "(training loss, if there is no validation text)", type=int)
     validation_split: float = _option(0.0, "part of the training text, 0 to 1, that is held out at its end to validate; not trained on")
-    max_seconds: float | None = _option(None, "end training cleanly after this many seconds", type=float)
+    validate_every: int | None = _option(None, "report and validate after every so many updates of an epoch too, not only at its end; the "
+                                         "best weights, patience and the plateau schedule follow these reports", type=int)
+    max_seconds: float | None = _option(None, "end training cleanly within this time, the last validation and saving included: "
+                                              "90s, 45min, 1h30m or a number of seconds", type=str)
     not_finite: str = _option("stop", "when the loss or a gradient is NaN or infinite: stop, with the last good weights; or skip "
                               "the update, let the streams begin anew and halve the learning rate", NOT_FINITE)
+    extend_vocabulary: bool = _option(False, "where a trained model is trained on: symbols of the training text that it does not know get rows "
+                                      "of their own in the embedding and the output layer, as far as its min_count and max_vocabulary allow")
     verbose: int = _option(1, "0 silent, 1 live progress, 2 one line an epoch")
 
     def __post_init__(self) -> None:
         for name in ("epochs", "streams", "steps"):
-            expect_number(name, getattr(self, name), 1, whole=True)
+            if getattr(self, name) is not None:
+                expect_number(name, getattr(self, name), 1, whole=True)
         if not isinstance(self.optimizer, dict):  # else it is an object, told of by optimizers.describe
             expect_one_of("optimizer", self.optimizer, OPTIMIZERS)
         if self.learning_rate is not None:
@@ -147,9 +165,12 @@ class TrainingConfig(_Config):
         if self.patience is not None:
             expect_number("patience", self.patience, 1, whole=True)
         expect_number("validation_split", self.validation_split, 0, 0.99)
+        if self.validate_every is not None:
+            expect_number("validate_every", self.validate_every, 1, whole=True)
         if self.max_seconds is not None:
-            expect_number("max_seconds", self.max_seconds, 0, open_low=True)
+            object.__setattr__(self, "max_seconds", _seconds("max_seconds", self.max_seconds))
         expect_one_of("not_finite", self.not_finite, NOT_FINITE)
+        expect_one_of("extend_vocabulary", self.extend_vocabulary, (False, True))
         expect_one_of("verbose", self.verbose, (0, 1, 2))
         if isinstance(self.optimizer, dict):
             for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "clip_value"):
@@ -169,16 +190,21 @@ class CheckpointConfig(_Config):
     resume: str | None = _option(None, "go on where the training stood that wrote this checkpoint, with the same texts, as if "
                                  "nothing had stopped it; settings that are left out are those of the run. If it is the file of "
                                  "--checkpoint and not there yet, the run begins", type=str)
+    log: str | None = _option(None, "append a row for each report to this file, with the time of day: a table if its name ends in .csv, JSON "
+                              "lines if it ends in .jsonl, .ndjson or .json", type=str)
 
     def __post_init__(self) -> None:
         _seconds("checkpoint_every", self.checkpoint_every)
+        if self.log is not None and not self.log.lower().endswith(LOGS):
+            raise ConfigError(f"log is {self.log!r}, expected the name of a file that ends in .csv for a table, or in .jsonl, .ndjson or .json "
+                              "for JSON lines.")
         if self.checkpoint is None and self.checkpoint_every != "5min":
             raise ConfigError(f"checkpoint_every is {self.checkpoint_every!r}, but no checkpoint is named; give checkpoint a file.")
 
     @property
     def begins(self) -> bool:
         """Whether the run to go on with is only about to begin: its checkpoint is to be written, and is not there yet."""
-        return self.resume is not None and self.resume == self.checkpoint and not os.path.exists(self.resume)
+        return self.resume is not None and same_file(self.resume, self.checkpoint) and not os.path.exists(self.resume)
 
     @property
     def every(self) -> float:
@@ -187,11 +213,44 @@ class CheckpointConfig(_Config):
 
 
 def _seconds(name: str, value: Any) -> float:
-    """A duration, such as 0.2, "30s", "5min" or "2h", in seconds."""
-    found = re.fullmatch(r"\s*(\d*\.?\d+(?:e-?\d+)?)\s*([a-z]*)\s*", str(value))
-    if found is None or found[2] not in UNITS or not 0 < float(found[1]) < 1e9:
-        raise ConfigError(f"{name} is {value!r}, expected a duration such as '30s', '5min', '2h' or a number of seconds above 0.")
-    return float(found[1]) * UNITS[found[2]]
+    """A duration, such as 0.2, "30s", "5min" or "1h30m", in seconds."""
+    text, seconds = str(value).strip().lower(), nan
+    if re.fullmatch(NUMBER, text):
+        seconds = float(text)
+    elif re.fullmatch(rf"(?:{NUMBER}\s*[a-z]+\s*)+", text):
+        seconds = sum(float(number) * SECONDS.get(unit, nan) for number, unit in re.findall(rf"({NUMBER})\s*([a-z]+)", text))
+    if not 0 < seconds < 1e12:
+        raise ConfigError(f"{name} is {value!r}, expected a duration such as '30s', '5min', '2h', '1h30m' or a number of seconds above 0.")
+    return seconds
+
+
+@dataclass(frozen=True)
+class UnknownConfig(_Config):
+    """How symbols that are not in the vocabulary count where a text is scored."""
+
+    unknown: str = _option("count", "symbols that the model does not know: count scores them as <unk>; exclude leaves them out of the result "
+                           "(they are still read); penalize scores them as <unk> and adds a penalty for each of their characters", UNKNOWN)
+    penalty: float | None = _option(None, "with penalize: nats for each character of an unknown symbol; left out, 4.605 (log 100: one of 100 "
+                                    "characters that are equally probable)", type=float)
+
+    def __post_init__(self) -> None:
+        expect_one_of("unknown", self.unknown, UNKNOWN)
+        if self.penalty is not None:
+            expect_number("penalty", self.penalty, 0, 1e6)
+            if self.unknown != "penalize":
+                raise ConfigError(f"penalty is {self.penalty} with unknown={self.unknown!r}; only unknown='penalize' has one.")
+
+    @property
+    def excludes(self) -> bool:
+        """Whether unknown symbols are left out."""
+        return self.unknown == "exclude"
+
+    @property
+    def nats_per_character(self) -> float:
+        """What each character of an unknown symbol costs on top of ``<unk>``."""
+        if self.unknown != "penalize":
+            return 0.0
+        return log(100) if self.penalty is None else float(self.penalty)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 import os
 import shlex
-import sys
 import time
 from typing import Any
 
 from .config import TrainingConfig
 from .errors import CorpusError, plain
-from .language_model import LanguageModel
+from .interrupts import Interrupts
+from .language_model import LanguageModel, Prepare
+from .reports import report
 
 HELD_OUT = 0.05  # part of the text that the model never sees
 PROMPT = "The function "
@@ -45,33 +46,34 @@ def _in_table(line: str) -> bool:
     return any(mark in line for mark in ("|", "---", "===")) or 2 * line.count(" ") > len(line)
 
 
-def run(out: str | os.PathLike[str], seconds: float, **machine: Any) -> None:
+def run(out: str | os.PathLike[str], seconds: float, prepare: Prepare | None = None, **machine: Any) -> int:
     """Train for ``seconds`` on the documentation, say how well it went, and save the model to ``out``.
 
-    ``machine`` is backend, threads and precision, as :class:`LanguageModel` takes them.
+    For ``prepare`` see :meth:`LanguageModel.fit_config`. ``machine`` is backend, threads and precision, as :class:`LanguageModel` takes
+    them. → The number of the signal that ended the training early, 0 if there was none.
     """
     config = TrainingConfig(epochs=1000, streams=STREAMS, steps=STEPS, learning_rate=8e-3, max_seconds=seconds)
     training, held_out = documentation()
     model = _model(machine)
-    print(f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out")
-    print(f"kernels ready after {_warm_up(_model(machine), training, held_out):.0f} s")
-    print(f"training an LSTM for {plain(seconds)} seconds; Ctrl-C ends it early", flush=True)
-    model.fit_config(training, held_out, config)
-    verb = "replaced" if os.path.exists(out) else "saved"
-    model.save(out)
+    report(f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out\n")
+    report(f"kernels ready after {_warm_up(_model(machine), training, held_out):.0f} s\n")
+    report(f"training an LSTM for {plain(seconds)} seconds; Ctrl-C ends it early\n")
+    with Interrupts("return", notice=True) as interrupts:
+        model.fit_config(training, held_out, config, interrupts=interrupts, prepare=prepare)
+        verb = "replaced" if os.path.exists(out) else "saved"
+        model.save(out)
 
-    measured = model.evaluate(held_out)
-    print(f"\nheld out: {measured.bits_per_character:.3f} bits/character, perplexity {measured.perplexity:.2f}")
-    print("\na sample at temperature 0.7:\n")
-    print(PROMPT, end="")
-    for piece in model.stream(PROMPT, length=400, temperature=0.7, seed=1, unknown="unk"):
-        print(piece, end="", flush=True)
+        if (measured := model.validation_) is not None:  # else it was interrupted before the first validation
+            report(f"\nheld out: {measured.bits_per_character:.3f} bits/character, perplexity {measured.perplexity:.2f}\n")
+        report(f"\na sample at temperature 0.7:\n\n{PROMPT}")
+        for piece in model.stream(PROMPT, length=400, temperature=0.7, seed=1, unknown="unk"):
+            report(piece)
     name = shlex.quote(os.fsdecode(out))
-    print(f"\n\n{verb} {name} with {model.parameter_count:,} weights; next:")
-    print(f"  numba-rnnlm generate {name} --prompt 'A class '")
-    print(f"  numba-rnnlm eval {name} FILE")
-    print("  numba-rnnlm train FILE        on a text of your own")
-    sys.stdout.flush()
+    report(f"\n\n{verb} {name} with {model.parameter_count:,} weights; next:\n"
+           f"  numba-rnnlm generate {name} --prompt 'A class '\n"
+           f"  numba-rnnlm eval {name} FILE\n"
+           "  numba-rnnlm train FILE        on a text of your own\n")
+    return interrupts.number
 
 
 def _model(machine: dict[str, Any]) -> LanguageModel:

@@ -10,6 +10,7 @@
     ├── BackendError      (RuntimeError)    a machine that is not there
     ├── NotFittedError    (RuntimeError)    a question to a model that has learned nothing
     ├── DivergenceError   (ArithmeticError) training ran into NaN or infinity
+    ├── TrainingError     (RuntimeError)    training could not continue; what was learned is kept
     └── ModelFileError    (OSError)         a model file that cannot be read or written
 
 Each message says what was expected, what came, and what to do.
@@ -17,8 +18,6 @@ Each message says what was expected, what came, and what to do.
 
 import contextlib
 import os
-import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,16 +56,15 @@ class DivergenceError(LanguageModelError, ArithmeticError):
     """Training produced NaN or infinity; the last good weights were restored."""
 
 
+class TrainingError(LanguageModelError, RuntimeError):
+    """Something failed in the middle of a training, such as memory for its validation. What was learned is kept.
+
+    The failure itself is its ``__cause__``.
+    """
+
+
 class ModelFileError(LanguageModelError, OSError):
     """A model file cannot be read or written."""
-
-
-def warn(message: str) -> None:
-    """A :class:`UserWarning` that points at the line that called this package."""
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
 
 
 def expect_one_of(name: str, value: object, choices: Iterable[object]) -> None:

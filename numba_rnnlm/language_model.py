@@ -2,20 +2,34 @@
 
 import os
 import secrets
-import warnings
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import fields
-from math import inf
+from contextlib import ExitStack, nullcontext
+from dataclasses import fields, replace
+from functools import partial
+from itertools import compress, islice
+from math import ceil, inf
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from . import backends, cells, runs
+from .arguments import checked_calls
 from .cells import Cell
-from .config import OPTIMIZERS, WEIGHTS, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from .config import (
+    OPTIMIZERS,
+    WEIGHTS,
+    CheckpointConfig,
+    ModelConfig,
+    SamplingConfig,
+    TextConfig,
+    TrainingConfig,
+    UnknownConfig,
+)
 from .errors import (
     ConfigError,
+    CorpusError,
     ModelFileError,
     NotFittedError,
     ShapeError,
@@ -23,22 +37,31 @@ from .errors import (
     expect_number,
     expect_one_of,
     plain,
-    warn,
 )
+from .extension import extended
 from .generation import generate, generate_batch
+from .interrupts import Interrupts
 from .model import Network, build, initial_weights
 from .optimizers import Optimizer, describe
+from .paths import same_file
+from .plan import plan, told
 from .recognition import cells_of_file, difference, records
-from .scoring import Evaluation, TokenScore, log_probabilities, total_loss
-from .storage import open_model, write_model
+from .reports import warn
+from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
+from .storage import expect_room, locked, model_bytes, open_model, write_model
 from .text import (
     Corpus,
+    Sentence,
     Source,
     Tokenizer,
+    Unknown,
+    as_text,
     clean,
+    encode_sentence,
     expect_ids,
     hints,
     learn_tokenizer,
+    most_frequent,
     open_source,
     read_corpus,
     segments,
@@ -47,19 +70,33 @@ from .text import (
     split,
     streams_that_fit,
 )
-from .training import Checkpoints, History, Position, Trainer, make_optimizer, new_history
+from .training import COLUMNS, Checkpoints, History, Position, Trainer, make_optimizer, new_history
+from .training_log import Log
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
-MANY_UNKNOWN = 0.2  # of a text: more than that is worth a warning
+MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
+MANY_WHERE_CUT = 0.2  # the same for a vocabulary that min_count or max_vocabulary has cut on purpose
+NUMBER_BYTES = 25  # of a number in the header of a file, at most
+FORESEEN = 4  # segments that tell how long an evaluation takes
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
+ADVICE = {  # what to do about unknown symbols
+    "training": "<unk> is easy to predict, so the loss says little; extend_vocabulary=True gives them rows of their own.",
+    "validation": "<unk> may be easier to predict than they are; to compare models, evaluate with unknown='exclude' or unknown='penalize'.",
+    "scoring": "<unk> may be more probable than they are; unknown='exclude' leaves them out, and unknown='penalize' adds what spelling them "
+               "would cost.",
+}
+
 Ids = np.ndarray | Sequence[int]
+Prepare = Callable[[Mapping[str, Any]], tuple[str | os.PathLike[str], float]]  # see LanguageModel.fit_config
 Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointConfig)
 
 LOAD = "LanguageModel.load(path, cell={cell})"
+IDS_HAVE_NO_CHARACTERS = "unknown='penalize' counts the characters of unknown symbols, but ids have none; give text, or unknown='exclude'."
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
 
 
+@checked_calls
 class LanguageModel:
     """A recurrent neural network language model.
 
@@ -100,9 +137,11 @@ class LanguageModel:
     Attributes
     ----------
     history_
-        Column → one value per epoch: loss, perplexity, valid_loss, valid_perplexity, tokens_per_second, seconds, …
+        Column → one value per report, of which each epoch ends with one: epoch, loss, perplexity, valid_loss, valid_perplexity, tokens_per_second, seconds, …
     tokenizer_
         The tokenizer with its vocabulary; None for ids.
+    validation_
+        An :class:`~numba_rnnlm.scoring.Evaluation` of these weights on the ``valid`` of the last ``fit``; None without one.
 
     Examples
     --------
@@ -154,6 +193,8 @@ class LanguageModel:
         self._network: Network | None = None
         self.tokenizer_: Tokenizer | None = None
         self.history_: History = new_history()
+        self.validation_: Evaluation | None = None
+        self._learned: dict[str, Any] = {}  # for the header of a file: "texts" and "training" of the last fit
 
     # scikit-learn's manners
 
@@ -196,9 +237,9 @@ class LanguageModel:
         corpus: Source,
         valid: Source | None = None,
         *,
-        epochs: int = 10,
-        streams: int = 50,
-        steps: int = 50,
+        epochs: int | None = None,
+        streams: int | None = None,
+        steps: int | None = None,
         optimizer: str | Optimizer = "adam",
         learning_rate: float | None = None,
         momentum: float = 0.0,
@@ -212,18 +253,23 @@ class LanguageModel:
         reduction: str = "mean",
         patience: int | None = None,
         validation_split: float = 0.0,
-        max_seconds: float | None = None,
+        validate_every: int | None = None,
+        max_seconds: float | str | None = None,
         not_finite: str = "stop",
+        extend_vocabulary: bool = False,
         verbose: int = 1,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: str | float = "5min",
         resume: str | os.PathLike[str] | None = None,
+        log: str | os.PathLike[str] | None = None,
+        on_interrupt: str = "raise",
     ) -> Self:
         """Train on a corpus, from the current weights: a new model's come from its seed, fitting again goes on.
 
-        Ctrl-C ends the training cleanly: the epoch is closed, the best weights are kept, ``fit`` returns. With a
-        checkpoint, a run that was stopped in any way goes on with ``resume`` and ends in the same bytes as if nothing had
-        stopped it.
+        Ctrl-C, SIGTERM, SIGHUP and other signals end the training cleanly (:mod:`numba_rnnlm.interrupts`): the epoch is closed
+        and the best weights are kept. Then the signal has its usual consequence, such as ``KeyboardInterrupt``; see
+        ``on_interrupt``. With a checkpoint, a run that was stopped in any way goes on with ``resume`` and ends in the same
+        bytes as if nothing had stopped it.
 
         Parameters
         ----------
@@ -231,7 +277,8 @@ class LanguageModel:
             A path (of a file or a folder), a text (a str with a line end in it, or bytes), lines of text, an open file, or an array of ids:
             see :mod:`numba_rnnlm.text.sources`. With ``valid``, each epoch is validated and the weights of the best one are kept.
         epochs, streams, steps
-            Passes over the corpus; parallel streams it is cut into; time steps between updates.
+            Passes over the corpus; parallel streams it is cut into; time steps between updates. What is left out is chosen from
+            the number of tokens (:func:`numba_rnnlm.plan.plan`), and of a resumed run is as it was.
         optimizer, learning_rate, momentum, weight_decay
             "sgd", "rmsprop", "adagrad", "adam" or "adamw", by PyTorch's rules; without a rate, one that suits the cell. Or an
             object of :mod:`numba_rnnlm.optimizers` or of a class of your own, with all its numbers, its clipping too.
@@ -244,27 +291,44 @@ class LanguageModel:
             Of the loss that is differentiated: "mean" over tokens, or "sum_time", summed over the steps and
             averaged over the streams, which published recipes use (Zaremba et al. 2014).
         patience
-            Stop after this many epochs without improvement.
+            Stop after this many epochs (with ``validate_every``, reports) without improvement.
         validation_split
             Without ``valid``: the part of the corpus, at its end, that is held out to validate. It is not trained on, and the vocabulary is
             not learned from it. A text too short for it is trained on as a whole, with a warning.
+        validate_every
+            Report after every so many updates of an epoch too, not only at its end: validate, and add a row to ``history_`` whose epoch is
+            a fraction. The best weights, ``patience`` and the plateau schedule follow these reports.
         max_seconds
-            End cleanly within this time; linear and cosine schedules then run over it.
+            End cleanly within this time, in seconds or as "90s", "45min", "1h30m". It includes the last validation and checkpoint, whose
+            time is measured and reserved, but not compiling. Linear and cosine schedules then run over it.
         not_finite
             When the loss or a gradient is NaN or infinite: "stop", with the last good weights; or "skip" the update, let
             the streams begin anew and halve the learning rate; from the second in a row on, the last good weights are back
             too, and more than 10 in a row stop.
+        extend_vocabulary
+            Fitting again: symbols of ``corpus`` that are not in the vocabulary are added to it, as far as ``min_count`` and
+            ``max_vocabulary`` allow, and get rows of their own in the embedding and the output layer. Until the first update they share
+            the probability of ``<unk>``, so that all other symbols keep theirs. Left out, they count as ``<unk>``, and a warning says
+            how many there are.
         verbose
             0 silent, 1 live progress, 2 one line an epoch.
         checkpoint, checkpoint_every
             A file for the whole state of the training, and how often it is written: "30s", "5min", "2h" or a number of
-            seconds; also before the first update, and when the training ends, or Ctrl-C or SIGTERM ends it. It is a model
+            seconds; also before the first update, and when the training ends, or a signal ends it. It is a model
             file too, and replaced in one piece. If it cannot be written (a full disk), the one before stays, a warning says
-            so and training goes on. The checkpoint of another run that has not ended is not replaced.
+            so and training goes on; if already the first one cannot, that is an error and nothing is trained. The checkpoint of
+            another run that has not ended is not replaced. While the training runs, ``<checkpoint>.lock`` keeps other jobs away.
         resume
             A checkpoint to go on from. Texts and settings must be those of the run that wrote it; the bytes are the same on
             the same backend and, of GPUs, the same model; elsewhere a warning says that the last bits differ. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
-            there yet, the run begins: one command serves for the first job and for all that follow.
+            there yet, the run begins: one command serves for the first job and for all that follow. With the schedules "constant",
+            "plateau" and "zaremba" and without warmup, ``epochs`` and ``max_seconds`` may be others than those of the run, which may have
+            ended; ``max_seconds`` counts from the beginning of the run.
+        log
+            A file to append a row to for each report, with the time of day: a table if its name ends in ".csv", JSON lines if it ends in
+            ".jsonl", ".ndjson" or ".json". A row that cannot be written is lost with a warning.
+        on_interrupt
+            After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
 
         Raises
         ------
@@ -274,32 +338,57 @@ class LanguageModel:
             If the corpus is missing, empty, too short or not text; or not the one of the resumed run.
         DivergenceError
             If training runs into NaN; the last good weights are kept.
+        TrainingError
+            If a validation fails, or memory runs out in the middle; what was learned is kept.
         ModelFileError
-            If there is no checkpoint to resume from, or it is damaged.
+            If there is no checkpoint to resume from, or it is damaged; or the checkpoint cannot be written, or another job
+            is writing it.
         """
         given = locals()
         made = optimizer if isinstance(optimizer, Optimizer) else None
         if made is None:
             expect_one_of("optimizer", optimizer, OPTIMIZERS)
         config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
-        paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume")}
+        paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume", "log")}
         keeping = _filled(CheckpointConfig, {**given, **paths})
-        return self.fit_config(corpus, valid, config, keeping, made)
+        return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=verbose > 0))
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | None = None, interrupts: Interrupts | None = None, prepare: Prepare | None = None,
     ) -> Self:
-        """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too."""
+        """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too.
+
+        Parameters
+        ----------
+        interrupts
+            Notes the signals that end the training. A caller that has entered it already may save the model before they have
+            their consequence.
+        prepare
+            Called when the texts have been read and the training is about to begin, with the header of the file that the model would be
+            saved in. It returns where the caller will save the model, and how many seconds of ``max_seconds`` that takes; ``fit_config``
+            sees that there is room for it. What it raises ends ``fit_config``.
+        """
         keeping = keeping or CheckpointConfig()
+        with ExitStack() as held:
+            interrupts = held.enter_context(interrupts or Interrupts(notice=config.verbose > 0))
+            if keeping.checkpoint is not None:
+                held.enter_context(locked(keeping.checkpoint))
+            return self._fit(corpus, valid, config, keeping, optimizer, interrupts, prepare)
+
+    def _fit(
+        self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig,
+        optimizer: Optimizer | None, interrupts: Interrupts, prepare: Prepare | None,
+    ) -> Self:
+        log = None if keeping.log is None else Log(keeping.log, resumed=keeping.resume is not None)
         saved = None
-        if keeping.checkpoint is not None and keeping.checkpoint != keeping.resume:
+        if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
             runs.expect_no_run(keeping.checkpoint)
         beginning = f"there is no {keeping.resume} yet: this is the beginning of the run" if keeping.begins else ""
         if keeping.resume is not None and not beginning:
             saved = runs.read_run(keeping.resume)
+            config = saved.completed(config)
             saved.expect_settings({**self._settings(), "precision": self._precision}, config)
-        settings = runs.settings(config)
         tokenizer, network, history = self.tokenizer_, self._network, self.history_
         if saved is not None:
             self._expect_cell(saved)
@@ -311,64 +400,113 @@ class LanguageModel:
             corpus, valid = split(corpus, config.validation_split)
         if saved is None and tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
-        read = self._read(corpus, tokenizer)
+        read, notes = self._read(corpus, tokenizer), []
+        if config.extend_vocabulary and saved is None:
+            tokenizer, network, added = self._extended(read, tokenizer, network)
+            if added:
+                read = self._read(corpus, tokenizer)
+                notes.append(added)
         held_out = None if valid is None else self._read(valid, tokenizer)
         ids = read.ids
-        fitting = streams_that_fit(len(ids), config.streams, config.steps)
-        batches = segments_per_epoch(len(ids), fitting, config.steps)
+        chosen = plan(config, len(ids))
+        settings = runs.settings(chosen)
+        fitting = streams_that_fit(len(ids), chosen.streams, chosen.steps)
+        batches = segments_per_epoch(len(ids), fitting, chosen.steps)
         if config.validation_split and held_out is None and saved is None:
             warn(f"{read.name} is too short to hold out {config.validation_split:.0%} of it; it is trained on as a whole, without validation.")
         if read.returns and tokenizer is not None and self._text.line_ends is None and saved is None:
             warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
                 "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."
                 if tokenizer.line_ends == "lf" else "they are kept, as symbols; with line_ends='lf' the line ends \\r\\n and \\r are read as \\n."))
-        if fitting < config.streams:
-            warnings.warn(
-                f"the corpus has {len(ids):,} tokens, too few for {config.streams} streams of {config.steps} steps; "
-                f"training on {fitting} {'stream' if fitting == 1 else 'streams'}. Fewer streams or steps give more updates.",
-                stacklevel=3,
-            )
-            config = TrainingConfig(**{**config.to_dict(), "streams": fitting})
+        if fitting < chosen.streams:
+            warn(
+                f"the corpus has {len(ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "
+                f"training on {fitting} {'stream' if fitting == 1 else 'streams'}. Fewer streams or steps give more updates.")
+            chosen = replace(chosen, streams=fitting)
         with nullcontext() if saved is None else runs.fitting(saved.name):
-            optimizer = optimizer or make_optimizer(config, self._config.cell)
+            optimizer = optimizer or make_optimizer(chosen, self._config.cell)
         model = network.model if network else build(self._model_config(tokenizer), self._cell)
-        model.expect_memory_for_training(self._ops, config.steps, config.streams, optimizer.rule.moments, network.held if network else 0)
+        model.expect_memory_for_training(self._ops, chosen.steps, chosen.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(tokenizer)
         validation = None if held_out is None else self._evaluator(network, held_out)
-        for text in (read, held_out):
-            if text is not None and text.unknown > MANY_UNKNOWN * len(text.ids):
-                warnings.warn(
-                    f"{text.unknown / len(text.ids):.0%} of the symbols of {text.name} are not in the model's vocabulary "
-                    "and count as <unk>, which is easy to predict: the loss says little. The vocabulary is that of the "
-                    "first training text.", stacklevel=3,
-                )
+        if saved is None and self.tokenizer_ is not None:  # else the vocabulary is that of the text
+            notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), "" if config.extend_vocabulary else ADVICE["training"]))
+        if held_out is not None:
+            notes.append(self._tell_unknown(held_out.name, held_out.missing, len(held_out.ids), ADVICE["validation"]))
         trainer = Trainer(
-            network, config, optimizer,
-            lambda first: segments(ids, config.streams, config.steps, first=first),
+            network, chosen, optimizer,
+            lambda first: segments(ids, chosen.streams, chosen.steps, first=first),
             batches,
             None if validation is None else lambda: validation().nats_per_token,
             self._seed, history,
+            interrupted=interrupts,
+            watchers=[] if log is None else [log.write],
+            foresee=None if held_out is None else partial(self._foresee, network, held_out),
         )
-        texts: dict[str, str | None] = {}
-        if saved is not None or keeping.checkpoint is not None:
-            texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
+        texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
         if saved is not None:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
-                trainer.resume(saved.at, saved.group, saved.rounding)
+                trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
             beginning = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
-            if saved.at.ended:
-                warnings.warn(f"the run in {saved.name!r} had ended ({saved.at.ended}); nothing was left to do. Its model can be "
-                              "trained on from its weights: load it and fit, or train --from.", stacklevel=3)
+            if trainer.at.ended:
+                warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do. Its model can be "
+                     "trained on from its weights: load it and fit, or train --from.")
         if keeping.checkpoint is not None:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
+        before = self.tokenizer_, self._network, self.history_, self.validation_, self._learned
         self.tokenizer_, self._network, self.history_ = tokenizer, network, history
-        trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
-                              f"schedule {config.schedule}")
-        if beginning:
-            trainer.progress.line(beginning)
-        trainer.run()
+        self.validation_, self._learned = None, {"texts": texts, "training": settings}
+        try:
+            out = None
+            if prepare is not None:
+                out, trainer.saving = prepare(self._about())
+            expect_room(self._files(trainer, tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
+            if log is not None:
+                log.begin()
+            trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
+                                  f"schedule {chosen.schedule}")
+            for note in filter(None, [*told(config, chosen, len(ids), chosen.epochs * batches), beginning, *notes]):
+                trainer.progress.line(note)
+            trainer.run()
+        except ModelFileError:  # a file could not be written, and nothing was trained
+            self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
+            raise
+        finally:
+            if held_out is not None and trainer.at.best < inf:
+                scored, tokens = held_out.scored, len(held_out.ids) - 1
+                self.validation_ = Evaluation(trainer.at.best * tokens, tokens, scored.unknown, scored.characters, scored.bytes)
         return self
+
+    def _extended(
+        self, read: Corpus, tokenizer: Tokenizer | None, network: Network | None
+    ) -> tuple[Tokenizer, Network | None, str]:
+        """Tokenizer and network with the new symbols of a text, and a sentence about these, empty if there are none."""
+        if tokenizer is None or read.missing.symbols is None:
+            raise ConfigError("extend_vocabulary=True takes new symbols from a text, but the corpus is ids; leave it out.")
+        larger = tokenizer.extended(read.missing.symbols, self._text.min_count, self._text.max_vocabulary)
+        if network is None or larger.size == tokenizer.size:
+            return tokenizer, network, ""
+        config = self._model_config(larger)
+        model = build(config, self._cell)
+        assert larger.unknown is not None  # as of every tokenizer that grows
+        weights = extended(model, network.weights(), initial_weights(model, config, self._seed), larger.unknown)
+        new = {symbol: count for symbol, count in read.missing.symbols.items() if symbol in larger}
+        return larger, Network(model, self._ops, weights), (
+            f"the vocabulary has grown by {len(new):,} to {larger.size:,} symbols: {most_frequent(new)}")
+
+    def _tell_unknown(self, name: str, missing: Unknown, tokens: int, advice: str) -> str:
+        """Warn of symbols that are not in the vocabulary, if they are many; otherwise return the sentence about them."""
+        if not missing.symbols:
+            return ""
+        part = missing.missing / tokens
+        told = (f"{name} has symbols that are not in the model's vocabulary and count as <unk>: {missing.missing:,} of {tokens:,} "
+                f"({100 * part:.3g}%), {most_frequent(missing.symbols)}")
+        is_cut = self._text.min_count > 1 or self._text.max_vocabulary is not None
+        if part <= (MANY_WHERE_CUT if is_cut else MANY_UNKNOWN):
+            return told
+        warn(f"{told}. {advice}".strip())
+        return ""
 
     def _expect_cell(self, saved: runs.Run) -> None:
         """Raise :class:`ConfigError` unless the run was trained with this cell, forward and backward."""
@@ -397,10 +535,7 @@ class LanguageModel:
             run = {"config": settings, "precision": self._precision, "rounding": trainer.updater.rounding, "texts": texts,
                    "position": runs.position_about(at), "model": "good" if measured else "weights"}
             history = runs.history_about(trainer.history, clock=True)
-            try:
-                write_model(path, "language_model", {**self._about(gradients=True), "history": history, "run": run}, groups)
-            except ModelFileError as error:
-                warnings.warn(f"no checkpoint was written, training goes on: {error}", stacklevel=2)
+            write_model(path, "language_model", {**self._about(gradients=True), "history": history, "run": run}, groups)
 
         return Checkpoints(write, keeping.every)
 
@@ -428,11 +563,13 @@ class LanguageModel:
 
     # measuring
 
-    def evaluate(self, corpus: Source, weights: str = "float32", bos: bool = False) -> Evaluation:
+    def evaluate(
+        self, corpus: Source, weights: str = "float32", bos: bool = False, unknown: str = "count", penalty: float | None = None
+    ) -> Evaluation:
         """How well the model predicts a corpus: perplexity, bits per character and byte, tokens counted.
 
         Every token but the first counts once, line ends included; a symbol that is not in the vocabulary is
-        scored as ``<unk>`` and counted in ``oov``. A corpus of 4,000 tokens or more is read as up to 20 streams side by side,
+        scored as ``<unk>`` and counted in ``oov``, and more than 1 % of them are worth a warning. A corpus of 4,000 tokens or more is read as up to 20 streams side by side,
         each of which first re-reads the 64 tokens before its own, so that it does not start cold.
 
         Parameters
@@ -444,6 +581,14 @@ class LanguageModel:
         bos
             The corpus follows a line end, so that its first token counts too, as in :meth:`score`
             (see :mod:`numba_rnnlm.scoring`). For text only.
+        unknown, penalty
+            Symbols that are not in the vocabulary: "count" them as ``<unk>``; "exclude" them from nats, tokens, characters and bytes;
+            or "penalize" each of their characters by ``penalty`` nats, on top of ``<unk>``; left out, log 100.
+
+        Raises
+        ------
+        CorpusError
+            If nothing is left to measure.
 
         Examples
         --------
@@ -457,34 +602,61 @@ class LanguageModel:
         """
         expect_one_of("weights", weights, WEIGHTS)
         expect_one_of("bos", bos, (False, True))
+        policy = UnknownConfig(unknown, penalty)
         network = self.network_ if weights == "float32" else self.network_.rounded()
-        return self._evaluator(network, self._read(corpus, self.tokenizer_, bos), bos)()
+        read = self._read(corpus, self.tokenizer_, bos)
+        if policy.unknown == "penalize" and read.characters is None:
+            raise ConfigError(IDS_HAVE_NO_CHARACTERS)
+        if policy.excludes and read.scored.unknown == len(read.ids) - 1:
+            raise CorpusError(f"all that is scored of {read.name} is not in the vocabulary, and unknown='exclude' leaves it out.")
+        if policy.unknown == "count":
+            self._tell_unknown(read.name, read.scored.missing, len(read.ids) - 1, ADVICE["scoring"])
+        return self._evaluator(network, read, bos, policy)()
 
-    def _evaluator(self, network: Network, corpus: Corpus, bos: bool = False) -> Callable[[], Evaluation]:
+    def _evaluator(
+        self, network: Network, corpus: Corpus, bos: bool = False, policy: UnknownConfig | None = None
+    ) -> Callable[[], Evaluation]:
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
+        policy = policy or UnknownConfig()
+        scored = corpus.scored.known() if policy.excludes else corpus.scored
 
         def run() -> Evaluation:
             batches = segments(corpus.ids, streams, EVALUATION_STEPS, warm=EVALUATION_STEPS)
+            if policy.excludes and self.tokenizer_ is not None and self.tokenizer_.unknown is not None:
+                batches = without(batches, self.tokenizer_.unknown)
             nats, tokens = total_loss(network, batches)
-            return Evaluation(nats, tokens, corpus.scored.unknown, corpus.scored.characters, corpus.scored.bytes, bos)
+            nats += policy.nats_per_character * scored.missing.spelled
+            return Evaluation(nats, tokens, scored.unknown, scored.characters, scored.bytes, bos, policy.unknown)
 
         segments(corpus.ids, streams, EVALUATION_STEPS)  # says now, not after an epoch, that a text is too short
         return run
 
-    def perplexity(self, corpus: Source, bos: bool = False) -> float:
-        """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""
-        return self.evaluate(corpus, bos=bos).perplexity
+    @staticmethod
+    def _foresee(network: Network, corpus: Corpus) -> float:
+        """Seconds that evaluating a corpus will take, from a few of its segments."""
+        streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
+        batches = segments(corpus.ids, streams, EVALUATION_STEPS)
+        total_loss(network, islice(batches, 1))  # takes the memory that the others use again
+        started, count = time.monotonic(), ceil(len(corpus.ids) / (streams * EVALUATION_STEPS)) + 1
+        total_loss(network, islice(batches, FORESEEN))
+        return (time.monotonic() - started) * count / FORESEEN
 
-    def bits_per_character(self, corpus: Source, bos: bool = False) -> float:
+    def perplexity(self, corpus: Source, bos: bool = False, unknown: str = "count", penalty: float | None = None) -> float:
+        """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""
+        return self.evaluate(corpus, bos=bos, unknown=unknown, penalty=penalty).perplexity
+
+    def bits_per_character(self, corpus: Source, bos: bool = False, unknown: str = "count", penalty: float | None = None) -> float:
         """Bits the model needs for a character of the text, whatever its tokenizer; see :meth:`evaluate`."""
-        found = self.evaluate(corpus, bos=bos)
+        found = self.evaluate(corpus, bos=bos, unknown=unknown, penalty=penalty)
         if found.characters is None:
             raise ShapeError("a corpus of ids has no characters; see evaluate(...).bits_per_token.")
         if found.bits_per_character is None:
             raise ShapeError("no character begins in the bytes that are scored; see evaluate(...).bits_per_byte.")
         return found.bits_per_character
 
-    def score(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
+    def score(
+        self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> Any:
         """Total log-probability, in nats, of a sentence; or of each of many.
 
         Parameters
@@ -497,6 +669,9 @@ class LanguageModel:
             (see :mod:`numba_rnnlm.scoring`).
         eos
             A line end follows the sentence and is counted; it is the one that the sentence ends in, if it does. For ids neither is added.
+        unknown, penalty
+            What a symbol that is not in the vocabulary counts: "count", log p(``<unk>``), with a warning where these are more than 1 %
+            of the tokens; "exclude", nothing; "penalize", ``penalty`` nats less for each of its characters. See :meth:`evaluate`.
 
         Examples
         --------
@@ -507,59 +682,63 @@ class LanguageModel:
         >>> model.score("to be") == model.score(b"to be\\r\\n")
         True
         """
+        policy = UnknownConfig(unknown, penalty)
         many, texts = self._sentences(sentence)
-        rows = self._rows(texts, bos, eos)
-        totals = np.array([scores.sum() for scores in log_probabilities(self.network_, rows)])
+        rows = self._rows(texts, bos, eos, policy)
+        if policy.unknown == "count" and (symbols := Counter(symbol for row in rows for symbol in row.missing)):
+            tokens = sum(len(row.ids) - 1 for row in rows)
+            self._tell_unknown("what is scored", Unknown(symbols=symbols), max(tokens, 1), ADVICE["scoring"])
+        totals = np.array([judge(scores, row.unknown[1:], row.spelled[1:], policy)[0].sum()
+                           for row, scores in zip(rows, log_probabilities(self.network_, [row.ids for row in rows]), strict=True)])
         return totals if many else float(totals[0])
 
-    def full_scores(self, sentence: Any, bos: bool = True, eos: bool = True) -> Any:
-        """(token, log_probability in nats, oov) of each token that :meth:`score` counts; or a list of them for each of many sentences.
+    def full_scores(
+        self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> Any:
+        """(token, log_probability in nats, oov) of each token that :meth:`score` counts, whose sum is its result; of many sentences a list of these.
 
-        A token that is not in the vocabulary is shown as it stands in the sentence, and scored as ``<unk>``.
+        A token that is not in the vocabulary is shown as it stands in the sentence, and scored as ``<unk>``; for ``unknown`` and
+        ``penalty`` see :meth:`score`.
         """
+        policy = UnknownConfig(unknown, penalty)
         many, texts = self._sentences(sentence)
-        rows = self._rows(texts, bos, eos)
-        found = [self._token_scores(*one) for one in zip(texts, rows, log_probabilities(self.network_, rows), strict=True)]
+        rows = self._rows(texts, bos, eos, policy)
+        scores = log_probabilities(self.network_, [row.ids for row in rows])
+        found = [self._token_scores(row, *judge(one, row.unknown[1:], row.spelled[1:], policy)) for row, one in zip(rows, scores, strict=True)]
         return found if many else found[0]
 
-    def _token_scores(self, sentence: Any, ids: np.ndarray, scores: np.ndarray) -> list[TokenScore]:
-        tokenizer = self.tokenizer_
-        tokens: list[str | int] = ids.tolist()
-        if tokenizer is not None and isinstance(sentence, str | bytes):
-            tokens = [tokenizer.symbol(id) for id in ids.tolist()]
-            text = sentence if isinstance(sentence, str) else sentence.decode("utf-8", "replace")
-            unknown = [symbol for _, symbol in tokenizer.unknown_symbols(clean(text, tokenizer.line_ends))]
-            places = np.flatnonzero(ids == tokenizer.unknown)
-            if len(places) == len(unknown):  # else the sentence holds a literal <unk>
-                for place, symbol in zip(places, unknown, strict=True):
-                    tokens[place] = symbol
-        oov = np.zeros(len(ids), bool) if tokenizer is None else ids == tokenizer.unknown
-        return [TokenScore(*row) for row in zip(tokens[1:], scores.tolist(), oov[1:].tolist(), strict=True)]
+    def _token_scores(self, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> list[TokenScore]:
+        tokens: list[str | int] = row.ids.tolist()
+        if self.tokenizer_ is not None and row.symbols is not None:
+            tokens = [*row.named([self.tokenizer_.symbol(id) for id in row.ids.tolist()])]
+        return [TokenScore(*found) for found in zip(compress(tokens[1:], counted), scores.tolist(), row.unknown[1:][counted].tolist(), strict=True)]
 
     def _sentences(self, given: Any) -> tuple[bool, Sequence[Any]]:
         """Whether these are many sentences, and each of them: text or ids."""
         return sentences(given, self.tokenizer_.line_ends if self.tokenizer_ else "keep")
 
-    def _rows(self, texts: Sequence[Any], bos: bool, eos: bool) -> list[np.ndarray]:
-        """The ids of each sentence."""
-        rows = [self._sentence(one, bos, eos) for one in texts]
-        if (tokenizer := self.tokenizer_) is not None and tokenizer.unknown is not None:
-            strange = (one for one, ids in zip(texts, rows, strict=True) if isinstance(one, str | bytes) and (ids == tokenizer.unknown).any())
-            if hint := hints.of_unknown(next(strange, ""), tokenizer):
+    def _rows(self, texts: Sequence[Any], bos: bool, eos: bool, policy: UnknownConfig) -> list[Sentence]:
+        """Each sentence as ids."""
+        rows = [self._sentence(one, bos, eos, policy) for one in texts]
+        if self.tokenizer_ is not None:
+            strange = (one for one, row in zip(texts, rows, strict=True) if row.missing)
+            if hint := hints.of_unknown(next(strange, ""), self.tokenizer_):
                 warn(f"symbols are not in the model's vocabulary: {hint}")
         return rows
 
-    def _sentence(self, sentence: Any, bos: bool, eos: bool) -> np.ndarray:
+    def _sentence(self, sentence: Any, bos: bool, eos: bool, policy: UnknownConfig | None = None) -> Sentence:
         network, tokenizer = self.network_, self.tokenizer_
         if not isinstance(sentence, str | bytes):
-            return self._ids("sentence", sentence, network)
+            if policy and policy.unknown == "penalize":
+                raise ConfigError(IDS_HAVE_NO_CHARACTERS)
+            ids = self._ids("sentence", sentence, network)
+            return Sentence(ids, np.zeros(len(ids), bool) if tokenizer is None else ids == tokenizer.unknown)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: give an array of ids instead of text.")
         text = clean(sentence, tokenizer.line_ends)
         if eos:
             text = text.removesuffix("\n") if isinstance(text, str) else text.removesuffix(b"\n")
-        end = np.array([tokenizer.line_end], np.int32)
-        return np.concatenate([end[: int(bos)], tokenizer.encode(text), end[: int(eos)]])
+        return encode_sentence(tokenizer, text, bos, eos)
 
     @staticmethod
     def _ids(name: str, ids: Any, network: Network) -> np.ndarray:
@@ -574,14 +753,15 @@ class LanguageModel:
 
     def generate(
         self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-        seed: int | None = None, weights: str = "float32", unknown: str = "error",
+        seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Any:
         """Continue a prompt by ``length`` symbols; or each of a list of prompts, side by side.
 
         Parameters
         ----------
         prompt
-            Text (str or bytes), which the model reads as the beginning of a line; or an array of ids; or many of these, as in :meth:`score`.
+            Text, which the model reads as the beginning of a line; bytes, of any kind for the byte tokenizer, otherwise in UTF-8; or an
+            array of ids; or many of these, as in :meth:`score`.
         length
             Symbols to write: characters, words or bytes.
         temperature
@@ -597,53 +777,65 @@ class LanguageModel:
         unknown
             What to do with a symbol of the prompt that is not in the vocabulary: "error", or "unk": read it
             as ``<unk>``.
+        as_bytes
+            Return bytes, whatever the prompt is: those of a byte model as they are, otherwise UTF-8.
 
         Returns
         -------
-        str or numpy.ndarray, or a list of these
-            The continuation, without the prompt: text for a text, ids for ids. ``<unk>`` is never written.
+        str, bytes or numpy.ndarray, or a list of these
+            The continuation, without the prompt: text for a text, bytes for bytes, ids for ids. ``<unk>`` is never written. Text of a byte
+            model has U+FFFD where its bytes are not UTF-8.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden=16, layers=1, embedding=8, tokenizer="byte", seed=1)
+        >>> model = model.fit("to be or not to be\\n" * 20, epochs=3, streams=4, steps=10, verbose=0)
+        >>> len(model.generate(b"to be", length=10, seed=1)), len(model.generate("to be", length=10, seed=1, as_bytes=True))
+        (10, 10)
         """
         many, texts = self._sentences(prompt)
         if not many:
-            pieces = list(self.stream(texts[0], length, temperature, top_k, top_p, seed, weights, unknown))
-            return "".join(pieces) if isinstance(texts[0], str | bytes) else np.array(pieces, np.int32)
+            pieces = list(self.stream(texts[0], length, temperature, top_k, top_p, seed, weights, unknown, as_bytes))
+            return _joined(pieces, texts[0], as_bytes)
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
-        expect_one_of("unknown", unknown, ("error", "unk"))
-        prompts = [self._prompt(one, unknown) for one in texts]
+        prompts = [self._prompt(one, unknown, as_bytes) for one in texts]
         seed = secrets.randbits(62) if seed is None else int(seed)
         written = generate_batch(self.network_, prompts, config, range(seed, seed + len(prompts)), self._banned())
-        return [
-            "".join(self._pieces(iter(ids.tolist()), self.tokenizer_, before[1:])) if isinstance(one, str | bytes) else ids
-            for one, before, ids in zip(texts, prompts, written, strict=True)
-        ]
+        return [_joined(list(self._pieces(iter(ids.tolist()), before, one, as_bytes)), one, as_bytes)
+                for one, before, ids in zip(texts, prompts, written, strict=True)]
 
     def stream(
         self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
-        seed: int | None = None, weights: str = "float32", unknown: str = "error",
+        seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Iterator[Any]:
-        """As :meth:`generate` of one prompt, but yields each piece of text (or each id) as soon as it is drawn."""
+        """As :meth:`generate` of one prompt, but yields each piece of text or bytes (or each id) as soon as it is drawn."""
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
-        expect_one_of("unknown", unknown, ("error", "unk"))
         seed = secrets.randbits(63) if seed is None else int(seed)
-        before = self._prompt(prompt, unknown)
+        prompt = bytes(prompt) if isinstance(prompt, bytearray | memoryview) else prompt
+        before = self._prompt(prompt, unknown, as_bytes)
         ids = generate(self.network_, before, config, seed, self._banned())
-        return self._pieces(ids, self.tokenizer_, before[1:]) if isinstance(prompt, str | bytes) else ids
+        return self._pieces(ids, before, prompt, as_bytes)
 
     def _banned(self) -> tuple[int, ...]:
         """Ids that are never written."""
         tokenizer = self.tokenizer_
         return () if tokenizer is None or tokenizer.unknown is None else (tokenizer.unknown,)
 
-    def _prompt(self, prompt: Any, unknown: str) -> np.ndarray:
+    def _prompt(self, prompt: Any, unknown: str, as_bytes: bool) -> np.ndarray:
         """The ids of a prompt, at least one."""
+        expect_one_of("unknown", unknown, ("error", "unk"))
+        expect_one_of("as_bytes", as_bytes, (False, True))
         network, tokenizer = self.network_, self.tokenizer_
+        if as_bytes and tokenizer is None:
+            raise ConfigError("as_bytes=True returns bytes, but the model has no tokenizer and knows ids only; leave it out.")
         if not isinstance(prompt, str | bytes):
             return self._ids("prompt", prompt, network)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: the prompt must be an array of ids, such as np.array([0]).")
-        ids = self._sentence(prompt, bos=True, eos=False)  # says so, if it is not UTF-8
-        text = prompt if isinstance(prompt, str) else prompt.decode("utf-8", "replace")
-        missing = tokenizer.unknown_symbols(clean(text, tokenizer.line_ends))
+        if isinstance(prompt, bytes) and tokenizer.name == "byte":
+            return self._sentence(prompt, bos=True, eos=False).ids
+        text = clean(as_text(prompt, "The prompt"), tokenizer.line_ends)
+        missing = tokenizer.unknown_symbols(text)
         if missing and unknown == "error":
             position, symbol = missing[0]
             hint = hints.of_unknown(text, tokenizer)
@@ -651,18 +843,27 @@ class LanguageModel:
                 f"the prompt has {symbol!r} at position {position}, which the training text does not have; "
                 + (hint if hint else "leave it out, or give unknown='unk' to read it as <unk>.")
             )
-        return ids
+        return self._sentence(text, bos=True, eos=False).ids
 
-    @staticmethod
-    def _pieces(ids: Iterator[int], tokenizer: Tokenizer | None, prompt: np.ndarray) -> Iterator[str]:
-        assert tokenizer is not None  # or the prompt would not be text
-        decoder = tokenizer.stream_decoder()
-        for id in prompt:  # so that the first word knows whether a space comes before it
-            decoder(int(id))
+    def _pieces(self, ids: Iterator[int], before: np.ndarray, prompt: Any, as_bytes: bool) -> Iterator[Any]:
+        """What follows a prompt, whose ids are ``before``: pieces of text or bytes, or the ids themselves."""
+        kind, tokenizer = _kind(prompt, as_bytes), self.tokenizer_
+        if kind is None or tokenizer is None:
+            yield from ids
+            return
+        text = tokenizer.stream_decoder()
+        decoder: Callable[[int], Any] = text if kind is str else tokenizer.byte_decoder()
+        for id in before.tolist():  # so that the first word knows whether a space comes before it
+            decoder(id)
+        space = tokenizer.separator if _ends_in_space(tokenizer, prompt) else ""
         for id in ids:
-            if piece := decoder(id):
+            piece = decoder(id)
+            if space:  # the prompt has it already
+                piece = piece.removeprefix(space if kind is str else space.encode())
+                space = ""
+            if piece:
                 yield piece
-        if rest := decoder.flush():
+        if rest := text.flush():
             yield rest
 
     # keeping
@@ -678,6 +879,23 @@ class LanguageModel:
             "weights": ((name, network.ops.download(array)) for name, array in network.parameters.items())
         })
 
+    @staticmethod
+    def _files(trainer: Trainer, tokenizer: Tokenizer | None, out: str | None, checkpoint: str | None) -> list[tuple[str, int]]:
+        """The files that a training and its caller will write, and the bytes that each needs at most."""
+        parameters = trainer.network.parameters
+        about = {"tokenizer": tokenizer.to_dict() if tokenizer else None}
+        history = NUMBER_BYTES * len(COLUMNS) * min(trainer.config.epochs, 10_000)
+
+        def bytes_of(groups: int, others: int = 0) -> int:
+            weights = (groups * parameters.layout.size + others) * trainer.network.ops.dtype.itemsize
+            return model_bytes("language_model", about, (groups + 1) * len(parameters), weights + history)
+
+        files = [] if out is None else [(out, bytes_of(1))]
+        if checkpoint is not None:  # the next one is written beside the one before
+            size = bytes_of(2 + trainer.optimizer.rule.moments, trainer.state.layout.size)
+            files.append((checkpoint, size if os.path.exists(checkpoint) else 2 * size))
+        return files
+
     def _settings(self) -> dict[str, Any]:
         return {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed}
 
@@ -688,6 +906,7 @@ class LanguageModel:
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
             "history": runs.history_about(self.history_),
         }
+        about |= self._learned
         own = records(self._ops, self.network_.model.layers, gradients)
         return {**about, "cells": own} if own else about
 
@@ -725,6 +944,7 @@ class LanguageModel:
                 config["cell"] = found.get(config["cell"], config["cell"])
             model = cls(**config, backend=backend, threads=threads, precision=precision)
         model.tokenizer_, model._network, model.history_ = model._rebuilt(about, weights, name)
+        model._learned = {key: about[key] for key in ("texts", "training") if key in about}
         return model
 
     def _rebuilt(
@@ -744,3 +964,20 @@ class LanguageModel:
 def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
     """A configuration whose fields are the arguments of the same names."""
     return config(**{item.name: given[item.name] for item in fields(config)})
+
+
+def _kind(prompt: Any, as_bytes: bool) -> type | None:
+    """What follows a prompt: bytes, a str, or None for ids."""
+    return bytes if as_bytes or isinstance(prompt, bytes) else str if isinstance(prompt, str) else None
+
+
+def _joined(pieces: list[Any], prompt: Any, as_bytes: bool) -> Any:
+    kind = _kind(prompt, as_bytes)
+    return np.array(pieces, np.int32) if kind is None else kind().join(pieces)
+
+
+def _ends_in_space(tokenizer: Tokenizer, prompt: Any) -> bool:
+    """Whether a text has white space at its end, so that the next word needs none in front."""
+    if not isinstance(prompt, str | bytes) or tokenizer.name == "byte":
+        return False
+    return tokenizer.white_space_at_end(as_text(prompt)) != ""

@@ -6,15 +6,19 @@ tests) takes the accurate function of ``math``.
 """
 
 import hashlib
+import inspect
 import math
 import sys
 from collections.abc import Callable
 from functools import cached_property
+from reprlib import repr as shorten
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
 from . import fingerprint
@@ -27,6 +31,30 @@ def portable(function: Any) -> Any:
     # No counting of references to arrays, no entry for C: private options of Numba.
     options: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
     return njit(error_model="numpy", nogil=True, forceinline=True, **options)(named(function))
+
+
+def fault(function: Any) -> str:
+    """Why no backend can compile this function, in words; empty if it can, as far as that can be seen without trying."""
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return ""
+    if not hasattr(function, "py_func"):
+        what = f"the plain function {function.__name__!r}" if isinstance(function, FunctionType) else shorten(function)
+        return f"is {what}, expected a function with the decorator @numba_rnnlm.portable.portable"
+    used = inspect.getclosurevars(function.py_func)
+    for name, value in {**used.globals, **used.nonlocals}.items():
+        if isinstance(value, FunctionType) and value.__module__ != __name__ and not _implemented(value):
+            return f"calls the plain function {name!r}, expected one with the decorator @numba_rnnlm.portable.portable"
+    return ""
+
+
+def _implemented(function: FunctionType) -> bool:
+    """Whether somebody has given Numba an implementation of a plain function."""
+    cpu_target.typing_context.refresh()
+    try:
+        cpu_target.typing_context.resolve_value_type(function)
+    except ValueError:
+        return False
+    return True
 
 
 def named(function: Any) -> Any:

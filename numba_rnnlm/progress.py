@@ -5,6 +5,8 @@ import sys
 import time
 from typing import TextIO
 
+from .reports import is_terminal, report
+
 EVERY = 0.2  # seconds between two pictures of the live line
 PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
 
@@ -23,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Shows lines that replace one another, and lines that stay.
+    """Shows lines that replace one another, and lines that stay. What cannot be written is lost: see :mod:`numba_rnnlm.reports`.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ class Progress:
     def __init__(self, verbose: int, stream: TextIO | None = None) -> None:
         self.stream = sys.stdout if stream is None else stream
         self.verbose = verbose
-        self.live = verbose == 1 and self.stream.isatty()
+        self.live = verbose == 1 and is_terminal(self.stream)
         self._shown = time.monotonic()
         self._drawn = False
 
@@ -51,21 +53,16 @@ class Progress:
         self._shown = time.monotonic()
         if self.live:
             width = shutil.get_terminal_size().columns - 1
-            self.stream.write("\r\x1b[K" + text[:width])
-            self.stream.flush()
+            report("\r\x1b[K" + text[:width], self.stream)
             self._drawn = True
         elif self.verbose == 1:
-            self._write(text)
+            report(text + "\n", self.stream)
 
     def line(self, text: str) -> None:
         """A line that stays."""
         self._shown = time.monotonic()
         if self._drawn:
-            self.stream.write("\r\x1b[K")
+            report("\r\x1b[K", self.stream)
             self._drawn = False
         if self.verbose:
-            self._write(text)
-
-    def _write(self, text: str) -> None:
-        self.stream.write(text + "\n")
-        self.stream.flush()
+            report(text + "\n", self.stream)

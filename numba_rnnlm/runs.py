@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .config import ModelConfig, TextConfig, TrainingConfig
-from .errors import ConfigError, CorpusError, ModelFileError
+from .errors import ConfigError, CorpusError, ModelFileError, plain
+from .plan import OPEN
+from .schedules import can_be_extended
 from .storage import ModelFile, open_model, read_about
 from .training import CLOCK_COLUMNS, History, Position, new_history
 
 MOST = 2**53  # of what a training counts: a float still holds it exactly
 LIMITS = {"best": (0, inf), "gradient_norm": (0, 1e300), "divisor": (1, 1e300)}  # of a saved position; others: 0 to MOST
 MODEL_SETTINGS = {**ModelConfig().to_dict(), **TextConfig().to_dict(), "seed": 0, "precision": "float32"}
+EXTENSIBLE = ("epochs", "max_seconds")  # settings that a resumed run may change, where its schedule allows
 FINITE = ("weights", "good")  # groups whose numbers must be finite; a state or a moment may have run away
 
 
@@ -56,14 +59,35 @@ class Run(NamedTuple):
             raise ModelFileError(f"{self.name!r} is damaged: it has no arrays {name!r}.")
         return self.groups[name]
 
+    def completed(self, config: TrainingConfig) -> TrainingConfig:
+        """``config``, with what it leaves open as it is in this run."""
+        with fitting(self.name):
+            return replace(config, **{name: self.training[name] for name in OPEN if getattr(config, name) is None})
+
     def expect_settings(self, model: Mapping[str, Any], training: TrainingConfig) -> None:
         """Raise :class:`ConfigError` unless the run has these settings."""
         for here, there in ((model, self.model), (settings(training), self.training)):
             for name, value in here.items():
-                if value != there.get(name):
+                if value != there.get(name) and not (name in EXTENSIBLE and self._extended(name, value, training)):
                     raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {_shown(there.get(name))}; a run "
                                       "goes on with the settings that it began with. To change them, train on from its weights: "
                                       "load it and fit, or train --from.")
+
+    def _extended(self, name: str, value: Any, training: TrainingConfig) -> bool:
+        """That the run may have another ``epochs`` or ``max_seconds``. Raises :class:`ConfigError` where it may not."""
+        had, done = _shown(self.training.get(name)), self.at.epoch - (self.at.batch == 0)
+        if not can_be_extended(training):
+            plan = f"{training.schedule} schedule" + f" with a warmup of {plain(training.warmup)}" * bool(training.warmup)
+            raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {had}, for which its {plan} was planned; only a "
+                              "constant, plateau or zaremba schedule without warmup can be extended. To train on from its weights: load it "
+                              "and fit, or train --from.")
+        if name == "epochs" and value < done:
+            raise ConfigError(f"epochs is {value}, but the run in {self.name!r} is in epoch {done} already; give {done} or more.")
+        return True
+
+    def extended(self, training: TrainingConfig) -> bool:
+        """Whether this training would end elsewhere than the run."""
+        return any(getattr(training, name) != self.training.get(name) for name in EXTENSIBLE)
 
     def expect_texts(self, texts: Mapping[str, str | None]) -> None:
         """Raise :class:`CorpusError` unless the run has read these texts."""
@@ -109,7 +133,14 @@ def expect_no_run(path: str | os.PathLike[str]) -> None:
     name = os.fsdecode(path)
     if "run" not in about:
         raise ModelFileError(f"{name!r} is a model file; a checkpoint would take its place. Give the checkpoint a name of its own.")
-    run = read_run(path)
+    expect_ended(path)
+
+
+def expect_ended(path: str | os.PathLike[str]) -> None:
+    """Raise :class:`ModelFileError` where a file would take the place of the checkpoint of a run that has not ended."""
+    if not os.path.exists(path) or "run" not in read_about(path):
+        return
+    name, run = os.fsdecode(path), read_run(path)
     if not run.at.ended:
         raise ModelFileError(f"{name!r} is the checkpoint of a run that has not ended ({run.place}); go on with "
                              f"resume={name!r}, or delete it.")
@@ -165,10 +196,35 @@ def read_history(saved: Any) -> History:
             raise ValueError(f"column {column!r} of the history is not a list as long as that of the epochs")
         if any(type(value) not in (int, float, type(None)) for value in values):
             raise ValueError(f"column {column!r} of the history holds something other than numbers")
-    if not all(isinstance(epoch, (int, float)) and 0 <= epoch <= MOST and epoch == int(epoch) for epoch in saved["epoch"]):
-        raise ValueError("the epochs of the history are not whole numbers")
+    if not all(isinstance(epoch, (int, float)) and 0 <= epoch <= MOST for epoch in saved["epoch"]):
+        raise ValueError("the epochs of the history are not numbers of epochs")
     left_out = [None] * len(saved["epoch"])
     return {column: [nan if value is None else float(value) for value in saved.get(column, left_out)] for column in history}
+
+
+def same_training(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two headers are of one model, trained on the same texts with the same settings; of those in :data:`EXTENSIBLE` any."""
+    def parts(header: Mapping[str, Any]) -> list[Any]:
+        training = header.get("training")
+        kept = {name: training[name] for name in training if name not in EXTENSIBLE} if isinstance(training, dict) else None
+        return [header.get("config"), header.get("texts"), header.get("tokenizer"), kept]
+
+    return None not in parts(about)[:2] and parts(about) == parts(other)
+
+
+def same_corpus(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two headers are of models that were last trained on the same text with the same vocabulary; False if one does not tell."""
+    corpus = corpus_of(about)
+    return corpus is not None and corpus == corpus_of(other) and about.get("tokenizer") == other.get("tokenizer")
+
+
+def corpus_of(about: Mapping[str, Any]) -> str | None:
+    """The digest of the text that a model was last trained on, out of its header; None if that does not tell."""
+    for part in (about, about.get("run")):
+        if isinstance(part, dict) and isinstance(part.get("texts"), dict):
+            found = part["texts"].get("corpus")
+            return found if isinstance(found, str) else None
+    return None
 
 
 def expect_language_model(name: str, about: Mapping[str, Any]) -> None:

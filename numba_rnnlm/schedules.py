@@ -38,8 +38,17 @@ class Schedule:
             return self.base * 0.5 * (1 - cos(pi * left))
         return self.base / self.divisor
 
-    def end_epoch(self, epoch: int, improved: bool) -> None:
-        """Note that epoch number ``epoch`` (from 1) is over and whether validation was the best so far."""
-        kind = self.config.schedule
-        if (kind == "plateau" and not improved) or (kind == "zaremba" and epoch >= self.config.decay_after):
+    def judge(self, improved: bool) -> None:
+        """Note whether a report was the best so far."""
+        if self.config.schedule == "plateau" and not improved:
             self.divisor *= self.config.decay_factor
+
+    def end_epoch(self, epoch: int) -> None:
+        """Note that epoch number ``epoch`` (from 1) is over."""
+        if self.config.schedule == "zaremba" and epoch >= self.config.decay_after:
+            self.divisor *= self.config.decay_factor
+
+
+def can_be_extended(config: TrainingConfig) -> bool:
+    """Whether the rates so far would have been the same in a longer training."""
+    return config.schedule in ("constant", "plateau", "zaremba") and config.warmup == 0

@@ -11,18 +11,32 @@ stands before the first token of a text, unless a line end is put there: that is
 Everything that is counted, tokens, characters, bytes and unknown ones, is counted over what is scored. So a sentence with a line end
 behind it has one perplexity: ``perplexity(s + "\\n", bos=True)`` is ``exp(-score(s) / len(full_scores(s)))``. The lines of a corpus
 are not separate sentences: the model keeps its state from line to line.
+
+*Unknown symbols.* A symbol outside the vocabulary is read as ``<unk>``, and ``<unk>`` is often easier to predict than the symbol would be,
+so that a sentence of unknown words may seem more probable than a good one. ``unknown`` says what then counts
+(:class:`~numba_rnnlm.config.UnknownConfig`):
+
+* "count": log p(``<unk>``), as of any token; ``oov`` tells how many there are.
+* "exclude": nothing. These tokens, with the characters and bytes that they stand for, are left out; the model still reads them.
+  What is left is comparable between texts, not between models whose vocabularies differ.
+* "penalize": log p(``<unk>``) minus ``penalty`` nats for each character, about what spelling the symbol would cost. So models with
+  different vocabularies can be compared.
+
+The word ``<unk>`` in a text, as in Penn Treebank, counts as unknown too, but has no characters to pay for.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, inf, log
 from typing import NamedTuple
 
 import numpy as np
 
+from .config import UnknownConfig
 from .model import Network
 
 SENTENCES = 64  # scored side by side
+TREATED = {"count": "", "exclude": " left out", "penalize": " penalized"}  # unknown tokens
 STEPS = 64  # the longest stretch computed at once: memory does not grow with the length of a sentence
 
 
@@ -34,6 +48,31 @@ class TokenScore(NamedTuple):
     oov: bool  # out of vocabulary: scored as <unk>
 
 
+def judge(scores: np.ndarray, unknown: np.ndarray, spelled: np.ndarray, config: UnknownConfig) -> tuple[np.ndarray, np.ndarray]:
+    """What a configuration makes of the log-probabilities of tokens.
+
+    Parameters
+    ----------
+    scores, unknown, spelled
+        (n,): log p in nats; which are ``<unk>``; of how many characters the symbol has in whose place it stands.
+
+    Returns
+    -------
+    scores, counted
+        The scores (m,) of the tokens that count, and which these are, (n,).
+
+    Examples
+    --------
+    >>> scores, unknown, spelled = np.array([-1.0, -0.5]), np.array([False, True]), np.array([0, 3])
+    >>> judge(scores, unknown, spelled, UnknownConfig("exclude"))
+    (array([-1.]), array([ True, False]))
+    >>> judge(scores, unknown, spelled, UnknownConfig("penalize", penalty=2.0))
+    (array([-1. , -6.5]), array([ True,  True]))
+    """
+    counted = ~unknown if config.excludes else np.ones(len(scores), bool)
+    return (scores - config.nats_per_character * spelled)[counted], counted
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How well a model predicts a text. What is scored and counted: see :mod:`numba_rnnlm.scoring`.
@@ -43,14 +82,17 @@ class Evaluation:
     nats
         Total negative log-probability.
     tokens
-        Scored tokens, line ends included: all but the first, which nothing precedes, or with ``bos`` all.
+        Scored tokens, line ends included: all but the first, which nothing precedes, or with ``bos`` all; without those that
+        ``unknown="exclude"`` leaves out.
     oov
-        How many of them are not in the vocabulary; they are scored as ``<unk>``.
+        How many tokens are not in the vocabulary.
     characters, bytes
         Of the text that they stand for; None where the corpus was ids. White space belongs to the word behind it. A character
         of which the byte tokenizer has not scored the first byte is not counted.
     bos
         Whether the text followed a line end, so that its first token is scored too.
+    unknown
+        What was done with tokens that are not in the vocabulary: "count", "exclude" or "penalize".
     """
 
     nats: float
@@ -59,11 +101,12 @@ class Evaluation:
     characters: int | None = None
     bytes: int | None = None
     bos: bool = False
+    unknown: str = "count"
 
     def __str__(self) -> str:
         characters = "" if self.bits_per_character is None else f", {self.bits_per_character:.3f} bits/character"
         return (f"perplexity {self.perplexity:.2f} ({self.nats_per_token:.4f} nats/token{characters}) over "
-                f"{self.tokens:,} tokens{'' if self.bos else ' after the first'}, {self.oov:,} not in the vocabulary")
+                f"{self.tokens:,} tokens{'' if self.bos else ' after the first'}, {self.oov:,} not in the vocabulary{TREATED[self.unknown]}")
 
     @property
     def nats_per_token(self) -> float:
@@ -87,6 +130,12 @@ class Evaluation:
     def bits_per_byte(self) -> float | None:
         """Total bits over the bytes that were scored: comparable between tokenisers and alphabets."""
         return self.nats / log(2) / self.bytes if self.bytes else None
+
+
+def without(batches: Iterable[tuple[np.ndarray, np.ndarray]], id: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches with targets of -1 in place of ``id``: it is read, but not scored."""
+    for inputs, targets in batches:
+        yield inputs, np.where(targets == id, -1, targets)
 
 
 def total_loss(network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:

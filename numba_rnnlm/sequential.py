@@ -21,6 +21,7 @@ from .errors import (
     expect_one_of,
     expect_shape,
 )
+from .interrupts import Interrupts
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
 from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
 from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
@@ -267,10 +268,12 @@ class Sequential:
         validation_data: tuple[Any, Any] | None = None,
         shuffle: bool = True,
         initial_epoch: int = 0,
+        on_interrupt: str = "raise",
     ) -> History:
         """Train. Fitting again goes on, with the optimiser as it is, until :meth:`compile` is called.
 
-        Ctrl-C ends the training cleanly: the epoch is closed and ``fit`` returns.
+        Ctrl-C, SIGTERM and other signals end the training cleanly (:mod:`numba_rnnlm.interrupts`): the epoch is closed, the
+        callbacks are told, :attr:`history` is there. Then the signal has its usual consequence, such as ``KeyboardInterrupt``.
 
         Parameters
         ----------
@@ -293,6 +296,8 @@ class Sequential:
             (x, y) to validate on; goes before ``validation_split``.
         shuffle
             Give each epoch an order of its own.
+        on_interrupt
+            After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
 
         Raises
         ------
@@ -306,6 +311,7 @@ class Sequential:
         expect_number("initial_epoch", initial_epoch, 0, whole=True)
         expect_number("validation_split", validation_split, 0, 1)
         progress, history = _progress(verbose), History()
+        interrupts = Interrupts(on_interrupt, notice=progress.verbose > 0)
         watching = [history, *([callbacks] if isinstance(callbacks, Callback) else callbacks or ())]
         expect_callbacks(watching)
         compiled = self._ready()
@@ -327,12 +333,13 @@ class Sequential:
         )
         self._updater = self._updater or Updater(network, compiled.optimizer)
         self.history, self.stop_training = history, False
-        try:
-            Fitting(self, network, self._updater, compiled, examples, held_out, batch_size, initial_epoch, epochs,
-                    self._seed, shuffle, watching, progress).run()
-        except DivergenceError:
-            self._updater = None  # its moments belong to weights that are gone
-            raise
+        with interrupts:
+            try:
+                Fitting(self, network, self._updater, compiled, examples, held_out, batch_size, initial_epoch, epochs,
+                        self._seed, shuffle, watching, progress, interrupts).run()
+            except DivergenceError:
+                self._updater = None  # its moments belong to weights that are gone
+                raise
         return history
 
     @only({"sample_weight": WEIGHTS, "steps": STEPS, "callbacks": CALLBACKS})

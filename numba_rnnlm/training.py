@@ -1,33 +1,33 @@
 """Training a language model: truncated back-propagation through time, epoch by epoch."""
 
-import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import exp, inf, isfinite
+from math import ceil, exp, inf, isfinite, nan
 from typing import Any
 
 import numpy as np
 
 from .arena import Arena
-from .config import TrainingConfig
-from .errors import DivergenceError, plain
+from .errors import ConfigError, DivergenceError, ModelFileError, TrainingError, plain
+from .interrupts import Interrupts
 from .model import Network
 from .optimizers import Optimizer, Updater, pytorch, rebuild
+from .plan import Plan
 from .portable import stream_key
 from .progress import Progress, duration
+from .reports import warn
 from .rules import Rule
 from .schedules import Schedule
 
 Batch = tuple[np.ndarray, np.ndarray]  # inputs and targets, both (T, N) ids
 History = dict[str, list[float]]
+Row = Mapping[str, float]  # one report: COLUMNS, and the updates so far
 
 COLUMNS = ("epoch", "loss", "perplexity", "valid_loss", "valid_perplexity", "learning_rate", "gradient_norm",
            "tokens", "tokens_per_second", "seconds")
+INTERRUPTED, ALL_DONE = "interrupted", "all epochs are done"  # why a training ends
 MOST_SKIPPED = 10  # updates in a row: more will not help
 CLOCK_COLUMNS = ("tokens_per_second", "seconds")  # these differ between two equal trainings
 
@@ -37,7 +37,7 @@ def perplexity(nats: float) -> float:
     return exp(nats) if nats < 700 else inf
 
 
-def make_optimizer(config: TrainingConfig, cell: str) -> Optimizer:
+def make_optimizer(config: Plan, cell: str) -> Optimizer:
     """The optimiser of a configuration: by a name PyTorch's, where no rate or norm is given with those at which the cell trains.
 
     Or the one that :func:`~numba_rnnlm.optimizers.describe` told of.
@@ -69,13 +69,13 @@ class Position:
     epoch, batch
         The epoch it is in, from 1, and how many of its batches are done.
     nats, tokens, gradient_norm, learning_rate, epoch_seconds
-        Of that epoch: the summed loss, what it was summed over, the last norm and rate, how long it has taken.
+        Since the last report of that epoch: the summed loss, what it was summed over, the last norm and rate, how long it has taken.
     updates, skipped, in_a_row
         Of the weights; those left out because a number was not finite, and how many of these came last.
     divisor
         What the schedule divides the rate by.
     best, waited
-        The loss that judged the best epoch, infinity if there is none; epochs since.
+        The loss of the best report, infinity if there is none; reports since.
     seconds
         How long it has taken.
     ended
@@ -107,7 +107,7 @@ class Checkpoints:
     Parameters
     ----------
     write
-        Takes the position, and groups of named arrays: weights, good, state, moments/0, …
+        Takes the position, and groups of named arrays: weights, good, state, moments/0, … May raise :class:`ModelFileError`.
     every
         Seconds between two of them.
     """
@@ -155,9 +155,17 @@ class Trainer:
     seed
         Of the dropout masks.
     history
-        Where each epoch is noted.
+        Where each report is noted: at the end of each epoch, and every ``validate_every`` updates within it.
     checkpoints
         Where its state is kept while it runs, or None.
+    interrupted
+        Notes the signals that end it.
+    watchers
+        Called with each report.
+    foresee
+        Seconds that the first ``validate`` will take, so that ``max_seconds`` leaves time for it; later ones as long as the longest so far.
+    saving
+        Seconds that the caller needs, within ``max_seconds``, to save the model.
 
     Notes
     -----
@@ -167,7 +175,7 @@ class Trainer:
     """
 
     network: Network
-    config: TrainingConfig
+    config: Plan
     optimizer: Optimizer
     batches: Callable[[int], Iterable[Batch]]
     batches_per_epoch: int
@@ -175,29 +183,40 @@ class Trainer:
     seed: int
     history: History
     checkpoints: Checkpoints | None = None
+    interrupted: Interrupts = field(default_factory=Interrupts)
+    watchers: Sequence[Callable[[Row], None]] = ()
+    foresee: Callable[[], float] | None = None
+    saving: float = 0.0
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.config.verbose)
         self.updater = Updater(self.network, self.optimizer)
         self.schedule = Schedule(self.config, self.optimizer.learning_rate)
-        self.at = Position(int(self.history["epoch"][-1]) if self.history["epoch"] else 0)
+        self.at = Position(ceil(self.history["epoch"][-1]) if self.history["epoch"] else 0)
         self.state = self.network.state(self.config.streams)
         self.good = self.network.snapshot()
         self.issued: deque[Issued] = deque()
         self.kept = False  # a checkpoint
+        self.validating = self.keeping = self.stepping = 0.0  # seconds that a validation, a checkpoint and an update take
+        if self.validate is not None:
+            self.validate = _telling_failures(self.validate)
 
-    def resume(self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]], rounding: Any = None) -> None:
+    def resume(
+        self, at: Position, arrays: Callable[[str], Mapping[str, np.ndarray]], rounding: Any = None, extended: bool = False
+    ) -> None:
         """Stand where the training stood that wrote a checkpoint; ``arrays`` has its groups by their names. For ``rounding``
-        see :meth:`~numba_rnnlm.optimizers.Updater.resume`.
+        see :meth:`~numba_rnnlm.optimizers.Updater.resume`. If the training had ended and is now ``extended``, it may have something left
+        to do.
 
         Raises
         ------
         ValueError
             If it cannot have stood there.
         """
-        network, epochs = self.network, at.trained + at.epoch - 1
-        if not (1 <= at.epoch <= self.config.epochs + 1 and at.batch <= self.batches_per_epoch and at.trained <= self.at.trained <= epochs):
+        network, last = self.network, self.history["epoch"][-1] if self.history["epoch"] else 0
+        if not (1 <= at.epoch <= self.config.epochs + 1 and at.batch <= self.batches_per_epoch
+                and at.trained <= ceil(last) and last <= self._epochs_done(at)):
             raise ValueError(f"epoch {at.epoch} of {self.config.epochs}, batch {at.batch} of {self.batches_per_epoch}, after "
                              f"{at.trained} earlier epochs")
         network.load(Arena(network.model.layout, self.good), arrays("good"))
@@ -206,6 +225,8 @@ class Trainer:
         for name, moment in self.updater.arenas().items():
             network.load(moment, arrays(name))
         self.at, self.schedule.divisor = at, at.divisor
+        if at.ended and extended:
+            self.at = replace(at, ended=self._over())
         self.updater.resume(at.updates, rounding)
 
     def run(self) -> None:
@@ -215,100 +236,184 @@ class Trainer:
         ------
         DivergenceError
             If the loss, a gradient or a weight became NaN or infinite; the last good weights are back.
+        TrainingError
+            If a validation failed, or memory ran out after the first update; the network has what it would have had at its end.
+            The checkpoint continues from there.
+        ModelFileError
+            If the first checkpoint cannot be written; nothing was trained.
         """
-        with interrupts(notice=self.config.verbose > 0) as interrupted:
-            self.interrupted = interrupted
+        with self.interrupted:
+            self.interrupted.waiting = True
             if not self.at.ended:
                 self.updater.begin()
                 compile_kernels(self.network, self.optimizer.rule)
-                self._keep()  # now it shows whether that is possible, and there is something to go on from
-                self._train()
-        if self.validate is not None:
+                self._foresee()
+                self._keep(first=True)  # now it shows whether that is possible, and there is something to go on from
+                try:
+                    self._train()
+                except (MemoryError, OSError, _ValidationFailed) as error:
+                    if not self.at.updates:
+                        raise
+                    raise self._failed(error) from (error.__cause__ or error)
+            if self.validate is not None:
+                self.network.restore(self.good)
+
+    def _failed(self, error: Exception) -> TrainingError:
+        """The training cannot continue: leave what it has come to."""
+        validating = isinstance(error, _ValidationFailed)
+        if validating:  # between two updates: the checkpoint stands before the validation
+            self._keep()
+        measured = self.validate is not None and self.at.best < inf
+        if measured:
             self.network.restore(self.good)
+        what, cause = ("validation", error.__cause__) if validating else ("training", error)
+        return TrainingError(
+            f"{what} failed in epoch {self.at.epoch}, after {self.at.updates} updates: {str(cause) or type(cause).__name__}. "
+            f"The model has the weights of {'the best epoch so far' if measured else 'the last update'}"
+            + ("; resume continues from the checkpoint." if self.kept else ".")
+        )
 
     def _train(self) -> None:
         config, stopped = self.config, ""
         self.began = time.monotonic() - self.at.seconds
         while not stopped and self.at.epoch <= config.epochs:
-            at, epoch = self.at, self.at.epoch
             try:
-                measured, stopped = self._epoch()
+                stopped = self._epoch()
             except DivergenceError as error:
                 raise self._diverged(error) from error
-            if measured is None:  # there was no time, or every update was skipped
-                if stopped or self.interrupted.is_set():
-                    stopped = stopped or "interrupted"
-                    break
-                self.at = replace(at, epoch=epoch + 1, batch=0, epoch_seconds=0.0)
-                continue
-            row = {"epoch": float(at.trained + epoch), **measured}
-            judged = row.get("valid_loss", row["loss"])
-            improved = judged < at.best
-            if improved:
-                self.network.snapshot(into=self.good)
-            for column in COLUMNS:
-                self.history[column].append(row.get(column, float("nan")))
-            self._report(row, improved)
-            self.schedule.end_epoch(epoch, improved)
-            waited = 0 if improved else at.waited + 1
-            self.at = replace(at, epoch=epoch + 1, batch=0, nats=0.0, tokens=0, epoch_seconds=0.0, waited=waited,
-                              best=min(at.best, judged))
-            if config.patience is not None and waited >= config.patience:
-                stopped = f"no better for {waited} {'epoch' if waited == 1 else 'epochs'}"
-            elif self.interrupted.is_set():
+            if not stopped:
+                self.schedule.end_epoch(self.at.epoch)
+                self.at = replace(self.at, epoch=self.at.epoch + 1, batch=0, nats=0.0, tokens=0, epoch_seconds=0.0)
+                stopped = self._out_of_patience()
+            if not stopped and self.interrupted.is_set():
                 self._keep()
-                stopped = "interrupted"
+                stopped = INTERRUPTED
         if stopped:
-            self.progress.line(f"stopped: {stopped}" + ("; the best epoch's weights are kept" if self.validate else "")
-                               + ("; resume goes on from the checkpoint" if stopped == "interrupted" and self.kept else ""))
-        if stopped != "interrupted":  # which may go on
-            self.at = replace(self.at, ended=stopped or "all epochs are done")
+            best = "report" if config.validate_every else "epoch"
+            self.progress.line(f"stopped: {stopped}" + (f"; the best {best}'s weights are kept" if self.validate else "")
+                               + ("; resume goes on from the checkpoint" if stopped == INTERRUPTED and self.kept else ""))
+        if stopped != INTERRUPTED:  # which may go on
+            self.at = replace(self.at, ended=stopped or ALL_DONE)
             self._keep()
 
-    def _epoch(self) -> tuple[dict[str, float] | None, str]:
-        """One pass over the text, or what the time allows of it (None if that is nothing), and why it ends here, if it does."""
-        network, config, at = self.network, self.config, self.at
+    def _epoch(self) -> str:
+        """What is left of one pass over the text, or what the time allows of it; → why the training ends within it, if it does."""
+        at, every, stopped = self.at, self.config.validate_every, ""
         if at.batch == 0:
-            network.ops.fill(self.state.flat, 0)
-        started, stopped = time.monotonic() - at.epoch_seconds, ""
+            self.network.ops.fill(self.state.flat, 0)
+        self.since = time.monotonic() - at.epoch_seconds
         for inputs, targets in self.batches(at.batch):
-            done = (at.epoch - 1 + at.batch / self.batches_per_epoch) / config.epochs
-            if config.max_seconds is not None:
-                elapsed = time.monotonic() - self.began
-                if elapsed >= config.max_seconds:
-                    stopped = f"the {plain(config.max_seconds)} seconds are over"
-                    break
-                done = max(done, elapsed / config.max_seconds)
-            self._step(inputs, targets, self.schedule.rate(done))
+            # Before the next update, so that the end of an epoch is reported once, and a resumed run makes the report that is due.
+            if every and at.batch and at.batch % every == 0:
+                self._report()
+                stopped = self._out_of_patience() or INTERRUPTED * self.interrupted.is_set()
+            stopped = stopped or self._out_of_time()
+            if stopped:
+                break
+            started = time.monotonic()
+            self._step(inputs, targets, self.schedule.rate(self._done()))
             at.batch += 1
-            at.epoch_seconds, at.seconds = time.monotonic() - started, time.monotonic() - self.began
+            self._look_at_the_clock()
+            self.stepping = time.monotonic() - started
             if self.progress.due():
                 self._show()
             if self.interrupted.is_set():
-                self._settle()
-                self._keep()
-                self.checkpoints = None  # what follows only closes the epoch: going on starts here
+                stopped = INTERRUPTED
                 break
             if self.checkpoints is not None and self.checkpoints.due():
                 self._settle()
                 self._keep()
+        if self.interrupted.is_set() and stopped in ("", INTERRUPTED):
+            self._settle()
+            self._keep()
+            self.checkpoints = None  # what follows only closes the epoch: going on starts here
+        self._report()
+        return stopped
+
+    def _report(self) -> None:
+        """Measure, note and show what has been learned since the last report of this epoch, if anything has; and judge it."""
         self._settle()
-        at.epoch_seconds, at.seconds = time.monotonic() - started, time.monotonic() - self.began
-        if at.tokens == 0:
-            return None, stopped
-        if names := network.not_finite(network.parameters):
+        self._look_at_the_clock()
+        at = self.at
+        if at.tokens == 0:  # there was no time, or every update was skipped
+            return
+        if names := self.network.not_finite(self.network.parameters):
             raise DivergenceError(f"weight {names[0]!r} is not finite")
         mean = at.nats / at.tokens
-        row = {"loss": mean, "perplexity": perplexity(mean), "learning_rate": at.learning_rate,
+        row = {"epoch": self._epochs_done(at), "loss": mean, "perplexity": perplexity(mean), "learning_rate": at.learning_rate,
                "gradient_norm": at.gradient_norm, "tokens": float(at.tokens),
                "tokens_per_second": at.tokens / max(at.epoch_seconds, 1e-9)}
         if self.validate is not None:
+            started = time.monotonic()
             row["valid_loss"] = self.validate()
+            self.validating = max(self.validating, time.monotonic() - started)
             if not isfinite(row["valid_loss"]):
                 raise DivergenceError("the validation loss is not finite")
             row["valid_perplexity"] = perplexity(row["valid_loss"])
-        row["seconds"] = time.monotonic() - started
-        return row, stopped
+        row["seconds"] = time.monotonic() - self.since
+        judged = row.get("valid_loss", row["loss"])
+        improved = judged < at.best
+        if improved:
+            self.network.snapshot(into=self.good)
+        row = {column: row.get(column, nan) for column in COLUMNS}
+        for column, value in row.items():
+            self.history[column].append(value)
+        self._tell(row, improved)
+        self.schedule.judge(improved)
+        at.best, at.waited = min(at.best, judged), 0 if improved else at.waited + 1
+        at.nats, at.tokens = 0.0, 0
+        self.since = time.monotonic()
+        self._look_at_the_clock()
+        for watch in self.watchers:
+            watch({**row, "updates": float(at.updates)})
+
+    def _epochs_done(self, at: Position) -> float:
+        """How many times the text was read, in all trainings of this model."""
+        return at.trained + at.epoch - 1 + at.batch / self.batches_per_epoch
+
+    def _done(self) -> float:
+        """The part of the planned training that is over, by its updates or its time."""
+        done = (self.at.epoch - 1 + self.at.batch / self.batches_per_epoch) / self.config.epochs
+        if self.config.max_seconds is not None:
+            done = max(done, (time.monotonic() - self.began) / max(self.config.max_seconds - self._reserve(), 1e-9))
+        return done
+
+    def _over(self) -> str:
+        """Why nothing is left to do, if that is so."""
+        if self.at.epoch > self.config.epochs:
+            return ALL_DONE
+        limit = self.config.max_seconds
+        return self._out_of_patience() or ("" if limit is None or self.at.seconds < limit else _time_is_over(limit))
+
+    def _out_of_patience(self) -> str:
+        if self.config.patience is None or self.at.waited < self.config.patience:
+            return ""
+        what = "report" if self.config.validate_every else "epoch"
+        return f"no better for {self.at.waited} {what}{'s' * (self.at.waited != 1)}"
+
+    def _out_of_time(self) -> str:
+        limit = self.config.max_seconds
+        if limit is None or time.monotonic() - self.began < limit - self._reserve():
+            return ""
+        return _time_is_over(limit)
+
+    def _reserve(self) -> float:
+        """Seconds that an update takes and what may follow it: two checkpoints (one may be due), a validation, saving the model."""
+        return self.stepping + 2 * self.keeping + self.validating + self.saving
+
+    def _foresee(self) -> None:
+        """Estimate how long a validation takes. Raises :class:`ConfigError` if ``max_seconds`` leaves no time for anything else."""
+        limit = self.config.max_seconds
+        if limit is None or self.validate is None or self.foresee is None:
+            return
+        self.validating = self.foresee()
+        if self.validating >= limit and not self.at.updates:
+            raise ConfigError(f"max_seconds is {plain(limit)}, but a validation alone takes about {plain(round(self.validating, 1))} seconds "
+                              "here; give more time, or a shorter validation text.")
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        self.at.epoch_seconds, self.at.seconds = now - self.since, now - self.began
 
     def _step(self, inputs: np.ndarray, targets: np.ndarray, rate: float) -> None:
         """One update of the weights by one batch. A device computes it while Python continues, one update behind."""
@@ -362,18 +467,25 @@ class Trainer:
             told += ", and the last good weights are restored"
         self.progress.line(told)
 
-    def _keep(self) -> None:
-        """Write a checkpoint, if there are any."""
+    def _keep(self, first: bool = False) -> None:
+        """Write a checkpoint, if there are any. One that cannot be written is lost, but for the first."""
         if self.checkpoints is None:
             return
-        self.at.divisor = self.schedule.divisor
+        started, self.at.divisor = time.monotonic(), self.schedule.divisor
         arenas = {"weights": self.network.parameters, "good": Arena(self.network.model.layout, self.good),
                   "state": self.state, **self.updater.arenas()}
         download = self.network.ops.download
-        self.checkpoints.write(self.at, {
-            group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
-        })
-        self.checkpoints.last, self.kept = time.monotonic(), True
+        try:
+            self.checkpoints.write(self.at, {
+                group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
+            })
+            self.kept = True
+        except (ModelFileError, MemoryError) as error:
+            if first:
+                raise
+            warn(f"no checkpoint was written, training goes on: {str(error) or 'there is no memory for it'}")
+        self.checkpoints.last = time.monotonic()
+        self.keeping = max(self.keeping, self.checkpoints.last - started)
 
     def _diverged(self, error: DivergenceError) -> DivergenceError:
         at = self.at
@@ -398,15 +510,20 @@ class Trainer:
             f"{at.tokens / max(at.epoch_seconds, 1e-9):,.0f} tokens/s  {duration(left)} left"
         )
 
-    def _numbered(self, epoch: int) -> str:
-        return f"epoch {epoch}" if self.config.max_seconds else f"epoch {epoch}/{self.config.epochs}"
+    def _numbered(self, epoch: float) -> str:
+        number = f"epoch {epoch:.{2 * (epoch % 1 > 0)}f}"
+        return number if self.config.max_seconds else f"{number}/{self.config.epochs}"
 
-    def _report(self, row: dict[str, float], improved: bool) -> None:
-        text = f"{self._numbered(self.at.epoch)}  loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}"
-        if "valid_loss" in row:
+    def _tell(self, row: Row, improved: bool) -> None:
+        text = f"{self._numbered(row['epoch'] - self.at.trained)}  loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}"
+        if self.validate is not None:
             text += f"  valid loss {row['valid_loss']:.4f}  perplexity {row['valid_perplexity']:.2f}"
             text += " *" if improved else "  "
         self.progress.line(f"{text}  {row['tokens_per_second']:,.0f} tokens/s  {row['seconds']:.1f} s")
+
+
+def _time_is_over(limit: float) -> str:
+    return f"the {plain(limit)} seconds are over"
 
 
 def new_history() -> History:
@@ -438,27 +555,15 @@ def compile_kernels(network: Network, rule: Rule) -> None:
     ops.update(rule, p, g, m, np.ones(2 + len(rule.hyper)))
 
 
-@contextmanager
-def interrupts(notice: bool = False) -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM sets the event, so that training ends cleanly; the second one interrupts at once.
+class _ValidationFailed(Exception):
+    """A validation raised an error, its cause."""
 
-    With ``notice`` the first one is answered on standard error.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
 
-    def note(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-        if notice:  # not print: the handler may have interrupted one
-            os.write(2, b"\ninterrupted: ending cleanly; once more stops at once and loses what no file has\n")
+def _telling_failures(validate: Callable[[], float]) -> Callable[[], float]:
+    def validated() -> float:
+        try:
+            return validate()
+        except Exception as error:  # whatever it is, what was learned before must not be lost
+            raise _ValidationFailed from error
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return validated

@@ -13,11 +13,11 @@ PACKAGE = "numba_rnnlm"
 ROOT = Path(numba_rnnlm.__file__).parent
 
 STOREYS = (
-    {"errors", "config", "arena", "fingerprint"},
+    {"errors", "config", "arena", "fingerprint", "paths", "reports", "interrupts", "suggestions", "arguments"},
     {"portable", "cells", "rules"},
     {"backends"},
     {"layers", "recognition", "model"},
-    {"optimizers", "schedules", "training", "generation", "scoring", "progress"},
+    {"optimizers", "schedules", "plan", "training", "training_log", "generation", "scoring", "extension", "progress"},
     {"text", "storage"},
     {"language_model", "sequential", "callbacks", "keras", "runs", "cli", "demo", "__init__", "__main__"},
 )

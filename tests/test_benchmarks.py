@@ -101,7 +101,7 @@ def test_the_command_of_a_file_writes_it_and_no_other(file, results, monkeypatch
     assert written["rows"] == [{"row": 1}] and written["benchmark"] == name
     assert {path.name for path in results.iterdir()} == {f"{name}.json" for name in TRACKED}
     options.result.write_text(BEFORE)
-    for change in (["--turns", "1"], ["--threads", "1000"], ["--peer", "torch"]):
+    for change in (["--turns", "99"], ["--threads", "1000"], ["--peer", "torch"]):
         changed = options_of(monkeypatch, name, *arguments, *change) if not out else None
         if changed is None:
             with pytest.raises(SystemExit, match=f"--out is '{file}', but these are not its options; only `python -m benchmarks.{TRACKED[file]}`"):

@@ -10,6 +10,7 @@ import strategies
 from checks import TOLERANCE, assert_adjoint, assert_close, call, slope
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.extending import overload
 from strategies import floats, unwritten
 
 from numba_rnnlm import LanguageModel, Sequential, backends, cells
@@ -254,6 +255,60 @@ def leaky_forward_rewritten(z, prev, next, start, stride):
 
 
 IDS = [number**2 % 11 for number in range(200)]
+def plain(x):
+    return x
+
+
+def own_tanh(x):
+    return x
+
+
+@overload(own_tanh)
+def _own_tanh(x):
+    return lambda x: x
+
+
+@portable
+def calls_plain(z, prev, next, start, stride):
+    for j in range(start, z.shape[1], stride):
+        next[0, j] = tanh(plain(z[0, j]))
+
+
+@portable
+def calls_own(z, prev, next, start, stride):
+    for j in range(start, z.shape[1], stride):
+        next[0, j] = own_tanh(z[0, j])
+
+
+PORTABLE = "expected .* with the decorator @numba_rnnlm.portable.portable"
+
+
+@pytest.mark.parametrize(("row", "function", "message"), [
+    ("forward", lambda z, prev, next, start, stride: None, f"cell 'leaky': forward is the plain function '<lambda>', {PORTABLE}"),
+    ("backward", lambda z, prev, next, d, start, stride: None, f"cell 'leaky': backward is the plain function '<lambda>', {PORTABLE}"),
+    ("forward", None, f"cell 'leaky': forward is None, {PORTABLE}"), ("backward", "tanh", f"cell 'leaky': backward is 'tanh', {PORTABLE}"),
+    ("forward", np.tanh, f"cell 'leaky': forward is <ufunc 'tanh'>, {PORTABLE}"),
+    ("forward", calls_plain, f"cell 'leaky': forward calls the plain function 'plain', {PORTABLE}"),
+    ("backward", calls_own, r"cell 'leaky': backward takes \(z, prev, next, start, stride\), expected \(z, prev, next, d, start, stride\)\."),
+    ("forward", portable(lambda z, prev, next: None), r"forward takes \(z, prev, next\), expected \(z, prev, next, start, stride\)\."),
+])  # fmt: skip
+def test_a_row_that_cannot_be_compiled_is_a_sentence(row, function, message):
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(leaky(), **{row: function})
+
+
+def test_a_row_may_call_what_numba_has_been_taught():
+    assert dataclasses.replace(leaky(), forward=calls_own).forward is calls_own
+
+
+def test_parts_of_a_cell_that_are_missing():
+    for parts, part in (({}, "name"), ({"name": "mine"}, "gates"), ({"name": "mine", "gates": {"a": "xh"}, "states": ("h",)}, "equations")):
+        with pytest.raises(ConfigError, match=f"Cell: missing a required argument: '{part}'"):
+            Cell(**parts)
+    with pytest.raises(ConfigError, match="Cell has no argument 'foward'; did you mean 'forward'"):
+        Cell(foward=None)
+
+
 OTHER = "was saved with another cell named 'leaky' than the one that is registered here: from one and the same input, its new state"
 
 

@@ -114,7 +114,7 @@ KINDS = st.fixed_dictionaries({
 TRAININGS = st.fixed_dictionaries({
     "valid": st.sampled_from([None, VALID]), "patience": st.sampled_from([None, 1, 2]), "clip_value": st.sampled_from([None, 0.01]),
     "reduction": st.sampled_from(REDUCTIONS), "warmup": st.sampled_from([0.0, 0.5]), "weight_decay": st.sampled_from([None, 0.1]),
-    "not_finite": st.sampled_from(["stop", "skip"]), "decay_after": st.integers(1, 2),
+    "not_finite": st.sampled_from(["stop", "skip"]), "decay_after": st.integers(1, 2), "validate_every": st.sampled_from([None, 1, 2, 3]),
 })
 
 
@@ -214,7 +214,7 @@ def handler():
 def test_ctrl_c_leaves_a_checkpoint(handler, update, valid, tmp_path):
     path = tmp_path / "run.npz"
     with before({update}, lambda trainer: signal.raise_signal(signal.SIGINT)):
-        usable = train(valid=valid, checkpoint=path)
+        usable = train(valid=valid, checkpoint=path, on_interrupt="return")
     assert len(usable.history_["epoch"]) == update // PER_EPOCH + 1
     assert len(usable.generate("to be", 5, seed=1)) == 5
     resumed = train(valid=valid, resume=path)
@@ -241,7 +241,7 @@ def test_ctrl_c_while_validating(handler, epoch, patience, tmp_path, monkeypatch
         judged = untrained()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the run .* had ended")
-            train(judged, valid=VALID, patience=patience, checkpoint=path, resume=resume)
+            train(judged, valid=VALID, patience=patience, checkpoint=path, resume=resume, on_interrupt="return")
         if resume is None and interrupted is None:
             want = content(judged, tmp_path)
     assert content(judged, tmp_path) == want
@@ -310,7 +310,7 @@ def test_twenty_kills(long_run, tmp_path):
             kept.unlink()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_ends_a_process_that_another_one_goes_on_from(number, long_run, tmp_path):
     arguments, want = long_run
     kept, out = tmp_path / "run.npz", tmp_path / "model.npz"
@@ -318,7 +318,8 @@ def test_a_signal_ends_a_process_that_another_one_goes_on_from(number, long_run,
     assert any(line.startswith(b"epoch 2") for line in run.stdout)
     run.send_signal(number)
     told, err = run.communicate(timeout=HANG)
-    assert run.returncode == 0 and b"Traceback" not in err and b"stopped: interrupted" in told
+    assert run.returncode == 128 + number and b"Traceback" not in err and b"stopped: interrupted" in told
+    assert f"numba-rnnlm: interrupted, the model is saved in {str(out)!r}\n".encode() in err
     assert b"resume goes on from the checkpoint" in told
     assert len(LanguageModel.load(out).generate("to be", 5)) == 5
     assert out.read_bytes() != want
@@ -406,6 +407,72 @@ def test_a_run_that_had_ended(options, reason, tmp_path, monkeypatch):
     assert content(LanguageModel.load(path), tmp_path) == want
 
 
+# Longer than it was planned
+
+
+LASTING = ("constant", "plateau", "zaremba")
+
+
+@pytest.mark.parametrize("schedule", LASTING)
+@pytest.mark.parametrize("valid", [None, VALID])
+@pytest.mark.parametrize("stop", [None, 0, 3, PER_EPOCH, 2 * PER_EPOCH - 1])
+def test_a_run_may_have_more_epochs(schedule, valid, stop, tmp_path):
+    path, options = tmp_path / "run.npz", {"schedule": schedule, "valid": valid, "decay_after": 1, "validate_every": 2}
+    want = content(train(epochs=4, **options), tmp_path)
+    if stop is None:
+        train(epochs=2, checkpoint=path, **options)
+    else:
+        stopped(path, stop, epochs=2, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert content(train(epochs=3, checkpoint=path, resume=path, **options), tmp_path) == content(train(epochs=3, **options), tmp_path)
+        assert content(train(epochs=4, checkpoint=path, resume=path, **options), tmp_path) == want
+    with pytest.warns(UserWarning, match="had ended"):
+        assert content(train(epochs=4, resume=path, **options), tmp_path) == want
+
+
+@pytest.mark.parametrize("schedule", LASTING)
+@pytest.mark.parametrize("update", [0, 3, PER_EPOCH, 2 * PER_EPOCH + 1])
+def test_a_run_whose_time_was_over_may_have_more(schedule, update, tmp_path, monkeypatch):
+    path, options = tmp_path / "run.npz", {"schedule": schedule, "decay_after": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_out_of_time", lambda self: "the 9 seconds are over" * (self.at.updates == update))
+        train(checkpoint=path, max_seconds=9, **options)
+    assert runs.read_run(path).at.ended == "the 9 seconds are over"
+    again = train(resume=path, max_seconds="1d", **options)
+    assert again.history_["epoch"][-1] == 3 and sum(again.history_["tokens"]) == 3 * (len(TEXT) - 1)
+    if schedule != "plateau":  # which judged one report more
+        assert_same_bits(again.network_.weights(), train(**options).network_.weights())
+    with pytest.warns(UserWarning, match="had ended"):
+        train(resume=path, max_seconds=1e-9, **options)
+
+
+def test_more_epochs_do_not_help_a_run_that_had_lost_patience(tmp_path):
+    path, options = tmp_path / "run.npz", {"patience": 1, "optimizer": "sgd", "learning_rate": 1e-30, "schedule": "constant"}
+    want = content(train(epochs=8, checkpoint=path, **options), tmp_path)
+    with pytest.warns(UserWarning, match=r"had ended \(no better for 1 epoch\); nothing was left to do"):
+        assert train(epochs=9, resume=path, **options).history_["epoch"] == [1, 2]
+    assert content(LanguageModel.load(path), tmp_path) == want
+
+
+@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"schedule": "cosine"}, {"schedule": "constant", "warmup": 0.25}], ids=str)
+@pytest.mark.parametrize(("name", "value", "had"), [("epochs", 4, "3"), ("max_seconds", 9.0, "left out")])
+def test_a_run_that_was_planned_to_its_end(options, name, value, had, tmp_path):
+    path = stopped(tmp_path / "run.npz", **options)
+    plan = options["schedule"] + " schedule" + " with a warmup of 0.25" * ("warmup" in options)
+    refused(path, ConfigError, f"{name} is {value}, but the run in {{}} has {had}, for which its {plan} was planned; only a constant, plateau or "
+            "zaremba schedule without warmup can be extended. To train on from its weights: load it and fit, or train --from.",
+            **options, **{name: value})
+
+
+def test_fewer_epochs_than_it_has_read(tmp_path):
+    options = {"schedule": "constant"}
+    path = stopped(tmp_path / "run.npz", 2 * PER_EPOCH + 1, **options)
+    refused(path, ConfigError, "epochs is 2, but the run in {} is in epoch 3 already; give 3 or more.", epochs=2, **options)
+    path = stopped(tmp_path / "run.npz", PER_EPOCH + 1, **options)
+    assert content(train(epochs=2, resume=path, **options), tmp_path) == content(train(epochs=2, **options), tmp_path)
+
+
 # What it does not go on from
 
 
@@ -424,9 +491,9 @@ def test_another_model(name, value, other, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "other"),
     [
-        ("epochs", 3, 4), ("streams", 4, 5), ("steps", 16, 8), ("optimizer", "adam", "sgd"), ("learning_rate", None, 0.1),
+        ("streams", 4, 5), ("steps", 16, 8), ("optimizer", "adam", "sgd"), ("learning_rate", None, 0.1),
         ("schedule", "linear", "cosine"), ("warmup", 0.0, 0.1), ("clip_norm", None, 1.0), ("patience", None, 3),
-        ("reduction", "mean", "sum_time"), ("max_seconds", None, 9.0), ("not_finite", "stop", "skip"),
+        ("reduction", "mean", "sum_time"), ("validate_every", None, 2), ("not_finite", "stop", "skip"),
     ],
 )
 def test_another_training(name, value, other, tmp_path):
@@ -476,6 +543,17 @@ def test_a_refusal_leaves_the_model_as_it_was(group, options, tmp_path):
     with pytest.raises((ConfigError, CorpusError, ModelFileError)):
         train(model, resume=path, **options)
     assert content(model, tmp_path) == learned
+
+
+def test_a_resumed_run_appends_to_its_log(tmp_path):
+    path, options = tmp_path / "run.npz", {"valid": VALID, "validate_every": 2}
+    train(log=tmp_path / "whole.csv", **options)
+    for stop in (1, 4, 8, 11):
+        with stopping(stop):
+            train(checkpoint=path, checkpoint_every="1h" if stop == 8 else 1e-6, resume=path, log=tmp_path / "log.csv", **options)
+    train(resume=path, log=os.fsencode(tmp_path / "log.csv"), **options)
+    rows = [[line.split(",")[1:10] for line in (tmp_path / name).read_text().splitlines()] for name in ("whole.csv", "log.csv")]
+    assert rows[0] == rows[1] and len(rows[0]) == 1 + 9  # though a part was trained twice
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
@@ -656,9 +734,10 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
 
 def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
     path = tmp_path / "missing" / "run.npz"
-    with pytest.warns(UserWarning, match="no checkpoint was written, training goes on: cannot write '.*run.npz': No such file"):
-        model = train(checkpoint=path)
-    assert content(model, tmp_path) == content(train(), tmp_path)
+    model = untrained()
+    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Nothing that was there has changed; "):
+        train(model, checkpoint=path)
+    assert model.tokenizer_ is None  # nothing was trained
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     monkeypatch.setattr(LanguageModel, "fit_config", None)  # found out before it
@@ -669,29 +748,23 @@ def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
     )
 
 
-def test_two_runs_that_write_one_checkpoint(tmp_path, monkeypatch):
-    path, copies, both = tmp_path / "run.npz", {}, threading.Barrier(2)
-    monkeypatch.setattr(runs, "expect_no_run", lambda path, expect=runs.expect_no_run: (expect(path), both.wait()))
+def test_of_two_threads_the_second_is_told_who_writes_the_checkpoint(tmp_path):
+    path, began, over = tmp_path / "run.npz", threading.Event(), threading.Event()
 
-    def run(seed, **options):
-        return train(untrained(seed=seed), epochs=12, **options)
+    def hold(trainer):
+        began.set()
+        over.wait(HANG)
 
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(run, seed, checkpoint=path, **ALWAYS) for seed in (1, 2)]
-        while not all(job.done() for job in jobs):
-            with contextlib.suppress(FileNotFoundError):
-                data = path.read_bytes()
-                path.with_name("copy.npz").write_bytes(data)
-                seed = read_about(path.with_name("copy.npz"))["config"]["seed"]
-                copies.setdefault(seed, []).append(data)
-    want = {seed: content(job.result(), tmp_path) for seed, job in zip((1, 2), jobs, strict=True)}
-    assert copies
-    for seed, found in copies.items():
-        for data in found[:: max(1, len(found) // 5)]:
-            path.write_bytes(data)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "the run .* had ended")
-                assert content(run(seed, resume=path), tmp_path) == want[seed]
+    with before({8}, hold), ThreadPoolExecutor(1) as pool:
+        first = pool.submit(train, checkpoint=path, **ALWAYS)
+        assert began.wait(HANG)
+        data = path.read_bytes()
+        with pytest.raises(ModelFileError, match=rf"is being written by process {os.getpid()} on host .*, since 20.*another checkpoint"):
+            train(untrained(seed=2), checkpoint=path)
+        assert path.read_bytes() == data
+        over.set()
+    assert content(first.result(), tmp_path) == content(train(), tmp_path)
+    assert os.listdir(tmp_path) == ["run.npz"]
 
 
 def test_threads_that_write_leave_the_mask_of_new_files_alone(tmp_path, monkeypatch):
@@ -889,7 +962,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but no checkpoint is named; give checkpoint a file."),
         (["--checkpoint", "whole.npz"], "'whole.npz' is a model file; a checkpoint would take its place. Give the checkpoint a name "
          "of its own."),
-        (["--checkpoint-every", "soon"], "--checkpoint-every is 'soon', expected a duration such as '30s', '5min', '2h' or a number of "
+        (["--checkpoint-every", "soon"], "--checkpoint-every is 'soon', expected a duration such as '30s', '5min', '2h', '1h30m' or a number of "
          "seconds above 0."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

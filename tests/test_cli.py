@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import numba_rnnlm
-from numba_rnnlm import LanguageModel, Sequential, backends, cli, demo
+from numba_rnnlm import LanguageModel, Sequential, backends, cli, demo, suggestions
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.cli import main
 from numba_rnnlm.cli.flags import OPTIONS, with_flags
@@ -30,12 +30,14 @@ from numba_rnnlm.config import (
     SamplingConfig,
     TextConfig,
     TrainingConfig,
+    UnknownConfig,
 )
 from numba_rnnlm.errors import ConfigError, DivergenceError
+from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
-from numba_rnnlm.storage import write_model
+from numba_rnnlm.storage import read_about, write_model
 from numba_rnnlm.text import open_source
-from numba_rnnlm.training import make_optimizer
+from numba_rnnlm.training import Trainer, make_optimizer
 
 TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
 HELD_OUT = "the dog sees the dog\nthe cow sees the cat\n"
@@ -43,7 +45,8 @@ SMALL = ["--hidden", "8", "--layers", "1", "--embedding", "4"]
 BRIEF = ["--streams", "4", "--steps", "10", "--epochs", "2", "--verbose", "0"]
 COMMANDS = ("train", "eval", "score", "generate", "info", "warmup", "demo")
 HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-CONFIGS = [(ModelConfig, "train"), (TextConfig, "train"), (TrainingConfig, "train"), (SamplingConfig, "generate")]
+CONFIGS = [(ModelConfig, "train"), (TextConfig, "train"), (TrainingConfig, "train"), (SamplingConfig, "generate"),
+           (UnknownConfig, "score")]
 
 
 @pytest.fixture(scope="module")
@@ -138,15 +141,16 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
     text = {"tokenizer": "word", "min_count": 2, "max_vocabulary": 9, "line_ends": "keep"}
     training = {"epochs": 3, "streams": 2, "steps": 4, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.5,
                 "weight_decay": 0.125, "schedule": "cosine", "warmup": 0.5, "decay_factor": 3.0, "decay_after": 1,
-                "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "patience": 6, "max_seconds": 8.0,
-                "not_finite": "skip", "validation_split": 0.0, "verbose": 0}
-    keeping = {"checkpoint": "run.npz", "checkpoint_every": "2h"}
+                "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "patience": 6, "validation_split": 0.0, "validate_every": 9,
+                "max_seconds": 8.0, "not_finite": "skip", "extend_vocabulary": True, "verbose": 0}
+    keeping = {"checkpoint": "run.npz", "checkpoint_every": "2h", "log": "log.csv"}
     assert set(text) == {item.name for item in fields(TextConfig)}
     assert set(model) == {item.name for item in fields(ModelConfig)} - {"vocabulary_size"}
     assert set(training) == {item.name for item in fields(TrainingConfig)}
     calls = []
 
-    def fit(self, corpus, valid, *configs):
+    def fit(self, corpus, valid, *configs, interrupts, prepare):
+        assert not interrupts.is_set() and callable(prepare)
         calls.append((self.get_params(), corpus.name, valid.name, *configs))
         raise ConfigError("seen enough")
 
@@ -177,7 +181,7 @@ def test_help_and_version(capsys):
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["fly"], ["train"], ["train", "text.txt", "--hid", "3"], ["train", "text.txt", "--hidden", "many"],
+    ["fly"], ["train"], ["train", "text.txt", "--hid", "3"], ["train", "text.txt", "--hidden", "many"],
     ["train", "text.txt", "--tokenizer", "None"], ["train", "text.txt", "--cell", "square"], ["train", "text.txt", "--vocabulary-size", "9"],
     ["generate", "char.npz", "--unknown", "skip"], ["score", "char.npz", "--per-token", "--normalize"],
     ["generate", "char.npz", "the", "--prompt", "the"], ["generate", "char.npz", "the", "cat"],
@@ -191,6 +195,79 @@ def test_wrong_usage_is_one_line(arguments, capsys):
     program = " ".join(["numba-rnnlm", *(word for word in arguments[:1] if word in COMMANDS)])
     assert out == "" and err.startswith(f"{program}: error: ") and err.endswith(f"; see {program} --help\n")
     assert err.count("\n") == 1
+
+
+def test_the_program_alone_shows_its_help(capsys):
+    assert main([]) == 0
+    alone = capsys.readouterr()
+    assert main(["--help"]) == 0
+    assert capsys.readouterr() == alone and alone.err == ""
+    run = process()
+    told, err = run.communicate(timeout=HANG)
+    assert run.returncode == 0 and err == b"" and told.startswith(b"usage: numba-rnnlm ")
+
+
+# what was meant
+
+
+@pytest.mark.parametrize(("command", "given", "meant"), [
+    ("train", given, meant) for names, meant in [
+        ("--lr -lr --learning_rate --learningRate --LR", "--learning-rate"), ("--batch-size --batch_size --batch -b --bsz", "--streams"),
+        ("--hidden-size --hidden_size --nhid --units --rnn-size --hiden", "--hidden"), ("--num-layers --nlayers --n_layers", "--layers"),
+        ("--seq-len --bptt --timesteps --seq_length --num-steps", "--steps"), ("--emsize --embedding-dim --embed_dim", "--embedding"),
+        ("--rnn-type --model", "--cell"), ("--optim --optimiser", "--optimizer"), ("--clip --grad-clip --clipnorm --max_grad_norm", "--clip-norm"),
+        ("--max-epochs --epoch --num-epochs --epocs", "--epochs"), ("--wd --l2", "--weight-decay"), ("--tie-weights", "--tied"),
+        ("--save --output -o --output-dir", "--out"), ("--validation-data --dev", "--valid"), ("--early-stopping", "--patience"),
+        ("--device --gpu --cuda", "--backend"), ("--num-threads --workers", "--threads"), ("--dtype --fp16", "--precision"),
+        ("--log-interval --eval-every", "--validate-every"), ("--time-limit", "--max-seconds"), ("--vocab-size", "--max-vocabulary"),
+        ("--force -f", "--overwrite"), ("--chekpoint", "--checkpoint"), ("--save-every", "--checkpoint-every"), ("--log-file", "--log"),
+    ] for given in names.split()
+] + [
+    ("generate", "--temp", "--temperature"), ("generate", "--num-samples", "--samples"), ("generate", "--max-new-tokens", "--length"),
+    ("generate", "--topk", "--top-k"), ("generate", "--nucleus", "--top-p"), ("eval", "--device", "--backend"), ("score", "--normalise", "--normalize"),
+])  # fmt: skip
+def test_a_flag_of_other_tools_is_answered_with_ours(command, given, meant, capsys):
+    assert main([command, "char.npz", *["text.txt"] * (command == "eval"), given + "=3"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err == (f"numba-rnnlm {command}: error: unrecognized arguments: {given}=3; did you mean {meant}?; "
+                                 f"see numba-rnnlm {command} --help\n")
+
+
+def test_several_flags_of_other_tools(capsys):
+    assert main(["train", "text.txt", "--lr", "0.1", "--hidden", "9", "--batch-size", "20", "--zzz"]) == 2
+    assert "did you mean --learning-rate for --lr, --streams for --batch-size?; see" in capsys.readouterr().err
+    assert main(["eval", "char.npz", "text.txt", "--lr", "0.1"]) == 2  # which eval has no use for
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "meant"), [
+    (["trian"], "train"), (["Train"], "train"), (["evaluate"], "eval"), (["sample"], "generate"), (["scroe"], "score"), (["fit"], "train"),
+    (["train", "t", "--cell", "RNN"], "tanh"), (["train", "t", "--cell", "SimpleRNN"], "tanh"), (["train", "t", "--cell", "lstn"], "lstm"),
+    (["train", "t", "--cell", "RNN_RELU"], "relu"), (["train", "t", "--tokenizer", "words"], "word"), (["train", "t", "--tokenizer", "character"], "char"),
+    (["train", "t", "--optimizer", "Adamm"], "adam"), (["train", "t", "--schedule", "ReduceLROnPlateau"], "plateau"),
+    (["train", "t", "--backend", "gpu"], "cuda"), (["train", "t", "--precision", "bfloat16"], "bf16"), (["warmup", "--cells", "ltsm"], "lstm"),
+])  # fmt: skip
+def test_a_value_of_other_tools_is_answered_with_ours(arguments, meant, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"; did you mean {meant}?; see numba-rnnlm" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("flag", "value"), [
+    ("--cell", "LSTM"), ("--tokenizer", "Word"), ("--optimizer", "Adam"), ("--optimizer", "SGD"), ("--schedule", "Cosine"), ("--backend", "CPU"),
+    ("--precision", "BF16"), ("--initializer", "Glorot"), ("--reduction", "MEAN"), ("--not-finite", "Skip"),
+])  # fmt: skip
+def test_any_capitals_are_accepted(flag, value):
+    args = cli.parser().parse_args(["train", "text.txt", flag, value])
+    assert getattr(args, flag[2:].replace("-", "_")) == value.lower()
+
+
+def test_every_name_of_the_tables_is_ours():
+    subparsers = next(action for action in cli.parser()._actions if action.dest == "==SUPPRESS==" or action.choices).choices
+    flags = {name for command in subparsers.values() for action in command._actions for name in action.option_strings}
+    assert set(suggestions.FLAGS) <= flags
+    values = {str(value) for command in subparsers.values() for action in command._actions for value in action.choices or ()}
+    assert set(suggestions.VALUES) <= values | set(subparsers)
 
 
 # errors
@@ -272,7 +349,7 @@ def test_errors_that_are_bugs_are_not_hidden(monkeypatch):
 
 def test_a_warning_is_one_line(capsys, tmp_path):
     out = str(tmp_path / "m.npz")
-    assert main(["train", "held_out.txt", "--out", out, *SMALL, "--epochs", "1", "--verbose", "0", "--validation-split", "0"]) == 0
+    assert main(["train", "held_out.txt", "--out", out, *SMALL, "--epochs", "1", "--streams", "50", "--steps", "50", "--verbose", "0", "--validation-split", "0"]) == 0
     err = capsys.readouterr().err
     assert err.startswith("numba-rnnlm: warning: the corpus has ") and err.count("\n") == 1
 
@@ -314,7 +391,8 @@ def test_train_without_validation_says_so(tmp_path, capsys):
 
 
 def test_verbose_0_is_silent(tmp_path, capsys):
-    assert main(["train", "text.txt", "--valid", "held_out.txt", "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF]) == 0
+    (tmp_path / "known.txt").write_text("the dog sees the dog\n")
+    assert main(["train", "text.txt", "--valid", str(tmp_path / "known.txt"), "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF]) == 0
     assert capsys.readouterr() == ("", "")
 
 
@@ -337,7 +415,7 @@ def test_train_from_refuses_what_the_saved_model_decides(given, tmp_path, capsys
 
 @pytest.mark.parametrize("out", ["nowhere/m.npz", ".", "text.txt/m.npz", "text.txt", "./held_out.txt"])
 def test_out_is_checked_before_training(out, monkeypatch, capsys):
-    def fit(*arguments):
+    def fit(*arguments, **options):
         raise AssertionError("training began")
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)
@@ -360,12 +438,140 @@ def test_only_models_are_overwritten(tmp_path, capsys):
         assert f"\n{verb} {out} (" in capsys.readouterr().out
 
 
+def trained(*arguments, text="text.txt"):
+    return main(["train", text, *SMALL, *BRIEF, *arguments])
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder with text.txt, others.txt of the same ids, and held_out.txt."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("text.txt", TEXT), ("others.txt", TEXT.upper()), ("held_out.txt", HELD_OUT)):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_without_out_nothing_is_overwritten(elsewhere, capsys):
+    assert trained() == 0
+    first = Path("model.npz").read_bytes()
+    Path("model-3.npz").write_text("a file of something else")
+    for name in ("model-2.npz", "model-4.npz"):
+        assert trained("--verbose", "1") == 0
+        told = capsys.readouterr().out
+        assert told.startswith(f"model.npz exists: the model will be saved as {name}\n")
+        assert f"\nsaved {name} (" in told and f"numba-rnnlm generate {name} " in told
+        assert Path(name).read_bytes() == first
+    assert Path("model.npz").read_bytes() == first and Path("model-3.npz").read_text() == "a file of something else"
+
+
+@pytest.mark.parametrize("there", ["text", "folder", "link", "sequential"])
+def test_whatever_has_the_default_name_stays(there, elsewhere):
+    path = Path("model.npz")
+    if there == "text":
+        path.write_text("notes")
+    elif there == "folder":
+        path.mkdir()
+    elif there == "link":
+        path.symlink_to("nowhere")
+    else:
+        Sequential([Embedding(4, 8), LSTM(16), Dense(4, activation="softmax")]).save(path)
+    assert trained() == 0
+    assert LanguageModel.load("model-2.npz").history_["epoch"] == [1, 2]
+    assert path.is_symlink() if there == "link" else path.exists()
+
+
+def test_a_default_name_that_is_taken_while_it_trains(elsewhere, monkeypatch, capsys):
+    fit = LanguageModel.fit_config
+
+    def slow(self, *arguments, **options):
+        fit(self, *arguments, **options)
+        Path("model.npz").write_text("of a second program")
+
+    monkeypatch.setattr(LanguageModel, "fit_config", slow)
+    assert trained("--verbose", "2") == 0
+    assert "\nsaved model-2.npz (" in capsys.readouterr().out and Path("model.npz").read_text() == "of a second program"
+
+
+def test_a_model_of_another_text_is_not_replaced(elsewhere, capsys):
+    assert trained("--out", "m.npz") == 0
+    first = Path("m.npz").read_bytes()
+    for arguments, text in (([], "others.txt"), ([], "held_out.txt"), (["--tokenizer", "word"], "text.txt")):
+        assert trained("--out", "m.npz", *arguments, text=text) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and err.endswith("error: --out is 'm.npz', a model of another text, or with another vocabulary; it is not replaced. Give "
+                                          "another name, or --overwrite.\n")
+        assert Path("m.npz").read_bytes() == first
+    Path("copy.txt").write_text(TEXT)
+    assert trained("--out", "m.npz", "--seed", "9", text="copy.txt") == 0 and Path("m.npz").read_bytes() != first
+    assert trained("--out", "m.npz", "--overwrite", text="others.txt") == 0
+    assert LanguageModel.load("m.npz").tokenizer_.unknown_symbols("the") != []
+
+
+def test_what_else_out_does_not_replace(elsewhere, capsys):
+    def header(change):
+        """m.npz with another header."""
+        with np.load("whole.npz") as file:
+            arrays = dict(file)
+        about = change(json.loads(arrays.pop("about").tobytes()))
+        np.savez("m.npz", about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
+
+    assert trained("--out", "whole.npz", "--checkpoint", "run.npz") == 0
+    for texts in ("missing", None, 3, [], {}, {"corpus": 3}):
+        header(lambda about, texts=texts: {**about, "texts": texts} if texts != "missing" else {
+            key: value for key, value in about.items() if key != "texts"})
+        assert trained("--out", "m.npz") == 1
+        assert "--out is 'm.npz', a model that does not tell on which text it was trained; it is not replaced" in capsys.readouterr().err
+    assert trained("--out", "run.npz") == 0  # a run of the same text that has ended
+    assert trained("--checkpoint", "run.npz", "--out", "n.npz") == 1
+    assert "'run.npz' is a model file; a checkpoint would take its place" in capsys.readouterr().err
+    LanguageModel().fit_config("text.txt", None, TrainingConfig(epochs=1, verbose=0), CheckpointConfig("run2.npz"))
+    assert trained("--checkpoint", "run2.npz", "--out", "n.npz", text="others.txt") == 1
+    assert "--checkpoint is 'run2.npz', a model of another text" in capsys.readouterr().err
+    assert trained("--checkpoint", "run2.npz", "--out", "n.npz", "--overwrite", text="others.txt") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_train", lambda self: None)
+        LanguageModel().fit_config("text.txt", None, TrainingConfig(epochs=1, verbose=0), CheckpointConfig("run3.npz"))
+    assert trained("--out", "run3.npz") == 1
+    assert "--out is 'run3.npz', the checkpoint of a run that has not ended; it is not replaced" in capsys.readouterr().err
+
+
+def test_a_resumed_run_without_out_replaces_what_it_saved_itself(elsewhere, capsys):
+    run = ["--checkpoint", "run.npz", "--resume", "run.npz"]
+    assert trained("--schedule", "constant") == 0
+    other = Path("model.npz").read_bytes()
+    assert trained("--schedule", "constant", "--learning-rate", "0.001", *run) == 0
+    assert os.listdir().count("model-2.npz") == 1 and Path("model.npz").read_bytes() == other
+    short = Path("model-2.npz").read_bytes()
+    assert main(["train", "text.txt", *run, "--epochs", "3", "--verbose", "0"]) == 0
+    assert Path("model.npz").read_bytes() == other and not Path("model-3.npz").exists()
+    assert Path("model-2.npz").read_bytes() != short and LanguageModel.load("model-2.npz").history_["epoch"] == [1, 2, 3]
+
+
+def test_a_run_goes_on_longer_in_another_process(elsewhere):
+    def done(*arguments):
+        run = process("train", "text.txt", *SMALL, *BRIEF, "--schedule", "plateau", *arguments)
+        told, err = run.communicate(timeout=HANG)
+        return run.returncode, told, without_notice(err)
+
+    assert done("--out", "whole.npz", "--epochs", "4", "--seed", "2") == (0, b"", b"")
+    assert done("--out", "part.npz", "--checkpoint", "run.npz", "--seed", "2") == (0, b"", b"")
+    assert done("--out", "part.npz", "--resume", "run.npz", "--epochs", "4", "--seed", "2") == (0, b"", b"")
+    assert Path("part.npz").read_bytes() == Path("whole.npz").read_bytes()
+
+
+def test_the_held_out_text_is_not_read_again_after_the_training(elsewhere, monkeypatch, capsys):
+    monkeypatch.setattr(LanguageModel, "evaluate", None)
+    assert trained("--valid", "held_out.txt", "--verbose", "2", "--validate-every", "20", "--max-seconds", "1h", "--log", "log.csv") == 0
+    assert "\nbest validation loss " in capsys.readouterr().out
+    assert len(Path("log.csv").read_text().splitlines()) > 3
+
+
 def test_train_interrupted_twice_says_that_nothing_was_saved(tmp_path, monkeypatch, capsys):
-    def fit(*arguments):
-        raise KeyboardInterrupt
+    def fit(*arguments, **options):
+        raise Interrupted(signal.SIGTERM)
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)
-    assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), "--verbose", "0"]) == 130
+    assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), "--verbose", "0"]) == 143
     assert capsys.readouterr() == ("", "numba-rnnlm: interrupted, nothing was saved\n")
     assert not any(tmp_path.iterdir())
 
@@ -377,7 +583,7 @@ WILD = ["--cell", "relu", "--optimizer", "sgd", "--learning-rate", "1e6", "--cli
 def test_divergence_after_an_epoch_saves_what_was_kept(tmp_path, capsys):
     out = tmp_path / "m.npz"
     late = ["--warmup", "1", "--steps", "100000"]  # one update an epoch, the first one at a rate of 0
-    assert main(["train", "text.txt", "--out", str(out), *SMALL, *WILD, *late]) == 1
+    assert main(["train", "text.txt", "--out", str(out), *SMALL, *WILD, *late]) == 3
     err = capsys.readouterr().err
     assert "diverged" in err and f"saved in {str(out)!r}" in err
     same = LanguageModel("relu", hidden=8, layers=1, embedding=4)
@@ -402,7 +608,7 @@ def test_interrupted_training_is_saved(tmp_path):
     assert any(line.startswith(b"epoch 1") for line in run.stdout)
     run.send_signal(signal.SIGINT)
     told, err = run.communicate(timeout=HANG)
-    assert run.returncode == 0 and b"Traceback" not in err and b"stopped: interrupted" in told and b"saved " in told
+    assert run.returncode == 130 and b"Traceback" not in err and b"stopped: interrupted" in told and b"saved " in told
     assert LanguageModel.load(out).history_["epoch"][-1] >= 1
 
 
@@ -416,7 +622,7 @@ def test_eval(model, capsys):
     found = LanguageModel.load(model).evaluate(HELD_OUT)
     assert told == {name: getattr(found, name) for name in (
         "perplexity", "nats_per_token", "bits_per_token", "bits_per_character", "bits_per_byte", "tokens", "oov",
-        "characters", "bytes", "bos",
+        "characters", "bytes", "bos", "unknown",
     )}
     assert main(["eval", model, "held_out.txt", "--bos", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nats_per_token"] == LanguageModel.load(model).evaluate(HELD_OUT, bos=True).nats_per_token
@@ -574,9 +780,10 @@ def test_generate(model, monkeypatch, capsys):
     options = {"length": 12, "temperature": 0.5, "top_k": 5, "top_p": 0.9}
     flags = [f"{flag(name)}={value}" for name, value in options.items()]
     loaded = LanguageModel.load(model)
-    texts = ["the cat" + loaded.generate("the cat", **options, seed=seed) + "\n" for seed in (4, 5)]
+    end = "\n" * (model != "byte.npz")  # bytes in a file end where they end
+    texts = ["the cat" + loaded.generate("the cat", **options, seed=seed) + end for seed in (4, 5)]
     assert main(["generate", model, "--prompt", "the cat", "--seed", "4", "--samples", "2", *flags]) == 0
-    assert capsys.readouterr().out == "\n".join(texts)
+    assert capsys.readouterr().out == texts[0].removesuffix(end) + "\n\n" + texts[1]
     assert main(["generate", model, "the cat", "--seed", "5", *flags]) == 0
     assert capsys.readouterr().out == texts[1]
     typed(monkeypatch, b"the cat")
@@ -616,7 +823,7 @@ def test_generate_reads_unknown_symbols_if_told_to(capsys):
 
 def test_prompt_on_standard_input_must_be_utf8(monkeypatch, capsys):
     typed(monkeypatch, b"\xff")
-    assert main(["generate", "byte.npz", "--prompt", "-"]) == 1
+    assert main(["generate", "char.npz", "--prompt", "-"]) == 1
     assert "the prompt is not UTF-8" in capsys.readouterr().err
 
 
@@ -673,6 +880,38 @@ def test_info_of_a_damaged_sequential(about, tmp_path, capsys):
     write_model(tmp_path / "m.npz", "sequential", about, {"weights": []})
     assert main(["info", str(tmp_path / "m.npz")]) == 1
     assert "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz", "ids.npz"])
+def test_info_as_json(model, capsys):
+    assert main(["info", model, "--json"]) == 0
+    told, loaded = json.loads(capsys.readouterr().out), LanguageModel.load(model)
+    assert (told["kind"], told["weights"], told["file"]) == ("language_model", loaded.parameter_count, model)
+    assert told["bytes"] == Path(model).stat().st_size and told["config"]["hidden"] == loaded.get_params()["hidden"]
+    assert told["history"]["loss"] == loaded.history_["loss"] and set(told["history"]["seconds"]) <= {None}
+    assert (None if told["vocabulary"] is None else len(told["vocabulary"])) == (loaded.tokenizer_.size if loaded.tokenizer_ else None)
+    assert told["texts"] == read_about(model).get("texts") and ("run" in told) is False
+    assert told["epochs"] == (2 if loaded.tokenizer_ else 0)
+
+
+def test_info_as_json_of_anything_else(tmp_path, capsys):
+    assert main(["info", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["version"] == numba_rnnlm.__version__ and "cpu" in told["backends"] and told["threads"] >= 1
+    model = Sequential([Embedding(4, 8), LSTM(16), Dense(4, activation="softmax")], seed=3)
+    for compiled in (False, True):
+        if compiled:
+            model.compile("adam", loss="sparse_categorical_crossentropy")
+        model.save(tmp_path / "m.npz")
+        assert main(["info", str(tmp_path / "m.npz"), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert (told["kind"], told["weights"], told["seed"], len(told["layers"])) == ("sequential", model.count_params(), 3, 3)
+        assert (told["compiled"] is not None) == compiled
+    checkpoint = str(tmp_path / "run.npz")
+    LanguageModel(hidden=4, layers=1).fit("a rose\n" * 9, epochs=1, checkpoint=checkpoint, verbose=0, streams=1, steps=5)
+    assert main(["info", checkpoint, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["kind"] == "checkpoint" and told["run"]["position"]["ended"] == "all epochs are done" and told["run"]["training"]["epochs"] == 1
 
 
 # warmup
@@ -765,6 +1004,20 @@ def test_warmup_takes_what_is_asked_for(monkeypatch, capsys):
 
 
 # demo
+
+
+def test_the_demo_replaces_only_models_of_its_own(elsewhere, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "documentation", lambda: (TEXT, HELD_OUT))
+    monkeypatch.setattr(demo, "_warm_up", lambda *arguments: 0.0)
+    demonstrate = ["demo", "--seconds", "0.2", "--out", "m.npz"]
+    assert main(demonstrate) == 0 and main(demonstrate) == 0
+    assert "\nreplaced m.npz " in capsys.readouterr().out.replace("\n\n", "\n")
+    assert trained("--out", "m.npz", "--overwrite", text="others.txt") == 0
+    before = Path("m.npz").read_bytes()
+    assert main(demonstrate) == 1
+    assert "--out is 'm.npz', a model of another text, or with another vocabulary; it is not replaced" in capsys.readouterr().err
+    assert Path("m.npz").read_bytes() == before
+    assert main([*demonstrate, "--overwrite"]) == 0 and Path("m.npz").read_bytes() != before
 
 
 def test_demo(tmp_path, monkeypatch, capsys):

@@ -15,20 +15,23 @@ from numba_rnnlm.config import (
     REDUCTIONS,
     SCHEDULES,
     TOKENIZERS,
+    UNKNOWN,
     WEIGHTS,
     CheckpointConfig,
     ModelConfig,
     SamplingConfig,
     TextConfig,
     TrainingConfig,
+    UnknownConfig,
 )
 from numba_rnnlm.errors import ConfigError
 
-CONFIGS = (ModelConfig, TextConfig, TrainingConfig, CheckpointConfig, SamplingConfig)
+CONFIGS = (ModelConfig, TextConfig, TrainingConfig, CheckpointConfig, SamplingConfig, UnknownConfig)
 every_config = pytest.mark.parametrize("config", CONFIGS)
 
 NAN, INFINITY = float("nan"), float("inf")
 NOT_COUNTS = (0, -1, 1.5, 2.0, "2", NAN, INFINITY, True, None, [3])  # where a whole number from 1 is needed
+NOT_COUNTS_BUT_NONE = tuple(value for value in NOT_COUNTS if value is not None)
 NOT_NUMBERS = ("1", NAN, False, [0.5], np.array([0.5]), 1j)
 
 IMPOSSIBLE = {
@@ -51,9 +54,9 @@ IMPOSSIBLE = {
         "line_ends": ("crlf", "", 1),
     },
     TrainingConfig: {
-        "epochs": NOT_COUNTS,
-        "streams": NOT_COUNTS,
-        "steps": NOT_COUNTS,
+        "epochs": NOT_COUNTS_BUT_NONE,
+        "streams": NOT_COUNTS_BUT_NONE,
+        "steps": NOT_COUNTS_BUT_NONE,
         "optimizer": ("lbfgs", None, "Adam"),
         "learning_rate": (*NOT_NUMBERS, 0, -1, INFINITY),
         "momentum": (*NOT_NUMBERS, None, -0.1, 1),
@@ -67,14 +70,21 @@ IMPOSSIBLE = {
         "clip_value": (*NOT_NUMBERS, -1),
         "reduction": ("sum", None),
         "patience": (0, -1, 1.5, "3"),
-        "max_seconds": (*NOT_NUMBERS, 0, -1),
+        "validate_every": (0, -1, 1.5, "3"),
+        "max_seconds": (NAN, False, [0.5], np.array([0.5]), 1j, 0, -1, INFINITY, "", "soon", "1h30", "-3s", "1:30", "3 parsecs", "h"),
         "not_finite": ("ignore", None, True),
+        "extend_vocabulary": (None, 2, "yes"),
         "verbose": (3, -1, "loud", None),
     },
     CheckpointConfig: {
         "checkpoint": (),
-        "checkpoint_every": ("", "5 minutes", "min", 0, -1, "0s", "-3s", NAN, INFINITY, None, "1e99d", True, "5min 3s"),
+        "checkpoint_every": ("", "5 minuets", "min", 0, -1, "0s", "-3s", NAN, INFINITY, None, "1e99d", True, "5min 3"),
         "resume": (),
+        "log": ("log", "log.txt", "csv", "log.csv.gz"),
+    },
+    UnknownConfig: {
+        "unknown": ("skip", None, True),
+        "penalty": (*NOT_NUMBERS, -1, 1e9),
     },
     SamplingConfig: {
         "length": (-1, 1.5, "10", None, NAN),
@@ -98,7 +108,7 @@ def test_impossible_values_are_refused(config, name):
 
 
 CHOICES = {"initializer": INITIALIZERS, "tokenizer": TOKENIZERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
-           "reduction": REDUCTIONS, "weights": WEIGHTS, "not_finite": NOT_FINITE, "line_ends": LINE_ENDS}
+           "reduction": REDUCTIONS, "weights": WEIGHTS, "not_finite": NOT_FINITE, "unknown": UNKNOWN, "line_ends": LINE_ENDS}
 
 
 @pytest.mark.parametrize(("config", "name"), FIELDS)
@@ -107,7 +117,7 @@ def test_every_field_is_documented(config, name):
     assert len(field.metadata["help"]) > 10
     assert field.metadata["choices"] == CHOICES.get(name)
     if field.default is None and not field.metadata["choices"]:
-        assert field.metadata["type"] in ((str,) if config is CheckpointConfig else (int, float))
+        assert field.metadata["type"] in ((str,) if config is CheckpointConfig or name == "max_seconds" else (int, float))
     for choice in CHOICES.get(name, ()):
         config(**{name: choice})
 
@@ -115,6 +125,16 @@ def test_every_field_is_documented(config, name):
 def test_the_names_that_are_offered_exist():
     assert set(OPTIMIZERS) == set(optimizers.pytorch.OPTIMIZERS)
     assert all(cell in ModelConfig.__dataclass_fields__["cell"].metadata["help"] for cell in cells.CELLS)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [
+    (3600, 3600), (0.5, 0.5), (1e-6, 1e-6), ("90", 90), ("90s", 90), ("1h30m", 5400), ("1h 30min", 5400), ("1.5h", 5400), ("2 Hours", 7200),
+    (" 45 min ", 2700), ("1d12h", 129_600), ("1m1s", 61), (np.float32(2.5), 2.5), (np.int64(7), 7), ("1e-3s", 0.001),
+])  # fmt: skip
+def test_durations(given, seconds):
+    limit = TrainingConfig(max_seconds=given).max_seconds
+    assert limit == pytest.approx(seconds) and type(limit) is float
+    assert CheckpointConfig("run.npz", checkpoint_every=given).every == limit
 
 
 @every_config
@@ -148,3 +168,12 @@ def test_only_sgd_has_momentum(optimizer):
     config = TrainingConfig(optimizer="sgd", momentum=0.9)
     with pytest.raises(ConfigError, match=f"momentum is 0.9 with optimizer '{optimizer}'; only 'sgd' has one"):
         replace(config, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("unknown", ["count", "exclude"])
+def test_only_penalize_has_a_penalty(unknown):
+    assert UnknownConfig("penalize", 2.5).nats_per_character == 2.5
+    assert UnknownConfig("penalize").nats_per_character == np.log(100)
+    assert UnknownConfig(unknown).nats_per_character == 0
+    with pytest.raises(ConfigError, match=f"penalty is 2.5 with unknown='{unknown}'; only unknown='penalize' has one"):
+        UnknownConfig(unknown, 2.5)

@@ -33,6 +33,7 @@ from numba_rnnlm.errors import (
     ShapeError,
     VocabularyError,
 )
+from numba_rnnlm.layers import LSTM, Dense, Embedding
 
 # Learning
 
@@ -161,6 +162,49 @@ def test_the_seed_may_be_numpys(tmp_path):
     assert len(files) == 1
 
 
+def test_the_numbers_of_the_kept_weights_stay_with_the_model(tmp_path):
+    model = untrained()
+    assert model.validation_ is None
+    for valid in (LINES, "to be that question\n", [1, 2, 3, 2, 1]):
+        fit(model, valid=valid, epochs=2)
+        found, want = model.validation_, model.evaluate(valid)
+        assert found.nats_per_token == min(model.history_["valid_loss"][-2:])
+        assert (found.tokens, found.oov, found.characters, found.bytes) == (want.tokens, want.oov, want.characters, want.bytes)
+        assert found.nats == pytest.approx(want.nats, rel=1e-12)
+    fit(model, epochs=1)
+    assert model.validation_ is None  # they are no longer those weights
+    fit(model, valid=LINES, epochs=2, checkpoint=tmp_path / "run.npz")
+    again = untrained()
+    with pytest.warns(UserWarning, match="had ended"):
+        fit(again, valid=LINES, epochs=2, resume=tmp_path / "run.npz")
+    assert again.validation_ == model.validation_
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: LanguageModel(hidden_size=3), "LanguageModel has no argument 'hidden_size'; did you mean 'hidden'?"),
+    (lambda: LanguageModel(num_layers=3), "LanguageModel has no argument 'num_layers'; did you mean 'layers'?"),
+    (lambda: LanguageModel(rnn_type="gru"), "LanguageModel has no argument 'rnn_type'; did you mean 'cell'?"),
+    (lambda: LanguageModel().fit(), "LanguageModel.fit: missing a required argument: 'corpus'."),
+    (lambda: LanguageModel().fit(LINES, lr=1), "LanguageModel.fit has no argument 'lr'; did you mean 'learning_rate'?"),
+    (lambda: LanguageModel().fit(LINES, batch_size=1), "LanguageModel.fit has no argument 'batch_size'; did you mean 'streams'?"),
+    (lambda: LanguageModel().fit(LINES, None, 3), "LanguageModel.fit: too many positional arguments."),
+    (lambda: LanguageModel().fit(LINES, corpus=LINES), "LanguageModel.fit: multiple values for argument 'corpus'."),
+    (lambda: LanguageModel().generate(max_new_tokens=3), "LanguageModel.generate has no argument 'max_new_tokens'; did you mean 'length'?"),
+    (lambda: LanguageModel().score(), "LanguageModel.score: missing a required argument: 'sentence'."),
+    (lambda: LanguageModel().evaluate(), "LanguageModel.evaluate: missing a required argument: 'corpus'."),
+    (lambda: LanguageModel.load(), "LanguageModel.load: missing a required argument: 'path'."),
+    (lambda: LanguageModel().save(), "LanguageModel.save: missing a required argument: 'path'."),
+    (lambda: LanguageModel().save("m.npz", zzz=1), "LanguageModel.save has no argument 'zzz', expected some of path."),
+    (lambda: Embedding(3), "Embedding: missing a required argument: 'output_dim'."),
+    (lambda: LSTM(), "LSTM: missing a required argument: 'units'."),
+    (lambda: Dense(), "Dense: missing a required argument: 'units'."),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+def test_a_wrong_call_is_a_sentence(call, words):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    assert str(caught.value) == words
+
+
 # Parameters
 
 
@@ -179,7 +223,7 @@ def test_the_arguments_are_the_fields_of_the_configs():
         "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
         **of_config(TrainingConfig, CheckpointConfig),
     }  # fmt: skip
-    writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error"}
+    writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error", "as_bytes": False}
     assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing
     assert list(defaults(LanguageModel.generate)) == list(writing)
 
@@ -188,12 +232,12 @@ def test_fit_passes_every_argument_on(monkeypatch):
     options = {
         "epochs": 3, "streams": 5, "steps": 7, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5,
         "weight_decay": 0.01, "schedule": "plateau", "warmup": 0.2, "decay_factor": 3.0, "decay_after": 6,
-        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "max_seconds": 9.0, "not_finite": "skip",
-        "validation_split": 0.2, "verbose": 2,
+        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "validation_split": 0.2, "validate_every": 8,
+        "max_seconds": 9.0, "not_finite": "skip", "extend_vocabulary": True, "verbose": 2,
     }  # fmt: skip
-    keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz"}
+    keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz", "log": "log.csv"}
     given = []
-    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments: given.append(arguments))
+    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments, interrupts: given.append(arguments))
     LanguageModel().fit("corpus", "valid", **options, **keeping)
     LanguageModel().fit("corpus", checkpoint=Path("run.npz"), resume=b"old.npz")
     plain = CheckpointConfig("run.npz", resume="old.npz")
@@ -382,7 +426,7 @@ def test_a_short_corpus_is_cut_into_fewer_streams(tokens, streams):
 
 def test_the_warning_points_at_the_call():
     with pytest.warns(UserWarning) as caught:
-        untrained().fit(LINES, epochs=1, verbose=0)
+        untrained().fit(LINES, epochs=1, streams=50, steps=50, verbose=0)
     assert caught[0].filename == __file__
 
 
@@ -488,7 +532,7 @@ def test_a_cell_that_is_not_registered_is_named(tmp_path, monkeypatch):
 
 def test_a_text_full_of_unknown_symbols_is_worth_a_warning():
     model = fit(untrained())
-    with pytest.warns(UserWarning, match="100% of the symbols of text are not in the model's vocabulary"):
+    with pytest.warns(UserWarning, match=r"text has symbols that are not in the model's vocabulary and count as <unk>: 1,200 of 1,200 \(100%\)"):
         fit(model, "龍虎豹" * 400)
 
 

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from numba_rnnlm.config import SCHEDULES, TrainingConfig
-from numba_rnnlm.schedules import Schedule
+from numba_rnnlm.schedules import Schedule, can_be_extended
 
 rates = st.floats(1e-6, 100)
 parts = st.floats(0, 1)
@@ -66,7 +66,8 @@ def test_plateau_divides_when_an_epoch_is_no_better(base, part, warmup, judged, 
     assume(part >= warmup)
     plan = schedule("plateau", base, decay_factor=factor, warmup=warmup)
     for epoch, improved in enumerate(judged, start=1):
-        plan.end_epoch(epoch, improved)
+        plan.judge(improved)
+        plan.end_epoch(epoch)
     assert plan.rate(part) == pytest.approx(base / factor ** judged.count(False))
 
 
@@ -75,12 +76,13 @@ def test_zaremba_divides_each_epoch_after_those_at_the_full_rate():
     found = []
     for epoch in range(1, 14):
         found.append(plan.rate((epoch - 0.5) / 13))
-        plan.end_epoch(epoch, improved=epoch % 2 == 0)
+        plan.judge(improved=epoch % 2 == 0)
+        plan.end_epoch(epoch)
     assert found == [1, 1, 1, 1, *(0.5**power for power in range(1, 10))]
 
     plan = schedule("zaremba", 20.0, decay_factor=1.15, decay_after=14)  # the large model of Zaremba et al. 2014
     for epoch in range(1, 55):
-        plan.end_epoch(epoch, improved=True)
+        plan.end_epoch(epoch)
     assert plan.rate(1.0) == pytest.approx(20 / 1.15**41)
 
 
@@ -89,5 +91,17 @@ def test_zaremba_divides_each_epoch_after_those_at_the_full_rate():
 def test_the_other_schedules_do_not_look_at_validation(kind, part, improved):
     plan = schedule(kind)
     before = plan.rate(part)
-    plan.end_epoch(7, improved)
+    plan.judge(improved)
+    plan.end_epoch(7)
     assert plan.rate(part) == before
+
+
+@every_schedule
+@given(done=parts, longer=st.floats(1, 10), warmup=warmups)
+def test_a_training_can_be_extended_if_that_changes_no_rate_so_far(kind, done, longer, warmup):
+    config = TrainingConfig(schedule=kind, warmup=warmup)
+    plan = Schedule(config, 1.0)
+    if can_be_extended(config):
+        assert plan.rate(done / longer) == plan.rate(done)
+    else:
+        assert plan.rate(0.75) != plan.rate(0.5) or plan.rate(warmup / 2) != plan.rate(warmup)

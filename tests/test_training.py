@@ -10,11 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from checks import assert_same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from models import fit, untrained
 
 from numba_rnnlm import LanguageModel, Sequential, backends, errors, optimizers, rules, runs, training
 from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, CheckpointConfig, ModelConfig, TrainingConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
+from numba_rnnlm.interrupts import Interrupts
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.model import Network, build, initial_weights
 from numba_rnnlm.optimizers import Optimizer, pytorch
@@ -48,7 +51,7 @@ def trainer(on=None, validate=None, read=batches, seed=1, history=None, **option
     )  # fmt: skip
     return Trainer(
         on or network(), config, make_optimizer(config, "tanh"), lambda first: islice(read(), first, None), BATCHES, validate,
-        seed, history or new_history(),
+        seed, history or new_history(), interrupted=Interrupts("return"),
     )
 
 
@@ -270,6 +273,114 @@ def test_max_seconds(clock, limit, tokens, capsys):
         assert_same_bits(one.network.weights(), before)
 
 
+@settings(max_examples=60)
+@given(
+    step=st.floats(0.1, 5), validation=st.floats(0, 100), writing=st.floats(0, 20), saving=st.floats(0, 20), room=st.floats(0, 300),
+    every=st.sampled_from([None, 1, 4, 5]), checkpoint_every=st.sampled_from([1.0, 30.0, 1e9]), known=st.booleans(),
+)
+def test_max_seconds_includes_validation_and_saving(step, validation, writing, saving, room, every, checkpoint_every, known):
+    now = SimpleNamespace(seconds=0.0)
+
+    def lasting(seconds, result=None):
+        now.seconds += seconds
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+        one_step = Trainer._step
+        patch.setattr(Trainer, "_step", lambda self, *batch: lasting(step, one_step(self, *batch)))
+        limit = validation + saving + 2 * writing + step + room
+        one = trainer(validate=lambda: lasting(validation, 1.0), epochs=1000, max_seconds=limit, validate_every=every)
+        one.saving = saving
+        one.foresee = (lambda: validation) if known else None
+        one.checkpoints = training.Checkpoints(lambda at, groups: lasting(writing), checkpoint_every)
+        one.run()
+    started = writing  # the first checkpoint
+    assert len(one.history["epoch"]) >= 1 and one.at.ended.endswith("are over")
+    if known:
+        assert now.seconds - started + saving <= limit * (1 + 1e-9)
+        # Nor is it cut short by more than what it cannot know: another update, with what may follow it.
+        assert now.seconds - started >= limit - 2 * (validation + saving + 2 * writing + step)
+
+
+def test_a_validation_that_takes_all_the_time_is_refused():
+    one = trainer(validate=lambda: 1.0, max_seconds="1m")
+    one.foresee = lambda: 75.25
+    with pytest.raises(ConfigError, match=r"max_seconds is 60, but a validation alone takes about 75\.2 seconds here; give more time, or a shorter"):
+        one.run()
+    assert one.history["epoch"] == []
+
+
+@pytest.mark.parametrize("every", [1, 2, 4, 5, BATCHES, 100])
+def test_reports_within_an_epoch(every, capsys):
+    watched, whole = [], trainer()
+    whole.run()
+    one = trainer(validate=(1 / number for number in count(1)).__next__, validate_every=every, verbose=2)
+    one.watchers = [watched.append]
+    one.run()
+    within = [*range(every, BATCHES, every), BATCHES]
+    history = one.history
+    assert history["epoch"] == [epoch + batch / BATCHES for epoch in range(3) for batch in within]
+    assert [row["updates"] for row in watched] == [epoch * BATCHES + batch for epoch in range(3) for batch in within]
+    assert [row["epoch"] for row in watched] == history["epoch"] and {len(values) for values in history.values()} == {3 * len(within)}
+    assert_same_bits(one.network.weights(), whole.network.weights())
+    tokens = np.reshape(history["tokens"], (3, -1))
+    assert (tokens.sum(axis=1) == len(IDS) - 1).all()
+    sums = (np.reshape(history["loss"], (3, -1)) * tokens).sum(axis=1) / (len(IDS) - 1)
+    np.testing.assert_allclose(sums, whole.history["loss"], rtol=1e-12)  # nothing of the training has changed
+    shown = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert shown[len(within) - 1] == "1/3" and (every >= BATCHES or shown[0] == f"{every / BATCHES:.2f}/3")
+
+
+def test_the_best_weights_may_be_those_of_a_report_within_an_epoch():
+    net = network()
+    judge = Judge(net, [3.0, 1.0, 2.0, 2.5, 1.5, 1.75])
+    one = trainer(net, judge, validate_every=4)
+    one.run()
+    assert len(judge.seen) == 6
+    assert_same_bits(net.weights(), judge.seen[1])
+
+
+def test_patience_counts_reports(capsys):
+    net = network()
+    judge = Judge(net, [3.0, 2.0, 2.5, 2.25, 9.0])
+    one = trainer(net, judge, epochs=7, patience=2, validate_every=2, verbose=2)
+    one.run()
+    assert one.history["epoch"] == [2 / BATCHES, 4 / BATCHES, 1, 1 + 2 / BATCHES]
+    assert_same_bits(net.weights(), judge.seen[1])
+    assert capsys.readouterr().out.endswith("stopped: no better for 2 reports; the best report's weights are kept\n")
+
+
+@pytest.mark.parametrize(("schedule", "rates"), [("plateau", [1, 1, 0.5, 0.5]), ("zaremba", [1, 1, 0.5, 0.5]), ("constant", [1] * 4)])
+def test_plateau_follows_reports_and_zaremba_epochs(schedule, rates):
+    one = trainer(validate=iter([3.0, 4.0, 2.0, 1.0]).__next__, epochs=2, validate_every=3, schedule=schedule, decay_after=1, learning_rate=1.0)
+    one.run()
+    assert one.history["learning_rate"] == rates
+
+
+def test_an_interrupt_in_a_report_within_an_epoch_ends_after_it(handler):
+    losses = iter([3.0, 2.0])
+
+    def validate():
+        signal.raise_signal(signal.SIGINT)
+        return next(losses)
+
+    one = trainer(validate=validate, validate_every=2, epochs=9)
+    one.run()
+    assert one.history["epoch"] == [2 / BATCHES] and one.at.tokens == 0
+    again = trainer(one.network, history=one.history, epochs=1)  # which then begins a new epoch, with masks of its own
+    again.run()
+    assert one.history["epoch"] == [2 / BATCHES, 2]
+
+
+def test_an_interval_whose_updates_were_all_skipped_is_not_reported(monkeypatch):
+    net = network()
+    spoil(monkeypatch, net, {3: nan, 4: nan})
+    one = trainer(net, validate_every=2, epochs=1, not_finite="skip")
+    one.run()
+    assert one.history["epoch"] == [2 / BATCHES, 1]
+
+
 def interrupting(places):
     """Batches that interrupt at these places, counted from 0."""
     positions = count()
@@ -324,17 +435,20 @@ def test_a_second_interrupt_is_obeyed_at_once(handler):
 
 
 def test_fit_takes_an_interrupt_and_the_model_is_usable(handler, monkeypatch):
+    trained = None
     model = untrained()
     evaluate = training.Trainer._epoch
 
     def epoch(self):
+        nonlocal trained
+        trained = self
         if self.at.epoch == 2:
             signal.raise_signal(signal.SIGINT)
         return evaluate(self)
 
     monkeypatch.setattr(training.Trainer, "_epoch", epoch)
-    fit(model, epochs=9)
-    assert model.history_["epoch"] == [1, 2]
+    fit(model, epochs=9, on_interrupt="return")
+    assert model.history_["epoch"] == [1, pytest.approx(1 + 1 / trained.batches_per_epoch)]
     assert len(model.generate("to", length=5, seed=1)) == 5
 
 

@@ -15,12 +15,13 @@ import shutil
 import stat
 import sys
 import time
-import warnings
 from functools import cached_property
 from itertools import count
 from pathlib import Path
 
 from numba import config
+
+from ..reports import warn
 
 KEPT_VERSIONS = 4  # folders of other versions of the library, or for other processors, that stay; older ones are removed
 ABANDONED = 3600.0  # seconds after which a file that was never finished is removed
@@ -155,16 +156,9 @@ class Store:
     def _warn(self, problem: str) -> None:
         if not self.failure:
             self.failure = problem
-            warnings.warn(f"compiled kernels are not stored: {problem}. Every process compiles those that are missing; to avoid "
-                          "that, set NUMBA_CACHE_DIR to a folder that you can write.", RuntimeWarning, stacklevel=_outside())  # fmt: skip
+            warn(f"compiled kernels are not stored: {problem}. Every process compiles those that are missing; to avoid "
+                 "that, set NUMBA_CACHE_DIR to a folder that you can write.", RuntimeWarning)  # fmt: skip
 
-
-def _outside() -> int:
-    """How many calls up the program is that uses the library: a warning shows its line, not ours."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("numba_rnnlm", "numba"):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _digest(name: str, body: bytes) -> bytes:

@@ -1,17 +1,21 @@
 """The contract of a cell."""
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..arguments import only_options
 from ..errors import ConfigError
-from ..portable import Rows
+from ..portable import Rows, fault
 
 Array = np.ndarray
+ROW = {"forward": ("z", "prev", "next", "start", "stride"), "backward": ("z", "prev", "next", "d", "start", "stride")}  # the arguments
 
 
+@only_options()
 @dataclass(frozen=True, eq=False, repr=False)
 class Cell(Rows):
     """One step of a recurrent layer for one stream, after the matrix products.
@@ -55,6 +59,12 @@ class Cell(Rows):
             seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
             if not seen or seen != list(range(seen[0], seen[-1] + 1)):
                 raise ConfigError(f"cell {self.name!r}: the slots that see {letter!r} must be neighbours.")
+        for row, function in self.rows().items():
+            if reason := fault(function):
+                raise ConfigError(f"cell {self.name!r}: {row} {reason}.")
+            taken = list(inspect.signature(getattr(function, "py_func", function)).parameters)
+            if len(taken) != len(ROW[row]):
+                raise ConfigError(f"cell {self.name!r}: {row} takes ({', '.join(taken)}), expected ({', '.join(ROW[row])}).")
 
     def __repr__(self) -> str:
         return f"<Cell {self.name!r}>"

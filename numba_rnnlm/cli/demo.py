@@ -1,11 +1,13 @@
 """``numba-rnnlm demo``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import demo
 from ..errors import expect_number
-from .files import expect_writable
+from .exits import DONE, SIGNAL
+from .files import expect_replaceable, expect_writable
 from .flags import Arguments, add_command, machine_flags, machine_of
 
 
@@ -22,10 +24,19 @@ def add(commands: Any) -> None:
                          help="how long to train; compiling comes on top, the first time (default: 60)")
     command.add_argument("--out", type=Path, default=Path("numba_rnnlm_demo.npz"), metavar="FILE",
                          help="where to save the model (default: numba_rnnlm_demo.npz)")
+    command.set_defaults(only_reports=True)
+    command.add_argument("--overwrite", action="store_true", help="replace the model in --out, even if it is of another text")
     machine_flags(command)
 
 
-def run(args: Arguments) -> None:
+def run(args: Arguments) -> int:
     expect_number("seconds", args.seconds, 0, open_low=True)
     expect_writable(args.out)
-    demo.run(args.out, args.seconds, **machine_of(args))
+
+    def prepare(about: Mapping[str, Any]) -> tuple[Path, float]:
+        if not args.overwrite:
+            expect_replaceable(args.out, about)
+        return args.out, 0.0
+
+    number = demo.run(args.out, args.seconds, prepare, **machine_of(args))
+    return SIGNAL + number if number else DONE

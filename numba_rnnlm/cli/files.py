@@ -1,12 +1,18 @@
 """What the commands read, write and show."""
 
+import os
+import secrets
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelFileError
 from ..language_model import LanguageModel
+from ..paths import same_file
+from ..runs import corpus_of, same_corpus, same_training
 from ..storage import read_about
 from ..text import Files, Text, Tokenizer
 from .flags import Arguments, machine_of
@@ -29,7 +35,7 @@ def tokenizer_of(model: LanguageModel) -> Tokenizer:
 def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = "--out") -> None:
     """Find out before the training, not after it, that the model cannot be saved."""
     for source in sources:
-        if source is not None and (out == source or (source.exists() and out.exists() and out.samefile(source))):
+        if same_file(out, source):
             raise ModelFileError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
     if out.is_dir():
         raise ModelFileError(f"{flag} is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
@@ -47,13 +53,62 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
                              "Choose a folder that exists and can be written.") from error
 
 
+def expect_replaceable(out: Path, about: Mapping[str, Any], flag: str = "--out") -> None:
+    """Raise :class:`ModelFileError` where a model with this header would take the place of one of another text, or of a run that goes on."""
+    if not out.exists():
+        return
+    there = read_about(out)
+    run = there.get("run")
+    what = "a model of another text, or with another vocabulary"
+    if isinstance(run, dict) and not run.get("position", {}).get("ended"):
+        what = "the checkpoint of a run that has not ended"
+    elif same_corpus(there, about):
+        return
+    elif corpus_of(there) is None:
+        what = "a model that does not tell on which text it was trained"
+    raise ModelFileError(f"{flag} is {str(out)!r}, {what}; it is not replaced. Give another name, or --overwrite.")
+
+
+def free_name(path: Path, about: Mapping[str, Any] | None = None, avoid: str | None = None) -> Path:
+    """The first of model.npz, model-2.npz, … that does not exist; or, with the header of a resumed run, that the same run has written."""
+    for number in count(1):
+        name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        if avoid is not None and os.path.realpath(name) == os.path.realpath(avoid):
+            continue
+        if not os.path.lexists(name) or (about is not None and _of_the_same_run(name, about)):
+            return name
+    raise AssertionError("numbers do not end")
+
+
+def _of_the_same_run(path: Path, about: Mapping[str, Any]) -> bool:
+    try:
+        there = read_about(path)
+    except ModelFileError:
+        return False
+    return "run" not in there and same_training(there, about)
+
+
+def saving_seconds(model: LanguageModel, out: Path) -> float:
+    """How long it takes to save a model beside ``out``: tried out."""
+    trial, started = out.parent / f".numba_rnnlm-{secrets.token_hex(8)}", time.monotonic()
+    try:
+        model.save(trial)
+    finally:
+        trial.unlink(missing_ok=True)
+    return time.monotonic() - started
+
+
 def texts_of(args: Arguments, paths: Sequence[str], again: bool = True) -> Text:
     """The text in these files; unless it has to be read ``again``, what arrives on a pipe is handed out as it comes."""
     return Files(paths, args.encoding).open(again)
 
 
 def size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.2f} MB"
+    return megabytes(path.stat().st_size)
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"
 
 
 def show_table(rows: dict[str, Any]) -> None:

@@ -2,20 +2,24 @@
 
 import argparse
 import re
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backends
 from ..cells import CELLS
-from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from ..language_model import MACHINE
+from ..reports import put
+from ..suggestions import flag_meant, value_meant
 
-METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE"}
-CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig)
+METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE", "log": "FILE",
+            "max_seconds": "TIME"}
+CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig, UnknownConfig)
 OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fields(config)} | {
-    *MACHINE, "encoding", "unknown", "samples", "seconds", "valid"
+    *MACHINE, "encoding", "samples", "seconds", "valid"
 }
 OPTION = "|".join(sorted(OPTIONS))
 SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
@@ -25,16 +29,47 @@ Arguments = argparse.Namespace
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells wrong usage in one line."""
+    """Tells wrong usage in one line, and takes the arguments of a command in any order."""
+
+    mixing = False
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message.rstrip('.')}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: error: {message.rstrip('.?') + '?' * message.endswith('?')}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout and file is not None:
+            file.write(message)  # argparse ignores that help could not be written; main does not
+        else:
+            put(sys.stderr, message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, rest = super().parse_known_args(args, namespace)
+        if self.mixing:  # parse_known_intermixed_args calls this method for the options, then for the rest
+            return super().parse_known_args(args, namespace)
+        has_commands = any(action.nargs == argparse.PARSER for action in self._actions)
+        self.mixing = True
+        try:
+            found, rest = (super().parse_known_args if has_commands else super().parse_known_intermixed_args)(args, namespace)
+        finally:
+            self.mixing = False
         if rest:  # told here, the command is named; by parse_args only the program would be
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._flags_meant(rest)}")
         return found, rest
+
+    def _flags_meant(self, unknown: Sequence[str]) -> str:
+        flags = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        pairs = {word.split("=")[0]: flag_meant(word, flags) for word in unknown if word.startswith("-")}
+        found = [(word, flag) for word, flag in pairs.items() if flag]
+        if len(found) == 1:
+            return f"; did you mean {found[0][1]}?"
+        return f"; did you mean {', '.join(f'{flag} for {word}' for word, flag in found)}?" if found else ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            if meant := value_meant(str(value), map(str, action.choices or ())):
+                error.message += f"; did you mean {meant}?"
+            raise
 
 
 def add_command(commands: Any, name: str, run: Any, help: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -60,12 +95,12 @@ def text_arguments(command: argparse.ArgumentParser, name: str, metavar: str, he
 
 def machine_flags(command: argparse.ArgumentParser) -> Any:
     group = command.add_argument_group("machine")
-    group.add_argument("--backend", choices=backends.BACKENDS, default="auto",
+    group.add_argument("--backend", type=str.lower, choices=backends.BACKENDS, default="auto",
                        help="where to compute; auto is the fastest that runs here (default: auto)")
     group.add_argument("--threads", type=int, metavar="N",
                        help="of the cpu backend; the results do not depend on it (default: all processors, or "
                             "NUMBA_RNNLM_NUM_THREADS)")
-    group.add_argument("--precision", choices=backends.PRECISIONS,
+    group.add_argument("--precision", type=str.lower, choices=backends.PRECISIONS,
                        help="of the factors of matrix products; faster are bf16, for cuda and for processors with AVX512_BF16, and "
                             "tf32, for cuda (default: float32)")
     return group
@@ -88,7 +123,7 @@ def config_flags(group: Any, config: type, leave_out: Collection[str] = (), defa
         else:
             default = (defaults or {}).get(item.name, item.default)
             shown = "" if default is None else f" (default: {default})"
-            group.add_argument(name, type=kind, choices=choices, default=argparse.SUPPRESS, help=help + shown,
+            group.add_argument(name, type=str.lower if choices else kind, choices=choices, default=argparse.SUPPRESS, help=help + shown,
                                metavar=None if choices else METAVARS.get(item.name, METAVARS[kind]))
 
 
@@ -108,4 +143,4 @@ def flag(name: str) -> str:
 def with_flags(message: str) -> str:
     """A sentence of the library with its arguments as they are typed here: ``--cell gru`` for ``cell='gru'``."""
     message = SUBJECT.sub(lambda found: flag(found[1]), message)
-    return SETTING.sub(lambda found: f"{flag(found[1])} {found[3]}", message)
+    return SETTING.sub(lambda found: flag(found[1]) + ("" if found[3] == "True" else f" {found[3]}"), message)

@@ -1,18 +1,21 @@
 """``numba-rnnlm generate``."""
 
-import sys
+import os
 from typing import Any
 
 from ..config import SamplingConfig
-from ..errors import VocabularyError, expect_number
-from .files import load
+from ..errors import CorpusError, VocabularyError, expect_number
+from .files import load, tokenizer_of
 from .flags import Arguments, add_command, config_flags, given, machine_flags, model_argument
+from .output import Writer
+from .streams import standard_input
 
 
 def add(commands: Any) -> None:
     command = add_command(
         commands, "generate", run, "continue a text",
-        "Write the prompt and what the model continues it with, as it is drawn.",
+        "Write the prompt and what the model continues it with, as it is drawn: in UTF-8, or of a byte model the bytes themselves, without a\n"
+        "line end behind them, unless a terminal shows them.",
         """examples:
   numba-rnnlm generate model.npz 'It was ' --length 500 --temperature 0.7
   numba-rnnlm generate model.npz --prompt 'It was ' --seed 1 --samples 3
@@ -21,14 +24,14 @@ def add(commands: Any) -> None:
     )
     model_argument(command)
     command.add_argument("prompt", nargs="?", metavar="PROMPT",
-                         help="text to continue, right behind MODEL; - reads it from standard input, its line ends "
+                         help="text to continue, of byte models any bytes; - reads it from standard input, its line ends "
                               "included; left out, the model starts a new line")
-    command.add_argument("--prompt", dest="prompt_flag", metavar="TEXT", help="the same as PROMPT, in any place")
+    command.add_argument("--prompt", dest="prompt_flag", metavar="TEXT", help="the same as PROMPT")
     config_flags(command.add_argument_group("sampling"), SamplingConfig)
     command.add_argument("--samples", type=int, default=1, metavar="N",
                          help="write this many side by side, with the seeds seed, seed + 1, ..., and an empty line between "
                               "them; shown when all are written (default: 1)")
-    command.add_argument("--unknown", choices=("error", "unk"), default="error",
+    command.add_argument("--unknown", type=str.lower, choices=("error", "unk"), default="error",
                          help="a symbol of the prompt that the model does not know is an error, or read as <unk> "
                               "(default: error)")
     machine_flags(command)
@@ -41,25 +44,41 @@ def run(args: Arguments) -> None:
         args.usage_error("--samples with --temperature 0 writes the same text each time; leave one of them out")
     if args.prompt is not None and args.prompt_flag is not None:
         args.usage_error("the prompt is given twice, as PROMPT and with --prompt; leave one of them out")
-    prompt = read_prompt(args.prompt or args.prompt_flag or "")
     model = load(args, args.model)
+    is_of_bytes = tokenizer_of(model).name == "byte"
+    prompt = read_prompt(args.prompt or args.prompt_flag or "", is_of_bytes)
+    writer = Writer()
     if args.samples > 1:
         texts = model.generate([prompt] * args.samples, **options, unknown=args.unknown)
-        print("\n\n".join(prompt + text for text in texts))
-        return
-    pieces = model.stream(prompt, **options, unknown=args.unknown)
-    print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print(flush=True)
+        between: Any = b"\n\n" if is_of_bytes else "\n\n"
+        writer.write(between.join(prompt + text for text in texts))
+    else:
+        pieces = model.stream(prompt, **options, unknown=args.unknown)
+        writer.write(prompt)
+        for piece in pieces:
+            writer.write(piece)
+    writer.end(type(prompt))
 
 
-def read_prompt(text: str) -> str:
-    """The prompt, which ``-`` reads from standard input."""
+def read_prompt(text: str, is_of_bytes: bool) -> str | bytes:
+    """The prompt, which ``-`` reads from standard input: text, or for a model of bytes any bytes."""
     try:
-        if text == "-":
-            return sys.stdin.buffer.read().decode("utf-8")
+        data = standard_input().read() if text == "-" else None
+        if is_of_bytes:
+            return encoded(text) if data is None else data
+        if data is not None:
+            return data.decode("utf-8")
         text.encode("utf-8")
     except UnicodeError as error:
         raise VocabularyError(f"the prompt is not UTF-8: {error}.") from error
+    except OSError as error:
+        raise CorpusError(f"cannot read the prompt from standard input: {error.strerror}.") from error
     return text
+
+
+def encoded(text: str) -> bytes:
+    """The bytes of an argument in UTF-8, or as they were typed if they are no text in the locale's encoding."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(text)

@@ -1,18 +1,17 @@
 """``numba-rnnlm info``."""
 
+import json
 import platform
 from importlib.metadata import version
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, backends
+from .. import __version__, backends, runs
 from ..errors import ModelFileError
 from ..language_model import MACHINE, LanguageModel
 from ..progress import duration
-from ..runs import Run, read_run
 from ..storage import open_model, read_about
-from .files import show_table, size
+from .files import megabytes, show_table
 from .flags import Arguments, add_command
 
 SHOWN_SYMBOLS = 20
@@ -25,74 +24,122 @@ def add(commands: Any) -> None:
         "training.",
         """examples:
   numba-rnnlm info
-  numba-rnnlm info model.npz""",
+  numba-rnnlm info model.npz
+  numba-rnnlm info model.npz --json""",
     )
     command.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="a model file")
+    command.add_argument("--json", action="store_true", help="print one JSON object; of a model with its vocabulary and history, whole")
 
 
 def run(args: Arguments) -> None:
     if args.model is None:
-        show_table({
-            "numba-rnnlm": __version__,
-            "Python": platform.python_version(),
-            "NumPy": version("numpy"),
-            "Numba": f"{version('numba')} (llvmlite {version('llvmlite')})",
-            "threads": backends.get("cpu").threads,
-            "backends": ", ".join(backends.available()),
-            **backends.about(),
-        })
-        return
-    if read_about(args.model).get("kind") == "sequential":
-        show_table(about_sequential(args.model))
-        return
-    model = LanguageModel.load(args.model, backend="cpu")
-    rows = {"file": f"{args.model} ({size(args.model)})", "weights": f"{model.parameter_count:,}"}
-    if "run" in read_about(args.model):
-        rows |= about_run(read_run(args.model))
-    if (tokenizer := model.tokenizer_) is not None:
-        first = " ".join(f"'{tokenizer.symbol(id)}'" for id in range(min(SHOWN_SYMBOLS, tokenizer.size)))
-        rows["vocabulary"] = f"{tokenizer.size:,} symbols: {first}{' ...' * (tokenizer.size > SHOWN_SYMBOLS)}"
-    if model.history_["epoch"]:
-        last = {column: values[-1] for column, values in model.history_.items()}
-        rows["epochs trained"] = f"{last['epoch']:.0f}"
-        rows["last epoch"] = f"loss {last['loss']:.4f} nats/token"
-        if isfinite(last["valid_loss"]):
-            rows["last epoch"] += f", validation loss {last['valid_loss']:.4f}"
-    # Nothing of the machine: a file does not depend on it.
-    show_table(rows | {name: value for name, value in model.get_params().items()
-                   if name not in MACHINE and value is not None})
+        about, show = about_machine(), table_of_machine
+    elif read_about(args.model).get("kind") == "sequential":
+        about, show = about_sequential(args.model), table_of_sequential
+    else:
+        about, show = about_model(args.model), table_of_model
+    if args.json:
+        print(json.dumps(about, allow_nan=False))
+    else:
+        show_table(show(about))
 
 
-def about_run(run: Run) -> dict[str, str]:
-    """Where the training of a checkpoint stood."""
-    at = run.at
-    which = "the best epoch so far" if run.about["run"]["model"] == "good" else "the latest"
-    optimizer = run.training.get("optimizer")
-    own = isinstance(optimizer, dict) and optimizer.get("own")
-    resume = f"fit(..., optimizer=..., resume={run.name!r}) in Python" if own else f"train CORPUS --resume {run.name}"
+def about_machine() -> dict[str, Any]:
     return {
-        "checkpoint": f"{run.place}; {at.updates:,} updates in {duration(at.seconds)}",
-        **({"computed on": str(run.rounding)} if run.rounding else {}),
-        "optimizer": as_call(optimizer) if isinstance(optimizer, dict) else str(optimizer),
-        "its model": f"{which}; {resume} continues the training" if not at.ended else which,
+        "version": __version__, "python": platform.python_version(), "numpy": version("numpy"), "numba": version("numba"),
+        "llvmlite": version("llvmlite"), "threads": backends.get("cpu").threads, "backends": list(backends.available()), **backends.about(),
     }
 
 
-def about_sequential(path: Path) -> dict[str, str]:
+def table_of_machine(about: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "numba-rnnlm": about["version"], "Python": about["python"], "NumPy": about["numpy"],
+        "Numba": f"{about['numba']} (llvmlite {about['llvmlite']})", "threads": about["threads"],
+        "backends": ", ".join(about["backends"]), **backends.about(),
+    }
+
+
+def about_model(path: Path) -> dict[str, Any]:
+    """What the file of a language model holds, as plain values for JSON."""
+    model = LanguageModel.load(path, backend="cpu")
+    header = read_about(path)
+    # Nothing of the machine: a file does not depend on it.
+    settings = {name: getattr(value, "name", value) for name, value in model.get_params().items() if name not in MACHINE}
+    about: dict[str, Any] = {
+        "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in header else "language_model",
+        "weights": model.parameter_count, "config": settings, "vocabulary": None,
+        "epochs": model.history_["epoch"][-1] if model.history_["epoch"] else 0, "history": runs.history_about(model.history_, clock=True),
+        "texts": header.get("texts"), "training": header.get("training"),
+    }
+    if (tokenizer := model.tokenizer_) is not None:
+        about["vocabulary"] = [tokenizer.symbol(id) for id in range(tokenizer.size)]
+    if "run" in header:
+        run = runs.read_run(path)
+        about["run"] = {"position": runs.position_about(run.at), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
+                        "training": run.training, "model": header["run"]["model"]}
+    return about
+
+
+def table_of_model(about: dict[str, Any]) -> dict[str, Any]:
+    rows = {"file": f"{about['file']} ({megabytes(about['bytes'])})", "weights": f"{about['weights']:,}"}
+    if "run" in about:
+        rows |= about_run(about["file"], about["run"])
+    if (symbols := about["vocabulary"]) is not None:
+        first = " ".join(f"'{symbol}'" for symbol in symbols[:SHOWN_SYMBOLS])
+        rows["vocabulary"] = f"{len(symbols):,} symbols: {first}{' ...' * (len(symbols) > SHOWN_SYMBOLS)}"
+    if about["epochs"]:
+        last = {column: values[-1] for column, values in about["history"].items()}
+        rows["epochs trained"] = f"{about['epochs']:.4g}"
+        rows["last epoch"] = f"loss {last['loss']:.4f} nats/token" if last["loss"] is not None else "no loss"
+        if last["valid_loss"] is not None:
+            rows["last epoch"] += f", validation loss {last['valid_loss']:.4f}"
+    return rows | {name: value for name, value in about["config"].items() if value is not None}
+
+
+def about_run(name: str, run: dict[str, Any]) -> dict[str, str]:
+    """Where the training of a checkpoint stood."""
+    at = run["position"]
+    which = "the best epoch so far" if run["model"] == "good" else "the latest"
+    optimizer = run["training"].get("optimizer")
+    own = isinstance(optimizer, dict) and optimizer.get("own")
+    resume = f"fit(..., optimizer=..., resume={name!r}) in Python" if own else f"train CORPUS --resume {name}"
+    return {
+        "checkpoint": f"{run['place']}; {at['updates']:,} updates in {duration(at['seconds'])}",
+        **({"computed on": str(run["computed_on"])} if run["computed_on"] else {}),
+        "optimizer": as_call(optimizer) if isinstance(optimizer, dict) else str(optimizer),
+        "its model": f"{which}; {resume} continues the training" if not at["ended"] else which,
+    }
+
+
+def about_sequential(path: Path) -> dict[str, Any]:
     with open_model(path) as file:
         about, weights = file.about, file.group("weights")
-    rows = {"file": f"{path} ({size(path)})", "weights": f"{sum(array.size for array in weights.values()):,}"}
+    try:
+        return {
+            "file": str(path), "bytes": path.stat().st_size, "kind": "sequential", "weights": sum(array.size for array in weights.values()),
+            "layers": [dict(layer) for layer in about["layers"]], "compiled": about["compiled"] and dict(about["compiled"]),
+            "seed": about["seed"],
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path) from error
+
+
+def table_of_sequential(about: dict[str, Any]) -> dict[str, Any]:
+    rows = {"file": f"{about['file']} ({megabytes(about['bytes'])})", "weights": f"{about['weights']:,}"}
     try:
         for number, layer in enumerate(about["layers"], 1):
             rows[f"layer {number}"] = as_call(layer)
-        if (compiled := about["compiled"]) is not None:
+        if compiled := about["compiled"]:
             rows |= {"optimizer": as_call(compiled["optimizer"]), "loss": compiled["loss"]}
             if compiled["metrics"]:
                 rows["metrics"] = ", ".join(compiled["metrics"])
-        rows["seed"] = str(about["seed"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{str(path)!r} is damaged: its parts do not fit together.") from error
-    return rows
+        raise damaged(Path(about["file"])) from error
+    return rows | {"seed": str(about["seed"])}
+
+
+def damaged(path: Path) -> ModelFileError:
+    return ModelFileError(f"{str(path)!r} is damaged: its parts do not fit together.")
 
 
 def as_call(thing: dict[str, Any]) -> str:

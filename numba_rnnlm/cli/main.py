@@ -1,8 +1,7 @@
 """All commands as one program: its parser, its exit codes, how it reports errors and warnings."""
 
 import argparse
-import io
-import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,8 +9,11 @@ from typing import TextIO
 
 from .. import __version__
 from ..errors import LanguageModelError
-from . import demo, generate, info, measure, train, warmup
-from .flags import Parser, with_flags
+from ..reports import is_terminal, put, report
+from . import demo, generate, info, measure, streams, train, warmup
+from .exits import BROKEN_PIPE, DONE, ERROR, SIGNAL, Ended
+from .flags import Arguments, Parser, with_flags
+from .output import set_encodings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,45 +22,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 fine; 1 an error, told on standard error; 2 wrong usage; 130 interrupted; 141 whoever
-        read the output has gone.
+        The exit code: see :mod:`numba_rnnlm.cli.exits`.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without some character must not stop us
+    streams.fill()
+    set_encodings()
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
-            code = run(arguments)
-            sys.stdout.flush()
-            return code
-        except BrokenPipeError:
-            # Python flushes once more on its way out; that must not complain either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
+            return run(arguments)
+        except BrokenPipeError:  # nobody reads the output any more
+            return BROKEN_PIPE
         except KeyboardInterrupt as stop:
-            if sys.stdout.isatty():  # the cursor stands behind a line that is not complete
-                print()
-            print("numba-rnnlm: interrupted" + f", {stop}" * bool(stop.args), file=sys.stderr)
-            return 130
+            if is_terminal(sys.stdout):  # the cursor stands behind a line that is not complete
+                report("\n")
+            tell("interrupted" + f", {stop}" * bool(stop.args))
+            return SIGNAL + getattr(stop, "number", signal.SIGINT)
+        except Ended as end:
+            tell(f"error: {with_flags(str(end))}")
+            return end.code
         except (LanguageModelError, OSError, MemoryError) as error:
-            print(f"numba-rnnlm: error: {with_flags(str(error))}", file=sys.stderr)
-            return 1
+            tell(f"error: {with_flags(words_of(error))}")
+            return ERROR
+        finally:
+            streams.settle()
 
 
 def run(arguments: Sequence[str] | None) -> int:
     try:
         args = parser().parse_args(arguments)
-        args.run(args)
+        code = args.run(args) or DONE
     except SystemExit as stop:  # argparse has printed the help, the version or what is wrong
-        return stop.code if isinstance(stop.code, int) else 0
-    return 0
+        args, code = Arguments(), stop.code if isinstance(stop.code, int) else DONE
+    if not getattr(args, "only_reports", False):
+        getattr(sys.stdout, "flush", int)()  # data that did not arrive is an error
+    return code
+
+
+def words_of(error: BaseException) -> str:
+    """What went wrong; where the system says no more than why, also what it was."""
+    if isinstance(error, OSError) and not isinstance(error, LanguageModelError) and error.filename is None:
+        problem = streams.problem_of_output()
+        if problem:
+            return f"cannot write to standard output: {problem}"
+    return str(error) or type(error).__name__
+
+
+def tell(text: str) -> None:
+    put(sys.stderr, f"numba-rnnlm: {text}\n")
 
 
 def show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int,
     file: TextIO | None = None, line: str | None = None,
 ) -> None:
-    print(f"numba-rnnlm: warning: {with_flags(str(message))}", file=sys.stderr)
+    tell(f"warning: {with_flags(str(message))}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,10 +87,19 @@ def parser() -> argparse.ArgumentParser:
   numba-rnnlm demo                                      the whole job in a minute, nothing is downloaded
   numba-rnnlm train book.txt --valid rest.txt           writes model.npz
   numba-rnnlm generate model.npz 'It was '
-  numba-rnnlm COMMAND --help                            everything about one command""",
+  numba-rnnlm COMMAND --help                            everything about one command
+
+exit codes of every command:
+  0    done
+  1    an error, which standard error tells
+  2    wrong usage
+  3    the training stopped early (it diverged, a validation failed), and what it had learned is saved
+  128 + the number of a signal that ended the command: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; if a training had begun, the model
+       is saved. 141: nobody read the output any more""",
     )
     whole.add_argument("--version", action="version", version=f"numba-rnnlm {__version__}")
-    commands = whole.add_subparsers(metavar="COMMAND", required=True)
+    whole.set_defaults(run=lambda args: whole.print_help())  # without a command
+    commands = whole.add_subparsers(metavar="COMMAND")
     for add in (train.add, measure.add_eval, measure.add_score, generate.add, info.add, warmup.add, demo.add):
         add(commands)
     return whole

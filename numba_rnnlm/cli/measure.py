@@ -2,17 +2,32 @@
 
 import json
 import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import compress
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from ..config import WEIGHTS
-from ..errors import CorpusError, warn
-from ..scoring import log_probabilities
-from ..text import Tokenizer, hints
+from ..config import WEIGHTS, UnknownConfig
+from ..errors import CorpusError
+from ..reports import report, warn
+from ..scoring import judge, log_probabilities
+from ..text import Sentence, Tokenizer, encode_sentence, hints, most_frequent
 from .files import load, show_table, texts_of, tokenizer_of
-from .flags import Arguments, add_command, machine_flags, model_argument, text_arguments
+from .flags import (
+    Arguments,
+    add_command,
+    config_flags,
+    given,
+    machine_flags,
+    model_argument,
+    text_arguments,
+    with_flags,
+)
+
+OOV = {"count": "", "exclude": ", left out", "penalize": ", penalized"}  # tokens that are not in the vocabulary
 
 
 def add_eval(commands: Any) -> None:
@@ -20,7 +35,7 @@ def add_eval(commands: Any) -> None:
         commands, "eval", evaluate, "measure how well a model predicts a text",
         "Measure how well a model predicts a text: perplexity, bits per character and per byte. Every token but the "
         "first counts,\nline ends included (with --bos the first one too, as in score); a symbol that the model does not know "
-        "is scored as\n<unk>. The text is read as a whole: unlike score, eval does not start again with each line.",
+        "is scored as\n<unk>, unless --unknown says otherwise. The text is read as a whole: unlike score, eval does not start again with each line.",
         """examples:
   numba-rnnlm eval model.npz test.txt
   numba-rnnlm eval model.npz test.txt.gz --json
@@ -29,11 +44,12 @@ def add_eval(commands: Any) -> None:
     )
     model_argument(command)
     text_arguments(command, "corpus", "CORPUS", "text to measure on")
-    command.add_argument("--weights", choices=WEIGHTS, default="float32",
+    command.add_argument("--weights", type=str.lower, choices=WEIGHTS, default="float32",
                          help="int8: how well the rounded weights do that generate --weights int8 reads (default: float32)")
     command.add_argument("--bos", action="store_true",
                          help="the text follows a line end, so that its first token counts too, as in score (default: no)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
+    config_flags(command.add_argument_group("unknown symbols"), UnknownConfig)
     machine_flags(command)
 
 
@@ -41,11 +57,13 @@ def add_score(commands: Any) -> None:
     command = add_command(
         commands, "score", score, "log-probability of each line of a text",
         "Print the log-probability of each line, in nats: the line alone, after a line end, its own line end included.\n"
-        "So exp(-score / tokens) is the perplexity that eval --bos finds for a file with this line alone.",
+        "So exp(-score / tokens) is the perplexity that eval --bos finds for a file with this line alone. Unknown symbols are scored as <unk>, unless\n"
+        "--unknown says otherwise, and a line on standard error tells how many there were.",
         """examples:
   numba-rnnlm score model.npz sentences.txt
   echo 'to be or not to be' | numba-rnnlm score model.npz --per-token
-  numba-rnnlm score model.npz candidates.txt --normalize | paste - candidates.txt | sort -g""",
+  numba-rnnlm score model.npz candidates.txt --normalize | paste - candidates.txt | sort -g
+  numba-rnnlm score model.npz candidates.txt --counts --unknown penalize""",
     )
     model_argument(command)
     text_arguments(command, "file", "FILE", "lines, on standard input if left out", nargs="*")
@@ -54,18 +72,23 @@ def add_score(commands: Any) -> None:
                       help="a line for each token: token, log-probability and 1 if it is not in the vocabulary, "
                            "between tabs; an empty line after each sentence")
     kind.add_argument("--normalize", action="store_true", help="divide by the number of tokens")
+    command.add_argument("--counts", action="store_true",
+                         help="behind each score, between tabs: the number of tokens it is of, and how many tokens are not in the vocabulary "
+                              "(--json always has them)")
     command.add_argument("--json", action="store_true", help="print one JSON object a line; its tokens are the text that is complete with each of them")
+    config_flags(command.add_argument_group("unknown symbols"), UnknownConfig)
     machine_flags(command)
 
 
 def evaluate(args: Arguments) -> None:
-    found = load(args, args.model).evaluate(texts_of(args, args.corpus), args.weights, args.bos)
+    found = load(args, args.model).evaluate(texts_of(args, args.corpus), args.weights, args.bos, **given(args, UnknownConfig))
     if args.json:
-        values: dict[str, float | None] = {
+        values: dict[str, Any] = {
             "perplexity": found.perplexity if isfinite(found.perplexity) else None,  # JSON knows no infinity
             "nats_per_token": found.nats_per_token, "bits_per_token": found.bits_per_token,
             "bits_per_character": found.bits_per_character, "bits_per_byte": found.bits_per_byte,
             "tokens": found.tokens, "oov": found.oov, "characters": found.characters, "bytes": found.bytes, "bos": found.bos,
+            "unknown": found.unknown,
         }
         print(json.dumps(values))
         return
@@ -75,7 +98,7 @@ def evaluate(args: Arguments) -> None:
         "bits/character": decimals(found.bits_per_character, 4),
         "bits/byte": f"{found.bits_per_byte:.4f}",
         "tokens" + " after the first" * (not found.bos): f"{found.tokens:,}",
-        "out of vocabulary": f"{found.oov:,}",
+        "out of vocabulary" + OOV[found.unknown]: f"{found.oov:,}",
     })
 
 
@@ -84,60 +107,87 @@ def decimals(value: float | None, digits: int) -> str:
 
 
 def score(args: Arguments) -> None:
+    if args.per_token and args.counts:
+        args.usage_error("--counts has a number for each line and --per-token lines for each token; leave one of them out")
+    policy = UnknownConfig(**given(args, UnknownConfig))
     model = load(args, args.model)
-    tokenizer = tokenizer_of(model)
-    end = np.array([tokenizer.line_end], np.int32)
-    number, hinted = 0, False
+    tokenizer, tally = tokenizer_of(model), Tally()
     text = texts_of(args, args.file or ["-"], again=False)
     for lines in text.lines(tokenizer.line_ends):
         rows = []
-        for line in lines:
-            number += 1
+        for number, line in enumerate(lines, tally.lines + 1):
             try:
-                rows.append(np.concatenate([end, tokenizer.encode(line), end]))
+                rows.append(encode_sentence(tokenizer, line))
             except CorpusError as error:
                 raise CorpusError(f"line {number}: {error}") from error
-            if not hinted and (rows[-1] == tokenizer.unknown).any():
-                hinted = True
+            if rows[-1].missing and not tally.suspected:
+                tally.suspected = True
                 if hint := hints.of_unknown(line, tokenizer):
                     warn(f"line {number} has symbols that are not in the model's vocabulary: {hint}")
-        for line, row, scores in zip(lines, rows, log_probabilities(model.network_, rows), strict=True):
-            print(_answer(args, tokenizer, line, row[1:], scores))
+        for row, scores in zip(rows, log_probabilities(model.network_, [row.ids for row in rows]), strict=True):
+            tally.add(row)
+            print(_answer(args, tokenizer, row, *judge(scores, row.unknown[1:], row.spelled[1:], policy)))
         sys.stdout.flush()
-    if not number:
+    if not tally.lines:
         source = text.name if text.name == "standard input" else repr(text.name)
         raise CorpusError(f"{source} is empty, expected at least one line to score.")
+    if told := tally.told(policy):
+        report(f"numba-rnnlm: {with_flags(told)}\n", sys.stderr)
 
 
-def _answer(args: Arguments, tokenizer: Tokenizer, line: bytes, ids: np.ndarray, scores: np.ndarray) -> str:
-    """What is printed for one line."""
-    oov = ids == tokenizer.unknown
+@dataclass
+class Tally:
+    """What has been scored, and how much of it was not in the vocabulary."""
+
+    lines: int = 0
+    tokens: int = 0
+    concerned: int = 0
+    symbols: Counter[str] = field(default_factory=Counter)
+    suspected: bool = False  # of being in another encoding, once it had an unknown symbol
+
+    def add(self, row: Sentence) -> None:
+        self.lines += 1
+        self.tokens += len(row.ids) - 1
+        self.symbols.update(row.missing)
+        self.concerned += bool(row.missing)
+
+    def told(self, policy: UnknownConfig) -> str:
+        """A sentence about unknown symbols; empty if there were none."""
+        if not self.symbols:
+            return ""
+        treated = {"count": "were scored as <unk>, which may be more probable than they are", "exclude": "were left out",
+                   "penalize": f"were penalized by {policy.nats_per_character:.3f} nats a character"}
+        advice = {"count": "; --counts shows how many each line has, unknown='exclude' leaves them out, unknown='penalize' adds what spelling "
+                           "them would cost"}
+        return (f"tokens that are not in the vocabulary, {self.symbols.total():,} of {self.tokens:,}, in {self.concerned:,} of "
+                f"{self.lines:,} lines, {treated[policy.unknown]}: {most_frequent(self.symbols)}{advice.get(policy.unknown, '')}.")
+
+
+def _answer(args: Arguments, tokenizer: Tokenizer, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> str:
+    """What is printed for one line, of whose tokens those that are ``counted`` have ``scores``."""
+    oov, unknown = int(row.unknown[1:].sum()), row.unknown[1:][counted]
     total = float(scores.mean() if args.normalize else scores.sum())
     if args.json:
-        values: dict[str, Any] = {
-            "log_probability": total, "tokens": len(ids), "oov": int(oov.sum())
-        }
+        values: dict[str, Any] = {"log_probability": total, "tokens": len(scores), "oov": oov}
         if args.per_token:
-            tokens = _tokens(tokenizer, line, ids, printable=False)
-            values["scores"] = list(zip(tokens, scores.tolist(), oov.tolist(), strict=True))
+            tokens = _tokens(tokenizer, row, counted, printable=False)
+            values["scores"] = list(zip(tokens, scores.tolist(), unknown.tolist(), strict=True))
         return json.dumps(values)
     if args.per_token:
-        tokens = _tokens(tokenizer, line, ids, printable=True)
-        return "".join(f"{token}\t{score:.6f}\t{unknown:d}\n"
-                       for token, score, unknown in zip(tokens, scores, oov, strict=True))
-    return f"{total:.6f}"
+        tokens = _tokens(tokenizer, row, counted, printable=True)
+        return "".join(f"{token}\t{score:.6f}\t{is_unknown:d}\n"
+                       for token, score, is_unknown in zip(tokens, scores, unknown, strict=True))
+    return f"{total:.6f}" + (f"\t{len(scores)}\t{oov}" if args.counts else "")
 
 
-def _tokens(tokenizer: Tokenizer, line: bytes, ids: np.ndarray, printable: bool) -> list[str]:
-    """The tokens by their printable names, or the text that is complete with each; unknown ones as the line has them."""
+def _tokens(tokenizer: Tokenizer, row: Sentence, counted: np.ndarray, printable: bool) -> list[str]:
+    """The tokens that are counted by their printable names, or the text that is complete with each; unknown ones as the line has them."""
+    ids = row.ids.tolist()
     if printable:
-        tokens = [tokenizer.symbol(id) for id in ids.tolist()]
+        names = row.named([tokenizer.symbol(id) for id in ids])
+        names = [name if name.isprintable() else repr(name)[1:-1] for name in names]
     else:
         decoder = tokenizer.stream_decoder()
-        tokens = [decoder(id).removeprefix(tokenizer.separator) for id in ids.tolist()]
-    unknown = tokenizer.unknown_symbols(line.decode("utf-8", "replace"))
-    places = np.flatnonzero(ids == tokenizer.unknown)
-    if len(places) == len(unknown):  # else the line holds a literal <unk>
-        for place, (_, symbol) in zip(places, unknown, strict=True):
-            tokens[place] = repr(symbol)[1:-1] if printable and not symbol.isprintable() else symbol
-    return tokens
+        decoder(ids[0])
+        names = row.named(["", *(decoder(id).removeprefix(tokenizer.separator) for id in ids[1:])])
+    return list(compress(names[1:], counted))

@@ -1,32 +1,40 @@
 """``numba-rnnlm train``."""
 
 import argparse
+import contextlib
+import os
 import shlex
-from math import isfinite
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config import CheckpointConfig, ModelConfig, TextConfig, TrainingConfig
-from ..errors import DivergenceError
+from ..errors import DivergenceError, ModelFileError, TrainingError
+from ..interrupts import Interrupted, Interrupts
 from ..language_model import LanguageModel
-from ..text import Text
-from ..training import perplexity
-from .files import expect_writable, load, size, texts_of
+from ..paths import same_file
+from ..reports import report
+from .exits import ERROR, STOPPED_EARLY, Ended
+from .files import expect_replaceable, expect_writable, free_name, load, saving_seconds, size, texts_of
 from .flags import Arguments, add_command, config_flags, flag, given, machine_flags, machine_of, text_arguments
 from .measure import decimals
 
+OUT = Path("model.npz")
 VALIDATION_SPLIT = 0.05  # of the text, without --valid
+
 
 def add(commands: Any) -> None:
     command = add_command(
         commands, "train", run, "train a model on a text",
-        "Train a model on a text and save it. Ctrl-C ends the training early and saves what was learned.",
+        "Train a model on a text and save it. Ctrl-C (and SIGTERM, SIGHUP, SIGXCPU, SIGUSR1) ends the training early and saves what\n"
+        "was learned; the exit code is then 128 + the signal's number. numba-rnnlm --help lists all exit codes.",
         """examples:
   numba-rnnlm train book.txt --valid rest.txt
   numba-rnnlm train books/ more.txt.gz --encoding cp1252      without --valid the last 5 % are held out
   zcat news-*.gz | numba-rnnlm train - --tokenizer word
   numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
-  numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 600
+  numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 1h30m --validate-every 500 --log ptb.csv
   numba-rnnlm train more.txt --from book.npz --out more.npz --learning-rate 0.001
   numba-rnnlm train book.txt --checkpoint run.npz --checkpoint-every 10min
   numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      after it was stopped: the settings are in run.npz""",
@@ -35,11 +43,15 @@ def add(commands: Any) -> None:
     command.add_argument("--valid", nargs="+", action="extend", metavar="FILE",
                          help="held-out text, files or folders (name CORPUS before it): measured after each epoch, the weights of the best one are "
                               "kept")
-    command.add_argument("--out", type=Path, default=Path("model.npz"), metavar="FILE",
-                         help="where to save the model (default: model.npz); a model there is replaced, nothing else is")
+    command.add_argument("--out", type=Path, metavar="FILE",
+                         help="where to save the model; a model of the same text is replaced, nothing else (default: model.npz, or model-2.npz "
+                              "and so on if that exists)")
+    command.add_argument("--overwrite", action="store_true",
+                         help="replace the model in --out, or the finished run in --checkpoint, even if it is of another text")
     command.add_argument("--from", dest="start", type=Path, metavar="MODEL",
                          help="go on from the weights of a saved model; its model and text flags stay as they were (with --resume, which "
                               "has weights of its own, it does not count)")
+    command.set_defaults(only_reports=True)
     config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
     config_flags(command.add_argument_group("text"), TextConfig)
     config_flags(command.add_argument_group("training"), TrainingConfig, defaults={"validation_split": f"{VALIDATION_SPLIT} without --valid"})
@@ -59,9 +71,10 @@ def run(args: Arguments) -> None:
     texts = [*args.corpus, *(args.valid or [])]
     if texts.count("-") > 1:
         args.usage_error("standard input, -, is named twice; it can be read once")
-    expect_writable(args.out, [Path(text) for text in texts])
+    out = free_name(OUT, avoid=keeping.checkpoint) if args.out is None else args.out
+    expect_writable(out, [Path(text) for text in texts])
     if keeping.checkpoint is not None:
-        expect_writable(Path(keeping.checkpoint), [*map(Path, texts), args.out], "--checkpoint")
+        expect_writable(Path(keeping.checkpoint), [*map(Path, texts), out], "--checkpoint")
     if keeping.resume is not None and not keeping.begins:  # what is not given is as it was; what is given must be
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
@@ -71,40 +84,111 @@ def run(args: Arguments) -> None:
         training = {"validation_split": VALIDATION_SPLIT, **training}
     config = TrainingConfig(**training)
     corpus, valid = texts_of(args, args.corpus), None if args.valid is None else texts_of(args, args.valid)
-    verb = "replaced" if args.out.exists() else "saved"
     from_saved = args.start is not None and (keeping.resume is None or keeping.begins)
     model = load(args, args.start) if from_saved else LanguageModel(**machine_of(args) | settings)
-    epochs, failure = len(model.history_["epoch"]), None
+    where = Destination(args, config, keeping, model)
+    epochs, failure, saved = len(model.history_["epoch"]), None, False
     try:
-        model.fit_config(corpus, valid, config, keeping)
-    except DivergenceError as error:
-        if len(model.history_["epoch"]) == epochs:  # nothing was learned
-            raise
-        failure = error
-    except KeyboardInterrupt:  # the first one ends the training, this is the second
+        with Interrupts("return", notice=config.verbose > 0) as interrupts:
+            try:
+                model.fit_config(corpus, valid, config, keeping, interrupts=interrupts, prepare=where.prepare)
+            except (DivergenceError, TrainingError) as error:
+                if isinstance(error, DivergenceError) and len(model.history_["epoch"]) == epochs:  # nothing was learned
+                    raise
+                failure = error
+            out, verb = where.settle()
+            save(model, out, keeping.checkpoint)
+            saved = True
+            if config.verbose and failure is None:
+                tell_trained(model, args, out, verb)
+    except Interrupted as stop:  # before the training began, or by a second signal
         kept = keeping.checkpoint is not None and Path(keeping.checkpoint).exists()
-        raise KeyboardInterrupt("nothing was saved" + f" but {keeping.checkpoint!r}" * kept) from None
-    model.save(args.out)
-    if config.verbose:
-        tell_trained(model, args, verb, valid, epochs)
+        what = f"the model is saved in {str(out)!r}" if saved else "nothing was saved" + f" but {keeping.checkpoint!r}" * kept
+        raise Interrupted(stop.number, what) from None
     if failure is not None:
-        raise DivergenceError(f"{failure} The restored weights are saved in {str(args.out)!r}.") from failure
+        raise Ended(STOPPED_EARLY, f"{failure} They are saved in {str(out)!r}.") from failure
+    if interrupts.number:
+        raise Interrupted(interrupts.number, f"the model is saved in {str(out)!r}")
 
 
-def tell_trained(model: LanguageModel, args: Arguments, verb: str, valid: Text | None, before: int) -> None:
-    """What has come of it; ``before`` is how many epochs the model had."""
+def save(model: LanguageModel, out: Path, checkpoint: str | None) -> None:
+    """Save what a training has come to, elsewhere if need be.
+
+    Raises
+    ------
+    Ended
+        It could not be saved in ``out``; where it is instead.
+    """
+    try:
+        try:
+            model.save(out)
+        except ModelFileError:  # a network's file system may have been away for a moment
+            model.save(out)
+    except ModelFileError as error:
+        for folder in (Path(checkpoint or out).parent, Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
+            with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+                file, name = tempfile.mkstemp(".npz", f"{out.stem}-", folder)
+                os.close(file)
+                try:
+                    model.save(name)
+                except ModelFileError:
+                    os.unlink(name)
+                    continue
+                raise Ended(ERROR, f"{error} The model is saved in {name!r} instead.") from error
+        if checkpoint is not None:
+            raise Ended(ERROR, f"{error} The training is kept in {checkpoint!r}: --resume {checkpoint} writes the model from it.") from error
+        raise
+
+
+class Destination:
+    """Where the model of a training is saved, so that nothing is overwritten that should stay.
+
+    Parameters
+    ----------
+    args, config, keeping, model
+        Of the training.
+    """
+
+    def __init__(self, args: Arguments, config: TrainingConfig, keeping: CheckpointConfig, model: LanguageModel) -> None:
+        self.args, self.config, self.keeping, self.model = args, config, keeping, model
+        self.resumed = keeping.resume is not None and not keeping.begins
+        self.out = OUT if args.out is None else args.out
+        self.replaces = False
+
+    def prepare(self, about: Mapping[str, Any]) -> tuple[Path, float]:
+        """Choose the name, or refuse the one that was given, when the texts have been read and before the training.
+
+        ``about`` is the header of the model's file; → the name, and how many seconds saving takes, if that is to be known.
+        """
+        checkpoint = self.keeping.checkpoint
+        if not self.args.overwrite:
+            if self.args.out is not None and not same_file(self.out, self.keeping.resume):
+                expect_replaceable(self.out, about)
+            if checkpoint is not None and not self.resumed:
+                expect_replaceable(Path(checkpoint), about, "--checkpoint")
+        if self.args.out is None:
+            self.out = free_name(OUT, about if self.resumed else None, checkpoint)
+            if self.out != OUT and self.config.verbose:
+                report(f"{OUT} exists: the model will be saved as {self.out}\n")
+        self.replaces = self.out.exists()
+        return self.out, 0.0 if self.config.max_seconds is None else saving_seconds(self.model, self.out)
+
+    def settle(self) -> tuple[Path, str]:
+        """The name, and "saved" or "replaced". A default name that another program has taken in the meantime is not used."""
+        if self.args.out is None and not self.replaces:
+            self.out = free_name(OUT, avoid=self.keeping.checkpoint)
+        return self.out, "replaced" if self.out.exists() else "saved"
+
+
+def tell_trained(model: LanguageModel, args: Arguments, out: Path, verb: str) -> None:
     symbols = model.network_.model.head.units
-    print(f"{verb} {args.out} ({size(args.out)}): {model.parameter_count:,} weights, {symbols:,} symbols")
-    held_out = [loss for loss in model.history_["valid_loss"][before:] if isfinite(loss)]
-    if valid is not None:
-        best = model.evaluate(valid)
-        print(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, "
-              f"{decimals(best.bits_per_character, 3)} bits/character")
-    elif held_out:
-        print(f"best validation loss {min(held_out):.4f} nats/token, perplexity {perplexity(min(held_out)):.2f}, on the end of the text, which was held "
-              "out; --validation-split 0 trains on all of it")
+    report(f"{verb} {out} ({size(out)}): {model.parameter_count:,} weights, {symbols:,} symbols\n")
+    if (best := model.validation_) is not None:
+        report(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, "
+               f"{decimals(best.bits_per_character, 3)} bits/character"
+               + ("" if args.valid else ", on the end of the text, which was held out; --validation-split 0 trains on all of it") + "\n")
     elif model.history_["loss"]:  # none if max_seconds was over before the first update
         loss = model.history_["loss"][-1]
-        print(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen")
-    out, files = shlex.quote(str(args.out)), shlex.join(args.valid or ["FILE"])
-    print(f"next:\n  numba-rnnlm generate {out} --prompt TEXT\n  numba-rnnlm eval {out} {files}")
+        report(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen\n")
+    name, valid = shlex.quote(str(out)), shlex.join(args.valid or ["FILE"])
+    report(f"next:\n  numba-rnnlm generate {name} --prompt TEXT\n  numba-rnnlm eval {name} {valid}\n")

@@ -14,9 +14,11 @@ from ..cells import CELLS
 from ..config import OPTIMIZERS, WEIGHTS, TrainingConfig
 from ..errors import BackendError
 from ..language_model import LanguageModel
+from ..reports import report
 from .flags import Arguments, add_command, machine_flags, machine_of
 
 SYMBOLS = 100
+STREAMS, STEPS = 50, 50
 
 
 def add(commands: Any) -> None:
@@ -31,9 +33,10 @@ def add(commands: Any) -> None:
   numba-rnnlm warmup --cells lstm --optimizers all
   numba-rnnlm warmup --cells lstm gru --precision bf16""",
     )
-    command.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), metavar="CELL",
+    command.set_defaults(only_reports=True)
+    command.add_argument("--cells", nargs="+", type=str.lower, choices=CELLS, default=list(CELLS), metavar="CELL",
                          help=f"for models with these cells: {', '.join(CELLS)} (default: all)")
-    command.add_argument("--optimizers", nargs="+", choices=(*OPTIMIZERS, "all"), default=["adam"], metavar="NAME",
+    command.add_argument("--optimizers", nargs="+", type=str.lower, choices=(*OPTIMIZERS, "all"), default=["adam"], metavar="NAME",
                          help=f"for training with these: {', '.join(OPTIMIZERS)}, or all (default: adam)")
     machine_flags(command)
 
@@ -44,20 +47,20 @@ def run(args: Arguments) -> None:
     backend = backends.get(machine.pop("backend"), **machine).name
     folder = expect_kernel_folder(backend)
     names = OPTIMIZERS if "all" in args.optimizers else args.optimizers
-    configs = [TrainingConfig(epochs=1, optimizer=name, verbose=0) for name in names]
+    configs = [TrainingConfig(epochs=1, streams=STREAMS, steps=STEPS, optimizer=name, verbose=0) for name in names]
     if "sgd" in names:  # with momentum it is another kernel
-        configs.append(TrainingConfig(epochs=1, optimizer="sgd", momentum=0.9, verbose=0))
+        configs.append(TrainingConfig(epochs=1, streams=STREAMS, steps=STEPS, optimizer="sgd", momentum=0.9, verbose=0))
     for cell in args.cells:
-        print(f"{cell}: training, measuring, scoring and generating on {backend} ...", end=" ", file=sys.stderr, flush=True)
+        report(f"{cell}: training, measuring, scoring and generating on {backend} ... ", sys.stderr)
         begun = time.monotonic()
         use(cell, configs, WEIGHTS if backend == "cpu" else WEIGHTS[:1], machine_of(args))
-        print(f"{time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
-    print(f"kernels are stored in {folder}; {time.monotonic() - started:.1f} s")
+        report(f"{time.monotonic() - begun:.1f} s\n", sys.stderr)
+    report(f"kernels are stored in {folder}; {time.monotonic() - started:.1f} s\n")
 
 
 def use(cell: str, configs: Sequence[TrainingConfig], weights: Sequence[str], machine: dict[str, Any]) -> None:
     """All that compiles a kernel, once, on models to throw away, of the default size: a GPU's kernels depend on it."""
-    ids = np.arange(2 * configs[0].streams * configs[0].steps) % SYMBOLS
+    ids = np.arange(2 * STREAMS * STEPS) % SYMBOLS
     for tied in (False, True):
         model = LanguageModel(cell, dropout=0.5, tied=tied, tokenizer=None, vocabulary_size=SYMBOLS, **machine)
         for config in configs:

@@ -1,6 +1,5 @@
 """Training and measuring on examples that know nothing of one another: the work of Sequential's fit and evaluate."""
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ import numpy as np
 from ..backends import Shape
 from ..callbacks import Callback, Logs
 from ..errors import ConfigError, DivergenceError, plain
+from ..interrupts import Interrupts
 from ..layers import Dense, Layer
 from ..model import Network
 from ..optimizers import Optimizer, Updater
 from ..portable import stream_key
 from ..progress import Progress, duration
-from ..training import compile_kernels, interrupts
+from ..training import compile_kernels
 from .arrays import Examples, swap
 
 LOSSES = {  # and the activation of the last layer that each belongs to
@@ -126,6 +126,8 @@ class Fitting:
         Whether each epoch has an order of its own.
     callbacks, progress
         Who is told.
+    interrupted
+        Notes the signals that end it.
     """
 
     model: Any
@@ -141,6 +143,7 @@ class Fitting:
     shuffle: bool
     callbacks: Sequence[Callback]
     progress: Progress
+    interrupted: Interrupts
 
     def run(self) -> None:
         """Train.
@@ -159,38 +162,38 @@ class Fitting:
             callback.set_params(params)
             callback.on_train_begin({})
         self.updater.begin()
-        with interrupts(notice=self.progress.verbose > 0) as interrupted:
-            compile_kernels(self.network, self.compiled.optimizer.rule)
-            self.started = time.monotonic()
-            for epoch in range(self.first, self.epochs):
-                for callback in self.callbacks:
-                    callback.on_epoch_begin(epoch, {})
-                started = time.monotonic()
-                try:
-                    logs = self._epoch(epoch, interrupted)
-                except DivergenceError as error:
-                    self.network.restore(good)
-                    raise DivergenceError(
-                        f"training diverged in epoch {epoch + 1}, after {self.updater.steps} updates: {error}. The weights "
-                        "from before this epoch are restored. Try a learning rate below "
-                        f"{plain(self.compiled.optimizer.learning_rate)}, or gradient clipping (clipnorm=1 in the optimizer)."
-                    ) from error
-                if self.held_out is not None:
-                    means = measure(self.network, self.held_out, self.compiled.metrics, self.batch_size, Progress(0))
-                    logs |= means.logs("val_")
-                seconds = time.monotonic() - started
-                self.progress.line(f"Epoch {epoch + 1}/{self.epochs} - {seconds:.1f}s - {line(logs)}")
-                for callback in self.callbacks:
-                    callback.on_epoch_end(epoch, logs)
-                if interrupted.is_set():
-                    self.progress.line("stopped: interrupted")
-                if interrupted.is_set() or self.model.stop_training:
-                    break
-                self.network.snapshot(into=good)
+        self.interrupted.waiting = True
+        compile_kernels(self.network, self.compiled.optimizer.rule)
+        self.started = time.monotonic()
+        for epoch in range(self.first, self.epochs):
+            for callback in self.callbacks:
+                callback.on_epoch_begin(epoch, {})
+            started = time.monotonic()
+            try:
+                logs = self._epoch(epoch)
+            except DivergenceError as error:
+                self.network.restore(good)
+                raise DivergenceError(
+                    f"training diverged in epoch {epoch + 1}, after {self.updater.steps} updates: {error}. The weights "
+                    "from before this epoch are restored. Try a learning rate below "
+                    f"{plain(self.compiled.optimizer.learning_rate)}, or gradient clipping (clipnorm=1 in the optimizer)."
+                ) from error
+            if self.held_out is not None:
+                means = measure(self.network, self.held_out, self.compiled.metrics, self.batch_size, Progress(0))
+                logs |= means.logs("val_")
+            seconds = time.monotonic() - started
+            self.progress.line(f"Epoch {epoch + 1}/{self.epochs} - {seconds:.1f}s - {line(logs)}")
+            for callback in self.callbacks:
+                callback.on_epoch_end(epoch, logs)
+            if self.interrupted.is_set():
+                self.progress.line("stopped: interrupted")
+            if self.interrupted.is_set() or self.model.stop_training:
+                break
+            self.network.snapshot(into=good)
         for callback in self.callbacks:
             callback.on_train_end(logs)
 
-    def _epoch(self, epoch: int, interrupted: threading.Event) -> dict[str, float]:
+    def _epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the examples, shorter if interrupted."""
         count = len(self.examples)
         order = np.arange(count)
@@ -213,7 +216,7 @@ class Fitting:
                 callback.on_train_batch_end(step, means.logs())
             if self.progress.due():
                 self._show(epoch, min(first + self.batch_size, count), means)
-            if interrupted.is_set():
+            if self.interrupted.is_set():
                 break
         if spoiled := self.network.not_finite(self.network.parameters):
             raise DivergenceError(f"weight {spoiled[0]!r} is not finite")

@@ -1,66 +1,11 @@
 """Arguments that Keras has and that leave no choice here."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import wraps
-from reprlib import repr as shorten
-from typing import ParamSpec, TypeVar
 
+from ..arguments import Only, only, only_options
 from ..errors import ConfigError, expect_number
 
-P = ParamSpec("P")
-R = TypeVar("R")
-Kind = TypeVar("Kind")
-Only = tuple[object, str]  # the value that is taken, ... for any, and what to do instead of giving another
-
-
-def only(options: dict[str, Only], name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take each of these keywords with one value only.
-
-    Every other keyword that it does not know is a :class:`ConfigError` too, with what it takes.
-
-    Examples
-    --------
-    >>> @only({"dropout": (0.0, "use a Dropout layer")})
-    ... def layer(units):
-    ...     return units
-    >>> layer(5, dropout=0.0)
-    5
-    >>> layer(5, dropout=0.5)
-    Traceback (most recent call last):
-    numba_rnnlm.errors.ConfigError: layer: dropout is 0.5, expected 0.0; use a Dropout layer.
-    """
-
-    def extend(function: Callable[P, R]) -> Callable[P, R]:
-        owner = name or function.__name__
-        taken = [parameter for parameter in inspect.signature(function).parameters if parameter != "self"]
-
-        @wraps(function)
-        def checked(*args: P.args, **keywords: P.kwargs) -> R:
-            for key in [key for key in keywords if key not in taken]:
-                value = keywords.pop(key)
-                if key not in options:
-                    raise ConfigError(f"{owner} has no argument {key!r}, expected some of {', '.join(taken)}.")
-                expected, instead = options[key]
-                plain = isinstance(value, (str, int, float))  # an array would answer == with an array
-                if expected is not ... and value is not expected and not (plain and value == expected):
-                    raise ConfigError(f"{owner}: {key} is {shorten(value)}, expected {expected!r}; {instead}.")
-            return function(*args, **keywords)
-
-        return checked
-
-    return extend
-
-
-def only_options(**options: Only) -> Callable[[type[Kind]], type[Kind]]:
-    """:func:`only`, for the arguments of a dataclass."""
-
-    def extend(kind: type[Kind]) -> type[Kind]:
-        kind.__init__ = only(options, kind.__name__)(kind.__init__)  # type: ignore[method-assign]
-        return kind
-
-    return extend
+__all__ = ["GLOROT", "NAME", "TRAINABLE", "ZEROS", "Only", "TakesVectors", "only", "only_options"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The update of all weights at once, by whatever optimiser."""
 
-import warnings
 from collections.abc import Callable
 from math import inf, isfinite, sqrt
 from typing import Any
@@ -12,6 +11,7 @@ from ..arena import Arena
 from ..backends import Array
 from ..errors import DivergenceError
 from ..model import Network
+from ..reports import warn
 from .optimizer import Optimizer, numbers_of
 
 
@@ -49,8 +49,8 @@ class Updater:
         """From here on updates are made on this backend; warn if others were made on one that rounds differently."""
         here = self.network.ops.rounding()
         if self.steps and self.rounding not in (None, here):
-            warnings.warn(f"the training so far was computed on {self.rounding!r} and continues on {here!r}: the result is as valid, but "
-                          "its last bits differ from those of a training that stayed on one of them.", stacklevel=5)
+            warn(f"the training so far was computed on {self.rounding!r} and continues on {here!r}: the result is as valid, but "
+                 "its last bits differ from those of a training that stayed on one of them.")
         self.rounding = here
 
     def forget(self) -> None:

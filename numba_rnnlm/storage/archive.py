@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
@@ -21,15 +20,16 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ModelFileError
+from .writing import STARTS, replacing
 
 FORMAT = "numba_rnnlm"
 VERSION = 2  # of the files written; all from 1 on are read
-ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of an archive with members, of an empty one
 NPY_START = b"\x93NUMPY\x01\x00"
 # As NumPy writes it. NumPy itself reads far more: whatever Python can parse, and with warnings.
 NPY_HEADER = re.compile(rb"\{'descr': (.*), 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n")
 READ = re.compile(rb"'(\|u1|[<>]f[248])'")  # bytes of the header, and weights
 CHUNK = 2**20  # elements that are looked at at once
+MEMBER_BYTES = 1024  # of a member, beside its array: its own header and its entries in the archive
 LARGEST_HEADER = 256 * 2**20  # bytes of JSON; parsed, it takes several times as many
 
 Path = str | os.PathLike[str]
@@ -51,35 +51,25 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
     Raises
     ------
     ModelFileError
-        If the folder is missing, read-only or full, or ``path`` is no path of a file; an older file is untouched.
+        If the folder is missing, read-only or full, ``path`` is no path of a file, or what is there is not a model; it stays as it is.
     """
     name = _file_name(path)
-    if os.path.isdir(name):
-        raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
-    header = json.dumps({"format": FORMAT, "version": VERSION, "kind": kind, **about}, sort_keys=True, allow_nan=False)
-    temporary = ""
-    try:
-        target = os.path.realpath(name)  # a link stays one
-        folder = os.path.dirname(target)
-        temporary = os.path.join(folder, f".numba_rnnlm-{secrets.token_hex(8)}")
-        with open(temporary, "x+b") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                _write_member(archive, "about", np.frombuffer(header.encode("utf-8"), np.uint8))
-                for group, arrays in groups.items():
-                    for key, array in arrays:
-                        _write_member(archive, f"{group}/{key}", array)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        _sync_folder(folder)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise ModelFileError(
-            f"cannot write {name!r}: {getattr(error, 'strerror', None) or error}. Nothing that was there has changed; "
-            "choose a folder that exists, can be written and has room."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # it has become the model, or was never made
-            os.unlink(temporary)
+    header = _header(kind, about)
+    with replacing(name) as file, zipfile.ZipFile(file, "w") as archive:
+        _write_member(archive, "about", np.frombuffer(header, np.uint8))
+        for group, arrays in groups.items():
+            for key, array in arrays:
+                _write_member(archive, f"{group}/{key}", array)
+
+
+def model_bytes(kind: str, about: Mapping[str, Any], members: int, weights: int) -> int:
+    """At most how many bytes a file of :func:`write_model` has with so many arrays, of so many bytes together."""
+    return len(_header(kind, about)) + weights + (1 + members) * MEMBER_BYTES
+
+
+def _header(kind: str, about: Mapping[str, Any]) -> bytes:
+    header = {"format": FORMAT, "version": VERSION, "kind": kind, **about}
+    return json.dumps(header, sort_keys=True, allow_nan=False).encode("utf-8")
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
@@ -171,7 +161,7 @@ def open_model(path: Path) -> Iterator[ModelFile]:
         raise ModelFileError(f"there is no model file {name!r}.")
     try:
         with open(name, "rb") as file:
-            if file.read(4) not in ZIP_STARTS:
+            if file.read(4) not in STARTS:
                 raise ModelFileError(f"{name!r} is not a numba_rnnlm model file: it is not a zip archive.")
             with zipfile.ZipFile(file) as archive:
                 yield ModelFile(name, archive)
@@ -239,15 +229,3 @@ def _check_header(name: str, about: Any) -> None:
             f"{name!r} has format version {version}; this numba_rnnlm reads up to {VERSION}. "
             "Upgrade with: pip install --upgrade numba-rnnlm"
         )
-
-
-def _sync_folder(folder: str) -> None:
-    """Make the renaming itself survive a power cut, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # the model is in its place already
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

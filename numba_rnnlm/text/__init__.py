@@ -4,7 +4,8 @@ from .cleaning import clean
 from .corpus import Corpus, learn_tokenizer, read_corpus
 from .sources import Files, Source, Text, open_source, sentences, split
 from .streams import segments, segments_per_epoch, streams_that_fit
-from .tokenizers import ByteTokenizer, CharTokenizer, StreamDecoder, Tokenizer, WordTokenizer
+from .tokenizers import ByteTokenizer, CharTokenizer, StreamDecoder, Tokenizer, WordTokenizer, as_text
+from .unknown import Sentence, Unknown, encode_sentence, most_frequent
 from .vocabulary import Vocabulary, expect_ids
 
 __all__ = [
@@ -12,15 +13,20 @@ __all__ = [
     "CharTokenizer",
     "Corpus",
     "Files",
+    "Sentence",
     "Source",
     "StreamDecoder",
     "Text",
     "Tokenizer",
+    "Unknown",
     "Vocabulary",
     "WordTokenizer",
+    "as_text",
     "clean",
+    "encode_sentence",
     "expect_ids",
     "learn_tokenizer",
+    "most_frequent",
     "open_source",
     "read_corpus",
     "segments",

@@ -11,20 +11,29 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..config import TextConfig
-from ..errors import ConfigError, CorpusError, expect_number, warn
+from ..errors import ConfigError, CorpusError, expect_number
+from ..reports import warn
 from . import hints, mapped, sources
 from .cleaning import with_line_ends
 from .sources import Source, Text, open_source
 from .tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer, utf8
+from .unknown import Unknown, UnknownCounter
 from .vocabulary import expect_ids
 
 
 class Counts(NamedTuple):
-    """Part of a text: code points, bytes of UTF-8 (None for ids), and ids that are ``<unk>``."""
+    """Part of a text: code points, bytes of UTF-8 (None for ids), ids that are ``<unk>``, and what these are."""
 
     characters: int | None
     bytes: int | None
     unknown: int
+    missing: Unknown
+
+    def known(self) -> "Counts":
+        """Without what is ``<unk>``; how much that is stays."""
+        if self.characters is None or self.bytes is None:
+            return self
+        return self._replace(characters=self.characters - self.missing.characters, bytes=self.bytes - self.missing.bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +56,8 @@ class Corpus:
     scored
         What stands behind the first id, which is the part that a model can be asked to predict: all of the text with
         ``bos``, otherwise the text without its first token.
+    missing
+        The part of the text that is ``<unk>``.
     """
 
     ids: np.ndarray
@@ -56,6 +67,7 @@ class Corpus:
     name: str
     returns: int
     scored: Counts
+    missing: Unknown
 
     def digest(self) -> str:
         """SHA-256 of the ids, in hexadecimal digits: what tells one text from another."""
@@ -166,10 +178,10 @@ def _read_text(text: Text, tokenizer: Tokenizer, bos: bool) -> Corpus:
         raise _empty(text)
     if reading.hint:
         warn(f"{text.name!r} {reading.hint}")
+    missing, scored_missing = reading.unknown.all(), reading.unknown.scored(bos)
     first_characters, first_bytes = (0, 0) if bos else reading.first
-    scored = Counts(reading.characters - first_characters, reading.bytes - first_bytes,
-                    reading.unknown - int(ids[0] == tokenizer.unknown))
-    return Corpus(ids, reading.characters, reading.bytes, reading.unknown, text.name, reading.returns, scored)
+    scored = Counts(reading.characters - first_characters, reading.bytes - first_bytes, scored_missing.tokens, scored_missing)
+    return Corpus(ids, reading.characters, reading.bytes, missing.tokens, text.name, reading.returns, scored, missing)
 
 
 def _read_ids(source: Any, size: int, unknown: int | None) -> Corpus:
@@ -182,7 +194,8 @@ def _read_ids(source: Any, size: int, unknown: int | None) -> Corpus:
     else:
         ids = _collect(mapped.pieces(ids), size)
     found = _count(ids, unknown)
-    return Corpus(ids, None, None, found, "ids", 0, Counts(None, None, found - int(ids[0] == unknown)))
+    scored = found - int(ids[0] == unknown)
+    return Corpus(ids, None, None, found, "ids", 0, Counts(None, None, scored, Unknown(scored)), Unknown(found))
 
 
 def _empty(text: Text) -> CorpusError:
@@ -225,11 +238,21 @@ class _Reading:
 
     def __init__(self, text: Text, tokenizer: Tokenizer) -> None:
         self.text, self.tokenizer = text, tokenizer
-        self.characters = self.bytes = self.unknown = self.returns = 0
+        self.characters = self.bytes = self.returns = 0
+        self.unknown = UnknownCounter(tokenizer)
         self.first = 0, 0  # characters and bytes up to the end of the first symbol
-        self.hint = ""
+        self.hint, self.suspected = "", False
+        self.piece: str | bytes = ""  # the last one
 
     def ids(self) -> Iterator[np.ndarray]:
+        for ids in self.unknown.encode(self._measured()):
+            if self.unknown.symbols and not self.suspected:
+                self.suspected = True
+                if hint := hints.of_unknown(self.piece, self.tokenizer):
+                    self.hint = f"has symbols that are not in the model's vocabulary: {hint}"
+            yield ids
+
+    def _measured(self) -> Iterator[str | bytes]:
         tokenizer, before_first = self.tokenizer, True
         for piece in self._pieces():
             data = utf8(piece)
@@ -239,12 +262,8 @@ class _Reading:
                 self.first = self.characters + _characters(begin), self.bytes + len(begin)
             self.bytes += len(data)
             self.characters += len(piece) if isinstance(piece, str) else _characters(piece)
-            ids = tokenizer.encode(piece)
-            if unknown := 0 if tokenizer.unknown is None else int(np.count_nonzero(ids == tokenizer.unknown)):
-                if not self.unknown and (hint := hints.of_unknown(piece, tokenizer)):
-                    self.hint = f"has symbols that are not in the model's vocabulary: {hint}"
-                self.unknown += unknown
-            yield ids
+            self.piece = piece
+            yield piece
 
     def _pieces(self) -> Iterator[str | bytes]:
         pieces = with_line_ends(self._raw(), self.tokenizer.line_ends)

@@ -32,7 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, CorpusError, ShapeError, warn
+from ..errors import ConfigError, CorpusError, ShapeError
+from ..reports import warn
 from . import hints, packed
 from .cleaning import LINE_ENDS, with_line_ends, without_marks
 from .tokenizers import utf8

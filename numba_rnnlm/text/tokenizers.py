@@ -4,11 +4,11 @@ import codecs
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import repeat
-from typing import Any, ClassVar, Protocol, Self
+from itertools import compress, repeat
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -17,9 +17,20 @@ from .vocabulary import UNKNOWN, Vocabulary, expect_id, expect_ids
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 LINE_END = "<eos>"
-WORDS = {  # white space → what a word is; what the first one is, with the white space in front of it
-    "ascii": (re.compile(r"[^ \t\n\v\f\r]+"), re.compile(r"[ \t\v\f\r]*(?:\n|[^ \t\n\v\f\r]+)")),
-    "unicode": (re.compile(r"\S+"), re.compile(r"[^\S\n]*(?:\n|\S+)")),
+
+
+class _WhiteSpace(NamedTuple):
+    """Patterns of text by what is white space."""
+
+    word: re.Pattern[str]
+    spaced: re.Pattern[str]
+    """White space, and the word or line end that it belongs to."""
+    space: re.Pattern[str]
+
+
+WHITE_SPACE = {
+    "ascii": _WhiteSpace(re.compile(r"[^ \t\n\v\f\r]+"), re.compile(r"([ \t\v\f\r]*)(\n|[^ \t\n\v\f\r]+)"), re.compile(r"[ \t\v\f\r]*")),
+    "unicode": _WhiteSpace(re.compile(r"\S+"), re.compile(r"([^\S\n]*)(\n|\S+)"), re.compile(r"[^\S\n]*")),
 }
 
 
@@ -55,6 +66,10 @@ class Tokenizer(ABC):
         """How many symbols the vocabulary has."""
 
     @abstractmethod
+    def __contains__(self, symbol: object) -> bool:
+        """Whether the vocabulary has this symbol."""
+
+    @abstractmethod
     def encode(self, text: str | bytes) -> np.ndarray:
         """The ids of ``text``, int32; bytes are UTF-8 (of any kind for ``"byte"``, else :class:`CorpusError`)."""
 
@@ -73,6 +88,23 @@ class Tokenizer(ABC):
     @abstractmethod
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
         """The symbols of ``text`` that are not in the vocabulary, each with its position in the characters of text."""
+
+    @abstractmethod
+    def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
+        """The symbols of ``text`` that its ``ids`` have as ``<unk>``, in order, and all the white space that belongs to them."""
+
+    def white_space_at_end(self, text: str) -> str:
+        """The part of ``text`` that belongs to the first symbol of what follows."""
+        return ""
+
+    def byte_decoder(self) -> Callable[[int], bytes]:
+        """A decoder that takes one id at a time and returns bytes: of text in UTF-8, of the byte tokenizer the bytes themselves."""
+        decoder = self.stream_decoder()
+        return lambda id: utf8(decoder(id))
+
+    def extended(self, counts: Mapping[str, int], min_count: int = 1, maximum: int | None = None) -> "Tokenizer":
+        """A tokenizer that also has the symbols of ``counts``, chosen as when it was learned; the ids of the others stay."""
+        return self
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -137,6 +169,9 @@ class ByteTokenizer(Tokenizer):
     def size(self) -> int:
         return 256
 
+    def __contains__(self, symbol: object) -> bool:
+        return True
+
     def encode(self, text: str | bytes) -> np.ndarray:
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
@@ -152,6 +187,12 @@ class ByteTokenizer(Tokenizer):
 
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
         return []
+
+    def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
+        return "", ""
+
+    def byte_decoder(self) -> Callable[[int], bytes]:
+        return lambda id: bytes((id,))
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "line_ends": self.line_ends}
@@ -198,9 +239,15 @@ class _VocabularyTokenizer(Tokenizer):
         """A tokenizer for symbols of which is known how often each comes."""
         return cls(Vocabulary.learn(counts, cls.reserved, min_count, maximum), line_ends)
 
+    def extended(self, counts: Mapping[str, int], min_count: int = 1, maximum: int | None = None) -> Self:
+        return replace(self, vocabulary=Vocabulary.learn(counts, self.vocabulary.symbols, min_count, maximum))
+
     @property
     def size(self) -> int:
         return len(self.vocabulary)
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self.vocabulary
 
     def symbol(self, id: int) -> str:
         expect_id(id, self.size)
@@ -250,16 +297,19 @@ class CharTokenizer(_VocabularyTokenizer):
         return table
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        return self._table.take(_code_points(_text(text)), mode="clip")
+        return self._table.take(_code_points(as_text(text)), mode="clip")
 
     def first(self, text: str | bytes) -> bytes | None:
-        return utf8(_text(text)[:1]) or None
+        return utf8(as_text(text)[:1]) or None
 
     def stream_decoder(self) -> StreamDecoder:
         return _SymbolDecoder((REPLACEMENT, *self.vocabulary.symbols[1:]), self.separator)
 
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
         return [(position, text[position]) for position in np.flatnonzero(self.encode(text) == 0).tolist()]
+
+    def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
+        return _code_points(text)[ids == self.unknown].tobytes().decode("utf-32-le", "surrogatepass"), ""
 
 
 @dataclass(frozen=True)
@@ -288,11 +338,11 @@ class WordTokenizer(_VocabularyTokenizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _expect("white_space", self.white_space, tuple(WORDS))
+        _expect("white_space", self.white_space, tuple(WHITE_SPACE))
 
     @staticmethod
     def _is_symbol(symbol: str) -> bool:
-        return WORDS["ascii"][0].fullmatch(symbol) is not None
+        return WHITE_SPACE["ascii"].word.fullmatch(symbol) is not None
 
     @staticmethod
     def count(pieces: Iterable[str]) -> Counter[str]:
@@ -306,22 +356,30 @@ class WordTokenizer(_VocabularyTokenizer):
         return {utf8(symbol): id for id, symbol in enumerate(self.vocabulary.symbols)}
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        text = _text(text)
+        text = as_text(text)
         if self.white_space == "unicode":
             return self.vocabulary.indices(text.replace("\n", f" {LINE_END} ").split())
         words = _words(text)
         return np.fromiter(map(self._ids.get, words, repeat(0)), np.int32, len(words))
 
     def first(self, text: str | bytes) -> bytes | None:
-        found = WORDS[self.white_space][1].match(_text(text))
+        found = WHITE_SPACE[self.white_space].spaced.match(as_text(text))
         return utf8(found.group()) if found else None
 
     def stream_decoder(self) -> StreamDecoder:
         return _SymbolDecoder((UNKNOWN, "\n", *self.vocabulary.symbols[2:]), self.separator)
 
     def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
-        words = ((match.start(), match.group()) for match in WORDS[self.white_space][0].finditer(text))
+        words = ((match.start(), match.group()) for match in WHITE_SPACE[self.white_space].word.finditer(text))
         return [(position, word) for position, word in words if word not in self.vocabulary]
+
+    def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
+        found = list(compress(WHITE_SPACE[self.white_space].spaced.findall(text), (ids == self.unknown).tolist()))
+        return [word for _, word in found], "".join(space for space, _ in found)
+
+    def white_space_at_end(self, text: str) -> str:
+        found = WHITE_SPACE[self.white_space].space.match(text[::-1])
+        return text[len(text) - found.end() :] if found else ""
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "white_space": self.white_space}
@@ -360,13 +418,14 @@ def utf8(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
-def _text(text: str | bytes) -> str:
+def as_text(text: str | bytes, name: str = "The text") -> str:
+    """A str, out of bytes if need be. Raises :class:`CorpusError` that calls them ``name``, if they are not UTF-8."""
     if isinstance(text, str):
         return text
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"The text is not UTF-8: the byte at offset {error.start} is 0x{text[error.start]:02x}. Convert it to UTF-8, or "
+        raise CorpusError(f"{name} is not UTF-8: the byte at offset {error.start} is 0x{text[error.start]:02x}. Convert it to UTF-8, or "
                           "use a model with tokenizer='byte'.") from None
 
 

@@ -6,7 +6,6 @@ depends on the number of multiprocessors and on shared memory, so another model 
 
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from math import isfinite, sqrt
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from ...cells import Cell
 from ...errors import ConfigError, Space, expect_one_of
 from ...fingerprint import of_modules
+from ...reports import warn
 from ...rules import Rule
 from .. import PRECISIONS, Stage
 from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, update
@@ -218,8 +218,8 @@ class Backend:
 
         So it is where processes share a device by percentages (CUDA's MPS). The bits are not those of one launch.
         """
-        warnings.warn(f"{error} The time loop of {streams} streams and {hidden} units runs step by step instead, several times slower.",
-                      RuntimeWarning, stacklevel=3)
+        warn(f"{error} The time loop of {streams} streams and {hidden} units runs step by step instead, several times slower.",
+             RuntimeWarning)
         _plans[cell, streams, hidden, self.precision, backward] = recurrence.step_by_step(f"a launch was refused ({error})")
 
     def recur(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:

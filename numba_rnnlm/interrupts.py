@@ -1,0 +1,151 @@
+"""Signals during a training: the first one ends it cleanly, the second one at once.
+
+Ctrl-C (SIGINT), what a scheduler, ``timeout`` or a closing terminal sends (SIGTERM, SIGHUP), and the warnings of batch systems
+(SIGXCPU: the processor time is nearly over; SIGUSR1) are handled alike:
+
+=============================================  =======================================================================
+what is going on                               what the first signal does
+=============================================  =======================================================================
+reading a corpus, preparing                    stops at once: nothing was learned yet
+compiling, before the first update             waits for the compiler; then as during training
+training                                       the update in progress is completed, the checkpoint written, the
+                                               epoch closed: validated, noted in the history, the best weights kept
+validating                                     the validation is completed; then as during training
+writing a checkpoint                           the file is completed; then as during training
+measuring and saving after the training (the   waits until the model is saved
+command line)
+=============================================  =======================================================================
+
+A second signal stops all of these at once; a file that was being written is removed, the one that it would have replaced stays.
+
+Afterwards the signal has its own consequence. In Python the handlers of the host program are back and the signal is raised
+again: ``KeyboardInterrupt`` for Ctrl-C, a call of the host's handler, or the end of the process; unless :class:`Interrupts` was
+asked to return. The command line saves the model and exits with 128 + the signal's number.
+
+A signal that is ignored stays ignored (SIGHUP under ``nohup``, SIGINT of a shell's background job), and a handler that the host
+program has set in C is left alone: Python could not put it back. Threads other than the main one receive no signals.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from .errors import expect_one_of
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGBREAK")  # as far as the system has them
+THEN = ("raise", "return")
+NOTICE = b"\ninterrupted: ending cleanly; once more stops at once and loses what no file has\n"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the work at once.
+
+    Attributes
+    ----------
+    number
+        Of the signal.
+    """
+
+    def __init__(self, number: int, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.number = number
+
+
+class Interrupts:
+    """Within ``with``, signals are noted here instead of having their consequence. It may be entered again while it is open.
+
+    Parameters
+    ----------
+    then
+        What follows at the end of the ``with`` if there was a signal: "raise" it again, or "return".
+    notice
+        Answer the first one on standard error.
+
+    Attributes
+    ----------
+    number
+        Of the first signal; 0 if there was none.
+    waiting
+        Whether the first signal waits for a clean end. Otherwise it raises :class:`Interrupted`.
+    """
+
+    def __init__(self, then: str = "raise", notice: bool = False) -> None:
+        expect_one_of("on_interrupt", then, THEN)
+        self.then, self.notice = then, notice
+        self.number, self.waiting = 0, False
+        self._depth = 0
+        self._only_noting = True  # while handlers change
+        self._hosts: dict[int, Any] = {}
+
+    def is_set(self) -> bool:
+        """Whether the work should end."""
+        return self.number != 0
+
+    def __enter__(self) -> Self:
+        self._depth += 1
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
+            self._only_noting = True
+            pythons = 0  # what the system calls for a handler in Python
+            for number in sorted(_signals(), key=lambda number: callable(signal.getsignal(number))):
+                if callable(signal.getsignal(number)) and pythons and _c_handler(number) != pythons:
+                    continue  # C has replaced the handler that Python remembers
+                self._hosts[number] = signal.signal(number, self._note)
+                pythons = _c_handler(number)
+            self._only_noting = False
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        self._only_noting = True
+        for number, handler in self._hosts.items():
+            signal.signal(number, handler)
+        hosts, self._hosts = self._hosts, {}
+        if self.number in hosts and self.then == "raise":
+            signal.raise_signal(self.number)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        first = self.number == 0
+        self.number = self.number or number
+        if self._only_noting:
+            return
+        if not first or not self.waiting:
+            raise Interrupted(number)
+        if self.notice:
+            with contextlib.suppress(Exception):  # standard error may be closed, or an object of the host program
+                os.write(sys.stderr.fileno(), NOTICE)  # not print: the handler may have interrupted one
+
+
+def _signals() -> list[int]:
+    """The signals that may be taken: not those that are ignored, nor those whose handlers were set in C."""
+    numbers = [int(getattr(signal, name)) for name in NAMES if hasattr(signal, name)]
+    return [number for number in numbers if _is_pythons(number)]
+
+
+def _is_pythons(number: int) -> bool:
+    """Whether this signal has its default action, or a handler in Python."""
+    handler = signal.getsignal(number)
+    if handler in (None, signal.SIG_IGN):
+        return False
+    if handler is signal.SIG_DFL:  # as far as Python knows
+        return not _c_handler(number)
+    return True
+
+
+def _c_handler(number: int) -> int:
+    """The address of the handler that the system would call; 0 for the default action, or if that cannot be found out.
+
+    Python does not notice handlers that were set in C after it has started (by ``faulthandler``, MPI or a Java machine, say).
+    """
+    try:
+        ask = ctypes.pythonapi.PyOS_getsig
+    except AttributeError:  # another Python than CPython
+        return 0
+    ask.restype, ask.argtypes = ctypes.c_void_p, [ctypes.c_int]
+    return ask(number) or 0

@@ -1,0 +1,69 @@
+"""Reports: what is shown about work in progress. A report that cannot be written is lost, and the work continues.
+
+Standard output and standard error may be missing (``sys.stdout is None`` under ``pythonw``), closed, full, a pipe that nobody
+reads, a terminal that has hung up, or an object of the host program with no more than ``write``. None of that may end a
+training of a week. What a command was asked for (a generated text, scores) is data and not a report: there an error is an error.
+"""
+
+import sys
+import warnings
+from typing import Any
+
+_told: Any = ()  # the last stream whose loss was told
+
+
+def put(stream: Any, text: str) -> str:
+    """Write and flush; → why that was not possible, "" if it was."""
+    if stream is None:
+        return "it is closed"
+    try:
+        stream.write(text)
+        if hasattr(stream, "flush"):
+            stream.flush()
+    except Exception as error:  # the stream may be an object of the host program, which may raise anything
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return ""
+
+
+def report(text: str, stream: Any = None) -> None:
+    """Show a text, by default on standard output.
+
+    If it cannot be written, the other standard stream is told, once for each stream.
+
+    Examples
+    --------
+    >>> report("epoch 1\\n")
+    epoch 1
+    """
+    global _told
+    stream = sys.stdout if stream is None else stream
+    reason = put(stream, text)
+    if reason and _told is not stream:
+        _told = stream
+        name, other = ("standard error", sys.stdout) if stream is sys.stderr else ("standard output", sys.stderr)
+        put(other, f"numba_rnnlm: cannot write reports to {name} ({reason}): they are lost, the work continues\n")
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether somebody watches this stream live."""
+    try:
+        return bool(stream.isatty())
+    except Exception:  # None, closed, or an object that knows no such question
+        return False
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """:func:`warnings.warn` at the line of the program that uses the library, but it never ends the work.
+
+    Where standard error is closed, Python's own raises an error; here the warning is lost. One that the user has turned into an
+    error is raised.
+    """
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("numba_rnnlm", "numba"):
+        level, frame = level + 1, frame.f_back
+    try:
+        warnings.warn(message, category, stacklevel=level)
+    except Warning:
+        raise
+    except Exception as error:  # of the stream, or of the host program's own showwarning
+        report(f"numba_rnnlm: warning: {message} (it could not be shown as a warning: {error})\n")

@@ -1,0 +1,106 @@
+"""A lock on a checkpoint: the second job that would write it is told who does."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from ..errors import ModelFileError
+from . import writing
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold ``<path>.lock`` within the ``with``, a file that names host, process and time; it is removed at the end.
+
+    The file is locked with ``flock``, so that it is free at once when its holder was killed, on whatever host. Where files cannot be
+    locked, its being there is the lock, and that of a process of this host which no longer runs is taken over.
+
+    Raises
+    ------
+    ModelFileError
+        If another process, or another thread of this one, holds it; or the folder cannot be written.
+    """
+    name = f"{os.path.realpath(path)}.lock"
+    try:
+        file = _take(path, name)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"cannot write {path!r}: {getattr(error, 'strerror', None) or error}. {writing.ADVICE}") from error
+    try:
+        yield
+    finally:
+        if os.name != "posix":  # an open file cannot be removed there
+            file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        file.close()
+
+
+def _take(path: str, name: str) -> BinaryIO:
+    """The lock file, open and ours."""
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    while True:
+        with contextlib.ExitStack() as opened:
+            try:
+                descriptor, new = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+            except FileExistsError:
+                try:
+                    descriptor, new = os.open(name, flags), False
+                except FileNotFoundError:  # its holder has just removed it
+                    continue
+            file = opened.enter_context(open(descriptor, "rb+"))
+            locked = writing.lock(file)
+            if locked is False or (locked is None and not new and not _is_stale(_owner(file))):
+                raise _held(path, name, _owner(file))
+            if locked is None and not new:
+                file.close()
+                os.unlink(name)  # and whoever makes it again holds it
+            elif writing.is_named(name, file):  # else its holder removed it between opening and locking
+                _sign(file)
+                opened.pop_all()
+                return file
+
+
+def _sign(file: BinaryIO) -> None:
+    owner = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+    file.seek(0)
+    file.write(json.dumps(owner).encode() + b"\n")
+    file.truncate()
+    file.flush()
+
+
+def _owner(file: BinaryIO) -> dict[str, Any]:
+    """Who has signed; nothing if the file does not tell."""
+    try:
+        file.seek(0)
+        owner = json.loads(file.read(1000))
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _held(path: str, name: str, owner: dict[str, Any]) -> ModelFileError:
+    who = "another process"
+    if owner:
+        who = f"process {owner.get('process')!s:.20} on host {ascii(owner.get('host'))[:80]}, since {owner.get('since')!s:.40}"
+    return ModelFileError(f"the checkpoint {path!r} is being written by {who}. Wait for it, stop it, or give this run another checkpoint. If "
+                          f"that process no longer runs, delete {name!r}.")
+
+
+def _is_stale(owner: dict[str, Any]) -> bool:
+    """Whether the process that has signed certainly runs no more."""
+    process = owner.get("process")
+    if owner.get("host") != socket.gethostname() or os.name == "nt" or not isinstance(process, int) or process <= 0:
+        return False  # Windows would end a process that is asked with a signal
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it belongs to another user
+        return False
+    return False

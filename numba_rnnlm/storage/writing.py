@@ -1,0 +1,219 @@
+"""Files that replace another one in one piece, the room that they need, and what killed writers have left.
+
+A file is written under a temporary name beside its target, ``.numba_rnnlm-<host>-<random>``, and renamed when it is complete and on the
+disk. Its writer holds a lock on it (``flock``); so another process can tell what is being written from what a killed process
+has left, and removes the latter when it writes to the same folder.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from ..errors import ModelFileError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX = ".numba_rnnlm-"
+ABANDONED = 3600.0  # seconds without a write, after which the unlocked file of another host is a killed process's
+STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip archive with members, of an empty one
+UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)
+ADVICE = "Nothing that was there has changed; choose a folder that exists, can be written and has room."
+
+
+@contextlib.contextmanager
+def replacing(name: str) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``name`` at the end of the ``with``; after an error it is removed.
+
+    The new file has the mode of the old one, and a link stays a link.
+
+    Raises
+    ------
+    ModelFileError
+        If the folder is missing, read-only or full, or what is at ``name`` is not to be replaced: see :func:`expect_replaceable`.
+    """
+    expect_replaceable(name)
+    temporary = ""
+    try:
+        target = os.path.realpath(name)
+        folder = os.path.dirname(target)
+        mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else None
+        temporary, file = _open_temporary(folder, 0o666 if mode is None else 0o600)
+        with file:
+            remove_leftovers(folder, file)
+            yield file
+            file.flush()
+            if mode is not None and hasattr(os, "fchmod"):
+                with contextlib.suppress(OSError):  # a file system without modes
+                    os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+            if os.name == "posix":  # still locked, so that nobody takes it for a leftover
+                os.replace(temporary, target)
+        if os.name != "posix":  # an open file cannot be renamed there
+            os.replace(temporary, target)
+        _sync_folder(folder)
+    except ModelFileError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ModelFileError(f"cannot write {name!r}: {getattr(error, 'strerror', None) or error}. {ADVICE}") from error
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # it has become the model, or was never made
+            os.unlink(temporary)
+
+
+def expect_replaceable(name: str) -> None:
+    """Raise :class:`ModelFileError` where a model must not take the place of what is there.
+
+    That is a folder, a pipe or a device, a file that is not a model, and a link that somebody else has put into a folder which everybody
+    may write, such as ``/tmp``.
+    """
+    if os.path.isdir(name):
+        raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
+    try:
+        found = os.stat(name)
+    except (OSError, ValueError):  # nothing is there, or the writing itself will say why not
+        found = None
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise ModelFileError(f"cannot write {name!r}: it is a pipe or a device, which a model would replace; give the name of a file.")
+    if found is not None and found.st_size and not _begins_as_archive(name):
+        raise ModelFileError(f"cannot write {name!r}: the file that is there is not a model and is not overwritten; give another name, or "
+                             "delete it.")
+    if os.path.islink(name) and _is_strangers(name):
+        raise ModelFileError(f"cannot write {name!r}: it is a link of another user in a folder that everybody may write; give another name.")
+
+
+def _begins_as_archive(name: str) -> bool:
+    try:
+        with open(name, "rb") as file:
+            return file.read(4) in STARTS
+    except OSError:  # it cannot be read, but may well be replaced
+        return True
+
+
+def _is_strangers(link: str) -> bool:
+    """What Linux calls protected_symlinks, for a link that is resolved here and not by the system."""
+    if not hasattr(os, "geteuid"):
+        return False
+    owner, folder = os.lstat(link).st_uid, os.stat(os.path.dirname(os.path.abspath(link)))
+    shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+    return bool(shared) and owner not in (os.geteuid(), folder.st_uid)
+
+
+def expect_room(files: Iterable[tuple[str, int]]) -> None:
+    """Raise :class:`ModelFileError` unless files of these names and sizes in bytes can be written now, all of them.
+
+    The bytes are reserved in temporary files, where the system can do that: so a quota and a limit of the process count too.
+    """
+    with contextlib.ExitStack() as reserved:
+        for name, size in files:
+            try:
+                folder = os.path.dirname(os.path.realpath(name))
+                path, file = _open_temporary(folder, 0o600)
+                reserved.callback(_remove, path)
+                reserved.enter_context(file)
+                remove_leftovers(folder, file)
+                _reserve(file.fileno(), size)
+            except (OSError, ValueError) as error:
+                raise ModelFileError(
+                    f"cannot write {name!r}, for which {size / 1e6:,.1f} MB are needed: {getattr(error, 'strerror', None) or error}. "
+                    "Choose a folder that exists, can be written and has room."
+                ) from error
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+    if hasattr(os, "fstatvfs"):
+        free = os.fstatvfs(descriptor)
+        if free.f_bavail * free.f_frsize < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def remove_leftovers(folder: str, own: BinaryIO) -> None:
+    """Remove the temporary files of writers that were killed; ``own``, new and in the same folder, tells what time it is there.
+
+    A file is removed only if nobody has locked it. Where locks do not reach other hosts, one of theirs must also be old.
+    """
+    with contextlib.suppress(OSError):
+        now = os.fstat(own.fileno()).st_mtime
+        for entry in os.scandir(folder):
+            if entry.name.startswith(PREFIX) and entry.is_file(follow_symlinks=False) and entry.inode() != os.fstat(own.fileno()).st_ino:
+                _remove_leftover(entry.path, now)
+
+
+def _remove_leftover(path: str, now: float) -> None:
+    with contextlib.suppress(OSError), open(path, "rb+") as file:  # OSError: it is gone or not ours
+        if not lock(file):
+            return
+        found, named = os.fstat(file.fileno()), os.lstat(path)
+        here = os.path.basename(path).startswith(f"{PREFIX}{_host()}-")
+        if os.path.samestat(found, named) and (here or now - found.st_mtime > ABANDONED):
+            os.unlink(path)
+
+
+def _open_temporary(folder: str, mode: int) -> tuple[str, BinaryIO]:
+    """A new file, locked where the system can."""
+    while True:
+        path = os.path.join(folder, f"{PREFIX}{_host()}-{secrets.token_hex(8)}")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), mode)
+        file = open(descriptor, "w+b")  # noqa: SIM115 (the caller closes it)
+        if lock(file) is not False and is_named(path, file):
+            return path, file
+        file.close()  # another process took it for a leftover in this very moment
+
+
+def lock(file: BinaryIO) -> bool | None:
+    """Lock an open file; → False if somebody else has, None where files cannot be locked."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return None
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def is_named(path: str, file: BinaryIO) -> bool:
+    """Whether this open file is still the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the renaming itself survive a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):  # the model is in its place already
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

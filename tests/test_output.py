@@ -1,0 +1,242 @@
+"""What goes in and comes out as text: UTF-8 whatever the locale, bytes as they are, one space, arguments in any order."""
+
+import io
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checks import HANG, without_notice
+from hypothesis import given
+from hypothesis import strategies as st
+from models import fit, trained, untrained
+
+import numba_rnnlm
+from numba_rnnlm import LanguageModel
+from numba_rnnlm.cli import main, output, parser
+from numba_rnnlm.errors import CorpusError, VocabularyError
+
+HOME = str(Path(numba_rnnlm.__file__).parents[1])
+RUSSIAN = "как хорошо в лесу\nв лесу темно\n"
+LATIN_1 = {"PYTHONIOENCODING": "latin-1"}
+NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("output")
+    (folder / "ru.txt").write_text(RUSSIAN, encoding="utf-8")
+    fit(untrained(), RUSSIAN * 20, epochs=20, learning_rate=0.02).save(folder / "ru.npz")
+    fit(untrained(tokenizer="word"), RUSSIAN * 20).save(folder / "words.npz")
+    for tokenizer in ("char", "word", "byte"):
+        trained(tokenizer).save(folder / f"{tokenizer}.npz")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def process(*arguments, data=b"", stdout=subprocess.PIPE, **environment):
+    """(standard output, standard error) of the command line in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", "numba_rnnlm", *arguments], input=data, stdout=stdout, stderr=subprocess.PIPE,
+                          env={**os.environ, "PYTHONPATH": HOME, **environment}, timeout=HANG, check=True)
+    return done.stdout, without_notice(done.stderr)
+
+
+# Text, in processes of their own
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii:strict"}, NO_UTF8], ids=str)
+def test_a_file_gets_utf8_whatever_the_locale(environment, tmp_path):
+    with (tmp_path / "out").open("wb") as file:
+        process("generate", "ru.npz", "--seed", "1", "--length", "40", stdout=file, **environment)
+    written = LanguageModel.load("ru.npz").generate(length=40, seed=1)
+    assert (tmp_path / "out").read_bytes() == (written + "\n").encode() and not written.isascii()
+
+
+def test_so_does_a_pipe_and_standard_error():
+    out, err = process("score", "words.npz", "--per-token", data="как лось в лесу\n".encode(), **LATIN_1)
+    assert [row.split("\t")[0] for row in out.decode().splitlines()] == ["как", "лось", "в", "лесу", "<eos>", ""]
+    assert "'лось' (once)" in err.decode()
+    out, _ = process("info", "words.npz", **LATIN_1)
+    assert "'лесу'" in out.decode()
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "лесу"), ("ascii", "\\u043b\\u0435\\u0441\\u0443")])
+def test_a_terminal_keeps_its_encoding(encoding, shown):
+    here, there = pty.openpty()
+    with os.fdopen(there, "wb") as terminal:
+        process("info", "words.npz", stdout=terminal, PYTHONIOENCODING=encoding)
+    told = b""
+    with os.fdopen(here, "rb", 0) as file:
+        try:
+            while piece := file.read(4096):
+                told += piece
+        except OSError:  # Linux: the other end is closed
+            pass
+    assert shown in told.decode(encoding)
+
+
+# Bytes, in processes of their own
+
+
+def test_a_byte_model_writes_its_bytes(tmp_path):
+    bytes_model = LanguageModel.load("byte.npz")
+    options = {"length": 200, "seed": 1, "temperature": 3.0}
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    want = bytes_model.generate(b"\xff", **options)
+    assert len(want) == 200
+    with pytest.raises(UnicodeDecodeError):
+        want.decode()
+    with (tmp_path / "out").open("wb") as file:
+        process("generate", "byte.npz", b"\xff", *flags, stdout=file, **NO_UTF8)
+    assert (tmp_path / "out").read_bytes() == b"\xff" + want
+    assert process("generate", *flags, "byte.npz", "--prompt", "-", data=b"\xff")[0] == b"\xff" + want
+    samples, _ = process("generate", "byte.npz", "--samples", "2", "--prompt", b"\xff", *flags)
+    assert samples == b"\xff" + want + b"\n\n\xff" + bytes_model.generate(b"\xff", **options | {"seed": 2})
+
+
+# The same in this process
+
+
+@pytest.mark.parametrize("prompt", ["né", b"n\xc3", b"\xc3\xa9\xff", b"", "to\nbe"])
+def test_prompts_of_a_byte_model(prompt, monkeypatch, capsysbinary):
+    data = prompt if isinstance(prompt, bytes) else prompt.encode()
+    want = data + LanguageModel.load("byte.npz").generate(data, 30, seed=3)
+    for typed in (["--prompt", os.fsdecode(data)], [os.fsdecode(data)]):
+        assert main(["generate", "byte.npz", "--length", "30", "--seed", "3", *typed]) == 0
+        assert capsysbinary.readouterr().out == want
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert main(["generate", "byte.npz", "--length", "30", "--seed", "3", "-"]) == 0
+    assert capsysbinary.readouterr().out == want
+
+
+def test_a_terminal_shows_bytes_as_text(monkeypatch, capsysbinary):
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True)
+    writer = output.Writer()
+    for data in (b"n\xc3", b"\xa9\xff", b" \xe4\xb8"):
+        writer.write(data)
+    writer.end(bytes)
+    assert capsysbinary.readouterr().out == "né\ufffd \ufffd\n".encode()
+
+
+def test_a_stream_without_a_buffer_gets_text(monkeypatch):
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    assert main(["generate", "byte.npz", os.fsdecode(b"\xff"), "--length", "20", "--seed", "1"]) == 0
+    assert sys.stdout.getvalue() == (b"\xff" + LanguageModel.load("byte.npz").generate(b"\xff", 20, seed=1)).decode(errors="replace") + "\n"
+
+
+@pytest.mark.parametrize(("model", "prompt"), [("char.npz", b"to\xff"), ("word.npz", b"to \xc3")])
+def test_other_models_take_text(model, prompt, monkeypatch, capsys):
+    assert main(["generate", model, os.fsdecode(prompt)]) == 1
+    assert "error: the prompt is not UTF-8: " in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(prompt)))
+    assert main(["generate", model, "--prompt", "-"]) == 1
+    assert "error: the prompt is not UTF-8: " in capsys.readouterr().err
+
+
+# Bytes in Python
+
+
+@given(prompt=st.binary(max_size=8), length=st.integers(0, 12), seed=st.integers(0, 99))
+def test_any_bytes_go_in_and_come_out(prompt, length, seed):
+    model = trained("byte")
+    written = model.generate(prompt, length, seed=seed, temperature=5.0)
+    assert isinstance(written, bytes) and len(written) == length
+    ids = model.generate(np.frombuffer(b"\n" + prompt, np.uint8), length, seed=seed, temperature=5.0)
+    assert written == bytes(ids.tolist())
+    assert b"".join(model.stream(prompt, length, seed=seed, temperature=5.0)) == written
+    for same in (bytearray(prompt), memoryview(prompt)):
+        assert model.generate(same, length, seed=seed, temperature=5.0) == written
+    assert model.generate([prompt, prompt], length, seed=seed, temperature=5.0)[0] == written
+    text = prompt.decode("utf-8", "ignore")
+    assert model.generate(text, length, seed=seed, as_bytes=True) == model.generate(text.encode(), length, seed=seed)
+    assert model.generate(text, length, seed=seed) == (text.encode() + model.generate(text.encode(), length, seed=seed)).decode(
+        "utf-8", "replace").removeprefix(text)
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "word"])
+def test_text_goes_in_and_comes_out_as_bytes(tokenizer):
+    model = LanguageModel.load({"char": "ru.npz", "word": "words.npz"}[tokenizer])
+    want = model.generate("в лесу", 20, seed=1)
+    assert model.generate("в лесу".encode(), 20, seed=1) == model.generate("в лесу", 20, seed=1, as_bytes=True) == want.encode()
+    assert b"".join(model.stream("в лесу", 20, seed=1, as_bytes=True)) == want.encode()
+    ids = model.tokenizer_.encode("\nв лесу")
+    assert model.generate(ids, 20, seed=1, as_bytes=True) == want.encode()
+    assert model.generate(ids.tolist(), 20, seed=1).dtype == np.int32
+    both = model.generate(["в лесу", "в лесу".encode()], 20, seed=1)
+    assert [type(one) for one in both] == [str, bytes] and both[0] == want
+    assert model.generate(["в лесу", "в лесу"], 20, seed=1, as_bytes=True)[0] == want.encode()
+    with pytest.raises(VocabularyError, match="the prompt has 'z"):
+        model.generate(b"zz")
+    with pytest.raises(CorpusError, match="The prompt is not UTF-8: the byte at offset 0 is 0xff"):
+        model.generate(b"\xff")
+
+
+# One space
+
+
+@pytest.mark.parametrize(("prompt", "end"), [("to be ", ""), ("to be  ", ""), ("to be\t", ""), ("to be \x0b", ""), ("to be", " "), ("to be\n", ""), (" ", ""), ("", "")])
+def test_one_space_stands_between_words(prompt, end, capsys):
+    model = LanguageModel.load("word.npz")
+    for seed in range(4):
+        written = model.generate(prompt, 3, seed=seed)
+        words = model.tokenizer_.decode(model.generate(np.r_[1, model.tokenizer_.encode(prompt)], 3, seed=seed))
+        assert written == ("" if words.startswith("\n") else end) + words
+        assert model.generate(prompt.encode(), 3, seed=seed) == written.encode()
+        assert "".join(model.stream(prompt, 3, seed=seed)) == written
+    assert main(["generate", "word.npz", "--length", "3", "--seed", "3", "--prompt", prompt]) == 0
+    assert capsys.readouterr().out == prompt + written + "\n"
+    assert main(["generate", "word.npz", "--length", "3", "--seed", "3", "--samples", "2", "--prompt", prompt]) == 0
+    assert capsys.readouterr().out.startswith(prompt + written + "\n\n" + prompt)
+
+
+@given(length=st.integers(0, 6), more=st.integers(0, 6), seed=st.integers(0, 50), space=st.sampled_from([" ", "  ", "\t"]))
+def test_a_prompt_with_a_space_may_be_written_in_two_calls(length, more, seed, space):
+    model = trained("word")
+    first = "to be" + space + model.generate("to be" + space, length, seed=seed)
+    assert first + model.generate(first, more, seed=seed) == "to be" + space + model.generate("to be" + space, length + more, seed=seed)
+
+
+# Arguments in any order
+
+ORDERS = [
+    ["char.npz", "to be", "--length", "5", "--seed", "1"],
+    ["--length", "5", "char.npz", "--seed", "1", "to be"],
+    ["--length", "5", "--seed", "1", "char.npz", "to be"],
+    ["char.npz", "--length=5", "to be", "--seed=1"],
+    ["--prompt", "to be", "--length", "5", "char.npz", "--seed", "1"],
+    ["--length", "5", "--seed", "1", "--", "char.npz", "to be"],
+    ["--length", "5", "char.npz", "--seed", "1", "--", "to be"],
+]
+
+
+@pytest.mark.parametrize("arguments", ORDERS, ids=" ".join)
+def test_a_prompt_stands_anywhere(arguments, capsys):
+    assert main(["generate", *arguments]) == 0
+    assert capsys.readouterr().out == "to be" + LanguageModel.load("char.npz").generate("to be", 5, seed=1) + "\n"
+
+
+@pytest.mark.parametrize("arguments", [
+    ["score", "--json", "char.npz", "--counts", "a.txt"], ["score", "char.npz", "--unknown", "exclude", "a.txt"],
+    ["eval", "--bos", "char.npz", "--json", "a.txt"], ["train", "--hidden", "3", "a.txt", "--tied"], ["info", "char.npz"],
+    ["train", "--epochs", "2", "--", "a.txt"], ["generate", "char.npz", "--", "-5 apples"],
+], ids=" ".join)
+def test_so_do_the_arguments_of_every_command(arguments):
+    args = parser().parse_args(arguments)
+    files = [word for word in arguments if word.endswith((".txt", ".npz", "apples"))]
+    found = [str(getattr(args, name)) for name in ("model", "corpus", "file", "prompt") if getattr(args, name, None)]
+    assert sorted(found) == sorted(files)
+
+
+@pytest.mark.parametrize("arguments", [["char.npz", "--length", "5", "to", "be"], ["--length", "5"], ["char.npz", "--lengths", "5"],
+                                       ["char.npz", "to", "--prompt", "be"], ["char.npz", "-x"]], ids=" ".join)
+def test_wrong_arguments_are_still_one_line(arguments, capsys):
+    assert main(["generate", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("numba-rnnlm generate: error: ") and err.count("\n") == 1
