@@ -394,9 +394,9 @@ class LanguageModel:
             self._expect_cell(saved)
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
         corpus = open_source(corpus)
-        if valid is not None and config.validation_split:
+        if valid is not None and config.validation_split and saved is None:
             raise ConfigError(f"validation_split is {config.validation_split}, but a text to validate on is given, too; leave one of them out.")
-        if config.validation_split:
+        if valid is None and config.validation_split:
             corpus, valid = split(corpus, config.validation_split)
         if saved is None and tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
@@ -407,17 +407,17 @@ class LanguageModel:
                 read = self._read(corpus, tokenizer)
                 notes.append(added)
         held_out = None if valid is None else self._read(valid, tokenizer)
-        if config.validation_split and held_out is None:
-            notes.append(f"{read.name} is too short to hold out {config.validation_split:.0%} of it: it is trained on as a whole, without validation")
-        if read.returns and tokenizer is not None and self._text.line_ends is None:
-            warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
-                "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."
-                if tokenizer.line_ends == "lf" else "they are kept, as symbols; with line_ends='lf' the line ends \\r\\n and \\r are read as \\n."))
         ids = read.ids
         chosen = plan(config, len(ids))
         settings = runs.settings(chosen)
         fitting = streams_that_fit(len(ids), chosen.streams, chosen.steps)
         batches = segments_per_epoch(len(ids), fitting, chosen.steps)
+        if config.validation_split and held_out is None and saved is None:
+            notes.append(f"{read.name} is too short to hold out {config.validation_split:.0%} of it: it is trained on as a whole, without validation")
+        if read.returns and tokenizer is not None and self._text.line_ends is None and saved is None:
+            warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
+                "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."
+                if tokenizer.line_ends == "lf" else "they are kept, as symbols; with line_ends='lf' the line ends \\r\\n and \\r are read as \\n."))
         if fitting < chosen.streams:
             warn(
                 f"the corpus has {len(ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "

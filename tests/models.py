@@ -1,9 +1,11 @@
 """Small language models that several tests share."""
 
+import re
 from functools import cache
 
 from numba_rnnlm import LanguageModel
 
+WHITE_SPACE = " \t\n\v\f\r"  # that of ASCII
 LINES = "to be or not to be\nthat is the question\n"
 
 
@@ -23,3 +25,15 @@ def trained(tokenizer="char"):
     else:
         model, corpus = untrained(tokenizer=tokenizer), LINES * 8
     return fit(model, corpus, epochs=30, learning_rate=0.01)
+
+
+def words_of(text):
+    """What stands between white space."""
+    return re.findall(f"[^{WHITE_SPACE}]+", text)
+
+
+def as_read(text, tokenizer):
+    """A text as a tokenizer reads it unless told otherwise: no byte order marks, and except for bytes one kind of line end."""
+    mark, ends, end = (b"(^|[\r\n])(?:\xef\xbb\xbf)+", b"\r\n?", b"\n") if isinstance(text, bytes) else ("(^|[\r\n])\ufeff+", "\r\n?", "\n")
+    text = re.sub(mark, rb"\1" if isinstance(text, bytes) else r"\1", text)
+    return text if tokenizer == "byte" else re.sub(ends, end, text)

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from models import WHITE_SPACE, as_read, words_of
 
 import numba_rnnlm
 from numba_rnnlm.config import TextConfig
@@ -42,19 +43,7 @@ from numba_rnnlm.text import (
 NAMES = ("byte", "char", "word")
 any_text = st.text(st.characters(exclude_categories=()), max_size=40)  # lone surrogates too
 utf8_text = st.text(st.sampled_from("ab \n\r\t\u3000é中😀\ufeff"), max_size=40)
-WHITE_SPACE = " \t\n\v\f\r"  # that of ASCII
 words = st.text(st.characters(exclude_categories=(), exclude_characters=WHITE_SPACE), min_size=1, max_size=5)
-
-
-def parted(text: str) -> list[str]:
-    """The words of a text."""
-    return re.findall(f"[^{WHITE_SPACE}]+", text)
-
-
-def cleaned(text: str, tokenizer: str) -> str:
-    """A text as it is read: no byte order marks, and line ends by the tokenizer's default rule."""
-    text = re.sub("(^|[\r\n])\ufeff+", r"\1", text)
-    return text if tokenizer == "byte" else re.sub("\r\n?", "\n", text)
 
 
 def tokenizer_for(name: str, text: str) -> Tokenizer:
@@ -164,14 +153,14 @@ def test_characters_are_looked_up_one_by_one(known, text):
 def test_words_are_what_stands_between_white_space(known, text):
     tokenizer = tokenizer_for("word", known)
     symbols = tokenizer.to_dict()["symbols"]
-    assert sorted(symbols) == sorted({"<unk>", "<eos>", *parted(known)})
+    assert sorted(symbols) == sorted({"<unk>", "<eos>", *words_of(known)})
     expected = ["<eos>" if token == "\n" else token for token in re.findall(f"\n|[^{WHITE_SPACE}]+", text)]
     ids = tokenizer.encode(text)
     assert ids.dtype == np.int32
     assert ids.tolist() == [symbols.index(token) if token in symbols else 0 for token in expected]
     for position, word in tokenizer.unknown_symbols(text):
         assert text[position : position + len(word)] == word and word not in symbols
-    unknown = [word for word in parted(text) if word not in symbols]
+    unknown = [word for word in words_of(text) if word not in symbols]
     assert [word for _, word in tokenizer.unknown_symbols(text)] == unknown
 
 
@@ -298,8 +287,8 @@ def test_encoding_bytes_that_are_not_utf8(name):
 @example(text="中" * 20 + " 中\n" + "a" * 30, chunk=4)
 def test_a_file_read_in_chunks_is_the_whole_text(name, suffix, text, chunk):
     config = TextConfig(tokenizer=name)
-    content = cleaned(text, name)
-    assume(parted(content))
+    content = as_read(text, name)
+    assume(words_of(content))
     with in_file(text.encode(), chunk, suffix) as path:
         tokenizer = learn_tokenizer(path, config)
         read = read_corpus(path, tokenizer)
@@ -317,8 +306,8 @@ def test_a_file_read_in_chunks_is_the_whole_text(name, suffix, text, chunk):
 @pytest.mark.parametrize("name", NAMES)
 @given(text=any_text.filter(str.strip))
 def test_text_is_read_as_a_file_is(name, text):
-    given_text, text = f"{text}\n", cleaned(f"{text}\n", name)
-    assume(name != "word" or parted(text))
+    given_text, text = f"{text}\n", as_read(f"{text}\n", name)
+    assume(name != "word" or words_of(text))
     tokenizer = learn_tokenizer(given_text, TextConfig(tokenizer=name))
     assert tokenizer == tokenizer_for(name, text)
     with pytest.MonkeyPatch.context() as patch:

@@ -7,6 +7,7 @@ from functools import partial
 from .tokenizers import Tokenizer
 
 SAMPLE = 2**18  # characters or bytes that are looked at
+LEAST = 200  # of them: less says nothing
 LONG_WORDS = 20  # characters of a word on average: more than in any language that has white space between words
 TAKES_ENCODING = "(numba_rnnlm.text.Files takes it)"
 # Where cp1252 differs from latin-1. It leaves five bytes undefined.
@@ -29,11 +30,11 @@ def of_zeros(data: bytes) -> str:
 def _wide(data: bytes) -> str:
     data = data[:SAMPLE]
     even, odd = data[::2].count(0), data[1::2].count(0)
-    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) or (even > len(data) / 5 and odd > len(data) / 5):
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")) or (len(data) >= LEAST and min(even, odd) > len(data) / 5):
         name = "utf-32"
     elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
         name = "utf-16"
-    elif max(even, odd) > len(data) / 5:
+    elif len(data) >= LEAST and max(even, odd) > len(data) / 5:
         name = "utf-16-be" if even > odd else "utf-16-le"
     else:
         return ""
@@ -79,7 +80,7 @@ def of_words(counts: Mapping[str, int]) -> str:
     """Why words, with how often each comes, are no good vocabulary; empty if they are."""
     words = sum(counts.values())
     mean = sum(len(word) * count for word, count in counts.items()) / max(words, 1)
-    if mean <= LONG_WORDS:
+    if mean <= LONG_WORDS or words * mean < LEAST:
         return ""
     return (f"what stands between white space is {mean:.0f} characters long on average, which words are not: Chinese, Japanese or Thai "
             "have no white space between words. Put it there, or use tokenizer='char'.")

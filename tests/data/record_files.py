@@ -1,4 +1,4 @@
-"""Write model_v1.npz, checkpoint_v1.npz and sequential_v1.npz beside this file: files that every later release must read.
+"""Write model_v2.npz, checkpoint_v2.npz and sequential_v2.npz beside this file: files that every later release must read.
 
 Run by hand, once for each version of the format (the number is part of the name; older files stay as they are)::
 
