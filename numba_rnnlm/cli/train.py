@@ -79,7 +79,8 @@ def run(args: Arguments) -> None:
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
             settings["precision"] = args.precision
-        settings, training = model_settings | settings, run_settings | training
+        split = {} if args.valid is None else {"validation_split": 0.0}
+        settings, training = model_settings | settings, run_settings | split | training
     elif args.valid is None:
         training = {"validation_split": VALIDATION_SPLIT, **training}
     config = TrainingConfig(**training)
