@@ -1011,8 +1011,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--learning-rate", "0.5"], "--learning-rate is 0.5, but the run in 'run.npz' has left out" + BEGAN),
         (["--optimizer", "adam"], "--optimizer is 'adam', but the run in 'run.npz' has 'rmsprop'" + BEGAN),
         (["--seed", "6"], "--seed is 6, but the run in 'run.npz' has 5" + BEGAN),
-        (["--valid", "held.txt"], "the run in 'run.npz' has no valid text and one was given here; a run goes on with "
-         "the texts that it began with."),
+        (["--valid", "held.txt"], "--validation-split is 0.0, but the run in 'run.npz' has 0.05" + BEGAN),
         (["--resume", "none.npz"], "there is no model file 'none.npz'."),
         (["--resume", "whole.npz"], "'whole.npz' is a model, but no checkpoint: it does not say where its training stood. To train on "
          "from its weights, load it and fit, or train --from."),
