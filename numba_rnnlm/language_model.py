@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import compress, islice
 from math import ceil, inf
@@ -44,7 +44,7 @@ from .interrupts import Interrupts
 from .model import Network, build, initial_weights
 from .optimizers import Optimizer, describe
 from .paths import same_file
-from .plan import plan, told
+from .plan import Plan, plan, told
 from .recognition import cells_of_file, difference, records
 from .reports import warn
 from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
@@ -94,6 +94,24 @@ Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointCo
 LOAD = "LanguageModel.load(path, cell={cell})"
 IDS_HAVE_NO_CHARACTERS = "unknown='penalize' counts the characters of unknown symbols, but ids have none; give text, or unknown='exclude'."
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
+
+
+@dataclass
+class Start:
+    """What a training starts from: the model so far, and the texts as ids.
+
+    Attributes
+    ----------
+    added
+        A sentence about symbols that the vocabulary has grown by.
+    """
+
+    tokenizer: Tokenizer | None
+    network: Network | None
+    history: History
+    corpus: Corpus
+    valid: Corpus | None
+    added: str
 
 
 @checked_calls
@@ -381,17 +399,59 @@ class LanguageModel:
         optimizer: Optimizer | None, interrupts: Interrupts, prepare: Prepare | None,
     ) -> Self:
         log = None if keeping.log is None else Log(keeping.log, resumed=keeping.resume is not None)
-        saved = None
+        saved, config = self._to_resume(config, keeping)
+        start = self._read_texts(corpus, valid, config, saved)
+        chosen = plan(config, len(start.corpus.ids))
+        trainer = self._trainer(start, chosen, optimizer, saved, interrupts)
+        texts = {"corpus": start.corpus.digest(), "valid": None if start.valid is None else start.valid.digest()}
+        if saved is not None:
+            saved.expect_texts(texts)
+            with runs.fitting(saved.name):
+                trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
+        settings = runs.settings(chosen)
+        if keeping.checkpoint is not None:
+            trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
+        if log is not None:
+            trainer.watchers = [log.write]
+        notes = self._notes(start, config, chosen, trainer, saved, keeping)
+        before = self.tokenizer_, self._network, self.history_, self.validation_, self._learned
+        self.tokenizer_, self._network, self.history_ = start.tokenizer, trainer.network, start.history
+        self.validation_, self._learned = None, {"texts": texts, "training": settings}
+        try:
+            out = None
+            if prepare is not None:
+                out, trainer.saving = prepare(self._about())
+            expect_room(self._files(trainer, start.tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
+            if log is not None:
+                log.begin()
+            for note in notes:
+                trainer.progress.line(note)
+            trainer.run()
+        except ModelFileError:  # a file could not be written, and nothing was trained
+            self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
+            raise
+        finally:
+            if start.valid is not None and trainer.at.best < inf:
+                scored, tokens = start.valid.scored, len(start.valid.ids) - 1
+                self.validation_ = Evaluation(trainer.at.best * tokens, tokens, scored.unknown, scored.characters, scored.bytes)
+        return self
+
+    def _to_resume(self, config: TrainingConfig, keeping: CheckpointConfig) -> tuple[runs.Run | None, TrainingConfig]:
+        """The run to resume, if there is one, and the configuration with what it leaves open as it is in that run."""
         if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
             runs.expect_no_run(keeping.checkpoint)
-        beginning = f"there is no {keeping.resume} yet: this is the beginning of the run" if keeping.begins else ""
-        if keeping.resume is not None and not beginning:
-            saved = runs.read_run(keeping.resume)
-            config = saved.completed(config)
-            saved.expect_settings({**self._settings(), "precision": self._precision}, config)
+        if keeping.resume is None or keeping.begins:
+            return None, config
+        saved = runs.read_run(keeping.resume)
+        config = saved.completed(config)
+        saved.expect_settings({**self._settings(), "precision": self._precision}, config)
+        self._expect_cell(saved)
+        return saved, config
+
+    def _read_texts(self, corpus: Source, valid: Source | None, config: TrainingConfig, saved: runs.Run | None) -> Start:
+        """The texts as ids, and the tokenizer, weights and history that the training starts from."""
         tokenizer, network, history = self.tokenizer_, self._network, self.history_
         if saved is not None:
-            self._expect_cell(saved)
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
         corpus = open_source(corpus)
         if valid is not None and config.validation_split and saved is None:
@@ -400,83 +460,66 @@ class LanguageModel:
             corpus, valid = split(corpus, config.validation_split)
         if saved is None and tokenizer is None and self._text.tokenizer is not None:
             tokenizer = learn_tokenizer(corpus, self._text)
-        read, notes = self._read(corpus, tokenizer), []
+        read, added = self._read(corpus, tokenizer), ""
         if config.extend_vocabulary and saved is None:
             tokenizer, network, added = self._extended(read, tokenizer, network)
             if added:
                 read = self._read(corpus, tokenizer)
-                notes.append(added)
-        held_out = None if valid is None else self._read(valid, tokenizer)
-        ids = read.ids
-        chosen = plan(config, len(ids))
-        settings = runs.settings(chosen)
-        fitting = streams_that_fit(len(ids), chosen.streams, chosen.steps)
-        batches = segments_per_epoch(len(ids), fitting, chosen.steps)
-        if config.validation_split and held_out is None and saved is None:
-            notes.append(f"{read.name} is too short to hold out {config.validation_split:.0%} of it: it is trained on as a whole, without validation")
-        if read.returns and tokenizer is not None and self._text.line_ends is None and saved is None:
-            warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
-                "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."
-                if tokenizer.line_ends == "lf" else "they are kept, as symbols; with line_ends='lf' the line ends \\r\\n and \\r are read as \\n."))
-        if fitting < chosen.streams:
-            warn(
-                f"the corpus has {len(ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "
-                f"training on {fitting} {'stream' if fitting == 1 else 'streams'}. Fewer streams or steps give more updates.")
-            chosen = replace(chosen, streams=fitting)
+        return Start(tokenizer, network, history, read, None if valid is None else self._read(valid, tokenizer), added)
+
+    def _trainer(
+        self, start: Start, chosen: Plan, optimizer: Optimizer | None, saved: runs.Run | None, interrupts: Interrupts
+    ) -> Trainer:
+        """Ready to run. Raises :class:`ConfigError` if it does not fit into memory."""
+        ids = start.corpus.ids
+        chosen = replace(chosen, streams=streams_that_fit(len(ids), chosen.streams, chosen.steps))
         with nullcontext() if saved is None else runs.fitting(saved.name):
             optimizer = optimizer or make_optimizer(chosen, self._config.cell)
-        model = network.model if network else build(self._model_config(tokenizer), self._cell)
+        network = start.network
+        model = network.model if network else build(self._model_config(start.tokenizer), self._cell)
         model.expect_memory_for_training(self._ops, chosen.steps, chosen.streams, optimizer.rule.moments, network.held if network else 0)
-        network = network or self._build(tokenizer)
-        validation = None if held_out is None else self._evaluator(network, held_out)
-        if saved is None and self.tokenizer_ is not None:  # else the vocabulary is that of the text
-            notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), "" if config.extend_vocabulary else ADVICE["training"]))
-        if held_out is not None:
-            notes.append(self._tell_unknown(held_out.name, held_out.missing, len(held_out.ids), ADVICE["validation"]))
-        trainer = Trainer(
+        network = network or self._build(start.tokenizer)
+        validation = None if start.valid is None else self._evaluator(network, start.valid)
+        return Trainer(
             network, chosen, optimizer,
             lambda first: segments(ids, chosen.streams, chosen.steps, first=first),
-            batches,
+            segments_per_epoch(len(ids), chosen.streams, chosen.steps),
             None if validation is None else lambda: validation().nats_per_token,
-            self._seed, history,
+            self._seed, start.history,
             interrupted=interrupts,
-            watchers=[] if log is None else [log.write],
-            foresee=None if held_out is None else partial(self._foresee, network, held_out),
+            foresee=None if start.valid is None else partial(self._foresee, network, start.valid),
         )
-        texts = {"corpus": read.digest(), "valid": None if held_out is None else held_out.digest()}
+
+    def _notes(
+        self, start: Start, config: TrainingConfig, chosen: Plan, trainer: Trainer, saved: runs.Run | None, keeping: CheckpointConfig
+    ) -> list[str]:
+        """What there is to say before a training: lines for its reports; what asks for attention is a warning."""
+        optimizer, read, held_out = trainer.optimizer, start.corpus, start.valid
+        notes = [f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
+                 f"schedule {chosen.schedule}", *told(config, chosen, len(read.ids), chosen.epochs * trainer.batches_per_epoch), start.added]
+        if (streams := trainer.config.streams) < chosen.streams:
+            warn(f"the corpus has {len(read.ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "
+                 f"training on {streams} {'stream' if streams == 1 else 'streams'}. Fewer streams or steps give more updates.")
+        if held_out is not None:
+            notes.append(self._tell_unknown(held_out.name, held_out.missing, len(held_out.ids), ADVICE["validation"]))
         if saved is not None:
-            saved.expect_texts(texts)
-            with runs.fitting(saved.name):
-                trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
-            beginning = f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far"
             if trainer.at.ended:
                 warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do. Its model can be "
                      "trained on from its weights: load it and fit, or train --from.")
-        if keeping.checkpoint is not None:
-            trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
-        before = self.tokenizer_, self._network, self.history_, self.validation_, self._learned
-        self.tokenizer_, self._network, self.history_ = tokenizer, network, history
-        self.validation_, self._learned = None, {"texts": texts, "training": settings}
-        try:
-            out = None
-            if prepare is not None:
-                out, trainer.saving = prepare(self._about())
-            expect_room(self._files(trainer, tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
-            if log is not None:
-                log.begin()
-            trainer.progress.line(f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
-                                  f"schedule {chosen.schedule}")
-            for note in filter(None, [*told(config, chosen, len(ids), chosen.epochs * batches), beginning, *notes]):
-                trainer.progress.line(note)
-            trainer.run()
-        except ModelFileError:  # a file could not be written, and nothing was trained
-            self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
-            raise
-        finally:
-            if held_out is not None and trainer.at.best < inf:
-                scored, tokens = held_out.scored, len(held_out.ids) - 1
-                self.validation_ = Evaluation(trainer.at.best * tokens, tokens, scored.unknown, scored.characters, scored.bytes)
-        return self
+            notes.append(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
+            return [*filter(None, notes)]
+        if self.tokenizer_ is not None:  # else the vocabulary is that of the text
+            notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), "" if config.extend_vocabulary else ADVICE["training"]))
+        if config.validation_split and held_out is None:
+            notes.append(f"{read.name} is too short to hold out {config.validation_split:.0%} of it: it is trained on as a whole, without validation")
+        if read.returns and start.tokenizer is not None and self._text.line_ends is None:
+            warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
+                "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."
+                if start.tokenizer.line_ends == "lf" else
+                "they are kept, as symbols; with line_ends='lf' the line ends \\r\\n and \\r are read as \\n."))
+        if keeping.begins:
+            notes.append(f"there is no {keeping.resume} yet: this is the beginning of the run")
+        return [*filter(None, notes)]
 
     def _extended(
         self, read: Corpus, tokenizer: Tokenizer | None, network: Network | None
