@@ -85,8 +85,6 @@ def main() -> None:
         for text in options.texts:
             save(folder, text)
             rows.append(measure(folder, text, options))
-            for setting in SETTINGS:
-                print(describe(rows[-1], setting), flush=True)
     write_results("defaults", options, rows)
 
 
@@ -104,6 +102,7 @@ def measure(folder: Path, name: str, options: Any) -> dict[str, Any]:
     for setting, arguments in SETTINGS.items():
         found = [train(folder, name, TEXTS[name].tokenizer, [*arguments, "--seed", str(seed)], options) for seed in range(options.turns)]
         row[setting] = found[0] | {key: spread([one[key] for one in found]) for key in ("perplexity", "seconds", "processor_seconds")}
+        print(describe(row, setting), flush=True)
     return row
 
 

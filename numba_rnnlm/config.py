@@ -188,7 +188,8 @@ class CheckpointConfig(_Config):
                                      "that has ended is replaced", type=str)
     checkpoint_every: str | float = _option("5min", "how often it is written: 30s, 5min, 2h or a number of seconds", type=str)
     resume: str | None = _option(None, "go on where the training stood that wrote this checkpoint, with the same texts, as if "
-                                 "nothing had stopped it; settings that are left out are those of the run. If it is the file of "
+                                 "nothing had stopped it; settings that are left out are those of the run; with the schedules "
+                                 "constant, plateau and zaremba, without warmup, epochs and max_seconds may be others. If it is the file of "
                                  "--checkpoint and not there yet, the run begins", type=str)
     log: str | None = _option(None, "append a row for each report to this file, with the time of day: a table if its name ends in .csv, JSON "
                               "lines if it ends in .jsonl, .ndjson or .json", type=str)

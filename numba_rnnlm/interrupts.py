@@ -36,6 +36,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from .errors import expect_one_of
+from .reports import is_stuck
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGBREAK")  # as far as the system has them
 THEN = ("raise", "return")
@@ -119,7 +120,8 @@ class Interrupts:
             raise Interrupted(number)
         if self.notice:
             with contextlib.suppress(Exception):  # standard error may be closed, or an object of the host program
-                os.write(sys.stderr.fileno(), NOTICE)  # not print: the handler may have interrupted one
+                if not is_stuck(sys.stderr, 0):
+                    os.write(sys.stderr.fileno(), NOTICE)  # not print: the handler may have interrupted one
 
 
 def _signals() -> list[int]:

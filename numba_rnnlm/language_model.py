@@ -77,7 +77,7 @@ EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 t
 MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
 MANY_WHERE_CUT = 0.2  # the same for a vocabulary that min_count or max_vocabulary has cut on purpose
 NUMBER_BYTES = 25  # of a number in the header of a file, at most
-FORESEEN = 4  # segments that tell how long an evaluation takes
+SAMPLE, MARGIN = 0.01, 1.2  # part of the time in which an evaluation's length is estimated, and what it may take longer
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
 ADVICE = {  # what to do about unknown symbols
@@ -294,7 +294,7 @@ class LanguageModel:
             Stop after this many epochs (with ``validate_every``, reports) without improvement.
         validation_split
             Without ``valid``: the part of the corpus, at its end, that is held out to validate. It is not trained on, and the vocabulary is
-            not learned from it. A text too short for it is trained on as a whole, with a warning.
+            not learned from it. A text too short for it is trained on as a whole.
         validate_every
             Report after every so many updates of an epoch too, not only at its end: validate, and add a row to ``history_`` whose epoch is
             a fraction. The best weights, ``patience`` and the plateau schedule follow these reports.
@@ -413,7 +413,7 @@ class LanguageModel:
         fitting = streams_that_fit(len(ids), chosen.streams, chosen.steps)
         batches = segments_per_epoch(len(ids), fitting, chosen.steps)
         if config.validation_split and held_out is None and saved is None:
-            warn(f"{read.name} is too short to hold out {config.validation_split:.0%} of it; it is trained on as a whole, without validation.")
+            notes.append(f"{read.name} is too short to hold out {config.validation_split:.0%} of it: it is trained on as a whole, without validation")
         if read.returns and tokenizer is not None and self._text.line_ends is None and saved is None:
             warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
                 "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."
@@ -632,14 +632,15 @@ class LanguageModel:
         return run
 
     @staticmethod
-    def _foresee(network: Network, corpus: Corpus) -> float:
-        """Seconds that evaluating a corpus will take, from a few of its segments."""
+    def _foresee(network: Network, corpus: Corpus, limit: float) -> float:
+        """About the seconds that evaluating a corpus will take, from as much of it as takes a small part of ``limit``."""
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
         batches = segments(corpus.ids, streams, EVALUATION_STEPS)
-        total_loss(network, islice(batches, 1))  # takes the memory that the others use again
-        started, count = time.monotonic(), ceil(len(corpus.ids) / (streams * EVALUATION_STEPS)) + 1
-        total_loss(network, islice(batches, FORESEEN))
-        return (time.monotonic() - started) * count / FORESEEN
+        started, taken, done = time.monotonic(), 0.0, 0
+        while taken < SAMPLE * limit and total_loss(network, islice(batches, 1))[1]:
+            done, taken = done + 1, time.monotonic() - started
+        count = ceil(len(corpus.ids) / (streams * EVALUATION_STEPS)) + 1  # the streams read some tokens twice
+        return MARGIN * taken * count / max(done, 1)
 
     def perplexity(self, corpus: Source, bos: bool = False, unknown: str = "count", penalty: float | None = None) -> float:
         """exp of the mean negative log-probability of a token. The first one is not counted unless ``bos``; see :meth:`evaluate`."""

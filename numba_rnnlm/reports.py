@@ -1,21 +1,29 @@
 """Reports: what is shown about work in progress. A report that cannot be written is lost, and the work continues.
 
 Standard output and standard error may be missing (``sys.stdout is None`` under ``pythonw``), closed, full, a pipe that nobody
-reads, a terminal that has hung up, or an object of the host program with no more than ``write``. None of that may end a
+reads, a terminal that is stopped or has hung up, or an object of the host program with no more than ``write``. None of that may end a
 training of a week. What a command was asked for (a generated text, scores) is data and not a report: there an error is an error.
 """
 
+import select
 import sys
 import warnings
 from typing import Any
 
+PATIENCE = 5.0  # seconds to wait for whoever reads a stream
+
 _told: Any = ()  # the last stream whose loss was told
 
 
-def put(stream: Any, text: str) -> str:
-    """Write and flush; → why that was not possible, "" if it was."""
+def put(stream: Any, text: str, patience: float | None = None) -> str:
+    """Write and flush; → why that was not possible, "" if it was.
+
+    With ``patience``, wait no more than so many seconds for whoever reads the stream.
+    """
     if stream is None:
         return "it is closed"
+    if patience is not None and is_stuck(stream, patience):
+        return "nobody reads it"
     try:
         stream.write(text)
         if hasattr(stream, "flush"):
@@ -37,11 +45,23 @@ def report(text: str, stream: Any = None) -> None:
     """
     global _told
     stream = sys.stdout if stream is None else stream
-    reason = put(stream, text)
+    reason = put(stream, text, 0 if _told is stream else PATIENCE)
     if reason and _told is not stream:
         _told = stream
         name, other = ("standard error", sys.stdout) if stream is sys.stderr else ("standard output", sys.stderr)
-        put(other, f"numba_rnnlm: cannot write reports to {name} ({reason}): they are lost, the work continues\n")
+        put(other, f"numba_rnnlm: cannot write reports to {name} ({reason}): they are lost, the work continues\n", 0)
+
+
+def is_stuck(stream: Any, patience: float) -> bool:
+    """Whether a line would still wait after so many seconds: a pipe that is full, a terminal that is stopped (Ctrl-S)."""
+    if not hasattr(select, "poll"):
+        return False
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return not poll.poll(1000 * patience)
+    except Exception:  # it is no file of the system
+        return False
 
 
 def is_terminal(stream: Any) -> bool:

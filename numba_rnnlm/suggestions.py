@@ -55,6 +55,10 @@ FLAGS = {  # ours → what Keras, PyTorch and their examples, and other trainers
     "--samples": "num-samples n-samples num-return-sequences count n-best",
     "--prompt": "prime primer prime-text prefix seed-text start-text start-string text input context starting-text",
     "--json": "output-json as-json format", "--per-token": "tokens words verbose debug token-scores", "--normalize": "normalise mean average",
+    "--validation-split": "val-split valid-split val-frac validation-fraction val-size hold-out",
+    "--encoding": "charset codec enc", "--line-ends": "newline newlines line-endings eol crlf",
+    "--extend-vocabulary": "resize-embeddings resize-token-embeddings update-vocab grow-vocabulary new-symbols",
+    "--counts": "oov-counts columns", "--penalty": "unk-penalty oov-penalty unk-score",
     "--bos": "add-bos start-of-sentence",
     "--unknown": "unk oov unknown-words handle-unknown",
 }  # fmt: skip

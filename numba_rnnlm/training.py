@@ -163,7 +163,8 @@ class Trainer:
     watchers
         Called with each report.
     foresee
-        Seconds that the first ``validate`` will take, so that ``max_seconds`` leaves time for it; later ones as long as the longest so far.
+        From ``max_seconds``, of which it may use a little, to the seconds that the first ``validate`` will take, so that time is left for it.
+        Later ones are expected to take as long as the longest so far.
     saving
         Seconds that the caller needs, within ``max_seconds``, to save the model.
 
@@ -185,7 +186,7 @@ class Trainer:
     checkpoints: Checkpoints | None = None
     interrupted: Interrupts = field(default_factory=Interrupts)
     watchers: Sequence[Callable[[Row], None]] = ()
-    foresee: Callable[[], float] | None = None
+    foresee: Callable[[float], float] | None = None
     saving: float = 0.0
     progress: Progress = field(init=False)
 
@@ -199,6 +200,7 @@ class Trainer:
         self.issued: deque[Issued] = deque()
         self.kept = False  # a checkpoint
         self.validating = self.keeping = self.stepping = 0.0  # seconds that a validation, a checkpoint and an update take
+        self.foreseen = 0.0  # as long as no validation was measured
         if self.validate is not None:
             self.validate = _telling_failures(self.validate)
 
@@ -399,16 +401,18 @@ class Trainer:
 
     def _reserve(self) -> float:
         """Seconds that an update takes and what may follow it: two checkpoints (one may be due), a validation, saving the model."""
-        return self.stepping + 2 * self.keeping + self.validating + self.saving
+        return self.stepping + 2 * self.keeping + (self.validating or self.foreseen) + self.saving
 
     def _foresee(self) -> None:
         """Estimate how long a validation takes. Raises :class:`ConfigError` if ``max_seconds`` leaves no time for anything else."""
         limit = self.config.max_seconds
         if limit is None or self.validate is None or self.foresee is None:
             return
-        self.validating = self.foresee()
-        if self.validating >= limit and not self.at.updates:
-            raise ConfigError(f"max_seconds is {plain(limit)}, but a validation alone takes about {plain(round(self.validating, 1))} seconds "
+        started = time.monotonic()
+        self.foreseen = self.foresee(limit)
+        self.at.seconds += time.monotonic() - started
+        if self.foreseen >= limit and not self.at.updates:
+            raise ConfigError(f"max_seconds is {plain(limit)}, but a validation alone takes about {plain(round(self.foreseen, 1))} seconds "
                               "here; give more time, or a shorter validation text.")
 
     def _look_at_the_clock(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from numba_rnnlm import Sequential
 from numba_rnnlm.callbacks import Callback, CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
-from numba_rnnlm.errors import ConfigError
+from numba_rnnlm.errors import ConfigError, ModelFileError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 
 X = np.random.default_rng(3).integers(4, size=(20, 3))
@@ -203,6 +203,33 @@ def test_a_csv_file_holds_a_line_for_each_epoch(model, tmp_path):
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert list(rows[0]) == ["epoch", "accuracy", "loss"]
     assert [float(row["loss"]) for row in rows] == history["loss"] + more["loss"]
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_no_more(model, tmp_path, monkeypatch):
+    path = tmp_path / "log.csv"
+
+    def spoil(epoch, logs):
+        if epoch in (1, 2):  # a folder takes the file's place, and goes again
+            path.rename(tmp_path / "kept") if epoch == 1 else (path.rmdir(), (tmp_path / "kept").rename(path))
+        if epoch == 1:
+            path.mkdir()
+
+    with pytest.warns(UserWarning, match=r"CSVLogger lost the line of epoch 1 in '.*log.csv': Is a directory\."):
+        model.fit(X, Y, epochs=3, verbose=0, callbacks=[LambdaCallback(on_epoch_begin=spoil), CSVLogger(path)])
+    with open(path, newline="") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "2"]
+
+
+def test_a_log_that_cannot_be_opened_is_an_error_before_the_training(model, tmp_path):
+    before = model.get_weights()[0]
+    with pytest.raises(ModelFileError, match=r"CSVLogger cannot write '.*missing/log.csv': No such file or directory\."):
+        model.fit(X, Y, verbose=0, callbacks=[CSVLogger(tmp_path / "missing" / "log.csv")])
+    np.testing.assert_array_equal(model.get_weights()[0], before)
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_the_checkpoint(model, tmp_path):
+    with pytest.warns(UserWarning, match=r"no checkpoint was written, training goes on: cannot write '.*m.npz': No such file"):
+        assert model.fit(X, Y, epochs=2, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "missing" / "m.npz")]).epoch == [0, 1]
 
 
 def test_checkpoints_can_be_loaded(model, tmp_path):

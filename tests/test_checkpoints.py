@@ -29,7 +29,7 @@ from numba_rnnlm import LanguageModel, Sequential, language_model, runs
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cli import main
 from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
-from numba_rnnlm.errors import ConfigError, CorpusError, DivergenceError, ModelFileError
+from numba_rnnlm.errors import ConfigError, CorpusError, DivergenceError, ModelFileError, TrainingError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import open_model, read_about
 from numba_rnnlm.training import MOST_SKIPPED, Checkpoints, Position, Trainer
@@ -704,6 +704,48 @@ def test_info_says_on_what_a_run_was_computed(tmp_path, capsys):
     assert "computed on" not in " ".join(capsys.readouterr().out.split())
 
 
+# A validation that fails
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_after_a_validation_that_failed_the_run_continues_to_the_same_bytes(epoch, tmp_path, monkeypatch):
+    path, want = tmp_path / "run.npz", content(train(valid=VALID), tmp_path)
+    calls, measure = itertools.count(1), language_model.total_loss
+
+    def total_loss(network, batches):
+        if next(calls) == epoch:
+            raise MemoryError("Unable to allocate 3 GiB")
+        return measure(network, batches)
+
+    monkeypatch.setattr(language_model, "total_loss", total_loss)
+    model = untrained()
+    with pytest.raises(TrainingError, match=f"validation failed in epoch {epoch}, .*; resume continues from the checkpoint."):
+        train(model, valid=VALID, checkpoint=path, checkpoint_every="1h")
+    assert len(model.history_["epoch"]) == epoch - 1 and len(model.generate("to be", 5)) == 5
+    assert read_about(path)["run"]["position"]["updates"] == epoch * PER_EPOCH
+    assert content(train(valid=VALID, resume=path), tmp_path) == want
+
+
+def test_the_command_line_saves_what_a_failed_validation_has_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT)
+    Path("held.txt").write_text(VALID)
+    calls, measure = itertools.count(1), language_model.total_loss
+
+    def total_loss(network, batches):
+        if next(calls) == 2:
+            raise MemoryError("Unable to allocate 3 GiB")
+        return measure(network, batches)
+
+    monkeypatch.setattr(language_model, "total_loss", total_loss)
+    assert main(["train", "text.txt", "--valid", "held.txt", "--epochs", "3", "--hidden", "8", "--layers", "1", "--streams", "4", "--steps", "16",
+                 "--verbose", "0"]) == 3
+    assert capsys.readouterr().err == (
+        "numba-rnnlm: error: validation failed in epoch 2, after 10 updates: Unable to allocate 3 GiB. The model has the weights of the best "
+        "epoch so far. The model is saved in 'model.npz'.\n")
+    assert LanguageModel.load("model.npz").history_["epoch"] == [1]
+
+
 # Places that cannot be written
 
 
@@ -874,6 +916,26 @@ def test_one_command_begins_a_run_and_goes_on_with_it(tmp_path, capsys):
     assert f"going on from {path}: epoch 2 of 3, 2 batches into it; 7 updates so far" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("same", ["./run.npz", "folder/../run.npz", "link.npz"])
+def test_paths_are_compared_as_files(same, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("link.npz").symlink_to("run.npz")
+    want = content(train(), tmp_path)
+    with stopping(7):
+        train(checkpoint="run.npz", resume=same, **ALWAYS)  # it begins
+    assert content(train(checkpoint="run.npz", resume=same), tmp_path) == want
+
+
+def test_a_checkpoint_that_could_be_written_but_not_replaced_is_an_error_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "_step", None)
+    monkeypatch.setattr(os, "replace", lambda *arguments: os.stat(tmp_path / "nothing"))
+    model = untrained()
+    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Nothing that was there has changed; "):
+        train(model, checkpoint=tmp_path / "run.npz")
+    assert model.tokenizer_ is None and os.listdir(tmp_path) == []
+
+
 def test_there_is_a_checkpoint_before_the_first_update(tmp_path):
     path = tmp_path / "run.npz"
     with stopping(1):
@@ -949,8 +1011,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--learning-rate", "0.5"], "--learning-rate is 0.5, but the run in 'run.npz' has left out" + BEGAN),
         (["--optimizer", "adam"], "--optimizer is 'adam', but the run in 'run.npz' has 'rmsprop'" + BEGAN),
         (["--seed", "6"], "--seed is 6, but the run in 'run.npz' has 5" + BEGAN),
-        (["--valid", "held.txt"], "the run in 'run.npz' has no valid text and one was given here; a run goes on with "
-         "the texts that it began with."),
+        (["--valid", "held.txt"], "--validation-split is 0.0, but the run in 'run.npz' has 0.05" + BEGAN),
         (["--resume", "none.npz"], "there is no model file 'none.npz'."),
         (["--resume", "whole.npz"], "'whole.npz' is a model, but no checkpoint: it does not say where its training stood. To train on "
          "from its weights, load it and fit, or train --from."),

@@ -32,7 +32,7 @@ from numba_rnnlm.config import (
     TrainingConfig,
     UnknownConfig,
 )
-from numba_rnnlm.errors import ConfigError, DivergenceError
+from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
 from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import read_about, write_model
@@ -339,6 +339,73 @@ def test_exit_codes(error, code, monkeypatch, capsys):
     assert main(["info", "char.npz"]) == code
     told = f"error: {error}" if code == 1 else "interrupted"
     assert capsys.readouterr().err == f"numba-rnnlm: {told}\n"
+
+
+@pytest.mark.parametrize(("command", "what"), [("score char.npz", "standard input"), ("generate char.npz -", "the prompt from standard input")])
+def test_standard_input_that_cannot_be_read(command, what, monkeypatch, capsys):
+    class Raw(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            raise OSError(5, "Input/output error")
+
+    for stdin, words in ((io.TextIOWrapper(io.BufferedReader(Raw())), f"cannot read {what}: Input/output error."),
+                         (None, "standard input is closed; give the name of a file, or something to read.")):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(command.split()) == 1
+        assert capsys.readouterr().err == f"numba-rnnlm: error: {words}\n"
+
+
+def test_exit_codes_are_documented(capsys):
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert "exit codes of every command:" in told
+    for code in (0, 1, 2, 3, 128):
+        assert f"\n  {code} " in told
+
+
+def test_out_is_not_the_checkpoint_of_a_run_that_has_not_ended(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run.npz"
+    train = ["train", "text.txt", *SMALL, *BRIEF]
+    with monkeypatch.context() as patch:
+        patch.setattr("numba_rnnlm.training.Trainer._train", lambda self: None)
+        assert main([*train, "--checkpoint", str(run), "--out", str(tmp_path / "m.npz")]) == 0
+    before = run.read_bytes()
+    assert main([*train, "--out", str(run)]) == 1
+    assert f"{str(run)!r} is the checkpoint of a run that has not ended" in capsys.readouterr().err and run.read_bytes() == before
+    assert main(["train", "text.txt", "--resume", str(run), "--out", str(run), "--verbose", "0"]) == 0  # it ends there
+    assert LanguageModel.load(run).history_["epoch"] == [1, 2]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_model_that_cannot_be_saved_where_it_should_is_saved_elsewhere(kept, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(Path, "cwd", lambda: tmp_path / "away")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "gone"))
+    for name in ("out", "home"):
+        (tmp_path / name).mkdir()
+    whole, train = tmp_path / "whole.npz", ["train", "text.txt", *SMALL, *BRIEF]
+    assert main([*train, "--out", str(whole)]) == 0
+    save = LanguageModel.save
+
+    def full(self, path):
+        if Path(path).parent == tmp_path / "out":
+            raise ModelFileError("cannot write it.")
+        save(self, path)
+
+    monkeypatch.setattr(LanguageModel, "save", full)
+    out = ["--out", str(tmp_path / "out" / "m.npz"), *(["--checkpoint", str(tmp_path / "out" / "run.npz")] if kept else [])]
+    assert main([*train, *out]) == 1
+    (found,) = (tmp_path / "home").glob("m-*.npz")
+    assert capsys.readouterr().err == f"numba-rnnlm: error: cannot write it. The model is saved in {str(found)!r} instead.\n"
+    assert found.read_bytes() == whole.read_bytes()
+    found.unlink()
+    (tmp_path / "home").rmdir()
+    (tmp_path / "out" / "run.npz").unlink(missing_ok=True)
+    assert main([*train, *out]) == 1
+    told = capsys.readouterr().err
+    assert "error: cannot write it." in told and (f"--resume {tmp_path / 'out' / 'run.npz'} writes the model from it." in told) == kept
 
 
 def test_errors_that_are_bugs_are_not_hidden(monkeypatch):

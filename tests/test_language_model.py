@@ -13,6 +13,7 @@ import threading
 import warnings
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -180,6 +181,29 @@ def test_the_numbers_of_the_kept_weights_stay_with_the_model(tmp_path):
     assert again.validation_ == model.validation_
 
 
+@pytest.mark.parametrize("length", [20, 50, 3_000, 40_000])
+def test_the_time_of_a_validation_is_estimated_from_its_beginning(length, monkeypatch):
+    """A fake clock on which each token of a validation takes 2 ms, and nothing else takes any time."""
+    now = SimpleNamespace(seconds=0.0)
+    loss = language_model.total_loss
+
+    def lasting(network, batches):
+        nats, tokens = loss(network, batches)
+        now.seconds += 0.002 * tokens
+        return nats, tokens
+
+    monkeypatch.setattr(language_model, "total_loss", lasting)
+    monkeypatch.setattr(language_model, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    model, corpus = trained("char"), (LINES * 1100)[:length]
+    read = model._read(corpus, model.tokenizer_)
+    found = model._foresee(model.network_, read, limit=500)
+    sampled, now.seconds = now.seconds, 0.0
+    model.evaluate(corpus)
+    assert found > now.seconds
+    assert length < 3_000 or found == pytest.approx(1.2 * now.seconds, rel=0.1)
+    assert sampled <= max(5 + 0.002 * 20 * 64, 0.01)
+
+
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: LanguageModel(hidden_size=3), "LanguageModel has no argument 'hidden_size'; did you mean 'hidden'?"),
     (lambda: LanguageModel(num_layers=3), "LanguageModel has no argument 'num_layers'; did you mean 'layers'?"),
@@ -221,7 +245,7 @@ def test_the_arguments_are_the_fields_of_the_configs():
     assert init == {**of_config(ModelConfig, TextConfig), "backend": "auto", "threads": None, "precision": "float32", "seed": 0}
     assert defaults(LanguageModel.fit) == {
         "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
-        **of_config(TrainingConfig, CheckpointConfig),
+        **of_config(TrainingConfig, CheckpointConfig), "on_interrupt": "raise",
     }  # fmt: skip
     writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error", "as_bytes": False}
     assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing

@@ -230,7 +230,8 @@ def test_a_prompt_stands_anywhere(arguments, capsys):
 def test_so_do_the_arguments_of_every_command(arguments):
     args = parser().parse_args(arguments)
     files = [word for word in arguments if word.endswith((".txt", ".npz", "apples"))]
-    found = [str(getattr(args, name)) for name in ("model", "corpus", "file", "prompt") if getattr(args, name, None)]
+    found = [getattr(args, name, None) or [] for name in ("model", "corpus", "file", "prompt")]
+    found = [str(word) for words in found for word in (words if isinstance(words, list) else [words])]
     assert sorted(found) == sorted(files)
 
 

@@ -15,6 +15,8 @@ from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyE
 from numba_rnnlm.scoring import Evaluation, log_probabilities
 from numba_rnnlm.text import packed, sources
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*not in the model's vocabulary")
+
 ANY = LINES + "x¿中"  # symbols known and unknown
 sentences = st.text(st.sampled_from(sorted(set(ANY))), max_size=9) | st.text(st.sampled_from("ab t\n"), max_size=200)
 

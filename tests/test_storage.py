@@ -206,6 +206,45 @@ def test_places_that_cannot_be_written(tmp_path):
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_model_that_is_saved_again_keeps_its_mode(mode, path):
+    trained("char").save(path)
+    path.chmod(mode)
+    trained("char").save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_what_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "notes").write_text("my notes")
+    os.mkfifo(tmp_path / "fifo")
+    for name, words in (("notes", "the file that is there is not a model and is not overwritten; give another name"),
+                        ("fifo", "it is a pipe or a device, which a model would replace; give the name of a file.")):
+        before = (tmp_path / name).lstat()
+        with pytest.raises(ModelFileError, match=f"cannot write '.*{name}': {words}"):
+            trained("char").save(tmp_path / name)
+        assert (tmp_path / name).lstat() == before
+    (tmp_path / "empty").touch()  # as tempfile makes one
+    trained("char").save(tmp_path / "empty")
+    assert sorted(os.listdir(tmp_path)) == ["empty", "fifo", "notes"]
+    assert LanguageModel.load(tmp_path / "empty").score("to be") == trained("char").score("to be")
+
+
+def test_a_strangers_link_in_a_folder_for_everybody_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "link.npz").symlink_to(tmp_path / "profile.npz")
+    trained("char").save(tmp_path / "link.npz")  # in a folder of one's own it is
+    before = (tmp_path / "profile.npz").read_bytes()
+    tmp_path.chmod(0o1777)
+    trained("word").save(tmp_path / "link.npz")  # and one's own
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    folder = os.stat(tmp_path)
+    seen = os.stat_result((*folder[:4], 23456, *folder[5:]))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda path, act=os.stat, **options: seen if path == str(tmp_path) else act(path, **options))
+        with pytest.raises(ModelFileError, match=r"link.npz': it is a link of another user in a folder that everybody may write"):
+            trained("char").save(tmp_path / "link.npz")
+    assert (tmp_path / "profile.npz").read_bytes() != before
+
+
 @pytest.mark.parametrize("path", [None, 5, 1.5, ["m.npz"], io.BytesIO()], ids=lambda path: type(path).__name__)
 def test_what_is_no_path(path):
     for call in (trained("char").save, LanguageModel.load, read_about):

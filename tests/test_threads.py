@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from checks import HANG, run_python
+from checks import HANG, from_python, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
@@ -161,6 +161,13 @@ def test_jobs_that_wait_for_a_slow_worker_are_done_alone_for_a_while():
             jobs += 1
             assert time.monotonic() < last, "they are never done alone" if wanted else "they are never shared again"
     assert counters.tolist() == [jobs, jobs]
+
+
+@pytest.mark.parametrize(("lost", "alone"), [(20_000_000, 1_000_000_000), (3600 * 10**9, 50 * 10**9)])
+def test_a_process_that_was_suspended_for_an_hour_does_not_work_alone_for_fifty(lost, alone):
+    board = team.new_board(2)
+    from_python(team._measure)(board, lost + 5, 5)
+    assert board[team.JUDGED - 1] == alone
 
 
 def test_callers_that_meet_work_alone():

@@ -16,7 +16,7 @@ from models import fit, untrained
 
 from numba_rnnlm import LanguageModel, Sequential, backends, errors, optimizers, rules, runs, training
 from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, CheckpointConfig, ModelConfig, TrainingConfig
-from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
+from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError, TrainingError
 from numba_rnnlm.interrupts import Interrupts
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.model import Network, build, initial_weights
@@ -292,7 +292,7 @@ def test_max_seconds_includes_validation_and_saving(step, validation, writing, s
         limit = validation + saving + 2 * writing + step + room
         one = trainer(validate=lambda: lasting(validation, 1.0), epochs=1000, max_seconds=limit, validate_every=every)
         one.saving = saving
-        one.foresee = (lambda: validation) if known else None
+        one.foresee = (lambda limit: validation) if known else None
         one.checkpoints = training.Checkpoints(lambda at, groups: lasting(writing), checkpoint_every)
         one.run()
     started = writing  # the first checkpoint
@@ -305,7 +305,7 @@ def test_max_seconds_includes_validation_and_saving(step, validation, writing, s
 
 def test_a_validation_that_takes_all_the_time_is_refused():
     one = trainer(validate=lambda: 1.0, max_seconds="1m")
-    one.foresee = lambda: 75.25
+    one.foresee = lambda limit: 75.25
     with pytest.raises(ConfigError, match=r"max_seconds is 60, but a validation alone takes about 75\.2 seconds here; give more time, or a shorter"):
         one.run()
     assert one.history["epoch"] == []
@@ -465,6 +465,68 @@ def test_training_in_a_thread_leaves_signals_alone(handler):
     thread.join()
     assert one.history["epoch"] == [1, 2, 3]
     assert handlers == {handler}
+
+
+# What else may fail
+
+
+class Fails:
+    """A function that raises this at its n-th call, counted from 1."""
+
+    def __init__(self, error, number, value=1.0):
+        self.error, self.number, self.value, self.calls = error, number, value, 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        if self.calls == self.number:
+            raise self.error
+        return self.value
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (MemoryError("Unable to allocate 3 GiB"), "Unable to allocate 3 GiB"), (MemoryError(), "MemoryError"),
+    (OSError(5, "Input/output error"), "[Errno 5] Input/output error"), (ValueError("no"), "no"),
+], ids=repr)  # fmt: skip
+def test_a_validation_that_fails_leaves_the_best_epoch(error, words):
+    net = network()
+    judge = Judge(net, [1.0, 2.0])
+    one = trainer(net, Fails(error, 3), epochs=9)
+    checked, one.validate = one.validate, lambda: (checked(), judge())[1]
+    with pytest.raises(TrainingError) as caught:
+        one.run()
+    assert str(caught.value) == (f"validation failed in epoch 3, after {3 * BATCHES} updates: {words}. The model has the weights of the best "
+                                 "epoch so far.")
+    assert caught.value.__cause__ is error
+    assert_same_bits(net.weights(), judge.seen[0])
+    assert one.history["epoch"] == [1, 2]
+
+
+def test_a_first_validation_that_fails_leaves_the_weights_of_the_last_update():
+    net, same = network(), trainer(epochs=1)
+    with pytest.raises(TrainingError, match=r"in epoch 1, after 6 updates: MemoryError. The model has the weights of the last update"):
+        trainer(net, Fails(MemoryError(), 1)).run()
+    same.run()
+    assert_same_bits(net.weights(), same.network.weights())
+
+
+def test_memory_that_runs_out_in_an_update(monkeypatch):
+    one, net = trainer(epochs=2), network()
+    one.run()
+    train = net.train
+    monkeypatch.setattr(net, "train", lambda *arguments: train(*arguments) if fails() else None)
+    fails = Fails(MemoryError("no memory"), 2 * BATCHES + 2)  # compiling asks for one, too
+    with pytest.raises(TrainingError, match=f"training failed in epoch 3, after {2 * BATCHES} updates: no memory. The model has the weights of"):
+        trainer(net, epochs=3).run()
+    assert_same_bits(net.weights(), one.network.weights())
+
+
+def test_memory_that_runs_out_before_the_first_update_is_what_it_is(monkeypatch):
+    net = network()
+    train = net.train
+    monkeypatch.setattr(net, "train", lambda *arguments: train(*arguments) if fails() else None)
+    fails = Fails(MemoryError("no memory"), 2)
+    with pytest.raises(MemoryError, match="no memory"):
+        trainer(net).run()
 
 
 # Divergence

@@ -17,7 +17,7 @@ from numba_rnnlm.cli import main
 from numba_rnnlm.config import UnknownConfig
 from numba_rnnlm.errors import ConfigError, CorpusError
 from numba_rnnlm.scoring import judge
-from numba_rnnlm.text import CharTokenizer, WordTokenizer, corpus, encode_sentence, most_frequent, read_corpus
+from numba_rnnlm.text import CharTokenizer, WordTokenizer, encode_sentence, most_frequent, packed, read_corpus
 from numba_rnnlm.text.unknown import UnknownCounter
 
 NEW = ["to", "be", "that", "zebra", "né", "中文", "<unk>", " ", "  ", "\t", "\n", "x"]
@@ -124,7 +124,7 @@ def test_policies_of_a_corpus_are_sums_of_its_tokens(tokenizer, bos, text, size,
     tokens = model.full_scores(text, bos=bos, eos=False)
     assume(any(not token.oov for token in tokens))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "CHUNK", size)
+        patch.setattr(packed, "CHUNK", size)
         excluded = model.evaluate(text, bos=bos, unknown="exclude")
         penalized = model.evaluate(text, bos=bos, unknown="penalize", penalty=penalty)
         plain = model.evaluate(text, bos=bos)
@@ -174,7 +174,7 @@ def test_what_is_unknown_is_counted_whatever_the_pieces(words, spaces, size):
     tokenizer = WordTokenizer.learn(["the dog"])
     text = "".join(word + space for word, space in zip(words, spaces, strict=False)) + "\n"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "CHUNK", size)
+        patch.setattr(packed, "CHUNK", size)
         read = read_corpus(text, tokenizer)
     places = read.ids == 0
     pieces = [piece for piece, unknown in zip(chunks(text), places, strict=True) if unknown]

@@ -5,7 +5,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,12 @@ def expect_replaceable(out: Path, about: Mapping[str, Any], flag: str = "--out")
 
 def free_name(path: Path, about: Mapping[str, Any] | None = None, avoid: str | None = None) -> Path:
     """The first of model.npz, model-2.npz, … that does not exist; or, with the header of a resumed run, that the same run has written."""
-    for number in count(1):
-        name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+    def is_free(name: Path) -> bool:
         if avoid is not None and os.path.realpath(name) == os.path.realpath(avoid):
-            continue
-        if not os.path.lexists(name) or (about is not None and _of_the_same_run(name, about)):
-            return name
-    raise AssertionError("numbers do not end")
+            return False
+        return not os.path.lexists(name) or (about is not None and _of_the_same_run(name, about))
+
+    return next(filter(is_free, chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))))
 
 
 def _of_the_same_run(path: Path, about: Mapping[str, Any]) -> bool:

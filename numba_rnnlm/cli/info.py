@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, backends, runs
-from ..errors import ModelFileError
+from ..errors import ModelFileError, plain
 from ..language_model import MACHINE, LanguageModel
 from ..progress import duration
 from ..storage import open_model, read_about
@@ -89,7 +89,7 @@ def table_of_model(about: dict[str, Any]) -> dict[str, Any]:
         rows["vocabulary"] = f"{len(symbols):,} symbols: {first}{' ...' * (len(symbols) > SHOWN_SYMBOLS)}"
     if about["epochs"]:
         last = {column: values[-1] for column, values in about["history"].items()}
-        rows["epochs trained"] = f"{about['epochs']:.4g}"
+        rows["epochs trained"] = plain(about["epochs"])
         rows["last epoch"] = f"loss {last['loss']:.4f} nats/token" if last["loss"] is not None else "no loss"
         if last["valid_loss"] is not None:
             rows["last epoch"] += f", validation loss {last['valid_loss']:.4f}"

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from .. import __version__
 from ..errors import LanguageModelError
-from ..reports import is_terminal, put, report
+from ..reports import PATIENCE, is_terminal, put, report
 from . import demo, generate, info, measure, streams, train, warmup
 from .exits import BROKEN_PIPE, DONE, ERROR, SIGNAL, Ended
 from .flags import Arguments, Parser, with_flags
@@ -68,7 +68,7 @@ def words_of(error: BaseException) -> str:
 
 
 def tell(text: str) -> None:
-    put(sys.stderr, f"numba-rnnlm: {text}\n")
+    put(sys.stderr, f"numba-rnnlm: {text}\n", PATIENCE)
 
 
 def show_warning(

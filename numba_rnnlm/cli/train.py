@@ -79,7 +79,8 @@ def run(args: Arguments) -> None:
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
             settings["precision"] = args.precision
-        settings, training = model_settings | settings, run_settings | training
+        split = {} if args.valid is None else {"validation_split": 0.0}
+        settings, training = model_settings | settings, run_settings | split | training
     elif args.valid is None:
         training = {"validation_split": VALIDATION_SPLIT, **training}
     config = TrainingConfig(**training)
@@ -106,7 +107,7 @@ def run(args: Arguments) -> None:
         what = f"the model is saved in {str(out)!r}" if saved else "nothing was saved" + f" but {keeping.checkpoint!r}" * kept
         raise Interrupted(stop.number, what) from None
     if failure is not None:
-        raise Ended(STOPPED_EARLY, f"{failure} They are saved in {str(out)!r}.") from failure
+        raise Ended(STOPPED_EARLY, f"{failure} The model is saved in {str(out)!r}.") from failure
     if interrupts.number:
         raise Interrupted(interrupts.number, f"the model is saved in {str(out)!r}")
 

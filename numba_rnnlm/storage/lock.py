@@ -24,12 +24,12 @@ def locked(path: str) -> Iterator[None]:
     ModelFileError
         If another process, or another thread of this one, holds it; or the folder cannot be written.
     """
-    name = f"{os.path.realpath(path)}.lock"
     try:
+        name = f"{os.path.realpath(path)}.lock"
         file = _take(path, name)
-    except (OSError, ValueError) as error:
-        if isinstance(error, ModelFileError):
-            raise
+    except ModelFileError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ModelFileError(f"cannot write {path!r}: {getattr(error, 'strerror', None) or error}. {writing.ADVICE}") from error
     try:
         yield

@@ -41,13 +41,11 @@ def replacing(name: str) -> Iterator[BinaryIO]:
         If the folder is missing, read-only or full, or what is at ``name`` is not to be replaced: see :func:`expect_replaceable`.
     """
     expect_replaceable(name)
-    temporary = ""
     try:
         target = os.path.realpath(name)
         folder = os.path.dirname(target)
         mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else None
-        temporary, file = _open_temporary(folder, 0o666 if mode is None else 0o600)
-        with file:
+        with _temporary(folder, 0o666 if mode is None else 0o600) as (temporary, file):
             remove_leftovers(folder, file)
             yield file
             file.flush()
@@ -55,18 +53,14 @@ def replacing(name: str) -> Iterator[BinaryIO]:
                 with contextlib.suppress(OSError):  # a file system without modes
                     os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-            if os.name == "posix":  # still locked, so that nobody takes it for a leftover
-                os.replace(temporary, target)
-        if os.name != "posix":  # an open file cannot be renamed there
+            if os.name != "posix":  # an open file cannot be renamed there; elsewhere its lock tells that it is no leftover
+                file.close()
             os.replace(temporary, target)
         _sync_folder(folder)
     except ModelFileError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ModelFileError(f"cannot write {name!r}: {getattr(error, 'strerror', None) or error}. {ADVICE}") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # it has become the model, or was never made
-            os.unlink(temporary)
 
 
 def expect_replaceable(name: str) -> None:
@@ -116,9 +110,7 @@ def expect_room(files: Iterable[tuple[str, int]]) -> None:
         for name, size in files:
             try:
                 folder = os.path.dirname(os.path.realpath(name))
-                path, file = _open_temporary(folder, 0o600)
-                reserved.callback(_remove, path)
-                reserved.enter_context(file)
+                _, file = reserved.enter_context(_temporary(folder, 0o600))
                 remove_leftovers(folder, file)
                 _reserve(file.fileno(), size)
             except (OSError, ValueError) as error:
@@ -126,11 +118,6 @@ def expect_room(files: Iterable[tuple[str, int]]) -> None:
                     f"cannot write {name!r}, for which {size / 1e6:,.1f} MB are needed: {getattr(error, 'strerror', None) or error}. "
                     "Choose a folder that exists, can be written and has room."
                 ) from error
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
 
 
 def _reserve(descriptor: int, size: int) -> None:
@@ -169,15 +156,22 @@ def _remove_leftover(path: str, now: float) -> None:
             os.unlink(path)
 
 
-def _open_temporary(folder: str, mode: int) -> tuple[str, BinaryIO]:
-    """A new file, locked where the system can."""
-    while True:
-        path = os.path.join(folder, f"{PREFIX}{_host()}-{secrets.token_hex(8)}")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0), mode)
-        file = open(descriptor, "w+b")  # noqa: SIM115 (the caller closes it)
-        if lock(file) is not False and is_named(path, file):
-            return path, file
-        file.close()  # another process took it for a leftover in this very moment
+@contextlib.contextmanager
+def _temporary(folder: str, mode: int) -> Iterator[tuple[str, BinaryIO]]:
+    """Name and file of a new one, locked where the system can; removed at the end unless it has another name then."""
+    path = ""
+    with contextlib.ExitStack() as opened:
+        try:
+            while True:
+                path = os.path.join(folder, f"{PREFIX}{_host()}-{secrets.token_hex(8)}")
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+                file = opened.enter_context(open(os.open(path, flags, mode), "w+b"))
+                if lock(file) is not False and is_named(path, file):
+                    break  # else another process took it for a leftover in this very moment
+            yield path, file
+        finally:
+            with contextlib.suppress(OSError, ValueError):  # it has another name, or could not be made
+                os.unlink(path)
 
 
 def lock(file: BinaryIO) -> bool | None:

@@ -28,6 +28,7 @@ AWAKE = 300_000  # nanoseconds that a worker looks for jobs before it sleeps
 PATIENCE = 50_000  # nanoseconds that a thread looks at what others have to finish before it sleeps
 WINDOW = 10_000_000  # nanoseconds of shared jobs after which they must have been faster than those of one thread
 CAUTION = 50  # times as long as sharing has lost, one thread works alone: so at most a fiftieth is lost
+MOST_LOST = 1_000_000_000  # nanoseconds of one loss that count: in a longer one the process was suspended
 CROWDED = 5_000_000  # nanoseconds that callers work alone after one has met another
 
 # The board begins with how often the workers were called, -1 when they are to end; behind it how many of them sleep. Then,
@@ -212,7 +213,7 @@ def _measure(board, shared, single):
         write(board, _SHARED, 0)
         write(board, _SINGLE, 0)
         if single < shared:
-            write(board, _CAUTIOUS, CAUTION * (shared - single))
+            write(board, _CAUTIOUS, CAUTION * min(shared - single, MOST_LOST))
 
 
 @kernel(linked=True)

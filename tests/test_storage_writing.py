@@ -1,0 +1,207 @@
+"""Writing files where others write, too: the room for them, what killed writers have left, and the lock on a checkpoint."""
+
+import errno
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from models import LINES, fit, trained, untrained
+
+from numba_rnnlm import language_model
+from numba_rnnlm.config import TrainingConfig
+from numba_rnnlm.errors import ModelFileError
+from numba_rnnlm.storage import locked, writing
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.npz"
+
+
+# Room, and what killed writers leave
+
+
+def test_room_is_looked_for_before_the_training(path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", fail)
+        model = untrained()
+        with pytest.raises(ModelFileError) as caught:
+            fit(model, checkpoint=path)
+    assert re.fullmatch(r"cannot write '.*model.npz', for which 0\.\d MB are needed: No space left on device\. Choose a folder that exists, "
+                        "can be written and has room.", str(caught.value))
+    assert model.tokenizer_ is None and os.listdir(path.parent) == []
+
+
+def test_files_take_no_more_room_than_was_looked_for(path, monkeypatch):
+    sizes = {}
+    monkeypatch.setattr(language_model, "expect_room", lambda files: sizes.update(files))
+    for cell, layers, tied in (("lstm", 1, False), ("gru", 2, True)):
+        model = fit(untrained(cell=cell, layers=layers, tied=tied), checkpoint=path, epochs=3)
+        assert 2 * path.stat().st_size <= sizes[str(path)] <= 5 * path.stat().st_size
+        path.unlink()
+        model.fit_config(LINES, None, TrainingConfig(epochs=1, verbose=0, streams=2, steps=4), out=path)
+        model.save(path)
+        assert path.stat().st_size <= sizes[str(path)] <= 4 * path.stat().st_size
+        path.unlink()
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_where_bytes_cannot_be_reserved_the_free_ones_count(code, path, monkeypatch):
+    def unsupported(*arguments):
+        raise OSError(code, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    writing.expect_room([(str(path), 1000)])
+    with pytest.raises(ModelFileError, match="No space left on device"):
+        writing.expect_room([(str(path), 1 << 60)])
+
+
+WRITER = """
+import os, sys, time
+from numba_rnnlm.storage import writing
+with writing.replacing(sys.argv[1]) as file:
+    file.write(bytes(1000))
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_writer_has_left_is_removed_and_nothing_else(path):
+    run = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=Path(language_model.__file__).parents[1])
+    assert run.stdout.readline() == b"writing\n"
+    (left,) = os.listdir(path.parent)
+    trained("char").save(path)
+    assert sorted(os.listdir(path.parent)) == sorted([left, "model.npz"])  # it is being written
+    run.kill()
+    run.communicate()
+    others = [".numba_rnnlm-00000000-0123456789abcdef", ".numba_rnnlm-0123456789abcdef", "numba_rnnlm-1", ".numba_rnnlm-folder"]
+    for name in others[:3]:
+        (path.parent / name).touch()
+    (path.parent / others[3]).mkdir()
+    trained("char").save(path)
+    assert sorted(os.listdir(path.parent)) == sorted([*others, "model.npz"])  # others may be written by another host
+    for name in others[:3]:
+        os.utime(path.parent / name, (0, 0))
+    trained("char").save(path)
+    assert sorted(os.listdir(path.parent)) == sorted([*others[2:], "model.npz"])
+
+
+def test_writers_do_not_remove_each_others_files(tmp_path):
+    model = trained("char")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: [model.save(tmp_path / f"{number}.npz") for _ in range(10)], range(8)))
+    assert sorted(os.listdir(tmp_path)) == [f"{number}.npz" for number in range(8)]
+
+
+# The lock
+
+
+HOLDER = """
+import sys, time
+from numba_rnnlm.storage import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(params=["flock", "by name"])
+def locking(request, monkeypatch):
+    """Files that can be locked, and a file system on which they cannot."""
+    if request.param == "by name":
+        monkeypatch.setattr(writing, "lock", lambda file: None)
+    return request.param
+
+
+def test_a_lock_is_held_by_one(locking, path):
+    name = f"{path}.lock"
+    with locked(str(path)):
+        owner = json.loads(Path(name).read_text())
+        assert (owner["host"], owner["process"]) == (socket.gethostname(), os.getpid())
+        with pytest.raises(ModelFileError) as caught, locked(os.path.join(path.parent, ".", path.name)):
+            raise AssertionError("two have it")
+        assert f"is being written by process {os.getpid()} on host {socket.gethostname()!r}, since {owner['since']}. Wait" in str(caught.value)
+        assert json.loads(Path(name).read_text()) == owner
+    assert os.listdir(path.parent) == []
+    with locked(str(path)):
+        pass
+
+
+def test_a_link_and_its_target_have_one_lock(locking, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with locked(str(tmp_path / "link")), pytest.raises(ModelFileError, match="is being written by"), locked(str(tmp_path / "target")):
+        raise AssertionError("two have it")
+
+
+def test_the_lock_of_a_killed_process_is_free(locking, path, monkeypatch):
+    run = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, cwd=Path(language_model.__file__).parents[1])
+    assert run.stdout.readline() == b"held\n"
+    with pytest.raises(ModelFileError, match=f"is being written by process {run.pid} on"), locked(str(path)):
+        raise AssertionError("two have it")
+    run.kill()
+    run.communicate()
+    assert os.listdir(path.parent) == ["model.npz.lock"]
+    with locked(str(path)):
+        pass
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"host": "elsewhere", "process": 1}', b'{"host": 5, "process": "x"}', b"\xff" * 9999])
+def test_without_flock_the_lock_of_nobody_known_stays(content, path, monkeypatch):
+    monkeypatch.setattr(writing, "lock", lambda file: None)
+    Path(f"{path}.lock").write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"is being written by .*If that process no longer runs, delete '.*model.npz.lock'"), locked(str(path)):
+        raise AssertionError("it was taken")
+    monkeypatch.undo()
+    with locked(str(path)):  # where there is flock, it tells
+        pass
+
+
+def test_a_lock_that_cannot_be_made(tmp_path):
+    for place in ("missing/run.npz", "a\0b"):
+        with pytest.raises(ModelFileError, match=r"cannot write .*Nothing that was there has changed"), locked(str(tmp_path / place)):
+            raise AssertionError("it was made")
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_made_again(path, monkeypatch):
+    lock, name = writing.lock, Path(f"{path}.lock")
+
+    def released(file):
+        monkeypatch.setattr(writing, "lock", lock)
+        name.unlink()  # its holder was just ending
+        return lock(file)
+
+    name.touch()
+    monkeypatch.setattr(writing, "lock", released)
+    with locked(str(path)):
+        assert json.loads(name.read_text())["process"] == os.getpid()
+
+
+def test_many_threads_take_a_lock_one_after_the_other(path):
+    held, most, turns = [], [], []
+
+    def work(number):
+        while True:
+            try:
+                with locked(str(path)):
+                    held.append(number)
+                    most.append(len(held))
+                    held.remove(number)
+                    turns.append(number)
+                    return
+            except ModelFileError as error:
+                assert "is being written by" in str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert sorted(turns) == list(range(40)) and set(most) == {1} and os.listdir(path.parent) == []

@@ -1,0 +1,216 @@
+"""Real processes whose streams are closed, full or gone, whose terminal hangs up, that are suspended, or meet on one checkpoint."""
+
+import contextlib
+import json
+import os
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from checks import HANG, without_notice
+
+import numba_rnnlm
+from numba_rnnlm import LanguageModel
+from numba_rnnlm.cli import main
+
+HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+PROGRAM = f"{shlex.quote(sys.executable)} -m numba_rnnlm"
+TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
+SMALL = "--hidden 8 --layers 1 --embedding 4 --streams 4 --steps 10 --threads 1"
+TRAIN = f"train t.txt {SMALL} --epochs 20 --verbose 2 --out m.npz"
+ENDLESS = f"train t.txt {SMALL} --epochs 1000000 --verbose 2 --out m.npz"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A text and a model of it, m0.npz, which is what TRAIN comes to."""
+    folder = tmp_path_factory.mktemp("surroundings")
+    (folder / "t.txt").write_text(TEXT)
+    with contextlib.chdir(folder):
+        assert main([*TRAIN.replace("m.npz", "m0.npz").replace("--verbose 2", "--verbose 0").split()]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", HOME)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    for name in os.listdir():
+        if name not in ("t.txt", "m0.npz"):
+            os.unlink(name)
+
+
+def shell(line):
+    """(exit code, standard output, standard error) of a line for bash, which fails with the first program of a pipe that does."""
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, timeout=HANG)
+    return done.returncode, done.stdout.decode(), without_notice(done.stderr).decode()
+
+
+def lost(reason):
+    return f"numba_rnnlm: cannot write reports to standard output ({reason}): they are lost, the work continues\n"
+
+
+# Reports that cannot be written
+
+
+@pytest.mark.parametrize(("streams", "told"), [
+    ("| head -n 2", lost("Broken pipe")),
+    ("> /dev/full", lost("No space left on device")),
+    (">&-", lost("Bad file descriptor")),
+    ("2>&-", ""),
+    ("> /dev/full 2>&1", ""),
+    (">&- 2>&- <&-", ""),
+])  # fmt: skip
+def test_a_report_that_cannot_be_written_costs_the_report(streams, told):
+    code, _, err = shell(f"{PROGRAM} {TRAIN} {streams}")
+    assert (code, err) == (0, told)
+    assert Path("m.npz").read_bytes() == Path("m0.npz").read_bytes()
+
+
+def test_a_model_file_never_gets_the_number_of_a_closed_stream():
+    """Else what is meant for standard error would be written into it."""
+    program = ("import sys; from numba_rnnlm.cli import streams; from numba_rnnlm.reports import put; streams.fill(); file = open('x', 'wb');"
+               "assert file.fileno() > 2; print(put(sys.stderr, 'lost')); streams.settle()")
+    code, out, _ = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} <&- 2>&-")
+    assert (code, out, Path("x").read_bytes()) == (0, "Bad file descriptor\n", b"")
+
+
+def test_a_pipe_that_is_open_but_nobody_reads_costs_the_reports():
+    """Fifteen hundred lines do not fit into it."""
+    run = start(TRAIN.replace("--epochs 20", "--epochs 1500").replace("--streams 4 --steps 10", "--streams 20 --steps 80"))
+    assert run.wait(timeout=HANG) == 0
+    assert run.stderr.read().decode() == lost("nobody reads it")
+    assert LanguageModel.load("m.npz").history_["epoch"][-1] == 1500
+
+
+# Data that cannot be written, or read
+
+
+@pytest.mark.parametrize(("command", "code", "told"), [
+    ("score m0.npz <&-", 1, "cannot read standard input: Bad file descriptor."),
+    ("generate m0.npz - <&-", 1, "cannot read the prompt from standard input: Bad file descriptor."),
+    ("generate m0.npz > /dev/full", 1, "cannot write to standard output: No space left on device"),
+    ("score m0.npz t.txt >&-", 1, "cannot write to standard output: Bad file descriptor"),
+    ("--help > /dev/full", 1, "cannot write to standard output: No space left on device"),
+    ("generate m0.npz --length 100000 | head -c 9 > /dev/null", 141, ""),
+    ("generate m0.npz 2>&-", 0, ""),
+    ("train nothing.txt 2> /dev/full", 1, ""),
+    ("trian 2>&-", 2, ""),
+])  # fmt: skip
+def test_data_that_cannot_be_written_is_an_error(command, code, told):
+    found, _, err = shell(f"{PROGRAM} {command}")
+    assert (found, err) == (code, f"numba-rnnlm: error: {told}\n" if told else "")
+
+
+# Signals
+
+
+def start(line, begins=b"epoch 2", **options):
+    """The command line in a process of its own; wait for its second epoch."""
+    run = subprocess.Popen([sys.executable, "-m", "numba_rnnlm", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    for shown in run.stdout:
+        if shown.startswith(begins):
+            return run
+    raise AssertionError(run.stderr.read().decode())
+
+
+def test_a_terminal_that_hangs_up_ends_the_training_cleanly():
+    """Standard output and error are gone, too."""
+    child, terminal = pty.fork()
+    if not child:
+        os.execvpe(sys.executable, [sys.executable, "-m", "numba_rnnlm", *ENDLESS.split(), "--checkpoint", "run.npz"], os.environ)
+    seen = b""
+    while b"epoch 2" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
+    assert LanguageModel.load("m.npz").history_["epoch"][-1] >= 2
+    assert Path("run.npz").exists() and not Path("run.npz.lock").exists()
+
+
+def test_under_nohup_a_terminal_that_hangs_up_is_nothing():
+    run = start(ENDLESS.replace("--verbose 2", "--verbose 2 --checkpoint run.npz"),
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    run.send_signal(signal.SIGHUP)
+    for _ in range(20):
+        assert run.stdout.readline().startswith(b"epoch ")
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=HANG)
+    assert run.returncode == 143 and Path("m.npz").exists()
+
+
+def test_suspended_and_continued_it_comes_to_the_same():
+    run = start(TRAIN.replace("--epochs 20", "--epochs 100"))
+    for _ in range(3):
+        run.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)
+        run.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+    assert run.communicate(timeout=HANG)[1] == b"" and run.returncode == 0
+    suspended = Path("m.npz").read_bytes()
+    assert main(TRAIN.replace("--epochs 20", "--epochs 100").replace("--verbose 2", "--verbose 0").split()) == 0
+    assert Path("m.npz").read_bytes() == suspended
+
+
+LOOP = """
+import os, signal, sys
+import numba_rnnlm
+def {handler}
+for number in range(3):
+    model = numba_rnnlm.LanguageModel(hidden=8, layers=1, embedding=4, threads=1)
+    try:
+        model.fit("t.txt", streams=4, steps=10, epochs=1000000, verbose=2, checkpoint=f"run{{number}}.npz")
+    finally:
+        print("epochs", len(model.history_["epoch"]), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("number", "handler", "code", "told"), [
+    (signal.SIGINT, "_(): pass", -signal.SIGINT, b"KeyboardInterrupt"),  # Python's own consequence of Ctrl-C
+    (signal.SIGTERM, "_(): pass", -signal.SIGTERM, b""),
+    (signal.SIGUSR1, "_(*a): sys.exit(7)\nsignal.signal(signal.SIGUSR1, _)", 7, b""),  # a handler of the host program
+])  # fmt: skip
+def test_in_python_the_signal_has_its_own_consequence(number, handler, code, told):
+    run = subprocess.Popen([sys.executable, "-c", LOOP.format(handler=handler)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert any(line.startswith(b"epoch 2") for line in run.stdout)
+    run.send_signal(number)
+    out, err = run.communicate(timeout=HANG)
+    assert run.returncode == code and told in err
+    if number != signal.SIGTERM:  # whose consequence is that nothing more runs
+        assert int(out.split()[-1]) >= 2  # what was learned was kept
+    assert sorted(Path().glob("run*")) == [Path("run0.npz")]  # the loop has not gone on to the next
+    assert LanguageModel.load("run0.npz").history_["epoch"]
+
+
+# Two jobs on one checkpoint
+
+
+def test_the_second_job_is_told_who_writes_the_checkpoint():
+    first = start(f"{ENDLESS} --checkpoint run.npz --resume run.npz")
+    owner = json.loads(Path("run.npz.lock").read_text())
+    assert owner["process"] == first.pid
+    code, _, err = shell(f"{PROGRAM} {ENDLESS.replace('m.npz', 'm2.npz')} --checkpoint ./run.npz --resume run.npz")
+    assert code == 1 and f"is being written by process {first.pid} on host" in err
+    assert not Path("m2.npz").exists()
+    first.kill()  # its lock is left, and nobody's
+    first.communicate(timeout=HANG)
+    assert Path("run.npz.lock").exists()
+    second = start(f"{ENDLESS} --checkpoint run.npz --resume run.npz", b"epoch ")
+    second.send_signal(signal.SIGINT)
+    second.communicate(timeout=HANG)
+    assert second.returncode == 130 and not Path("run.npz.lock").exists()
+
+
+# Room for the results
+
+
+def test_a_limit_of_the_process_is_found_before_the_training():
+    code, out, err = shell(f"ulimit -f 2; {PROGRAM} {TRAIN}")
+    assert (code, out) == (1, "") and "cannot write 'm.npz', for which 0.0 MB are needed: File too large." in err
+    assert not Path("m.npz").exists() and not list(Path().glob(".numba*"))
