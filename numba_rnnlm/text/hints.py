@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from .tokenizers import Tokenizer
+from .tokenizers import LINE_END, Tokenizer
 
 SAMPLE = 2**18  # characters or bytes that are looked at
 LEAST = 200  # of them: less says nothing
@@ -78,6 +78,7 @@ REPAIRS: dict[Callable[[str], str], str] = {
 
 def of_words(counts: Mapping[str, int]) -> str:
     """Why words, with how often each comes, are no good vocabulary; empty if they are."""
+    counts = {word: count for word, count in counts.items() if word != LINE_END}
     words = sum(counts.values())
     mean = sum(len(word) * count for word, count in counts.items()) / max(words, 1)
     if mean <= LONG_WORDS or words * mean < LEAST:

@@ -143,7 +143,7 @@ class Files:
 
     def __post_init__(self) -> None:
         try:
-            b"".decode(self.encoding)
+            "a".encode(self.encoding)
             codecs.getincrementaldecoder(self.encoding)
         except (LookupError, TypeError, ValueError):
             raise ConfigError(f"encoding is {self.encoding!r}, expected one that Python knows, such as 'utf-8', 'utf-16' or "
@@ -396,12 +396,21 @@ def _file_chunks(file: Any, name: str) -> Iterator[bytes]:
     """What an open file holds, as it arrives."""
     read = getattr(file, "read1", file.read)
     try:
+        if not _waits(file):  # read1 would take a pause for the end
+            raise BlockingIOError("it does not wait for more to come")
         while chunk := read(packed.CHUNK):
             yield utf8(chunk)
         if chunk is None:
             raise BlockingIOError("it does not wait for more to come")
     except (OSError, EOFError, ValueError) as error:
         raise _unreadable(name, error) from error
+
+
+def _waits(file: Any) -> bool:
+    try:
+        return os.get_blocking(file.fileno())
+    except (AttributeError, OSError):
+        return True
 
 
 def _unreadable(name: str, error: Exception) -> CorpusError:

@@ -1,0 +1,685 @@
+"""A text is the same text wherever it comes from: files, pipes, packed, lines, columns; and whatever its marks and line ends."""
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import unicodedata
+import warnings
+import zipfile
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+from checks import HANG
+from hypothesis import example, given
+from hypothesis import strategies as st
+from models import as_read, fit, trained, untrained
+
+import numba_rnnlm
+from numba_rnnlm import LanguageModel
+from numba_rnnlm.cli import main
+from numba_rnnlm.config import TextConfig
+from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
+from numba_rnnlm.text import (
+    ByteTokenizer,
+    Files,
+    Tokenizer,
+    cleaning,
+    hints,
+    learn_tokenizer,
+    open_source,
+    packed,
+    read_corpus,
+    sentences,
+    sources,
+    split,
+)
+
+TOKENIZERS = ("char", "word", "byte")
+TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
+SMALL = ["--hidden", "8", "--layers", "1", "--embedding", "4", "--streams", "4", "--steps", "10", "--epochs", "2", "--verbose", "0",
+         "--backend", "cpu", "--validation-split", "0"]
+HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+pytestmark = [pytest.mark.filterwarnings("ignore:.* carriage returns "), pytest.mark.filterwarnings("ignore:.* not in the model's vocabulary")]
+
+
+class Column:
+    """A column as pandas has it: indexed by labels, an array on request."""
+
+    def __init__(self, values):
+        self.values = np.array(values, object)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __getitem__(self, label):
+        raise KeyError(label)
+
+
+def lines_of(text):
+    return text.removesuffix("\n").split("\n")
+
+
+@contextmanager
+def served(path, data):
+    """A FIFO at ``path`` that hands out ``data`` once."""
+    os.mkfifo(path)
+    writer = threading.Thread(target=lambda: Path(path).write_bytes(data), daemon=True)
+    writer.start()
+    yield path
+    writer.join(HANG)
+
+
+FORMS = {  # text, folder → a source of it
+    "str": lambda text, folder: text,
+    "bytes": lambda text, folder: text.encode(),
+    "bytearray": lambda text, folder: bytearray(text.encode()),
+    "path": lambda text, folder: file(folder, "t.txt", text.encode()),
+    "name": lambda text, folder: str(file(folder, "t.txt", text.encode())),
+    "gz": lambda text, folder: file(folder, "t.txt.gz", gzip.compress(text.encode())),
+    "gz without a suffix": lambda text, folder: file(folder, "t", gzip.compress(text.encode())),
+    "gz, two members": lambda text, folder: file(folder, "t.gz", b"".join(gzip.compress(half.encode()) for half in halves(text))),
+    "bz2": lambda text, folder: file(folder, "t.txt.bz2", bz2.compress(text.encode())),
+    "xz": lambda text, folder: file(folder, "t.txt.xz", lzma.compress(text.encode())),
+    "lzma": lambda text, folder: file(folder, "t.txt.lzma", lzma.compress(text.encode(), lzma.FORMAT_ALONE)),
+    "zst": lambda text, folder: file(folder, "t.txt.zst", b"".join(zstandard.compress(half.encode()) for half in halves(text))),
+    "open": lambda text, folder: file(folder, "t.txt", text.encode()).open("rb"),
+    "open as text": lambda text, folder: file(folder, "t.txt", text.encode()).open(encoding="utf-8", newline=""),
+    "open gz": lambda text, folder: gzip.GzipFile(file(folder, "t.txt.gz", gzip.compress(text.encode()))),
+    "open, packed": lambda text, folder: io.BytesIO(bz2.compress(text.encode())),
+    "from where it stands": lambda text, folder: stands(io.BytesIO(b"header\n" + text.encode()), 7),
+    "StringIO": lambda text, folder: io.StringIO(text, newline=""),
+    "list": lambda text, folder: lines_of(text),
+    "tuple with line ends": lambda text, folder: tuple(text.splitlines(keepends=True)),
+    "list of bytes": lambda text, folder: [line.encode() for line in lines_of(text)],
+    "generator": lambda text, folder: (line for line in lines_of(text)),
+    "map": lambda text, folder: map(str, lines_of(text)),
+    "array": lambda text, folder: np.array(lines_of(text)),
+    "array of bytes": lambda text, folder: np.array([line.encode() for line in lines_of(text)]),
+    "array of objects": lambda text, folder: np.array(lines_of(text), object),
+    "column": lambda text, folder: Column(lines_of(text)),
+    "a mark": lambda text, folder: file(folder, "t.txt", codecs.BOM_UTF8 + text.encode()),
+    "a mark in a list": lambda text, folder: ["\ufeff" + line if not number else line for number, line in enumerate(lines_of(text))],
+    "a mark in each of two files": lambda text, folder: [
+        file(folder, f"{number}.txt", codecs.BOM_UTF8 + half.encode()) for number, half in enumerate(halves(text))],
+    "joined by cat": lambda text, folder: file(folder, "t.txt", b"".join(codecs.BOM_UTF8 + half.encode() for half in halves(text))),
+    "two files, the first without a line end": lambda text, folder: [
+        file(folder, f"{number}.txt", half.removesuffix("\n" * (not number)).encode()) for number, half in enumerate(halves(text))],
+    "a generator of paths": lambda text, folder: (file(folder, f"{number}", half.encode()) for number, half in enumerate(halves(text))),
+    "a folder": lambda text, folder: two_folders(folder, text),
+    "UTF-16": lambda text, folder: Files(file(folder, "t.txt", text.encode("utf-16")), "utf-16"),
+    "UTF-16 without a mark": lambda text, folder: Files(file(folder, "t.txt", text.encode("utf-16-be")), "utf-16-be"),
+    "CRLF": lambda text, folder: file(folder, "t.txt", text.replace("\n", "\r\n").encode()),
+    "CR": lambda text, folder: text.replace("\n", "\r").encode(),
+    "CRLF, a list": lambda text, folder: text.replace("\n", "\r\n").splitlines(keepends=True),
+    "CRLF, gz, a mark": lambda text, folder: file(folder, "t", gzip.compress(codecs.BOM_UTF8 + text.replace("\n", "\r\n").encode())),
+}  # fmt: skip
+
+
+def file(folder, name, data):
+    (Path(folder) / name).parent.mkdir(exist_ok=True)
+    (Path(folder) / name).write_bytes(data)
+    return Path(folder) / name
+
+
+def halves(text):
+    """Some of the lines, and the others."""
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[: len(lines) // 2]), "".join(lines[len(lines) // 2 :])
+
+
+def stands(opened, place):
+    opened.seek(place)
+    return opened
+
+
+def two_folders(folder, text):
+    first, second = halves(text)
+    file(folder, "texts/.hidden", b"not this")
+    file(folder, "texts/a", first.encode())
+    file(folder, "texts/b/b.gz", gzip.compress(second.encode()))
+    return Path(folder) / "texts"
+
+
+@cache
+def model_of(tokenizer):
+    return fit(untrained(hidden=5, embedding=3, tokenizer=tokenizer, line_ends="lf"), TEXT)
+
+
+clean_texts = st.lists(st.text(st.sampled_from("the catdog é中😀\u00a0\t,"), max_size=12).filter(str.strip), min_size=2, max_size=6).map(
+    lambda lines: "\n".join(lines) + "\n")
+
+
+# The same text from anywhere
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@given(text=clean_texts, chunk=st.integers(1, 50))
+def test_a_text_is_the_same_from_anywhere(tokenizer, text, chunk):
+    model, config = model_of(tokenizer), TextConfig(tokenizer, line_ends="lf")
+    want = learn_tokenizer(text, config)
+    ids, found, scores = read_corpus(text, want).ids.tolist(), model.evaluate(text, unknown="count"), model.score(lines_of(text))
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(packed, "CHUNK", chunk)
+        for name, form in FORMS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                opened = open_source(form(text, folder))
+                assert learn_tokenizer(opened, config) == want, name
+                assert read_corpus(opened, want).ids.tolist() == ids, name
+                assert model.evaluate(opened) == found, name
+            if name not in ("str", "bytes", "bytearray", "name", "CR"):  # one text is one sentence
+                with tempfile.TemporaryDirectory() as folder:
+                    assert model.score(form(text, folder)).tolist() == scores.tolist(), name
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_what_is_trained_and_measured_does_not_depend_on_the_source(tokenizer, tmp_path):
+    text = TEXT + "né 中\n"
+    weights, numbers = set(), set()
+    for number, form in enumerate(FORMS.values()):
+        (tmp_path / str(number)).mkdir()
+        model = fit(untrained(hidden=3, embedding=2, tokenizer=tokenizer, line_ends="lf"), form(text, tmp_path / str(number)), epochs=1,
+                    valid=form(text, tmp_path / str(number)))
+        weights.add(b"".join(array.tobytes() for array in model.network_.weights().values()))
+        numbers.add(model.history_["valid_loss"][0])
+    assert len(weights) == len(numbers) == 1
+
+
+COMMAND_LINE = {  # data → files, arguments and standard input that are this text
+    "file": lambda data: ({"t.txt": data}, ["t.txt"], b""),
+    "gz": lambda data: ({"t.txt.gz": gzip.compress(data)}, ["t.txt.gz"], b""),
+    "xz on a pipe": lambda data: ({}, ["-"], lzma.compress(data)),
+    "pipe": lambda data: ({}, ["-"], data),
+    "two files": lambda data: ({"a": data[: data.index(b"\n")], "b": data[data.index(b"\n") + 1 :]}, ["a", "b"], b""),
+    "a file and a pipe": lambda data: ({"a": data[: data.index(b"\n")]}, ["a", "-"], data[data.index(b"\n") + 1 :]),
+    "folder": lambda data: ({"x/a": data[: data.index(b"\n")], "x/b/c": data[data.index(b"\n") + 1 :]}, ["x"], b""),
+    "CRLF": lambda data: ({"t.txt": data.replace(b"\n", b"\r\n")}, ["t.txt"], b""),
+    "CR, a mark": lambda data: ({"t.txt": codecs.BOM_UTF8 + data.replace(b"\n", b"\r")}, ["t.txt"], b""),
+    "UTF-16": lambda data: ({"t.txt": data.decode().encode("utf-16")}, ["t.txt", "--encoding", "utf-16"], b""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_every_command_reads_the_same(tokenizer, tmp_path, capsys, monkeypatch):
+    model_of(tokenizer).save(tmp_path / "model.npz")
+    text, answers = TEXT + "the né\n", set()
+    for number, (name, form) in enumerate(COMMAND_LINE.items()):
+        files, arguments, data = form(text.encode())
+        for path, content in files.items():
+            (tmp_path / str(number) / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / str(number) / path).write_bytes(content)
+        (tmp_path / str(number)).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / str(number))
+        told = []
+        for begin, end in ((["train", "--from"], ["--out", "out.npz", *SMALL[6:]]), (["eval"], ["--json"]), (["score"], ["--json"])):
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+            assert main([*begin, "../model.npz", *arguments, *end]) == 0
+            told.append(capsys.readouterr().out)
+        answers.add((*told, Path("out.npz").read_bytes()))
+        assert len(answers) == 1, name
+
+
+# One row of the user's after the other, in real processes
+
+SHELL = """
+set -e
+cd {0}
+run() {{ {1} -m numba_rnnlm "$@"; }}
+printf 'the cat sees the dog\\nthe dog sees the cat\\n%.0s' {{1..40}} > t.txt
+S="{2}"
+"""
+
+
+def shell(folder, script):
+    start = SHELL.format(folder, sys.executable, " ".join(SMALL))
+    done = subprocess.run(["bash", "-c", start + script], capture_output=True, timeout=HANG, env={**os.environ, "PYTHONPATH": HOME})
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().splitlines(), done.stderr.decode()
+
+
+def test_pipes_of_a_shell_are_read_once(tmp_path):
+    shell(tmp_path, """
+        cat t.txt t.txt > both.txt; mkfifo pipe
+        run train both.txt --valid <(head t.txt) $S --out file.npz
+        run train <(cat t.txt t.txt) --valid <(head t.txt) $S --out substituted.npz
+        (cat t.txt t.txt > pipe) & run train pipe --valid <(head t.txt) $S --out fifo.npz
+        cat t.txt t.txt | run train - --valid t.txt $S --out valid.npz
+        cat t.txt t.txt | run train /dev/stdin $S --out stdin.npz
+        mkdir texts; cp t.txt texts/a; gzip -c t.txt > texts/b.gz
+        run train texts $S --out folder.npz; run train t.txt texts/b.gz $S --out two.npz
+    """)
+    files = {name: (tmp_path / f"{name}.npz").read_bytes() for name in ("file", "substituted", "fifo", "stdin", "folder", "two")}
+    assert files["file"] == files["substituted"] == files["fifo"]
+    assert files["stdin"] == files["folder"] == files["two"]
+
+
+def test_line_ends_and_packed_files_on_the_command_line(tmp_path):
+    told, err = shell(tmp_path, """
+        sed 's/$/\\r/' t.txt > crlf.txt; gzip -k t.txt
+        run train crlf.txt $S --out crlf.npz; run train t.txt $S --out lf.npz; run train t.txt $S --tokenizer byte --out byte.npz
+        cmp crlf.npz lf.npz
+        run eval crlf.npz crlf.txt --json; run eval crlf.npz t.txt --json
+        head -1 crlf.txt | run score crlf.npz; head -1 t.txt | run score crlf.npz
+        run score byte.npz t.txt | cksum; run score byte.npz t.txt.gz | cksum
+    """)
+    assert told[0] == told[1] and told[2] == told[3] and told[4] == told[5]
+    assert err.count("has 80 carriage returns (\\r): the line ends \\r\\n and \\r are read as \\n") == 1
+
+
+# Files
+
+
+@pytest.mark.parametrize(("name", "data", "told"), [
+    ("t.zip", b"PK\x03\x04", "is a zip archive, which is not read; unpack it"), ("t", b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
+    ("t.lz4", b"\x04\x22\x4d\x18", "is packed by lz4"), ("t.Z", b"\x1f\x9d", "is packed by compress"),
+    ("t.gz", b"the cat\n", "does not begin as files packed by gzip"), ("t.zst", b"\x1f", "does not begin as"),
+    ("t.gz", gzip.compress(TEXT.encode())[:-10], "ended before"), ("t.bz2", bz2.compress(TEXT.encode())[:-10], "ended before"),
+    ("t.xz", lzma.compress(TEXT.encode())[:-10], "ended before"), ("t.zst", zstandard.compress(TEXT.encode())[:-10], "ended before"),
+    ("t.gz", gzip.compress(TEXT.encode())[:20] + b"\xff" * 30, "Cannot read the file"),
+    ("t", b"\x28\xb5\x2f\xfd" + b"\xff" * 30, "Cannot read the file"),
+])
+@pytest.mark.parametrize("tokenizer", ["byte", "char"])
+def test_packed_files_that_cannot_be_read(name, data, told, tokenizer, tmp_path):
+    with pytest.raises(CorpusError, match=told) as caught:
+        trained(tokenizer).evaluate(file(tmp_path, name, data + b"more than a few bytes of it" * (len(data) < 8)))
+    assert repr(str(tmp_path / name)) in str(caught.value)
+
+
+def test_a_packed_archive_is_still_an_archive(tmp_path):
+    file(tmp_path, "t.txt", TEXT.encode())
+    with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "t.txt", "t.txt")
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.write(tmp_path / "t.txt")
+    for name, kind in (("t.tar.gz", "a tar archive"), ("t.zip", "a zip archive")):
+        with pytest.raises(CorpusError, match=kind):
+            trained("byte").evaluate(tmp_path / name)
+
+
+def test_zstd_without_its_package(tmp_path, monkeypatch):
+    path = file(tmp_path, "t.zst", zstandard.compress(TEXT.encode()))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    with pytest.raises(CorpusError, match=r"pip install 'numba-rnnlm\[zstd\]'"):
+        trained("char").evaluate(path)
+
+
+def test_a_small_file_that_unpacks_to_much_takes_little_memory(tmp_path):
+    path = file(tmp_path, "t.zst", zstandard.compress(bytes(10**8)))
+    assert len(path.read_bytes()) < 20_000
+    assert max(map(len, open_source(path).pieces())) < 60 * 2**20
+
+
+def test_folders(tmp_path):
+    for name in ("b", "a/z", "a/.git/x", "a.txt", ".hidden"):
+        path = tmp_path / "texts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{name}\n")
+    os.mkfifo(tmp_path / "texts" / "pipe")  # waiting for its writer would be for ever
+    (tmp_path / "texts" / "loop").symlink_to(tmp_path / "texts")
+    assert b"".join(open_source(tmp_path / "texts").pieces()) == b"a/z\na.txt\nb\n"
+    (tmp_path / "texts" / "lost").symlink_to("nowhere")
+    with pytest.raises(CorpusError, match="lost': No such file"):
+        open_source(tmp_path / "texts")
+    (tmp_path / "empty" / ".x").mkdir(parents=True)
+    with pytest.raises(CorpusError, match="empty' has no files in it"):
+        open_source(tmp_path / "empty")
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    def walk(name, onerror, followlinks):
+        onerror(PermissionError(13, "Permission denied", name))
+
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(CorpusError, match="Permission denied"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(("opened", "told"), [
+    (lambda path: path.open("ab"), "not readable|read"), (lambda path: closed(path.open("rb")), "closed file"),
+    (lambda path: path.open(encoding="ascii"), "can't decode byte 0xc3"), (lambda path: io.TextIOWrapper(io.BytesIO(b"\xff"), "utf-8"), "decode"),
+])
+def test_open_files_that_cannot_be_read(opened, told, tmp_path):
+    with pytest.raises(CorpusError, match=told):
+        open_source(opened(file(tmp_path, "t.txt", "né\n".encode())))
+
+
+def closed(opened):
+    opened.close()
+    return opened
+
+
+def test_a_pipe_that_does_not_wait_is_not_taken_for_its_end():
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.write(writing, b"the cat\n")
+    with open(reading, "rb") as pipe, pytest.raises(CorpusError, match="does not wait for more to come"):
+        open_source(pipe)
+    os.close(writing)
+
+
+def test_no_space_for_a_copy(monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda size: Full())
+    with pytest.raises(CorpusError, match=r"Cannot keep a copy .*: No space left on device\. Let TMPDIR name a folder"):
+        open_source(iter(["the cat"]))
+
+
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(CorpusError, match="standard input is closed"):
+        Files("-").open()
+
+
+def test_standard_input_cannot_be_two_texts(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-", "--valid", "-"]) == 2
+    assert "standard input, -, is named twice" in capsys.readouterr().err
+
+
+# Encodings
+
+
+@pytest.mark.parametrize("encoding", ["no such", "base64", "", None, 3])
+def test_encodings_that_do_not_exist(encoding):
+    with pytest.raises(ConfigError, match=r"encoding is .*, expected one that Python knows"):
+        Files("t.txt", encoding)
+
+
+@pytest.mark.parametrize(("data", "told"), [
+    ("the né\n".encode("utf-16"), "It looks like UTF-16: give encoding='utf-16'"), ("né\n".encode("utf-32"), "encoding='utf-32'"),
+    (("é" + "the cat\n" * 40).encode("latin-1"), "Perhaps it is cp1252"), (b"\xff\x00\x01", "It looks like binary data"),
+    (b"\xe9" + ("the cat\n" * 40).encode("utf-16-le"), "encoding='utf-16-be'"),
+])
+def test_an_error_says_what_the_encoding_may_be(data, told, tmp_path, capsys):
+    path = file(tmp_path, "t.txt", data)
+    with pytest.raises(CorpusError, match="is not UTF-8: the byte at offset") as caught:
+        trained("char").evaluate(path)
+    assert told in str(caught.value)
+    trained("char").save(tmp_path / "m.npz")
+    assert main(["eval", str(tmp_path / "m.npz"), str(path)]) == 1
+    assert told.replace("encoding='", "--encoding ").rstrip("'") in capsys.readouterr().err
+
+
+def test_a_text_that_is_not_in_the_encoding_given(tmp_path):
+    with pytest.raises(CorpusError, match=r"t.txt' is not in the encoding 'utf-16-le': .*truncated"):
+        read_corpus(Files(file(tmp_path, "t.txt", b"abc"), "utf-16-le"), ByteTokenizer())
+
+
+def test_zeros_are_worth_a_warning(tmp_path):
+    for tokenizer in ("byte", "char"):
+        with pytest.warns(UserWarning, match="has many bytes that are zero. It looks like UTF-16-LE"):
+            learned = learn_tokenizer("a\n", TextConfig(tokenizer))
+            read_corpus(file(tmp_path, "t.txt", TEXT.encode("utf-16-le")), learned)
+
+
+def test_the_text_has_changed_while_it_was_read(tmp_path):
+    path, contents = tmp_path / "t.txt", iter([b"\xff", b"good\n"])
+
+    def read():
+        yield next(contents)
+
+    text = sources.Text(str(path), [sources.Part(str(path), read)])
+    with pytest.raises(CorpusError, match="is not UTF-8, or has changed while it was read"):
+        learn_tokenizer(text, TextConfig())
+
+
+# Marks and line ends
+
+
+@given(st.lists(st.sampled_from([b"\xef", b"\xbb", b"\xbf", b"\xef\xbb\xbf", b"\r", b"\n", b"a", "中".encode()]), max_size=12),
+       st.integers(1, 4))
+@example([b"\xef\xbb\xbf", b"\xef\xbb\xbf", b"a", b"\r", b"\n", b"\xef\xbb\xbf", b"\xef", b"\xbb"], 1)
+def test_marks_and_line_ends_do_not_depend_on_the_pieces(parts, size):
+    data = b"".join(parts)
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    assert b"".join(cleaning.without_marks(pieces)) == as_read(data, "byte") == cleaning.clean(data, "keep")
+    assert b"".join(cleaning.with_line_ends(pieces, "lf")) == data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cleaning, "FEW", 1)
+        assert b"".join(cleaning.without_marks(pieces)) == as_read(data, "byte")
+
+
+@given(st.text(st.sampled_from("\ufeff\r\na中"), max_size=12))
+def test_a_str_is_cleaned_as_bytes_are(text):
+    for rule in ("lf", "keep"):
+        assert cleaning.clean(text, rule).encode() == cleaning.clean(text.encode(), rule)
+
+
+def test_a_mark_is_no_symbol_anywhere():
+    model = trained("char")
+    assert model.score("\ufeffto be") == model.score("to be") == model.score(["\ufeffto be", "or"])[0]
+    assert model.generate("\ufeffto be", 5, seed=1) == model.generate("to be", 5, seed=1)
+    assert "\ufeff" not in learn_tokenizer("to be\n\ufeffor not\n", TextConfig()).vocabulary
+    assert "\ufeff" in learn_tokenizer("to \ufeffbe\n", TextConfig()).vocabulary  # inside a line it is a symbol
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_the_rule_for_line_ends_is_kept_with_the_model(tokenizer, tmp_path):
+    crlf = TEXT.replace("\n", "\r\n")
+    for rule in ("lf", "keep"):
+        model = fit(untrained(hidden=3, embedding=2, tokenizer=tokenizer, line_ends=rule), crlf)
+        model.save(tmp_path / "m.npz")
+        loaded = LanguageModel.load(tmp_path / "m.npz")
+        assert loaded.tokenizer_ == model.tokenizer_ and loaded.tokenizer_.line_ends == rule
+        same = loaded.evaluate(crlf) == loaded.evaluate(TEXT)
+        assert same == (rule == "lf") or tokenizer == "word"  # where \r is white space
+        assert (loaded.score("a\r\nb") == loaded.score("a\nb")) == (rule == "lf") or tokenizer == "word"
+
+
+def test_what_is_done_with_carriage_returns_is_said_once():
+    crlf = TEXT.replace("\n", "\r\n")
+    for tokenizer, told in (("char", "are read as"), ("byte", "they are kept, as symbols")):
+        with pytest.warns(UserWarning, match=rf"text has 80 carriage returns \(\\r\): .*{told}") as caught:
+            fit(untrained(tokenizer=tokenizer), crlf, crlf)
+        assert len(caught) == 1 and caught[0].filename.endswith("models.py")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(untrained(line_ends="lf"), crlf)
+        fit(untrained(), TEXT)
+
+
+def test_older_tokenizers_read_as_they_did():
+    words = Tokenizer.from_dict({"name": "word", "symbols": ["<unk>", "<eos>", "a", "b"]})
+    assert words.encode("a\u00a0b\x1fa").tolist() == [2, 3, 2] and words.unknown_symbols("a\u00a0c") == [(2, "c")]
+    assert words.first("\u00a0a\u00a0b") == "\u00a0a".encode()
+    assert (words.line_ends, Tokenizer.from_dict(words.to_dict())) == ("lf", words)
+    char = [Tokenizer.from_dict({"name": "char", "symbols": ["<unk>", "\n", *more]}).line_ends for more in ("a", "\r")]
+    assert char == ["lf", "keep"] and Tokenizer.from_dict({"name": "byte"}).line_ends == "keep"
+    for damaged in ({"name": "byte", "line_ends": "crlf"}, {"name": "word", "symbols": ["<unk>", "<eos>"], "white_space": ["ascii"]}):
+        with pytest.raises(VocabularyError, match=r"The tokenizer's \w+ is .*, expected"):
+            Tokenizer.from_dict(damaged)
+
+
+# Lines, columns, sentences
+
+
+@pytest.mark.parametrize(("source", "told"), [
+    (3, "of type int, expected a path"), (None, "of type NoneType"), ({"a": 1}, "of type dict"), ({"a", "b"}, "a set, which has no order"),
+    (["a", None], "item 1 of the list is None, expected a str or bytes"), ([float("nan"), "a"], "item 0 of the list is nan"),
+    (Column(["a", float("nan")]), "item 1 of the Column is nan"), (np.array(["a", 3], object), "item 1 of the ndarray is 3"),
+    (np.array([["a"], ["b"]]), r"a ndarray of shape \(2, 1\), expected one column"), (iter(["a", 1]), "item 1 of the list_iterator is 1"),
+    ([Path(__file__), "a"], "item 1 of the list is 'a', expected a path"), ([["a", "b"], "c"], r"item 0 of the list is \['a', 'b'\]"),
+])
+def test_what_is_no_source_of_text(source, told):
+    with pytest.raises(CorpusError, match=told):
+        learn_tokenizer(source, TextConfig())
+
+
+def test_sentences_come_from_anywhere(tmp_path):
+    model, lines = trained("char"), ["to be", "or not", "to"]
+    want = model.score(lines)
+    data = "\n".join(lines).encode()
+    for many in (np.array(lines), Column(lines), iter(lines), [line.encode() for line in lines], [line + "\r\n" for line in lines],
+                 io.BytesIO(data), io.StringIO(data.decode()), file(tmp_path, "t", data), [tmp_path / "t"], Files(tmp_path / "t"),
+                 [bytearray(line.encode()) for line in lines], file(tmp_path, "t.gz", gzip.compress(data))):
+        assert model.score(many).tolist() == want.tolist()
+    assert [sum(score.log_probability for score in scores) for scores in model.full_scores(iter(lines))] == pytest.approx(want.tolist())
+    assert model.generate(np.array(lines), 5, seed=1) == model.generate(lines, 5, seed=1)
+    assert model.score(b"to be") == model.score("to be") == model.score(bytearray(b"to be\n")) == want[0]
+    assert sentences(range(3), "lf") == (False, [range(3)]) and sentences(np.array([1, 2]), "lf")[0] is False
+    assert model.score(iter([1, 2, 3])) == model.score([1, 2, 3])
+    for wrong in ({"to": 1}, {"to"}, None, 2.5):
+        with pytest.raises(ShapeError):
+            model.score(wrong)
+    with pytest.raises(ShapeError, match="sentence 1 is nan, expected a str, bytes, or an array of ids"):
+        model.score(Column(["to", float("nan")]))
+
+
+def test_names_of_files_that_were_meant_otherwise_are_worth_a_warning(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("t.txt", "u.txt"):
+        Path(name).write_text("to be\nor not\n")
+    model = trained("char")
+    for call, told in (
+        (lambda: model.score("t.txt"), r"'t.txt' is taken for the text itself, but there is a file of that name; pathlib.Path\('t.txt'\)"),
+        (lambda: model.score(["t.txt", "u.txt"]), "'t.txt' and the other 1 are taken for sentences, but are names of files"),
+        (lambda: model.generate("t.txt", unknown="unk"), "is taken for the text itself"),
+        (lambda: open_source(["t.txt", "u.txt"]), "the strings of the list are taken for lines of text, but 't.txt' is the name of a file"),
+        (lambda: open_source(iter(["t.txt", "u.txt"])), "but 't.txt' is the name of a file"),
+        (lambda: open_source("t.txt\n"), r"'t.txt\\n' is taken for the text itself, because it has a line end"),
+    ):
+        with pytest.warns(UserWarning, match=told):
+            call()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(model.score(Path("t.txt"))) == 2
+        open_source(["t.txt", "and more"])
+        open_source("t.txt")
+
+
+# Holding out the end
+
+
+@given(st.text(st.sampled_from("ab \r\n中"), min_size=300, max_size=600), st.floats(0.05, 0.95), st.integers(1, 200))
+def test_a_text_is_split_where_a_line_ends(text, part, near):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "NEAR", near)
+        front, back = split(text + "\n", part)
+    data = [b"".join(half.pieces()) for half in (front, back) if half is not None]
+    assert b"".join(data) == (text + "\n").encode()
+    if back is not None:
+        assert min(map(len, data)) >= sources.LEAST
+        assert not (data[0].endswith(b"\r") and data[1].startswith(b"\n"))
+        assert data[1].decode()  # no character is cut
+        assert abs(len(data[1]) - part * sum(map(len, data))) <= near + 4
+        target = len(text.encode()) + 1 - round((len(text.encode()) + 1) * part)
+        if b"\n" in (text + "\n").encode()[max(0, target - near) : target]:
+            assert data[0].endswith((b"\n", b"\r"))
+
+
+def test_a_text_without_line_ends_is_split_at_white_space_or_between_characters():
+    for text, end in (("word " * 200, " "), ("中" * 400, "中"), ("a" * 2000, "a")):
+        front, back = split(text.encode(), 0.25)
+        pieces = [b"".join(half.pieces()).decode() for half in (front, back)]
+        assert "".join(pieces) == text and pieces[0].endswith(end) and len(pieces[1]) / len(text) == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("source", [
+    TEXT, TEXT.encode(), TEXT.split("\n")[:-1], io.StringIO(TEXT), gzip.compress(TEXT.encode()),
+], ids=["str", "bytes", "list", "file", "gz"])
+def test_the_end_of_a_text_is_held_out(source, tmp_path):
+    if isinstance(source, bytes) and source[:2] == b"\x1f\x8b":
+        source = file(tmp_path, "t.gz", source)
+    front, back = TEXT[: -42 * 4], TEXT[-42 * 4 :]
+    model = fit(untrained(), source, validation_split=0.1)
+    same = fit(untrained(), front, back)
+    assert model.history_["valid_loss"] == same.history_["valid_loss"] and model.tokenizer_ == same.tokenizer_
+
+
+def test_the_end_of_ids_is_held_out():
+    ids = np.arange(1000) ** 2 % 11
+    for given_ids in (ids, ids.tolist()):
+        model = fit(untrained(tokenizer=None, vocabulary_size=11), given_ids, validation_split=0.2)
+        assert model.history_["valid_loss"] == fit(untrained(tokenizer=None, vocabulary_size=11), ids[:800], ids[800:]).history_["valid_loss"]
+    with pytest.warns(UserWarning, match="ids is too short to hold out 20% of it; it is trained on as a whole"):
+        fit(untrained(tokenizer=None, vocabulary_size=11), ids[:300], validation_split=0.2)
+
+
+def test_a_symbol_of_the_end_is_not_learned():
+    model = fit(untrained(), TEXT + "z" * 150 + "\n", validation_split=0.1)
+    assert "z" not in model.tokenizer_.vocabulary
+
+
+def test_the_end_is_not_held_out_beside_another_text():
+    with pytest.raises(ConfigError, match=r"validation_split is 0\.1, but a text to validate on is given, too; leave one of them out"):
+        fit(untrained(), TEXT, TEXT, validation_split=0.1)
+
+
+def test_train_holds_out_the_end_unless_told_not_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text(TEXT * 3)
+    small = SMALL[:-2]
+    small[small.index("--verbose") + 1] = "2"
+    assert main(["train", "t.txt", *small, "--out", "m.npz"]) == 0
+    assert "perplexity" in (told := capsys.readouterr().out) and "the end of the text" in told
+    assert np.isfinite(LanguageModel.load("m.npz").history_["valid_loss"]).all()
+    assert main(["train", "t.txt", *small, "--validation-split", "0", "--out", "whole.npz"]) == 0
+    assert not np.isfinite(LanguageModel.load("whole.npz").history_["valid_loss"]).any()
+
+
+# Hints
+
+
+def test_texts_that_fit_no_vocabulary_are_explained():
+    composed = "déjà vu à l'été, café naïf\n" * 20
+    decomposed = unicodedata.normalize("NFD", composed)
+    garbled = composed.encode().decode("cp1252", "replace")
+    models = {text: fit(untrained(hidden=3, embedding=2), text) for text in (composed, decomposed, garbled)}
+    for learned, read, told in (
+        (composed, garbled, "look like UTF-8 that was once read as cp1252"), (garbled, composed, "the text that the model has learned looks like"),
+        (composed, decomposed, "bring the text into NFC"), (decomposed, composed, "bring the text into NFD"),
+        (TEXT, "ｔｈｅ ｃａｔ\n" * 5, "bring the text into NFKC"),
+    ):
+        model = models.get(learned) or fit(untrained(hidden=3, embedding=2), learned)
+        for call in (model.evaluate, model.score, lambda text, model=model: model.score([text])):
+            with pytest.warns(UserWarning) as caught:
+                call(read)
+            assert any(told in str(warning.message) for warning in caught), (told, [str(warning.message) for warning in caught])
+        with pytest.raises(VocabularyError, match=told):
+            model.generate(read)
+    words = fit(untrained(hidden=3, embedding=2, tokenizer="word"), composed)
+    with pytest.warns(UserWarning, match="bring the text into NFC"):
+        words.evaluate(decomposed)
+
+
+def test_nothing_is_guessed_of_texts_that_are_just_others():
+    model = trained("char")
+    assert hints.of_unknown("zebra, quiz; 中文 ñ", model.tokenizer_) == "" == hints.of_unknown("to be", model.tokenizer_)
+    assert hints.of_bytes(b"\xe9t\xe9").startswith("Perhaps")
+    assert hints.of_zeros(TEXT.encode()) == "" == hints.of_zeros(b"")
+
+
+@pytest.mark.parametrize("text", ["红楼梦是中国古典小说的高峰之一也是世界文学的经典\n" * 20, "ACGT" * 500 + "\n"])
+def test_words_without_white_space_between_them_are_worth_a_warning(text):
+    with pytest.warns(UserWarning, match=r"characters long on average, which words are not.*tokenizer='char'"):
+        learn_tokenizer(text, TextConfig("word"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        learn_tokenizer(TEXT, TextConfig("word"))
+
+
+def test_the_command_line_hints_at_what_it_scores(tmp_path, capsys, monkeypatch):
+    composed = "déjà vu à l'été, café naïf\n" * 20
+    fit(untrained(hidden=3, embedding=2), composed).save(tmp_path / "m.npz")
+    path = file(tmp_path, "t.txt", unicodedata.normalize("NFD", composed).encode())
+    for command in ("score", "eval"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert main([command, str(tmp_path / "m.npz"), str(path)]) == 0
+        assert capsys.readouterr().err.count("bring the text into NFC") == 1
