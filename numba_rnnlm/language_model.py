@@ -312,7 +312,7 @@ class LanguageModel:
             Stop after this many epochs (with ``validate_every``, reports) without improvement.
         validation_split
             Without ``valid``: the part of the corpus, at its end, that is held out to validate. It is not trained on, and the vocabulary is
-            not learned from it. A text too short for it is trained on as a whole.
+            not learned from it. A text too short for it is trained on as a whole, with a warning.
         validate_every
             Report after every so many updates of an epoch too, not only at its end: validate, and add a row to ``history_`` whose epoch is
             a fraction. The best weights, ``patience`` and the plateau schedule follow these reports.
@@ -511,7 +511,7 @@ class LanguageModel:
         if self.tokenizer_ is not None:  # else the vocabulary is that of the text
             notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), "" if config.extend_vocabulary else ADVICE["training"]))
         if config.validation_split and held_out is None:
-            notes.append(f"{read.name} is too short to hold out {config.validation_split:.0%} of it: it is trained on as a whole, without validation")
+            warn(f"{read.name} is too short to hold out {config.validation_split:.0%} of it; it is trained on as a whole, without validation.")
         if read.returns and start.tokenizer is not None and self._text.line_ends is None:
             warn(f"{read.name} has {read.returns:,} carriage returns (\\r): " + (
                 "the line ends \\r\\n and \\r are read as \\n, here and wherever the model reads a text; line_ends='keep' keeps them."

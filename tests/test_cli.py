@@ -42,7 +42,7 @@ from numba_rnnlm.training import Trainer, make_optimizer
 TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
 HELD_OUT = "the dog sees the dog\nthe cow sees the cat\n"
 SMALL = ["--hidden", "8", "--layers", "1", "--embedding", "4"]
-BRIEF = ["--streams", "4", "--steps", "10", "--epochs", "2", "--verbose", "0"]
+BRIEF = ["--streams", "4", "--steps", "10", "--epochs", "2", "--validation-split", "0", "--verbose", "0"]
 COMMANDS = ("train", "eval", "score", "generate", "info", "warmup", "demo")
 HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 CONFIGS = [(ModelConfig, "train"), (TextConfig, "train"), (TrainingConfig, "train"), (SamplingConfig, "generate"),
@@ -341,8 +341,11 @@ def test_exit_codes(error, code, monkeypatch, capsys):
     assert capsys.readouterr().err == f"numba-rnnlm: {told}\n"
 
 
-@pytest.mark.parametrize(("command", "what"), [("score char.npz", "standard input"), ("generate char.npz -", "the prompt from standard input")])
-def test_standard_input_that_cannot_be_read(command, what, monkeypatch, capsys):
+@pytest.mark.parametrize(("command", "cannot", "what"), [
+    ("score char.npz", "Cannot", "standard input"), ("generate char.npz -", "cannot", "the prompt from standard input"),
+    ("eval char.npz -", "Cannot", "standard input"),
+])
+def test_standard_input_that_cannot_be_read(command, cannot, what, monkeypatch, capsys):
     class Raw(io.RawIOBase):
         def readable(self):
             return True
@@ -350,7 +353,7 @@ def test_standard_input_that_cannot_be_read(command, what, monkeypatch, capsys):
         def readinto(self, buffer):
             raise OSError(5, "Input/output error")
 
-    for stdin, words in ((io.TextIOWrapper(io.BufferedReader(Raw())), f"cannot read {what}: Input/output error."),
+    for stdin, words in ((io.TextIOWrapper(io.BufferedReader(Raw())), f"{cannot} read {what}: Input/output error."),
                          (None, "standard input is closed; give the name of a file, or something to read.")):
         monkeypatch.setattr(sys, "stdin", stdin)
         assert main(command.split()) == 1
@@ -373,7 +376,7 @@ def test_out_is_not_the_checkpoint_of_a_run_that_has_not_ended(tmp_path, capsys,
         assert main([*train, "--checkpoint", str(run), "--out", str(tmp_path / "m.npz")]) == 0
     before = run.read_bytes()
     assert main([*train, "--out", str(run)]) == 1
-    assert f"{str(run)!r} is the checkpoint of a run that has not ended" in capsys.readouterr().err and run.read_bytes() == before
+    assert f"--out is {str(run)!r}, the checkpoint of a run that has not ended; it is not replaced" in capsys.readouterr().err and run.read_bytes() == before
     assert main(["train", "text.txt", "--resume", str(run), "--out", str(run), "--verbose", "0"]) == 0  # it ends there
     assert LanguageModel.load(run).history_["epoch"] == [1, 2]
 

@@ -185,7 +185,7 @@ def test_a_run_that_has_grown_continues_to_the_same_bytes(tied, tmp_path, monkey
 
 # The command line, in processes of its own
 
-BRIEF = ["--streams", "4", "--steps", "10", "--backend", "cpu"]
+BRIEF = ["--streams", "4", "--steps", "10", "--validation-split", "0", "--backend", "cpu"]
 
 
 def process(*arguments, **options):

@@ -41,6 +41,7 @@ from .tokenizers import utf8
 MEMORY_BYTES = 16 * 2**20  # a copy, or ids, that take more are kept in a temporary file
 LONGEST_PATH = 1024  # characters; a longer str is text
 NEAR = 2**16  # bytes before the place where a text is to be cut, in which a line end is looked for
+STANDARD_INPUT = "standard input"
 LEAST = 100  # bytes or ids worth holding out
 
 Path = str | os.PathLike[str]
@@ -340,9 +341,9 @@ def _names_file(text: str) -> bool:
 
 
 def _standard_input(encoding: str, again: bool) -> list[Part]:
-    name = "standard input"
+    name = STANDARD_INPUT
     if sys.stdin is None:
-        raise CorpusError("standard input is closed, expected a text on it.")
+        raise CorpusError("standard input is closed; give the name of a file, or something to read.")
     return [_file_part(name, _file_chunks(getattr(sys.stdin, "buffer", sys.stdin), name), encoding, again)]
 
 
@@ -414,7 +415,8 @@ def _waits(file: Any) -> bool:
 
 
 def _unreadable(name: str, error: Exception) -> CorpusError:
-    return CorpusError(f"Cannot read the file {name!r}: {getattr(error, 'strerror', None) or error}.")
+    what = name if name == STANDARD_INPUT else f"the file {name!r}"
+    return CorpusError(f"Cannot read {what}: {getattr(error, 'strerror', None) or error}.")
 
 
 def _slices(text: Any) -> Iterator[Any]:
