@@ -225,12 +225,12 @@ def test_a_prompt_stands_anywhere(arguments, capsys):
 @pytest.mark.parametrize("arguments", [
     ["score", "--json", "char.npz", "--counts", "a.txt"], ["score", "char.npz", "--unknown", "exclude", "a.txt"],
     ["eval", "--bos", "char.npz", "--json", "a.txt"], ["train", "--hidden", "3", "a.txt", "--tied"], ["info", "char.npz"],
-    ["train", "--epochs", "2", "--", "a.txt"], ["generate", "char.npz", "--", "-5 apples"],
+    ["train", "--epochs", "2", "--", "a.txt"], ["train", "--valid", "held.txt", "a.txt", "--valid", "out.txt", "b.txt"], ["generate", "char.npz", "--", "-5 apples"],
 ], ids=" ".join)
 def test_so_do_the_arguments_of_every_command(arguments):
     args = parser().parse_args(arguments)
     files = [word for word in arguments if word.endswith((".txt", ".npz", "apples"))]
-    found = [getattr(args, name, None) or [] for name in ("model", "corpus", "file", "prompt")]
+    found = [getattr(args, name, None) or [] for name in ("model", "corpus", "valid", "file", "prompt")]
     found = [str(word) for words in found for word in (words if isinstance(words, list) else [words])]
     assert sorted(found) == sorted(files)
 

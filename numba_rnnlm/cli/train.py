@@ -40,9 +40,9 @@ def add(commands: Any) -> None:
   numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      after it was stopped: the settings are in run.npz""",
     )
     text_arguments(command, "corpus", "CORPUS", "text to train on")
-    command.add_argument("--valid", nargs="+", action="extend", metavar="FILE",
-                         help="held-out text, files or folders (name CORPUS before it): measured after each epoch, the weights of the best one are "
-                              "kept")
+    command.add_argument("--valid", action="append", metavar="FILE",
+                         help="held-out text, a file or a folder, or several of them, each behind a --valid of its own: measured after each epoch, the "
+                              "weights of the best one are kept")
     command.add_argument("--out", type=Path, metavar="FILE",
                          help="where to save the model; a model of the same text is replaced, nothing else (default: model.npz, or model-2.npz "
                               "and so on if that exists)")
