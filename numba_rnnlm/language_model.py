@@ -30,7 +30,7 @@ from .config import (
 from .errors import (
     ConfigError,
     CorpusError,
-    ModelFileError,
+    DivergenceError,
     NotFittedError,
     ShapeError,
     VocabularyError,
@@ -53,6 +53,7 @@ from .text import (
     Corpus,
     Sentence,
     Source,
+    Text,
     Tokenizer,
     Unknown,
     as_text,
@@ -82,6 +83,7 @@ EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so 
 
 ADVICE = {  # what to do about unknown symbols
     "training": "<unk> is easy to predict, so the loss says little; extend_vocabulary=True gives them rows of their own.",
+    "learning": "<unk> is easy to predict, so the loss says little; a smaller min_count or a larger max_vocabulary keeps more of them.",
     "validation": "<unk> may be easier to predict than they are; to compare models, evaluate with unknown='exclude' or unknown='penalize'.",
     "scoring": "<unk> may be more probable than they are; unknown='exclude' leaves them out, and unknown='penalize' adds what spelling them "
                "would cost.",
@@ -367,7 +369,7 @@ class LanguageModel:
         if made is None:
             expect_one_of("optimizer", optimizer, OPTIMIZERS)
         config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
-        paths = {name: None if given[name] is None else os.fsdecode(given[name]) for name in ("checkpoint", "resume", "log")}
+        paths = {name: _path(name, given[name]) for name in ("checkpoint", "resume", "log")}
         keeping = _filled(CheckpointConfig, {**given, **paths})
         return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=verbose > 0))
 
@@ -388,6 +390,8 @@ class LanguageModel:
             sees that there is room for it. What it raises ends ``fit_config``.
         """
         keeping = keeping or CheckpointConfig()
+        corpus, valid = open_source(corpus), None if valid is None else open_source(valid)  # before a lock may lie in one of their folders
+        _expect_files_of_their_own(keeping, [corpus, valid])
         with ExitStack() as held:
             interrupts = held.enter_context(interrupts or Interrupts(notice=config.verbose > 0))
             if keeping.checkpoint is not None:
@@ -404,6 +408,7 @@ class LanguageModel:
         chosen = plan(config, len(start.corpus.ids))
         trainer = self._trainer(start, chosen, optimizer, saved, interrupts)
         texts = {"corpus": start.corpus.digest(), "valid": None if start.valid is None else start.valid.digest()}
+        whole = corpus.digest() if isinstance(corpus, Text) else "".join(filter(None, texts.values() if config.validation_split else [texts["corpus"]]))
         if saved is not None:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
@@ -414,24 +419,27 @@ class LanguageModel:
         if log is not None:
             trainer.watchers = [log.write]
         notes = self._notes(start, config, chosen, trainer, saved, keeping)
-        before = self.tokenizer_, self._network, self.history_, self.validation_, self._learned
+        before, done = (self.tokenizer_, self._network, self.history_, self.validation_, self._learned), trainer.at.updates
         self.tokenizer_, self._network, self.history_ = start.tokenizer, trainer.network, start.history
-        self.validation_, self._learned = None, {"texts": texts, "training": settings}
+        self.validation_, self._learned = None, {"texts": {**texts, "whole": whole}, "training": settings}
         try:
             out = None
             if prepare is not None:
                 out, trainer.saving = prepare(self._about())
+                if same_file(os.fsdecode(out), keeping.log):
+                    raise ConfigError(f"log is {keeping.log!r}, where the model is to be saved; give one of them another name.")
             expect_room(self._files(trainer, start.tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
             if log is not None:
                 log.begin()
             for note in notes:
                 trainer.progress.line(note)
             trainer.run()
-        except ModelFileError:  # a file could not be written, and nothing was trained
-            self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
+        except BaseException as error:
+            if trainer.at.updates == done and not isinstance(error, DivergenceError):  # nothing was trained
+                self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
             raise
         finally:
-            if start.valid is not None and trainer.at.best < inf:
+            if start.valid is not None and trainer.at.best < inf and self._network is trainer.network:
                 scored, tokens = start.valid.scored, len(start.valid.ids) - 1
                 self.validation_ = Evaluation(trainer.at.best * tokens, tokens, scored.unknown, scored.characters, scored.bytes)
         return self
@@ -453,7 +461,6 @@ class LanguageModel:
         tokenizer, network, history = self.tokenizer_, self._network, self.history_
         if saved is not None:
             tokenizer, network, history = self._rebuilt(saved.about, saved.group("weights"), saved.name)
-        corpus = open_source(corpus)
         if valid is not None and config.validation_split and saved is None:
             raise ConfigError(f"validation_split is {config.validation_split}, but a text to validate on is given, too; leave one of them out.")
         if valid is None and config.validation_split:
@@ -508,8 +515,8 @@ class LanguageModel:
                      "trained on from its weights: load it and fit, or train --from.")
             notes.append(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
             return [*filter(None, notes)]
-        if self.tokenizer_ is not None:  # else the vocabulary is that of the text
-            notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), "" if config.extend_vocabulary else ADVICE["training"]))
+        advice = "" if config.extend_vocabulary else ADVICE["training" if self.tokenizer_ else "learning"]
+        notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), advice))
         if config.validation_split and held_out is None:
             warn(f"{read.name} is too short to hold out {config.validation_split:.0%} of it; it is trained on as a whole, without validation.")
         if read.returns and start.tokenizer is not None and self._text.line_ends is None:
@@ -1008,6 +1015,25 @@ class LanguageModel:
 def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
     """A configuration whose fields are the arguments of the same names."""
     return config(**{item.name: given[item.name] for item in fields(config)})
+
+
+def _path(name: str, value: Any) -> str | None:
+    """A path as a str."""
+    try:
+        return None if value is None else os.fsdecode(value)
+    except TypeError:
+        raise ConfigError(f"{name} is {value!r}, expected a path such as 'run.npz'.") from None
+
+
+def _expect_files_of_their_own(keeping: CheckpointConfig, texts: Sequence[Any]) -> None:
+    """Raise :class:`ConfigError` where a training would write into what it reads, or one of its files into another."""
+    for name, path in (("checkpoint", keeping.checkpoint), ("log", keeping.log)):
+        for text in texts:
+            if path is not None and isinstance(text, Text) and text.holds(path):
+                raise ConfigError(f"{name} is {path!r}, which is or would become part of the text {text.name!r}; put it elsewhere.")
+    for name, path in (("checkpoint", keeping.checkpoint), ("resume", keeping.resume)):
+        if same_file(keeping.log, path):
+            raise ConfigError(f"log is {keeping.log!r}, the file of {name}, too; give the log a name of its own.")
 
 
 def _kind(prompt: Any, as_bytes: bool) -> type | None:

@@ -58,5 +58,5 @@ def told(config: TrainingConfig, chosen: Plan, tokens: int, updates: int) -> lis
     if updates < FEW and len(left_open) == len(OPEN):
         lines.append(f"note: only {updates:,} updates, because the text is short; some thousand learn well")
     elif updates < FEW:
-        lines.append(f"note: only {updates:,} updates; some thousand learn well: give more epochs, or fewer streams or steps")
+        lines.append(f"note: only {updates:,} update{'s' * (updates != 1)}; some thousand learn well: give more epochs, or fewer streams or steps")
     return lines

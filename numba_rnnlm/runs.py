@@ -80,7 +80,7 @@ class Run(NamedTuple):
             plan = f"{training.schedule} schedule" + f" with a warmup of {plain(training.warmup)}" * bool(training.warmup)
             raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {had}, for which its {plan} was planned; only a "
                               "constant, plateau or zaremba schedule without warmup can be extended. To train on from its weights: load it "
-                              "and fit, or train --from.")
+                              f"and fit, or train --from {self.name} --epochs N --out NEW.npz.")
         if name == "epochs" and value < done:
             raise ConfigError(f"epochs is {value}, but the run in {self.name!r} is in epoch {done} already; give {done} or more.")
         return True
@@ -219,10 +219,10 @@ def same_corpus(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def corpus_of(about: Mapping[str, Any]) -> str | None:
-    """The digest of the text that a model was last trained on, out of its header; None if that does not tell."""
+    """The digest of the text that a model was last trained on, held-out part included, out of its header; None if that does not tell."""
     for part in (about, about.get("run")):
         if isinstance(part, dict) and isinstance(part.get("texts"), dict):
-            found = part["texts"].get("corpus")
+            found = part["texts"].get("whole", part["texts"].get("corpus"))
             return found if isinstance(found, str) else None
     return None
 

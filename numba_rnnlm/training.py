@@ -37,6 +37,11 @@ def perplexity(nats: float) -> float:
     return exp(nats) if nats < 700 else inf
 
 
+def _brief(value: float) -> str:
+    """A perplexity for a line: that of a diverging training may have a hundred digits."""
+    return f"{value:.2f}" if value < 1e7 else f"{value:.3g}"
+
+
 def make_optimizer(config: Plan, cell: str) -> Optimizer:
     """The optimiser of a configuration: by a name PyTorch's, where no rate or norm is given with those at which the cell trains.
 
@@ -412,7 +417,7 @@ class Trainer:
         self.foreseen = self.foresee(limit)
         self.at.seconds += time.monotonic() - started
         if self.foreseen >= limit and not self.at.updates:
-            raise ConfigError(f"max_seconds is {plain(limit)}, but a validation alone takes about {plain(round(self.foreseen, 1))} seconds "
+            raise ConfigError(f"max_seconds is {plain(limit)}, but a validation alone takes about {plain(float(f'{self.foreseen:.2g}'))} seconds "
                               "here; give more time, or a shorter validation text.")
 
     def _look_at_the_clock(self) -> None:
@@ -510,7 +515,7 @@ class Trainer:
             left = min(left, self.config.max_seconds - at.seconds)
         loss = at.nats / max(at.tokens, 1)
         self.progress.show(
-            f"{self._numbered(at.epoch)}  {part:4.0%}  loss {loss:.4f}  perplexity {perplexity(loss):.2f}  "
+            f"{self._numbered(at.epoch)}  {part:4.0%}  loss {loss:.4f}  perplexity {_brief(perplexity(loss))}  "
             f"{at.tokens / max(at.epoch_seconds, 1e-9):,.0f} tokens/s  {duration(left)} left"
         )
 
@@ -519,9 +524,9 @@ class Trainer:
         return number if self.config.max_seconds else f"{number}/{self.config.epochs}"
 
     def _tell(self, row: Row, improved: bool) -> None:
-        text = f"{self._numbered(row['epoch'] - self.at.trained)}  loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}"
+        text = f"{self._numbered(row['epoch'] - self.at.trained)}  loss {row['loss']:.4f}  perplexity {_brief(row['perplexity'])}"
         if self.validate is not None:
-            text += f"  valid loss {row['valid_loss']:.4f}  perplexity {row['valid_perplexity']:.2f}"
+            text += f"  valid loss {row['valid_loss']:.4f}  perplexity {_brief(row['valid_perplexity'])}"
             text += " *" if improved else "  "
         self.progress.line(f"{text}  {row['tokens_per_second']:,.0f} tokens/s  {row['seconds']:.1f} s")
 

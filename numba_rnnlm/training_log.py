@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from math import isfinite
@@ -50,6 +51,8 @@ class Log:
         self.path, self.table = path, path.lower().endswith(".csv")
         self.written: set[tuple[str, ...]] = set()
         try:
+            if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
+                raise ConfigError(f"log is {path!r}, a pipe, which may have no reader; give the log a file.")
             if os.path.exists(path):
                 with open(path, "rb") as file:
                     self._expect_log(file)

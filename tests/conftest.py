@@ -1,6 +1,7 @@
 """Hypothesis's profile, and the machines that the tests run on."""
 
 import os
+import signal
 
 import pytest
 import words
@@ -52,6 +53,8 @@ def every_thread():
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; trainings leave ignored signals alone
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     words.watch()
     notice.silence()  # whether it comes depends on the machine; processes of their own test it
 

@@ -21,7 +21,7 @@ from checks import assert_same_bits
 from models import LINES, fit, trained, untrained
 
 import numba_rnnlm
-from numba_rnnlm import LanguageModel, LanguageModelError, cells, language_model
+from numba_rnnlm import LanguageModel, LanguageModelError, cells, language_model, training
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
@@ -417,6 +417,23 @@ def test_files_that_cannot_be_learned(tmp_path, name, content, message, kind):
         trained("char").perplexity(path)
     with pytest.raises(CorpusError, match=message):
         trained("char").bits_per_character(path)
+
+
+def test_a_fit_that_trains_nothing_leaves_the_model_as_it_was(monkeypatch):
+    model = fit(untrained())
+    before = model.tokenizer_, model.network_, model.score("to be"), dict(model._learned)
+    text = "zebra qux the cat sees\n" * 60
+    with pytest.raises(ConfigError, match="max_seconds is 1e-09, but a validation alone takes about"):
+        fit(model, text, extend_vocabulary=True, max_seconds=1e-9, validation_split=0.3)
+    monkeypatch.setattr(training, "compile_kernels", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit(model, text, extend_vocabulary=True)
+    assert (model.tokenizer_, model.network_, model.score("to be"), model._learned) == before
+    new = untrained()
+    with pytest.raises(ZeroDivisionError):
+        fit(new)
+    with pytest.raises(NotFittedError):
+        new.generate("to")
 
 
 def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path):

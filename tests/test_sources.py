@@ -283,7 +283,7 @@ def test_line_ends_and_packed_files_on_the_command_line(tmp_path):
 
 @pytest.mark.parametrize(("name", "data", "told"), [
     ("t.zip", b"PK\x03\x04", "is a zip archive, which is not read; unpack it"), ("t", b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
-    ("t.lz4", b"\x04\x22\x4d\x18", "is packed by lz4"), ("t.Z", b"\x1f\x9d", "is packed by compress"),
+    ("t.lz4", b"\x04\x22\x4d\x18", "is packed by lz4"),
     ("t.gz", b"the cat\n", "does not begin as files packed by gzip"), ("t.zst", b"\x1f", "does not begin as"),
     ("t.gz", gzip.compress(TEXT.encode())[:-10], "ended before"), ("t.bz2", bz2.compress(TEXT.encode())[:-10], "ended before"),
     ("t.xz", lzma.compress(TEXT.encode())[:-10], "ended before"), ("t.zst", zstandard.compress(TEXT.encode())[:-10], "ended before"),
@@ -384,6 +384,32 @@ def test_standard_input_that_is_closed(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(CorpusError, match="standard input is closed"):
         Files("-").open()
+
+
+def test_models_may_be_kept_beside_the_text(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "a.txt").write_text(TEXT)
+    alone = fit(untrained(), folder)
+    first = fit(untrained(), folder, checkpoint=folder / "run.npz")
+    first.save(folder / "model.npz")
+    (folder / "run.npz.lock").write_text("{}")
+    again = fit(untrained(), folder, resume=folder / "run.npz")
+    assert alone.tokenizer_ == first.tokenizer_ == again.tokenizer_ and b"".join(open_source(folder).pieces()) == TEXT.encode()
+
+
+@pytest.mark.parametrize("paths", [[], 5, b"t.txt", ["t.txt", None], [b"t.txt"]])
+def test_files_are_paths(paths):
+    with pytest.raises(ConfigError, match=r"paths is .*, expected a path, or a list of one or more"):
+        Files(paths)
+
+
+def test_a_pipe_cannot_be_two_texts(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for texts in (["pipe", "--valid", "./pipe"], ["pipe", "pipe"], ["-", "--valid", "/dev/stdin"]):
+        assert main(["train", *texts]) == 2
+        assert " named twice; it can be read once" in capsys.readouterr().err
 
 
 def test_standard_input_cannot_be_two_texts(tmp_path, capsys, monkeypatch):
@@ -548,7 +574,7 @@ def test_names_of_files_that_were_meant_otherwise_are_worth_a_warning(tmp_path, 
     model = trained("char")
     for call, told in (
         (lambda: model.score("t.txt"), r"'t.txt' is taken for the text itself, but there is a file of that name; pathlib.Path\('t.txt'\)"),
-        (lambda: model.score(["t.txt", "u.txt"]), "'t.txt' and the other 1 are taken for sentences, but are names of files"),
+        (lambda: model.score(["t.txt", "u.txt"]), "names of files, such as 't.txt', are taken for sentences"),
         (lambda: model.generate("t.txt", unknown="unk"), "is taken for the text itself"),
         (lambda: open_source(["t.txt", "u.txt"]), "the strings of the list are taken for lines of text, but 't.txt' is the name of a file"),
         (lambda: open_source(iter(["t.txt", "u.txt"])), "but 't.txt' is the name of a file"),

@@ -48,7 +48,7 @@ def test_files_take_no_more_room_than_was_looked_for(path, monkeypatch):
         model = fit(untrained(cell=cell, layers=layers, tied=tied), checkpoint=path, epochs=3)
         assert 2 * path.stat().st_size <= sizes[str(path)] <= 5 * path.stat().st_size
         path.unlink()
-        model.fit_config(LINES, None, TrainingConfig(epochs=1, verbose=0, streams=2, steps=4), out=path)
+        model.fit_config(LINES, None, TrainingConfig(epochs=1, verbose=0, streams=2, steps=4), prepare=lambda about: (path, 0.0))
         model.save(path)
         assert path.stat().st_size <= sizes[str(path)] <= 4 * path.stat().st_size
         path.unlink()
@@ -156,7 +156,7 @@ def test_the_lock_of_a_killed_process_is_free(locking, path, monkeypatch):
     assert os.listdir(path.parent) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"host": "elsewhere", "process": 1}', b'{"host": 5, "process": "x"}', b"\xff" * 9999])
+@pytest.mark.parametrize("content", [b"", b'{"host": "elsewhere", "process": 1, "since": ""}', b'{"host": 5, "process": "x", "since": 1}'])
 def test_without_flock_the_lock_of_nobody_known_stays(content, path, monkeypatch):
     monkeypatch.setattr(writing, "lock", lambda file: None)
     Path(f"{path}.lock").write_bytes(content)
@@ -165,6 +165,23 @@ def test_without_flock_the_lock_of_nobody_known_stays(content, path, monkeypatch
     monkeypatch.undo()
     with locked(str(path)):  # where there is flock, it tells
         pass
+
+
+@pytest.mark.parametrize("kind", ["pins", "{", "[1]", '{"pins": 3}', "\xff" * 9999, "pipe", "link"])
+def test_what_is_no_lock_is_left_alone(kind, path, tmp_path):
+    lock, other = tmp_path / "model.npz.lock", tmp_path / "mine.txt"
+    other.write_text("pins")
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "link":
+        lock.symlink_to(other)
+    else:
+        lock.write_text(kind)
+    before = lock.lstat()
+    words = "Too many levels of symbolic links" if kind == "link" else "model.npz.lock', which exists and is no lock; it is left as it is. Give the"
+    with pytest.raises(ModelFileError, match=words), locked(str(path)):
+        pass
+    assert lock.lstat() == before and other.read_text() == "pins"
 
 
 def test_a_lock_that_cannot_be_made(tmp_path):

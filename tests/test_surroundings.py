@@ -21,7 +21,7 @@ from numba_rnnlm.cli import main
 HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 PROGRAM = f"{shlex.quote(sys.executable)} -m numba_rnnlm"
 TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
-SMALL = "--hidden 8 --layers 1 --embedding 4 --streams 4 --steps 10 --threads 1"
+SMALL = "--hidden 8 --layers 1 --embedding 4 --streams 4 --steps 10 --threads 1 --validation-split 0"
 TRAIN = f"train t.txt {SMALL} --epochs 20 --verbose 2 --out m.npz"
 ENDLESS = f"train t.txt {SMALL} --epochs 1000000 --verbose 2 --out m.npz"
 
@@ -93,7 +93,7 @@ def test_a_pipe_that_is_open_but_nobody_reads_costs_the_reports():
 
 
 @pytest.mark.parametrize(("command", "code", "told"), [
-    ("score m0.npz <&-", 1, "cannot read standard input: Bad file descriptor."),
+    ("score m0.npz <&-", 1, "Cannot read standard input: Bad file descriptor."),
     ("generate m0.npz - <&-", 1, "cannot read the prompt from standard input: Bad file descriptor."),
     ("generate m0.npz > /dev/full", 1, "cannot write to standard output: No space left on device"),
     ("score m0.npz t.txt >&-", 1, "cannot write to standard output: Bad file descriptor"),

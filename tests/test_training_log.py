@@ -16,6 +16,7 @@ from checks import HANG
 from models import LINES, fit, untrained
 
 import numba_rnnlm
+from numba_rnnlm.cli import main
 from numba_rnnlm.errors import ConfigError, ModelFileError
 from numba_rnnlm.training import COLUMNS
 from numba_rnnlm.training_log import FIELDS, Log
@@ -99,6 +100,31 @@ def test_a_log_that_cannot_be_written_is_an_error_before_the_training(name, tmp_
     with pytest.raises(ModelFileError, match=r"cannot write the log '.*': .*\. Choose a folder that exists and can be written\."):
         fit(model, log=f"{tmp_path}/{name}")
     assert model.history_["epoch"] == []
+
+
+def test_a_log_has_a_file_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text(LINES)
+    os.mkfifo("pipe.csv")
+    model = untrained()
+    for options, words in (
+        ({"log": "run.json", "checkpoint": "run.json"}, "log is 'run.json', the file of checkpoint, too; give the log a name of its own"),
+        ({"log": "texts/log.csv"}, "log is 'texts/log.csv', which is or would become part of the text 'texts/a.txt'; put it elsewhere"),
+        ({"checkpoint": "texts/run"}, "checkpoint is 'texts/run', which is or would become part of the text"),
+        ({"log": "pipe.csv"}, "log is 'pipe.csv', a pipe, which may have no reader; give the log a file"),
+        ({"log": 5}, "log is 5, expected a path such as 'run.npz'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fit(model, Path("texts"), **options)
+    assert os.listdir("texts") == ["a.txt"]
+
+def test_a_log_beside_the_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text(LINES)
+    small = ["train", "t.txt", "--hidden", "4", "--layers", "1", "--embedding", "4", "--streams", "2", "--steps", "9", "--epochs", "1", "--verbose", "0"]
+    assert main([*small, "--log", "m.json", "--out", "m.json"]) == 1
+    assert "--log is 'm.json', where the model is to be saved" in capsys.readouterr().err
 
 
 def test_a_log_that_cannot_be_read(tmp_path):

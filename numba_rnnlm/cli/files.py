@@ -59,7 +59,7 @@ def expect_replaceable(out: Path, about: Mapping[str, Any], flag: str = "--out")
         return
     there = read_about(out)
     run = there.get("run")
-    what = "a model of another text, or with another vocabulary"
+    what = "a model of another text" if corpus_of(there) != corpus_of(about) else "a model with another vocabulary"
     if isinstance(run, dict) and not run.get("position", {}).get("ended"):
         what = "the checkpoint of a run that has not ended"
     elif same_corpus(there, about):

@@ -49,6 +49,8 @@ class Parser(argparse.ArgumentParser):
         self.mixing = True
         try:
             found, rest = (super().parse_known_args if has_commands else super().parse_known_intermixed_args)(args, namespace)
+        except AttributeError as error:  # argparse's own, where Ctrl-C comes while it prepares to mix
+            raise error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error from None
         finally:
             self.mixing = False
         if rest:  # told here, the command is named; by parse_args only the program would be

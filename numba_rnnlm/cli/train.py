@@ -6,6 +6,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def run(args: Arguments) -> None:
     if args.start is not None and settings:
         args.usage_error(f"{flag(next(iter(settings)))} cannot be changed with --from: the saved model has its own.")
     texts = [*args.corpus, *(args.valid or [])]
-    if texts.count("-") > 1:
-        args.usage_error("standard input, -, is named twice; it can be read once")
+    once = [Path("/dev/stdin" if text == "-" else text) for text in texts if text == "-" or not (Path(text).is_file() or Path(text).is_dir())]
+    if twice := next((path for path, other in combinations(once, 2) if same_file(path, other)), None):
+        args.usage_error(f"{'standard input, -,' if str(twice) == '/dev/stdin' else twice} is named twice; it can be read once")
     out = free_name(OUT, avoid=keeping.checkpoint) if args.out is None else args.out
     expect_writable(out, [Path(text) for text in texts])
     if keeping.checkpoint is not None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -36,14 +37,15 @@ def locked(path: str) -> Iterator[None]:
     finally:
         if os.name != "posix":  # an open file cannot be removed there
             file.close()
-        with contextlib.suppress(OSError):
-            os.unlink(name)
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            if file.closed or writing.is_named(name, file):
+                os.unlink(name)
         file.close()
 
 
 def _take(path: str, name: str) -> BinaryIO:
     """The lock file, open and ours."""
-    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     while True:
         with contextlib.ExitStack() as opened:
             try:
@@ -53,17 +55,27 @@ def _take(path: str, name: str) -> BinaryIO:
                     descriptor, new = os.open(name, flags), False
                 except FileNotFoundError:  # its holder has just removed it
                     continue
-            file = opened.enter_context(open(descriptor, "rb+"))
+            file = opened.enter_context(open(descriptor, "rb+", 0))
+            if not new and not _is_lock(file):
+                raise ModelFileError(f"the lock of the checkpoint {path!r} would be {name!r}, which exists and is no lock; it is left as it is. Give the "
+                                     "checkpoint another name, or move that file.")
             locked = writing.lock(file)
             if locked is False or (locked is None and not new and not _is_stale(_owner(file))):
                 raise _held(path, name, _owner(file))
             if locked is None and not new:
+                if writing.is_named(name, file):  # else somebody else has taken it over
+                    os.unlink(name)  # and whoever makes it again holds it
                 file.close()
-                os.unlink(name)  # and whoever makes it again holds it
             elif writing.is_named(name, file):  # else its holder removed it between opening and locking
                 _sign(file)
                 opened.pop_all()
                 return file
+
+
+def _is_lock(file: BinaryIO) -> bool:
+    """Whether a file is empty, as the lock of a process that was killed at once, or signed."""
+    status = os.fstat(file.fileno())
+    return stat.S_ISREG(status.st_mode) and (status.st_size == 0 or {"host", "process", "since"} <= _owner(file).keys())
 
 
 def _sign(file: BinaryIO) -> None:
@@ -99,7 +111,7 @@ def _is_stale(owner: dict[str, Any]) -> bool:
         return False  # Windows would end a process that is asked with a signal
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # OverflowError: no process has such a number
         return True
     except OSError:  # it belongs to another user
         return False

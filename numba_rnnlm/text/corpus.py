@@ -152,6 +152,8 @@ def learn_tokenizer(source: Source, config: TextConfig) -> Tokenizer:
     source = open_source(source)
     if config.tokenizer is None:
         raise ConfigError("tokenizer is None, expected byte, char or word: a vocabulary is learned from text only.")
+    if not isinstance(source, Text) and not len(source):
+        raise CorpusError("The corpus is empty, expected some text.")
     if not isinstance(source, Text):
         raise CorpusError(
             "A vocabulary is learned from text, but the source is ids. Set tokenizer=None and vocabulary_size."
@@ -271,7 +273,7 @@ class _Reading:
 
     def _raw(self) -> Iterator[bytes]:
         for number, piece in enumerate(self.text.pieces()):
-            if number == 0 and (hint := hints.of_zeros(piece)):
+            if number == 0 and not self.text.start and (hint := hints.of_zeros(piece)):
                 self.hint = f"has many bytes that are zero. {hint}"
             if b"\r" in piece:  # found faster than counted
                 self.returns += piece.count(b"\r")

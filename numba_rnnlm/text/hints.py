@@ -9,7 +9,6 @@ from .tokenizers import LINE_END, Tokenizer
 SAMPLE = 2**18  # characters or bytes that are looked at
 LEAST = 200  # of them: less says nothing
 LONG_WORDS = 20  # characters of a word on average: more than in any language that has white space between words
-TAKES_ENCODING = "(numba_rnnlm.text.Files takes it)"
 # Where cp1252 differs from latin-1. It leaves five bytes undefined.
 TO_BYTES = {ord(character): byte for byte in range(0x80, 0xA0) if (character := bytes([byte]).decode("cp1252", "ignore"))}
 TO_POINTS = {byte: point for point, byte in TO_BYTES.items()}
@@ -19,7 +18,7 @@ def of_bytes(data: bytes) -> str:
     """What bytes look like that are not UTF-8."""
     return _wide(data) or ("It looks like binary data." if b"\0" in data[:SAMPLE] else
                            "Perhaps it is cp1252 (Western Europe), cp1251 (Cyrillic), gb18030 (Chinese) or shift_jis (Japanese): if so, give "
-                           f"encoding='cp1252', or that of them {TAKES_ENCODING}.")
+                           "encoding='cp1252', or another one (in Python numba_rnnlm.text.Files(path, 'cp1252')).")
 
 
 def of_zeros(data: bytes) -> str:
@@ -38,7 +37,7 @@ def _wide(data: bytes) -> str:
         name = "utf-16-be" if even > odd else "utf-16-le"
     else:
         return ""
-    return f"It looks like {name.upper()}: give encoding='{name}' {TAKES_ENCODING}."
+    return f"It looks like {name.upper()}: give encoding='{name}' (in Python numba_rnnlm.text.Files(path, '{name}'))."
 
 
 def of_unknown(text: str | bytes, tokenizer: Tokenizer) -> str:

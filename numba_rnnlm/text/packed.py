@@ -23,7 +23,6 @@ STARTS = {  # first bytes → a packing that is read, by its suffix; or a kind t
     b"Rar!\x1a\x07": "a rar archive",
     b"\x04\x22\x4d\x18": "packed by lz4",
     b"LZIP\x01": "packed by lzip",
-    b"\x1f\x9d": "packed by compress",
 }
 TAR = slice(257, 262)  # where a tar archive has the bytes "ustar"
 

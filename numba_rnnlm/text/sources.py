@@ -3,7 +3,8 @@ r"""What a text may come from, opened into a :class:`Text`, which can be read as
 =====================================  ============================================================================================
 given                                  is
 =====================================  ============================================================================================
-``pathlib.Path``, any ``os.PathLike``  always a file; or a folder: all files in it but hidden ones, sorted, one after the other
+``pathlib.Path``, any ``os.PathLike``  always a file; or a folder: all files in it, sorted, one after the other, but hidden ones and
+                                       those that end in ``.npz`` or ``.lock``, which may be our own
 ``str``                                the text itself if it has a line end (``"\n"`` or ``"\r"``) or more than 1,024 characters,
                                        else a path
 ``bytes``                              the text itself
@@ -20,10 +21,12 @@ file, a generator, is copied when it is opened: into memory, from 16 MiB on into
 """
 
 import codecs
+import hashlib
 import os
 import stat
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -33,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, CorpusError, ShapeError
+from ..paths import same_file
 from ..reports import warn
 from . import hints, packed
 from .cleaning import LINE_ENDS, with_line_ends, without_marks
@@ -42,6 +46,7 @@ MEMORY_BYTES = 16 * 2**20  # a copy, or ids, that take more are kept in a tempor
 LONGEST_PATH = 1024  # characters; a longer str is text
 NEAR = 2**16  # bytes before the place where a text is to be cut, in which a line end is looked for
 STANDARD_INPUT = "standard input"
+SKIPPED = (".npz", ".lock")  # in folders: models, checkpoints and their locks may be kept beside the text
 LEAST = 100  # bytes or ids worth holding out
 
 Path = str | os.PathLike[str]
@@ -69,6 +74,8 @@ class Text:
         What it is joined from.
     errors
         How to decode it: "strict", or "surrogatepass" if it came as str, which may hold lone surrogates.
+    folders
+        Those whose files it has.
     start, stop
         Which of the bytes, without byte order marks, are this text; ``stop`` None is the end.
     """
@@ -76,6 +83,7 @@ class Text:
     name: str
     parts: Sequence[Part]
     errors: str = "strict"
+    folders: Sequence[str] = ()
     start: int = 0
     stop: int | None = None
 
@@ -102,6 +110,20 @@ class Text:
             place += len(piece)
             if self.stop is not None and place >= self.stop:
                 return
+
+    def digest(self) -> str:
+        """SHA-256 of the bytes, whatever the line ends are, in hexadecimal digits."""
+        digest = hashlib.sha256()
+        for piece in with_line_ends(self.pieces(), "lf"):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def holds(self, path: Path) -> bool:
+        """Whether this file is part of the text, or would be as soon as it exists."""
+        if any(same_file(part.name, path) for part in self.parts):
+            return True
+        return not os.fsdecode(path).endswith(SKIPPED) and any(
+            os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")) for folder in self.folders)
 
     def lines(self, line_ends: str) -> Iterator[list[bytes]]:
         """The lines, without their ends, as many at a time as have arrived: a slow pipe is answered promptly."""
@@ -133,6 +155,7 @@ class Files:
     Examples
     --------
     >>> import tempfile
+import weakref
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     _ = file.write("né\\n".encode("cp1252")), file.flush()
     ...     b"".join(Files(file.name, "cp1252").open().pieces()).decode()
@@ -143,6 +166,9 @@ class Files:
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
+        one = isinstance(self.paths, str | os.PathLike)
+        if not one and not (isinstance(self.paths, Sequence) and self.paths and all(isinstance(path, str | os.PathLike) for path in self.paths)):
+            raise ConfigError(f"paths is {self.paths!r}, expected a path, or a list of one or more.")
         try:
             "a".encode(self.encoding)
             codecs.getincrementaldecoder(self.encoding)
@@ -152,10 +178,11 @@ class Files:
 
     def open(self, again: bool = True) -> Text:
         """The text; unless it has to be read ``again``, a pipe is read only while the text is."""
-        paths = [self.paths] if isinstance(self.paths, str | os.PathLike) else self.paths
+        paths = [self.paths] if isinstance(self.paths, str | os.PathLike) else list(self.paths)
         parts = [part for path in paths
                  for part in (_standard_input(self.encoding, again) if path == "-" else _files(path, self.encoding, again))]
-        return Text(parts[0].name + f" and {len(parts) - 1} more" * (len(parts) > 1), parts)
+        folders = [os.fsdecode(path) for path in paths if path != "-" and os.path.isdir(path)]
+        return Text(parts[0].name + f" and {len(parts) - 1} more" * (len(parts) > 1), parts, folders=folders)
 
 
 def open_source(source: Source) -> Text | Any:
@@ -219,14 +246,13 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
         items = source if isinstance(source, Sequence) else list(source)
     if items and isinstance(items[0], Integral):
         return False, [items]
-    if items and isinstance(items[0], os.PathLike):
+    if items and all(isinstance(item, os.PathLike) for item in items):
         return sentences(Files(items), line_ends)
     for index, item in enumerate(items):
         if not isinstance(item, str | Bytes | Sequence | np.ndarray):
             raise ShapeError(f"sentence {index} is {item!r}, expected a str, bytes, or an array of ids.")
     if items and all(isinstance(item, str) and _names_file(item) for item in items):
-        warn(f"{items[0]!r} and the other {len(items) - 1} are taken for sentences, but are names of files; pathlib.Path of a name is the lines of "
-             "the file.")
+        warn(f"names of files, such as {items[0]!r}, are taken for sentences; pathlib.Path({items[0]!r}) is the lines of the file.")
     return True, [bytes(item) if isinstance(item, Bytes) else item for item in items]
 
 
@@ -290,6 +316,10 @@ def _open_items(source: Any, kind: str) -> Text | Any:
         raise CorpusError(f"The corpus is {what}, expected a path, a text, lines of text or a 1-D array of ids.")
     items = iter(source)
     first = next(items, None)
+    if first is None and not isinstance(source, Sequence):
+        raise CorpusError(f"The {kind} has no lines, expected some text; a generator can be read only once.")
+    if isinstance(first, list | tuple) and any(isinstance(word, str | Bytes) for word in first):
+        raise _no_line(kind, 0, first)
     items = chain([first], items)
     if isinstance(first, os.PathLike):
         paths = list(items)
@@ -364,7 +394,7 @@ def _files(path: Path, encoding: str, again: bool) -> list[Part]:
 
 
 def _folder(name: str) -> list[str]:
-    """The files in a folder and the folders in it, sorted, without the hidden ones."""
+    """The files in a folder and the folders in it, sorted, without hidden ones and our own."""
     def fail(error: OSError) -> None:
         raise _unreadable(error.filename, error) from error
 
@@ -372,7 +402,7 @@ def _folder(name: str) -> list[str]:
     for folder, folders, files in os.walk(name, onerror=fail, followlinks=True):
         real = os.path.realpath(folder)
         folders[:] = [] if real in seen else [inner for inner in folders if not inner.startswith(".")]
-        found += [] if real in seen else [os.path.join(folder, file) for file in files if not file.startswith(".")]
+        found += [] if real in seen else [os.path.join(folder, file) for file in files if not file.startswith(".") and not file.endswith(SKIPPED)]
         seen.add(real)
     # A pipe in a folder waits for a writer who need not come. What does not exist, a link, is an error later.
     return sorted((path for path in found if os.path.isfile(path) or not os.path.exists(path)), key=lambda path: path.split(os.sep))
@@ -442,6 +472,7 @@ def _copied(chunks: Iterator[bytes]) -> Callable[[], Iterator[bytes]]:
             place += len(chunk)
             yield chunk
 
+    weakref.finalize(read, file.close)
     return read
 
 

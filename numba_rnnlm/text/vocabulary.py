@@ -115,7 +115,7 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
     if array.ndim != 1:
         raise ShapeError(
             f"{name} is a {type(ids).__name__} of shape {array.shape}, expected a 1-D array of integers. "
-            "Flatten an array; text comes as a str or a path."
+            "Flatten an array; of a table take one column; text comes as a str."
         )
     if array.size == 0:
         return array.astype(np.int32)
