@@ -80,7 +80,7 @@ class Run(NamedTuple):
             plan = f"{training.schedule} schedule" + f" with a warmup of {plain(training.warmup)}" * bool(training.warmup)
             raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {had}, for which its {plan} was planned; only a "
                               "constant, plateau or zaremba schedule without warmup can be extended. To train on from its weights: load it "
-                              f"and fit, or train --from {self.name} --epochs N --out NEW.npz.")
+                              f"and fit, or train --from {self.name!r} --epochs N --out NEW.npz.")
         if name == "epochs" and value < done:
             raise ConfigError(f"epochs is {value}, but the run in {self.name!r} is in epoch {done} already; give {done} or more.")
         return True

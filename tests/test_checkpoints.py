@@ -461,7 +461,8 @@ def test_a_run_that_was_planned_to_its_end(options, name, value, had, tmp_path):
     path = stopped(tmp_path / "run.npz", **options)
     plan = options["schedule"] + " schedule" + " with a warmup of 0.25" * ("warmup" in options)
     refused(path, ConfigError, f"{name} is {value}, but the run in {{}} has {had}, for which its {plan} was planned; only a constant, plateau or "
-            "zaremba schedule without warmup can be extended. To train on from its weights: load it and fit, or train --from.",
+            "zaremba schedule without warmup can be extended. To train on from its weights: load it and fit, or train --from {} --epochs N "
+            "--out NEW.npz.",
             **options, **{name: value})
 
 

@@ -278,7 +278,7 @@ def test_every_name_of_the_tables_is_ours():
     ["train", "text.txt", "--backend", "cpu", "--precision", "tf32"], ["train", "text.txt", "--threads", "0"],
     ["train", "text.txt", "--valid", "nowhere.txt", "--verbose", "0"], ["train", "text.txt", "--from", "nowhere.npz"],
     ["eval", "nowhere.npz", "text.txt"], ["eval", "text.txt", "text.txt"], ["eval", "char.npz", "nowhere.txt"],
-    ["score", "char.npz", "nowhere.txt"], 
+    ["score", "char.npz", "nowhere.txt"],
     ["generate", "char.npz", "--temperature", "-1"], ["generate", "char.npz", "--prompt", "a zebra"],
     ["generate", "char.npz", "--prompt", "\udcff"], ["generate", "char.npz", "--samples", "0"],
     ["info", "nowhere.npz"], ["info", "."], ["info", "text.txt"], ["demo", "--out", "text.txt"], ["demo", "--seconds", "0"], ["demo", "--out", "nowhere/demo.npz"],

@@ -155,7 +155,6 @@ class Files:
     Examples
     --------
     >>> import tempfile
-import weakref
     >>> with tempfile.NamedTemporaryFile() as file:
     ...     _ = file.write("né\\n".encode("cp1252")), file.flush()
     ...     b"".join(Files(file.name, "cp1252").open().pieces()).decode()
