@@ -12,7 +12,9 @@ from .errors import ConfigError, ModelFileError, expect_number, expect_one_of
 from .keras.weights import expect_our_file
 from .layers.options import only
 from .reports import report, warn
+from .storage import expect_room
 
+WEIGHT_BYTES = 4  # of each number in a saved model
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
 
@@ -246,7 +248,8 @@ class EarlyStopping(_Watch):
 
 
 class ModelCheckpoint(_Watch):
-    """Save the model after each epoch. If that fails (a full disk), a warning says so and the training goes on.
+    """Save the model after each epoch. A folder that is missing, read-only or too small is an error before the training; a file that cannot be
+    written later is lost, with a warning.
 
     Parameters
     ----------
@@ -270,14 +273,19 @@ class ModelCheckpoint(_Watch):
     ) -> None:
         super().__init__(monitor, mode)
         expect_our_file(filepath)
-        self.path, self.save_best_only, self.verbose = os.fspath(filepath), save_best_only, verbose
+        self.path, self.save_best_only, self.verbose = os.fsdecode(filepath), save_best_only, verbose
+
+    def on_train_begin(self, logs: Logs) -> None:
+        folder = os.path.dirname(self.path)
+        if "{" not in folder:
+            expect_room([(os.path.join(folder, "a model"), WEIGHT_BYTES * sum(np.size(array) for array in self.model.get_weights()))])
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if self.save_best_only and not self.better(logs):
             return
         try:
             path = self.path.format(epoch=epoch + 1, **logs)
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"path is {self.path!r}; in braces it may name epoch, {', '.join(logs)}.") from error
         try:
             self.model.save(path)

@@ -56,7 +56,7 @@ def run(out: str | os.PathLike[str], seconds: float, prepare: Prepare | None = N
     training, held_out = documentation()
     model = _model(machine)
     report(f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out\n")
-    report(f"kernels ready after {_warm_up(_model(machine), training, held_out):.0f} s\n")
+    report(f"kernels ready after {_warm_up(_model(machine), training[: STREAMS * STEPS + 1]):.0f} s\n")
     report(f"training an LSTM for {plain(seconds)} seconds; Ctrl-C ends it early\n")
     with Interrupts("return", notice=True) as interrupts:
         model.fit_config(training, held_out, config, interrupts=interrupts, prepare=prepare)
@@ -80,9 +80,9 @@ def _model(machine: dict[str, Any]) -> LanguageModel:
     return LanguageModel("lstm", hidden=256, layers=1, embedding=64, seed=1, **machine)
 
 
-def _warm_up(model: LanguageModel, training: str, held_out: str) -> float:
+def _warm_up(model: LanguageModel, text: str) -> float:
     """Everything once, in small, on a model to throw away; → the seconds that it took."""
     started = time.monotonic()
-    model.fit(training[: STREAMS * STEPS + 1], held_out, epochs=1, streams=STREAMS, steps=STEPS, verbose=0)
+    model.fit(text, text, epochs=1, streams=STREAMS, steps=STEPS, verbose=0)
     model.generate(length=2)
     return time.monotonic() - started

@@ -227,9 +227,16 @@ def test_a_log_that_cannot_be_opened_is_an_error_before_the_training(model, tmp_
     np.testing.assert_array_equal(model.get_weights()[0], before)
 
 
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_training(model, tmp_path):
+    before = model.get_weights()[0]
+    with pytest.raises(ModelFileError, match=r"cannot write '.*missing/a model', for which 0\.0 MB are needed: No such file or directory"):
+        model.fit(X, Y, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "missing" / "m.npz")])
+    np.testing.assert_array_equal(model.get_weights()[0], before)
+
+
 def test_a_checkpoint_that_cannot_be_written_costs_the_checkpoint(model, tmp_path):
     with pytest.warns(UserWarning, match=r"no checkpoint was written, training goes on: cannot write '.*m.npz': No such file"):
-        assert model.fit(X, Y, epochs=2, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "missing" / "m.npz")]).epoch == [0, 1]
+        assert model.fit(X, Y, epochs=2, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "{epoch}" / "m.npz")]).epoch == [0, 1]
 
 
 def test_checkpoints_can_be_loaded(model, tmp_path):
@@ -245,8 +252,9 @@ def test_only_the_best_model_is_kept():
     assert Scripted(callback, "val_loss", [3, 4, 2, 2]).saved == ["1", "3"]
     assert Scripted(callback, "val_loss", [5, 1]).saved == ["2"]
     assert Scripted(ModelCheckpoint("{epoch}"), "val_loss", [3, 4]).saved == ["1", "2"]
-    with pytest.raises(ConfigError, match="in braces it may name epoch, loss, val_loss"):
-        Scripted(ModelCheckpoint("{accuracy}"), "val_loss", [3])
+    for path in ("{accuracy}", "{epoch.x}", "{epoch[0]}", "{0}"):
+        with pytest.raises(ConfigError, match="in braces it may name epoch, loss, val_loss"):
+            Scripted(ModelCheckpoint(path), "val_loss", [3])
 
 
 def test_verbose_callbacks_say_what_they_do(capsys):

@@ -1093,7 +1093,8 @@ def test_the_demo_replaces_only_models_of_its_own(elsewhere, monkeypatch, capsys
 def test_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--seconds", "2"]) == 0
-    told = capsys.readouterr().out
+    told, err = capsys.readouterr()
+    assert "warning" not in err
     model = LanguageModel.load("numba_rnnlm_demo.npz")
     assert f"held out: {model.bits_per_character(demo.documentation()[1]):.3f} bits/character" in told
     assert demo.PROMPT in told and "saved numba_rnnlm_demo.npz" in told
