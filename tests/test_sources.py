@@ -386,6 +386,18 @@ def test_standard_input_that_is_closed(monkeypatch):
         Files("-").open()
 
 
+def test_nothing_is_no_text():
+    used = iter(["to be"])
+    list(used)
+    with pytest.raises(CorpusError, match="has no lines, expected some text; a generator can be read only once"):
+        fit(untrained(), used)
+    with pytest.raises(CorpusError, match="The corpus is empty, expected some text"):
+        fit(untrained(), [])
+    with pytest.raises(CorpusError, match=r"item 0 of the list is \['to', 'be'\], expected a str or bytes"):
+        fit(untrained(), [["to", "be"], ["or", "not"]])
+
+
+@pytest.mark.filterwarnings("ignore:the run in .* had ended")
 def test_models_may_be_kept_beside_the_text(tmp_path):
     folder = tmp_path / "texts"
     folder.mkdir()
