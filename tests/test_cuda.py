@@ -623,7 +623,7 @@ def test_a_training_that_moves_to_another_device_says_so_once(tmp_path, monkeypa
 
     def stopping(self, *arguments):
         if self.at.batch == len(stops):
-            raise InterruptedError
+            raise KeyboardInterrupt
         step(self, *arguments)
 
     monkeypatch.setattr(training.Trainer, "_step", stopping)
@@ -631,7 +631,7 @@ def test_a_training_that_moves_to_another_device_says_so_once(tmp_path, monkeypa
     for backend in ("cpu", "cpu", "cuda", "cpu"):
         stops.append(backend)
         model = LanguageModel(hidden=3, layers=1, embedding=2, seed=1, backend=backend)
-        with pytest.raises(InterruptedError), warnings.catch_warnings(record=True) as caught:
+        with pytest.raises(KeyboardInterrupt), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model.fit(text, checkpoint=path, resume=path, **options)
         seen.append([str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)])
