@@ -14,7 +14,7 @@ from .layers.options import only
 from .reports import report, warn
 from .storage import expect_room
 
-WEIGHT_BYTES = 4  # of each number in a saved model
+WEIGHT_BYTES = 4  # a saved model stores float32
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
 
@@ -290,7 +290,7 @@ class ModelCheckpoint(_Watch):
         try:
             self.model.save(path)
         except ModelFileError as error:
-            warn(f"no checkpoint was written, training goes on: {error}")
+            warn(f"no checkpoint was written, training continues: {error}")
             return
         if self.verbose:
             report(f"Epoch {epoch + 1}: saved {path}\n")

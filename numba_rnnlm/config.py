@@ -23,7 +23,7 @@ INITIALIZERS = ("glorot", "uniform")
 NOT_FINITE = ("stop", "skip")
 UNKNOWN = ("count", "exclude", "penalize")
 WEIGHTS = ("float32", "int8")
-UNITS = {  # of a duration, in seconds
+UNITS = {  # seconds → the names of the unit in a duration
     1: ("s", "sec", "secs", "second", "seconds"), 60: ("m", "min", "mins", "minute", "minutes"),
     3600: ("h", "hr", "hrs", "hour", "hours"), 86400: ("d", "day", "days"),
 }
@@ -182,12 +182,12 @@ class TrainingConfig(_Config):
 
 @dataclass(frozen=True)
 class CheckpointConfig(_Config):
-    """What a training leaves on disk, so that it can go on after something has stopped it."""
+    """What a training leaves on disk, so that it can be resumed after something has stopped it."""
 
     checkpoint: str | None = _option(None, "file to keep the whole state of the training in; a model file too. Only the checkpoint of a run "
                                      "that has ended is replaced", type=str)
     checkpoint_every: str | float = _option("5min", "how often it is written: 30s, 5min, 2h or a number of seconds", type=str)
-    resume: str | None = _option(None, "go on where the training stood that wrote this checkpoint, with the same texts, as if "
+    resume: str | None = _option(None, "resume the training that wrote this checkpoint, with the same texts, as if "
                                  "nothing had stopped it; settings that are left out are those of the run; with the schedules "
                                  "constant, plateau and zaremba, without warmup, epochs and max_seconds may be others. If it is the file of "
                                  "--checkpoint and not there yet, the run begins", type=str)
@@ -204,7 +204,7 @@ class CheckpointConfig(_Config):
 
     @property
     def begins(self) -> bool:
-        """Whether the run to go on with is only about to begin: its checkpoint is to be written, and is not there yet."""
+        """Whether the run to resume has yet to begin: its checkpoint is to be written and does not exist."""
         return self.resume is not None and same_file(self.resume, self.checkpoint) and not os.path.exists(self.resume)
 
     @property

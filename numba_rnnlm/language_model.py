@@ -77,7 +77,7 @@ from .training_log import Log
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
 MANY_WHERE_CUT = 0.2  # the same for a vocabulary that min_count or max_vocabulary has cut on purpose
-NUMBER_BYTES = 25  # of a number in the header of a file, at most
+NUMBER_BYTES = 25  # the most that a number takes in the header of a file
 SAMPLE, MARGIN = 0.01, 1.2  # part of the time in which an evaluation's length is estimated, and what it may take longer
 EVALUATION_STEPS = 64  # tokens at once; each stream first re-reads as many, so that it starts warm
 
@@ -284,11 +284,11 @@ class LanguageModel:
         log: str | os.PathLike[str] | None = None,
         on_interrupt: str = "raise",
     ) -> Self:
-        """Train on a corpus, from the current weights: a new model's come from its seed, fitting again goes on.
+        """Train on a corpus, from the current weights: a new model's come from its seed, fitting again continues.
 
         Ctrl-C, SIGTERM, SIGHUP and other signals end the training cleanly (:mod:`numba_rnnlm.interrupts`): the epoch is closed
         and the best weights are kept. Then the signal has its usual consequence, such as ``KeyboardInterrupt``; see
-        ``on_interrupt``. With a checkpoint, a run that was stopped in any way goes on with ``resume`` and ends in the same
+        ``on_interrupt``. With a checkpoint, a run that was stopped in any way continues with ``resume`` and ends in the same
         bytes as if nothing had stopped it.
 
         Parameters
@@ -336,12 +336,12 @@ class LanguageModel:
             A file for the whole state of the training, and how often it is written: "30s", "5min", "2h" or a number of
             seconds; also before the first update, and when the training ends, or a signal ends it. It is a model
             file too, and replaced in one piece. If it cannot be written (a full disk), the one before stays, a warning says
-            so and training goes on; if already the first one cannot, that is an error and nothing is trained. The checkpoint of
+            so and training continues; if the first one cannot be written, that is an error and nothing is trained. The checkpoint of
             another run that has not ended is not replaced. While the training runs, ``<checkpoint>.lock`` keeps other jobs away.
         resume
-            A checkpoint to go on from. Texts and settings must be those of the run that wrote it; the bytes are the same on
-            the same backend and, of GPUs, the same model; elsewhere a warning says that the last bits differ. If that run had ended, a warning says so, and the model is what it had come to. If it is the same file as ``checkpoint`` and not
-            there yet, the run begins: one command serves for the first job and for all that follow. With the schedules "constant",
+            A checkpoint to resume from. Texts and settings must be those of the run that wrote it; the bytes are the same on
+            the same backend and, of GPUs, the same model; elsewhere a warning says that the last bits differ. If that run had already finished, you get its model and a warning. If it is the same file as ``checkpoint`` and does
+            not exist yet, the run begins: one command serves for the first job and for all that follow. With the schedules "constant",
             "plateau" and "zaremba" and without warmup, ``epochs`` and ``max_seconds`` may be others than those of the run, which may have
             ended; ``max_seconds`` counts from the beginning of the run.
         log
@@ -748,7 +748,7 @@ class LanguageModel:
     ) -> Any:
         """(token, log_probability in nats, oov) of each token that :meth:`score` counts, whose sum is its result; of many sentences a list of these.
 
-        A token that is not in the vocabulary is shown as it stands in the sentence, and scored as ``<unk>``; for ``unknown`` and
+        A token that is not in the vocabulary is shown as the sentence has it, and scored as ``<unk>``; for ``unknown`` and
         ``penalty`` see :meth:`score`.
         """
         policy = UnknownConfig(unknown, penalty)

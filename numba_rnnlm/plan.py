@@ -15,7 +15,7 @@ from math import isqrt
 from .config import TrainingConfig
 
 STEPS = 50  # long enough for a sentence; more cost memory and updates
-TOKENS = 1.25  # of an update, times √tokens
+TOKENS = 1.25  # tokens of an update, in units of √tokens
 MOST_STREAMS = 100
 EPOCHS = 10
 LONG, SHORT = 1000, 50  # √tokens of the texts above and below which it is another number of epochs

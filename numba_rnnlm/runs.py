@@ -70,7 +70,7 @@ class Run(NamedTuple):
             for name, value in here.items():
                 if value != there.get(name) and not (name in EXTENSIBLE and self._extended(name, value, training)):
                     raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {_shown(there.get(name))}; a run "
-                                      "goes on with the settings that it began with. To change them, train on from its weights: "
+                                      "continues with the settings that it began with. To change them, train on from its weights: "
                                       "load it and fit, or train --from.")
 
     def _extended(self, name: str, value: Any, training: TrainingConfig) -> bool:
@@ -97,7 +97,7 @@ class Run(NamedTuple):
                 told = {"was given": f"the run in {self.name!r} has a {name} text and none was given here",
                         "has none": f"the run in {self.name!r} has no {name} text and one was given here",
                         "is another": f"the {name} text is not that of the run in {self.name!r}"}[kind]
-                raise CorpusError(f"{told}; a run goes on with the texts that it began with.")
+                raise CorpusError(f"{told}; a run continues with the texts that it began with.")
 
     @property
     def place(self) -> str:
@@ -142,7 +142,7 @@ def expect_ended(path: str | os.PathLike[str]) -> None:
         return
     name, run = os.fsdecode(path), read_run(path)
     if not run.at.ended:
-        raise ModelFileError(f"{name!r} is the checkpoint of a run that has not ended ({run.place}); go on with "
+        raise ModelFileError(f"{name!r} is the checkpoint of a run that has not ended ({run.place}); continue with "
                              f"resume={name!r}, or delete it.")
 
 

@@ -404,7 +404,7 @@ class Sequential:
     def save(self, path: Path, include_optimizer: bool = True) -> None:
         """Write layers, weights and what :meth:`compile` was told to one file, with the optimiser as it stands.
 
-        So a training goes on where it was: fit 4 epochs, save, load, and ``fit(..., initial_epoch=4, epochs=10)`` ends in the
+        So a training continues where it was: fit 4 epochs, save, load, and ``fit(..., initial_epoch=4, epochs=10)`` ends in the
         same bytes as 10 epochs at once. Keras's suffixes, .h5 and .keras, are refused: the file is a .npz.
 
         Parameters

@@ -298,7 +298,7 @@ class Trainer:
         if stopped:
             best = "report" if config.validate_every else "epoch"
             self.progress.line(f"stopped: {stopped}" + (f"; the best {best}'s weights are kept" if self.validate else "")
-                               + ("; resume goes on from the checkpoint" if stopped == INTERRUPTED and self.kept else ""))
+                               + ("; resume continues from the checkpoint" if stopped == INTERRUPTED and self.kept else ""))
         if stopped != INTERRUPTED:  # which may go on
             self.at = replace(self.at, ended=stopped or ALL_DONE)
             self._keep()
@@ -492,7 +492,7 @@ class Trainer:
         except (ModelFileError, MemoryError) as error:
             if first:
                 raise
-            warn(f"no checkpoint was written, training goes on: {str(error) or 'there is no memory for it'}")
+            warn(f"no checkpoint was written, training continues: {str(error) or 'there is no memory for it'}")
         self.checkpoints.last = time.monotonic()
         self.keeping = max(self.keeping, self.checkpoints.last - started)
 

@@ -126,7 +126,7 @@ class Member(NamedTuple):
 
 
 class Base(NamedTuple):
-    """A valid file, and how the training goes on that wrote it, if it is a checkpoint."""
+    """A valid file, and how the training continues that wrote it, if it is a checkpoint."""
 
     load: Callable[[str], Any]
     data: bytes

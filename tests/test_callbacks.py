@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_the_training(model, 
 
 
 def test_a_checkpoint_that_cannot_be_written_costs_the_checkpoint(model, tmp_path):
-    with pytest.warns(UserWarning, match=r"no checkpoint was written, training goes on: cannot write '.*m.npz': No such file"):
+    with pytest.warns(UserWarning, match=r"no checkpoint was written, training continues: cannot write '.*m.npz': No such file"):
         assert model.fit(X, Y, epochs=2, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "{epoch}" / "m.npz")]).epoch == [0, 1]
 
 

@@ -38,7 +38,7 @@ TEXT = LINES * 8
 VALID = "that question is not the question\nto be that\n" * 3
 PER_EPOCH = 5  # updates
 UPDATES = 3 * PER_EPOCH
-BEGAN = ("; a run goes on with the settings that it began with. To change them, train on from its weights: load it and fit, or "
+BEGAN = ("; a run continues with the settings that it began with. To change them, train on from its weights: load it and fit, or "
          "train --from.")
 ALWAYS = {"checkpoint_every": 1e-6}  # after every update
 HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
@@ -320,7 +320,7 @@ def test_a_signal_ends_a_process_that_another_one_goes_on_from(number, long_run,
     told, err = run.communicate(timeout=HANG)
     assert run.returncode == 128 + number and b"Traceback" not in err and b"stopped: interrupted" in told
     assert f"numba-rnnlm: interrupted, the model is saved in {str(out)!r}\n".encode() in err
-    assert b"resume goes on from the checkpoint" in told
+    assert b"resume continues from the checkpoint" in told
     assert len(LanguageModel.load(out).generate("to be", 5)) == 5
     assert out.read_bytes() != want
     run = process("train", arguments[1], "--valid", arguments[3], "--threads", 1, "--out", out, "--resume", kept)
@@ -515,7 +515,7 @@ def test_another_training(name, value, other, tmp_path):
 )
 def test_other_texts(began, options, told, tmp_path):
     path = stopped(tmp_path / "run.npz", valid=began)
-    refused(path, CorpusError, f"{told}; a run goes on with the texts that it began with.", **{"valid": began} | options)
+    refused(path, CorpusError, f"{told}; a run continues with the texts that it began with.", **{"valid": began} | options)
 
 
 def refused(path, kind, words, model=None, **options):
@@ -665,7 +665,7 @@ def computed_on(path, rounding):
 
 
 def warned(path, tmp_path, **options):
-    """What is warned of when a training goes on from this checkpoint, to the same bytes."""
+    """What is warned of when a training continues from this checkpoint, to the same bytes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = train(resume=path, **options)
@@ -765,7 +765,7 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
     ):
         model = train(valid=VALID, checkpoint=path, **ALWAYS)
     assert {str(warning.message) for warning in told} == {
-        f"no checkpoint was written, training goes on: cannot write {str(path)!r}: No space left on device. Nothing that was "
+        f"no checkpoint was written, training continues: cannot write {str(path)!r}: No space left on device. Nothing that was "
         "there has changed; choose a folder that exists, can be written and has room."
     }
     assert content(model, tmp_path) == want
@@ -895,7 +895,7 @@ def test_what_a_checkpoint_replaces(made, tmp_path):
     made(path)
     before = path.read_bytes()
     if made is stopped:
-        words = f"{str(path)!r} is the checkpoint of a run that has not ended (epoch 2 of 3, 3 batches into it); go on with resume="
+        words = f"{str(path)!r} is the checkpoint of a run that has not ended (epoch 2 of 3, 3 batches into it); continue with resume="
     else:
         words = f"{str(path)!r} is a model file; a checkpoint would take its place. Give the checkpoint a name of its own."
     if "run" in read_about(path) and made is not stopped:
@@ -1019,7 +1019,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--checkpoint", "out.npz"], "--checkpoint is 'out.npz', which is another file of this command; give it a name of its own."),
         (["--checkpoint", "text.txt"], "--checkpoint is 'text.txt', which is another file of this command; give it a name of its own."),
         (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', which is another file of this command; give it a name of its own."),
-        (["--checkpoint", "held.txt"], "--checkpoint is 'held.txt', a file that is there and is not a model of this numba_rnnlm; it is "
+        (["--checkpoint", "held.txt"], "--checkpoint is 'held.txt', a file that exists and is not a model of this numba_rnnlm; it is "
          "not overwritten. Give the model another name."),
         (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but no checkpoint is named; give checkpoint a file."),
         (["--checkpoint", "whole.npz"], "'whole.npz' is a model file; a checkpoint would take its place. Give the checkpoint a name "

@@ -43,7 +43,7 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
         try:
             read_about(out)
         except ModelFileError as error:
-            raise ModelFileError(f"{flag} is {str(out)!r}, a file that is there and is not a model of this numba_rnnlm; "
+            raise ModelFileError(f"{flag} is {str(out)!r}, a file that exists and is not a model of this numba_rnnlm; "
                                  "it is not overwritten. Give the model another name.") from error
     try:
         with tempfile.TemporaryFile(dir=out.parent):
@@ -54,7 +54,7 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
 
 
 def expect_replaceable(out: Path, about: Mapping[str, Any], flag: str = "--out") -> None:
-    """Raise :class:`ModelFileError` where a model with this header would take the place of one of another text, or of a run that goes on."""
+    """Raise :class:`ModelFileError` where a model with this header would replace one of another text, or the checkpoint of an unfinished run."""
     if not out.exists():
         return
     there = read_about(out)

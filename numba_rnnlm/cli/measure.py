@@ -143,7 +143,7 @@ class Tally:
     tokens: int = 0
     concerned: int = 0
     symbols: Counter[str] = field(default_factory=Counter)
-    suspected: bool = False  # of being in another encoding, once it had an unknown symbol
+    suspected: bool = False  # whether the first unknown symbol has been looked at for a wrong encoding
 
     def add(self, row: Sentence) -> None:
         self.lines += 1

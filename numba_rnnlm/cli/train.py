@@ -22,7 +22,7 @@ from .flags import Arguments, add_command, config_flags, flag, given, machine_fl
 from .measure import decimals
 
 OUT = Path("model.npz")
-VALIDATION_SPLIT = 0.05  # of the text, without --valid
+VALIDATION_SPLIT = 0.05  # the part that is held out if --valid is not given
 
 
 def add(commands: Any) -> None:
@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
     command.add_argument("--overwrite", action="store_true",
                          help="replace the model in --out, or the finished run in --checkpoint, even if it is of another text")
     command.add_argument("--from", dest="start", type=Path, metavar="MODEL",
-                         help="go on from the weights of a saved model; its model and text flags stay as they were (with --resume, which "
+                         help="start from the weights of a saved model; its model and text flags stay as they were (with --resume, which "
                               "has weights of its own, it does not count)")
     command.set_defaults(only_reports=True)
     config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
