@@ -502,7 +502,7 @@ class LanguageModel:
     ) -> list[str]:
         """What there is to say before a training: lines for its reports; what asks for attention is a warning."""
         optimizer, read, held_out = trainer.optimizer, start.corpus, start.valid
-        notes = [f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
+        notes = [f"optimizer {optimizer.name}, learning rate {plain(optimizer.learning_rate)}, "
                  f"schedule {chosen.schedule}", *told(config, chosen, len(read.ids), chosen.epochs * trainer.batches_per_epoch), start.added]
         if (streams := trainer.config.streams) < chosen.streams:
             warn(f"the corpus has {len(read.ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "

@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Annotated, Any, Literal, Self, overload
 
 import numpy as np
 
 from . import backends, runs
+from .arguments import Only, checked
 from .backends import Ops
 from .callbacks import Callback, History, expect_callbacks
 from .cells import Cell
@@ -26,7 +27,6 @@ from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swa
 from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
 from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
 from .layers import LAYERS, Embedding, Layer
-from .layers.options import Only, only
 from .model import Model, Network
 from .optimizers import Optimizer, Updater, describe, get, rebuild
 from .progress import Progress
@@ -35,9 +35,9 @@ from .storage import open_model, write_model
 
 Path = str | os.PathLike[str]
 
-STEPS: Only = (None, "a pass goes over all examples, batch_size at a time")
-WEIGHTS: Only = (None, "every example counts the same")
-CALLBACKS: Only = (None, "only fit calls callbacks")
+Steps = Annotated[None, Only("a pass goes over all examples, batch_size at a time")]
+Weights = Annotated[None, Only("every example counts the same")]
+Callbacks = Annotated[None, Only("only fit calls callbacks")]
 
 
 class Sequential:
@@ -211,18 +211,18 @@ class Sequential:
 
     # learning
 
-    @only({
-        "loss_weights": (None, "there is one loss"),
-        "weighted_metrics": WEIGHTS,
-        "run_eagerly": (False, "everything is compiled"),
-        "steps_per_execution": (1, "a batch is an update"),
-        "jit_compile": ("auto", "everything is compiled"),
-    })
+    @checked
     def compile(
         self,
         optimizer: str | Optimizer = "rmsprop",
         loss: str | None = None,
         metrics: Sequence[str] | str | None = None,
+        *,
+        loss_weights: Annotated[None, Only("there is one loss")] = None,
+        weighted_metrics: Weights = None,
+        run_eagerly: Annotated[Literal[False], Only("everything is compiled")] = False,
+        steps_per_execution: Annotated[Literal[1], Only("a batch is an update")] = 1,
+        jit_compile: Annotated[Literal["auto"], Only("everything is compiled")] = "auto",
     ) -> None:
         """Say how to train. The optimiser starts anew, the weights stay.
 
@@ -248,14 +248,7 @@ class Sequential:
             compiled.check(self._layers[-1])
         self._compiled, self._updater = compiled, None
 
-    @only({
-        "sample_weight": WEIGHTS,
-        "class_weight": (None, "every class counts the same"),
-        "steps_per_epoch": STEPS,
-        "validation_steps": STEPS,
-        "validation_batch_size": (None, "batch_size is that of validation too"),
-        "validation_freq": (1, "every epoch is validated"),
-    })
+    @checked
     def fit(
         self,
         x: Any,
@@ -269,6 +262,13 @@ class Sequential:
         shuffle: bool = True,
         initial_epoch: int = 0,
         on_interrupt: str = "raise",
+        *,
+        sample_weight: Weights = None,
+        class_weight: Annotated[None, Only("every class counts the same")] = None,
+        steps_per_epoch: Steps = None,
+        validation_steps: Steps = None,
+        validation_batch_size: Annotated[None, Only("batch_size is that of validation too")] = None,
+        validation_freq: Annotated[Literal[1], Only("every epoch is validated")] = 1,
     ) -> History:
         """Train. Fitting again goes on, with the optimiser as it is, until :meth:`compile` is called.
 
@@ -342,9 +342,22 @@ class Sequential:
                 raise
         return history
 
-    @only({"sample_weight": WEIGHTS, "steps": STEPS, "callbacks": CALLBACKS})
+    @overload
     def evaluate(
-        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: Literal[False] = False, *,
+        sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
+    ) -> float | list[float]: ...
+
+    @overload
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, *, return_dict: Literal[True],
+        sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
+    ) -> dict[str, float]: ...
+
+    @checked
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False, *,
+        sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
     ) -> float | list[float] | dict[str, float]:
         """The loss on examples, or with metrics [loss, accuracy]; x and y as in :meth:`fit`.
 
@@ -359,8 +372,10 @@ class Sequential:
             return logs
         return list(logs.values()) if compiled.metrics else logs["loss"]
 
-    @only({"steps": STEPS, "callbacks": CALLBACKS})
-    def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
+    @checked
+    def predict(
+        self, x: Any, batch_size: int = 32, verbose: int | str = 0, *, steps: Steps = None, callbacks: Callbacks = None
+    ) -> np.ndarray:
         """Outputs of the last layer: (examples, units), or (examples, steps, units); x as in :meth:`fit`.
 
         float32, or float64 on backend "reference".
@@ -441,7 +456,7 @@ class Sequential:
     def load(
         cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32", *, compile: bool = True,
         custom_objects: Mapping[str, type[Optimizer]] | None = None, cells: Sequence[Cell] = (),
-    ) -> "Sequential":
+    ) -> Self:
         """The model that :meth:`save` wrote.
 
         Parameters
