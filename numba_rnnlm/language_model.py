@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import compress, islice
 from math import ceil, inf
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import backends, cells, runs
 from .arguments import checked_calls
@@ -22,6 +23,7 @@ from .config import (
     WEIGHTS,
     CheckpointConfig,
     ModelConfig,
+    Sampling,
     SamplingConfig,
     TextConfig,
     TrainingConfig,
@@ -50,9 +52,14 @@ from .reports import warn
 from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
 from .storage import expect_room, locked, model_bytes, open_model, write_model
 from .text import (
+    Bytes,
     Corpus,
+    Ids,
+    ManyTexts,
+    OneText,
     Sentence,
     Source,
+    StoredTexts,
     Text,
     Tokenizer,
     Unknown,
@@ -89,7 +96,6 @@ ADVICE = {  # what to do about unknown symbols
                "would cost.",
 }
 
-Ids = np.ndarray | Sequence[int]
 Prepare = Callable[[Mapping[str, Any]], tuple[str | os.PathLike[str], float]]  # see LanguageModel.fit_config
 Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointConfig)
 
@@ -705,9 +711,19 @@ class LanguageModel:
             raise ShapeError("no character begins in the bytes that are scored; see evaluate(...).bits_per_byte.")
         return found.bits_per_character
 
+    @overload
     def score(
-        self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
-    ) -> Any:
+        self, sentence: OneText, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> float: ...
+
+    @overload
+    def score(
+        self, sentence: ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> NDArray[np.float64]: ...
+
+    def score(
+        self, sentence: OneText | ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> float | NDArray[np.float64]:
         """Total log-probability, in nats, of a sentence; or of each of many.
 
         Parameters
@@ -743,9 +759,19 @@ class LanguageModel:
                            for row, scores in zip(rows, log_probabilities(self.network_, [row.ids for row in rows]), strict=True)])
         return totals if many else float(totals[0])
 
+    @overload
     def full_scores(
-        self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
-    ) -> Any:
+        self, sentence: OneText, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> list[TokenScore]: ...
+
+    @overload
+    def full_scores(
+        self, sentence: ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> list[list[TokenScore]]: ...
+
+    def full_scores(
+        self, sentence: OneText | ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> list[TokenScore] | list[list[TokenScore]]:
         """(token, log_probability in nats, oov) of each token that :meth:`score` counts, whose sum is its result; of many sentences a list of these.
 
         A token that is not in the vocabulary is shown as the sentence has it, and scored as ``<unk>``; for ``unknown`` and
@@ -802,8 +828,27 @@ class LanguageModel:
 
     # writing
 
+    @overload
+    def generate(self, prompt: str = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> str: ...
+    @overload
+    def generate(self, prompt: Bytes, length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> bytes: ...
+    @overload
+    def generate(self, prompt: Ids, length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> NDArray[np.int32]: ...
+    @overload
+    def generate(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[True], **how: Unpack[Sampling]) -> bytes: ...
+    @overload
+    def generate(self, prompt: Iterable[str], length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> list[str]: ...
+    @overload
+    def generate(self, prompt: Iterable[Bytes] | StoredTexts, length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> list[bytes]: ...
+    @overload
+    def generate(self, prompt: Iterable[Ids], length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> list[NDArray[np.int32]]: ...
+    @overload
+    def generate(self, prompt: ManyTexts, length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[True], **how: Unpack[Sampling]) -> list[bytes]: ...
+    @overload
+    def generate(self, prompt: OneText | ManyTexts = "", length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> Any: ...
+
     def generate(
-        self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        self, prompt: OneText | ManyTexts = "", length: int = 200, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0,
         seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Any:
         """Continue a prompt by ``length`` symbols; or each of a list of prompts, side by side.
@@ -846,7 +891,7 @@ class LanguageModel:
         """
         many, texts = self._sentences(prompt)
         if not many:
-            pieces = list(self.stream(texts[0], length, temperature, top_k, top_p, seed, weights, unknown, as_bytes))
+            pieces = list(self.stream(texts[0], length, temperature, top_k=top_k, top_p=top_p, seed=seed, weights=weights, unknown=unknown, as_bytes=as_bytes))
             return _joined(pieces, texts[0], as_bytes)
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
         prompts = [self._prompt(one, unknown, as_bytes) for one in texts]
@@ -855,8 +900,19 @@ class LanguageModel:
         return [_joined(list(self._pieces(iter(ids.tolist()), before, one, as_bytes)), one, as_bytes)
                 for one, before, ids in zip(texts, prompts, written, strict=True)]
 
+    @overload
+    def stream(self, prompt: str = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> Iterator[str]: ...
+    @overload
+    def stream(self, prompt: Bytes, length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> Iterator[bytes]: ...
+    @overload
+    def stream(self, prompt: Ids, length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> Iterator[int]: ...
+    @overload
+    def stream(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[True], **how: Unpack[Sampling]) -> Iterator[bytes]: ...
+    @overload
+    def stream(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> Iterator[Any]: ...
+
     def stream(
-        self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0,
         seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Iterator[Any]:
         """As :meth:`generate` of one prompt, but yields each piece of text or bytes (or each id) as soon as it is drawn."""
@@ -965,7 +1021,7 @@ class LanguageModel:
     def load(
         cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32",
         cell: Cell | None = None,
-    ) -> "LanguageModel":
+    ) -> Self:
         """The model that :meth:`save` wrote.
 
         Parameters
