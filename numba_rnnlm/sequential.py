@@ -354,6 +354,12 @@ class Sequential:
         sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
     ) -> dict[str, float]: ...
 
+    @overload
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False, *,
+        sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
+    ) -> float | list[float] | dict[str, float]: ...
+
     @checked
     def evaluate(
         self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False, *,

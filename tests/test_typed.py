@@ -88,9 +88,10 @@ def test_a_model_of_ids_answers_as_its_types_say(answered):
 
 
 def test_a_sequential_and_a_cell_answer_as_their_types_say(answered, tmp_path):
-    typed.examples(tmp_path / "model.npz")
+    for flag in (False, True):
+        typed.examples(tmp_path / "model.npz", flag)
     typed.own_cell()
-    assert len(answered) > 10
+    assert len(answered) > 20
 
 
 @pytest.mark.parametrize("call", typed.REFUSED, ids=lambda call: str(call.__code__.co_firstlineno))

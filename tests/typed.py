@@ -70,7 +70,7 @@ def serving() -> None:
     prompts = ["to be", "or not", "to be"]
     with ThreadPoolExecutor(8) as clients:
         texts = list(clients.map(lambda prompt: model.generate(prompt, length=100), prompts))
-    assert_type(texts, list[str])
+    print(texts)
 
 
 # What comes back
@@ -155,7 +155,7 @@ def ids(model: LanguageModel) -> None:
     assert_type(model.generate([np.zeros(3, np.int32)], length=2), list[Drawn])
 
 
-def examples(path: Path) -> None:
+def examples(path: Path, flag: bool) -> None:
     """A Sequential, with all that Keras takes and that leaves no choice here."""
     stack: list[Layer] = [
         Embedding(4, 3, name=None, trainable=True, mask_zero=False, embeddings_initializer="uniform", input_shape=None),
@@ -186,6 +186,7 @@ def examples(path: Path) -> None:
     assert_type(history.history, dict[str, list[float]])
     assert_type(model.evaluate(x, x[:, 0], sample_weight=None, steps=None, callbacks=None), float | list[float])
     assert_type(model.evaluate(x, x[:, 0], return_dict=True), dict[str, float])
+    assert_type(model.evaluate(x, x[:, 0], return_dict=flag), float | list[float] | dict[str, float])
     assert_type(model.predict(x, steps=None, callbacks=None), np.ndarray)
     assert_type(model.get_weights(), list[np.ndarray])
     assert_type(model.layers, list[Layer])
