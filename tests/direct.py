@@ -57,11 +57,11 @@ def binary_cross_entropy(logits, targets, losses):
 
 
 def dropout(x, out, rate, key):
-    kept = [_random_bits(key, index) >> 32 >= round(rate * 2**32) for index in range(x.size)]
+    kept = [random_bits(key, index) >> 32 >= round(rate * 2**32) for index in range(x.size)]
     return {"out": np.where(np.reshape(kept, x.shape), x / (1 - rate), 0)}
 
 
-def _random_bits(key, index):
+def random_bits(key, index):
     """SplitMix64, in whole numbers."""
     z = (key + (index + 1) * 0x9E3779B97F4A7C15) & BITS
     z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & BITS
