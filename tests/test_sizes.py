@@ -4,12 +4,12 @@ from itertools import count
 
 import numpy as np
 import pytest
-from checks import TOLERANCE, assert_close, assert_same_bits, call, from_python
+from checks import TOLERANCE, assert_close, call, from_python
 from direct import random_bits
 from strategies import RULES, floats, rule_arguments, unwritten
 
-from numba_rnnlm import backends, generation
-from numba_rnnlm.backends.cpu import LOGITS, linear, sampling
+from numba_rnnlm import backends
+from numba_rnnlm.backends.cpu import LOGITS, linear, sampling, update
 from numba_rnnlm.backends.cpu.linear import STEPS, Matrix
 from numba_rnnlm.backends.cpu.sums import LANES
 from numba_rnnlm.cells import CELLS
@@ -110,3 +110,131 @@ def test_writing_with_a_large_vocabulary(monkeypatch, weights):
     exact = network if weights == "float32" else network.rounded()
     want = generate_batch(exact, prompts, SamplingConfig(6, temperature=0.5), [1, 2])
     assert [ids.tolist() for ids in got] == [ids.tolist() for ids in want]
+
+
+# More elements than 32 bits can count
+
+SIZE = 22  # elements, rows or streams that are worked on, half of them on either side of an edge
+edges = pytest.mark.parametrize("edge", [2**31, 2**32], ids=["signed", "unsigned"])  # where an index of 32 bits would begin again
+
+
+@pytest.fixture
+def far(tmp_path):
+    """A function that makes arrays of any size: they take memory and disk only where they are touched."""
+    numbers = count()
+
+    def make(shape, dtype=np.float32):
+        with open(tmp_path / str(next(numbers)), "wb") as file:
+            file.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        return np.asarray(np.memmap(file.name, dtype, "r+", shape=shape))
+
+    return make
+
+
+@pytest.fixture
+def only_the_end(monkeypatch):
+    monkeypatch.setattr(backends.cpu, "cut", lambda size, parts, unit=1: np.array([[max(0, size - SIZE), size]]))
+
+
+VERBS = {  # name → the call, and the shapes of the rows that it takes
+    "fill": (lambda ops, out: ops.fill(out, 1.5), [()]),
+    "add": (lambda ops, x, out: ops.add(x, out), [(), ()]),
+    "tanh": (lambda ops, x: ops.activate("tanh", x), [()]),
+    "relu_backward": (lambda ops, y, dy: ops.activate_backward("relu", y, dy), [(), ()]),
+    "log_softmax": (lambda ops, x: ops.log_softmax(x), [(50,)]),
+    "softmax_backward": (lambda ops, y, dy: ops.activate_backward("softmax", y, dy), [(50,), (50,)]),
+    "cross_entropy": (lambda ops, x, ids, losses: ops._cross_entropy_rows(x, ids, losses, 1.0, True), [(50,), "ids", ()]),
+    "binary_cross_entropy": (lambda ops, x, wanted, losses: ops.binary_cross_entropy_backward(x, wanted, 1.0, losses), [(50,), (50,), ()]),
+    "gather": (lambda ops, ids, out: ops.gather(np.arange(2500, dtype=np.float32).reshape(50, 50), ids, out), ["ids", (50,)]),
+    "sum of squares": (lambda ops, x, sums: ops._elementwise(update.sum_of_squares, len(sums), x.reshape(-1), sums), [(update.BLOCK,), "sums"]),
+}  # fmt: skip
+
+
+@edges
+@pytest.mark.parametrize("name", VERBS)
+def test_verbs_behind_the_edge(far, only_the_end, edge, name):
+    verb, rows = VERBS[name]
+    ops, random, near, away = backends.get("cpu"), np.random.default_rng(0), [], []
+    size = edge // max(int(np.prod(row)) for row in rows if isinstance(row, tuple)) + SIZE // 2
+    for row in rows:
+        dtype, shape = {"ids": (np.int32, ()), "sums": (np.float64, ())}.get(row, (np.float32, row))
+        near.append(random.integers(0, 50, SIZE, np.int32) if row == "ids" else floats(random, SIZE, *shape).astype(dtype))
+        away.append(far((size, *shape), dtype))
+        away[-1][-SIZE:] = near[-1]
+    verb(ops, *away)
+    verb(ops, *near)
+    for got, want in zip(away, near, strict=True):
+        np.testing.assert_array_equal(got[-SIZE:], want)
+
+
+@edges
+def test_dropout_behind_the_edge(far, only_the_end, edge):
+    x, key = far((edge + SIZE // 2,)), 12345
+    x[-SIZE:] = 1
+    backends.get("cpu").dropout(x, x, 0.5, key)
+    assert x[-SIZE:].tolist() == [2 * (random_bits(key, index) >> 63) for index in range(x.size - SIZE, x.size)]
+
+
+@edges
+def test_updates_behind_the_edge(far, only_the_end, edge):
+    """Moments lie behind one another: the second begins where the weights end."""
+    ops, random, rule = backends.get("cpu"), np.random.default_rng(0), RULES["adam"]
+    p, g, m = far((edge,)), far((edge,)), far((2, edge))
+    told = rule_arguments(random, rule, SIZE, 1, np.inf)
+    near = [floats(random, SIZE).astype(np.float32), floats(random, SIZE).astype(np.float32), told["m"].astype(np.float32)]
+    for array, part in zip((p, g, m), near, strict=True):
+        array[..., -SIZE:] = part
+    ops.update(rule, p, g, m, told["h"])
+    ops.update(rule, *near, told["h"])
+    for got, want in zip((p, m), (near[0], near[2]), strict=True):
+        np.testing.assert_array_equal(got[..., -SIZE:], want)
+
+
+@edges
+def test_rows_of_a_table_behind_the_edge(far, edge):
+    ops, columns = backends.get("cpu"), 2**15
+    table = far((edge // columns + 2, columns))
+    ids = np.array([[0, len(table) - 1, 1, len(table) - 2]], np.int32)
+    rows = np.arange(ids.size * columns, dtype=np.float32).reshape(*ids.shape, columns)
+    ops.scatter_add(ids, rows, table)
+    out = np.empty_like(rows)
+    ops.gather(table, ids, out)
+    np.testing.assert_array_equal(out, rows)
+
+
+@edges
+@pytest.mark.parametrize("cell", [CELLS["tanh"], CELLS["lstm"]], ids=str)
+def test_streams_behind_the_edge(far, only_the_end, monkeypatch, edge, cell):
+    ops, random, hidden, (first, last) = backends.get("cpu"), np.random.default_rng(0), 13, cell.window("h")
+    shapes = {"z": (1, len(cell.gates), hidden), "s": (2, len(cell.states), hidden), "dy": (1, hidden), "d": (len(cell.states), hidden)}
+    streams, away, near = edge // (len(cell.gates) * hidden) + SIZE // 2, {}, {}
+    for name, shape in shapes.items():
+        before = shape[:-2] if name in "zs" else shape[:-1] if name == "dy" else ()
+        rest = shape[len(before) :]
+        away[name], near[name] = far((*before, streams, *rest)), floats(random, *before, SIZE, *rest).astype(np.float32)
+        away[name][(slice(None),) * len(before) + (slice(-SIZE, None),)] = near[name]
+    U, dU = floats(random, hidden, (last - first) * hidden).astype(np.float32), np.empty((hidden, (last - first) * hidden), np.float32)
+    monkeypatch.setattr(ops, "_multiply", lambda *arguments, **options: None)  # the gradient of U: a product over all streams
+    for arrays in (away, near):
+        ops.recur(cell, U, arrays["z"], arrays["s"])
+        ops.recur_backward(cell, U, *(arrays[name] for name in ("z", "s", "dy", "d")), dU)
+    for name in ("z", "s"):
+        np.testing.assert_array_equal(away[name][:, -SIZE:], near[name])
+    np.testing.assert_array_equal(away["d"][-SIZE:], near["d"])
+
+
+@edges
+@pytest.mark.parametrize("in_blocks", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("rows", [3, 9])  # by kernels of their own
+def test_products_of_windows_behind_the_edge(far, edge, rows, transposed, in_blocks):
+    ops, random, inner, columns, away = backends.get("cpu"), np.random.default_rng(0), 5, 6, edge // 2 + 3
+    sides = {"a": (rows, inner), "b": (columns, inner) if transposed else (inner, columns), "c": (rows, columns)}
+    flat = {name: far((shape[0] * away,)) for name, shape in sides.items()}
+    near = {name: random.integers(-9, 9, shape).astype(np.float32) for name, shape in sides.items()}
+    windows = {name: flat[name].reshape(-1, away)[:, 7 : 7 + shape[1]] for name, shape in sides.items()}
+    for name, window in windows.items():
+        window[:] = near[name]
+    a, b, c = (Matrix(flat[name], 7, *shape, away, 1) for name, shape in sides.items())
+    linear.multiply(ops.pool, ops.workspace, a, b.T if transposed else b, c, in_blocks=in_blocks)
+    np.testing.assert_array_equal(windows["c"], near["c"] + near["a"] @ (near["b"].T if transposed else near["b"]))
