@@ -9,12 +9,14 @@ import strategies
 from checks import TOLERANCE, assert_close, assert_same_bits, call, error, from_python, run_python
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from llvmlite import binding
 from strategies import VERBS, floats, many, unwritten
 
 from numba_rnnlm import backends
 from numba_rnnlm.backends import ACTIVATIONS, Ops
 from numba_rnnlm.backends import cpu as cpu_backend
-from numba_rnnlm.backends.cpu import packing, simd
+from numba_rnnlm.backends.cpu import host, packing, simd
+from numba_rnnlm.backends.cpu.kernels import store
 from numba_rnnlm.backends.cpu.linear import STEPS
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.errors import BackendError, ConfigError
@@ -92,6 +94,20 @@ def test_precisions_that_are_not_here_are_refused():
     for precision in ("tf32", "bf16"):
         with pytest.raises(BackendError, match=f"precision is '{precision}'; backend=\"reference\" rounds nothing"):
             backends.get("reference", precision=precision)
+
+
+@pytest.mark.parametrize(("size", "has", "text"), [
+    (64, True, "vectors of 512 bits, with AVX512_BF16 for precision bf16"),
+    (32, False, "vectors of 256 bits, without AVX512_BF16 for precision bf16"),
+])  # fmt: skip
+def test_what_is_said_about_the_processor(monkeypatch, size, has, text):
+    monkeypatch.setattr(simd, "VECTOR_BYTES", size)
+    monkeypatch.setattr(simd, "HAS_BF16", has)
+    found = backends.about()
+    assert found["processor"] == f"{binding.get_host_cpu_name()}, {text}"
+    assert found["kernel cache"] == store().about()
+    monkeypatch.setattr(host, "COMPILER_IS_OFF", True)
+    assert backends.about()["kernel cache"] == "none: Numba's compiler is off"
 
 
 @given(st.lists(strategies.few, max_size=3).map(tuple))

@@ -114,7 +114,7 @@ def test_writing_with_a_large_vocabulary(monkeypatch, weights):
 
 # More elements than 32 bits can count
 
-SIZE = 22  # elements, rows or streams that are worked on, half of them on either side of an edge
+SIZE = 22  # elements, rows or streams that are worked on, all of them behind an edge
 edges = pytest.mark.parametrize("edge", [2**31, 2**32], ids=["signed", "unsigned"])  # where an index of 32 bits would begin again
 
 
@@ -155,7 +155,7 @@ VERBS = {  # name → the call, and the shapes of the rows that it takes
 def test_verbs_behind_the_edge(far, only_the_end, edge, name):
     verb, rows = VERBS[name]
     ops, random, near, away = backends.get("cpu"), np.random.default_rng(0), [], []
-    size = edge // max(int(np.prod(row)) for row in rows if isinstance(row, tuple)) + SIZE // 2
+    size = edge // max(int(np.prod(row)) for row in rows if isinstance(row, tuple)) + SIZE + 1
     for row in rows:
         dtype, shape = {"ids": (np.int32, ()), "sums": (np.float64, ())}.get(row, (np.float32, row))
         near.append(random.integers(0, 50, SIZE, np.int32) if row == "ids" else floats(random, SIZE, *shape).astype(dtype))
@@ -169,7 +169,7 @@ def test_verbs_behind_the_edge(far, only_the_end, edge, name):
 
 @edges
 def test_dropout_behind_the_edge(far, only_the_end, edge):
-    x, key = far((edge + SIZE // 2,)), 12345
+    x, key = far((edge + SIZE,)), 12345
     x[-SIZE:] = 1
     backends.get("cpu").dropout(x, x, 0.5, key)
     assert x[-SIZE:].tolist() == [2 * (random_bits(key, index) >> 63) for index in range(x.size - SIZE, x.size)]
@@ -179,7 +179,7 @@ def test_dropout_behind_the_edge(far, only_the_end, edge):
 def test_updates_behind_the_edge(far, only_the_end, edge):
     """Moments lie behind one another: the second begins where the weights end."""
     ops, random, rule = backends.get("cpu"), np.random.default_rng(0), RULES["adam"]
-    p, g, m = far((edge,)), far((edge,)), far((2, edge))
+    p, g, m = (far((*shape, edge + SIZE)) for shape in ((), (), (2,)))
     told = rule_arguments(random, rule, SIZE, 1, np.inf)
     near = [floats(random, SIZE).astype(np.float32), floats(random, SIZE).astype(np.float32), told["m"].astype(np.float32)]
     for array, part in zip((p, g, m), near, strict=True):
@@ -203,16 +203,14 @@ def test_rows_of_a_table_behind_the_edge(far, edge):
 
 
 @edges
-@pytest.mark.parametrize("cell", [CELLS["tanh"], CELLS["lstm"]], ids=str)
+@pytest.mark.parametrize("cell", [CELLS["tanh"], CELLS["lstm"]], ids=["tanh", "lstm"])
 def test_streams_behind_the_edge(far, only_the_end, monkeypatch, edge, cell):
     ops, random, hidden, (first, last) = backends.get("cpu"), np.random.default_rng(0), 13, cell.window("h")
-    shapes = {"z": (1, len(cell.gates), hidden), "s": (2, len(cell.states), hidden), "dy": (1, hidden), "d": (len(cell.states), hidden)}
-    streams, away, near = edge // (len(cell.gates) * hidden) + SIZE // 2, {}, {}
-    for name, shape in shapes.items():
-        before = shape[:-2] if name in "zs" else shape[:-1] if name == "dy" else ()
-        rest = shape[len(before) :]
-        away[name], near[name] = far((*before, streams, *rest)), floats(random, *before, SIZE, *rest).astype(np.float32)
-        away[name][(slice(None),) * len(before) + (slice(-SIZE, None),)] = near[name]
+    gates, states, streams, away, near = len(cell.gates), len(cell.states), edge // hidden + SIZE + 1, {}, {}
+    for name, shape in {"z": (1, 0, gates, hidden), "s": (2, 0, states, hidden), "dy": (1, 0, hidden), "d": (0, states, hidden)}.items():
+        away[name], part = far([size or streams for size in shape]), floats(random, *[size or SIZE for size in shape])
+        near[name] = part.astype(np.float32)
+        away[name].swapaxes(0, shape.index(0))[-SIZE:] = near[name].swapaxes(0, shape.index(0))
     U, dU = floats(random, hidden, (last - first) * hidden).astype(np.float32), np.empty((hidden, (last - first) * hidden), np.float32)
     monkeypatch.setattr(ops, "_multiply", lambda *arguments, **options: None)  # the gradient of U: a product over all streams
     for arrays in (away, near):

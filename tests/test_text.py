@@ -451,6 +451,30 @@ def test_pieces_of_a_mapped_file_are_the_file(mode, data):
         del loaded, array
 
 
+def in_memory(memory):
+    """Kilobytes of this file's pages that the process holds."""
+    found = re.search(f"^{memory.ctypes.data:x}-.*?^Rss: *([0-9]+) kB", Path("/proc/self/smaps").read_text(), re.MULTILINE | re.DOTALL)
+    return int(found[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell which pages a process holds")
+@pytest.mark.parametrize("first", [0, 2**20 + 5, 9 * 2**20, 31 * 2**20])
+def test_a_piece_is_given_back_and_little_else(tmp_path, first):
+    """Whole pages of 2 MB, and at most one on either side: a neighbour that is given back must be read again."""
+    size, large = 32 * 2**20, mapped.LARGE
+    np.zeros(size, np.uint8).tofile(tmp_path / "bytes")
+    memory = np.memmap(tmp_path / "bytes", np.uint8, "r")
+    assert memory.sum() == 0 and in_memory(memory) == size // 1024
+    piece = memory[first : first + 5 * 2**20]
+    mapped.give_back(piece)
+    left = 1024 * in_memory(memory)
+    begin, end = first // large * large, -(-(first + piece.size) // large) * large  # the pages in which it lies
+    assert size - left >= min(end, size) - begin - large
+    assert size - left <= min(end + large, size) - max(0, begin - large)
+    page = np.memmap(tmp_path / "bytes", np.uint8, "r")  # another map of the same file has its own
+    assert in_memory(page) == 0
+
+
 @given(st.integers(1, 50), st.integers(0, 49), st.integers(1, 40))
 def test_the_first_bad_id_is_named_wherever_it_is(size, place, read):
     ids = np.zeros(50, np.int64)
