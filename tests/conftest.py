@@ -35,6 +35,13 @@ def ops(request):
     return backends.get(name, dtype, threads=2)
 
 
+@pytest.fixture(scope="session", params=[machine for machine in machines() if machine[0] != "reference"], ids="-".join)
+def compiled(request):
+    """Every backend that may differ from the reference, to be compared with it."""
+    name, dtype = request.param
+    return backends.get(name, dtype, threads=2)
+
+
 @pytest.fixture(scope="session", params=["float32", "float64"])
 def cpu(request):
     """The CPU, for what only it promises."""

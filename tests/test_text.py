@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import mmap
 import os
 import re
 import subprocess
@@ -449,6 +450,27 @@ def test_pieces_of_a_mapped_file_are_the_file(mode, data):
             assert np.array_equal(array, ids)
         assert np.array_equal(read_corpus(loaded, None, vocabulary_size=1000).ids, ids)
         del loaded, array
+
+
+def held(memory):
+    """Which pages of a mapped file the process holds."""
+    first, pages = memory.ctypes.data // mmap.PAGESIZE, -(-memory.nbytes // mmap.PAGESIZE)
+    return np.fromfile("/proc/self/pagemap", np.uint64, pages, offset=8 * first) >> np.uint64(63) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell which pages a process holds")
+@pytest.mark.parametrize("first", [0, 2**20 + 5, 9 * 2**20, 27 * 2**20])
+def test_a_piece_is_given_back_and_little_else(tmp_path, first):
+    """All its pages and what lies within 4 MB of them: a neighbour that is given back must be read again."""
+    np.zeros(32 * 2**20, np.uint8).tofile(tmp_path / "bytes")
+    memory = np.memmap(tmp_path / "bytes", np.uint8, "r")
+    assert memory.sum() == 0 and held(memory).all()
+    piece = memory[first : first + 5 * 2**20]
+    mapped.give_back(piece)
+    left, near = held(memory), 2 * mapped.LARGE
+    assert not left[first // mmap.PAGESIZE : (first + piece.size) // mmap.PAGESIZE].any()
+    assert left[: max(0, first - near) // mmap.PAGESIZE].all()
+    assert left[-(-(first + piece.size + near) // mmap.PAGESIZE) :].all()
 
 
 @given(st.integers(1, 50), st.integers(0, 49), st.integers(1, 40))
