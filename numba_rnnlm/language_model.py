@@ -1,5 +1,6 @@
 """LanguageModel: train on a text, measure, score, write, save."""
 
+import copy
 import os
 import secrets
 import time
@@ -33,6 +34,7 @@ from .errors import (
     DivergenceError,
     NotFittedError,
     ShapeError,
+    TrainingError,
     VocabularyError,
     expect_number,
     expect_one_of,
@@ -229,8 +231,8 @@ class LanguageModel:
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown:
             raise ConfigError(f"LanguageModel has no parameter {unknown[0]!r}; it has {', '.join(self.get_params())}.")
-        if self._network is None:
-            self.__init__(**merged)  # type: ignore[misc]
+        if self._is_new():
+            vars(self).update(vars(type(self)(**merged)))  # all at once, or nothing if they are impossible
             return self
         merged["cell"] = cells.held(merged["cell"])
         changed = [name for name, value in merged.items() if value != self.get_params()[name]]
@@ -241,6 +243,16 @@ class LanguageModel:
         self._set_machine(*(merged[name] for name in MACHINE))
         self._network = Network(self._network.model, self._ops, weights)
         return self
+
+    def _is_new(self) -> bool:
+        """Whether all weights are as the seed draws them, if there are any yet: those of a model of ids are drawn when first asked for."""
+        if self._network is None or self._learned:
+            return self._network is None
+        drawn = self._build(self.tokenizer_).weights()
+        return all(np.array_equal(array, drawn[name]) for name, array in self._network.weights().items())
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # so that a copy never trains the weights of its origin
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
@@ -435,7 +447,7 @@ class LanguageModel:
                 trainer.progress.line(note)
             trainer.run()
         except BaseException as error:
-            if trainer.at.updates == done and not isinstance(error, DivergenceError):  # nothing was trained
+            if _is_lost(error, trainer.at, done):
                 self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
             raise
         finally:
@@ -1023,6 +1035,13 @@ def _path(name: str, value: Any) -> str | None:
         return None if value is None else os.fsdecode(value)
     except TypeError:
         raise ConfigError(f"{name} is {value!r}, expected a path such as 'run.npz'.") from None
+
+
+def _is_lost(error: BaseException, at: Position, done: int) -> bool:
+    """Whether nothing is left of a training that began after ``done`` updates and ended in this error."""
+    if isinstance(error, DivergenceError):  # the weights are those of the best report
+        return at.best == inf
+    return at.updates == done and not isinstance(error, TrainingError)
 
 
 def _expect_files_of_their_own(keeping: CheckpointConfig, texts: Sequence[Any]) -> None:
