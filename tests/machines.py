@@ -14,25 +14,25 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from numba_rnnlm.training import Trainer
 
-STEPS = 16  # operations per example, at most
+OPERATIONS = 16  # per example, at most
 
 
 class Stopped(Exception):
     """Something that no training expects."""
 
 
-def stop():
+def stop(trainer):
     raise Stopped
 
 
 @contextlib.contextmanager
 def before_update(number, act):
-    """``act`` before the update of this number, which is counted from 0 within the ``with``."""
+    """``act`` on the trainer before the update of this number, which is counted from 0 within the ``with``."""
     step, calls = Trainer._step, itertools.count()
 
     def acting(self, *arguments):
         if next(calls) == number:
-            act()
+            act(self)
         step(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -45,4 +45,4 @@ def explore(machine):
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(os, "fsync", lambda descriptor: None)
         warnings.simplefilter("ignore")
-        run_state_machine_as_test(machine, settings=settings(stateful_step_count=STEPS))
+        run_state_machine_as_test(machine, settings=settings(stateful_step_count=OPERATIONS))
