@@ -423,7 +423,7 @@ class Sequential:
         """
         expect_our_file(path)
         network, compiled = self._build(), self._compiled
-        updater = self._updater if include_optimizer else None
+        updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one
         own = records(network.ops, self._layers)
         about = {
             "layers": [_describe(layer) for layer in self._layers],

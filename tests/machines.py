@@ -14,8 +14,6 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from numba_rnnlm.training import Trainer
 
-OPERATIONS = 16  # per example, at most
-
 
 class Stopped(Exception):
     """Something that no training expects."""
@@ -40,9 +38,9 @@ def before_update(number, act):
         yield
 
 
-def explore(machine):
+def explore(machine, operations=16):
     """As many examples as the loaded profile asks for. Nothing waits for the disk: no power fails here."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(os, "fsync", lambda descriptor: None)
         warnings.simplefilter("ignore")
-        run_state_machine_as_test(machine, settings=settings(stateful_step_count=OPERATIONS))
+        run_state_machine_as_test(machine, settings=settings(stateful_step_count=operations))
