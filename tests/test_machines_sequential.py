@@ -287,8 +287,9 @@ class Stacks(RuleBasedStateMachine):
             self.begin_again(optimizer=optimizer)
             self.model.compile(optimizer, LOSS)
 
-    @rule(options=FITS, continues=st.booleans(), how=st.sampled_from(["fit", "fit", "validate", "interrupt", "throw"]), batch=st.integers(0, 3))
-    def fit(self, options, continues, how, batch):
+    @rule(options=FITS, continues=st.booleans(), how=st.sampled_from(["fit", "fit", "validate", "interrupt", "throw"]), batch=st.integers(0, 3),
+          kept=st.booleans())
+    def fit(self, options, continues, how, batch, kept):
         self.prepare()
         last = self.account.since[-1] if self.account.since else None
         act = Fit(last.first + last.epochs if continues and isinstance(last, Fit) else 0, **options, how=how, batch=batch)
@@ -296,6 +297,8 @@ class Stacks(RuleBasedStateMachine):
         if how in ("fit", "validate"):
             assert self.model.history is history and history.epoch == list(range(act.first, act.first + act.epochs))
         self.account.since = [*self.account.since, act]
+        if kept:
+            self.saved_and_loaded(True, True)
         self.look()
 
     def prepare(self):
