@@ -231,7 +231,8 @@ class LanguageModel:
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown:
             raise ConfigError(f"LanguageModel has no parameter {unknown[0]!r}; it has {', '.join(self.get_params())}.")
-        if self._is_new():
+        network = self._network
+        if network is None or self._is_as_drawn(network):
             vars(self).update(vars(type(self)(**merged)))  # all at once, or nothing if they are impossible
             return self
         merged["cell"] = cells.held(merged["cell"])
@@ -239,17 +240,17 @@ class LanguageModel:
         fixed = [name for name in changed if name not in MACHINE]
         if fixed:
             raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
-        weights = self._network.weights()
+        weights = network.weights()
         self._set_machine(*(merged[name] for name in MACHINE))
-        self._network = Network(self._network.model, self._ops, weights)
+        self._network = Network(network.model, self._ops, weights)
         return self
 
-    def _is_new(self) -> bool:
-        """Whether all weights are as the seed draws them, if there are any yet: those of a model of ids are drawn when first asked for."""
-        if self._network is None or self._learned:
-            return self._network is None
+    def _is_as_drawn(self, network: Network) -> bool:
+        """Whether nothing has changed the weights that the seed draws: a model of ids draws them when it is first asked for anything."""
+        if self._learned:
+            return False
         drawn = self._build(self.tokenizer_).weights()
-        return all(np.array_equal(array, drawn[name]) for name, array in self._network.weights().items())
+        return all(np.array_equal(array, drawn[name]) for name, array in network.weights().items())
 
     def __copy__(self) -> Self:
         return copy.deepcopy(self)  # so that a copy never trains the weights of its origin

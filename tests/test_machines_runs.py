@@ -27,6 +27,7 @@ VALID = "be or not\nto be so\n"
 PER_EPOCH = 6  # updates
 LASTING = ("constant", "plateau", "zaremba")  # schedules of runs that can be extended
 MOST = 5  # epochs
+MANY = 100  # examples: where there are more, one process is killed in each of them, too, which takes more than a second
 
 KINDS = st.fixed_dictionaries({"cell": st.sampled_from(["lstm", "gru"]), "dropout": st.sampled_from([0.0, 0.4]), "tied": st.booleans()})
 TRAININGS = st.fixed_dictionaries({
@@ -109,7 +110,7 @@ class Runs(RuleBasedStateMachine):
         for left in self.folder.iterdir():
             left.unlink()
         self.kind, self.options, self.epochs = kind, options, epochs
-        self.path, self.killed, self.wholes = self.folder / "run.npz", False, {}
+        self.path, self.killed, self.kills, self.wholes = self.folder / "run.npz", False, False, {}
 
     def whole(self, epochs):
         """What so many epochs come to at one go."""
@@ -206,14 +207,14 @@ class Runs(RuleBasedStateMachine):
             model.score("to be")
         self.killed = False
 
-    @precondition(lambda self: settings.default.max_examples > 100)
+    @precondition(lambda self: settings.default.max_examples > MANY and not self.kills)
     @rule(update=UPDATES)
     def killed_in_a_process(self, update):
         told = json.dumps([str(self.path), self.kind, self.options, self.epochs, update])
         run = subprocess.run([sys.executable, __file__, told], capture_output=True, timeout=HANG,
                              env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         assert run.returncode in (0, -signal.SIGKILL) and b"Traceback" not in without_notice(run.stderr)
-        self.killed = True
+        self.killed, self.kills = True, True
 
     @precondition(has_begun)
     @rule()
