@@ -1,5 +1,6 @@
 """LanguageModel: train on a text, measure, score, write, save."""
 
+import copy
 import os
 import secrets
 import time
@@ -35,6 +36,7 @@ from .errors import (
     DivergenceError,
     NotFittedError,
     ShapeError,
+    TrainingError,
     VocabularyError,
     expect_number,
     expect_one_of,
@@ -235,18 +237,29 @@ class LanguageModel:
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown:
             raise ConfigError(f"LanguageModel has no parameter {unknown[0]!r}; it has {', '.join(self.get_params())}.")
-        if self._network is None:
-            self.__init__(**merged)  # type: ignore[misc]
+        network = self._network
+        if network is None or self._is_as_drawn(network):
+            vars(self).update(vars(type(self)(**merged)))  # all at once, or nothing if they are impossible
             return self
         merged["cell"] = cells.held(merged["cell"])
         changed = [name for name, value in merged.items() if value != self.get_params()[name]]
         fixed = [name for name in changed if name not in MACHINE]
         if fixed:
             raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
-        weights = self._network.weights()
+        weights = network.weights()
         self._set_machine(*(merged[name] for name in MACHINE))
-        self._network = Network(self._network.model, self._ops, weights)
+        self._network = Network(network.model, self._ops, weights)
         return self
+
+    def _is_as_drawn(self, network: Network) -> bool:
+        """Whether nothing has changed the weights that the seed draws: a model of ids draws them when it is first asked for anything."""
+        if self._learned:
+            return False
+        drawn = self._build(self.tokenizer_).weights()
+        return all(np.array_equal(array, drawn[name]) for name, array in network.weights().items())
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # so that a copy never trains the weights of its origin
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
@@ -441,7 +454,7 @@ class LanguageModel:
                 trainer.progress.line(note)
             trainer.run()
         except BaseException as error:
-            if trainer.at.updates == done and not isinstance(error, DivergenceError):  # nothing was trained
+            if _is_lost(error, trainer.at, done):
                 self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
             raise
         finally:
@@ -1079,6 +1092,13 @@ def _path(name: str, value: Any) -> str | None:
         return None if value is None else os.fsdecode(value)
     except TypeError:
         raise ConfigError(f"{name} is {value!r}, expected a path such as 'run.npz'.") from None
+
+
+def _is_lost(error: BaseException, at: Position, done: int) -> bool:
+    """Whether nothing is left of a training that began after ``done`` updates and ended in this error."""
+    if isinstance(error, DivergenceError):  # the weights are those of the best report
+        return at.best == inf
+    return at.updates == done and not isinstance(error, TrainingError)
 
 
 def _expect_files_of_their_own(keeping: CheckpointConfig, texts: Sequence[Any]) -> None:

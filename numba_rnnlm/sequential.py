@@ -1,5 +1,6 @@
 """Sequential: stack layers, train them on examples; Keras's names, defaults and axis order."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -95,6 +96,9 @@ class Sequential:
         for layer in layers or ():
             self.add(layer)
 
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # so that a copy never trains the weights of its origin
+
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(_short, self._layers))}])"
 
@@ -132,8 +136,7 @@ class Sequential:
     def _stack(self, layers: tuple[Layer, ...]) -> None:
         """Other layers; those that stay keep their weights, the optimiser starts anew."""
         features = self._features or getattr(layers[0] if layers else None, "input_features", None)
-        known = layers and (isinstance(layers[0], Embedding) or features)
-        names = Model(layers, features).names if known else ()  # raises if they do not fit
+        names = Model(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
         weights = self._network.weights() if self._network else self._kept
         self._kept = {name: array for name, array in weights.items() if name.split("/")[0] in names}
         self._layers, self._network, self._updater = layers, None, None
@@ -319,18 +322,18 @@ class Sequential:
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise ConfigError("validation_data is not a pair, expected (x, y).")
-            held_out = self._examples("validation ", *validation_data)
+            held_out = self._examples("validation ", *validation_data, features=examples.x.shape[-1])
         elif validation_split:
             count = int(len(examples) * (1 - validation_split))
             examples, held_out = examples[:count], examples[count:]
             if not len(examples) or not len(held_out):
                 raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
                                   f"{len(held_out)} to validate on; both need some.")
-        network = self._build()
-        moments = self._updater.moments.size if self._updater else 0
-        network.model.expect_memory_for_training(
-            self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, network.held + moments
+        held = (self._network.held if self._network else 0) + (self._updater.moments.size if self._updater else 0)
+        self._model_for(examples.x).expect_memory_for_training(
+            self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, held
         )
+        network = self._network_for(examples.x)
         self._updater = self._updater or Updater(network, compiled.optimizer)
         self.history, self.stop_training = history, False
         with interrupts:
@@ -372,7 +375,7 @@ class Sequential:
         expect_number("batch_size", batch_size, 1, whole=True)
         progress = _progress(verbose)
         compiled, examples = self._ready(), self._examples("", x, y)
-        logs = measure(self._build(), examples, compiled.metrics, batch_size, progress).logs()
+        logs = measure(self._network_for(examples.x), examples, compiled.metrics, batch_size, progress).logs()
         progress.line(line(logs))
         if return_dict:
             return logs
@@ -388,7 +391,8 @@ class Sequential:
         """
         expect_number("batch_size", batch_size, 1, whole=True)
         progress = _progress(verbose)
-        inputs, network = self._inputs("x", x), self._build()
+        inputs = read_inputs("x", x, self._layer(0), self._features, self._ops.dtype)
+        network = self._network_for(inputs)
         parts = []
         for first in range(0, len(inputs), batch_size):
             batch = network.ops.upload(swap(inputs[first : first + batch_size]))
@@ -405,15 +409,18 @@ class Sequential:
         self._compiled.check(self._layer(-1))
         return self._compiled
 
-    def _inputs(self, name: str, x: Any) -> np.ndarray:
-        inputs = read_inputs(name, x, self._layer(0), self._features, self._ops.dtype)
+    def _model_for(self, inputs: np.ndarray) -> Model:
+        """The layers on inputs like these. Nothing is built yet: what is wrong with the targets must leave the size of the vectors open."""
+        return self._network.model if self._network else Model(self._layers, inputs.shape[-1] if inputs.ndim == 3 else None)
+
+    def _network_for(self, inputs: np.ndarray) -> Network:
         if inputs.ndim == 3:
             self.build(inputs.shape)
-        return inputs
+        return self._build()
 
-    def _examples(self, prefix: str, x: Any, y: Any) -> Examples:
-        inputs = self._inputs(f"{prefix}x", x)
-        model = self._build().model
+    def _examples(self, prefix: str, x: Any, y: Any, features: int | None = None) -> Examples:
+        inputs = read_inputs(f"{prefix}x", x, self._layer(0), self._features or features, self._ops.dtype)
+        model = self._model_for(inputs)
         shape = model.output(model.input(inputs.shape[1], inputs.shape[0]))
         if len(shape) == 3:
             shape = (shape[1], shape[0], shape[2])
@@ -437,7 +444,7 @@ class Sequential:
         """
         expect_our_file(path)
         network, compiled = self._build(), self._compiled
-        updater = self._updater if include_optimizer else None
+        updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one
         own = records(network.ops, self._layers)
         about = {
             "layers": [_describe(layer) for layer in self._layers],
