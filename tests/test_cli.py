@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -167,9 +169,11 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
 def test_help_has_examples_that_are_commands(command, capsys):
     assert main([command, "--help"]) == 0
     examples = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+    assert examples
     for line in examples:
-        words = line.split("numba-rnnlm", 1)[1].split("#")[0].replace("'", "").split()
-        assert words[0] == command
+        typed = re.split(r" {3,}| [|<] ", line.partition("numba-rnnlm ")[2])[0]  # without remarks and redirections
+        assert typed.split()[0] == command
+        cli.parser().parse_args(shlex.split(typed))
 
 
 def test_help_and_version(capsys):

@@ -351,10 +351,16 @@ def test_the_folder_among_the_users_caches(tmp_path):
 # the sources
 
 
-def test_edited_sources_are_compiled_anew_and_old_versions_removed(tmp_path):
-    package = Path(shutil.copytree(HOME / "numba_rnnlm", tmp_path / "site" / "numba_rnnlm"))
-    folder = tmp_path / "kernels"
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the library, to be edited."""
+    return Path(shutil.copytree(HOME / "numba_rnnlm", tmp_path / "site" / "numba_rnnlm", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def test_edited_sources_are_compiled_anew_and_old_versions_removed(package, tmp_path):
+    folder, sources = tmp_path / "kernels", files(package)
     first = run(SMALL, folder=folder, path=package.parent)
+    assert files(package) == sources  # nothing is stored beside them
     (version,) = (folder / "numba_rnnlm").iterdir()
     for number in range(2 * cache.KEPT_VERSIONS):
         old = version.with_name(f"cpu-{number:016x}")
@@ -375,10 +381,29 @@ def test_edited_sources_are_compiled_anew_and_old_versions_removed(tmp_path):
     assert run(SMALL, folder=folder, path=package.parent) == Ran(0, first.bits, 0, "")
 
 
+UNNOTICED = """
+import importlib
+from pathlib import Path
+from numba_rnnlm.backends import cpu
+sources, unnoticed = sorted(Path(cpu.__file__).parent.glob("[!_]*.py")), []
+for source in sources:
+    before = cpu.kernels.CODE[-1]
+    source.write_text(source.read_text() + "MORE = 1\\n")
+    importlib.reload(cpu)
+    unnoticed += [source.name] if cpu.kernels.CODE[-1] == before else []
+print(",".join(unnoticed), len(sources))
+"""
+
+
+def test_kernels_are_stored_by_the_code_of_every_module_that_may_be_in_them(package):
+    """Those of simd and packing, for example, are in kernels of other modules; host has none."""
+    found = run(UNNOTICED, path=package.parent)
+    assert found.bits == "host.py" and found.compiled == len(list((package / "backends" / "cpu").glob("[!_]*.py")))
+
+
 @pytest.mark.parametrize("form", ["without sources", "zipped"])
-def test_programs_without_source_files(tmp_path, form):
-    site = tmp_path / "site"
-    package = Path(shutil.copytree(HOME / "numba_rnnlm", site / "numba_rnnlm", ignore=shutil.ignore_patterns("__pycache__")))
+def test_programs_without_source_files(package, tmp_path, form):
+    site = package.parent
     if form == "zipped":
         with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
             for path in package.rglob("*.py"):
