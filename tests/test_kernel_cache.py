@@ -13,10 +13,11 @@ import time
 import zipfile
 from pathlib import Path
 
+import needs
 import pytest
+from checks import ROUNDS
 from hypothesis import given
 from hypothesis import strategies as st
-from llvmlite import binding
 from numba import config
 
 import numba_rnnlm
@@ -24,10 +25,7 @@ from numba_rnnlm.backends import cache
 from numba_rnnlm.backends.cpu import packing
 from numba_rnnlm.cells import CELLS
 
-HOST = {name for name, there in binding.get_host_cpu_features().items() if there}
-AVX2 = ("sse2", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe")
 HOME = Path(numba_rnnlm.__file__).parents[1]
-ROUNDS = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "1"))  # repetitions of races and kills; set 30 for a thorough look
 
 TRAIN = """
 import hashlib, os, sys, warnings
@@ -127,9 +125,9 @@ def test_a_process_that_loads_computes_what_the_one_that_compiled_did(filled):
     assert files(folder) == before  # and nothing is written that nobody will look for
 
 
-@pytest.mark.skipif(not set(AVX2) <= HOST, reason="the processor has no AVX2")
+@needs.avx2
 def test_shorter_vectors_compute_the_same_bits(filled, tmp_path):
-    features = ",".join(f"+{name}" for name in AVX2)
+    features = ",".join(f"+{name}" for name in needs.AVX2)
     narrow = run(TRAIN, "tanh", folder=tmp_path, environment={"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": features})
     assert narrow.bits == filled[1].bits and narrow.compiled > 50
 
@@ -283,7 +281,7 @@ def open_folder():
     shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@needs.root
 def test_another_user_reads_what_root_has_stored(open_folder):
     own = open_folder / "own"
     own.mkdir()
@@ -307,7 +305,7 @@ def test_another_user_reads_what_root_has_stored(open_folder):
     assert files(open_folder / "roots") == left
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@needs.root
 def test_files_of_another_user_are_not_run(tmp_path):
     first = run(SMALL, folder=tmp_path)
     for path in (tmp_path / "numba_rnnlm").rglob("*"):

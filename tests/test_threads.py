@@ -5,6 +5,7 @@ import os
 import threading
 import time
 
+import needs
 import numpy as np
 import pytest
 from checks import HANG, from_python, run_python
@@ -248,10 +249,9 @@ time.sleep({rest})
 """)
 
 
-if hasattr(os, "fork"):
-
-    def test_a_forked_child_has_threads_of_its_own():
-        run_python(f"""
+@needs.fork
+def test_a_forked_child_has_threads_of_its_own():
+    run_python(f"""
 import os, signal
 import numpy as np
 from numba_rnnlm.backends.cpu import threads
@@ -269,8 +269,10 @@ if child:
 os._exit(0)
 """)
 
-    def test_an_interrupt_leaves_the_pool_in_order():
-        run_python("""
+
+@needs.fork
+def test_an_interrupt_leaves_the_pool_in_order():
+    run_python("""
 import os, signal, threading
 import numpy as np
 from numba_rnnlm import LanguageModel
