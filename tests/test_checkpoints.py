@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checks import HANG, ROUNDS, assert_same_bits, without_notice
-from hypothesis import given, settings
+from checks import HANG, ROUNDS, assert_same_bits, examples, without_notice
+from hypothesis import given
 from hypothesis import strategies as st
 from models import LINES, fit, untrained
 
@@ -134,7 +134,7 @@ TRAININGS = st.fixed_dictionaries({
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@settings(max_examples=3)
+@examples(3)
 @given(
     kind=KINDS, options=TRAININGS, momentum=st.sampled_from([0.0, 0.9]), earlier=st.booleans(),
     stops=st.lists(st.integers(1, UPDATES - 1), min_size=1, max_size=3, unique=True).map(sorted), gap=st.integers(1, 3),

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from checks import assert_close, assert_same_bits
-from hypothesis import given, settings
+from checks import assert_close, assert_same_bits, examples
+from hypothesis import given
 from hypothesis import strategies as st
 from models import fit, untrained
 
@@ -322,7 +322,7 @@ def test_max_seconds(clock, limit, tokens, capsys):
         assert_same_bits(one.network.weights(), before)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     step=st.floats(0.1, 5), validation=st.floats(0, 100), writing=st.floats(0, 20), saving=st.floats(0, 20), room=st.floats(0, 300),
     every=st.sampled_from([None, 1, 4, 5]), checkpoint_every=st.sampled_from([1.0, 30.0, 1e9]), known=st.booleans(),
