@@ -11,7 +11,7 @@ import words
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-from numba_rnnlm import backends
+from numba_rnnlm import backends, interrupts
 from numba_rnnlm.backends.compiling import notice
 from numba_rnnlm.backends.cpu import team, threads
 
@@ -67,8 +67,9 @@ def _shared_models():
 
 
 def pytest_configure(config):
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; trainings leave ignored signals alone
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in interrupts.NAMES:  # as in a shell's background job and under nohup: trainings leave ignored signals alone
+        if signal.getsignal(number := getattr(signal, name, signal.SIGINT)) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     words.watch()
     notice.silence()  # whether it comes depends on the machine; processes of their own test it
 

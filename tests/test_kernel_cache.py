@@ -119,9 +119,7 @@ def test_a_process_that_loads_computes_what_the_one_that_compiled_did(filled):
     folder, cold = filled
     before = files(folder)
     assert len(before) > 50 and cold.compiled > 50
-    for _ in range(2):
-        warm = run(TRAIN, "tanh", folder=folder)
-        assert warm == Ran(0, cold.bits, 0, "")
+    assert run(TRAIN, "tanh", folder=folder) == Ran(0, cold.bits, 0, "")
     assert files(folder) == before  # and nothing is written that nobody will look for
 
 
@@ -134,8 +132,8 @@ def test_shorter_vectors_compute_the_same_bits(filled, tmp_path):
 
 def test_half_of_the_kernels_loaded(filled, copied):
     """Code that is compiled calls code that was stored, and the other way round, in any mixture."""
-    for round in range(2 * ROUNDS):
-        for path in random.Random(round).sample(kernels(copied), 12):
+    for round in range(ROUNDS):
+        for path in random.Random(round).sample(kernels(copied), 20):
             path.unlink()
         mixed = run(TRAIN, "tanh", folder=copied)
         assert mixed.bits == filled[1].bits and mixed.compiled > 0
@@ -195,16 +193,22 @@ def test_cells_that_are_compiled_at_once_keep_their_own_code(filled, tmp_path):
             assert after.bits == alone[cell] and after.compiled == 0
 
 
-def test_a_process_killed_while_it_compiles(filled, tmp_path):
-    delays = random.Random(0)
+def test_a_process_killed_while_it_compiles(filled, copied):
+    drawn = random.Random(ROUNDS)
     for _ in range(2 * ROUNDS):
-        process = start(TRAIN, "tanh", folder=tmp_path)
-        time.sleep(delays.uniform(0.8, 5))
+        for path in drawn.sample(left := kernels(copied), len(left) // 3):
+            path.unlink()
+        lacking = len(kernels(copied))
+        process = start(TRAIN, "tanh", folder=copied)
+        while process.poll() is None and len(kernels(copied)) == lacking:  # until it has stored one
+            time.sleep(0.001)
+        time.sleep(drawn.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    after = run(TRAIN, "tanh", folder=tmp_path)
-    assert after.bits == filled[1].bits
-    assert run(TRAIN, "tanh", folder=tmp_path).compiled == 0
+        assert process.returncode == -signal.SIGKILL
+    after = run(TRAIN, "tanh", folder=copied)
+    assert after.bits == filled[1].bits and after.compiled > 0
+    assert run(TRAIN, "tanh", folder=copied).compiled == 0
 
 
 # files and folders that are not as they should be
@@ -247,11 +251,10 @@ def test_what_cannot_be_stored_is_said_once(filled, copied, tmp_path):
         if path.name.startswith("recur"):
             path.unlink()
     lacking = files(copied)
-    for _ in range(2):
-        ran = run(TRAIN, "tanh", folder=copied, preexec_fn=no_large_files)
-        assert ran.bits == filled[1].bits and 0 < ran.compiled < 20
-        assert ran.errors.count("kernels are not stored:") == 1 and "File too large" in ran.errors
-        assert files(copied) == lacking  # not even a part of a file is left
+    ran = run(TRAIN, "tanh", folder=copied, preexec_fn=no_large_files)
+    assert ran.bits == filled[1].bits and 0 < ran.compiled < 20
+    assert ran.errors.count("kernels are not stored:") == 1 and "File too large" in ran.errors
+    assert files(copied) == lacking  # not even a part of a file is left
     damage([path for path in kernels(copied) if path.name.startswith("fill")], "folders")
     assert run(TRAIN, "tanh", folder=copied).errors.count("kernels are not stored:") == 1
 
@@ -474,7 +477,7 @@ def test_a_constant_that_changes_while_a_process_runs_is_not_stored(copied):
 def test_an_array_that_stays_where_it_is_is_not_stored(copied):
     """Its address would be in the code."""
     program = CELL.format(gain="np.arange(1, 9, dtype=np.float32)[::2]") + "print(model.score([1, 2, 3]), 0)"
-    assert len({run(program, folder=copied).bits for _ in range(3)}) == 1
+    assert len({run(program, folder=copied).bits for _ in range(2)}) == 1
 
 
 def test_a_fork_while_another_thread_compiles(copied):
