@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import zipfile
 from pathlib import Path
 
 import needs
 import pytest
-from checks import ROUNDS
+from checks import HANG, ROUNDS
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import config
@@ -46,15 +47,23 @@ print(hashlib.sha256(weights + repr(told).encode()).hexdigest(), len(compiled))
 # A kernel or two: enough to see which folder is used.
 SMALL = """
 import os, sys
-from numba.core import event
 import numpy as np
-from numba_rnnlm import backends
-from numba_rnnlm.backends.cpu import host
+from numba.core import event
+from numba_rnnlm.backends.cpu.kernels import kernel
+from numba_rnnlm.portable import tanh
 
+@kernel
+def inner(x):
+    x[0] = tanh(x[0])
+
+@kernel(entry=True)
+def outer(x):
+    inner(x)
+    x[1] += x[0]
+
+x = np.array([0.5, 2], np.float32)
 with event.install_recorder("numba:compile") as record:
-    ops = backends.get("cpu", threads=1)
-    x = np.array([0.5, -1, 2], np.float32)
-    ops.activate("tanh", x)
+    outer(x)
 print(x.tobytes().hex(), sum(begun.is_start for _, begun in record.buffer))
 """
 
@@ -80,7 +89,7 @@ def start(program, *arguments, folder=None, path=HOME, **options):
 
 
 def finish(process):
-    told, errors = process.communicate()
+    told, errors = process.communicate(timeout=HANG)
     bits, compiled = told.split() or ("", "-1")
     return Ran(process.returncode, bits, int(compiled), errors)
 
@@ -260,7 +269,8 @@ def test_what_cannot_be_stored_is_said_once(filled, copied, tmp_path):
 
 
 def test_a_folder_that_vanishes(tmp_path):
-    vanishing = SMALL.replace("ops.activate", "import shutil; shutil.rmtree(sys.argv[1], ignore_errors=True); ops.activate")
+    vanishing = SMALL.replace("    outer(x)\nprint", "    import shutil; shutil.rmtree(sys.argv[1], ignore_errors=True); outer(x)\nprint")
+    assert vanishing != SMALL
     first = run(SMALL, folder=tmp_path / "here")
     gone = run(vanishing, str(tmp_path / "here"), folder=tmp_path / "here")
     assert gone.bits == first.bits and "kernels are not stored:" not in gone.errors
@@ -296,7 +306,7 @@ def test_another_user_reads_what_root_has_stored(open_folder):
     read = run(as_another, folder=open_folder / "roots", environment=homeless)
     assert read == Ran(0, first.bits, 0, "")
     for path in kernels(open_folder / "roots"):
-        if path.name.startswith("apply_tanh"):
+        if path.name.startswith("outer"):
             path.unlink()
     left = files(open_folder / "roots")
     lacking = run(as_another, folder=open_folder / "roots", environment=homeless)
@@ -419,82 +429,90 @@ def test_programs_without_source_files(package, tmp_path, form):
     assert run(SMALL, folder=tmp_path / "kernels", path=site) == Ran(0, first.bits, 0, "")
 
 
-def test_a_cell_typed_at_a_prompt(copied):
-    """Its code has no file, and the next process recognises it nevertheless."""
-    typed = """
-from numba_rnnlm import cells
-from numba_rnnlm.portable import portable, tanh
-import numpy as np
-gain = {gain}
-@portable
-def forward(z, prev, next, start, stride):
-    for j in range(start, next.shape[1], stride):
-        z[0, j] = tanh(z[0, j]) * gain
-        next[0, j] = z[0, j]
-@portable
-def backward(z, prev, next, d, start, stride):
-    for j in range(start, next.shape[1], stride):
-        z[0, j] = d[0, j] * gain
-        d[0, j] = 0
-cells.register(cells.Cell("typed", dict(a="xh"), ("h",), lambda z, prev: gain * np.tanh(z), forward, backward))
-"""
-    ran = [run(typed.format(gain=gain) + TRAIN, "typed", folder=copied) for gain in ("np.float32(1)", "np.float32(2)") * 2]
-    assert [each.compiled > 0 for each in ran] == [True, True, False, False]
-    assert ran[0].bits == ran[2].bits != ran[1].bits == ran[3].bits
-
-
 CELL = """
-import os, sys, threading, time
+import hashlib, os, sys, threading, time
 import numpy as np
-from numba_rnnlm import LanguageModel, cells
+from numba.core import event
+from numba_rnnlm import backends
+from numba_rnnlm.cells import Cell
 from numba_rnnlm.portable import portable, tanh
+
 gain = {gain}
+
 @portable
 def forward(z, prev, next, start, stride):
     for j in range(start, next.shape[1], stride):
         z[0, j] = tanh(z[0, j]) * gain[0]
         next[0, j] = z[0, j]
+
 @portable
 def backward(z, prev, next, d, start, stride):
     for j in range(start, next.shape[1], stride):
         z[0, j] = d[0, j] * gain[0]
         d[0, j] = 0
-cells.register(cells.Cell("typed", dict(a="xh"), ("h",), lambda z, prev: np.tanh(z), forward, backward))
-model = LanguageModel("typed", hidden=8, layers=1, embedding=4, seed=1, backend="cpu", tokenizer=None, vocabulary_size=5)
-model.fit([0, 1, 2, 3, 4] * 20, epochs=1, streams=2, steps=5, verbose=0)
+
+cell = Cell("typed", dict(a="xh"), ("h",), lambda z, prev: np.tanh(z), forward, backward)
+ops, H = backends.get("cpu", threads=1), 9
+
+def filled(*shape):
+    return np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+U, z, s = filled(H, H), filled(3, 2, 1, H), filled(4, 2, 1, H)
+
+def recur():
+    ops.recur(cell, U, z, s)
+
+def recur_backward():
+    ops.recur_backward(cell, U, z, s, filled(3, 2, H), filled(2, 1, H), np.empty((H, H), np.float32))
+
+with event.install_recorder("numba:compile") as record:
+    recur()
+{then}
+print(hashlib.sha256(s.tobytes() + z.tobytes()).hexdigest(), sum(begun.is_start for _, begun in record.buffer))
 """
 
 
+def typed(gain, then="recur_backward()"):
+    """A program with a cell of its own, which multiplies by the first element of ``gain``."""
+    return CELL.format(gain=gain, then=then)
+
+
+def test_a_cell_typed_at_a_prompt(copied):
+    """Its code has no file, and the next process recognises it nevertheless."""
+    ran = [run(typed(gain), folder=copied) for gain in ("(np.float32(1),)", "(np.float32(2),)") * 2]
+    assert [each.compiled > 0 for each in ran] == [True, True, False, False]
+    assert ran[0].bits == ran[2].bits != ran[1].bits == ran[3].bits
+
+
 def test_a_constant_that_changes_while_a_process_runs_is_not_stored(copied):
-    generate = "print(model.generate([1], length=40, temperature=0).tobytes().hex(), 0)"
-    edited = CELL.format(gain="np.array([1], np.float32)") + "gain[:] = 50\n" + generate
-    plain = CELL.format(gain="np.array([1], np.float32)") + generate
+    gain = "np.array([1], np.float32)"
     alone = Path(shutil.copytree(copied, copied.with_name("alone")))
-    run(edited, folder=copied)
-    assert run(plain, folder=copied).bits == run(plain, folder=alone).bits
+    changed = run(typed(gain, "gain[:] = 50\nrecur_backward()"), folder=copied)  # of which the compiler makes a constant
+    plain = run(typed(gain), folder=copied)
+    assert plain.bits == run(typed(gain), folder=alone).bits != changed.bits
 
 
 def test_an_array_that_stays_where_it_is_is_not_stored(copied):
     """Its address would be in the code."""
-    program = CELL.format(gain="np.arange(1, 9, dtype=np.float32)[::2]") + "print(model.score([1, 2, 3]), 0)"
+    program = typed("np.arange(1, 9, dtype=np.float32)[::2]")
     assert len({run(program, folder=copied).bits for _ in range(2)}) == 1
 
 
 def test_a_fork_while_another_thread_compiles(copied):
-    program = CELL.format(gain="np.array([1], np.float32)") + """
-compiling = threading.Thread(target=lambda: LanguageModel("gru", hidden=9, backend="cpu", tokenizer=None, vocabulary_size=5).fit(
-    [0, 1, 2, 3, 4] * 20, epochs=1, streams=2, steps=5, verbose=0))
+    forking = """
+compiling = threading.Thread(target=recur_backward)
 compiling.start()
-time.sleep(0.5)
+while not record.buffer[begun:]:
+    time.sleep(0.001)
 child = os.fork()
 if not child:
-    model.fit([0, 1, 2, 3, 4] * 20, epochs=1, streams=2, steps=5, verbose=0)
-    LanguageModel("relu", hidden=9, backend="cpu", tokenizer=None, vocabulary_size=5).score([1, 2])
+    recur_backward()
     os._exit(7)
 compiling.join()
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 """
-    assert run(program, folder=copied).bits == "7"
+    both = typed("np.array([1], np.float32)").replace("    recur()\n", "    recur()\n    begun = len(record.buffer)\n" + textwrap.indent(forking, "    "))
+    assert run(both, folder=copied).compiled > 0
 
 
 # what is said
@@ -505,9 +523,8 @@ def test_a_wait_for_the_compiler_is_reported_once(filled, tmp_path):
     assert errors.count("compiling kernels") == 1 and str(filled[0] / "numba_rnnlm") in errors and "warmup" in errors
     (tmp_path / "file").write_text("")
     homeless = {"HOME": str(tmp_path / "file"), "XDG_CACHE_HOME": "", "NUMBA_CACHE_DIR": ""}
-    product = "ops.project(np.ones((9, 9), np.float32), np.ones((9, 9), np.float32), None, np.ones((9, 9), np.float32)); "
     at_once = "from numba_rnnlm.backends import compiling\ncompiling.LATE = 0\n"  # also where the compiler is fast
-    told = run(at_once + SMALL.replace("ops.activate", product + "ops.activate"), environment=homeless).errors
+    told = run(at_once + SMALL, environment=homeless).errors
     assert told.count("compiling kernels") == 1 and "in every process" in told
     assert told.count("kernels are not stored:") == told.count("set NUMBA_CACHE_DIR to a folder") == 1
 
