@@ -3,6 +3,7 @@
 import inspect
 
 import direct
+import needs
 import numpy as np
 import pytest
 import strategies
@@ -231,15 +232,14 @@ def test_a_product_writes_nothing_behind_its_output(cpu, arguments):
 
 # Rounded factors
 
-PRECISIONS = ["float32", "bf16"] if simd.HAS_BF16 else ["float32"]
 LOST = {"float32": TOLERANCE["float32"], "bf16": 2e-2}
 PRODUCTS = ("project", "project_backward", "recur", "recur_backward", "cross_entropy", "cross_entropy_backward")
 SMOOTH = st.sampled_from([CELLS[name] for name in ("tanh", "sigmoid", "lstm", "gru")])  # rounding crosses ReLU's kink
 
 
-@pytest.fixture(params=PRECISIONS, scope="module")
+@pytest.fixture(params=["float32", pytest.param("bf16", marks=needs.bf16)], scope="module")
 def precise(request):
-    """The CPU in each precision that it has here."""
+    """The CPU in each precision."""
     return backends.get("cpu", np.float32, 2, request.param)
 
 

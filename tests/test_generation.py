@@ -1,7 +1,6 @@
 """Writing: the right distribution, the same text for the same seed, nothing that was never seen."""
 
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
 
 from numba_rnnlm import generation, language_model
-from numba_rnnlm.backends.cpu import sampling, sums, threads
+from numba_rnnlm.backends.cpu import sampling, sums
 from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
 from numba_rnnlm.generation import choose, uniform
@@ -316,20 +315,6 @@ def test_all_of_a_long_prompt_counts():
     prompt = np.arange(150) ** 2 % 11
     texts = {tuple(model.generate(np.r_[first, prompt[size:]], 20, seed=1)) for size in (0, 50, 149) for first in (1, 2)}
     assert len(texts) > 3
-
-
-def test_several_python_threads_write_what_each_would_alone(monkeypatch):
-    monkeypatch.setattr(threads, "WORTHWHILE", 1)
-    model = untrained(threads=2, tokenizer=None, vocabulary_size=11)
-    jobs = [(np.arange(1 + seed % 3), 40, seed) for seed in range(16)]
-
-    def write(job):
-        prompt, length, seed = job
-        return model.generate(prompt, length, seed=seed).tolist()
-
-    alone = [write(job) for job in jobs]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(write, jobs)) == alone
 
 
 def test_streams_of_one_model_do_not_disturb_each_other():
