@@ -1,0 +1,229 @@
+"""How a case must behave: what it may leave behind, use and print."""
+
+import contextlib
+import faulthandler
+import gc
+import io
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from checks import HANG
+
+from numba_rnnlm import cli
+from numba_rnnlm.errors import LanguageModelError
+
+MEMORY = 10**9  # bytes that all cases together may take
+WORK = 30  # seconds of processor time after which a case is taken for endless: 99.99 % take less than 0.5
+MEASURED = 250  # cases between two measurements of the memory
+GROWTH, BLOCKS = 64e6, 1.0
+LONGEST = 2000  # characters of a message or of a line of it
+ABOUT_TEXT = ("the run in ", "the training so far ", "the corpus has ", " has symbols that are not in the model's vocabulary ",
+              " carriage returns ", " has many bytes that are zero", " characters long on average", " not in the model's vocabulary: ",
+              " taken for the text itself", " taken for lines of text", " has symbols that are not in the model's vocabulary: ",
+              " too short to hold out ")  # what may be warned of
+# What a terminal acts on: control characters except tab and line feed, and what changes the direction of text; and halves of characters.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+Random = random.Random
+
+
+class Stream(io.TextIOWrapper):
+    """A standard stream in memory, of a terminal or of a pipe."""
+
+    def __init__(self, terminal: bool, data: bytes = b"") -> None:
+        super().__init__(io.BytesIO(data), "utf-8", "backslashreplace", newline="")
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def data(self) -> bytes:
+        self.flush()
+        return self.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+class Case:
+    """One case, in a current folder that is empty.
+
+    Attributes
+    ----------
+    random
+        All that the case draws comes from here.
+    files
+        What it has put into the folder, or expects there.
+    messages
+        All that was said: errors, warnings, what commands tell people.
+    shown
+        What commands have written to a terminal besides.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.random = Random(number)
+        self.files: set[str] = set()
+        self.messages: list[str] = []
+        self.shown: list[str] = []
+
+    def put(self, name: str, data: bytes) -> str:
+        """Write a file into the folder; → its name."""
+        self.files.add(name)
+        if os.path.dirname(name):
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+        with open(name, "wb") as file:
+            file.write(data)
+        return name
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> bool:
+        """Run a command of numba-rnnlm as from a terminal or in a pipe; whether it did what it was asked for."""
+        terminal = self.random.random() < 0.7
+        out, err, into = Stream(terminal), Stream(terminal), Stream(False, stdin)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _redirected_stdin(into):
+            code = cli.main(arguments)
+        told, answer = err.data().decode(), out.data()
+        assert code in (0, 1, 3), f"exit code {code}: {told}"
+        assert told or code != 1, "an error without a message"
+        assert "MemoryError" not in told and "Unable to allocate" not in told, "the memory is exhausted"
+        self.messages += told.splitlines()
+        if arguments[0] in ("generate", "score"):
+            self.shown += [answer.decode("utf-8")] if terminal or "--json" in arguments else []
+        else:
+            self.messages += answer.decode("utf-8").split("\n") if "--json" not in arguments else []
+        return code == 0
+
+
+@contextlib.contextmanager
+def _redirected_stdin(stream: TextIO) -> Iterator[None]:
+    before, sys.stdin = sys.stdin, stream
+    try:
+        yield
+    finally:
+        sys.stdin = before
+
+
+class Watch:
+    """Runs cases one after the other in the folder ``here`` and looks at what each of them does besides.
+
+    ``traces`` is the file that gets the traceback of a case that hangs.
+    """
+
+    def __init__(self, here: Path, traces: Path) -> None:
+        os.chdir(here)
+        tempfile.tempdir = str(here)
+        self.warned: list[str] = []
+        warnings.simplefilter("always")
+        warnings.showwarning = self._showwarning
+        self.printed = sys.stdout = sys.stderr = Stream(False)
+        self.traces = open(traces, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
+        for number in (signal.SIGPROF, signal.SIGALRM):  # the signal then ends the process
+            faulthandler.register(number, self.traces, all_threads=True, chain=True)
+        limit_memory()
+        self.handles = self._handles()
+        self.count, self.memory = 0, []
+
+    def _showwarning(self, message: Any, *rest: Any, **named: Any) -> None:
+        self.warned.append(str(message))
+
+    @staticmethod
+    def _handles() -> tuple[int, int]:
+        """How many files are open and how many threads there are."""
+        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+    def attempt(self, run: Callable[[Case, Any], bool], prepared: Any, number: int) -> str:
+        """Run one case; → "read" or "refused". Whatever else happens is raised, and the files of the case stay."""
+        case = Case(number)
+        self.warned.clear()
+        signal.setitimer(signal.ITIMER_PROF, WORK)
+        signal.setitimer(signal.ITIMER_REAL, HANG)
+        try:
+            outcome = "read" if run(case, prepared) else "refused"
+        except LanguageModelError as error:
+            outcome = "refused"
+            case.messages += _told(error)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        case.messages += self.warned
+        self._look(case)
+        self.count += 1
+        if self.count % MEASURED == 0:
+            gc.collect()
+            self.memory.append((resident(), sys.getallocatedblocks()))
+        return outcome
+
+    def _look(self, case: Case) -> None:
+        odd = [message for message in self.warned if not any(known in message for known in ABOUT_TEXT)]
+        assert not odd, f"warnings were shown: {odd}"
+        printed = self.printed.data()
+        assert not printed, f"something was printed: {printed[:1000]!r}"
+        for message in case.messages:
+            assert len(message) <= LONGEST, f"a message of {len(message):,} characters: {message[:300]!a}"
+        for text in (*case.messages, *case.shown):
+            found = CONTROL.search(text)
+            assert found is None, f"{found[0]!a} in {text[max(0, found.start() - 200) : found.end() + 200]!a}"
+        left = {os.path.join(folder, file)[2:] for folder, _, files in os.walk(".") for file in files} - case.files
+        assert not left, f"files were left: {left}"
+        _empty_folder()
+        if self._handles() != self.handles:
+            gc.collect()
+            handles, self.handles = self.handles, self._handles()
+            assert handles == self.handles, f"open files and threads: {handles} before, {self.handles} after"
+
+    def clear(self) -> None:
+        """Forget a case that failed."""
+        self.printed = sys.stdout = sys.stderr = Stream(False)
+        _empty_folder()
+        gc.collect()
+        self.handles = self._handles()
+
+    def growth(self) -> str:
+        """By how much memory grows with the cases, in words; empty if it does not."""
+        if len(self.memory) < 4:
+            return ""
+        middle, last = self.memory[len(self.memory) // 2], self.memory[-1]
+        cases = MEASURED * (len(self.memory) - 1 - len(self.memory) // 2)
+        size, blocks = last[0] - middle[0], last[1] - middle[1]
+        if size < GROWTH and blocks < BLOCKS * cases:
+            return ""
+        return f"in the last {cases:,} cases the memory grew by {size / 1e6:.1f} MB and {blocks:,} objects: {self.memory}"
+
+
+def _empty_folder() -> None:
+    for entry in list(os.scandir()):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        else:
+            os.unlink(entry.path)
+
+
+def _told(error: BaseException) -> list[str]:
+    """What Python shows of an error that nobody catches: its message, and those of the errors behind it."""
+    messages, found = [], error
+    while True:
+        messages += str(found).split("\n") if found is not error else [str(found)]
+        assert not isinstance(found, MemoryError), "the memory is exhausted"
+        behind = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        if behind is None:
+            return messages
+        found = behind
+
+
+def resident() -> int:
+    """Bytes of memory that this process uses."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def limit_memory() -> None:
+    """At what is used now, and MEMORY more."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
