@@ -324,7 +324,7 @@ def _read(random: Random, source: Any, given: Given, name: str, line_ends: str |
 
 def _decode(tokenizer: Any, ids: np.ndarray) -> str:
     """Faster than one id after the other."""
-    text = tokenizer.separator.join(map(["", "\n", *tokenizer.vocabulary.symbols[2:]].__getitem__, ids.tolist()))
+    text = tokenizer.separator.join(map([tokenizer.vocabulary.symbols[0], "\n", *tokenizer.vocabulary.symbols[2:]].__getitem__, ids.tolist()))
     return re.sub(" ?\n ?", "\n", text) if tokenizer.separator else text
 
 

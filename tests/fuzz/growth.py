@@ -28,16 +28,16 @@ import zstandard
 from numba_rnnlm import cli
 from numba_rnnlm.errors import LanguageModelError
 from numba_rnnlm.storage import read_about
-from numba_rnnlm.text import packed as packing
+from numba_rnnlm.text import packed
 
-from . import corpora, model_files
-from .archives import Member, npy, packed
+from . import archives, corpora, model_files
+from .archives import Member, npy
 from .headers import header_of, with_header
 
-LARGEST = 8.0  # by how much more work may grow with each step of four times the size: 4 is linear, 16 quadratic
-SIZES = (50, 200, 800)
-SHARE = 100  # characters of a str or bytes whose method is called that count as one call more
-CHUNK = 64  # bytes that a text is read in, so that a small one has many pieces
+LARGEST = 5.5  # by how much more work may grow with each step of four times the size: 4 is linear, 16 quadratic, 7 a quadratic part
+SIZES = (25, 100, 400)
+SHARE = 10  # characters of a str or bytes whose method is called that count as one call more
+CHUNKS = {"": packed.CHUNK, " in pieces": 64}  # bytes that are read of a text at once: so a small one has many pieces
 ALIKE = {"startswith", "endswith", "__len__"}  # methods that do not look at the whole
 
 
@@ -168,7 +168,6 @@ TEXTS: dict[str, Callable[[int], bytes]] = {
 
 def shapes() -> Iterator[tuple[str, Callable[[int], tuple[str, Callable[[], Any]]]]]:
     """Name and what makes the file of a size in the current folder: its name, and what is to be done with it."""
-    machine = ["--threads", "1", "--backend", "cpu"]
     bases = model_files.bases()
     checkpoint = next(base for base in bases if base.fit is not None)
     sequential = next(base for base in bases if base.load is model_files.SEQUENTIAL and b"optimizer" in base.members[0].data)
@@ -181,7 +180,7 @@ def shapes() -> Iterator[tuple[str, Callable[[int], tuple[str, Callable[[], Any]
             about = header_of(members)
             spoil(about, members, size)
             members[0] = with_header(json.dumps(about).encode())
-            Path("model.npz").write_bytes(packed(members))
+            Path("model.npz").write_bytes(archives.packed(members))
             return "model.npz"
 
         return make
@@ -205,10 +204,7 @@ def shapes() -> Iterator[tuple[str, Callable[[int], tuple[str, Callable[[], Any]
             for way, do in ways.items():
                 yield f"{name}: {way}", shape(maker(base, spoil), do)
 
-    corpora.models()
-
-    def asked(path: str, command: str, tokenizer: str) -> None:
-        cli.main([command, f"{tokenizer}.npz", path, *machine])
+    trained = corpora.models()
 
     def written(text: Callable[[int], bytes]) -> Callable[[int], str]:
         def write(size: int) -> str:
@@ -217,9 +213,14 @@ def shapes() -> Iterator[tuple[str, Callable[[int], tuple[str, Callable[[], Any]
 
         return write
 
+    def measured(path: str, chunk: int, tokenizer: str, way: str) -> None:
+        with mock.patch.object(packed, "CHUNK", chunk):
+            getattr(trained[tokenizer], way)(Path(path))
+
     for name, text in TEXTS.items():
-        for command, tokenizer in (("eval", "word"), ("score", "char")):
-            yield f"{name}: {command}, {tokenizer}", shape(written(text), partial(asked, command=command, tokenizer=tokenizer))
+        for pieces, chunk in CHUNKS.items():
+            for way, tokenizer in (("evaluate", "word"), ("score", "char")):
+                yield f"{name}{pieces}: {way}, {tokenizer}", shape(written(text), partial(measured, chunk=chunk, tokenizer=tokenizer, way=way))
 
     def folder(size: int) -> str:
         os.makedirs("texts", exist_ok=True)
@@ -227,14 +228,14 @@ def shapes() -> Iterator[tuple[str, Callable[[int], tuple[str, Callable[[], Any]
             Path("texts", str(number)).write_bytes(b"to be\n")
         return "texts"
 
-    yield "files in a folder: eval", shape(folder, lambda path: asked(path, "eval", "char"))
+    yield "files in a folder: evaluate", shape(folder, partial(measured, chunk=packed.CHUNK, tokenizer="char", way="evaluate"))
 
 
 def work_of(make: Callable[[int], tuple[str, Callable[[], Any]]], size: int) -> int:
     """How much is done with a file of this size, the second time: what a process does once does not count."""
     _, do = make(size)
     for _ in range(2):
-        with mock.patch.object(packing, "CHUNK", CHUNK), quiet(), Work() as work:
+        with quiet(), Work() as work:
             do()
     return work.calls
 
@@ -250,7 +251,7 @@ def quiet() -> Iterator[None]:
 def growth(works: list[int]) -> float:
     """By what the last step to four times the size takes more than the step before it; 0 if neither takes much."""
     first, second = (after - before for before, after in pairwise(works))
-    return second / max(first, 1) if second > 2000 else 0.0
+    return second / max(first, 1) if second > 1000 else 0.0
 
 
 def main() -> int:
