@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,8 +25,9 @@ from numba_rnnlm.errors import LanguageModelError
 
 MEMORY = 10**9  # bytes that all cases together may take
 WORK = 30  # seconds of processor time after which a case is taken for endless: 99.99 % take less than 0.5
-MEASURED = 250  # cases between two measurements of the memory
-GROWTH, BLOCKS = 64e6, 1.0
+MEASURED = 50  # cases between two measurements of the memory
+PARTS = 5  # of the second half of all cases: what leaks grows in each of them; what is compiled, cached or imported once in one
+BYTES, OBJECTS = (1e6, 100.0), (300.0, 0.02)  # that the memory may grow by in each part, and for each case; caches that still fill take 200 objects in 250
 LONGEST = 2000  # characters of a message or of a line of it
 ABOUT_TEXT = ("the run in ", "the training so far ", "the corpus has ", " has symbols that are not in the model's vocabulary ",
               " carriage returns ", " has many bytes that are zero", " characters long on average", " not in the model's vocabulary: ",
@@ -127,7 +129,8 @@ class Watch:
             faulthandler.register(number, self.traces, all_threads=True, chain=True)
         limit_memory()
         self.handles = self._handles()
-        self.count, self.memory = 0, []
+        self.count = 0
+        self.memory: list[tuple[int, int]] = []  # bytes and objects
 
     def _showwarning(self, message: Any, *rest: Any, **named: Any) -> None:
         self.warned.append(str(message))
@@ -185,15 +188,17 @@ class Watch:
         self.handles = self._handles()
 
     def growth(self) -> str:
-        """By how much memory grows with the cases, in words; empty if it does not."""
-        if len(self.memory) < 4:
+        """By how much the memory grows with the cases, in words; empty if it does not."""
+        half = self.memory[len(self.memory) // 2 :]
+        step = len(half) // PARTS
+        if not step:
             return ""
-        middle, last = self.memory[len(self.memory) // 2], self.memory[-1]
-        cases = MEASURED * (len(self.memory) - 1 - len(self.memory) // 2)
-        size, blocks = last[0] - middle[0], last[1] - middle[1]
-        if size < GROWTH and blocks < BLOCKS * cases:
-            return ""
-        return f"in the last {cases:,} cases the memory grew by {size / 1e6:.1f} MB and {blocks:,} objects: {self.memory}"
+        parts = half[:: step][: PARTS + 1]
+        for index, (what, (fixed, each)) in enumerate((("bytes", BYTES), ("objects", OBJECTS))):
+            grown = [after[index] - before[index] for before, after in pairwise(parts)]
+            if len(grown) == PARTS and min(grown) > fixed + each * step * MEASURED:
+                return f"with every {step * MEASURED:,} cases the memory grows by {grown} {what}"
+        return ""
 
 
 def _empty_folder() -> None:
