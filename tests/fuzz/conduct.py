@@ -4,14 +4,15 @@ import contextlib
 import faulthandler
 import gc
 import io
+import mmap
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -23,6 +24,7 @@ from checks import HANG
 from numba_rnnlm import cli
 from numba_rnnlm.errors import LanguageModelError
 
+LINUX = sys.platform == "linux"
 MEMORY = 10**9  # bytes that all cases together may take
 WORK = 30  # seconds of processor time after which a case is taken for endless: 99.99 % take less than 0.5
 MEASURED = 50  # cases between two measurements of the memory
@@ -59,6 +61,8 @@ class Case:
 
     Attributes
     ----------
+    number
+        The case again.
     random
         All that the case draws comes from here.
     files
@@ -70,7 +74,7 @@ class Case:
     """
 
     def __init__(self, number: int) -> None:
-        self.random = Random(number)
+        self.number, self.random = number, Random(number)
         self.files: set[str] = set()
         self.messages: list[str] = []
         self.shown: list[str] = []
@@ -125,8 +129,8 @@ class Watch:
         warnings.showwarning = self._showwarning
         self.printed = sys.stdout = sys.stderr = Stream(False)
         self.traces = open(traces, "w", encoding="utf-8")  # noqa: SIM115 (until the process ends)
-        for number in (signal.SIGPROF, signal.SIGALRM):  # the signal then ends the process
-            faulthandler.register(number, self.traces, all_threads=True, chain=True)
+        for name in ("SIGPROF", "SIGALRM") if hasattr(signal, "setitimer") else ():  # the signal then ends the process
+            faulthandler.register(getattr(signal, name), self.traces, all_threads=True, chain=True)
         limit_memory()
         self.handles = self._handles()
         self.count = 0
@@ -138,28 +142,28 @@ class Watch:
     @staticmethod
     def _handles() -> tuple[int, int]:
         """How many files are open and how many threads there are."""
+        if not LINUX:
+            return 0, threading.active_count()
         return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
     def attempt(self, run: Callable[[Case, Any], bool], prepared: Any, number: int) -> str:
         """Run one case; → "read" or "refused". Whatever else happens is raised, and the files of the case stay."""
         case = Case(number)
         self.warned.clear()
-        signal.setitimer(signal.ITIMER_PROF, WORK)
-        signal.setitimer(signal.ITIMER_REAL, HANG)
+        _limit_time(WORK, HANG)
         try:
             outcome = "read" if run(case, prepared) else "refused"
         except LanguageModelError as error:
             outcome = "refused"
             case.messages += _told(error)
         finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _limit_time(0, 0)
         case.messages += self.warned
         self._look(case)
         self.count += 1
         if self.count % MEASURED == 0:
             gc.collect()
-            self.memory.append((resident(), sys.getallocatedblocks()))
+            self.memory.append((_pages()[1], sys.getallocatedblocks()))
         return outcome
 
     def _look(self, case: Case) -> None:
@@ -221,14 +225,26 @@ def _told(error: BaseException) -> list[str]:
         found = behind
 
 
-def resident() -> int:
-    """Bytes of memory that this process uses."""
+def _limit_time(work: float, patience: float) -> None:
+    """Seconds of processor time, and by the clock, that the process still has; 0 is no limit."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, work)
+        signal.setitimer(signal.ITIMER_REAL, patience)
+
+
+def _pages() -> tuple[int, int]:
+    """Bytes of memory that this process has reserved and that it uses; where the system tells."""
+    if not LINUX:
+        return 0, 0
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+        reserved, used = map(int, file.read().split()[:2])
+    return reserved * mmap.PAGESIZE, used * mmap.PAGESIZE
 
 
 def limit_memory() -> None:
-    """At what is used now, and MEMORY more."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    """At what is reserved now, and MEMORY more; where the system can."""
+    if LINUX:
+        import resource
+
+        most = _pages()[0] + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
