@@ -15,6 +15,8 @@ MARK = b"\xef\xbb\xbf"  # U+FEFF in UTF-8
 LINE_ENDS = (b"\n", b"\r")
 MARKS = re.compile(r"(?:\A|(?<=[\r\n]))\ufeff+")
 FEW = 1000  # bytes that may begin a mark, which are looked at one by one
+MARKS_OF_BYTES = re.compile(rb"(?<=[\r\n])(?:\xef\xbb\xbf)+")
+MARKS_AT_START = re.compile(rb"(?:\xef\xbb\xbf)*")
 BEGUN_MARK = re.compile(rb"(?<=[\r\n])\xef\xbb?\Z")
 
 
@@ -40,11 +42,10 @@ def without_marks(pieces: Iterable[bytes]) -> Iterator[bytes]:
     rest, at_start = b"", True
     for piece in pieces:
         piece = rest + piece if rest else piece
-        while at_start and piece.startswith(MARK):
-            piece = piece.removeprefix(MARK)
-        for end in LINE_ENDS if _has_mark(piece) else ():
-            while end + MARK in piece:
-                piece = piece.replace(end + MARK, end)
+        if at_start and piece.startswith(MARK):
+            piece = MARKS_AT_START.sub(b"", piece, count=1)
+        if _has_mark(piece):
+            piece = MARKS_OF_BYTES.sub(b"", piece)
         if at_start and MARK.startswith(piece):
             rest = piece
             continue

@@ -3,11 +3,13 @@
 import unicodedata
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from .tokenizers import LINE_END, Tokenizer
 
 SAMPLE = 2**18  # characters or bytes that are looked at
 LEAST = 200  # of them: less says nothing
+PIECE = 1000  # characters normalised at once: it takes the square of the number of combining marks that follow one another
 LONG_WORDS = 20  # characters of a word on average: more than in any language that has white space between words
 # Where cp1252 differs from latin-1. It leaves five bytes undefined.
 TO_BYTES = {ord(character): byte for byte in range(0x80, 0xA0) if (character := bytes([byte]).decode("cp1252", "ignore"))}
@@ -67,10 +69,14 @@ def _as_cp1252(line: str) -> str:
     return line.encode("utf-8").decode("latin-1").translate(TO_POINTS)
 
 
+def _normalized(form: Any, line: str) -> str:
+    return "".join(unicodedata.normalize(form, line[start : start + PIECE]) for start in range(0, len(line), PIECE))
+
+
 REPAIRS: dict[Callable[[str], str], str] = {
     _not_as_cp1252: "they look like UTF-8 that was once read as cp1252 or latin-1 ('Ã©' for 'é'): read the original as UTF-8.",
     _as_cp1252: "the text that the model has learned looks like UTF-8 that was read as cp1252 or latin-1 ('Ã©' for 'é'): train on one that is read as UTF-8.",
-    **{partial(unicodedata.normalize, form): f"the vocabulary has another Unicode normal form: bring the text into {form}, with unicodedata.normalize({form!r}, text)."
+    **{partial(_normalized, form): f"the vocabulary has another Unicode normal form: bring the text into {form}, with unicodedata.normalize({form!r}, text)."
        for form in ("NFC", "NFD", "NFKC")},
 }
 

@@ -132,13 +132,15 @@ class Text:
 
     def lines(self, line_ends: str) -> Iterator[list[bytes]]:
         """The lines, without their ends, as many at a time as have arrived: a slow pipe is answered promptly."""
-        rest = b""
+        rest: list[bytes] = []
         for piece in with_line_ends(self.pieces(), line_ends):
-            *lines, rest = (rest + piece).split(b"\n")
+            end, *lines = piece.split(b"\n")
+            rest.append(end)
             if lines:
-                yield lines
-        if rest:
-            yield [rest]
+                yield [b"".join(rest), *lines[:-1]]
+                rest = lines[-1:]
+        if any(rest):
+            yield [b"".join(rest)]
 
 
 @dataclass(frozen=True)

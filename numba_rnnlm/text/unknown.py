@@ -73,15 +73,19 @@ class UnknownCounter:
 
     def encode(self, pieces: Iterable[str | bytes]) -> Iterator[np.ndarray]:
         """The ids of the pieces of a text, which split no symbol."""
-        at_start, space = True, ""
+        at_start = True
+        space: list[str] = []  # in front of the next token
         for piece in pieces:
             ids = self.tokenizer.encode(piece)
             if isinstance(piece, str):  # only the byte tokenizer reads bytes, and it knows all of them
                 if (ids == self.tokenizer.unknown).any():
-                    self._count(space + piece, ids)
+                    text = "".join((*space, piece))
+                    self._count(text, ids)
                     if at_start and ids[0] == self.tokenizer.unknown:
-                        self.first = _first(self.tokenizer, space + piece, ids)
-                space = self.tokenizer.white_space_at_end(piece if len(ids) else space + piece)
+                        self.first = _first(self.tokenizer, text, ids)
+                if len(ids):
+                    space.clear()
+                space.append(self.tokenizer.white_space_at_end(piece))
             at_start = at_start and not len(ids)
             yield ids
 

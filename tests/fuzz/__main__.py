@@ -1,0 +1,7 @@
+"""``python -m fuzz``."""
+
+import sys
+
+from .workers import main
+
+sys.exit(main())
