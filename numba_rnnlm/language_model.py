@@ -928,7 +928,13 @@ class LanguageModel:
         self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0,
         seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Iterator[Any]:
-        """As :meth:`generate` of one prompt, but yields each piece of text or bytes (or each id) as soon as it is drawn."""
+        """As :meth:`generate` of one prompt, but yields each piece of text or bytes (or each id) as soon as it is drawn.
+
+        Raises
+        ------
+        GenerationError
+            If the weights of the model change before the text is complete.
+        """
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
         seed = secrets.randbits(63) if seed is None else int(seed)
         prompt = bytes(prompt) if isinstance(prompt, bytearray | memoryview) else prompt

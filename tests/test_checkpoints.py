@@ -746,6 +746,24 @@ def test_after_a_validation_that_failed_the_run_continues_to_the_same_bytes(epoc
     assert content(train(valid=VALID, resume=path), tmp_path) == want
 
 
+def test_a_validation_that_fails_again_at_once_keeps_what_the_checkpoint_has(tmp_path, monkeypatch):
+    path, measure = tmp_path / "run.npz", language_model.total_loss
+    for failing in (2, 1):
+        calls, model = itertools.count(1), untrained()
+
+        def total_loss(network, batches):
+            if next(calls) == failing:  # noqa: B023
+                raise MemoryError("Unable to allocate 3 GiB")
+            return measure(network, batches)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(language_model, "total_loss", total_loss)
+            with pytest.raises(TrainingError, match="The model has the weights of the best epoch so far"):
+                train(model, valid=VALID, checkpoint=path, resume=path)
+        assert model.history_["epoch"] == [1] and model.evaluate(VALID).nats_per_token == model.validation_.nats_per_token
+    assert content(train(valid=VALID, resume=path), tmp_path) == content(train(valid=VALID), tmp_path)
+
+
 def test_the_command_line_saves_what_a_failed_validation_has_left(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)

@@ -14,7 +14,7 @@ from models import LINES, fit, trained, untrained
 from numba_rnnlm import generation, language_model
 from numba_rnnlm.backends.cpu import sampling, sums
 from numba_rnnlm.config import SamplingConfig
-from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
+from numba_rnnlm.errors import ConfigError, CorpusError, GenerationError, ShapeError, VocabularyError
 from numba_rnnlm.generation import choose, uniform
 
 chosen, drawn = from_python(sampling.choose), from_python(sampling.uniform)
@@ -436,3 +436,32 @@ def test_impossible_wishes_are_refused(tokenizer, arguments, error, message):
         trained(tokenizer).generate(**arguments)
     with pytest.raises(error, match=message):
         trained(tokenizer).stream(**arguments)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("change", [
+    lambda model: fit(model, epochs=1),
+    lambda model: model.network_.set_weights({name: 2 * array for name, array in model.network_.weights().items()}),
+], ids=["fit", "set_weights"])
+def test_one_text_is_never_of_two_models(backend, begun, change):
+    model = fit(untrained(backend=backend))
+    expected, stream = model.generate("to", 5, seed=1), model.stream("to", 10**6, seed=1)
+    if begun:
+        assert next(stream) == expected[0]
+    change(model)
+    with pytest.raises(GenerationError) as caught:
+        list(stream)
+    assert str(caught.value) == (
+        "the weights of the model have changed since this text was begun; begin again, or train a copy, copy.deepcopy(model), while this "
+        "model generates.")
+
+
+def test_a_text_outlives_a_change_that_leaves_its_weights_alone():
+    model = fit(untrained())
+    expected, stream = model.generate("to", 400, seed=1), model.stream("to", 400, seed=1)
+    text = next(stream)
+    model.set_params(threads=2)
+    with pytest.raises(CorpusError):
+        fit(model, "\n")
+    assert text + "".join(stream) == expected

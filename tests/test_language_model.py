@@ -4,7 +4,9 @@ import copy
 import dataclasses
 import gzip
 import inspect
+import itertools
 import pickle
+import signal
 import threading
 import warnings
 from dataclasses import fields
@@ -24,11 +26,13 @@ from numba_rnnlm.errors import (
     BackendError,
     ConfigError,
     CorpusError,
+    DivergenceError,
     ModelFileError,
     NotFittedError,
     ShapeError,
     VocabularyError,
 )
+from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 
 # Learning
@@ -312,6 +316,28 @@ def test_a_changed_parameter_is_used():
     assert_same_bits(model.network_.weights(), fit(untrained(cell="gru", hidden=9, seed=4)).network_.weights())
 
 
+@pytest.mark.parametrize("params", [{"dropout": 0.5, "seed": -1}, {"cell": "gru", "tokenizer": None}, {"hidden": 9, "threads": 0}], ids=str)
+def test_parameters_that_do_not_go_together_change_none_of_them(params):
+    model = untrained()
+    before = model.get_params()
+    with pytest.raises(ConfigError):
+        model.set_params(**params)
+    assert model.get_params() == before
+    assert_same_bits(fit(model).network_.weights(), fit(untrained()).network_.weights())
+
+
+def test_what_was_asked_of_a_new_model_does_not_fix_its_parameters():
+    """A model of ids draws its weights when it is asked for anything."""
+    options = {"tokenizer": None, "vocabulary_size": 7}
+    model = untrained(**options)
+    model.score([1, 2, 3])
+    model.set_params(hidden=9)
+    assert_same_bits(model.network_.weights(), untrained(**options, hidden=9).network_.weights())
+    model.network_.set_weights({name: array + 1 for name, array in model.network_.weights().items()})
+    with pytest.raises(ConfigError, match="hidden of a trained model cannot change"):
+        model.set_params(hidden=8)
+
+
 def test_a_cell_of_your_own_goes_by_its_name():
     assert LanguageModel(CELLS["gru"]).get_params()["cell"] == "gru"
 
@@ -431,6 +457,67 @@ def test_a_fit_that_trains_nothing_leaves_the_model_as_it_was(monkeypatch):
         new.generate("to")
 
 
+def spoil(patch, update):
+    """Training diverges at the update of this number, counted from 1."""
+    step, calls = training.Trainer._step, itertools.count(1)
+
+    def spoiling(self, *arguments):
+        if next(calls) == update:
+            self.network.set_weights({name: np.full(array.shape, 3e38) for name, array in self.network.weights().items()})
+        step(self, *arguments)
+
+    patch.setattr(training.Trainer, "_step", spoiling)
+
+
+def test_a_training_that_diverges_before_its_first_report_leaves_the_model_as_it_was(tmp_path, monkeypatch):
+    """Its texts and its settings, too, by which files are told apart."""
+    model = fit(untrained(), valid=LINES)
+    before, measured = data_of(model, tmp_path / "model.npz"), model.validation_
+    spoil(monkeypatch, 2)
+    with pytest.raises(DivergenceError, match="The weights of before the training are restored"):
+        fit(model, "a zebra\n" * 60, extend_vocabulary=True)
+    assert data_of(model, tmp_path / "model.npz") == before
+    assert model.validation_ == measured
+    new = untrained()
+    monkeypatch.undo()
+    spoil(monkeypatch, 2)
+    with pytest.raises(DivergenceError):
+        fit(new)
+    with pytest.raises(NotFittedError):
+        new.generate("to")
+
+
+def test_what_ends_a_training_leaves_the_weights_that_were_measured(monkeypatch):
+    """A second signal, for one."""
+    step, calls = training.Trainer._step, itertools.count(1)
+
+    def stopping(self, *arguments):
+        if next(calls) == 8:
+            raise Interrupted(signal.SIGINT)
+        step(self, *arguments)
+
+    monkeypatch.setattr(training.Trainer, "_step", stopping)
+    model = untrained()
+    with pytest.raises(Interrupted):
+        fit(model, valid=LINES)
+    assert model.history_["epoch"] == [1]
+    assert model.evaluate(LINES).nats_per_token == model.validation_.nats_per_token
+
+
+@pytest.mark.parametrize("values", [np.full((2, 3), "x"), np.full((2, 3), 1j), np.full((2, 3), None)], ids=["text", "complex", "objects"])
+def test_weights_that_are_no_numbers_change_none(values):
+    network = fit(untrained()).network_
+    before = network.weights()
+    wrong = {name: array + 1 for name, array in before.items()}
+    name = list(wrong)[-1]
+    wrong[name] = np.resize(values, wrong[name].shape)
+    with pytest.raises(ShapeError, match=f"weight {name!r} is an array of {values.dtype}, expected numbers of float32"):
+        network.set_weights(wrong)
+    assert_same_bits(network.weights(), before)
+    network.set_weights({name: np.round(array).astype(int).tolist() for name, array in before.items()})
+    assert_same_bits(network.weights(), {name: np.round(array) for name, array in before.items()})
+
+
 def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path):
     model = untrained()
     text = LINES * 8
@@ -539,13 +626,14 @@ def test_one_except_catches_all_of_them():
 # What others do with a model
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
-def test_a_trained_model_can_be_copied(copied):
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "deepcopy", "pickle"])
+def test_a_trained_model_can_be_copied(copied, tmp_path):
     model = trained()
-    other = copied(model)
+    before, other = data_of(model, tmp_path / "model.npz"), copied(model)
     assert other.generate("to", 20, seed=1) == model.generate("to", 20, seed=np.int64(1))
     fit(other)
     assert other.history_["epoch"] != model.history_["epoch"]
+    assert data_of(model, tmp_path / "model.npz") == before
 
 
 @pytest.mark.parametrize("machine", [{"threads": 0}, {"backend": "gpu"}, {"backend": "cpu", "precision": "tf32"}])

@@ -400,6 +400,17 @@ def test_fit_finds_the_size_of_the_vectors():
         model.build((None, None, V + 1))
 
 
+def test_what_is_refused_does_not_fix_the_size_of_the_vectors():
+    model = Sequential([LSTM(2), Dense(2, "softmax")])
+    model.compile(loss="sparse_categorical_crossentropy")
+    x, y = np.zeros((4, 3, 5)), np.zeros(4, int)
+    for call in (lambda: model.fit(x, y[1:]), lambda: model.fit(x, y + 2), lambda: model.evaluate(x, y[1:]),
+                 lambda: model.fit(x, y, validation_data=(x[:, :, 1:], y)), lambda: model.fit(x, y, validation_split=0.99)):
+        with pytest.raises((ShapeError, VocabularyError, ConfigError)):
+            call()
+    assert model.predict(np.zeros((1, 3, 4))).shape == (1, 2)
+
+
 def test_every_example_starts_from_a_zero_state():
     model = stack(LSTM(5))
     once = model.predict(X[:1])
@@ -551,6 +562,11 @@ def test_a_layer_that_does_not_fit_is_refused_when_it_is_added():
         with pytest.raises(error):
             model.add(layer)
     assert model.layers == [Embedding(V, 8), LSTM(4), Dense(V, "softmax")]
+    vectors = Sequential([LSTM(4)])  # of a size that is not known yet
+    for layer, error in ((GRU(4), ShapeError), (Embedding(3, 3), ShapeError), (Dense(7, tied=True), ConfigError)):
+        with pytest.raises(error):
+            vectors.add(layer)
+    assert vectors.layers == [LSTM(4)]
     with pytest.raises(ConfigError, match=r"numba_rnnlm\.layers"):
         model.add(Dense)
 
@@ -701,6 +717,15 @@ def test_the_moments_can_be_left_out(tmp_path):
     same(Sequential.load(tmp_path / "weights").get_weights(), model.get_weights())
 
 
+def test_a_training_without_updates_leaves_no_trace_in_a_file(tmp_path):
+    model = compiled()
+    model.save(tmp_path / "before")
+    model.fit(X, LAST, epochs=0, verbose=0)
+    model.save(tmp_path / "after")
+    Sequential.load(tmp_path / "after").save(tmp_path / "again")
+    assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes() == (tmp_path / "again").read_bytes()
+
+
 def test_a_model_of_vectors_that_is_not_compiled_can_be_kept(tmp_path):
     model = Sequential([LSTM(3), Dense(2)])
     with pytest.raises(NotFittedError):
@@ -821,7 +846,7 @@ def test_a_file_that_does_not_fit_together_is_refused(tmp_path, change):
         Sequential.load(path)
 
 
-@pytest.mark.parametrize("copies", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "deepcopy", "pickle"])
 def test_a_copy_goes_on_like_the_model(copies):
     model = compiled(LSTM(6), Dropout(0.5))
     model.fit(X, LAST, epochs=2, batch_size=7, verbose=0)
