@@ -5,22 +5,49 @@
 >>> from numba_rnnlm import Sequential                              # or stack layers as in Keras
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 
 from . import callbacks, cells, layers, optimizers
-from .errors import LanguageModelError
+from .cells import Cell
+from .errors import (
+    BackendError,
+    ConfigError,
+    CorpusError,
+    DivergenceError,
+    LanguageModelError,
+    ModelFileError,
+    NotFittedError,
+    ShapeError,
+    TrainingError,
+    VocabularyError,
+)
 from .language_model import LanguageModel
+from .scoring import Evaluation, TokenScore
 from .sequential import Sequential
+from .text import Files
 
 try:
-    __version__ = version("numba-rnnlm")
-except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = metadata.version("numba-rnnlm")
+except metadata.PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "BackendError",
+    "Cell",
+    "ConfigError",
+    "CorpusError",
+    "DivergenceError",
+    "Evaluation",
+    "Files",
     "LanguageModel",
     "LanguageModelError",
+    "ModelFileError",
+    "NotFittedError",
     "Sequential",
+    "ShapeError",
+    "TokenScore",
+    "TrainingError",
+    "VocabularyError",
     "__version__",
     "callbacks",
     "cells",

@@ -1,89 +1,116 @@
-"""Calls that are wrong become sentences: arguments that are missing, unknown, or that other libraries have and that leave no choice here."""
+"""Calls that are wrong become sentences: arguments that are missing, unknown, or that other libraries have and that leave no choice here.
+
+An argument without a choice is a parameter as any other, so that type checkers, editors and ``help`` know it. Its default is the one value
+that it takes, and :class:`Only` in its annotation says what to do instead of giving another.
+"""
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import wraps
 from reprlib import repr as shorten
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from .errors import ConfigError
 from .suggestions import argument_meant
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Called = TypeVar("Called", bound=Callable[..., Any])
 Kind = TypeVar("Kind")
-Only = tuple[object, str]  # the value that is taken, ... for any, and what to do instead of giving another
+Value = TypeVar("Value")
 
 
-def only(options: dict[str, Only], name: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take each of these keywords with one value only.
+@dataclass(frozen=True)
+class Only:
+    """The mark of a parameter that takes its default only, as in ``dropout: Annotated[float, Only("use a Dropout layer")] = 0.0``.
 
-    Every other keyword that it does not know is a :class:`ConfigError` too, with what it takes; and so is an argument that is missing.
+    Parameters
+    ----------
+    instead
+        What to do instead of giving another value.
+    """
+
+    instead: str
+
+
+def only(annotation: object) -> Only | None:
+    """The mark in an annotation, if it has one."""
+    return next((mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Only)), None)
+
+
+def hidden(value: Value) -> Value:
+    """The default of a field that is no part of what a dataclass is: it is neither shown nor compared nor saved."""
+    return field(default=value, repr=False, compare=False)
+
+
+def expect_default(owner: str, name: str, value: object, default: object, mark: Only) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is the default."""
+    plain = isinstance(value, (str, int, float))  # an array would answer == with an array
+    if value is not default and not (plain and value == default):
+        raise ConfigError(f"{owner}: {name} is {shorten(value)}, expected {default!r}; {mark.instead}.")
+
+
+def checked(called: Called) -> Called:
+    """Let a function, or a class when it is made, answer wrong arguments with a :class:`ConfigError`.
+
+    These are the ones that are missing, those that it does not know, and other values than the default where :class:`Only` marks a parameter.
 
     Examples
     --------
-    >>> @only({"dropout": (0.0, "use a Dropout layer")})
-    ... def layer(units):
+    >>> from typing import Annotated
+    >>> @checked
+    ... def layer(units: int, *, dropout: Annotated[float, Only("use a Dropout layer")] = 0.0):
     ...     return units
     >>> layer(5, dropout=0.0)
     5
     >>> layer(5, dropout=0.5)
     Traceback (most recent call last):
     numba_rnnlm.errors.ConfigError: layer: dropout is 0.5, expected 0.0; use a Dropout layer.
+    >>> layer(5, unit=1)
+    Traceback (most recent call last):
+    numba_rnnlm.errors.ConfigError: layer has no argument 'unit'; did you mean 'units'?
     >>> layer()
     Traceback (most recent call last):
     numba_rnnlm.errors.ConfigError: layer: missing a required argument: 'units'.
     """
-
-    def extend(function: Callable[P, R]) -> Callable[P, R]:
-        owner, signature = name or function.__name__, inspect.signature(function)
-        taken = [parameter for parameter in signature.parameters if parameter not in ("self", "cls")]
-        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
-
-        @wraps(function)
-        def checked(*args: P.args, **keywords: P.kwargs) -> R:
-            for key in [] if anything else [key for key in keywords if key not in taken]:
-                value = keywords.pop(key)
-                if key not in options:
-                    meant = argument_meant(key, taken)
-                    raise ConfigError(f"{owner} has no argument {key!r}" + (
-                        f"; did you mean {meant!r}?" if meant else f", expected some of {', '.join(taken)}."))
-                expected, instead = options[key]
-                plain = isinstance(value, (str, int, float))  # an array would answer == with an array
-                if expected is not ... and value is not expected and not (plain and value == expected):
-                    raise ConfigError(f"{owner}: {key} is {shorten(value)}, expected {expected!r}; {instead}.")
-            try:
-                signature.bind(*args, **keywords)
-            except TypeError as error:
-                raise ConfigError(f"{owner}: {error}.") from None
-            return function(*args, **keywords)
-
-        return checked
-
-    return extend
-
-
-def only_options(**options: Only) -> Callable[[type[Kind]], type[Kind]]:
-    """:func:`only`, for the arguments of a class."""
-
-    def extend(kind: type[Kind]) -> type[Kind]:
-        kind.__init__ = only(options, kind.__name__)(kind.__init__)  # type: ignore[method-assign]
-        return kind
-
-    return extend
+    if isinstance(called, type):
+        called.__init__ = _checked(called.__init__, called.__name__)  # type: ignore[misc]
+        return called
+    return _checked(called, called.__name__)
 
 
 def checked_calls(kind: type[Kind]) -> type[Kind]:
-    """Let every public method of a class, and its constructor, check its arguments as :func:`only` does."""
+    """Let every public method of a class, and its constructor, check its arguments as :func:`checked` does."""
     for name, method in list(vars(kind).items()):
         owner = kind.__name__ if name == "__init__" else f"{kind.__name__}.{name}"
         if name.startswith("_") and name != "__init__":
             continue
-        checked: Any = None
         if inspect.isfunction(method):
-            checked = only({}, owner)(method)
+            setattr(kind, name, _checked(method, owner))
         elif isinstance(method, classmethod):
-            checked = classmethod(only({}, owner)(method.__func__))
-        if checked is not None:
-            setattr(kind, name, checked)
+            setattr(kind, name, classmethod(_checked(method.__func__, owner)))
     return kind
+
+
+def _checked(function: Called, owner: str) -> Called:
+    """The function, with its arguments checked; ``owner`` is what messages call it."""
+    signature = inspect.signature(function)
+    defaults = {name: (parameter.default, mark) for name, parameter in signature.parameters.items() if (mark := only(parameter.annotation))}
+    taken = [name for name in signature.parameters if name not in ("self", "cls", *defaults)]
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+
+    @wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        for name in list(keywords):
+            if name in defaults:
+                expect_default(owner, name, keywords.pop(name), *defaults[name])
+            elif name not in taken and not anything:
+                meant = argument_meant(name, taken)
+                raise ConfigError(f"{owner} has no argument {name!r}" + (
+                    f"; did you mean {meant!r}?" if meant else f", expected some of {', '.join(taken)}."))
+        try:
+            signature.bind(*args, **keywords)
+        except TypeError as error:
+            raise ConfigError(f"{owner}: {error}.") from None
+        return function(*args, **keywords)
+
+    return call  # type: ignore[return-value]

@@ -4,16 +4,17 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from .arguments import Only, checked
 from .errors import ConfigError, ModelFileError, expect_number, expect_one_of
 from .keras.weights import expect_our_file
-from .layers.options import only
 from .reports import report, warn
 from .storage import expect_room
 
+BEST_SO_FAR = Only("what counts is the best so far")
 WEIGHT_BYTES = 4  # a saved model stores float32
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
@@ -198,6 +199,7 @@ class _Watch(Callback):
         return True
 
 
+@checked
 class EarlyStopping(_Watch):
     """Stop when a value no longer gets better.
 
@@ -217,10 +219,10 @@ class EarlyStopping(_Watch):
         When the training ends, put the weights of the best epoch back.
     """
 
-    @only({"baseline": (None, "what counts is the best so far"), "start_from_epoch": (0, "every epoch counts")}, "EarlyStopping")
     def __init__(
         self, monitor: str = "val_loss", min_delta: float = 0, patience: int = 0, verbose: int = 0, mode: str = "auto",
-        restore_best_weights: bool = False,
+        restore_best_weights: bool = False, *, baseline: Annotated[None, BEST_SO_FAR] = None,
+        start_from_epoch: Annotated[Literal[0], Only("every epoch counts")] = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         expect_number("patience", patience, 0, whole=True)
@@ -247,6 +249,7 @@ class EarlyStopping(_Watch):
             self.model.set_weights(self.best_weights)
 
 
+@checked
 class ModelCheckpoint(_Watch):
     """Save the model after each epoch. A folder that is missing, read-only or too small is an error before the training; a file that cannot be
     written later is lost, with a warning.
@@ -263,13 +266,11 @@ class ModelCheckpoint(_Watch):
         Only after an epoch that is better than all before.
     """
 
-    @only({
-        "save_weights_only": (False, "the file is the whole model"),
-        "save_freq": ("epoch", "the model is saved after epochs"),
-        "initial_value_threshold": (None, "what counts is the best so far"),
-    }, "ModelCheckpoint")
     def __init__(
-        self, filepath: Path, monitor: str = "val_loss", verbose: int = 0, save_best_only: bool = False, mode: str = "auto"
+        self, filepath: Path, monitor: str = "val_loss", verbose: int = 0, save_best_only: bool = False, mode: str = "auto", *,
+        save_weights_only: Annotated[Literal[False], Only("the file is the whole model")] = False,
+        save_freq: Annotated[Literal["epoch"], Only("the model is saved after epochs")] = "epoch",
+        initial_value_threshold: Annotated[None, BEST_SO_FAR] = None,
     ) -> None:
         super().__init__(monitor, mode)
         expect_our_file(filepath)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from math import log, nan
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from .errors import ConfigError, expect_number, expect_one_of
 from .paths import same_file
@@ -274,3 +274,13 @@ class SamplingConfig(_Config):
         expect_one_of("weights", self.weights, WEIGHTS)
         if self.seed is not None:
             expect_number("seed", self.seed, 0, 2**63 - 1, whole=True)
+
+
+class Sampling(TypedDict, total=False):
+    """Arguments that all overloads of ``generate`` and ``stream`` share."""
+
+    top_k: int
+    top_p: float
+    seed: int | None
+    weights: str
+    unknown: str

@@ -11,6 +11,7 @@
     ├── NotFittedError    (RuntimeError)    a question to a model that has learned nothing
     ├── DivergenceError   (ArithmeticError) training ran into NaN or infinity
     ├── TrainingError     (RuntimeError)    training could not continue; what was learned is kept
+    ├── GenerationError   (RuntimeError)    a model was changed while it generated text
     └── ModelFileError    (OSError)         a model file that cannot be read or written
 
 Each message says what was expected, what came, and what to do.
@@ -61,6 +62,10 @@ class TrainingError(LanguageModelError, RuntimeError):
 
     The failure itself is its ``__cause__``.
     """
+
+
+class GenerationError(LanguageModelError, RuntimeError):
+    """The weights of a model were changed while a text was generated with them."""
 
 
 class ModelFileError(LanguageModelError, OSError):

@@ -7,9 +7,11 @@ import numpy as np
 
 from .backends import Array
 from .config import SamplingConfig
-from .errors import BackendError
+from .errors import BackendError, GenerationError
 from .model import Network
 from .portable import stream_key
+
+Written = tuple[int, np.ndarray]
 
 STEPS = 64  # of a prompt that are computed at once
 GROWTH = 8  # of the steps at once, while they are faster than that
@@ -98,12 +100,31 @@ class Decoder:
 def write(
     network: Network, prompts: Sequence[np.ndarray], config: SamplingConfig, seeds: Sequence[int],
     banned: Sequence[int] = (),
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Iterator[Written]:
     """Yield (position, ids (T, N)), some steps at a time: the text of every stream from there on, prompts included.
 
     Streams with a longer prompt go on reading it while others write. Each is what it would be alone. It ends when all
     have ``config.length`` ids more.
+
+    Raises
+    ------
+    GenerationError
+        If the weights have changed since the call: one text is never of two models.
     """
+    return _of_one_version(network, network.version, _write(network, prompts, config, seeds, banned))
+
+
+def _of_one_version(network: Network, version: int, written: Iterator[Written]) -> Iterator[Written]:
+    for piece in written:
+        if network.version != version:
+            raise GenerationError("the weights of the model have changed since this text was begun; begin again, or train a copy, "
+                                  "copy.deepcopy(model), while this model generates.")
+        yield piece
+
+
+def _write(
+    network: Network, prompts: Sequence[np.ndarray], config: SamplingConfig, seeds: Sequence[int], banned: Sequence[int]
+) -> Iterator[Written]:
     ops, state = network.ops, network.state(len(prompts))
     lengths = [len(prompt) for prompt in prompts]
     known = np.full((max(lengths), len(prompts)), -1, np.int32)
@@ -142,8 +163,8 @@ def generate(
     network: Network, prompt: np.ndarray, config: SamplingConfig, seed: int, banned: Sequence[int] = ()
 ) -> Iterator[int]:
     """Yield ``config.length`` ids that follow ``prompt`` (at least one id); those in ``banned`` are never drawn."""
-    for position, ids in write(network, [prompt], config, [seed], banned):
-        yield from ids[max(0, len(prompt) - position) :, 0].tolist()
+    written = write(network, [prompt], config, [seed], banned)
+    return (id for position, ids in written for id in ids[max(0, len(prompt) - position) :, 0].tolist())
 
 
 def generate_batch(

@@ -1,5 +1,6 @@
 """LanguageModel: train on a text, measure, score, write, save."""
 
+import copy
 import os
 import secrets
 import time
@@ -10,9 +11,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import compress, islice
 from math import ceil, inf
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import backends, cells, runs
 from .arguments import checked_calls
@@ -22,6 +24,7 @@ from .config import (
     WEIGHTS,
     CheckpointConfig,
     ModelConfig,
+    Sampling,
     SamplingConfig,
     TextConfig,
     TrainingConfig,
@@ -33,6 +36,7 @@ from .errors import (
     DivergenceError,
     NotFittedError,
     ShapeError,
+    TrainingError,
     VocabularyError,
     expect_number,
     expect_one_of,
@@ -50,9 +54,14 @@ from .reports import warn
 from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
 from .storage import expect_room, locked, model_bytes, open_model, write_model
 from .text import (
+    Bytes,
     Corpus,
+    Ids,
+    ManyTexts,
+    OneText,
     Sentence,
     Source,
+    StoredTexts,
     Text,
     Tokenizer,
     Unknown,
@@ -89,7 +98,6 @@ ADVICE = {  # what to do about unknown symbols
                "would cost.",
 }
 
-Ids = np.ndarray | Sequence[int]
 Prepare = Callable[[Mapping[str, Any]], tuple[str | os.PathLike[str], float]]  # see LanguageModel.fit_config
 Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointConfig)
 
@@ -229,18 +237,29 @@ class LanguageModel:
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown:
             raise ConfigError(f"LanguageModel has no parameter {unknown[0]!r}; it has {', '.join(self.get_params())}.")
-        if self._network is None:
-            self.__init__(**merged)  # type: ignore[misc]
+        network = self._network
+        if network is None or self._is_as_drawn(network):
+            vars(self).update(vars(type(self)(**merged)))  # all at once, or nothing if they are impossible
             return self
         merged["cell"] = cells.held(merged["cell"])
         changed = [name for name, value in merged.items() if value != self.get_params()[name]]
         fixed = [name for name in changed if name not in MACHINE]
         if fixed:
             raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
-        weights = self._network.weights()
+        weights = network.weights()
         self._set_machine(*(merged[name] for name in MACHINE))
-        self._network = Network(self._network.model, self._ops, weights)
+        self._network = Network(network.model, self._ops, weights)
         return self
+
+    def _is_as_drawn(self, network: Network) -> bool:
+        """Whether nothing has changed the weights that the seed draws: a model of ids draws them when it is first asked for anything."""
+        if self._learned:
+            return False
+        drawn = self._build(self.tokenizer_).weights()
+        return all(np.array_equal(array, drawn[name]) for name, array in network.weights().items())
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # so that a copy never trains the weights of its origin
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
@@ -435,7 +454,7 @@ class LanguageModel:
                 trainer.progress.line(note)
             trainer.run()
         except BaseException as error:
-            if trainer.at.updates == done and not isinstance(error, DivergenceError):  # nothing was trained
+            if _is_lost(error, trainer.at, done):
                 self.tokenizer_, self._network, self.history_, self.validation_, self._learned = before
             raise
         finally:
@@ -502,7 +521,7 @@ class LanguageModel:
     ) -> list[str]:
         """What there is to say before a training: lines for its reports; what asks for attention is a warning."""
         optimizer, read, held_out = trainer.optimizer, start.corpus, start.valid
-        notes = [f"optimizer {optimizer.name or type(optimizer).__name__}, learning rate {plain(optimizer.learning_rate)}, "
+        notes = [f"optimizer {optimizer.name}, learning rate {plain(optimizer.learning_rate)}, "
                  f"schedule {chosen.schedule}", *told(config, chosen, len(read.ids), chosen.epochs * trainer.batches_per_epoch), start.added]
         if (streams := trainer.config.streams) < chosen.streams:
             warn(f"the corpus has {len(read.ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "
@@ -705,9 +724,19 @@ class LanguageModel:
             raise ShapeError("no character begins in the bytes that are scored; see evaluate(...).bits_per_byte.")
         return found.bits_per_character
 
+    @overload
     def score(
-        self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
-    ) -> Any:
+        self, sentence: OneText, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> float: ...
+
+    @overload
+    def score(
+        self, sentence: ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> NDArray[np.float64]: ...
+
+    def score(
+        self, sentence: OneText | ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> float | NDArray[np.float64]:
         """Total log-probability, in nats, of a sentence; or of each of many.
 
         Parameters
@@ -743,9 +772,19 @@ class LanguageModel:
                            for row, scores in zip(rows, log_probabilities(self.network_, [row.ids for row in rows]), strict=True)])
         return totals if many else float(totals[0])
 
+    @overload
     def full_scores(
-        self, sentence: Any, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
-    ) -> Any:
+        self, sentence: OneText, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> list[TokenScore]: ...
+
+    @overload
+    def full_scores(
+        self, sentence: ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> list[list[TokenScore]]: ...
+
+    def full_scores(
+        self, sentence: OneText | ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+    ) -> list[TokenScore] | list[list[TokenScore]]:
         """(token, log_probability in nats, oov) of each token that :meth:`score` counts, whose sum is its result; of many sentences a list of these.
 
         A token that is not in the vocabulary is shown as the sentence has it, and scored as ``<unk>``; for ``unknown`` and
@@ -802,8 +841,27 @@ class LanguageModel:
 
     # writing
 
+    @overload
+    def generate(self, prompt: str = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> str: ...
+    @overload
+    def generate(self, prompt: Bytes, length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> bytes: ...
+    @overload
+    def generate(self, prompt: Ids, length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> NDArray[np.int32]: ...
+    @overload
+    def generate(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[True], **how: Unpack[Sampling]) -> bytes: ...
+    @overload
+    def generate(self, prompt: Iterable[str], length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> list[str]: ...
+    @overload
+    def generate(self, prompt: Iterable[Bytes] | StoredTexts, length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> list[bytes]: ...
+    @overload
+    def generate(self, prompt: Iterable[Ids], length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> list[NDArray[np.int32]]: ...
+    @overload
+    def generate(self, prompt: ManyTexts, length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[True], **how: Unpack[Sampling]) -> list[bytes]: ...
+    @overload
+    def generate(self, prompt: OneText | ManyTexts = "", length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> Any: ...
+
     def generate(
-        self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        self, prompt: OneText | ManyTexts = "", length: int = 200, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0,
         seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Any:
         """Continue a prompt by ``length`` symbols; or each of a list of prompts, side by side.
@@ -846,7 +904,7 @@ class LanguageModel:
         """
         many, texts = self._sentences(prompt)
         if not many:
-            pieces = list(self.stream(texts[0], length, temperature, top_k, top_p, seed, weights, unknown, as_bytes))
+            pieces = list(self.stream(texts[0], length, temperature, top_k=top_k, top_p=top_p, seed=seed, weights=weights, unknown=unknown, as_bytes=as_bytes))
             return _joined(pieces, texts[0], as_bytes)
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
         prompts = [self._prompt(one, unknown, as_bytes) for one in texts]
@@ -855,8 +913,19 @@ class LanguageModel:
         return [_joined(list(self._pieces(iter(ids.tolist()), before, one, as_bytes)), one, as_bytes)
                 for one, before, ids in zip(texts, prompts, written, strict=True)]
 
+    @overload
+    def stream(self, prompt: str = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> Iterator[str]: ...
+    @overload
+    def stream(self, prompt: Bytes, length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> Iterator[bytes]: ...
+    @overload
+    def stream(self, prompt: Ids, length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> Iterator[int]: ...
+    @overload
+    def stream(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[True], **how: Unpack[Sampling]) -> Iterator[bytes]: ...
+    @overload
+    def stream(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> Iterator[Any]: ...
+
     def stream(
-        self, prompt: Any = "", length: int = 200, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0,
+        self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0,
         seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
     ) -> Iterator[Any]:
         """As :meth:`generate` of one prompt, but yields each piece of text or bytes (or each id) as soon as it is drawn."""
@@ -965,7 +1034,7 @@ class LanguageModel:
     def load(
         cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32",
         cell: Cell | None = None,
-    ) -> "LanguageModel":
+    ) -> Self:
         """The model that :meth:`save` wrote.
 
         Parameters
@@ -1023,6 +1092,13 @@ def _path(name: str, value: Any) -> str | None:
         return None if value is None else os.fsdecode(value)
     except TypeError:
         raise ConfigError(f"{name} is {value!r}, expected a path such as 'run.npz'.") from None
+
+
+def _is_lost(error: BaseException, at: Position, done: int) -> bool:
+    """Whether nothing is left of a training that began after ``done`` updates and ended in this error."""
+    if isinstance(error, DivergenceError):  # the weights are those of the best report
+        return at.best == inf
+    return at.updates == done and not isinstance(error, TrainingError)
 
 
 def _expect_files_of_their_own(keeping: CheckpointConfig, texts: Sequence[Any]) -> None:

@@ -214,7 +214,7 @@ class Network:
 
     def __init__(self, model: Model, ops: Ops, weights: Mapping[str, np.ndarray]) -> None:
         self.model, self.ops = model, ops
-        _expect_weights(weights, model.layout)  # before memory is taken for them
+        _expect_weights(weights, model.layout, ops.dtype)  # before memory is taken for them
         expect_memory(model.layout.size, "the weights of this model", "the units, the layers or the vocabulary", ops.dtype.itemsize,
                       ops.memory())
         flat = ops.empty((model.layout.size,))
@@ -278,9 +278,9 @@ class Network:
 
     def load(self, arena: Arena, arrays: Mapping[str, np.ndarray]) -> None:
         """Overwrite the weights, or another arena on this machine, by arrays of the same names and shapes."""
-        _expect_weights(arrays, arena.layout)
+        _expect_weights(arrays, arena.layout, self.ops.dtype)
         for name, array in arena.items():
-            self.ops.copy(self.ops.upload(np.asarray(arrays[name])), array)
+            self.ops.copy(self.ops.upload(np.asarray(arrays[name], self.ops.dtype)), array)
         self.version += 1
 
     def snapshot(self, into: Array | None = None) -> Array:
@@ -390,13 +390,16 @@ def _stages(network: Network) -> list[Stage]:
     return stages
 
 
-def _expect_weights(weights: Mapping[str, np.ndarray], layout: Layout) -> None:
+def _expect_weights(weights: Mapping[str, np.ndarray], layout: Layout, dtype: np.dtype[Any]) -> None:
     if set(weights) != set(layout):
         odd = sorted(set(weights) ^ set(layout))
         raise ShapeError(f"the weights are {sorted(weights)}, expected {sorted(layout)}: see {odd[0]!r}.")
     for name, shape in layout.items():
         if np.shape(weights[name]) != shape:
             raise ShapeError(f"weight {name!r} is {np.shape(weights[name])}, expected {shape}.")
+        kind = np.asarray(weights[name]).dtype
+        if not np.can_cast(kind, dtype, "same_kind"):
+            raise ShapeError(f"weight {name!r} is an array of {kind}, expected numbers of {dtype}.")
 
 
 class _Pass:

@@ -1,13 +1,15 @@
 """Sequential: stack layers, train them on examples; Keras's names, defaults and axis order."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Annotated, Any, Literal, Self, overload
 
 import numpy as np
 
 from . import backends, runs
+from .arguments import Only, checked
 from .backends import Ops
 from .callbacks import Callback, History, expect_callbacks
 from .cells import Cell
@@ -26,7 +28,6 @@ from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swa
 from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
 from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
 from .layers import LAYERS, Embedding, Layer
-from .layers.options import Only, only
 from .model import Model, Network
 from .optimizers import Optimizer, Updater, describe, get, rebuild
 from .progress import Progress
@@ -35,9 +36,9 @@ from .storage import open_model, write_model
 
 Path = str | os.PathLike[str]
 
-STEPS: Only = (None, "a pass goes over all examples, batch_size at a time")
-WEIGHTS: Only = (None, "every example counts the same")
-CALLBACKS: Only = (None, "only fit calls callbacks")
+Steps = Annotated[None, Only("a pass goes over all examples, batch_size at a time")]
+Weights = Annotated[None, Only("every example counts the same")]
+Callbacks = Annotated[None, Only("only fit calls callbacks")]
 
 
 class Sequential:
@@ -95,6 +96,9 @@ class Sequential:
         for layer in layers or ():
             self.add(layer)
 
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # so that a copy never trains the weights of its origin
+
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(_short, self._layers))}])"
 
@@ -132,8 +136,7 @@ class Sequential:
     def _stack(self, layers: tuple[Layer, ...]) -> None:
         """Other layers; those that stay keep their weights, the optimiser starts anew."""
         features = self._features or getattr(layers[0] if layers else None, "input_features", None)
-        known = layers and (isinstance(layers[0], Embedding) or features)
-        names = Model(layers, features).names if known else ()  # raises if they do not fit
+        names = Model(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
         weights = self._network.weights() if self._network else self._kept
         self._kept = {name: array for name, array in weights.items() if name.split("/")[0] in names}
         self._layers, self._network, self._updater = layers, None, None
@@ -211,18 +214,18 @@ class Sequential:
 
     # learning
 
-    @only({
-        "loss_weights": (None, "there is one loss"),
-        "weighted_metrics": WEIGHTS,
-        "run_eagerly": (False, "everything is compiled"),
-        "steps_per_execution": (1, "a batch is an update"),
-        "jit_compile": ("auto", "everything is compiled"),
-    })
+    @checked
     def compile(
         self,
         optimizer: str | Optimizer = "rmsprop",
         loss: str | None = None,
         metrics: Sequence[str] | str | None = None,
+        *,
+        loss_weights: Annotated[None, Only("there is one loss")] = None,
+        weighted_metrics: Weights = None,
+        run_eagerly: Annotated[Literal[False], Only("everything is compiled")] = False,
+        steps_per_execution: Annotated[Literal[1], Only("a batch is an update")] = 1,
+        jit_compile: Annotated[Literal["auto"], Only("everything is compiled")] = "auto",
     ) -> None:
         """Say how to train. The optimiser starts anew, the weights stay.
 
@@ -248,14 +251,7 @@ class Sequential:
             compiled.check(self._layers[-1])
         self._compiled, self._updater = compiled, None
 
-    @only({
-        "sample_weight": WEIGHTS,
-        "class_weight": (None, "every class counts the same"),
-        "steps_per_epoch": STEPS,
-        "validation_steps": STEPS,
-        "validation_batch_size": (None, "batch_size is that of validation too"),
-        "validation_freq": (1, "every epoch is validated"),
-    })
+    @checked
     def fit(
         self,
         x: Any,
@@ -269,6 +265,13 @@ class Sequential:
         shuffle: bool = True,
         initial_epoch: int = 0,
         on_interrupt: str = "raise",
+        *,
+        sample_weight: Weights = None,
+        class_weight: Annotated[None, Only("every class counts the same")] = None,
+        steps_per_epoch: Steps = None,
+        validation_steps: Steps = None,
+        validation_batch_size: Annotated[None, Only("batch_size is that of validation too")] = None,
+        validation_freq: Annotated[Literal[1], Only("every epoch is validated")] = 1,
     ) -> History:
         """Train. Fitting again goes on, with the optimiser as it is, until :meth:`compile` is called.
 
@@ -319,18 +322,18 @@ class Sequential:
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise ConfigError("validation_data is not a pair, expected (x, y).")
-            held_out = self._examples("validation ", *validation_data)
+            held_out = self._examples("validation ", *validation_data, features=examples.x.shape[-1])
         elif validation_split:
             count = int(len(examples) * (1 - validation_split))
             examples, held_out = examples[:count], examples[count:]
             if not len(examples) or not len(held_out):
                 raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
                                   f"{len(held_out)} to validate on; both need some.")
-        network = self._build()
-        moments = self._updater.moments.size if self._updater else 0
-        network.model.expect_memory_for_training(
-            self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, network.held + moments
+        held = (self._network.held if self._network else 0) + (self._updater.moments.size if self._updater else 0)
+        self._model_for(examples.x).expect_memory_for_training(
+            self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, held
         )
+        network = self._network_for(examples.x)
         self._updater = self._updater or Updater(network, compiled.optimizer)
         self.history, self.stop_training = history, False
         with interrupts:
@@ -342,9 +345,28 @@ class Sequential:
                 raise
         return history
 
-    @only({"sample_weight": WEIGHTS, "steps": STEPS, "callbacks": CALLBACKS})
+    @overload
     def evaluate(
-        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: Literal[False] = False, *,
+        sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
+    ) -> float | list[float]: ...
+
+    @overload
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, *, return_dict: Literal[True],
+        sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
+    ) -> dict[str, float]: ...
+
+    @overload
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False, *,
+        sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
+    ) -> float | list[float] | dict[str, float]: ...
+
+    @checked
+    def evaluate(
+        self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False, *,
+        sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
     ) -> float | list[float] | dict[str, float]:
         """The loss on examples, or with metrics [loss, accuracy]; x and y as in :meth:`fit`.
 
@@ -353,21 +375,24 @@ class Sequential:
         expect_number("batch_size", batch_size, 1, whole=True)
         progress = _progress(verbose)
         compiled, examples = self._ready(), self._examples("", x, y)
-        logs = measure(self._build(), examples, compiled.metrics, batch_size, progress).logs()
+        logs = measure(self._network_for(examples.x), examples, compiled.metrics, batch_size, progress).logs()
         progress.line(line(logs))
         if return_dict:
             return logs
         return list(logs.values()) if compiled.metrics else logs["loss"]
 
-    @only({"steps": STEPS, "callbacks": CALLBACKS})
-    def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
+    @checked
+    def predict(
+        self, x: Any, batch_size: int = 32, verbose: int | str = 0, *, steps: Steps = None, callbacks: Callbacks = None
+    ) -> np.ndarray:
         """Outputs of the last layer: (examples, units), or (examples, steps, units); x as in :meth:`fit`.
 
         float32, or float64 on backend "reference".
         """
         expect_number("batch_size", batch_size, 1, whole=True)
         progress = _progress(verbose)
-        inputs, network = self._inputs("x", x), self._build()
+        inputs = read_inputs("x", x, self._layer(0), self._features, self._ops.dtype)
+        network = self._network_for(inputs)
         parts = []
         for first in range(0, len(inputs), batch_size):
             batch = network.ops.upload(swap(inputs[first : first + batch_size]))
@@ -384,15 +409,18 @@ class Sequential:
         self._compiled.check(self._layer(-1))
         return self._compiled
 
-    def _inputs(self, name: str, x: Any) -> np.ndarray:
-        inputs = read_inputs(name, x, self._layer(0), self._features, self._ops.dtype)
+    def _model_for(self, inputs: np.ndarray) -> Model:
+        """The layers on inputs like these. Nothing is built yet: what is wrong with the targets must leave the size of the vectors open."""
+        return self._network.model if self._network else Model(self._layers, inputs.shape[-1] if inputs.ndim == 3 else None)
+
+    def _network_for(self, inputs: np.ndarray) -> Network:
         if inputs.ndim == 3:
             self.build(inputs.shape)
-        return inputs
+        return self._build()
 
-    def _examples(self, prefix: str, x: Any, y: Any) -> Examples:
-        inputs = self._inputs(f"{prefix}x", x)
-        model = self._build().model
+    def _examples(self, prefix: str, x: Any, y: Any, features: int | None = None) -> Examples:
+        inputs = read_inputs(f"{prefix}x", x, self._layer(0), self._features or features, self._ops.dtype)
+        model = self._model_for(inputs)
         shape = model.output(model.input(inputs.shape[1], inputs.shape[0]))
         if len(shape) == 3:
             shape = (shape[1], shape[0], shape[2])
@@ -416,7 +444,7 @@ class Sequential:
         """
         expect_our_file(path)
         network, compiled = self._build(), self._compiled
-        updater = self._updater if include_optimizer else None
+        updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one
         own = records(network.ops, self._layers)
         about = {
             "layers": [_describe(layer) for layer in self._layers],
@@ -441,7 +469,7 @@ class Sequential:
     def load(
         cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32", *, compile: bool = True,
         custom_objects: Mapping[str, type[Optimizer]] | None = None, cells: Sequence[Cell] = (),
-    ) -> "Sequential":
+    ) -> Self:
         """The model that :meth:`save` wrote.
 
         Parameters

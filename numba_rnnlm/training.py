@@ -251,34 +251,37 @@ class Trainer:
         """
         with self.interrupted:
             self.interrupted.waiting = True
-            if not self.at.ended:
-                self.updater.begin()
-                compile_kernels(self.network, self.optimizer.rule)
-                self._foresee()
-                self._keep(first=True)  # now it shows whether that is possible, and there is something to go on from
-                try:
-                    self._train()
-                except (MemoryError, OSError, _ValidationFailed) as error:
-                    if not self.at.updates:
-                        raise
-                    raise self._failed(error) from (error.__cause__ or error)
-            if self.validate is not None:
-                self.network.restore(self.good)
+            try:
+                if not self.at.ended:
+                    self.updater.begin()
+                    compile_kernels(self.network, self.optimizer.rule)
+                    self._foresee()
+                    self._keep(first=True)  # now it shows whether that is possible, and there is something to go on from
+                    try:
+                        self._train()
+                    except (MemoryError, OSError, _ValidationFailed) as error:
+                        if not self.at.updates:
+                            raise
+                        raise self._failed(error) from (error.__cause__ or error)
+            finally:  # whatever ended it, a second signal too
+                if self._is_measured():
+                    self.network.restore(self.good)
 
     def _failed(self, error: Exception) -> TrainingError:
         """The training cannot continue: leave what it has come to."""
         validating = isinstance(error, _ValidationFailed)
         if validating:  # between two updates: the checkpoint stands before the validation
             self._keep()
-        measured = self.validate is not None and self.at.best < inf
-        if measured:
-            self.network.restore(self.good)
         what, cause = ("validation", error.__cause__) if validating else ("training", error)
         return TrainingError(
             f"{what} failed in epoch {self.at.epoch}, after {self.at.updates} updates: {str(cause) or type(cause).__name__}. "
-            f"The model has the weights of {'the best epoch so far' if measured else 'the last update'}"
+            f"The model has the weights of {'the best epoch so far' if self._is_measured() else 'the last update'}"
             + ("; resume continues from the checkpoint." if self.kept else ".")
         )
+
+    def _is_measured(self) -> bool:
+        """Whether a validation has said which weights are the best."""
+        return self.validate is not None and self.at.best < inf
 
     def _train(self) -> None:
         config, stopped = self.config, ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import settings
 from numba import njit
 
 import numba_rnnlm
@@ -16,9 +17,16 @@ from numba_rnnlm.backends import Ops, reference
 # Relative to the largest element. Over thousands of drawn calls at most 3e-6 and 4e-15 were measured.
 TOLERANCE = {"float32": 1e-5, "float64": 2e-14}
 
+ROUNDS = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "1"))  # how many times as often races, kills and faults are tried as in a short test run
+
 HANG = 900  # seconds after which a test gives up on a process or a thread that hangs: so many that no busy machine reaches them
 
 STEP = 1e-30  # of complex-step differentiation: no difference of two near numbers, hence no rounding
+
+
+def examples(number: int) -> settings:
+    """As many examples of Hypothesis's, where other tests have 20: in a longer run more, in the same proportion."""
+    return settings(max_examples=max(1, number * settings().max_examples // 20))
 
 
 def call(ops: Ops, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,26 @@
-"""Hypothesis's profile, and the machines that the tests run on."""
+"""Hypothesis's profiles, the backends that the tests run on, and what a session fails for although its tests have passed."""
 
 import os
 import signal
+from pathlib import Path
 
+import models
+import needs
 import pytest
 import words
 from hypothesis import settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
-from numba_rnnlm import backends
+from numba_rnnlm import backends, interrupts
 from numba_rnnlm.backends.compiling import notice
 from numba_rnnlm.backends.cpu import team, threads
 
+FOUND = os.environ.get("NUMBA_RNNLM_EXAMPLES") or Path.home() / ".cache" / "numba_rnnlm_examples"  # nightly's failing examples
+
 settings.register_profile("local", max_examples=20, deadline=None)  # the first call of a kernel compiles it
-settings.register_profile("ci", settings.get_profile("local"), derandomize=True)
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
+settings.register_profile("nightly", max_examples=500, deadline=None, derandomize=False, print_blob=True,
+                          database=DirectoryBasedExampleDatabase(FOUND), suppress_health_check=())  # fmt: skip
 settings.register_profile("simulated", max_examples=5, deadline=None, derandomize=True)
 settings.load_profile("simulated" if backends.SIMULATED else "ci" if os.environ.get("CI") else "local")
 
@@ -35,6 +43,13 @@ def ops(request):
     return backends.get(name, dtype, threads=2)
 
 
+@pytest.fixture(scope="session", params=[machine for machine in machines() if machine[0] != "reference"], ids="-".join)
+def compiled(request):
+    """Every backend that may differ from the reference, to be compared with it."""
+    name, dtype = request.param
+    return backends.get(name, dtype, threads=2)
+
+
 @pytest.fixture(scope="session", params=["float32", "float64"])
 def cpu(request):
     """The CPU, for what only it promises."""
@@ -52,16 +67,44 @@ def every_thread():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _shared_models():
+    yield
+    assert not (changed := models.changed()), f"a test has changed a model that others share: trained({changed[0]!r})"
+
+
 def pytest_configure(config):
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; trainings leave ignored signals alone
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in interrupts.NAMES:  # as in a shell's background job and under nohup: trainings leave ignored signals alone
+        if signal.getsignal(number := getattr(signal, name, signal.SIGINT)) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     words.watch()
     notice.silence()  # whether it comes depends on the machine; processes of their own test it
 
 
+_skipped: set[str] = set()
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped:
+        _skipped.add(report.longrepr[2].removeprefix("Skipped: "))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """A worker of pytest-xdist has ended."""
+    words.add(getattr(node, "workeroutput", {}).get("words", []))
+
+
 def pytest_sessionfinish(session, exitstatus):
-    """When all tests have passed, each error of the library must have been met, and its words read."""
+    """A test may be skipped only for what this computer lacks, and when all have passed, each error of the library must have been met, and
+    its words read."""
+    if worker := getattr(session.config, "workeroutput", None):
+        worker["words"] = words.read()
+        return
     everything = session.config.args == session.config.getini("testpaths") and not session.config.option.keyword
+    if unexpected := _skipped - needs.REASONS:
+        print("\nskipped for reasons that are not in needs.py:", *unexpected, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if exitstatus == 0 and everything and not backends.SIMULATED and (unread := words.unread()):
         print("\nno test reads the words of:", *unread, sep="\n  ")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

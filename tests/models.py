@@ -24,7 +24,22 @@ def trained(tokenizer="char"):
         model, corpus = untrained(tokenizer=None, vocabulary_size=11), [number**2 % 11 for number in range(400)]
     else:
         model, corpus = untrained(tokenizer=tokenizer), LINES * 8
-    return fit(model, corpus, epochs=30, learning_rate=0.01)
+    _shared[tokenizer] = fit(model, corpus, epochs=30, learning_rate=0.01), contents(model)
+    return model
+
+
+_shared = {}
+
+
+def contents(model):
+    """All that a model is."""
+    weights = {name: array.tobytes() for name, array in model.network_.weights().items()}
+    return weights, repr((model.get_params(), model.history_, model.tokenizer_ and model.tokenizer_.to_dict()))
+
+
+def changed():
+    """The arguments of ``trained`` whose models are no longer what they were."""
+    return [tokenizer for tokenizer, (model, before) in _shared.items() if contents(model) != before]
 
 
 def words_of(text):

@@ -2,18 +2,22 @@
 
 import inspect
 
+import direct
+import needs
 import numpy as np
 import pytest
 import strategies
 from checks import TOLERANCE, assert_close, assert_same_bits, call, error, from_python, run_python
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from llvmlite import binding
 from strategies import VERBS, floats, many, unwritten
 
 from numba_rnnlm import backends
 from numba_rnnlm.backends import ACTIVATIONS, Ops
 from numba_rnnlm.backends import cpu as cpu_backend
-from numba_rnnlm.backends.cpu import packing, simd
+from numba_rnnlm.backends.cpu import host, packing, simd
+from numba_rnnlm.backends.cpu.kernels import store
 from numba_rnnlm.backends.cpu.linear import STEPS
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.errors import BackendError, ConfigError
@@ -93,6 +97,20 @@ def test_precisions_that_are_not_here_are_refused():
             backends.get("reference", precision=precision)
 
 
+@pytest.mark.parametrize(("size", "has", "text"), [
+    (64, True, "vectors of 512 bits, with AVX512_BF16 for precision bf16"),
+    (32, False, "vectors of 256 bits, without AVX512_BF16 for precision bf16"),
+])  # fmt: skip
+def test_what_is_said_about_the_processor(monkeypatch, size, has, text):
+    monkeypatch.setattr(simd, "VECTOR_BYTES", size)
+    monkeypatch.setattr(simd, "HAS_BF16", has)
+    found = backends.about()
+    assert found["processor"] == f"{binding.get_host_cpu_name()}, {text}"
+    assert found["kernel cache"] == store().about()
+    monkeypatch.setattr(host, "COMPILER_IS_OFF", True)
+    assert backends.about()["kernel cache"] == "none: Numba's compiler is off"
+
+
 @given(st.lists(strategies.few, max_size=3).map(tuple))
 def test_empty(ops, shape):
     array = ops.empty(shape)
@@ -120,21 +138,30 @@ def test_upload_and_download(ops, random, size):
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"recur_backward"}))
 @given(data=st.data(), threads=strategies.threads)
-def test_verb_is_the_references(ops, verb, data, threads):
+def test_verb_is_the_references(compiled, verb, data, threads):
     arguments = data.draw(VERBS[verb]())
-    got = call(on(ops, threads), verb, arguments)
-    assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[ops.dtype.name])
+    got = call(on(compiled, threads), verb, arguments)
+    assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[compiled.dtype.name])
+
+
+@pytest.mark.parametrize("verb", direct.VERBS)
+@given(data=st.data())
+def test_verb_is_its_definition(ops, verb, data):
+    """On the reference, too."""
+    arguments = data.draw(VERBS[verb]())
+    got, want = call(ops, verb, arguments), direct.VERBS[verb](**arguments)
+    assert_close({name: got[name] for name in want}, want, TOLERANCE[ops.dtype.name])
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 @given(data=st.data(), threads=strategies.threads)
-def test_back_propagation_through_time_is_the_references(ops, cell, data, threads):
+def test_back_propagation_through_time_is_the_references(compiled, cell, data, threads):
     arguments = data.draw(strategies.recur_backward(st.just(cell)))
     sums = arguments["z"].copy()
     REFERENCE.recur(cell, arguments["U"], sums, arguments["s"].copy())
     assume(abs(sums).min() > 1e-5)  # nearer to the kink of ReLU, rounding decides which side is taken
-    got = call(on(ops, threads), "recur_backward", arguments)
-    assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE[ops.dtype.name])
+    got = call(on(compiled, threads), "recur_backward", arguments)
+    assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE[compiled.dtype.name])
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -148,9 +175,9 @@ def test_verb_gives_the_same_bits_on_any_number_of_threads(cpu, verb, data):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @given(arguments=strategies.activate())
-def test_every_activation(ops, activation, arguments):
+def test_every_activation(compiled, activation, arguments):
     arguments |= {"activation": activation}
-    assert_close(call(ops, "activate", arguments), call(REFERENCE, "activate", arguments), TOLERANCE[ops.dtype.name])
+    assert_close(call(compiled, "activate", arguments), call(REFERENCE, "activate", arguments), TOLERANCE[compiled.dtype.name])
 
 
 # Lookup
@@ -172,7 +199,7 @@ def test_scatter_add_adds_in_the_order_of_the_ids(cpu, arguments):
 @pytest.mark.parametrize(("rows", "inner", "columns"), [
     (7, STEPS, 33), (3, STEPS + 1, 70), (130, 2 * STEPS + 88, 40), (2 * STEPS + 1, 9, STEPS + 3)
 ])  # fmt: skip
-def test_products_of_more_steps_than_are_packed_at_once(ops, rows, inner, columns, transposed):
+def test_products_of_more_steps_than_are_packed_at_once(compiled, rows, inner, columns, transposed):
     random = np.random.default_rng(inner)
     x, dout = floats(random, rows, inner), floats(random, rows, columns)
     W = floats(random, *((columns, inner) if transposed else (inner, columns)))
@@ -180,10 +207,10 @@ def test_products_of_more_steps_than_are_packed_at_once(ops, rows, inner, column
     backward = {"x": x, "W": W, "dout": dout, "dx": unwritten(rows, inner), "dW": floats(random, *W.shape), "db": None}
     for verb, arguments in (("project", forward), ("project_backward", backward)):
         arguments |= {"transposed": transposed}
-        got = call(ops, verb, arguments)
-        assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[ops.dtype.name])
+        got = call(compiled, verb, arguments)
+        assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[compiled.dtype.name])
         for threads in (1, 3):
-            assert_same_bits(call(on(ops, threads), verb, arguments), got)
+            assert_same_bits(call(on(compiled, threads), verb, arguments), got)
 
 
 @given(arguments=strategies.project(), threads=strategies.threads)
@@ -205,15 +232,14 @@ def test_a_product_writes_nothing_behind_its_output(cpu, arguments):
 
 # Rounded factors
 
-PRECISIONS = ["float32", "bf16"] if simd.HAS_BF16 else ["float32"]
 LOST = {"float32": TOLERANCE["float32"], "bf16": 2e-2}
 PRODUCTS = ("project", "project_backward", "recur", "recur_backward", "cross_entropy", "cross_entropy_backward")
 SMOOTH = st.sampled_from([CELLS[name] for name in ("tanh", "sigmoid", "lstm", "gru")])  # rounding crosses ReLU's kink
 
 
-@pytest.fixture(params=PRECISIONS, scope="module")
+@pytest.fixture(params=["float32", pytest.param("bf16", marks=needs.bf16)], scope="module")
 def precise(request):
-    """The CPU in each precision that it has here."""
+    """The CPU in each precision."""
     return backends.get("cpu", np.float32, 2, request.param)
 
 
@@ -455,16 +481,16 @@ def test_the_loss_is_the_same_with_and_without_gradients(cpu, arguments):
 
 
 @given(key=strategies.keys, rate=st.floats(0, 0.999), random=strategies.generators, size=strategies.sizes)
-def test_dropout_drops_the_same_elements_everywhere_and_backwards(ops, key, rate, random, size):
+def test_dropout_drops_the_same_elements_everywhere_and_backwards(compiled, key, rate, random, size):
     x = 2 + random.random((size, 3))
-    y, want = (machine.upload(unwritten(size, 3)) for machine in (ops, REFERENCE))
-    ops.dropout(ops.upload(x), y, rate, key)
+    y, want = (machine.upload(unwritten(size, 3)) for machine in (compiled, REFERENCE))
+    compiled.dropout(compiled.upload(x), y, rate, key)
     REFERENCE.dropout(x, want, rate, key)
-    kept = ops.download(y) != 0
+    kept = compiled.download(y) != 0
     np.testing.assert_array_equal(kept, want != 0)
-    dy = ops.upload(np.ones((size, 3)))
-    ops.dropout(dy, dy, rate, key)  # in place, as the backward pass does
-    np.testing.assert_array_equal(ops.download(dy) != 0, kept)
+    dy = compiled.upload(np.ones((size, 3)))
+    compiled.dropout(dy, dy, rate, key)  # in place, as the backward pass does
+    np.testing.assert_array_equal(compiled.download(dy) != 0, kept)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.5, 0.9, 0.999])
@@ -496,11 +522,11 @@ def test_norm_does_not_overflow(ops):
 
 @pytest.mark.parametrize("rule", strategies.RULES.values(), ids=strategies.RULES.keys())
 @given(arguments=strategies.update(), random=strategies.generators, threads=strategies.threads)
-def test_every_rule(ops, rule, arguments, random, threads):
+def test_every_rule(compiled, rule, arguments, random, threads):
     size = arguments["p"].size
     arguments |= strategies.rule_arguments(random, rule, size, *arguments["h"][:2])
-    got = call(on(ops, threads), "update", arguments)
-    assert_close(got, call(REFERENCE, "update", arguments), TOLERANCE[ops.dtype.name])
+    got = call(on(compiled, threads), "update", arguments)
+    assert_close(got, call(REFERENCE, "update", arguments), TOLERANCE[compiled.dtype.name])
 
 
 # Narrower vectors

@@ -173,19 +173,19 @@ def test_a_cell_of_ones_own_is_its_equations(ops):
     assert_close(step(ops, cell, *arrays), specification(cell, *arrays), TOLERANCE[ops.dtype.name])
 
 
-def test_a_cell_of_ones_own_trains_in_a_model(ops, registered):
+def test_a_cell_of_ones_own_trains_in_a_model(compiled, registered):
     assert cells.get("leaky") is registered
     model = Model([Recurrent(7, cell="leaky"), Dense(3, "softmax")], features=5)
     assert model.names == ("leaky", "dense")
     random = np.random.default_rng(0)
     x, targets, weights = floats(random, 4, 6, 5), random.integers(0, 3, 6), model.initialize(0)
     losses, gradients = [], []
-    for machine in (ops, backends.get("reference")):
+    for machine in (compiled, backends.get("reference")):
         network = Network(model, machine, weights)
         losses.append(network.train(machine.upload(x), machine.upload(targets), network.state(6), 1.0, 0).copy())
         gradients.append({name: machine.download(array) for name, array in network.gradients.items()})
-    assert_close({"losses": losses[0]}, {"losses": losses[1]}, TOLERANCE[ops.dtype.name])
-    assert_close(*gradients, TOLERANCE[ops.dtype.name])
+    assert_close({"losses": losses[0]}, {"losses": losses[1]}, TOLERANCE[compiled.dtype.name])
+    assert_close(*gradients, TOLERANCE[compiled.dtype.name])
 
 
 def test_the_key_of_a_cell_changes_with_its_source():

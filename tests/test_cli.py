@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -167,9 +169,11 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
 def test_help_has_examples_that_are_commands(command, capsys):
     assert main([command, "--help"]) == 0
     examples = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+    assert examples
     for line in examples:
-        words = line.split("numba-rnnlm", 1)[1].split("#")[0].replace("'", "").split()
-        assert words[0] == command
+        typed = re.split(r" {3,}| [|<] ", line.partition("numba-rnnlm ")[2])[0]  # without remarks and redirections
+        assert typed.split()[0] == command
+        cli.parser().parse_args(shlex.split(typed))
 
 
 def test_help_and_version(capsys):
@@ -714,7 +718,7 @@ def test_eval_of_rounded_weights(model, capsys):
         assert main(["eval", model, "held_out.txt", "--json", "--weights", weights]) == 0
         told[weights] = json.loads(capsys.readouterr().out)["nats_per_token"]
         assert told[weights] == LanguageModel.load(model).evaluate(HELD_OUT, weights=weights).nats_per_token
-    assert told["int8"] != told["float32"] and told["int8"] == pytest.approx(told["float32"], rel=0.05)
+    assert told["int8"] != told["float32"] and told["int8"] == pytest.approx(told["float32"], rel=1e-3)
 
 
 def test_eval_of_bytes_in_which_no_character_begins(tmp_path, capsys):

@@ -8,6 +8,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 
+import needs
 import numpy as np
 import pytest
 import strategies
@@ -277,26 +278,25 @@ def test_a_gang_that_ends_anywhere_leaves_the_same_bits(cell, kind, data, random
     assert found[0] == found[1] == found[2]
 
 
-if hasattr(os, "SCHED_IDLE"):
-
-    def test_a_worker_that_gets_no_processor_holds_nobody_up():
-        """The pool's worker runs only when nobody else wants its processor, and busy processes always do."""
-        model = Model([Embedding(11, 40), LSTM(140, return_sequences=True), Dense(11, "softmax")])
-        weights = draw_weights(model, np.random.default_rng(0))
-        want = list(generate(network_of(model, weights), np.array([1]), SamplingConfig(3000), seed=1))
-        with ExitStack() as stack:
-            stack.enter_context(patched(decoding, PATIENCE=50_000, READY=(10**7, 10**7)))
-            pool = Pool(2)
-            stack.enter_context(patched(backends.cpu, _pool=lambda threads: pool))
-            network = network_of(model, weights, 2)
-            next(generate(network, np.array([1]), SamplingConfig(1), seed=1))
-            for worker in pool._workers:
-                os.sched_setscheduler(worker.native_id, os.SCHED_IDLE, os.sched_param(0))
-            for _ in range(os.cpu_count() or 1):
-                busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-                stack.callback(busy.wait)
-                stack.callback(busy.kill)
-            assert list(generate(network, np.array([1]), SamplingConfig(3000), seed=1)) == want
+@needs.idle_class
+def test_a_worker_that_gets_no_processor_holds_nobody_up():
+    """The pool's worker runs only when nobody else wants its processor, and busy processes always do."""
+    model = Model([Embedding(11, 40), LSTM(140, return_sequences=True), Dense(11, "softmax")])
+    weights = draw_weights(model, np.random.default_rng(0))
+    want = list(generate(network_of(model, weights), np.array([1]), SamplingConfig(3000), seed=1))
+    with ExitStack() as stack:
+        stack.enter_context(patched(decoding, PATIENCE=50_000, READY=(10**7, 10**7)))
+        pool = Pool(2)
+        stack.enter_context(patched(backends.cpu, _pool=lambda threads: pool))
+        network = network_of(model, weights, 2)
+        next(generate(network, np.array([1]), SamplingConfig(1), seed=1))
+        for worker in pool._workers:
+            os.sched_setscheduler(worker.native_id, os.SCHED_IDLE, os.sched_param(0))
+        for _ in range(os.cpu_count() or 1):
+            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            stack.callback(busy.wait)
+            stack.callback(busy.kill)
+        assert list(generate(network, np.array([1]), SamplingConfig(3000), seed=1)) == want
 
 
 def test_a_gang_that_gains_nothing_is_left_alone_for_a_while():

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from checks import ROUNDS
 
 from numba_rnnlm import LanguageModel
 from numba_rnnlm.cli import main
@@ -20,7 +21,7 @@ from numba_rnnlm.interrupts import NAMES
 from numba_rnnlm.storage import lock, writing
 from numba_rnnlm.training import Trainer
 
-ROUNDS = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "200"))  # trainings that fail
+TRAININGS = 200 * ROUNDS  # that fail
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EPIPE, errno.EINTR, errno.EBADF]
 SIGNALS = [int(getattr(signal, name)) for name in NAMES if hasattr(signal, name)]
 TRAIN = ["train", "t.txt", "--valid", "v.txt", "--hidden", "6", "--layers", "1", "--embedding", "4", "--streams", "4", "--steps", "16",
@@ -158,7 +159,7 @@ def test_whatever_cannot_be_written(kept, for_good, texts, here):
     assert trained(counted, *options)[0] == 0
     places = range(len(counted.seen))
     assert {"open", "fsync", "replace", "flock", "posix_fallocate", "file.write", "file.flush", "stdout.write"} <= set(counted.seen)
-    part = max(1, len(places) * 8 // ROUNDS)
+    part = max(1, len(places) * 8 // TRAININGS)
     for place in places[random.Random(kept).randrange(part) :: part]:
         clear(texts[0])
         faults = Faults(place, ERRORS[place // part % len(ERRORS)], for_good)
@@ -222,7 +223,7 @@ def test_every_signal_at_any_moment(kept, times, texts, here):
     clear(texts[0])
     assert in_a_child(train_with_signals, 0, (), options, "calls") == 0
     last, drawn = int(Path("calls").read_text()), random.Random(times)
-    for round in range(max(1, ROUNDS // 8)):
+    for round in range(max(1, TRAININGS // 8)):
         clear(texts[0])
         number = SIGNALS[round % len(SIGNALS)]
         moments = sorted(drawn.randrange(last) for _ in range(times))

@@ -1,7 +1,6 @@
 """Writing: the right distribution, the same text for the same seed, nothing that was never seen."""
 
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +12,14 @@ from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
 
 from numba_rnnlm import generation, language_model
-from numba_rnnlm.backends.cpu import sampling, threads
+from numba_rnnlm.backends.cpu import sampling, sums
 from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
 from numba_rnnlm.generation import choose, uniform
 
 chosen, drawn = from_python(sampling.choose), from_python(sampling.uniform)
+found_in, summed = from_python(sampling._find), from_python(sums.wide_total)
+largest = 1 - 2**-53  # number that is drawn
 logits = st.lists(st.floats(-4, 4), min_size=1, max_size=12).map(np.array)
 apart = logits.map(lambda values: np.round(64 * values) / 64)  # equal, or so far apart that float32 sees it
 temperatures = st.floats(0.3, 5)
@@ -105,7 +106,7 @@ def test_a_symbol_of_no_probability_is_never_drawn(values, data, temperature):
     banned = sorted(data.draw(st.sets(st.integers(0, len(values) - 1), max_size=len(values) - 1)))
     barred = values.copy()
     barred[banned] = -np.inf
-    for number in (0.0, 0.5, 1 - 2**-53):  # the least and the greatest that there are
+    for number in (0.0, 0.5, largest):
         for options in ({"temperature": temperature}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.5}, {"top_p": 1e-9}):
             config = SamplingConfig(**options)
             assert choose(barred, config, number) not in banned
@@ -144,7 +145,36 @@ def test_the_kernel_finds_every_symbol_of_a_long_row(size):
     assert [choose_on_the_cpu(np.zeros(size), config, number) for number in numbers] == list(range(size))
     for only in (0, sampling.BLOCK - 2, size - 1):  # nothing in the blocks before and behind
         banned = np.delete(np.arange(size), only)
-        assert {choose_on_the_cpu(np.zeros(size), config, number, banned) for number in (0.0, 0.5, 1 - 2**-53)} == {only}
+        assert {choose_on_the_cpu(np.zeros(size), config, number, banned) for number in (0.0, 0.5, largest)} == {only}
+
+
+@every_choose
+@pytest.mark.parametrize("size", [4, 2 * sampling.BLOCK])
+def test_a_number_on_a_border_belongs_to_the_symbol_behind_it(choose, size):
+    """Of equals, whose weights are summed without rounding."""
+    assert [choose(np.zeros(size), SamplingConfig(), number / size) for number in range(size)] == list(range(size))
+
+
+@every_choose
+@pytest.mark.parametrize("heat", [1e-4, 3e-5, 1e-6])
+def test_a_temperature_near_zero_still_is_one(choose, heat):
+    """What the next symbol is less probable by is what the definition says, however near its logit is."""
+    near = 2.0 ** np.round(np.log2(heat))
+    wanted = 1 / (1 + np.exp(-near / heat))
+    found = frequencies(choose, np.array([1.0, 1 - near]) if near > 2**-20 else np.array([0.0, -near]), SamplingConfig(temperature=heat))
+    np.testing.assert_allclose(found, [wanted, 1 - wanted], atol=1 / 2000 + 1e-6)
+
+
+def test_a_number_behind_all_sums_is_no_banned_symbol():
+    """Blocks of weights are summed in another order than all of them, and the largest number may fall behind their sum."""
+    random, size, reached = np.random.default_rng(0), 2 * sampling.BLOCK, 0
+    for _ in range(100):
+        weights = np.exp(-40 * random.random(size)).astype(np.float32)
+        weights[-4:] = 1, 0, 0, 0
+        blocks = sum(summed(weights[first : first + sampling.BLOCK]) for first in range(0, size, sampling.BLOCK))
+        reached += largest * summed(weights) >= blocks
+        assert found_in(weights, largest) == size - 4
+    assert reached > 5  # times
 
 
 def test_choose_leaves_the_logits_alone():
@@ -285,20 +315,6 @@ def test_all_of_a_long_prompt_counts():
     prompt = np.arange(150) ** 2 % 11
     texts = {tuple(model.generate(np.r_[first, prompt[size:]], 20, seed=1)) for size in (0, 50, 149) for first in (1, 2)}
     assert len(texts) > 3
-
-
-def test_several_python_threads_write_what_each_would_alone(monkeypatch):
-    monkeypatch.setattr(threads, "WORTHWHILE", 1)
-    model = untrained(threads=2, tokenizer=None, vocabulary_size=11)
-    jobs = [(np.arange(1 + seed % 3), 40, seed) for seed in range(16)]
-
-    def write(job):
-        prompt, length, seed = job
-        return model.generate(prompt, length, seed=seed).tolist()
-
-    alone = [write(job) for job in jobs]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(write, jobs)) == alone
 
 
 def test_streams_of_one_model_do_not_disturb_each_other():

@@ -4,11 +4,7 @@ import copy
 import dataclasses
 import gzip
 import inspect
-import os
 import pickle
-import shutil
-import subprocess
-import sys
 import threading
 import warnings
 from dataclasses import fields
@@ -20,7 +16,6 @@ import pytest
 from checks import assert_same_bits
 from models import LINES, fit, trained, untrained
 
-import numba_rnnlm
 from numba_rnnlm import LanguageModel, LanguageModelError, cells, language_model, training
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cells import CELLS
@@ -73,7 +68,7 @@ def test_every_option_changes_the_model_and_learns(options):
 def test_the_backends_agree():
     histories = [fit(untrained(dropout=0.3, backend=backend)).history_ for backend in ("cpu", "reference")]
     np.testing.assert_allclose(*(history["loss"] for history in histories), rtol=1e-5)
-    np.testing.assert_allclose(*(history["gradient_norm"] for history in histories), rtol=1e-3)
+    np.testing.assert_allclose(*(history["gradient_norm"] for history in histories), rtol=1e-5)
 
 
 def test_the_words_of_a_configuration():
@@ -530,11 +525,10 @@ def test_a_model_that_has_learned_nothing_says_so(question):
         QUESTIONS[question](untrained())
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("question", [name for name in QUESTIONS if name not in ("save", "network_", "parameter_count")])
 def test_a_model_of_ids_says_that_it_knows_no_text(question):
-    if question not in ("save", "network_", "parameter_count"):
-        with pytest.raises((ShapeError, CorpusError), match=r"no tokenizer|tokenizer=None"):
-            QUESTIONS[question](trained(None))
+    with pytest.raises((ShapeError, CorpusError), match=r"no tokenizer|tokenizer=None"):
+        QUESTIONS[question](trained(None))
 
 
 def test_one_except_catches_all_of_them():
@@ -575,17 +569,3 @@ def test_a_text_full_of_unknown_symbols_is_worth_a_warning():
     model = fit(untrained())
     with pytest.warns(UserWarning, match=r"text has symbols that are not in the model's vocabulary and count as <unk>: 1,200 of 1,200 \(100%\)"):
         fit(model, "龍虎豹" * 400)
-
-
-def test_kernels_are_kept_away_from_the_source(tmp_path):
-    package = tmp_path / "site"
-    shutil.copytree(Path(numba_rnnlm.__file__).parent, package / "numba_rnnlm",
-                    ignore=shutil.ignore_patterns("__pycache__"))
-    program = "from numba_rnnlm import LanguageModel; LanguageModel(hidden=3, tokenizer=None, vocabulary_size=3).score([1, 2])"
-    environment = {**os.environ, "PYTHONPATH": str(package), "XDG_CACHE_HOME": str(tmp_path / "cache"),
-                   "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("NUMBA_CACHE_DIR", None)
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path)
-    assert {path.suffix for path in package.rglob("*") if path.is_file()} <= {".py", ".typed"}
-    if sys.platform.startswith("linux"):
-        assert list((tmp_path / "cache" / "numba_rnnlm").glob("cpu-*/*"))

@@ -203,7 +203,7 @@ def test_get(name):
     assert get(name) == get(name.upper()) == kind()
     mine = kind(learning_rate=0.125)
     assert get(mine) is mine
-    assert kind.name == name
+    assert kind().name == kind(name="mine").name == name
 
 
 @dataclass(frozen=True)

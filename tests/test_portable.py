@@ -3,6 +3,7 @@
 import math
 import re
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -74,7 +75,7 @@ def test_float32_is_right_everywhere(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 60, reason="the platform has no longer float to compare with")
+@needs.long_double
 def test_float64_is_right_everywhere(name):
     random = np.random.default_rng(0)
     x = np.concatenate([random.uniform(-750, 750, 20_000), random.standard_normal(20_000), FLOATS[::50].astype(np.float64),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import sass
+from checks import ROUNDS
 from numba import float32, intp
 from strategies import RULES
 
@@ -26,7 +27,7 @@ both = pytest.mark.parametrize("capability", [AMPERE, HOPPER], ids="{0[0]}.{0[1]
 # specifications). What holds for all: 65,536 registers a block, 48 KB of shared memory without asking.
 SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10, (12, 0): 99 << 10}
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
-EVERY_PAIR = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "1")) > 1  # which takes minutes more
+EVERY_PAIR = ROUNDS > 1  # which takes minutes more
 MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "update")
 # What recurrence and launch say, repeated here: tests are collected where their imports would fail.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))

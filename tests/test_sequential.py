@@ -26,7 +26,8 @@ from numba_rnnlm.errors import (
     VocabularyError,
 )
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent, SimpleRNN
-from numba_rnnlm.optimizers import OPTIMIZERS, SGD, Adam, RMSprop
+from numba_rnnlm.optimizers import OPTIMIZERS, SGD, Adam, RMSprop, describe
+from numba_rnnlm.sequential import _describe
 from numba_rnnlm.storage import open_model, write_model
 
 V, T, N = 6, 5, 24  # symbols, steps, examples
@@ -870,6 +871,25 @@ def test_what_keras_does_by_itself_may_be_said_and_nothing_else(kind, values, op
         assert str(error.value).startswith(f"{kind.__name__}: {name} is {other!r}, expected {usual!r}; ")
     with pytest.raises(ConfigError, match=f"{kind.__name__} has no argument 'wrong', expected some of "):
         kind(*values, wrong=None)
+
+
+def test_an_optimizer_that_is_derived_from_kerass_takes_nothing_else_either():
+    @dataclass(frozen=True)
+    class Mine(Adam):
+        part: float = 0.5
+
+    assert Mine(use_ema=False, name="first") == Mine()
+    with pytest.raises(ConfigError, match="Mine: use_ema is True, expected False; the weights are not averaged"):
+        Mine(use_ema=True)
+
+
+def test_what_leaves_no_choice_is_neither_shown_nor_saved():
+    layer = LSTM(3, dropout=0, name=None, trainable=True)
+    assert repr(layer) == "LSTM(units=3, return_sequences=False, cell='lstm', forget_bias=1.0)"
+    assert _describe(layer) == {"class": "LSTM", "units": 3, "return_sequences": False, "cell": "lstm", "forget_bias": 1.0}
+    assert type(layer.dropout) is float  # what was given is not kept
+    limits = dict.fromkeys(("weight_decay", "clipnorm", "clipvalue", "global_clipnorm"))
+    assert describe(SGD(name="first", use_ema=False)) == {"class": "sgd", "learning_rate": 0.01, **limits, "momentum": 0.0, "nesterov": False}
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS.values())

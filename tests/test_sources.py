@@ -578,7 +578,10 @@ def test_sentences_come_from_anywhere(tmp_path):
                  [bytearray(line.encode()) for line in lines], file(tmp_path, "t.gz", gzip.compress(data))):
         assert model.score(many).tolist() == want.tolist()
     assert [sum(score.log_probability for score in scores) for scores in model.full_scores(iter(lines))] == pytest.approx(want.tolist())
-    assert model.generate(np.array(lines), 5, seed=1) == model.generate(lines, 5, seed=1)
+    written = model.generate(lines, 5, seed=1)
+    assert model.generate(np.array(lines), 5, seed=1) == model.generate(io.StringIO(data.decode()), 5, seed=1) == written
+    assert model.generate(io.BytesIO(data), 5, seed=1) == model.generate(tmp_path / "t", 5, seed=1) == [text.encode() for text in written]
+    assert sentences(io.StringIO("a\ud800\r\nb"), "lf") == (True, ["a\ud800", "b"])
     assert model.score(b"to be") == model.score("to be") == model.score(bytearray(b"to be\n")) == want[0]
     assert sentences(range(3), "lf") == (False, [range(3)]) and sentences(np.array([1, 2]), "lf")[0] is False
     assert model.score(iter([1, 2, 3])) == model.score([1, 2, 3])

@@ -260,7 +260,7 @@ def test_files_that_are_not_there(tmp_path):
     refused(tmp_path, "is a directory, expected a model file")
 
 
-@pytest.mark.parametrize("part", np.linspace(0, 1, 100, endpoint=False))
+@pytest.mark.parametrize("part", np.linspace(0, 1, 20, endpoint=False))
 def test_truncated_files(part, path):
     data = SAVED["data"]
     path.write_bytes(data[: int(part * len(data))])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import strategies
-from checks import assert_same_bits, call
-from hypothesis import given, settings
+from checks import assert_same_bits, call, examples
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import floats, unwritten
 
@@ -95,7 +95,7 @@ def lost(got, want, size):
 kinds = st.sampled_from(["equal", "positive", "normal", "shifted"])
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(random=strategies.generators, kind=kinds, rows=many, inputs=st.integers(1, 9), transposed=st.booleans())
 def test_gradients_over_many_rows_lose_little(random, kind, rows, inputs, transposed):
     """Of a bias and of a matrix: at most 4 times what PyTorch 2.13 (MKL) loses in a matrix of 100,000 rows.
@@ -128,7 +128,7 @@ def test_gradients_do_not_depend_on_chunks_of_logits(monkeypatch, chunk, transpo
     assert lost(whole["dW"], want["dW"], abs(want["dW"])) <= 64 and lost(whole["db"], want["db"], abs(want["db"])) <= 64
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(random=strategies.generators, kind=kinds, columns=many)
 def test_losses_over_many_columns_lose_little(random, kind, columns):
     x, targets = numbers(random, kind, 2, columns), random.integers(0, 2, (2, columns)).astype(np.float64)

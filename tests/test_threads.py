@@ -5,9 +5,10 @@ import os
 import threading
 import time
 
+import needs
 import numpy as np
 import pytest
-from checks import HANG, from_python, run_python
+from checks import HANG, ROUNDS, from_python, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
@@ -83,7 +84,7 @@ def lead(pool, steps, wanted=0, patience=FOREVER):
 def test_workers_join_a_gang_and_leave_it(threads):
     pool = Pool(threads)
     assert (lead(pool, 50, wanted=threads - 1)[0] == 1).all()  # all have come before the first step
-    for _ in range(100):  # workers that are awake, that sleep, that are about to
+    for _ in range(20 * ROUNDS):  # workers that are awake, that sleep, that are about to
         counters, lost = lead(pool, 3000)
         assert (counters[:, 0] == 1).all()  # the leader does each step, alone if need be
         assert (np.diff(counters, axis=0) >= 0).all()  # who has come stays
@@ -205,7 +206,7 @@ def pass_back_and_forth(numbers, own, other, rounds, patience):
 @pytest.mark.parametrize("patience", [0, 1_000_000])
 def test_a_number_wakes_who_waits_for_it(patience):
     """Asleep at each of many numbers, or looking."""
-    numbers, first, second, rounds = np.zeros(4 * atomics.LINE, np.int64), 0, 2 * atomics.LINE, 20_000
+    numbers, first, second, rounds = np.zeros(4 * atomics.LINE, np.int64), 0, 2 * atomics.LINE, 5_000
     pass_back_and_forth(numbers.copy(), first, second, 0, 0)  # compiled
     threads = [
         threading.Thread(target=pass_back_and_forth, args=(numbers, own, other, rounds, patience), daemon=True)
@@ -248,10 +249,9 @@ time.sleep({rest})
 """)
 
 
-if hasattr(os, "fork"):
-
-    def test_a_forked_child_has_threads_of_its_own():
-        run_python(f"""
+@needs.fork
+def test_a_forked_child_has_threads_of_its_own():
+    run_python(f"""
 import os, signal
 import numpy as np
 from numba_rnnlm.backends.cpu import threads
@@ -269,8 +269,10 @@ if child:
 os._exit(0)
 """)
 
-    def test_an_interrupt_leaves_the_pool_in_order():
-        run_python("""
+
+@needs.fork
+def test_an_interrupt_leaves_the_pool_in_order():
+    run_python("""
 import os, signal, threading
 import numpy as np
 from numba_rnnlm import LanguageModel

@@ -4,13 +4,13 @@ import signal
 import threading
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from math import exp, inf, isnan, log, nan
+from math import cos, exp, inf, isnan, log, nan, pi
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from checks import assert_same_bits
-from hypothesis import given, settings
+from checks import assert_close, assert_same_bits, examples
+from hypothesis import given
 from hypothesis import strategies as st
 from models import fit, untrained
 
@@ -29,12 +29,12 @@ V, N, T, BATCHES = 7, 2, 4, 6  # symbols, streams, steps, batches per epoch
 IDS = np.arange(1 + BATCHES * N * T) ** 2 % V
 
 
-def network(seed=1, **options):
+def network(seed=1, ops=None, **options):
     config = ModelConfig(
         **{"cell": "tanh", "hidden": 8, "layers": 1, "embedding": 4, "vocabulary_size": V, "dropout": 0.0} | options
     )
     model = build(config)
-    return Network(model, backends.get("cpu", threads=1), initial_weights(model, config, seed))
+    return Network(model, ops or backends.get("cpu", threads=1), initial_weights(model, config, seed))
 
 
 def batches():
@@ -83,12 +83,61 @@ def spoil(monkeypatch, network, values):
 # Learning
 
 
+def sgd(w, g, m, step, rate):
+    m[0] = 0.9 * m[0] + g
+    return w - rate * m[0]
+
+
+def rmsprop(w, g, m, step, rate):
+    m[0] = 0.9 * m[0] + 0.1 * g**2
+    return w - rate * g / (np.sqrt(m[0]) + 1e-7)
+
+
+def adagrad(w, g, m, step, rate):
+    m[0] += g**2
+    return w - rate * g / (np.sqrt(m[0]) + 1e-7)
+
+
+def adam(w, g, m, step, rate):
+    m[:] = 0.9 * m[0] + 0.1 * g, 0.999 * m[1] + 0.001 * g**2
+    return w - rate * m[0] / (1 - 0.9**step) / (np.sqrt(m[1] / (1 - 0.999**step)) + 1e-8)
+
+
+def adamw(w, g, m, step, rate):
+    return adam(w * (1 - 0.01 * rate), g, m, step, rate)
+
+
+UPDATES = {one.__name__: one for one in (sgd, rmsprop, adagrad, adam, adamw)}
+WARMUP = 0.25
+FACTORS = {  # of the rate, in this epoch (from 0), when this part of the training is done
+    "constant": lambda epoch, done: 1, "linear": lambda epoch, done: (1 - done) / (1 - WARMUP),
+    "cosine": lambda epoch, done: (1 + cos(pi * (done - WARMUP) / (1 - WARMUP))) / 2,
+    "plateau": lambda epoch, done: (1, 1, 1 / 2)[epoch], "zaremba": lambda epoch, done: (1, 1 / 2, 1 / 4)[epoch],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_optimizer_learns_with_every_schedule(optimizer, schedule):
-    one = trainer(optimizer=optimizer, schedule=schedule, epochs=40, learning_rate=None, decay_after=30, warmup=0.1)
+def test_every_update_is_that_of_the_optimizer_at_the_rate_of_the_schedule(optimizer, schedule):
+    """All weights after each of three epochs, of which the first is the best: against the equations, in float64."""
+    net, plain = (network(ops=backends.get("reference")) for _ in range(2))
+    judge = Judge(net, [1.0, 2.0, 3.0])
+    one = trainer(net, judge, optimizer=optimizer, schedule=schedule, learning_rate=None, warmup=WARMUP, decay_after=1,
+                  **{"momentum": 0.9} if optimizer == "sgd" else {})
     one.run()
-    assert one.history["loss"][-1] < 0.9 * one.history["loss"][0]
+    w, step = plain.parameters.flat, 0
+    m = np.zeros((2, w.size))
+    for epoch, seen in enumerate(judge.seen):
+        state = plain.state(N)
+        for batch, (inputs, targets) in enumerate(batches()):
+            done, step = (epoch + batch / BATCHES) / 3, step + 1
+            rate = pytorch.default_rate(optimizer, "tanh") * (done / WARMUP if done < WARMUP else FACTORS[schedule](epoch, done))
+            plain.train(inputs, targets.reshape(-1), state, 1 / targets.size, 0)
+            g = np.array(plain.gradients.flat)
+            norm = np.sqrt((g**2).sum())
+            w[:] = UPDATES[optimizer](w, g / max(norm, 1), m, step, rate)
+        assert_close(seen, plain.weights(), 1e-9)
+        assert one.history["gradient_norm"][epoch] == pytest.approx(norm) and one.history["learning_rate"][epoch] == pytest.approx(rate)
 
 
 def test_the_rate_follows_the_schedule():
@@ -201,7 +250,7 @@ def test_clipping(name, limit):
     moved = np.concatenate([(after - before[key]).ravel() for key, after in one.network.weights().items()])
     size = np.sqrt((moved**2).sum()) if name == "clip_norm" else abs(moved).max()
     assert one.history["gradient_norm"][0] > 0.1
-    assert size == pytest.approx(limit, rel=1e-2)
+    assert size == pytest.approx(limit, rel=1e-4)
 
 
 # What ends it
@@ -273,7 +322,7 @@ def test_max_seconds(clock, limit, tokens, capsys):
         assert_same_bits(one.network.weights(), before)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     step=st.floats(0.1, 5), validation=st.floats(0, 100), writing=st.floats(0, 20), saving=st.floats(0, 20), room=st.floats(0, 300),
     every=st.sampled_from([None, 1, 4, 5]), checkpoint_every=st.sampled_from([1.0, 30.0, 1e9]), known=st.booleans(),

@@ -2,36 +2,57 @@
 
 import ast
 import sys
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import numba_rnnlm
 from numba_rnnlm import errors
 
 ROOT = Path(numba_rnnlm.__file__).parent
+SHOWN = str(ROOT / "cli")  # what it asks for, it prints, and tests read that
 FAMILY = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.LanguageModelError)}
 ELSEWHERE = {  # module → why its errors are not met here
     "backends/cuda": "needs a GPU or its simulator, and has tests there",
 }
+Place = tuple[str, int]  # file and line
 
-_read: set[tuple[str, int]] = set()
+_read: set[Place] = set()
+_quoted: deque[tuple[str, set[Place]]] = deque(maxlen=20)  # texts that the library has asked for, to put them into others
 
 
 def watch() -> None:
-    """From now on, note each error where it is made, once somebody asks for its text."""
+    """From now on, note each error where it is made, once a test asks for its text, or for one in which the library quotes it."""
 
     def init(self, *args):
         super(errors.LanguageModelError, self).__init__(*args)
         frame = sys._getframe(1)
-        self._made = frame.f_code.co_filename, frame.f_lineno
+        self._made = {(frame.f_code.co_filename, frame.f_lineno)}.union(
+            *(made for text, made in [*_quoted] if text and any(text in str(part) for part in args)))
 
     def text(self):
-        _read.add(getattr(self, "_made", ("", 0)))
-        return super(errors.LanguageModelError, self).__str__()
+        said, made = super(errors.LanguageModelError, self).__str__(), getattr(self, "_made", set())
+        asking = sys._getframe(1).f_code.co_filename
+        if asking.startswith(str(ROOT)) and not asking.startswith(SHOWN):
+            _quoted.append((said, made))
+        else:
+            _read.update(made)
+        return said
 
     errors.LanguageModelError.__init__, errors.LanguageModelError.__str__ = init, text
 
 
-def places() -> dict[tuple[str, int], str]:
+def read() -> list[Place]:
+    """The places whose words were read so far in this process."""
+    return sorted(_read)
+
+
+def add(places: Iterable[Place]) -> None:
+    """Places whose words were read in another process."""
+    _read.update(map(tuple, places))
+
+
+def places() -> dict[Place, str]:
     """Where the library makes an error: (file, line) → what to call the place."""
     found = {}
     for path in sorted(ROOT.rglob("*.py")):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arguments import only_options
+from ..arguments import checked
 from ..errors import ConfigError
 from ..portable import Rows, fault
 
@@ -15,7 +15,7 @@ Array = np.ndarray
 ROW = {"forward": ("z", "prev", "next", "start", "stride"), "backward": ("z", "prev", "next", "d", "start", "stride")}  # the arguments
 
 
-@only_options()
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Cell(Rows):
     """One step of a recurrent layer for one stream, after the matrix products.

@@ -1,16 +1,17 @@
 """y = g(x W + b), and the losses that belong to its g."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
+from ..arguments import checked, hidden
 from ..backends import ACTIVATIONS, Array, Ops, Shape
 from ..errors import ConfigError, ShapeError, expect_number, expect_one_of
 from .layer import Run, glorot
-from .options import GLOROT, NAME, TRAINABLE, ZEROS, TakesVectors, only_options
+from .options import Glorot, TakesVectors, Zeros
 
 
-@only_options(name=NAME, trainable=TRAINABLE, kernel_initializer=GLOROT, bias_initializer=ZEROS)
+@checked
 @dataclass(frozen=True)
 class Dense(TakesVectors):
     """A fully connected layer on each vector of the input. Weights: ``W`` (D, units), ``b`` (units).
@@ -38,6 +39,9 @@ class Dense(TakesVectors):
     activation: str | None = None
     use_bias: bool = True
     tied: bool = False
+    _: KW_ONLY
+    kernel_initializer: Glorot = hidden("glorot_uniform")
+    bias_initializer: Zeros = hidden("zeros")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,19 +1,18 @@
 """Dropout between layers (Srivastava et al. 2014; between recurrent layers: Zaremba et al. 2014)."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated
 
 import numpy as np
 
+from ..arguments import Only, checked, hidden
 from ..backends import Array, Ops, Shape
 from ..errors import expect_number
 from .layer import Run
-from .options import NAME, TRAINABLE, TakesVectors, only_options
+from .options import TakesVectors
 
 
-@only_options(
-    name=NAME, trainable=TRAINABLE, noise_shape=(None, "every value is dropped by itself"),
-    seed=(None, "the seed of the model decides the masks: Sequential(seed=...)"),
-)
+@checked
 @dataclass(frozen=True)
 class Dropout(TakesVectors):
     """While training, set a random part of the values to zero and scale up the rest.
@@ -35,6 +34,9 @@ class Dropout(TakesVectors):
     """
 
     rate: float
+    _: KW_ONLY
+    noise_shape: Annotated[None, Only("every value is dropped by itself")] = hidden(None)
+    seed: Annotated[None, Only("the seed of the model decides the masks: Sequential(seed=...)")] = hidden(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()

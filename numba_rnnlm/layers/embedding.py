@@ -1,22 +1,20 @@
 """A vector for each symbol."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 
+from ..arguments import Only, checked, hidden
 from ..backends import Array, Ops, Shape
 from ..errors import ShapeError, expect_number
 from .layer import Lookup, Run
-from .options import NAME, TRAINABLE, only_options
+from .options import KerasLayer
 
 
-@only_options(
-    name=NAME, trainable=TRAINABLE, mask_zero=(False, "id 0 is a symbol as any other"),
-    embeddings_initializer=("uniform", "standard_deviation draws from a normal distribution"),
-    input_shape=(None, "input_length checks the length"),
-)
+@checked
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(KerasLayer):
     """Turn ids (T, N) into vectors (T, N, output_dim). The table is ``W`` (input_dim, output_dim).
 
     Parameters
@@ -40,6 +38,10 @@ class Embedding:
     output_dim: int
     input_length: int | None = None
     standard_deviation: float | None = None
+    _: KW_ONLY
+    mask_zero: Annotated[Literal[False], Only("id 0 is a symbol as any other")] = hidden(False)
+    embeddings_initializer: Annotated[Literal["uniform"], Only("standard_deviation draws from a normal distribution")] = hidden("uniform")
+    input_shape: Annotated[None, Only("input_length checks the length")] = hidden(None)
 
     def __post_init__(self) -> None:
         expect_number("Embedding: input_dim", self.input_dim, 1, 2**31 - 1, whole=True)

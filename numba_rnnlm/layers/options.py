@@ -1,15 +1,29 @@
-"""Arguments that Keras has and that leave no choice here."""
+"""Arguments that several layers share: Keras's that leave no choice here, and the size of a first layer's vectors."""
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Literal
 
-from ..arguments import Only, only, only_options
+from ..arguments import Only, hidden
 from ..errors import ConfigError, expect_number
 
-__all__ = ["GLOROT", "NAME", "TRAINABLE", "ZEROS", "Only", "TakesVectors", "only", "only_options"]
+__all__ = ["Glorot", "KerasLayer", "TakesVectors", "Zeros"]
+
+WEIGHTS = Only("set_weights() takes other starting weights")
+Glorot = Annotated[Literal["glorot_uniform"], WEIGHTS]
+Zeros = Annotated[Literal["zeros"], WEIGHTS]
 
 
 @dataclass(frozen=True)
-class TakesVectors:
+class KerasLayer:
+    """What every layer takes from Keras."""
+
+    _: KW_ONLY
+    name: Annotated[None, Only("layers are named after their kind, as summary() shows")] = hidden(None)
+    trainable: Annotated[Literal[True], Only("all layers learn")] = hidden(True)
+
+
+@dataclass(frozen=True)
+class TakesVectors(KerasLayer):
     """A layer that may come first, without an Embedding in front of it.
 
     Parameters
@@ -21,9 +35,9 @@ class TakesVectors:
         The features alone.
     """
 
-    # No part of what the layer is: elsewhere than in front they say nothing.
-    input_shape: tuple[int | None, ...] | None = field(default=None, kw_only=True, repr=False, compare=False)
-    input_dim: int | None = field(default=None, kw_only=True, repr=False, compare=False)
+    _: KW_ONLY  # hidden: elsewhere than in front they say nothing
+    input_shape: tuple[int | None, ...] | None = hidden(None)
+    input_dim: int | None = hidden(None)
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -43,9 +57,3 @@ class TakesVectors:
     def input_features(self) -> int | None:
         """Size of the input vectors, if it was said."""
         return self.input_dim if self.input_shape is None else self.input_shape[1]
-
-
-NAME: Only = (None, "layers are named after their kind, as summary() shows")
-TRAINABLE: Only = (True, "all layers learn")
-GLOROT: Only = ("glorot_uniform", "set_weights() takes other starting weights")
-ZEROS: Only = ("zeros", "set_weights() takes other starting weights")

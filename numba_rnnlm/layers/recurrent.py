@@ -1,37 +1,20 @@
 """Layers with a loop over time, one for all cells."""
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
 
 from .. import cells
+from ..arguments import Only, checked, hidden
 from ..backends import Array, Ops, Shape
 from ..cells import Cell
 from ..errors import ShapeError, expect_number, expect_one_of
 from .layer import Lookup, Run, glorot, orthogonal
-from .options import GLOROT, NAME, TRAINABLE, ZEROS, Only, TakesVectors, only_options
-
-COMMON: dict[str, Only] = {
-    "name": NAME,
-    "trainable": TRAINABLE,
-    "use_bias": (True, "every cell has biases"),
-    "kernel_initializer": GLOROT,
-    "recurrent_initializer": ("orthogonal", "set_weights() takes other starting weights"),
-    "bias_initializer": ZEROS,
-    "dropout": (0.0, "put a Dropout layer in front"),
-    "recurrent_dropout": (0.0, "dropout is between layers only, by Dropout layers"),
-    "return_state": (False, "return_sequences=True hands on the outputs after every step"),
-    "go_backwards": (False, "turn the sequences round before: x[:, ::-1]"),
-    "stateful": (False, "every example starts from a zero state; LanguageModel carries the state along"),
-    "unroll": (False, "the loop over time is compiled as it is"),
-}
-GATED: dict[str, Only] = {
-    "activation": ("tanh", "only SimpleRNN has a choice"),
-    "recurrent_activation": ("sigmoid", "the gates have no choice"),
-}
+from .options import WEIGHTS, Glorot, TakesVectors, Zeros
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class Recurrent(TakesVectors):
     """A sequence of vectors through a recurrent cell.
@@ -64,6 +47,17 @@ class Recurrent(TakesVectors):
     return_sequences: bool = False
     cell: str | Cell = "lstm"
     forget_bias: float = 1.0
+    _: KW_ONLY
+    use_bias: Annotated[Literal[True], Only("every cell has biases")] = hidden(True)
+    kernel_initializer: Glorot = hidden("glorot_uniform")
+    recurrent_initializer: Annotated[Literal["orthogonal"], WEIGHTS] = hidden("orthogonal")
+    bias_initializer: Zeros = hidden("zeros")
+    dropout: Annotated[float, Only("put a Dropout layer in front")] = hidden(0.0)
+    recurrent_dropout: Annotated[float, Only("dropout is between layers only, by Dropout layers")] = hidden(0.0)
+    return_state: Annotated[Literal[False], Only("return_sequences=True hands on the outputs after every step")] = hidden(False)
+    go_backwards: Annotated[Literal[False], Only("turn the sequences round before: x[:, ::-1]")] = hidden(False)
+    stateful: Annotated[Literal[False], Only("every example starts from a zero state; LanguageModel carries the state along")] = hidden(False)
+    unroll: Annotated[Literal[False], Only("the loop over time is compiled as it is")] = hidden(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,9 +151,18 @@ class Recurrent(TakesVectors):
         return run.a["dx"]
 
 
-@only_options(**COMMON, **GATED, unit_forget_bias=(True, "forget_bias=0.0 starts without"))
 @dataclass(frozen=True)
-class LSTM(Recurrent):
+class Gated(Recurrent):
+    """What the layers with gates take from Keras."""
+
+    _: KW_ONLY
+    activation: Annotated[Literal["tanh"], Only("only SimpleRNN has a choice")] = hidden("tanh")
+    recurrent_activation: Annotated[Literal["sigmoid"], Only("the gates have no choice")] = hidden("sigmoid")
+
+
+@checked
+@dataclass(frozen=True)
+class LSTM(Gated):
     """Long short-term memory (Hochreiter and Schmidhuber 1997). See :class:`Recurrent`.
 
     Examples
@@ -169,11 +172,13 @@ class LSTM(Recurrent):
     """
 
     cell: str | Cell = "lstm"
+    _: KW_ONLY
+    unit_forget_bias: Annotated[Literal[True], Only("forget_bias=0.0 starts without")] = hidden(True)
 
 
-@only_options(**COMMON, **GATED, reset_after=(True, "the reset before the product is not there"))
+@checked
 @dataclass(frozen=True)
-class GRU(Recurrent):
+class GRU(Gated):
     """Gated recurrent unit (Cho et al. 2014), reset after the product: Keras's default. See :class:`Recurrent`.
 
     As in Keras, the reset and the update gate have two biases, of the input and of the state: ``b`` is (6, H), the rows of
@@ -186,6 +191,8 @@ class GRU(Recurrent):
     """
 
     cell: str | Cell = "gru"
+    _: KW_ONLY
+    reset_after: Annotated[Literal[True], Only("the reset before the product is not there")] = hidden(True)
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return super().parameters(shape) | {"b": (6, self.units)}
@@ -205,7 +212,7 @@ class GRU(Recurrent):
         return dx
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class SimpleRNN(Recurrent):
     """The simple recurrent layer (Elman 1990): h' = f(x W + h U + b). See :class:`Recurrent`.

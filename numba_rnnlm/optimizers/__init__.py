@@ -50,7 +50,7 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
     """
     expect_optimizer(optimizer)
     kind = type(optimizer)
-    values = {field.name: getattr(optimizer, field.name) for field in fields(optimizer) if field.init}
+    values = {field.name: getattr(optimizer, field.name) for field in fields(optimizer) if field.init and (field.repr or field.compare)}
     numbers = {name: value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value for name, value in values.items()}
     for name, value in numbers.items():
         if not isinstance(value, (bool, int, float, str, type(None))):

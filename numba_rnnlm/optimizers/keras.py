@@ -4,26 +4,19 @@ Weight decay is decoupled in all of them; ε stands under the root, and in Adam 
 ``clipnorm`` clips each variable by itself, ``global_clipnorm`` the whole gradient.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from math import sqrt
-from typing import ClassVar
+from typing import Annotated, Literal
 
 import numpy as np
 
 from .. import rules
+from ..arguments import Only, checked, expect_default, hidden, only
 from ..errors import ConfigError, expect_number
-from ..layers.options import Only, only_options
 from ..rules import Rule
 from .optimizer import MOST, Limits, Optimizer, expect_not_negative
 
-COMMON: dict[str, Only] = {
-    "name": (..., ""),
-    "use_ema": (False, "the weights are not averaged"),
-    "ema_momentum": (0.99, "the weights are not averaged"),
-    "ema_overwrite_frequency": (None, "the weights are not averaged"),
-    "loss_scale_factor": (None, "weights and gradients are float32"),
-    "gradient_accumulation_steps": (None, "a batch is an update"),
-}
+NOT_AVERAGED = Only("the weights are not averaged")
 
 
 @dataclass(frozen=True)
@@ -45,13 +38,24 @@ class KerasOptimizer(Optimizer):
     """
 
     learning_rate: float = 0.001
-    weight_decay: float | None = field(default=None, kw_only=True)
-    clipnorm: float | None = field(default=None, kw_only=True)
-    clipvalue: float | None = field(default=None, kw_only=True)
-    global_clipnorm: float | None = field(default=None, kw_only=True)
+    _: KW_ONLY
+    weight_decay: float | None = None
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    global_clipnorm: float | None = None
+    name: str | None = hidden(None)
+    use_ema: Annotated[Literal[False], NOT_AVERAGED] = hidden(False)
+    ema_momentum: Annotated[float, NOT_AVERAGED] = hidden(0.99)
+    ema_overwrite_frequency: Annotated[None, NOT_AVERAGED] = hidden(None)
+    loss_scale_factor: Annotated[None, Only("weights and gradients are float32")] = hidden(None)
+    gradient_accumulation_steps: Annotated[None, Only("a batch is an update")] = hidden(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "name", type(self).__name__.lower())  # whatever was given
+        for item in fields(self):  # a dataclass of a user's, derived from these, has a constructor of its own
+            if mark := only(item.type):
+                expect_default(type(self).__name__, item.name, getattr(self, item.name), item.default, mark)
         limits = ("clipnorm", "clipvalue", "global_clipnorm")
         expect_not_negative(self, "weight_decay", *limits)
         given = [f"{name}={getattr(self, name)}" for name in limits if getattr(self, name)]
@@ -67,7 +71,7 @@ class KerasOptimizer(Optimizer):
         return 1 - rate * (self.weight_decay or 0.0), 0.0
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class SGD(KerasOptimizer):
     """p ← p + v,  v ← momentum · v - rate · g; with ``nesterov`` p ← p + momentum · v - rate · g.
@@ -81,7 +85,6 @@ class SGD(KerasOptimizer):
     learning_rate: float = 0.01
     momentum: float = 0.0
     nesterov: bool = False
-    name: ClassVar[str] = "sgd"
 
     @property
     def rule(self) -> Rule:
@@ -94,7 +97,7 @@ class SGD(KerasOptimizer):
         return (*self.shrink(rate), self.momentum, rate, along, ahead)
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class RMSprop(KerasOptimizer):
     """p ← p - rate · g / √(v + ε),  v ← ρ v + (1 - ρ) g² (Tieleman and Hinton 2012).
@@ -106,7 +109,6 @@ class RMSprop(KerasOptimizer):
     momentum: float = 0.0
     epsilon: float = 1e-7
     centered: bool = False
-    name: ClassVar[str] = "rmsprop"
 
     @property
     def rule(self) -> Rule:
@@ -119,14 +121,13 @@ class RMSprop(KerasOptimizer):
         return (*numbers, 0.0)
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class Adagrad(KerasOptimizer):
     """p ← p - rate · g / √(v + ε),  v ← v + g² (Duchi, Hazan, Singer 2011); v begins at ``initial_accumulator_value``."""
 
     initial_accumulator_value: float = 0.1
     epsilon: float = 1e-7
-    name: ClassVar[str] = "adagrad"
 
     @property
     def rule(self) -> Rule:
@@ -140,14 +141,13 @@ class Adagrad(KerasOptimizer):
         return (*self.shrink(rate), rate, self.epsilon, 0.0)
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class Adadelta(KerasOptimizer):
     """p ← p - rate · d,  d = g √(w + ε) / √(v + ε) with running means v of g² and w of d² (Zeiler 2012)."""
 
     rho: float = 0.95
     epsilon: float = 1e-7
-    name: ClassVar[str] = "adadelta"
 
     @property
     def rule(self) -> Rule:
@@ -175,7 +175,7 @@ class _Moments(KerasOptimizer):
         return (self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2)
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class Adam(_Moments):
     """Adam (Kingma and Ba 2015), in the form of its section 2: ε is added to the root before the correction of bias.
@@ -187,7 +187,6 @@ class Adam(_Moments):
     """
 
     amsgrad: bool = False
-    name: ClassVar[str] = "adam"
 
     @property
     def rule(self) -> Rule:
@@ -198,25 +197,23 @@ class Adam(_Moments):
         return (*self.shrink(rate), *self.betas, along, 0.0, 1.0, self.epsilon)
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with weight decay (Loshchilov and Hutter 2019)."""
 
     weight_decay: float | None = field(default=0.004, kw_only=False)
-    name: ClassVar[str] = "adamw"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         expect_number("weight_decay", self.weight_decay, 0)
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class Nadam(_Moments):
     """Adam with Nesterov's momentum (Dozat 2016)."""
 
-    name: ClassVar[str] = "nadam"
 
     def hyper(self, step: int, rate: float) -> tuple[float, ...]:
         now, then = (self.beta_1 * (1 - 0.5 * 0.96**index) for index in (step, step + 1))
@@ -232,14 +229,13 @@ class Nadam(_Moments):
 SCHEDULE = np.cumprod(1 - 0.5 * 0.96 ** np.arange(1, 1000))  # from there on the factors are 1
 
 
-@only_options(**COMMON)
+@checked
 @dataclass(frozen=True)
 class Lion(KerasOptimizer):
     """p ← p - rate · sign(β₁ v + (1 - β₁) g),  v ← β₂ v + (1 - β₂) g (Chen et al. 2023)."""
 
     beta_1: float = 0.9
     beta_2: float = 0.99
-    name: ClassVar[str] = "lion"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -254,5 +250,5 @@ class Lion(KerasOptimizer):
 
 
 OPTIMIZERS: dict[str, type[KerasOptimizer]] = {
-    kind.name: kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW, Adadelta, Nadam, Lion)
+    kind.__name__.lower(): kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW, Adadelta, Nadam, Lion)
 }

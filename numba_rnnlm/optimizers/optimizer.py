@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError, expect_number, expect_one_of
 from ..rules import Rule
@@ -54,7 +54,6 @@ class Optimizer(ABC):
     """
 
     learning_rate: float = 0.01
-    name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         expect_number("learning_rate", self.learning_rate, 0)
@@ -64,6 +63,11 @@ class Optimizer(ABC):
             expect_one_of(field, getattr(self, field, False), (True, False))
         for field in ("epsilon", "initial_accumulator_value"):
             expect_number(field, getattr(self, field, 0), 0)
+
+    @property
+    def name(self) -> str | None:
+        """What reports call it."""
+        return type(self).__name__
 
     @property
     @abstractmethod

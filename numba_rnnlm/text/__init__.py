@@ -2,7 +2,7 @@
 
 from .cleaning import clean
 from .corpus import Corpus, learn_tokenizer, read_corpus
-from .sources import Files, Source, Text, open_source, sentences, split
+from .sources import Bytes, Files, Ids, ManyTexts, OneText, Source, StoredTexts, Text, open_source, sentences, split
 from .streams import segments, segments_per_epoch, streams_that_fit
 from .tokenizers import ByteTokenizer, CharTokenizer, StreamDecoder, Tokenizer, WordTokenizer, as_text
 from .unknown import Sentence, Unknown, encode_sentence, most_frequent
@@ -10,11 +10,16 @@ from .vocabulary import Vocabulary, expect_ids
 
 __all__ = [
     "ByteTokenizer",
+    "Bytes",
     "CharTokenizer",
     "Corpus",
     "Files",
+    "Ids",
+    "ManyTexts",
+    "OneText",
     "Sentence",
     "Source",
+    "StoredTexts",
     "StreamDecoder",
     "Text",
     "Tokenizer",

@@ -20,7 +20,7 @@ def of_bytes(data: bytes) -> str:
     """What bytes look like that are not UTF-8."""
     return _wide(data) or ("It looks like binary data." if b"\0" in data[:SAMPLE] else
                            "Perhaps it is cp1252 (Western Europe), cp1251 (Cyrillic), gb18030 (Chinese) or shift_jis (Japanese): if so, give "
-                           "encoding='cp1252', or another one (in Python numba_rnnlm.text.Files(path, 'cp1252')).")
+                           "encoding='cp1252', or another one (in Python numba_rnnlm.Files(path, 'cp1252')).")
 
 
 def of_zeros(data: bytes) -> str:
@@ -39,7 +39,7 @@ def _wide(data: bytes) -> str:
         name = "utf-16-be" if even > odd else "utf-16-le"
     else:
         return ""
-    return f"It looks like {name.upper()}: give encoding='{name}' (in Python numba_rnnlm.text.Files(path, '{name}'))."
+    return f"It looks like {name.upper()}: give encoding='{name}' (in Python numba_rnnlm.Files(path, '{name}'))."
 
 
 def of_unknown(text: str | bytes, tokenizer: Tokenizer) -> str:

@@ -34,6 +34,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, CorpusError, ShapeError
 from ..paths import same_file
@@ -52,6 +53,10 @@ LEAST = 100  # bytes or ids worth holding out
 Path = str | os.PathLike[str]
 Bytes = bytes | bytearray | memoryview
 Source = Any  # see above
+
+# What score and generate take, for type checkers: one text, or many
+Ids = NDArray[np.integer[Any]] | Sequence[int] | Sequence[np.integer[Any]]
+OneText = str | Bytes | Ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +191,10 @@ class Files:
         return Text(parts[0].name + f" and {len(parts) - 1} more" * (len(parts) > 1), parts, folders=folders)
 
 
+StoredTexts = os.PathLike[str] | Iterable[os.PathLike[str]] | Files  # whose lines are the texts
+ManyTexts = Iterable[OneText] | StoredTexts
+
+
 def open_source(source: Source) -> Text | Any:
     """A source as a text that can be read as often as needed; or, where it is none, the ids that it is.
 
@@ -221,7 +230,7 @@ def open_source(source: Source) -> Text | Any:
 def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
     """Whether a source is many sentences, and these, or the one that it is: str, bytes, or ids.
 
-    A str or bytes is one sentence. A file, open or named by a ``Path``, is its lines.
+    A str or bytes is one sentence. A file, open or named by a ``Path``, is its lines: str if it is open in text mode, otherwise bytes.
 
     Raises
     ------
@@ -233,7 +242,9 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
             warn(f"{source!r} is taken for the text itself, but there is a file of that name; pathlib.Path({source!r}) is its lines.")
         return False, [source]
     if isinstance(source, Text | Files | os.PathLike) or hasattr(source, "read"):
-        return True, [line for lines in open_source(source).lines(line_ends) for line in lines]
+        text = open_source(source)
+        lines = [line for lines in text.lines(line_ends) for line in lines]
+        return True, [str(line, "utf-8", text.errors) for line in lines] if text.errors == "surrogatepass" else lines
     if hasattr(source, "__array__"):
         array = np.asarray(source)
         if array.ndim != 1 or array.dtype.kind not in "OSTU":

@@ -87,8 +87,6 @@ def choose(logits, banned, temperature, top_k, top_p, number, weights):
     warmth = np.float32(min(1 / temperature, 1e30))  # an infinite one would turn the difference of equals into NaN
     for j in range(logits.size):
         weights[j] = exp((logits[j] - peak) * warmth)
-    for index in banned:
-        weights[index] = 0
     if top_k > 0 and top_k < weights.size:
         _keep(weights, top_k, np.inf)
     if top_p < 1:

@@ -1,0 +1,77 @@
+"""The simplest verbs as their definitions have them, in float64. The reference and what is compared with it could share a mistake."""
+
+import math
+
+import numpy as np
+
+BITS = 2**64 - 1
+
+
+def copy(source, out):
+    return {"out": source}
+
+
+def fill(out, value):
+    return {"out": np.full(out.shape, value)}
+
+
+def add(x, out):
+    return {"out": x + out}
+
+
+def gather(table, ids, out):
+    return {"out": np.array([[table[id] for id in row] for row in ids])}
+
+
+def scatter_add(ids, rows, table):
+    return {"table": table + np.einsum("tnv,tnd->vd", ids[..., np.newaxis] == np.arange(len(table)), rows)}
+
+
+def product(x, W, b, transposed):
+    """x W + b"""
+    return np.einsum("md,kd->mk" if transposed else "md,dk->mk", x, W) + (0 if b is None else b)
+
+
+def project(x, W, b, out, first, transposed):
+    padded = np.pad(product(x, W, None, transposed), [(0, 0), (first, 0)])
+    return {"out": np.pad(padded, [(0, 0), (0, out.shape[1] - padded.shape[1])]) + (0 if b is None else b)}
+
+
+def _probabilities(row):
+    """Those of logits: each is one over the sum of all quotients."""
+    return [1 / math.fsum(math.exp(other - logit) for other in row) for logit in row]
+
+
+def log_softmax(x):
+    return {"x": np.log([_probabilities(row) for row in x])}
+
+
+def cross_entropy(x, W, b, targets, losses, transposed):
+    rows = [_probabilities(row) for row in product(x, W, b, transposed)]
+    return {"losses": np.array([-math.log(row[target]) if target >= 0 else 0 for row, target in zip(rows, targets, strict=True)])}
+
+
+def binary_cross_entropy(logits, targets, losses):
+    wrong = np.where(targets == 1, -logits, logits)  # what speaks against the target
+    return {"losses": np.logaddexp(0, wrong).sum(1) / logits.shape[1]}
+
+
+def dropout(x, out, rate, key):
+    kept = [random_bits(key, index) >> 32 >= round(rate * 2**32) for index in range(x.size)]
+    return {"out": np.where(np.reshape(kept, x.shape), x / (1 - rate), 0)}
+
+
+def random_bits(key, index):
+    """SplitMix64, in whole numbers."""
+    z = (key + (index + 1) * 0x9E3779B97F4A7C15) & BITS
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & BITS
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) & BITS
+    return z ^ z >> 31
+
+
+def norm(x):
+    return {"result": math.hypot(*x)}
+
+
+VERBS = {verb.__name__: verb for verb in (
+    copy, fill, add, gather, scatter_add, project, log_softmax, cross_entropy, binary_cross_entropy, dropout, norm)}  # fmt: skip

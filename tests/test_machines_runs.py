@@ -1,0 +1,299 @@
+"""A run: however it is cut, it ends in the bytes of the run at one go; and what is refused changes no byte on the disk."""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from checks import HANG, without_notice
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from machines import Stopped, before_update, explore, stop
+
+from numba_rnnlm import LanguageModel, language_model, runs, training
+from numba_rnnlm.errors import ConfigError, CorpusError, ModelFileError, TrainingError
+from numba_rnnlm.storage import locked
+from numba_rnnlm.training import Checkpoints, Trainer
+
+TEXT = "to be or not to be\n" * 3
+VALID = "be or not\nto be so\n"
+PER_EPOCH = 6  # updates
+LASTING = ("constant", "plateau", "zaremba")  # schedules of runs that can be extended
+MOST = 5  # epochs
+MANY = 100  # examples: where there are more, one process is killed in each of them, too, which takes more than a second
+
+KINDS = st.fixed_dictionaries({"cell": st.sampled_from(["lstm", "gru"]), "dropout": st.sampled_from([0.0, 0.4]), "tied": st.booleans()})
+TRAININGS = st.fixed_dictionaries({
+    "schedule": st.sampled_from(["linear", *LASTING]), "optimizer": st.sampled_from(["adam", "sgd"]), "momentum": st.just(0.9),
+    "validate_every": st.sampled_from([None, 2]), "patience": st.sampled_from([None, None, 1]), "valid": st.booleans(),
+    "decay_after": st.just(1), "max_seconds": st.sampled_from([None, None, 8.0]),
+})  # fmt: skip
+UPDATES = st.integers(0, 2 * PER_EPOCH)
+OTHERS = [  # what is not the run's: of the model, of fit
+    ({"hidden": 4}, {}), ({"cell": "tanh"}, {}), ({"seed": 2}, {}), ({"dropout": 0.1}, {}), ({"tokenizer": "word"}, {}), ({}, {"learning_rate": 0.1}),
+    ({}, {"streams": 3}), ({}, {"decay_after": 2}), ({}, {"corpus": TEXT[:-1]}), ({}, {"valid": VALID * 2}), ({}, {"corpus": "\n"}),
+]  # fmt: skip
+
+
+class Clock:
+    """Every update takes a second, and nothing else takes any time: so what the time limits is the same again."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def watch(self, patch):
+        step = Trainer._step
+
+        def stepping(trainer, *arguments):
+            step(trainer, *arguments)
+            self.now += 1
+
+        patch.setattr(Trainer, "_step", stepping)
+        patch.setattr(Trainer, "_reserve", lambda trainer: 0.0)
+        patch.setattr(training, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+def fit(model, options, epochs, **others):
+    options = {"corpus": TEXT, **options, "epochs": epochs, **others}
+    corpus, valid = options.pop("corpus"), options.pop("valid")
+    if options["optimizer"] != "sgd":
+        del options["momentum"]
+    valid = VALID if valid is True else valid or None
+    with pytest.MonkeyPatch.context() as patch:
+        Clock().watch(patch)
+        return model.fit(corpus, valid, **{"streams": 2, "steps": 5, "verbose": 0} | options)
+
+
+def made(kind, **others):
+    return LanguageModel(**{"hidden": 3, "layers": 1, "embedding": 3, "threads": 1, **kind} | others)
+
+
+@contextlib.contextmanager
+def keeping(gap):
+    """A checkpoint after every so many updates."""
+    calls = itertools.count(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "due", lambda self: next(calls) % gap == 0)
+        yield
+
+
+@contextlib.contextmanager
+def failing_validation(number):
+    """The validation of this number, from 1, runs out of memory."""
+    measure, calls = language_model.total_loss, itertools.count(1)
+
+    def total_loss(network, batches):
+        if next(calls) == number:
+            raise MemoryError("no memory")
+        return measure(network, batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LanguageModel, "_foresee", staticmethod(lambda *arguments: 0.0))  # it would count, too
+        patch.setattr(language_model, "total_loss", total_loss)
+        yield
+
+
+class Runs(RuleBasedStateMachine):
+    """One run, whose checkpoint lies at ``path`` once it has begun."""
+
+    folder: Any = None
+
+    @initialize(kind=KINDS, options=TRAININGS, epochs=st.integers(1, 2))
+    def begin(self, kind, options, epochs):
+        for left in self.folder.iterdir():
+            left.unlink()
+        self.kind, self.options, self.epochs = kind, options, epochs
+        self.path, self.killed, self.kills, self.wholes = self.folder / "run.npz", False, False, {}
+
+    def whole(self, epochs):
+        """What so many epochs come to at one go."""
+        if epochs not in self.wholes:
+            self.wholes[epochs] = self.content(fit(made(self.kind), self.options, epochs))
+        return self.wholes[epochs]
+
+    def content(self, model):
+        path = self.folder / "content"
+        model.save(path)
+        found = path.read_bytes()
+        path.unlink()
+        return found
+
+    def fit(self, epochs=None, **others):
+        return fit(made(self.kind), self.options, epochs or self.epochs, **{"checkpoint": self.path, "resume": self.path} | others)
+
+    def has_begun(self):
+        return self.path.exists()
+
+    @property
+    def position(self):
+        return runs.read_run(self.path).at
+
+    def is_over(self, path):
+        """Whether nothing is left to do for the run in this file."""
+        if not path.exists():
+            return False
+        run = runs.read_run(path)
+        return bool(run.at.ended) and (run.training["epochs"] == self.epochs or run.at.ended.startswith("no better"))
+
+    def refused(self, error, call):
+        """The call raises an error, and changes no byte."""
+        before = {path.name: path.read_bytes() for path in self.folder.iterdir()}
+        with pytest.raises(error) as caught:
+            call()
+        assert str(caught.value)
+        assert {path.name: path.read_bytes() for path in self.folder.iterdir()} == before
+
+    @invariant()
+    def nothing_is_left_over(self):
+        """A killed process leaves files, until another one writes."""
+        if not self.killed:
+            assert {path.name for path in self.folder.iterdir()} <= {self.path.name}
+
+    def teardown(self):
+        if hasattr(self, "path"):  # it has begun
+            self.to_the_end(1, 3)
+
+    # going on
+
+    @rule(threads=st.sampled_from([1, 2]), gap=st.integers(1, 5))
+    def to_the_end(self, threads, gap):
+        before = self.path.read_bytes() if self.is_over(self.path) else None
+        with keeping(gap):
+            model = fit(made(self.kind, threads=threads), self.options, self.epochs, checkpoint=self.path, resume=self.path)
+        assert self.content(model) == self.whole(self.epochs)
+        assert self.position.ended and before in (None, self.path.read_bytes())
+        if runs.read_run(self.path).training["epochs"] == self.epochs:  # else it had lost its patience before that
+            assert self.content(LanguageModel.load(self.path)) == self.whole(self.epochs)
+        self.killed = self.killed and before is not None
+
+    @rule(update=UPDATES, how=st.sampled_from(["throw", "return", "raise"]), gap=st.integers(1, 5), elsewhere=st.booleans())
+    def stopped(self, update, how, gap, elsewhere):
+        """Before an update, if the run comes to it; in the file or in another one, in which it then continues."""
+        origin, self.path = self.path, self.folder / ("other.npz" if elsewhere and self.path.name == "run.npz" else "run.npz")
+        old = origin.read_bytes() if origin.exists() else None
+        ended = self.is_over(origin)
+        act = stop if how == "throw" else lambda trainer: signal.raise_signal(signal.SIGINT)
+        try:
+            with before_update(update, act), keeping(gap):
+                self.fit(resume=origin if old is not None else None, on_interrupt="raise" if how == "raise" else "return")
+        except (Stopped, KeyboardInterrupt):
+            pass
+        if ended:  # nothing was left to do, and nothing was written
+            assert origin.read_bytes() == old
+            self.path = origin
+        elif origin != self.path and old is not None:
+            assert origin.read_bytes() == old
+            origin.unlink()
+        self.killed = self.killed and ended
+        LanguageModel.load(self.path).score("to be")
+
+    @precondition(lambda self: self.options["valid"])
+    @rule(call=st.integers(1, 3))
+    def validation_fails(self, call):
+        for number in (call, 1):  # the second time at once, where a report is due
+            model = made(self.kind)
+            with failing_validation(number):
+                try:
+                    fit(model, self.options, self.epochs, checkpoint=self.path, resume=self.path)
+                except TrainingError as error:
+                    assert str(error).startswith("validation failed in epoch") and str(error).endswith("; resume continues from the checkpoint.")
+            model.score("to be")
+        self.killed = False
+
+    @precondition(lambda self: settings.default.max_examples > MANY and not self.kills)
+    @rule(update=UPDATES)
+    def killed_in_a_process(self, update):
+        told = json.dumps([str(self.path), self.kind, self.options, self.epochs, update])
+        run = subprocess.run([sys.executable, __file__, told], capture_output=True, timeout=HANG,
+                             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        assert run.returncode in (0, -signal.SIGKILL) and b"Traceback" not in without_notice(run.stderr)
+        self.killed, self.kills = True, True
+
+    @precondition(has_begun)
+    @rule()
+    def extended(self):
+        if self.options["schedule"] not in LASTING:
+            self.refused(ConfigError, lambda: self.fit(self.epochs + 1))
+        elif self.epochs < MOST and self.options["max_seconds"] is None:  # a run whose time is over has reported where it stood
+            self.epochs += 1
+
+    # reading
+
+    @precondition(has_begun)
+    @rule()
+    def read_as_a_model(self):
+        before = self.path.read_bytes()
+        model = LanguageModel.load(self.path)
+        model.score("to be")
+        fit(model, {**self.options, "schedule": "constant"}, 1)
+        assert self.path.read_bytes() == before
+
+    @precondition(has_begun)
+    @rule()
+    def shorter_without_a_checkpoint(self):
+        before, epochs = self.path.read_bytes(), self.epochs - 1
+        if epochs and self.options["max_seconds"] is None and self.options["schedule"] in LASTING:
+            done = self.position.epoch - (self.position.batch == 0)
+            if epochs < done:
+                self.refused(ConfigError, lambda: self.fit(epochs, checkpoint=None))
+            elif not self.position.ended:
+                assert self.content(self.fit(epochs, checkpoint=None)) == self.whole(epochs)
+        assert self.path.read_bytes() == before
+
+    # refusing
+
+    @precondition(has_begun)
+    @rule(other=st.sampled_from(OTHERS))
+    def other_settings(self, other):
+        of_model, of_fit = other
+        self.refused((ConfigError, CorpusError), lambda: fit(made(self.kind, **of_model), self.options, self.epochs, checkpoint=self.path,
+                                                              resume=self.path, **of_fit))
+
+    @precondition(has_begun)
+    @rule(part=st.floats(0, 0.999), how=st.sampled_from(["cut", "zeros", "text", "model", "other run"]))
+    def another_file(self, part, how):
+        """In its place, or what is left of it."""
+        mine = self.path.read_bytes()
+        place = int(part * len(mine))
+        if how in ("cut", "zeros"):
+            self.path.write_bytes(mine[:place] + (bytes(len(mine) - place) if how == "zeros" else b""))
+        elif how == "text":
+            self.path.write_text(TEXT)
+        elif how == "model":
+            LanguageModel.load(self.path).save(self.path)
+        else:
+            self.path.unlink()
+            fit(made(self.kind, seed=3), self.options, self.epochs, checkpoint=self.path)
+        if self.path.read_bytes() != mine:
+            self.refused((ModelFileError, ConfigError), self.fit)
+            if how != "other run":
+                self.refused(ModelFileError, lambda: self.fit(resume=None))
+        self.path.write_bytes(mine)
+
+    @precondition(has_begun)
+    @rule()
+    def a_second_job(self):
+        with locked(str(self.path)):
+            self.refused(ModelFileError, self.fit)
+        if not self.position.ended:
+            self.refused(ModelFileError, lambda: self.fit(resume=None))
+
+
+def test_runs(tmp_path):
+    class Here(Runs):
+        folder = tmp_path
+
+    explore(Here)
+
+
+if __name__ == "__main__":  # the process that is killed
+    path, kind, options, epochs, update = json.loads(sys.argv[1])
+    with before_update(update, lambda trainer: os.kill(os.getpid(), signal.SIGKILL)), keeping(1):
+        fit(made(kind), options, epochs, checkpoint=path, resume=path)

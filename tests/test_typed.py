@@ -1,0 +1,153 @@
+"""What the package tells its users: the names at its top, and the types that their type checkers read."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import numpy as np
+import pytest
+import typed
+from models import LINES, fit, untrained
+
+import numba_rnnlm
+from numba_rnnlm import callbacks, config, errors, language_model, optimizers, sequential
+from numba_rnnlm.arguments import only
+from numba_rnnlm.layers import LAYERS, Layer
+
+ROOT = Path(__file__).parents[1]
+LISTINGS = {path.name: re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+            for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+
+
+# Names
+
+
+def test_every_error_can_be_imported_from_the_top():
+    family = {name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.LanguageModelError)}
+    assert len(family) >= 10
+    assert family.items() <= {name: getattr(numba_rnnlm, name) for name in numba_rnnlm.__all__}.items()
+
+
+def test_nothing_is_public_by_accident():
+    names = {name for name, value in vars(numba_rnnlm).items() if not name.startswith("_") and not isinstance(value, ModuleType)}
+    modules = {"callbacks", "cells", "layers", "optimizers"}
+    assert set(numba_rnnlm.__all__) == names | modules | {"__version__"}
+    assert numba_rnnlm.Cell is numba_rnnlm.cells.Cell
+
+
+# Types
+
+
+def is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type as it is written in annotations, exactly: True is no int, and np.float64 no float."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(is_of(value, part) for part in parts)
+    if origin is list:
+        return type(value) is list and all(is_of(item, parts[0]) for item in value)
+    if origin is dict:
+        return type(value) is dict and all(is_of(key, parts[0]) and is_of(item, parts[1]) for key, item in value.items())
+    if origin is Iterator:
+        return isinstance(value, Iterator) and all(is_of(item, parts[0]) for item in value)
+    if origin is np.ndarray:
+        return type(value) is np.ndarray and value.dtype.type is get_args(parts[1])[0]
+    return type(value) in LAYERS.values() if kind is Layer else type(value) is kind
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """How often assert_type was called: each time it looks at the value."""
+    kinds = []
+
+    def look(value, kind):
+        kinds.append(kind)
+        assert is_of(value, kind), f"{value!r} is no {kind}"
+        return value
+
+    monkeypatch.setattr(typed, "assert_type", look)
+    return kinds
+
+
+def test_a_model_of_text_answers_as_its_types_say(answered, tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text(LINES, encoding="ascii")
+    for flag in (False, True):
+        model = fit(untrained(), LINES * 8)
+        typed.texts(model, path, flag)
+    assert len(answered) > 80
+
+
+def test_a_model_of_ids_answers_as_its_types_say(answered):
+    typed.ids(fit(untrained(tokenizer=None, vocabulary_size=11), np.arange(400) % 11))
+    assert len(answered) == 5
+
+
+def test_a_sequential_and_a_cell_answer_as_their_types_say(answered, tmp_path):
+    for flag in (False, True):
+        typed.examples(tmp_path / "model.npz", flag)
+    typed.own_cell()
+    assert len(answered) > 20
+
+
+@pytest.mark.parametrize("call", typed.REFUSED, ids=lambda call: str(call.__code__.co_firstlineno))
+def test_what_type_checkers_refuse_is_refused(call):
+    with pytest.raises(numba_rnnlm.LanguageModelError) as error:
+        call()
+    assert len(str(error.value)) > 20
+
+
+@pytest.mark.parametrize(("value", "kind"), [
+    (True, int), (np.float64(1), float), (1, str | None), ([1, "a"], list[int]), ((1,), list[int]), ({"a": 1}, dict[str, float]),
+    (iter(["a"]), Iterator[bytes]), (["a"], Iterator[str]), (np.zeros(1, np.float32), typed.Floats), ([0.0], typed.Floats),
+])  # fmt: skip
+def test_other_values_are_seen(value, kind):
+    assert not is_of(value, kind)
+
+
+@pytest.mark.parametrize("name", [name for name, listings in LISTINGS.items() if listings])
+def test_type_checkers_read_the_listings(name):
+    program = {line.strip() for line in inspect.getsource(typed).splitlines()}
+    modules = {line.split(" import ")[0] for line in program if " import " in line}
+    for listing in LISTINGS[name]:
+        for line in listing.splitlines():
+            code = re.sub(r"\s+#.*", "", line).strip()
+            assert not code or code in program or code.split(" import ")[0] in modules, f"{code} is not in tests/typed.py"
+
+
+def test_there_are_listings():
+    assert sum(map(len, LISTINGS.values())) >= 4
+
+
+# Signatures
+
+
+def test_what_overloads_share_are_the_arguments_of_the_function():
+    """Type checkers see their own types of each name, but not that one is missing."""
+    for function in (language_model.LanguageModel.generate, language_model.LanguageModel.stream):
+        parameters = inspect.signature(function).parameters.values()
+        keywords = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "as_bytes"}
+        assert keywords == config.Sampling.__annotations__
+
+
+def test_help_shows_what_leaves_no_choice():
+    made = [*LAYERS.values(), *optimizers.OPTIMIZERS.values(), callbacks.EarlyStopping, callbacks.ModelCheckpoint]
+    called = [getattr(sequential.Sequential, name) for name in ("compile", "fit", "evaluate", "predict")]
+    for one in made + called:
+        marked = [item for item in inspect.signature(one).parameters.values() if only(item.annotation)]
+        assert marked, one
+        for item in marked:  # a value, and a type that has no other, as far as types go
+            kind = get_args(item.annotation)[0]
+            assert item.kind is item.KEYWORD_ONLY
+            assert kind is type(item.default) if kind in (float, type(None)) else get_args(kind) == (item.default,)
+
+
+def test_every_argument_with_one_value_is_marked():
+    """Without the mark, another value would be taken and do nothing."""
+    for one in vars(sequential.Sequential).values():
+        for item in inspect.signature(one).parameters.values() if inspect.isfunction(one) else ():
+            assert get_origin(item.annotation) is not Literal and item.annotation is not None
