@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checks import HANG, call
-from fuzz import growth
+from fuzz import work
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -31,7 +31,6 @@ TOKENIZERS = ("char", "word", "byte")
 TESTS = Path(__file__).parent
 CASES = int(os.environ.get("NUMBA_RNNLM_FUZZ_CASES", "1500"))  # of model files; a third as many texts
 FIRST = 10_000 * date.today().toordinal()  # the number of the first case, another one each day
-PROPORTIONAL = ["rows of the history: load", "layers: load", "lines: score, char", "spaces in pieces: evaluate, word", "files in a folder: evaluate"]
 
 # Files
 
@@ -51,11 +50,11 @@ def test_fuzzed_files_are_read_or_refused(kind, cases, tmp_path, capsys):
     assert cases == 1 or min(figures["read"], figures["refused"]) > cases / 20  # both have been tried
 
 
-def test_a_larger_file_takes_no_more_work_than_its_size(tmp_path, monkeypatch):
+def test_a_longer_text_takes_no_more_work_than_its_length(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    grown = {name: growth.growth(make) for name, make in growth.shapes()}
-    assert {name: times for name, times in grown.items() if times > growth.LARGEST} == {}
-    assert min(grown[name] for name in PROPORTIONAL) > 2  # work is counted: these are read whole
+    grown = {name: work.growth(count) for name, count in work.ways()}
+    assert {name: times for name, times in grown.items() if times > work.LARGEST} == {}
+    assert min(grown[name] for name in ("lines whole, scored", "spaces in pieces, evaluated", "files in a folder, evaluated")) > 2  # all of it is counted
 
 
 # Texts

@@ -493,6 +493,16 @@ def test_marks_and_line_ends_do_not_depend_on_the_pieces(parts, size):
         assert b"".join(cleaning.without_marks(pieces)) == as_read(data, "byte")
 
 
+@given(parts=st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\n\n", b"\r"])), size=st.integers(1, 4))
+def test_lines_do_not_depend_on_the_pieces(parts, size):
+    data = b"".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "CHUNK", size)
+        found = [line for lines in open_source(data).lines("keep") for line in lines]
+    assert found == (data + b"\n" * (not data.endswith(b"\n"))).split(b"\n")[:-1] * (data != b"")
+
+
+
 @given(st.text(st.sampled_from("\ufeff\r\na中"), max_size=12))
 def test_a_str_is_cleaned_as_bytes_are(text):
     for rule in ("lf", "keep"):
@@ -697,6 +707,15 @@ def test_texts_that_fit_no_vocabulary_are_explained():
     words = fit(untrained(hidden=3, embedding=2, tokenizer="word"), composed)
     with pytest.warns(UserWarning, match="bring the text into NFC"):
         words.evaluate(decomposed)
+
+
+def test_a_guess_takes_no_more_than_a_text_of_many_combining_marks_is_long(monkeypatch):
+    """Normalising takes the square of how many follow one another: 2**18 took a minute for each form."""
+    seen = []
+    normalize = unicodedata.normalize
+    monkeypatch.setattr(hints.unicodedata, "normalize", lambda form, text: seen.append(len(text)) or normalize(form, text))
+    assert hints.of_unknown("e" + "\u0301\u0323" * 5_000, trained("char").tokenizer_) == ""
+    assert (max(seen), sum(seen)) == (1000, 3 * 10_001)
 
 
 def test_nothing_is_guessed_of_texts_that_are_just_others():

@@ -5,7 +5,6 @@ Each case has a number, which is the seed of all that is done to it. With tests/
     python -m fuzz models --cases 10000 --processes 2
     python -m fuzz corpora --seconds 3600 --failures found
     python -m fuzz models --cases 1 --first 4711      the case of that number again
-    python -m fuzz growth                             how much more work a larger file takes
 
 ``models`` are model files and the other files of a training: checkpoints, their locks, logs. ``corpora`` are texts. ``line`` is a text of
 100 MB in one line. Each failure is shown as it comes, with its number and traceback, and with ``--failures`` its files are kept; the last line
@@ -20,7 +19,7 @@ module              has
 ``model_files``     valid model files, and what is done with a spoiled one
 ``corpora``         texts and where they come from
 ``conduct``         how a case must behave: what it may leave behind, use and print
-``growth``          shapes of files, and the work that they take at two sizes
+``work``            the work that the worst shapes of texts take, at two sizes
 ``workers``         processes that run cases, and the command line
 ==================  ===============================================================================================
 """

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from . import conduct, corpora, growth, model_files
+from . import conduct, corpora, model_files
 
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[conduct.Case, Any], bool]]] = {
     "models": (model_files.bases, model_files.model_case),
@@ -95,15 +95,11 @@ class Worker:
         return number, f"the process has died, exit code {self.process.exitcode}\n{trace}"
 
 
-def folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="fuzz-", dir=SHARED if os.access(SHARED, os.W_OK) else None)
-
-
 def run(kind: str, first: int, stop: int, seconds: float | None, processes: int, keep: Path | None) -> dict[str, Any]:
     """Run cases in several processes, print each failure as it comes; → figures."""
     started, shown, failures = time.time(), time.time(), 0
     deadline = started + seconds if seconds else float("inf")
-    with folder() as here:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=SHARED if os.access(SHARED, os.W_OK) else None) as here:
         workers = [Worker(kind, Path(here, str(index)), first + index, stop, processes, deadline) for index in range(processes)]
         for worker in workers:
             worker.start()
@@ -147,16 +143,13 @@ def tell(kind: str, number: int | None, trace: str, files: Path, keep: Path | No
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description="Spoil files and read them.")
-    parser.add_argument("kind", choices=(*KINDS, "growth"))
+    parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--cases", type=int, help="how many (default: 1000, or as many as --seconds allow)")
     parser.add_argument("--seconds", type=float, help="how long to go on")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--failures", type=Path, metavar="FOLDER", help="where to put the files of cases that fail")
     options = parser.parse_args()
-    if options.kind == "growth":
-        with folder() as here, contextlib.chdir(here):
-            return growth.main()
     cases = options.cases or (10**12 if options.seconds else 1000)
     found = run(options.kind, options.first, options.first + cases, options.seconds, min(options.processes, cases), options.failures)
     print(json.dumps(found))
