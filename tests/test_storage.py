@@ -217,7 +217,7 @@ def test_a_model_that_is_saved_again_keeps_its_mode(mode, path):
 def test_what_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "notes").write_text("my notes")
     os.mkfifo(tmp_path / "fifo")
-    for name, words in (("notes", "the file that is there is not a model and is not overwritten; give another name"),
+    for name, words in (("notes", "the file that is there is not a model of this numba_rnnlm and is not overwritten; give another name"),
                         ("fifo", "it is a pipe or a device, which a model would replace; give the name of a file.")):
         before = (tmp_path / name).lstat()
         with pytest.raises(ModelFileError, match=f"cannot write '.*{name}': {words}"):
@@ -438,7 +438,7 @@ def test_weights_that_are_not_finite(bad, path):
         return members
 
     rewrite(path, members=spoil)
-    refused(path, "is damaged: weight 'lstm/U' holds something other than finite numbers")
+    refused(path, "is damaged: 'weights/lstm/U' holds something other than finite numbers")
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ def test_weights_that_are_not_finite(bad, path):
         (np.array(["a"]), "holds an array of type <U1 as 'weights/dense/b'"),
         (np.zeros(3, "V2"), r"holds an array of type \|V2 as 'weights/dense/b'"),  # bfloat16, as other libraries save it
         (np.zeros(3, [("a", "f4"), ("b", "f4")]), r"holds an array of type \[\('a', '<f4'\), \('b', '<f4'\)\] as 'weights/dense/b'"),
-        (np.full(3, 1e300), "is damaged: weight 'dense/b' holds something other than finite numbers"),
+        (np.full(3, 1e300), "is damaged: 'weights/dense/b' holds something other than finite numbers"),
         (None, "'dense/b'"),
     ],
     ids=str,
@@ -528,8 +528,10 @@ def test_an_array_of_an_impossible_shape(shape, path):
 
 
 def test_a_header_that_has_no_end(path):
-    rewrite(path, about=lambda about: b"[" * 100_000)
+    rewrite(path, about=lambda about: b"[" * 10_000)
     refused(path, "cannot be read as a numba_rnnlm model")
+    rewrite(path, about=lambda about: b"[" * 100_000)
+    refused(path, "is damaged: its header has 0 strings, 1 numbers, 100,000 lists and 0 objects with 0 keys, more than a model of its size")
 
 
 # Archives that are not what they seem
@@ -560,12 +562,6 @@ def test_members_that_lie_on_top_of_one_another(path):
             file.filelist.append(twin)
         file.writestr("weights/last.npy", b"")  # so that the directory is written anew
     refused(path, "is damaged: its members overlap")
-
-
-def test_a_header_that_is_too_large(path, monkeypatch):
-    path.write_bytes(SAVED["data"])
-    monkeypatch.setattr(archive, "LARGEST_HEADER", 100)
-    refused(path, "is damaged: its header is larger than any vocabulary")
 
 
 def test_a_file_that_may_not_be_read(path, monkeypatch):

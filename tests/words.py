@@ -19,8 +19,10 @@ _read: set[tuple[str, int]] = set()
 def watch() -> None:
     """From now on, note each error where it is made, once somebody asks for its text."""
 
+    make = errors.LanguageModelError.__init__
+
     def init(self, *args):
-        super(errors.LanguageModelError, self).__init__(*args)
+        make(self, *args)
         frame = sys._getframe(1)
         self._made = frame.f_code.co_filename, frame.f_lineno
 
