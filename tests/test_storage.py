@@ -531,7 +531,7 @@ def test_a_header_that_has_no_end(path):
     rewrite(path, about=lambda about: b"[" * 10_000)
     refused(path, "cannot be read as a numba_rnnlm model")
     rewrite(path, about=lambda about: b"[" * 100_000)
-    refused(path, "is damaged: its header has 0 strings, 1 numbers, 100,000 lists and 0 objects with 0 keys, more than a model of its size")
+    refused(path, "is damaged: its header has more values than a model of its size needs")
 
 
 # Archives that are not what they seem

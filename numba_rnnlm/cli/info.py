@@ -65,22 +65,24 @@ def table_of_machine(about: dict[str, Any]) -> dict[str, Any]:
 
 def about_model(path: Path) -> dict[str, Any]:
     """What the file of a language model holds, as plain values for JSON."""
-    model = LanguageModel.load(path, backend="cpu")
     header = read_about(path)
+    run = runs.run_of(str(path), header) if "run" in header else None
+    told = {"texts": header.get("texts"), "training": header.get("training")}
+    if run is not None:
+        told["run"] = {"position": runs.position_about(run.at), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
+                       "training": run.training, "model": header["run"]["model"]}
+    del header, run  # they hold the vocabulary, which the model holds once more
+    model = LanguageModel.load(path, backend="cpu")
     # Nothing of the machine: a file does not depend on it.
     settings = {name: getattr(value, "name", value) for name, value in model.get_params().items() if name not in MACHINE}
     about: dict[str, Any] = {
-        "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in header else "language_model",
+        "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in told else "language_model",
         "weights": model.parameter_count, "config": settings, "vocabulary": None,
         "epochs": model.history_["epoch"][-1] if model.history_["epoch"] else 0, "history": runs.history_about(model.history_, clock=True),
-        "texts": header.get("texts"), "training": header.get("training"),
+        **told,
     }
     if (tokenizer := model.tokenizer_) is not None:
         about["vocabulary"] = [tokenizer.symbol(id) for id in range(tokenizer.size)]
-    if "run" in header:
-        run = runs.read_run(path)
-        about["run"] = {"position": runs.position_about(run.at), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
-                        "training": run.training, "model": header["run"]["model"]}
     return about
 
 

@@ -17,7 +17,6 @@ import json
 import os
 import re
 import zipfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any, Literal
@@ -42,12 +41,11 @@ FINITE = ("weights", "good")  # groups whose numbers must be finite; a state or 
 MOST_MEMBERS = 20_000  # a checkpoint of 1,000 layers has some 13,000
 LONGEST_NAME = 1000  # characters of a member's name
 SMALL = 2**17  # bytes: a directory that is never too large
-# What tells how many values a JSON text has: a string (a key or not), a list, an object, a comma. A string without an end ends with the
-# text, and the quantifiers are possessive: so no text takes more than one pass.
-TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?+(?:(\s*+:)|())|(\[)|(\{)|(,)', re.DOTALL)
-KEY, STRING, LIST, OBJECT, COMMA = range(1, 6)
-VALUE_BYTES = {KEY: 180, STRING: 84, LIST: 90, OBJECT: 240}  # what Python makes of each, at most
-NUMBER_BYTES = 40
+# Of a JSON text what tells how many values it has: a string, with the colon behind a key; the beginning of a list or an object; a comma. A
+# string without an end ends with the text, and the quantifiers are possessive: no text takes more than one pass.
+TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?+(?:\s*+:)?+|\[|\{|,', re.DOTALL)
+# What Python makes of it, at most: of a key, a string, a list, an object, and of a number in front of a comma; a string has a comma, too.
+TOKEN_BYTES = {ord(":"): 180, ord('"'): 44, ord("["): 90, ord("{"): 240, ord(","): 40}
 HEADER_BYTES = 6, 2**20  # what all values of a header may take: so many times the file, and so many bytes more
 
 Path = str | os.PathLike[str]
@@ -285,12 +283,14 @@ def _expect_modest(name: str, data: memoryview, size: int) -> None:
     A model has rows of numbers for each symbol of its vocabulary, so that its header is a part of it, and the numbers of its history have
     several digits. What is refused has neither: ``[]`` takes 3 bytes in a file and 64 in memory.
     """
-    found = Counter(token.lastindex for token in TOKEN.finditer(data))
-    numbers = max(0, found[COMMA] + 1 - found[STRING])
     times, more = HEADER_BYTES
-    if sum(VALUE_BYTES[kind] * found[kind] for kind in VALUE_BYTES) + NUMBER_BYTES * numbers > times * size + more:
-        raise ModelFileError(f"{name!r} is damaged: its header has {found[STRING]:,} strings, {numbers:,} numbers, {found[LIST]:,} lists and "
-                             f"{found[OBJECT]:,} objects with {found[KEY]:,} keys, more than a model of its size.")
+    left = times * size + more
+    if left >= max(TOKEN_BYTES.values()) * len(data):
+        return
+    for token in TOKEN.finditer(data):
+        left -= TOKEN_BYTES.get(data[token.end() - 1], 0)
+        if left < 0:
+            raise ModelFileError(f"{name!r} is damaged: its header has more values than a model of its size needs.")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
