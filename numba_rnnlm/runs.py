@@ -183,7 +183,7 @@ def history_about(history: History, clock: bool = False) -> dict[str, list[float
 
 
 def read_history(saved: Any) -> History:
-    """A history out of a header: empty if it has none; NaN where a column or a value is left out.
+    """A history out of a header, whose columns it takes away; empty if it has none; NaN where a column or a value is left out.
 
     Raises ValueError if it is no table of the columns of a history.
     """
@@ -204,7 +204,7 @@ def read_history(saved: Any) -> History:
     if not all(isinstance(epoch, (int, float)) and 0 <= epoch <= MOST for epoch in saved["epoch"]):
         raise ValueError("the epochs of the history are not numbers of epochs")
     left_out = [None] * len(saved["epoch"])
-    return {column: [nan if value is None else float(value) for value in saved.get(column, left_out)] for column in history}
+    return {column: [nan if value is None else float(value) for value in saved.pop(column, left_out)] for column in history}
 
 
 def same_training(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

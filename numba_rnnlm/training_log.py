@@ -106,7 +106,8 @@ class Log:
     def _rows(self, file: BinaryIO) -> Iterator[Mapping[str, Any]]:
         """The reports in the file, without lines that are none, as one that was cut off."""
         while line := file.readline(LONGEST_LINE):
-            yield _columns(line) if self.table else _parsed(line)
+            if b"," in line:
+                yield _columns(line) if self.table else _parsed(line)
 
 
 def _plain(value: float | None) -> float | None:

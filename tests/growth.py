@@ -324,7 +324,7 @@ LOGS: dict[str, Callable[[int], bytes]] = {
     "log.csv: one long row": lambda size: (",".join(FIELDS) + "\n").encode() + b"1," * (size // 2),
     "log.csv: one long field": lambda size: (",".join(FIELDS) + "\n").encode() + b'"' + b"1\n" * (size // 2),
     "log.jsonl: short rows": lambda size: (json.dumps(LOG_ROW) + "\n").encode() + "".join(
-        f'{{"updates":{number}}}\n' for number in range(size // 19)).encode(),
+        f'{{"updates":{number},"a":0}}\n' for number in range(size // 25)).encode(),
     "log.jsonl: one long row": lambda size: (json.dumps(LOG_ROW) + "\n").encode() + repeated(b"[]", size),
 }
 
@@ -335,7 +335,7 @@ def lock(path: str) -> None:
 
 
 class Case(dict[str, Any]):
-    """name, suffix of the file, make: size → bytes, readers by name."""
+    """name, suffix of the file, make: size → bytes, readers by name; slow: the network computes, too."""
 
 
 def cases() -> Iterator[Case]:
@@ -346,8 +346,8 @@ def cases() -> Iterator[Case]:
         for suffix, pack in PACKINGS.items():
             if suffix and name != "lines":
                 continue
-            yield Case(name=f"text{suffix}: {name}", suffix=suffix, make=make, pack=pack,
-                       readers={f"train, {kind}": read_text(kind) for kind in (("char",) if suffix else ("byte", "char", "word"))})
+            kinds = ("char",) if suffix else ("char", "word")  # bytes are read as characters are, without decoding
+            yield Case(name=f"text{suffix}: {name}", suffix=suffix, make=make, pack=pack, readers={f"train, {kind}": read_text(kind) for kind in kinds})
     for name in ("many different words", "one word with an emoji"):
         yield Case(name=f"--extend-vocabulary: {name}", suffix=".txt", make=TEXTS[name], readers={"fit": extend})
     for name, make in LOGS.items():
@@ -356,9 +356,9 @@ def cases() -> Iterator[Case]:
     for name in ("many symbols", "many different words"):
         prompts = {f"{kind}, unknown={unknown!r}": (lambda path, kind=kind, unknown=unknown: known(kind).generate(of_text(path), 1, unknown=unknown))
                    for kind in ("char", "word") for unknown in ("error", "unk")}
-        yield Case(name=f"prompt: {name}", suffix=".txt", make=TEXTS[name], readers=prompts)
-    yield Case(name="score: one line", suffix=".txt", make=TEXTS["one line"], readers={
-        kind: (lambda path, kind=kind: silent(lambda: known(kind).score(of_text(path)))) for kind in ("char", "word", "byte")})
+        yield Case(name=f"prompt: {name}", suffix=".txt", make=TEXTS[name], readers=prompts, slow=True)
+    yield Case(name="score: one line", suffix=".txt", make=TEXTS["one line"], slow=True, readers={
+        kind: (lambda path, kind=kind: silent(lambda: known(kind).score(of_text(path)))) for kind in ("char", "word")})
 
 
 # Measuring

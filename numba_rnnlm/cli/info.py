@@ -2,6 +2,7 @@
 
 import json
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def run(args: Arguments) -> None:
     else:
         about, show = about_model(args.model), table_of_model
     if args.json:
-        print(json.dumps(about, allow_nan=False))
+        sys.stdout.writelines(json.JSONEncoder(allow_nan=False).iterencode(about))  # in pieces: as one text it would be many times as large
+        print()
     else:
         show_table(show(about))
 
