@@ -2,6 +2,8 @@
 
 import csv
 import os
+import re
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Annotated, Any, Literal
@@ -12,10 +14,12 @@ from .arguments import Only, checked
 from .errors import ConfigError, ModelFileError, expect_number, expect_one_of
 from .keras.weights import expect_our_file
 from .reports import report, warn
+from .runs import expect_ended
 from .storage import expect_room
 
 BEST_SO_FAR = Only("what counts is the best so far")
 WEIGHT_BYTES = 4  # a saved model stores float32
+LONGEST_TITLE = 10_000  # bytes of the first line of a log
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
 
@@ -143,12 +147,13 @@ class LambdaCallback(Callback):
 class CSVLogger(Callback):
     """A line of a CSV file for each epoch: its number, then its values in alphabetical order.
 
-    A file that cannot be opened is an error before the training; a line that cannot be written later is lost, with a warning.
+    A file that cannot be opened, or exists and is something else, is an error before the training; a line that cannot be written later is
+    lost, with a warning.
 
     Parameters
     ----------
     path
-        The file; it is overwritten, or with ``append`` continued.
+        The file; if it is such a log, it is overwritten, or with ``append`` continued.
     separator
         Between the columns.
     """
@@ -158,10 +163,24 @@ class CSVLogger(Callback):
 
     def on_train_begin(self, logs: Logs) -> None:
         try:
+            self._expect_log()
             with open(self.path, "a" if self.append else "w", encoding="utf-8") as file:
                 self._titled = file.tell() > 0
         except OSError as error:
             raise ModelFileError(f"CSVLogger cannot write {os.fsdecode(self.path)!r}: {error.strerror}.") from error
+
+    def _expect_log(self) -> None:
+        """Raise :class:`ConfigError` where something else than such a log would be lost."""
+        if not os.path.exists(self.path):
+            return
+        first = ""
+        if stat.S_ISREG(os.stat(self.path).st_mode):
+            with open(self.path, "rb") as file:
+                first = file.readline(LONGEST_TITLE).decode("utf-8", "replace").rstrip("\r\n")
+            if not os.path.getsize(self.path) or re.fullmatch(rf"epoch({re.escape(self.separator)}\w+)+", first):
+                return
+        raise ConfigError(f"CSVLogger's file is {os.fsdecode(self.path)!r}, which exists and is not a log with the separator {self.separator!r}; it is "
+                          "left as it is. Give the log a name of its own.")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         names = sorted(logs)
@@ -251,8 +270,8 @@ class EarlyStopping(_Watch):
 
 @checked
 class ModelCheckpoint(_Watch):
-    """Save the model after each epoch. A folder that is missing, read-only or too small is an error before the training; a file that cannot be
-    written later is lost, with a warning.
+    """Save the model after each epoch. A folder that is missing, read-only or too small is an error before the training, and so is a file that is
+    not to be replaced, such as a text or the checkpoint of an unfinished run; a model that cannot be written later is lost, with a warning.
 
     Parameters
     ----------
@@ -279,6 +298,8 @@ class ModelCheckpoint(_Watch):
     def on_train_begin(self, logs: Logs) -> None:
         folder = os.path.dirname(self.path)
         if "{" not in folder:
+            if "{" not in self.path:
+                expect_ended(self.path)
             expect_room([(os.path.join(folder, "a model"), WEIGHT_BYTES * sum(np.size(array) for array in self.model.get_weights()))])
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:

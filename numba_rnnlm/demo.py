@@ -46,10 +46,12 @@ def _in_table(line: str) -> bool:
     return any(mark in line for mark in ("|", "---", "===")) or 2 * line.count(" ") > len(line)
 
 
-def run(out: str | os.PathLike[str], seconds: float, prepare: Prepare | None = None, **machine: Any) -> int:
+def run(
+    out: str | os.PathLike[str], seconds: float, prepare: Prepare | None = None, replace_run: bool = False, **machine: Any
+) -> int:
     """Train for ``seconds`` on the documentation, say how well it went, and save the model to ``out``.
 
-    For ``prepare`` see :meth:`LanguageModel.fit_config`. ``machine`` is backend, threads and precision, as :class:`LanguageModel` takes
+    For ``prepare`` see :meth:`LanguageModel.fit_config`, for ``replace_run`` :meth:`LanguageModel.save`. ``machine`` is backend, threads and precision, as :class:`LanguageModel` takes
     them. → The number of the signal that ended the training early, 0 if there was none.
     """
     config = TrainingConfig(epochs=1000, streams=STREAMS, steps=STEPS, learning_rate=8e-3, max_seconds=seconds)
@@ -61,7 +63,7 @@ def run(out: str | os.PathLike[str], seconds: float, prepare: Prepare | None = N
     with Interrupts("return", notice=True) as interrupts:
         model.fit_config(training, held_out, config, interrupts=interrupts, prepare=prepare)
         verb = "replaced" if os.path.exists(out) else "saved"
-        model.save(out)
+        model.save(out, replace_run=replace_run)
 
         if (measured := model.validation_) is not None:  # else it was interrupted before the first validation
             report(f"\nheld out: {measured.bits_per_character:.3f} bits/character, perplexity {measured.perplexity:.2f}\n")

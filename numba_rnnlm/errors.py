@@ -22,11 +22,19 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from .display import message
+
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # Linux, versions 2 and 1
 
 
 class LanguageModelError(Exception):
-    """The base class: ``except LanguageModelError`` catches everything below."""
+    """The base class: ``except LanguageModelError`` catches everything below.
+
+    A message may quote a stranger's file: it is one line without control characters, of some 1,000 characters at most.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(message(one) if isinstance(one, str) else one for one in args))
 
 
 class ConfigError(LanguageModelError, ValueError):

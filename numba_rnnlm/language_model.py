@@ -961,9 +961,8 @@ class LanguageModel:
         if isinstance(prompt, bytes) and tokenizer.name == "byte":
             return self._sentence(prompt, bos=True, eos=False).ids
         text = clean(as_text(prompt, "The prompt"), tokenizer.line_ends)
-        missing = tokenizer.unknown_symbols(text)
-        if missing and unknown == "error":
-            position, symbol = missing[0]
+        if unknown == "error" and (missing := next(tokenizer.unknown_symbols(text), None)):
+            position, symbol = missing
             hint = hints.of_unknown(text, tokenizer)
             raise VocabularyError(
                 f"the prompt has {symbol!r} at position {position}, which the training text does not have; "
@@ -994,13 +993,29 @@ class LanguageModel:
 
     # keeping
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, replace_run: bool = False) -> None:
         """Write everything the model is to one file: weights, vocabulary, configuration, history.
 
         The same training writes the same bytes, so the history goes without what the clock said: it comes
         back with NaN for tokens_per_second and seconds.
+
+        Parameters
+        ----------
+        path
+            The file. Only a model that can be read, or an empty file, is replaced.
+        replace_run
+            Also replace the checkpoint of a run that has not ended.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written or is not to be replaced, or the weights hold NaN, infinity or numbers beyond float32. What was
+            there stays as it is.
         """
+        expect_one_of("replace_run", replace_run, (False, True))
         network = self.network_
+        if not replace_run:
+            runs.expect_ended(path)
         write_model(path, "language_model", self._about(), {
             "weights": ((name, network.ops.download(array)) for name, array in network.parameters.items())
         })
@@ -1078,7 +1093,13 @@ class LanguageModel:
     ) -> tuple[Tokenizer | None, Network, History]:
         """Tokenizer, weights and history of a file of this model's configuration."""
         with runs.fitting(name):
+            rows, symbols = weights["embedding/W"].shape[:1], (about["tokenizer"] or {}).get("symbols")
+            if isinstance(symbols, list) and rows != (len(symbols),):
+                raise ValueError(f"the vocabulary has {len(symbols):,} symbols, and the embedding has the shape {weights['embedding/W'].shape}")
             tokenizer = None if about["tokenizer"] is None else Tokenizer.from_dict(about["tokenizer"])
+            for setting, value in (("tokenizer", getattr(tokenizer, "name", None)), ("line_ends", getattr(tokenizer, "line_ends", None))):
+                if getattr(self._text, setting) not in ((value,) if setting == "tokenizer" else (value, None)):
+                    raise ValueError(f"{setting} is {getattr(self._text, setting)!r} in its configuration and {value!r} in its tokenizer")
             return tokenizer, self._build(tokenizer, weights), runs.read_history(about.get("history"))
 
     @property

@@ -5,10 +5,12 @@ import sys
 import time
 from typing import TextIO
 
+from .display import one_line
 from .reports import is_terminal, report
 
 EVERY = 0.2  # seconds between two pictures of the live line
 PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
+ERASE = "\r\x1b[K"  # the live line
 
 
 def duration(seconds: float) -> str:
@@ -50,10 +52,10 @@ class Progress:
 
     def show(self, text: str) -> None:
         """A line that the next one replaces."""
-        self._shown = time.monotonic()
+        self._shown, text = time.monotonic(), one_line(text)
         if self.live:
             width = shutil.get_terminal_size().columns - 1
-            report("\r\x1b[K" + text[:width], self.stream)
+            report(text[:width], self.stream, control=ERASE)
             self._drawn = True
         elif self.verbose == 1:
             report(text + "\n", self.stream)
@@ -62,7 +64,7 @@ class Progress:
         """A line that stays."""
         self._shown = time.monotonic()
         if self._drawn:
-            report("\r\x1b[K", self.stream)
+            report("", self.stream, control=ERASE)
             self._drawn = False
         if self.verbose:
-            report(text + "\n", self.stream)
+            report(one_line(text) + "\n", self.stream)

@@ -10,6 +10,8 @@ import sys
 import warnings
 from typing import Any
 
+from . import display
+
 PATIENCE = 5.0  # seconds to wait for whoever reads a stream
 
 _told: Any = ()  # the last stream whose loss was told
@@ -33,8 +35,8 @@ def put(stream: Any, text: str, patience: float | None = None) -> str:
     return ""
 
 
-def report(text: str, stream: Any = None) -> None:
-    """Show a text, by default on standard output.
+def report(text: str, stream: Any = None, control: str = "") -> None:
+    """Show a text, by default on standard output, with escapes for its control characters; ``control`` goes in front as it is.
 
     If it cannot be written, the other standard stream is told, once for each stream.
 
@@ -45,7 +47,7 @@ def report(text: str, stream: Any = None) -> None:
     """
     global _told
     stream = sys.stdout if stream is None else stream
-    reason = put(stream, text, 0 if _told is stream else PATIENCE)
+    reason = put(stream, control + display.printable(text), 0 if _told is stream else PATIENCE)
     if reason and _told is not stream:
         _told = stream
         name, other = ("standard error", sys.stdout) if stream is sys.stderr else ("standard output", sys.stderr)
@@ -78,6 +80,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     Where standard error is closed, Python's own raises an error; here the warning is lost. One that the user has turned into an
     error is raised.
     """
+    message = display.message(message)
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in ("numba_rnnlm", "numba"):
         level, frame = level + 1, frame.f_back

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .config import ModelConfig, TextConfig, TrainingConfig
+from .display import clean
 from .errors import ConfigError, CorpusError, ModelFileError, plain
 from .plan import OPEN
 from .schedules import can_be_extended
-from .storage import ModelFile, open_model, read_about
+from .storage import ModelFile, expect_replaceable, file_name, open_model, read_about
 from .training import CLOCK_COLUMNS, History, Position, new_history
 
 MOST = 2**53  # of what a training counts: a float still holds it exactly
 LIMITS = {"best": (0, inf), "gradient_norm": (0, 1e300), "divisor": (1, 1e300)}  # of a saved position; others: 0 to MOST
 MODEL_SETTINGS = {**ModelConfig().to_dict(), **TextConfig().to_dict(), "seed": 0, "precision": "float32"}
 EXTENSIBLE = ("epochs", "max_seconds")  # settings that a resumed run may change, where its schedule allows
-FINITE = ("weights", "good")  # groups whose numbers must be finite; a state or a moment may have run away
 
 
 class Run(NamedTuple):
@@ -110,8 +110,12 @@ class Run(NamedTuple):
 def read_run(path: str | os.PathLike[str]) -> Run:
     """A checkpoint. Raises :class:`ModelFileError` if there is none, or it is damaged."""
     with open_model(path) as file:
-        about, name = file.about, file.name
-        groups = {group: file.group(group, finite=group in FINITE) for group in file.groups}
+        run = run_of(file.name, file.about)
+        return run._replace(groups={group: file.group(group) for group in file.groups})
+
+
+def run_of(name: str, about: dict[str, Any]) -> Run:
+    """The checkpoint with this header, without its arrays. Raises as :func:`read_run`."""
     expect_language_model(name, about)
     if "run" not in about:
         raise ModelFileError(f"{name!r} is a model, but no checkpoint: it does not say where its training stood. To train on "
@@ -122,26 +126,27 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         model, training = {**MODEL_SETTINGS, **about["config"], "precision": run["precision"]}, {**TrainingConfig().to_dict(), **run["config"]}
         if strange := (set(model) - set(MODEL_SETTINGS)) | (set(training) - set(TrainingConfig().to_dict())):
             raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
-        return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), run.get("rounding"), groups)
+        if run["model"] not in ("weights", "good"):
+            raise ValueError(f"the model of the run is {run['model']!r}")
+        return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), run.get("rounding"), {})
 
 
 def expect_no_run(path: str | os.PathLike[str]) -> None:
     """Raise :class:`ModelFileError` where a checkpoint would take the place of a model, or of a run that has not ended."""
     if not os.path.exists(path):
         return
-    about = read_about(path)
-    name = os.fsdecode(path)
-    if "run" not in about:
-        raise ModelFileError(f"{name!r} is a model file; a checkpoint would take its place. Give the checkpoint a name of its own.")
+    if "run" not in read_about(path):
+        raise ModelFileError(f"{os.fsdecode(path)!r} is a model file; a checkpoint would take its place. Give the checkpoint a name of its own.")
     expect_ended(path)
 
 
 def expect_ended(path: str | os.PathLike[str]) -> None:
-    """Raise :class:`ModelFileError` where a file would take the place of the checkpoint of a run that has not ended."""
-    if not os.path.exists(path) or "run" not in read_about(path):
+    """Raise :class:`ModelFileError` where a model would take the place of what is no model, or of the checkpoint of a run that has not ended."""
+    expect_replaceable(path)
+    name = file_name(path)
+    if not os.path.isfile(name) or not os.path.getsize(name) or "run" not in (about := read_about(name)):
         return
-    name, run = os.fsdecode(path), read_run(path)
-    if not run.at.ended:
+    if not (run := run_of(name, about)).at.ended:
         raise ModelFileError(f"{name!r} is the checkpoint of a run that has not ended ({run.place}); continue with "
                              f"resume={name!r}, or delete it.")
 
@@ -178,7 +183,7 @@ def history_about(history: History, clock: bool = False) -> dict[str, list[float
 
 
 def read_history(saved: Any) -> History:
-    """A history out of a header: empty if it has none; NaN where a column or a value is left out.
+    """A history out of a header, whose columns it takes away; empty if it has none; NaN where a column or a value is left out.
 
     Raises ValueError if it is no table of the columns of a history.
     """
@@ -199,7 +204,7 @@ def read_history(saved: Any) -> History:
     if not all(isinstance(epoch, (int, float)) and 0 <= epoch <= MOST for epoch in saved["epoch"]):
         raise ValueError("the epochs of the history are not numbers of epochs")
     left_out = [None] * len(saved["epoch"])
-    return {column: [nan if value is None else float(value) for value in saved.get(column, left_out)] for column in history}
+    return {column: [nan if value is None else float(value) for value in saved.pop(column, left_out)] for column in history}
 
 
 def same_training(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -235,9 +240,8 @@ def expect_language_model(name: str, about: Mapping[str, Any]) -> None:
 
 
 def model_group(file: ModelFile) -> str:
-    """The group of the model's weights: a checkpoint also has those that are being trained."""
-    run = file.about.get("run")
-    return "good" if isinstance(run, dict) and run.get("model") == "good" else "weights"
+    """The group of the model's weights: a checkpoint also has those that are being trained. Raises as :func:`run_of`."""
+    return str(run_of(file.name, file.about).about["run"]["model"]) if "run" in file.about else "weights"
 
 
 @contextmanager
@@ -247,8 +251,8 @@ def fitting(name: str) -> Iterator[None]:
         yield
     except ModelFileError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from clean(error)
 
 
 def _shown(value: Any) -> str:

@@ -13,6 +13,7 @@ from .arguments import Only, checked
 from .backends import Ops
 from .callbacks import Callback, History, expect_callbacks
 from .cells import Cell
+from .display import clean
 from .errors import (
     ConfigError,
     DivergenceError,
@@ -35,6 +36,8 @@ from .recognition import cells_of_file, records
 from .storage import open_model, write_model
 
 Path = str | os.PathLike[str]
+
+MOST_LAYERS = 1000
 
 Steps = Annotated[None, Only("a pass goes over all examples, batch_size at a time")]
 Weights = Annotated[None, Only("every example counts the same")]
@@ -93,8 +96,7 @@ class Sequential:
         self._updater: Updater | None = None
         self.history: History | None = None
         self.stop_training = False
-        for layer in layers or ():
-            self.add(layer)
+        self._stack(tuple(map(_checked, layers or ())))
 
     def __copy__(self) -> Self:
         return copy.deepcopy(self)  # so that a copy never trains the weights of its origin
@@ -111,9 +113,7 @@ class Sequential:
 
     def add(self, layer: Layer) -> None:
         """Put a layer on top."""
-        if type(layer) not in LAYERS.values():
-            raise ConfigError(f"layer is {layer!r}, expected one of numba_rnnlm.layers such as Dense(10).")
-        self._stack((*self._layers, layer))
+        self._stack((*self._layers, _checked(layer)))
 
     def pop(self) -> Layer:
         """Take the top layer off."""
@@ -135,6 +135,8 @@ class Sequential:
 
     def _stack(self, layers: tuple[Layer, ...]) -> None:
         """Other layers; those that stay keep their weights, the optimiser starts anew."""
+        if len(layers) > MOST_LAYERS:
+            raise ConfigError(f"the model has {len(layers):,} layers, expected at most {MOST_LAYERS:,}.")
         features = self._features or getattr(layers[0] if layers else None, "input_features", None)
         names = Model(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
         weights = self._network.weights() if self._network else self._kept
@@ -443,6 +445,7 @@ class Sequential:
             Keep the optimiser's moments, which take as much room as the weights, for Adam twice as much.
         """
         expect_our_file(path)
+        runs.expect_ended(path)
         network, compiled = self._build(), self._compiled
         updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one
         own = records(network.ops, self._layers)
@@ -495,7 +498,7 @@ class Sequential:
         model = cls(backend=backend, threads=threads, precision=precision)
         with open_model(path) as file:
             about, name = file.about, file.name
-            groups = {group: file.group(group, finite=group == "weights") for group in file.groups}
+            groups = {group: file.group(group) for group in file.groups if compile or group == "weights"}
         if about.get("kind") != "sequential":
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
                                  "load it with LanguageModel.load.")
@@ -506,7 +509,7 @@ class Sequential:
         except ModelFileError as error:
             raise ModelFileError(f"{name!r}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-            raise ModelFileError(f"{name!r} cannot be rebuilt: its parts do not fit together ({error}).") from error
+            raise ModelFileError(f"{name!r} cannot be rebuilt: its parts do not fit together ({error}).") from clean(error)
         return model
 
     def _restore(
@@ -517,8 +520,7 @@ class Sequential:
         self._seed, self._features = about["seed"], about["features"]
         if self._features is not None:
             expect_number("features", self._features, 1, whole=True)
-        for layer in about["layers"]:
-            self.add(LAYERS[layer["class"]](**{name: value for name, value in layer.items() if name != "class"}))
+        self._stack(tuple(map(_rebuilt, about["layers"])))
         model = Model(self._layers, self._features)
         weights = second_biases(model, weights, moments=False)
         if {name: array.shape for name, array in weights.items()} != dict(model.layout):  # before memory is taken
@@ -528,12 +530,25 @@ class Sequential:
             optimizer = rebuild(compiled["optimizer"], custom_objects,
                                 "load with custom_objects={name: class} to go on with it, or with compile=False for the weights alone")
             self.compile(optimizer, compiled["loss"], compiled["metrics"])
-        expect_number("updates", about["updates"], 0, whole=True)
+        expect_number("updates", about["updates"], 0, runs.MOST, whole=True)
         if about["updates"] and self._compiled:
             self._updater = Updater(self._network, self._compiled.optimizer)
             self._updater.resume(about["updates"], about.get("rounding"))
             for group, arena in self._updater.arenas().items():
                 self._network.load(arena, second_biases(model, moments[group], moments=True))
+
+
+def _checked(layer: Any) -> Layer:
+    if type(layer) not in LAYERS.values():
+        raise ConfigError(f"layer is {layer!r}, expected one of numba_rnnlm.layers such as Dense(10).")
+    checked: Layer = layer
+    return checked
+
+
+def _rebuilt(told: Mapping[str, Any]) -> Layer:
+    """The layer that :func:`_describe` told of."""
+    layer: Layer = LAYERS[told["class"]](**{name: value for name, value in told.items() if name != "class"})
+    return layer
 
 
 def _progress(verbose: int | str) -> Progress:
@@ -552,6 +567,8 @@ def _short(layer: Any) -> str:
 def _with_cells(file: str, about: Mapping[str, Any], given: Sequence[Cell], ops: Ops) -> dict[str, Any]:
     """The header of a file, with cells of one's own in place of their names."""
     layers = about["layers"]
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"it has {len(layers):,} layers, expected at most {MOST_LAYERS:,}")
     names = [layer["cell"] for layer in layers if "cell" in layer]
     own = cells_of_file(file, about, names, given, ops, "Sequential.load(path, cells=[{cell}])")
     return {**about, "layers": [{key: own.get(value, value) if key == "cell" else value for key, value in layer.items()} for layer in layers]}

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -17,6 +18,8 @@ from .training import COLUMNS, Row
 FIELDS = ("time", "updates", *COLUMNS)
 SAME = ("updates", "epoch", "loss")  # two rows with the same numbers here are one report
 LONGEST_LINE = 2**16  # bytes
+LONGEST_NUMBER = 30  # characters
+NUMBER = re.compile(r"\d+")
 
 
 class Log:
@@ -49,7 +52,7 @@ class Log:
 
     def __init__(self, path: str, resumed: bool = False) -> None:
         self.path, self.table = path, path.lower().endswith(".csv")
-        self.written: set[tuple[str, ...]] = set()
+        self.written: set[str] = set()
         try:
             if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
                 raise ConfigError(f"log is {path!r}, a pipe, which may have no reader; give the log a file.")
@@ -57,7 +60,7 @@ class Log:
                 with open(path, "rb") as file:
                     self._expect_log(file)
                     if resumed:
-                        self.written = {_report(row) for row in self._rows(file)}
+                        self.written = {report for row in self._rows(file) if (report := _report(row))}
         except OSError as error:
             raise ModelFileError(f"cannot read the log {path!r}: {error.strerror}.") from error
 
@@ -101,8 +104,10 @@ class Log:
         file.seek(0)
 
     def _rows(self, file: BinaryIO) -> Iterator[Mapping[str, Any]]:
-        text = io.TextIOWrapper(file, "utf-8", "replace", newline="")
-        return iter(csv.DictReader(text)) if self.table else map(_parsed, text)
+        """The reports in the file, without lines that are none, as one that was cut off."""
+        while line := file.readline(LONGEST_LINE):
+            if b"," in line:
+                yield _columns(line) if self.table else _parsed(line)
 
 
 def _plain(value: float | None) -> float | None:
@@ -118,14 +123,24 @@ def _csv(values: Any) -> str:
     return line.getvalue()
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _columns(line: bytes) -> dict[str, str]:
+    """A row of a table; empty if the line is none."""
+    try:
+        return dict(zip(FIELDS, next(csv.reader([line.decode("utf-8", "replace")]), ()), strict=False))
+    except csv.Error:
+        return {}
+
+
+def _parsed(line: bytes | str) -> dict[str, Any]:
     """An object of JSON lines; empty if the line is none, as one that was cut off."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _report(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row.get(name)) for name in SAME)
+def _report(row: Mapping[str, Any]) -> str:
+    """What tells one report from another; empty if the row is none."""
+    values = ["" if row.get(name) is None else str(row.get(name)) for name in SAME]
+    return ",".join(values) if NUMBER.fullmatch(values[0]) and all(len(value) <= LONGEST_NUMBER for value in values) else ""

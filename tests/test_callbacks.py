@@ -194,7 +194,7 @@ def test_impossible_options_are_refused(options):
 
 def test_a_csv_file_holds_a_line_for_each_epoch(model, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text("old")
+    path.write_text("epoch;loss\n9;0.5\n")
     history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[CSVLogger(path, separator=";")]).history
     more = model.fit(X, Y, epochs=3, initial_epoch=2, verbose=0,
                      callbacks=[CSVLogger(path, separator=";", append=True)]).history

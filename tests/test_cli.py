@@ -578,7 +578,7 @@ def test_a_model_of_another_text_is_not_replaced(elsewhere, capsys):
     Path("copy.txt").write_text(TEXT)
     assert trained("--out", "m.npz", "--seed", "9", text="copy.txt") == 0 and Path("m.npz").read_bytes() != first
     assert trained("--out", "m.npz", "--overwrite", text="others.txt") == 0
-    assert LanguageModel.load("m.npz").tokenizer_.unknown_symbols("the") != []
+    assert list(LanguageModel.load("m.npz").tokenizer_.unknown_symbols("the"))
 
 
 def test_what_else_out_does_not_replace(elsewhere, capsys):

@@ -146,7 +146,7 @@ def test_characters_are_looked_up_one_by_one(known, text):
     assert ids.dtype == np.int32
     assert ids.tolist() == [symbols.index(c) if c in symbols[1:] else 0 for c in text]
     assert tokenizer.decode(ids) == "".join(c if c in symbols[1:] else "\ufffd" for c in text)
-    assert tokenizer.unknown_symbols(text) == [(i, c) for i, c in enumerate(text) if c not in symbols[1:]]
+    assert list(tokenizer.unknown_symbols(text)) == [(i, c) for i, c in enumerate(text) if c not in symbols[1:]]
 
 
 @given(any_text, any_text)
@@ -537,7 +537,7 @@ def test_a_short_str_without_line_end_is_a_path(tmp_path, monkeypatch):
         for read in (lambda text: read_corpus(text, ByteTokenizer()), lambda text: learn_tokenizer(text, TextConfig())):
             with pytest.raises(CorpusError, match=r"(?s)1,024 characters.*end it with '\\n'") as caught:
                 read(missing)
-            assert repr(missing) in str(caught.value)
+            assert repr(missing)[:600] in str(caught.value)
 
 
 def test_files_that_cannot_be_read_say_why(tmp_path):

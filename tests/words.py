@@ -24,8 +24,10 @@ _quoted: deque[tuple[str, set[Place]]] = deque(maxlen=20)  # texts that the libr
 def watch() -> None:
     """From now on, note each error where it is made, once a test asks for its text, or for one in which the library quotes it."""
 
+    make = errors.LanguageModelError.__init__
+
     def init(self, *args):
-        super(errors.LanguageModelError, self).__init__(*args)
+        make(self, *args)
         frame = sys._getframe(1)
         self._made = {(frame.f_code.co_filename, frame.f_lineno)}.union(
             *(made for text, made in [*_quoted] if text and any(text in str(part) for part in args)))

@@ -38,5 +38,5 @@ def run(args: Arguments) -> int:
             expect_replaceable(args.out, about)
         return args.out, 0.0
 
-    number = demo.run(args.out, args.seconds, prepare, **machine_of(args))
+    number = demo.run(args.out, args.seconds, prepare, args.overwrite, **machine_of(args))
     return SIGNAL + number if number else DONE

@@ -9,10 +9,11 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from ..display import one_line
 from ..errors import ConfigError, ModelFileError
 from ..language_model import LanguageModel
 from ..paths import same_file
-from ..runs import corpus_of, same_corpus, same_training
+from ..runs import corpus_of, run_of, same_corpus, same_training
 from ..storage import read_about
 from ..text import Files, Text, Tokenizer
 from .flags import Arguments, machine_of
@@ -58,9 +59,8 @@ def expect_replaceable(out: Path, about: Mapping[str, Any], flag: str = "--out")
     if not out.exists():
         return
     there = read_about(out)
-    run = there.get("run")
     what = "a model of another text" if corpus_of(there) != corpus_of(about) else "a model with another vocabulary"
-    if isinstance(run, dict) and not run.get("position", {}).get("ended"):
+    if "run" in there and not run_of(str(out), there).at.ended:
         what = "the checkpoint of a run that has not ended"
     elif same_corpus(there, about):
         return
@@ -113,4 +113,4 @@ def megabytes(count: int) -> str:
 def show_table(rows: dict[str, Any]) -> None:
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
-        print(f"{name:{width}}{value}")
+        print(one_line(f"{name:{width}}{value}"))

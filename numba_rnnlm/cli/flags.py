@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .. import backends
+from .. import backends, display
 from ..cells import CELLS
 from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from ..language_model import MACHINE
@@ -34,6 +34,7 @@ class Parser(argparse.ArgumentParser):
     mixing = False
 
     def error(self, message: str) -> NoReturn:
+        message = display.message(message)
         self.exit(2, f"{self.prog}: error: {message.rstrip('.?') + '?' * message.endswith('?')}; see {self.prog} --help\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:

@@ -2,19 +2,24 @@
 
 import json
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, backends, runs
-from ..errors import ModelFileError, plain
+from ..errors import expect_number, expect_one_of, plain
+from ..keras.training import LOSSES, METRICS
 from ..language_model import MACHINE, LanguageModel
+from ..layers import LAYERS
 from ..progress import duration
 from ..storage import open_model, read_about
 from .files import megabytes, show_table
 from .flags import Arguments, add_command
 
 SHOWN_SYMBOLS = 20
+LONGEST = 20  # characters of a symbol that is shown
+LONGEST_VALUE = 200  # characters of an argument
 
 
 def add(commands: Any) -> None:
@@ -39,7 +44,8 @@ def run(args: Arguments) -> None:
     else:
         about, show = about_model(args.model), table_of_model
     if args.json:
-        print(json.dumps(about, allow_nan=False))
+        sys.stdout.writelines(json.JSONEncoder(allow_nan=False).iterencode(about))  # in pieces: as one text it would be many times as large
+        print()
     else:
         show_table(show(about))
 
@@ -61,22 +67,24 @@ def table_of_machine(about: dict[str, Any]) -> dict[str, Any]:
 
 def about_model(path: Path) -> dict[str, Any]:
     """What the file of a language model holds, as plain values for JSON."""
-    model = LanguageModel.load(path, backend="cpu")
     header = read_about(path)
+    run = runs.run_of(str(path), header) if "run" in header else None
+    told = {"texts": header.get("texts"), "training": header.get("training")}
+    if run is not None:
+        told["run"] = {"position": runs.position_about(run.at), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
+                       "training": run.training, "model": header["run"]["model"]}
+    del header, run  # they hold the vocabulary, which the model holds once more
+    model = LanguageModel.load(path, backend="cpu")
     # Nothing of the machine: a file does not depend on it.
     settings = {name: getattr(value, "name", value) for name, value in model.get_params().items() if name not in MACHINE}
     about: dict[str, Any] = {
-        "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in header else "language_model",
+        "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in told else "language_model",
         "weights": model.parameter_count, "config": settings, "vocabulary": None,
         "epochs": model.history_["epoch"][-1] if model.history_["epoch"] else 0, "history": runs.history_about(model.history_, clock=True),
-        "texts": header.get("texts"), "training": header.get("training"),
+        **told,
     }
     if (tokenizer := model.tokenizer_) is not None:
         about["vocabulary"] = [tokenizer.symbol(id) for id in range(tokenizer.size)]
-    if "run" in header:
-        run = runs.read_run(path)
-        about["run"] = {"position": runs.position_about(run.at), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
-                        "training": run.training, "model": header["run"]["model"]}
     return about
 
 
@@ -85,7 +93,7 @@ def table_of_model(about: dict[str, Any]) -> dict[str, Any]:
     if "run" in about:
         rows |= about_run(about["file"], about["run"])
     if (symbols := about["vocabulary"]) is not None:
-        first = " ".join(f"'{symbol}'" for symbol in symbols[:SHOWN_SYMBOLS])
+        first = " ".join(f"'{symbol[:LONGEST]}{'...' * (len(symbol) > LONGEST)}'" for symbol in symbols[:SHOWN_SYMBOLS])
         rows["vocabulary"] = f"{len(symbols):,} symbols: {first}{' ...' * (len(symbols) > SHOWN_SYMBOLS)}"
     if about["epochs"]:
         last = {column: values[-1] for column, values in about["history"].items()}
@@ -112,34 +120,44 @@ def about_run(name: str, run: dict[str, Any]) -> dict[str, str]:
 
 
 def about_sequential(path: Path) -> dict[str, Any]:
+    """What the file of a Sequential holds. Its layers and its optimizer are checked as far as that is possible without the classes of the program
+    that wrote it."""
     with open_model(path) as file:
         about, weights = file.about, file.group("weights")
-    try:
-        return {
-            "file": str(path), "bytes": path.stat().st_size, "kind": "sequential", "weights": sum(array.size for array in weights.values()),
-            "layers": [dict(layer) for layer in about["layers"]], "compiled": about["compiled"] and dict(about["compiled"]),
-            "seed": about["seed"],
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path) from error
+    with runs.fitting(str(path)):
+        layers, compiled = [dict(layer) for layer in about["layers"]], about["compiled"] and dict(about["compiled"])
+        for layer in layers:
+            expect_one_of("class", layer["class"], LAYERS)
+            _expect_call(layer)
+        if compiled:
+            _expect_call(compiled["optimizer"])
+            for name in (compiled["loss"], *compiled["metrics"]):
+                expect_one_of("loss or metric", name, (*LOSSES, *METRICS))
+        expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
+    return {
+        "file": str(path), "bytes": path.stat().st_size, "kind": "sequential", "weights": sum(array.size for array in weights.values()),
+        "layers": layers, "compiled": compiled, "seed": about["seed"],
+    }
+
+
+def _expect_call(thing: dict[str, Any]) -> None:
+    """Raise ValueError unless this is a class and its arguments: names with plain values."""
+    for name, value in thing.items():
+        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | None) or len(str(value)) > LONGEST_VALUE:
+            raise ValueError(f"an argument {name!r} is {value!r}")
+    if not isinstance(thing["class"], str):
+        raise ValueError(f"a class is {thing['class']!r}")
 
 
 def table_of_sequential(about: dict[str, Any]) -> dict[str, Any]:
     rows = {"file": f"{about['file']} ({megabytes(about['bytes'])})", "weights": f"{about['weights']:,}"}
-    try:
-        for number, layer in enumerate(about["layers"], 1):
-            rows[f"layer {number}"] = as_call(layer)
-        if compiled := about["compiled"]:
-            rows |= {"optimizer": as_call(compiled["optimizer"]), "loss": compiled["loss"]}
-            if compiled["metrics"]:
-                rows["metrics"] = ", ".join(compiled["metrics"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise damaged(Path(about["file"])) from error
+    for number, layer in enumerate(about["layers"], 1):
+        rows[f"layer {number}"] = as_call(layer)
+    if compiled := about["compiled"]:
+        rows |= {"optimizer": as_call(compiled["optimizer"]), "loss": compiled["loss"]}
+        if compiled["metrics"]:
+            rows["metrics"] = ", ".join(compiled["metrics"])
     return rows | {"seed": str(about["seed"])}
-
-
-def damaged(path: Path) -> ModelFileError:
-    return ModelFileError(f"{str(path)!r} is damaged: its parts do not fit together.")
 
 
 def as_call(thing: dict[str, Any]) -> str:

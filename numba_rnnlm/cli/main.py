@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from .. import __version__
+from .. import __version__, display
 from ..errors import LanguageModelError
 from ..reports import PATIENCE, is_terminal, put, report
 from . import demo, generate, info, measure, streams, train, warmup
@@ -68,7 +68,7 @@ def words_of(error: BaseException) -> str:
 
 
 def tell(text: str) -> None:
-    put(sys.stderr, f"numba-rnnlm: {text}\n", PATIENCE)
+    put(sys.stderr, f"numba-rnnlm: {display.message(text)}\n", PATIENCE)
 
 
 def show_warning(

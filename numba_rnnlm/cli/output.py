@@ -3,7 +3,9 @@
 import codecs
 import io
 import sys
+from collections.abc import Callable
 
+from ..display import printable
 from ..reports import is_terminal
 
 
@@ -16,18 +18,21 @@ def set_encodings() -> None:
 
 
 class Writer:
-    """Writes to standard output at once: text, or bytes, which a terminal shows as text."""
+    """Writes to standard output at once: text, or bytes, which a terminal shows as text.
+
+    A terminal shows escapes in place of control characters; files and pipes get everything as it is.
+    """
 
     def __init__(self) -> None:
-        is_shown = is_terminal(sys.stdout) or not hasattr(sys.stdout, "buffer")
-        self.raw = None if is_shown else sys.stdout.buffer
+        self.shown: Callable[[str], str] = printable if is_terminal(sys.stdout) else str
+        self.raw = None if is_terminal(sys.stdout) or not hasattr(sys.stdout, "buffer") else sys.stdout.buffer
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, data: str | bytes) -> None:
         if isinstance(data, str):
-            sys.stdout.write(data)
+            sys.stdout.write(self.shown(data))
         elif self.raw is None:
-            sys.stdout.write(self.decoder.decode(data))
+            sys.stdout.write(self.shown(self.decoder.decode(data)))
         else:
             self.raw.write(data)
         sys.stdout.flush()

@@ -100,7 +100,7 @@ def run(args: Arguments) -> None:
                     raise
                 failure = error
             out, verb = where.settle()
-            save(model, out, keeping.checkpoint)
+            save(model, out, keeping.checkpoint, args.overwrite or same_file(out, keeping.resume))
             saved = True
             if config.verbose and failure is None:
                 tell_trained(model, args, out, verb)
@@ -114,8 +114,8 @@ def run(args: Arguments) -> None:
         raise Interrupted(interrupts.number, f"the model is saved in {str(out)!r}")
 
 
-def save(model: LanguageModel, out: Path, checkpoint: str | None) -> None:
-    """Save what a training has come to, elsewhere if need be.
+def save(model: LanguageModel, out: Path, checkpoint: str | None, replace_run: bool) -> None:
+    """Save what a training has come to, elsewhere if need be; ``replace_run`` as in :meth:`LanguageModel.save`.
 
     Raises
     ------
@@ -124,9 +124,9 @@ def save(model: LanguageModel, out: Path, checkpoint: str | None) -> None:
     """
     try:
         try:
-            model.save(out)
+            model.save(out, replace_run=replace_run)
         except ModelFileError:  # a network's file system may have been away for a moment
-            model.save(out)
+            model.save(out, replace_run=replace_run)
     except ModelFileError as error:
         for folder in (Path(checkpoint or out).parent, Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
             with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home

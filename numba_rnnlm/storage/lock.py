@@ -91,7 +91,7 @@ def _owner(file: BinaryIO) -> dict[str, Any]:
     try:
         file.seek(0)
         owner = json.loads(file.read(1000))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 

@@ -24,7 +24,6 @@ except ImportError:  # Windows
 
 PREFIX = ".numba_rnnlm-"
 ABANDONED = 3600.0  # seconds without a write, after which the unlocked file of another host is a killed process's
-STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip archive with members, of an empty one
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)
 ADVICE = "Nothing that was there has changed; choose a folder that exists, can be written and has room."
 
@@ -33,7 +32,8 @@ ADVICE = "Nothing that was there has changed; choose a folder that exists, can b
 def replacing(name: str) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of ``name`` at the end of the ``with``; after an error it is removed.
 
-    The new file has the mode of the old one, and a link stays a link.
+    The new file has the owner, the mode and the extended attributes of the old one, as far as this process may give them, and a link stays
+    a link. Of several hard links to the old file only this name gets the new one.
 
     Raises
     ------
@@ -44,14 +44,13 @@ def replacing(name: str) -> Iterator[BinaryIO]:
     try:
         target = os.path.realpath(name)
         folder = os.path.dirname(target)
-        mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else None
-        with _temporary(folder, 0o666 if mode is None else 0o600) as (temporary, file):
+        replaces = os.path.exists(target)
+        with _temporary(folder, 0o600 if replaces else 0o666) as (temporary, file):
             remove_leftovers(folder, file)
             yield file
             file.flush()
-            if mode is not None and hasattr(os, "fchmod"):
-                with contextlib.suppress(OSError):  # a file system without modes
-                    os.fchmod(file.fileno(), mode)
+            if replaces and os.name == "posix":
+                _make_alike(file.fileno(), target)
             os.fsync(file.fileno())
             if os.name != "posix":  # an open file cannot be renamed there; elsewhere its lock tells that it is no leftover
                 file.close()
@@ -66,8 +65,7 @@ def replacing(name: str) -> Iterator[BinaryIO]:
 def expect_replaceable(name: str) -> None:
     """Raise :class:`ModelFileError` where a model must not take the place of what is there.
 
-    That is a folder, a pipe or a device, a file that is not a model, and a link that somebody else has put into a folder which everybody
-    may write, such as ``/tmp``.
+    That is a folder, a pipe or a device, and a link that somebody else has put into a folder which everybody may write, such as ``/tmp``.
     """
     if os.path.isdir(name):
         raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
@@ -77,19 +75,25 @@ def expect_replaceable(name: str) -> None:
         found = None
     if found is not None and not stat.S_ISREG(found.st_mode):
         raise ModelFileError(f"cannot write {name!r}: it is a pipe or a device, which a model would replace; give the name of a file.")
-    if found is not None and found.st_size and not _begins_as_archive(name):
-        raise ModelFileError(f"cannot write {name!r}: the file that is there is not a model and is not overwritten; give another name, or "
-                             "delete it.")
     if os.path.islink(name) and _is_strangers(name):
         raise ModelFileError(f"cannot write {name!r}: it is a link of another user in a folder that everybody may write; give another name.")
 
 
-def _begins_as_archive(name: str) -> bool:
-    try:
-        with open(name, "rb") as file:
-            return file.read(4) in STARTS
-    except OSError:  # it cannot be read, but may well be replaced
-        return True
+def _make_alike(descriptor: int, target: str) -> None:
+    """Give an open file the owner, the mode and the extended attributes (so its access lists) of another, as far as possible."""
+    old = os.stat(target)
+    mode = stat.S_IMODE(old.st_mode)
+    for user, group in ((old.st_uid, -1), (-1, old.st_gid)):
+        with contextlib.suppress(OSError):  # only the superuser may give files away
+            os.fchown(descriptor, user, group)
+    if os.fstat(descriptor).st_gid != old.st_gid:  # what the old group might do, another one must not
+        mode &= ~stat.S_IRWXG
+    with contextlib.suppress(OSError):  # a file system without modes
+        os.fchmod(descriptor, mode)
+    with contextlib.suppress(OSError, AttributeError):  # a file system, or a system, without them
+        for name in os.listxattr(target):
+            with contextlib.suppress(OSError):  # one that only the superuser may set
+                os.setxattr(descriptor, name, os.getxattr(target, name))
 
 
 def _is_strangers(link: str) -> bool:

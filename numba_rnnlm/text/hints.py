@@ -1,7 +1,7 @@
 """Guesses at why a text does not fit: another encoding, another normal form, words without white space."""
 
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -46,12 +46,16 @@ def of_unknown(text: str | bytes, tokenizer: Tokenizer) -> str:
     """Why a text has symbols that are not in a vocabulary, if it is for its encoding or its normal form; otherwise empty."""
     text = text[:SAMPLE]
     text = text if isinstance(text, str) else text.decode("utf-8", "ignore")
-    unknown = len(tokenizer.unknown_symbols(text))
+    unknown = _count(tokenizer.unknown_symbols(text))
     for repair, told in REPAIRS.items():
         repaired = "\n".join(_tried(repair, line) for line in text.split("\n"))
-        if len(tokenizer.unknown_symbols(repaired)) < unknown / 2:
+        if _count(tokenizer.unknown_symbols(repaired)) < unknown / 2:
             return told
     return ""
+
+
+def _count(symbols: Iterable[object]) -> int:
+    return sum(1 for _ in symbols)
 
 
 def _tried(repair: Callable[[str], str], line: str) -> str:

@@ -4,7 +4,7 @@ import codecs
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress, repeat
@@ -86,7 +86,7 @@ class Tokenizer(ABC):
         """A printable name of one symbol."""
 
     @abstractmethod
-    def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
+    def unknown_symbols(self, text: str) -> Iterator[tuple[int, str]]:
         """The symbols of ``text`` that are not in the vocabulary, each with its position in the characters of text."""
 
     @abstractmethod
@@ -185,8 +185,8 @@ class ByteTokenizer(Tokenizer):
         expect_id(id, self.size)
         return repr(bytes((id,)))[2:-1]
 
-    def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
-        return []
+    def unknown_symbols(self, text: str) -> Iterator[tuple[int, str]]:
+        return iter(())
 
     def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
         return "", ""
@@ -305,8 +305,8 @@ class CharTokenizer(_VocabularyTokenizer):
     def stream_decoder(self) -> StreamDecoder:
         return _SymbolDecoder((REPLACEMENT, *self.vocabulary.symbols[1:]), self.separator)
 
-    def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
-        return [(position, text[position]) for position in np.flatnonzero(self.encode(text) == 0).tolist()]
+    def unknown_symbols(self, text: str) -> Iterator[tuple[int, str]]:
+        return ((int(position), text[position]) for position in np.flatnonzero(self.encode(text) == 0))
 
     def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
         return _code_points(text)[ids == self.unknown].tobytes().decode("utf-32-le", "surrogatepass"), ""
@@ -369,9 +369,9 @@ class WordTokenizer(_VocabularyTokenizer):
     def stream_decoder(self) -> StreamDecoder:
         return _SymbolDecoder((UNKNOWN, "\n", *self.vocabulary.symbols[2:]), self.separator)
 
-    def unknown_symbols(self, text: str) -> list[tuple[int, str]]:
+    def unknown_symbols(self, text: str) -> Iterator[tuple[int, str]]:
         words = ((match.start(), match.group()) for match in WHITE_SPACE[self.white_space].word.finditer(text))
-        return [(position, word) for position, word in words if word not in self.vocabulary]
+        return ((position, word) for position, word in words if word not in self.vocabulary)
 
     def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
         unknown = ids == self.unknown

@@ -1,0 +1,61 @@
+"""Time and memory of reading any file are linear in its size: each worst shape of :mod:`growth` at two sizes, by counting.
+
+Not seconds but calls of functions are counted, and of memory only what the larger file takes more than the smaller one. ``python -m growth``
+measures files of many megabytes.
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from growth import cases, outcome, python_peak, written
+
+SMALL = int(os.environ.get("GROWTH_BYTES", 100_000))  # bytes of the smaller file
+TIMES = 4  # the larger one
+MEMORY = 10  # bytes for each byte of a model file
+# Of texts, which are read in pieces of 4 MB: of each piece, and of each different word or symbol.
+TEXT_MEMORY = {"different words": 90, "many symbols": 70, "carriage returns": 60, "short lines": 60, "text": 30, "--extend": 30, "prompt": 60, "score": 60}
+SLOW = 5  # times smaller are the texts that the network reads
+SLACK = 300_000  # bytes: buffers and tables that double
+
+CASES = {(case["name"], name): (case, read) for case in cases() for name, read in case["readers"].items()}
+
+
+def calls(read, path):
+    """How many functions reading a file calls, in Python and in C."""
+    number = 0
+
+    def count(frame, event, argument):
+        nonlocal number
+        number += event in ("call", "c_call")
+
+    threading.setprofile(None)
+    sys.setprofile(count)
+    try:
+        told = outcome(read, path)
+    finally:
+        sys.setprofile(None)
+    return number, told
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "reader"), CASES, ids=[f"{name} by {reader}" for name, reader in CASES])
+def test_reading_is_linear_in_time_and_memory(name, reader, tmp_path):
+    case, read = CASES[name, reader]
+    least, found = SMALL // SLOW if "slow" in case else SMALL, []
+    for size in (least, TIMES * least):
+        with written(case, size, tmp_path) as (path, bytes_):
+            data = Path(path).read_bytes()
+            outcome(read, path)  # modules and kernels are loaded
+            Path(path).write_bytes(data)
+            number, told = calls(read, path)
+            Path(path).write_bytes(data)
+            found.append((bytes_, number, python_peak(read, path), told))
+    (small, few, little, _), (large, many, much, told) = found
+    growth = large / small
+    assert many <= 1.2 * growth * few + 3000, (found, "calls")
+    times = next((times for part, times in TEXT_MEMORY.items() if part in name), MEMORY)
+    assert much - little <= times * (large - small) + SLACK, (found, "memory")
+    assert "characters" not in told or int(told.split()[1]) <= 1000
