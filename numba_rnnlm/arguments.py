@@ -3,10 +3,9 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from reprlib import repr as shorten
 from typing import Any, ParamSpec, TypeVar
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .suggestions import argument_meant
 
 P = ParamSpec("P")
@@ -51,7 +50,7 @@ def only(options: dict[str, Only], name: str | None = None) -> Callable[[Callabl
                 expected, instead = options[key]
                 plain = isinstance(value, (str, int, float))  # an array would answer == with an array
                 if expected is not ... and value is not expected and not (plain and value == expected):
-                    raise ConfigError(f"{owner}: {key} is {shorten(value)}, expected {expected!r}; {instead}.")
+                    raise ConfigError(f"{owner}: {key} is {shown(value)}, expected {expected!r}; {instead}.")
             try:
                 signature.bind(*args, **keywords)
             except TypeError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backends import Array, Ops, Shape
-from ..errors import ShapeError, expect_number
+from ..errors import ShapeError, expect_number, take_plain_values
 from .layer import Lookup, Run
 from .options import NAME, TRAINABLE, only_options
 
@@ -42,12 +42,13 @@ class Embedding:
     standard_deviation: float | None = None
 
     def __post_init__(self) -> None:
+        take_plain_values(self, ("input_dim", "output_dim", "input_length", "standard_deviation"))
         expect_number("Embedding: input_dim", self.input_dim, 1, 2**31 - 1, whole=True)
         expect_number("Embedding: output_dim", self.output_dim, 1, whole=True)
         if self.input_length is not None:
             expect_number("Embedding: input_length", self.input_length, 1, whole=True)
         if self.standard_deviation is not None:
-            expect_number("Embedding: standard_deviation", self.standard_deviation, 0, open_low=True)
+            expect_number("Embedding: standard_deviation", self.standard_deviation, 0, 1000, open_low=True)
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 2:

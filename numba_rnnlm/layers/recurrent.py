@@ -1,13 +1,14 @@
 """Layers with a loop over time, one for all cells."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from .. import cells
 from ..backends import Array, Ops, Shape
 from ..cells import Cell
-from ..errors import ShapeError, expect_number, expect_one_of
+from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of, take_plain_values
 from .layer import Lookup, Run, glorot, orthogonal
 from .options import GLOROT, NAME, TRAINABLE, ZEROS, Only, TakesVectors, only_options
 
@@ -64,12 +65,18 @@ class Recurrent(TakesVectors):
     return_sequences: bool = False
     cell: str | Cell = "lstm"
     forget_bias: float = 1.0
+    OWN_CELLS: ClassVar[tuple[str, ...]] = ()  # those that a layer named after its cell may have; of others any
 
     def __post_init__(self) -> None:
         super().__post_init__()
         expect_number(f"{type(self).__name__}: units", self.units, 1, whole=True)
-        expect_one_of(f"{type(self).__name__}: return_sequences", self.return_sequences, (True, False))
+        name, own = type(self).__name__, type(self).OWN_CELLS
+        expect_flag(f"{name}: return_sequences", self.return_sequences)
+        expect_number(f"{name}: forget_bias", self.forget_bias, -100, 100)
         object.__setattr__(self, "cell", cells.held(self.cell))
+        if own and self.cell not in own:
+            raise ConfigError(f"{name}: cell is {getattr(self.cell, 'name', self.cell)!r}, expected {own[0]!r}; Recurrent(units, cell=...) takes any "
+                              "cell.")
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 3:
@@ -169,6 +176,7 @@ class LSTM(Recurrent):
     """
 
     cell: str | Cell = "lstm"
+    OWN_CELLS: ClassVar[tuple[str, ...]] = ("lstm",)
 
 
 @only_options(**COMMON, **GATED, reset_after=(True, "the reset before the product is not there"))
@@ -186,6 +194,7 @@ class GRU(Recurrent):
     """
 
     cell: str | Cell = "gru"
+    OWN_CELLS: ClassVar[tuple[str, ...]] = ("gru",)
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return super().parameters(shape) | {"b": (6, self.units)}
@@ -227,6 +236,7 @@ class SimpleRNN(Recurrent):
     activation: str = "tanh"
 
     def __post_init__(self) -> None:
+        take_plain_values(self, ("activation",))
         expect_one_of("SimpleRNN: activation", self.activation, ("tanh", "relu", "sigmoid"))
         object.__setattr__(self, "cell", self.activation)
         super().__post_init__()

@@ -11,10 +11,10 @@ from typing import ClassVar
 import numpy as np
 
 from .. import rules
-from ..errors import ConfigError, expect_number
+from ..errors import ConfigError, expect_number, take_infinity_as
 from ..layers.options import Only, only_options
 from ..rules import Rule
-from .optimizer import MOST, Limits, Optimizer, expect_not_negative
+from .optimizer import LARGE, MOST, Limits, Optimizer, expect_not_negative
 
 COMMON: dict[str, Only] = {
     "name": (..., ""),
@@ -37,7 +37,7 @@ class KerasOptimizer(Optimizer):
     weight_decay
         Each update takes this times the rate off every weight, besides the step; None is off.
     clipnorm
-        Scale the gradient of each variable down to this norm; None or 0 is off, as below.
+        Scale the gradient of each variable down to this norm; None, 0 or infinity is off, as below.
     clipvalue
         Cut each element of the gradient at this size.
     global_clipnorm
@@ -53,7 +53,9 @@ class KerasOptimizer(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         limits = ("clipnorm", "clipvalue", "global_clipnorm")
-        expect_not_negative(self, "weight_decay", *limits)
+        take_infinity_as(None, self, limits)
+        expect_not_negative(self, *limits)
+        expect_not_negative(self, "weight_decay", high=LARGE)
         given = [f"{name}={getattr(self, name)}" for name in limits if getattr(self, name)]
         if len(given) > 1:
             raise ConfigError(f"{type(self).__name__} got {' and '.join(given)}, expected at most one of them.")
@@ -208,7 +210,7 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_number("weight_decay", self.weight_decay, 0)
+        expect_number("weight_decay", self.weight_decay, 0, LARGE)
 
 
 @only_options(**COMMON)

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, CorpusError, ShapeError
+from ..errors import ConfigError, CorpusError, ShapeError, expect_number, shown
 from ..paths import same_file
 from ..reports import warn
 from . import hints, packed
@@ -167,12 +167,12 @@ class Files:
     def __post_init__(self) -> None:
         one = isinstance(self.paths, str | os.PathLike)
         if not one and not (isinstance(self.paths, Sequence) and self.paths and all(isinstance(path, str | os.PathLike) for path in self.paths)):
-            raise ConfigError(f"paths is {self.paths!r}, expected a path, or a list of one or more.")
+            raise ConfigError(f"paths is {shown(self.paths)}, expected a path, or a list of one or more.")
         try:
             "a".encode(self.encoding)
             codecs.getincrementaldecoder(self.encoding)
         except (LookupError, TypeError, ValueError):
-            raise ConfigError(f"encoding is {self.encoding!r}, expected one that Python knows, such as 'utf-8', 'utf-16' or "
+            raise ConfigError(f"encoding is {shown(self.encoding)}, expected one that Python knows, such as 'utf-8', 'utf-16' or "
                               "'cp1252'.") from None
 
     def open(self, again: bool = True) -> Text:
@@ -228,7 +228,7 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
     """
     if isinstance(source, str):
         if _names_file(source):
-            warn(f"{source!r} is taken for the text itself, but there is a file of that name; pathlib.Path({source!r}) is its lines.")
+            warn(f"{shown(source)} is taken for the text itself, but there is a file of that name; pathlib.Path({shown(source)}) is its lines.")
         return False, [source]
     if isinstance(source, Text | Files | os.PathLike) or hasattr(source, "read"):
         return True, [line for lines in open_source(source).lines(line_ends) for line in lines]
@@ -249,7 +249,7 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
         return sentences(Files(items), line_ends)
     for index, item in enumerate(items):
         if not isinstance(item, str | Bytes | Sequence | np.ndarray):
-            raise ShapeError(f"sentence {index} is {item!r}, expected a str, bytes, or an array of ids.")
+            raise ShapeError(f"sentence {index} is {shown(item)}, expected a str, bytes, or an array of ids.")
     if items and all(isinstance(item, str) and _names_file(item) for item in items):
         warn(f"names of files, such as {items[0]!r}, are taken for sentences; pathlib.Path({items[0]!r}) is the lines of the file.")
     return True, [bytes(item) if isinstance(item, Bytes) else item for item in items]
@@ -287,7 +287,7 @@ def _last_cut(data: bytes) -> int:
 def _open_str(source: str) -> Text:
     if "\n" in source or "\r" in source or len(source) > LONGEST_PATH:
         if _names_file(name := source.strip()):
-            warn(f"{source!r} is taken for the text itself, because it has a line end, but there is a file of that name; "
+            warn(f"{shown(source)} is taken for the text itself, because it has a line end, but there is a file of that name; "
                  f"pathlib.Path({name!r}) is the file.")
         return Text("text", [Part("text", lambda: map(utf8, _slices(source)))], "surrogatepass")
     try:
@@ -324,7 +324,7 @@ def _open_items(source: Any, kind: str) -> Text | Any:
         paths = list(items)
         for index, path in enumerate(paths):
             if not isinstance(path, os.PathLike):
-                raise CorpusError(f"item {index} of the {kind} is {path!r}, expected a path as the first one is.")
+                raise CorpusError(f"item {index} of the {kind} is {shown(path)}, expected a path as the first one is.")
         return Files(paths).open()
     if not isinstance(first, str | Bytes):
         ids = source if isinstance(source, Sequence) else list(items)
@@ -339,7 +339,7 @@ def _open_items(source: Any, kind: str) -> Text | Any:
         suspects = [first]
         read = _copied(_joined_lines(items, kind))
     if all(isinstance(line, str) and _names_file(line) for line in suspects):
-        warn(f"the strings of the {kind} are taken for lines of text, but {first!r} is the name of a file; pathlib.Path({first!r}) is the file.")
+        warn(f"the strings of the {kind} are taken for lines of text, but {shown(first)} is the name of a file; pathlib.Path({shown(first)}) is the file.")
     return Text("lines", [Part("lines", read)], errors)
 
 
@@ -359,7 +359,7 @@ def _joined_lines(lines: Iterable[Any], kind: str) -> Iterator[bytes]:
 
 
 def _no_line(kind: str, index: int, item: Any) -> CorpusError:
-    return CorpusError(f"item {index} of the {kind} is {item!r}, expected a str or bytes: a line of text. Leave it out, or put '' in its place.")
+    return CorpusError(f"item {index} of the {kind} is {shown(item)}, expected a str or bytes: a line of text. Leave it out, or put '' in its place.")
 
 
 def _names_file(text: str) -> bool:
@@ -444,7 +444,7 @@ def _waits(file: Any) -> bool:
 
 
 def _unreadable(name: str, error: Exception) -> CorpusError:
-    what = name if name == STANDARD_INPUT else f"the file {name!r}"
+    what = name if name == STANDARD_INPUT else f"the file {shown(name)}"
     return CorpusError(f"Cannot read {what}: {getattr(error, 'strerror', None) or error}.")
 
 
