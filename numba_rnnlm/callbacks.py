@@ -1,6 +1,7 @@
 """What can watch a :class:`~numba_rnnlm.Sequential` learn, with Keras's names."""
 
 import csv
+import inspect
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -128,6 +129,21 @@ class History(Callback):
             self.history.setdefault(name, []).append(value)
 
 
+def _expect_function_like(name: str, function: Any) -> None:
+    """Raise :class:`ConfigError` unless a function takes what the method of this name takes: better now than after an epoch."""
+    taken = list(inspect.signature(getattr(Callback, name)).parameters)[1:]
+    if not callable(function):
+        raise ConfigError(f"{name} is {shown(function)}, expected a function of {' and '.join(taken)}.")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some functions in C it is not known
+        return
+    try:
+        signature.bind(*taken)
+    except TypeError:
+        raise ConfigError(f"{name} is a function of {shown(signature)}, expected one of {' and '.join(taken)}.") from None
+
+
 class LambdaCallback(Callback):
     """Functions as a callback; each takes what the method of its name takes.
 
@@ -151,8 +167,8 @@ class LambdaCallback(Callback):
                  "on_train_begin": on_train_begin, "on_train_end": on_train_end,
                  "on_train_batch_begin": on_train_batch_begin, "on_train_batch_end": on_train_batch_end}
         for name, function in given.items():
-            if function is not None and not callable(function):
-                raise ConfigError(f"{name} is {shown(function)}, expected a function.")
+            if function is not None:
+                _expect_function_like(name, function)
         self.__dict__.update({name: function for name, function in given.items() if function is not None})
 
 
@@ -174,7 +190,8 @@ class CSVLogger(Callback):
         expect_flag("append", append)
         try:
             csv.writer(io.StringIO(), delimiter=separator)
-        except (TypeError, ValueError):  # ValueError: from Python 3.13 on, for what would be part of a line end or a quote
+            separator.encode()
+        except (TypeError, ValueError):  # ValueError: a lone surrogate, or from Python 3.13 on what has another meaning
             raise ConfigError(f"separator is {shown(separator)}, expected one character such as ',' or ';'.") from None
         if separator in '\r\n"':
             raise ConfigError(f"separator is {separator!r}, which has a meaning of its own in a CSV file, expected a character such as ',' or ';'.")
@@ -206,7 +223,7 @@ class _Watch(Callback):
     def __init__(self, monitor: str, mode: str, min_delta: float = 0) -> None:
         expect_one_of("mode", mode, ("auto", "min", "max"))
         expect_text("monitor", monitor, "val_loss")
-        expect_number("min_delta", min_delta, 0)
+        min_delta = expect_number("min_delta", min_delta, 0)
         self.monitor, self.min_delta, self.best = monitor, min_delta, inf
         self.sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith(("accuracy", "acc"))) else 1
 
@@ -256,7 +273,7 @@ class EarlyStopping(_Watch):
         restore_best_weights: bool = False,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        expect_number("patience", patience, 0, whole=True)
+        patience = expect_number("patience", patience, 0, whole=True)
         expect_one_of("verbose", verbose, (0, 1, 2))
         expect_flag("restore_best_weights", restore_best_weights)
         self.patience, self.restore_best_weights, self.verbose = patience, restore_best_weights, verbose

@@ -245,8 +245,10 @@ def _expect_description(name: str, told: Mapping[str, Any]) -> None:
 def _seconds(name: str, value: Any) -> float:
     """A duration, such as 0.2, "30s", "5min" or "1h30m", in seconds."""
     value = plain_value(value)
-    is_one = isinstance(value, (str, float, int)) and not isinstance(value, bool)
-    text, seconds = (str(value).strip().lower() if is_one and len(shown(value)) < 100 else ""), nan
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    text, seconds = value.strip().lower() if isinstance(value, str) and len(value) < 100 else "", nan
+    if is_number and value < 1e12:
+        seconds = float(value)
     if re.fullmatch(NUMBER, text):
         seconds = float(text)
     elif re.fullmatch(rf"(?:{NUMBER}\s*[a-z]+\s*)+", text):

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from .suggestions import value_meant
 
 MOST = 2**53  # of what is counted, unless told otherwise: a float still holds it exactly
-LARGEST = sys.float_info.max
+LARGEST, LARGEST_FLOAT32 = sys.float_info.max, 3.4e38
 LONGEST_PATH = 4096  # bytes; no system takes more
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # Linux, versions 2 and 1
 
@@ -119,9 +119,9 @@ def take_plain_values(owner: Any, names: Iterable[str]) -> None:
 
 
 def take_infinity_as(off: float | None, owner: Any, names: Iterable[str]) -> None:
-    """Let these fields of a frozen dataclass, limits, be ``off`` where they are infinite: JSON has no infinity."""
+    """Let these fields of a frozen dataclass, limits, be ``off`` where no float32 can reach them: JSON has no infinity."""
     for name in names:
-        if isinstance(value := getattr(owner, name), float) and value == float("inf"):
+        if isinstance(value := getattr(owner, name), (int, float)) and value > LARGEST_FLOAT32:
             object.__setattr__(owner, name, off)
 
 
@@ -191,8 +191,8 @@ def plain(value: float) -> str:
 
 def expect_number(
     name: str, value: Any, low: float, high: float = float("inf"), *, whole: bool = False, open_low: bool = False
-) -> None:
-    """Raise :class:`ConfigError` unless ``value`` is a finite number in [low, high] (``open_low``: (low, high]).
+) -> Any:
+    """Raise :class:`ConfigError` unless ``value`` is a finite number in [low, high] (``open_low``: (low, high]); → it, as Python's.
 
     Where no ``high`` is given it is :data:`MOST`, of what is not ``whole`` the largest float.
     """
@@ -205,6 +205,7 @@ def expect_number(
         if high != float("inf") or (is_number and value > most):
             bounds += f" and at most {plain(most)}"
         raise ConfigError(f"{name} is {shown(value)}, expected {kind} {bounds}.")
+    return value
 
 
 def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int | str], help: str = "") -> None:

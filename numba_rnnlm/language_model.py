@@ -435,7 +435,10 @@ class LanguageModel:
         try:
             out = None
             if prepare is not None:
-                out, trainer.saving = prepare(self._about())
+                prepared = prepare(self._about())
+                if not isinstance(prepared, tuple) or len(prepared) != 2:
+                    raise ConfigError(f"prepare gave {shown(prepared)}, expected where the model will be saved, and how many seconds that takes.")
+                out, trainer.saving = prepared
                 if same_file(os.fsdecode(out), keeping.log):
                     raise ConfigError(f"log is {keeping.log!r}, where the model is to be saved; give one of them another name.")
             expect_room(self._files(trainer, start.tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))

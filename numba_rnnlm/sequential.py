@@ -86,8 +86,7 @@ class Sequential:
         self, layers: Sequence[Layer] | None = None, *, seed: int = 0, backend: str = "auto", threads: int | None = None,
         precision: str = "float32",
     ) -> None:
-        expect_number("seed", seed, 0, 2**63 - 1, whole=True)
-        self._seed = int(seed)
+        self._seed = expect_number("seed", seed, 0, 2**63 - 1, whole=True)
         self._ops = backends.get(backend, threads=threads, precision=precision)
         self._layers: tuple[Layer, ...] = ()
         self._features: int | None = None  # size of the input vectors, where the first layer is not an Embedding
@@ -317,10 +316,10 @@ class Sequential:
         DivergenceError
             If training ran into NaN; the weights are back as the last whole epoch left them.
         """
-        expect_number("batch_size", batch_size, 1, whole=True)
-        expect_number("epochs", epochs, 0, whole=True)
-        expect_number("initial_epoch", initial_epoch, 0, whole=True)
-        expect_number("validation_split", validation_split, 0, 1)
+        batch_size = expect_number("batch_size", batch_size, 1, whole=True)
+        epochs = expect_number("epochs", epochs, 0, whole=True)
+        initial_epoch = expect_number("initial_epoch", initial_epoch, 0, whole=True)
+        validation_split = expect_number("validation_split", validation_split, 0, 1)
         expect_flag("shuffle", shuffle)
         progress, history = _progress(verbose), History()
         interrupts = Interrupts(on_interrupt, notice=progress.verbose > 0)
@@ -361,7 +360,7 @@ class Sequential:
 
         With ``return_dict``, the same by name.
         """
-        expect_number("batch_size", batch_size, 1, whole=True)
+        batch_size = expect_number("batch_size", batch_size, 1, whole=True)
         expect_flag("return_dict", return_dict)
         progress = _progress(verbose)
         compiled, examples = self._ready(), self._examples("", x, y)
@@ -377,7 +376,7 @@ class Sequential:
 
         float32, or float64 on backend "reference".
         """
-        expect_number("batch_size", batch_size, 1, whole=True)
+        batch_size = expect_number("batch_size", batch_size, 1, whole=True)
         progress = _progress(verbose)
         inputs, network = self._inputs("x", x), self._build()
         parts = []

@@ -90,7 +90,8 @@ def _array(name: str, values: Any) -> np.ndarray:
     except Exception as error:  # an object whose own conversion fails
         raise ShapeError(f"{name} is {shown(values)}, which NumPy cannot make an array of; expected an array of numbers.") from error
     if array.dtype.kind not in "biuf":
-        raise ShapeError(f"{name} is {type(values).__name__} of {array.dtype}, expected an array of numbers.")
+        what = shown(values) if array.ndim == 0 else f"{type(values).__name__} of {array.dtype}"
+        raise ShapeError(f"{name} is {what}, expected an array of numbers.")
     return array
 
 

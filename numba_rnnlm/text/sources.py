@@ -260,7 +260,8 @@ def split(source: Source, part: float) -> tuple[Any, Any]:
 
     A text is cut behind a line end, or else behind white space, or else between two characters.
     """
-    source = open_source(source)
+    expect_number("part", part, 0, 1)
+    part, source = float(part), open_source(source)
     if not isinstance(source, Text):
         size = len(source) if getattr(source, "ndim", 1) else 0
         cut = size - round(size * part)
@@ -311,7 +312,7 @@ def _open_file(file: Any) -> Text:
 
 def _open_items(source: Any, kind: str) -> Text | Any:
     if not isinstance(source, Iterable) or isinstance(source, Mapping | Set):
-        what = f"of type {kind}" if not isinstance(source, Set) else f"a {kind}, which has no order"
+        what = shown(source) if not isinstance(source, Set) else f"a {kind}, which has no order"
         raise CorpusError(f"The corpus is {what}, expected a path, a text, lines of text or a 1-D array of ids.")
     items = iter(source)
     first = next(items, None)
@@ -381,8 +382,10 @@ def _files(path: Path, encoding: str, again: bool) -> list[Part]:
     name = os.fsdecode(path)
     try:
         mode = os.stat(name).st_mode
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _unreadable(name, error) from error
+    except ValueError as error:  # a NUL or a lone surrogate
+        raise CorpusError(f"Cannot read the file {shown(name)}: no file can have such a name.") from error
     if stat.S_ISDIR(mode):
         if not (inside := _folder(name)):
             raise CorpusError(f"The folder {name!r} has no files in it, expected some text.")

@@ -112,6 +112,8 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
         array = np.asarray(ids)
     except Exception:  # rows of different length, or an object whose own conversion fails
         raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers.") from None
+    if array.ndim == 0 and array.dtype.kind not in "biuf":
+        raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers; text comes as a str.")
     if array.ndim != 1:
         raise ShapeError(
             f"{name} is a {type(ids).__name__} of shape {array.shape}, expected a 1-D array of integers. "
