@@ -28,7 +28,7 @@ from numba_rnnlm import (
     rules,
 )
 from numba_rnnlm.callbacks import Callback, EarlyStopping, History, LambdaCallback, Logs, ModelCheckpoint
-from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Layer, SimpleRNN
+from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Layer, Recurrent, SimpleRNN
 from numba_rnnlm.optimizers import SGD, Adam, AdamW, Optimizer, pytorch
 from numba_rnnlm.portable import portable
 
@@ -245,7 +245,7 @@ def own_cell() -> None:
     plain = Cell("plain", {"a": "xh"}, ("h",), equations, forward, backward)
     assert_type(cells.register(plain), Cell)
     assert_type(LanguageModel(plain, hidden=3), LanguageModel)
-    assert_type(LSTM(3, cell=plain).cell, str | Cell)
+    assert_type(Recurrent(3, cell=plain).cell, str | Cell)
 
 
 # What is refused, by type checkers and by the library

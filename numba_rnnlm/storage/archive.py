@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import ModelFileError
+from ..errors import ModelFileError, expect_path
 from .writing import STARTS, replacing
 
 FORMAT = "numba_rnnlm"
@@ -212,10 +212,7 @@ def _fits(array: np.ndarray, finite: bool) -> bool:
 
 
 def _file_name(path: Any) -> str:
-    try:
-        return os.fsdecode(path)
-    except TypeError:
-        raise ModelFileError(f"path is {path!r}, expected a path such as 'model.npz'.") from None
+    return expect_path("path", path, "model.npz", ModelFileError)
 
 
 def _check_header(name: str, about: Any) -> None:
