@@ -8,10 +8,9 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
-from reprlib import repr as shorten
 from typing import Any, TypeVar
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .suggestions import argument_meant
 
 Called = TypeVar("Called", bound=Callable[..., Any])
@@ -46,7 +45,7 @@ def expect_default(owner: str, name: str, value: object, default: object, mark: 
     """Raise :class:`ConfigError` unless ``value`` is the default."""
     plain = isinstance(value, (str, int, float))  # an array would answer == with an array
     if value is not default and not (plain and value == default):
-        raise ConfigError(f"{owner}: {name} is {shorten(value)}, expected {default!r}; {mark.instead}.")
+        raise ConfigError(f"{owner}: {name} is {shown(value)}, expected {default!r}; {mark.instead}.")
 
 
 def checked(called: Called) -> Called:

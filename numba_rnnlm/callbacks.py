@@ -1,6 +1,8 @@
 """What can watch a :class:`~numba_rnnlm.Sequential` learn, with Keras's names."""
 
 import csv
+import inspect
+import io
 import os
 import re
 import stat
@@ -11,7 +13,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from .arguments import Only, checked
-from .errors import ConfigError, ModelFileError, expect_number, expect_one_of
+from .errors import (
+    ConfigError,
+    ModelFileError,
+    expect_flag,
+    expect_items,
+    expect_number,
+    expect_one_of,
+    expect_path,
+    expect_text,
+    shown,
+)
 from .keras.weights import expect_our_file
 from .reports import report, warn
 from .runs import expect_ended
@@ -35,7 +47,7 @@ class Callback:
     model
         The model that is trained.
     params
-        epochs, steps (batches an epoch) and verbose of this ``fit``.
+        epochs, steps (batches an epoch) and verbose of this ``fit``, and as metrics the names in ``logs`` after an epoch.
 
     Examples
     --------
@@ -51,7 +63,7 @@ class Callback:
         """Called first, by ``fit``."""
         self.model = model
 
-    def set_params(self, params: Mapping[str, int]) -> None:
+    def set_params(self, params: Mapping[str, Any]) -> None:
         """Called second."""
         self.params = params
 
@@ -82,16 +94,19 @@ class Callback:
         """Keras's older name of :meth:`on_train_batch_end`."""
 
 
-def expect_callbacks(callbacks: Iterable[object]) -> None:
-    """Raise :class:`ConfigError` at what is not a callback, or waits for a call that never comes."""
+def read_callbacks(callbacks: Any) -> list[Callback]:
+    """A callback, several or None as a list. Raises :class:`ConfigError` at what is none, or waits for a call that never comes."""
     known = [name for name in dir(Callback) if name.startswith("on_")]
-    for callback in callbacks:
+    what = "objects of numba_rnnlm.callbacks"
+    found: list[Any] = [callbacks] if isinstance(callbacks, Callback) else [] if callbacks is None else expect_items("callbacks", callbacks, what)
+    for callback in found:
         if not isinstance(callback, Callback):
-            raise ConfigError(f"callbacks holds {callback!r}, expected objects of numba_rnnlm.callbacks.")
+            raise ConfigError(f"callbacks holds {shown(callback)}, expected {what}.")
         for name in dir(callback):
             if name.startswith("on_") and name not in known:
                 raise ConfigError(f"{type(callback).__name__} has {name}, which is never called; "
                                   f"expected some of {', '.join(known)}.")
+    return found
 
 
 class History(Callback):
@@ -119,6 +134,21 @@ class History(Callback):
             self.history.setdefault(name, []).append(value)
 
 
+def _expect_function_like(name: str, function: Any) -> None:
+    """Raise :class:`ConfigError` unless a function takes what the method of this name takes: better now than after an epoch."""
+    taken = list(inspect.signature(getattr(Callback, name)).parameters)[1:]
+    if not callable(function):
+        raise ConfigError(f"{name} is {shown(function)}, expected a function of {' and '.join(taken)}.")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some functions in C it is not known
+        return
+    try:
+        signature.bind(*taken)
+    except TypeError:
+        raise ConfigError(f"{name} is a function of {shown(signature)}, expected one of {' and '.join(taken)}.") from None
+
+
 class LambdaCallback(Callback):
     """Functions as a callback; each takes what the method of its name takes.
 
@@ -141,6 +171,9 @@ class LambdaCallback(Callback):
         given = {"on_epoch_begin": on_epoch_begin, "on_epoch_end": on_epoch_end,
                  "on_train_begin": on_train_begin, "on_train_end": on_train_end,
                  "on_train_batch_begin": on_train_batch_begin, "on_train_batch_end": on_train_batch_end}
+        for name, function in given.items():
+            if function is not None:
+                _expect_function_like(name, function)
         self.__dict__.update({name: function for name, function in given.items() if function is not None})
 
 
@@ -159,7 +192,15 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: Path, separator: str = ",", append: bool = False) -> None:
-        self.path, self.separator, self.append = path, separator, append
+        self.path, self.separator, self.append = expect_path("path", path, "log.csv"), separator, append
+        expect_flag("append", append)
+        try:
+            csv.writer(io.StringIO(), delimiter=separator)
+            separator.encode()
+        except (TypeError, ValueError):  # ValueError: a lone surrogate, or from Python 3.13 on what has another meaning
+            raise ConfigError(f"separator is {shown(separator)}, expected one character such as ',' or ';'.") from None
+        if separator in '\r\n"':
+            raise ConfigError(f"separator is {separator!r}, which has a meaning of its own in a CSV file, expected a character such as ',' or ';'.")
 
     def on_train_begin(self, logs: Logs) -> None:
         try:
@@ -167,7 +208,7 @@ class CSVLogger(Callback):
             with open(self.path, "a" if self.append else "w", encoding="utf-8") as file:
                 self._titled = file.tell() > 0
         except OSError as error:
-            raise ModelFileError(f"CSVLogger cannot write {os.fsdecode(self.path)!r}: {error.strerror}.") from error
+            raise ModelFileError(f"CSVLogger cannot write {self.path!r}: {error.strerror}.") from error
 
     def _expect_log(self) -> None:
         """Raise :class:`ConfigError` where something else than such a log would be lost."""
@@ -191,7 +232,7 @@ class CSVLogger(Callback):
                     writer.writerow(["epoch", *names])
                 writer.writerow([epoch, *(logs[name] for name in names)])
         except OSError as error:
-            warn(f"CSVLogger lost the line of epoch {epoch} in {os.fsdecode(self.path)!r}: {error.strerror}.")
+            warn(f"CSVLogger lost the line of epoch {epoch} in {self.path!r}: {error.strerror}.")
             return
         self._titled = True
 
@@ -201,16 +242,25 @@ class _Watch(Callback):
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0) -> None:
         expect_one_of("mode", mode, ("auto", "min", "max"))
-        expect_number("min_delta", min_delta, 0)
+        expect_text("monitor", monitor, "val_loss")
+        min_delta = expect_number("min_delta", min_delta, 0)
         self.monitor, self.min_delta, self.best = monitor, min_delta, inf
         self.sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith(("accuracy", "acc"))) else 1
 
-    def better(self, logs: Logs) -> bool:
-        if self.monitor not in logs:
+    def expect_measured(self, names: Iterable[str]) -> None:
+        """Raise :class:`ConfigError` if the value to watch is not among these."""
+        if self.monitor not in (measured := list(names)):
             raise ConfigError(
-                f"{type(self).__name__} watches {self.monitor!r}, but this training measures {', '.join(logs)}. "
+                f"{type(self).__name__} watches {shown(self.monitor)}, but this training measures {', '.join(measured)}. "
                 "val_… needs validation_data or validation_split, accuracy needs compile(metrics=['accuracy'])."
             )
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        super().set_params(params)
+        self.expect_measured(params["metrics"])
+
+    def better(self, logs: Logs) -> bool:
+        self.expect_measured(logs)
         value = self.sign * logs[self.monitor]
         if not value < self.best - self.min_delta:
             return False
@@ -244,7 +294,9 @@ class EarlyStopping(_Watch):
         start_from_epoch: Annotated[Literal[0], Only("every epoch counts")] = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        expect_number("patience", patience, 0, whole=True)
+        patience = expect_number("patience", patience, 0, whole=True)
+        expect_one_of("verbose", verbose, (0, 1, 2))
+        expect_flag("restore_best_weights", restore_best_weights)
         self.patience, self.restore_best_weights, self.verbose = patience, restore_best_weights, verbose
 
     def on_train_begin(self, logs: Logs) -> None:
@@ -266,6 +318,13 @@ class EarlyStopping(_Watch):
     def on_train_end(self, logs: Logs) -> None:
         if self.best_weights is not None:
             self.model.set_weights(self.best_weights)
+
+
+class _AnyNumber(dict[str, float]):
+    """A number for each name."""
+
+    def __missing__(self, name: str) -> float:
+        return 0.5
 
 
 @checked
@@ -292,8 +351,25 @@ class ModelCheckpoint(_Watch):
         initial_value_threshold: Annotated[None, BEST_SO_FAR] = None,
     ) -> None:
         super().__init__(monitor, mode)
-        expect_our_file(filepath)
-        self.path, self.save_best_only, self.verbose = os.fsdecode(filepath), save_best_only, verbose
+        expect_one_of("verbose", verbose, (0, 1, 2))
+        expect_flag("save_best_only", save_best_only)
+        self.path, self.save_best_only, self.verbose = expect_path("filepath", filepath, "model-{epoch:02}.npz"), save_best_only, verbose
+        expect_our_file(self.path)
+        self._named(_AnyNumber(epoch=1), "names of values such as val_loss")
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        Callback.set_params(self, params)
+        self._named({"epoch": 1, **dict.fromkeys(params["metrics"], 0.5)}, ", ".join(params["metrics"]))
+        if self.save_best_only:
+            self.expect_measured(params["metrics"])
+
+    def _named(self, values: Mapping[str, float], names: str) -> str:
+        """The path with these values; :class:`ConfigError` if it names others."""
+        try:
+            return self.path.format_map(values)
+        except Exception as error:  # a format may ask for any attribute of a number
+            raise ConfigError(f"filepath is {shown(self.path)}; in braces it may have epoch and {names}, with or without a format as in "
+                              "{epoch:02}.") from error
 
     def on_train_begin(self, logs: Logs) -> None:
         folder = os.path.dirname(self.path)
@@ -305,10 +381,7 @@ class ModelCheckpoint(_Watch):
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if self.save_best_only and not self.better(logs):
             return
-        try:
-            path = self.path.format(epoch=epoch + 1, **logs)
-        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(f"path is {self.path!r}; in braces it may name epoch, {', '.join(logs)}.") from error
+        path = self._named({"epoch": epoch + 1, **logs}, ", ".join(logs))
         try:
             self.model.save(path)
         except ModelFileError as error:

@@ -11,7 +11,18 @@ from dataclasses import asdict, dataclass, field, fields
 from math import log, nan
 from typing import Any, TypedDict, TypeVar
 
-from .errors import ConfigError, expect_number, expect_one_of
+from .errors import (
+    ConfigError,
+    expect_flag,
+    expect_number,
+    expect_one_of,
+    expect_path,
+    expect_text,
+    plain_value,
+    shown,
+    take_infinity_as,
+    take_plain_values,
+)
 from .paths import same_file
 
 SCHEDULES = ("constant", "linear", "cosine", "plateau", "zaremba")
@@ -39,10 +50,13 @@ def _option(default: Any, help: str, choices: Sequence[str] | None = None, type:
 
 
 class _Config:
+    def __post_init__(self) -> None:
+        take_plain_values(self, (item.name for item in fields(self)))  # type: ignore[arg-type]
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON."""
-        values = asdict(self)  # type: ignore[call-overload]
-        return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+        values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
+        return values
 
     @classmethod
     def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
@@ -71,12 +85,12 @@ class ModelConfig(_Config):
     vocabulary_size: int | None = _option(None, "number of symbols, when the corpus is an array of ids", type=int)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, str) or not self.cell:
-            raise ConfigError(f"cell is {self.cell!r}, expected the name of a cell such as 'lstm'.")
+        super().__post_init__()
+        expect_text("cell", self.cell, "lstm")
         for name, most in (("hidden", 10**9), ("layers", 1000), ("embedding", 10**9)):
             expect_number(name, getattr(self, name), 1, most, whole=True)
         expect_number("dropout", self.dropout, 0, 0.999)
-        expect_one_of("tied", self.tied, (False, True))
+        expect_flag("tied", self.tied)
         expect_number("forget_bias", self.forget_bias, -100, 100)
         expect_one_of("initializer", self.initializer, INITIALIZERS)
         expect_number("initializer_scale", self.initializer_scale, 0, 10, open_low=True)
@@ -96,8 +110,8 @@ class TextConfig(_Config):
                                     "out, lf for char and word, keep for byte", LINE_ENDS, type=str)
 
     def __post_init__(self) -> None:
-        if self.tokenizer is not None:
-            expect_one_of("tokenizer", self.tokenizer, (*TOKENIZERS, None))
+        super().__post_init__()
+        expect_one_of("tokenizer", self.tokenizer, (*TOKENIZERS, None))
         expect_number("min_count", self.min_count, 1, whole=True)
         if self.max_vocabulary is not None:
             expect_number("max_vocabulary", self.max_vocabulary, 3, whole=True)
@@ -126,8 +140,8 @@ class TrainingConfig(_Config):
     decay_factor: float = _option(2.0, "divisor of the plateau and zaremba schedules")
     decay_after: int = _option(4, "epochs at the full rate in the zaremba schedule")
     clip_norm: float | None = _option(None, "scale the gradient down to this norm; left out, 1 (times the steps with "
-                                      "reduction sum_time); 0 is off", type=float)
-    clip_value: float | None = _option(None, "cut each element of the gradient at this size; 0 is off", type=float)
+                                      "reduction sum_time); 0 or inf is off", type=float)
+    clip_value: float | None = _option(None, "cut each element of the gradient at this size; 0 or inf is off", type=float)
     reduction: str = _option("mean", "loss that is differentiated: mean over tokens, or sum_time: summed over the "
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
     patience: int | None = _option(None, "stop after this many epochs (with validate_every, reports) without a better validation loss "
@@ -144,10 +158,13 @@ class TrainingConfig(_Config):
     verbose: int = _option(1, "0 silent, 1 live progress, 2 one line an epoch")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("epochs", "streams", "steps"):
             if getattr(self, name) is not None:
                 expect_number(name, getattr(self, name), 1, whole=True)
-        if not isinstance(self.optimizer, dict):  # else it is an object, told of by optimizers.describe
+        if isinstance(self.optimizer, dict):  # an object, told of by optimizers.describe
+            _expect_description("optimizer", self.optimizer)
+        else:
             expect_one_of("optimizer", self.optimizer, OPTIMIZERS)
         if self.learning_rate is not None:
             expect_number("learning_rate", self.learning_rate, 0, 1e6, open_low=True)
@@ -156,8 +173,10 @@ class TrainingConfig(_Config):
             expect_number("weight_decay", self.weight_decay, 0, 1)
         expect_one_of("schedule", self.schedule, SCHEDULES)
         expect_number("warmup", self.warmup, 0, 1)
-        expect_number("decay_factor", self.decay_factor, 1, open_low=True)
+        expect_number("decay_factor", self.decay_factor, 1, 1e6, open_low=True)
         expect_number("decay_after", self.decay_after, 1, whole=True)
+        take_infinity_as(0.0, self, ("clip_norm", "clip_value"))
+        take_infinity_as(None, self, ("max_seconds",))
         for name in ("clip_norm", "clip_value"):
             if getattr(self, name) is not None:
                 expect_number(name, getattr(self, name), 0)
@@ -170,7 +189,7 @@ class TrainingConfig(_Config):
         if self.max_seconds is not None:
             object.__setattr__(self, "max_seconds", _seconds("max_seconds", self.max_seconds))
         expect_one_of("not_finite", self.not_finite, NOT_FINITE)
-        expect_one_of("extend_vocabulary", self.extend_vocabulary, (False, True))
+        expect_flag("extend_vocabulary", self.extend_vocabulary)
         expect_one_of("verbose", self.verbose, (0, 1, 2))
         if isinstance(self.optimizer, dict):
             for name in ("learning_rate", "momentum", "weight_decay", "clip_norm", "clip_value"):
@@ -195,9 +214,13 @@ class CheckpointConfig(_Config):
                               "lines if it ends in .jsonl, .ndjson or .json", type=str)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, example in (("checkpoint", "run.npz"), ("resume", "run.npz"), ("log", "run.csv")):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, expect_path(name, getattr(self, name), example))
         _seconds("checkpoint_every", self.checkpoint_every)
         if self.log is not None and not self.log.lower().endswith(LOGS):
-            raise ConfigError(f"log is {self.log!r}, expected the name of a file that ends in .csv for a table, or in .jsonl, .ndjson or .json "
+            raise ConfigError(f"log is {shown(self.log)}, expected the name of a file that ends in .csv for a table, or in .jsonl, .ndjson or .json "
                               "for JSON lines.")
         if self.checkpoint is None and self.checkpoint_every != "5min":
             raise ConfigError(f"checkpoint_every is {self.checkpoint_every!r}, but no checkpoint is named; give checkpoint a file.")
@@ -213,15 +236,25 @@ class CheckpointConfig(_Config):
         return _seconds("checkpoint_every", self.checkpoint_every)
 
 
+def _expect_description(name: str, told: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` unless this is what :func:`numba_rnnlm.optimizers.describe` gives."""
+    if not all(isinstance(key, str) for key in told) or not isinstance(told.get("class"), str):
+        raise ConfigError(f"{name} is {shown(told)}, expected a name, or what numba_rnnlm.optimizers.describe(optimizer) gives.")
+
+
 def _seconds(name: str, value: Any) -> float:
     """A duration, such as 0.2, "30s", "5min" or "1h30m", in seconds."""
-    text, seconds = str(value).strip().lower(), nan
+    value = plain_value(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    text, seconds = value.strip().lower() if isinstance(value, str) and len(value) < 100 else "", nan
+    if is_number and value < 1e12:
+        seconds = float(value)
     if re.fullmatch(NUMBER, text):
         seconds = float(text)
     elif re.fullmatch(rf"(?:{NUMBER}\s*[a-z]+\s*)+", text):
         seconds = sum(float(number) * SECONDS.get(unit, nan) for number, unit in re.findall(rf"({NUMBER})\s*([a-z]+)", text))
     if not 0 < seconds < 1e12:
-        raise ConfigError(f"{name} is {value!r}, expected a duration such as '30s', '5min', '2h', '1h30m' or a number of seconds above 0.")
+        raise ConfigError(f"{name} is {shown(value)}, expected a duration such as '30s', '5min', '2h', '1h30m' or a number of seconds above 0.")
     return seconds
 
 
@@ -235,6 +268,7 @@ class UnknownConfig(_Config):
                                     "characters that are equally probable)", type=float)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expect_one_of("unknown", self.unknown, UNKNOWN)
         if self.penalty is not None:
             expect_number("penalty", self.penalty, 0, 1e6)
@@ -267,6 +301,7 @@ class SamplingConfig(_Config):
                            "large models, and the probabilities change a little", WEIGHTS)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         expect_number("length", self.length, 0, 10**9, whole=True)
         expect_number("temperature", self.temperature, 0, 1000)
         expect_number("top_k", self.top_k, 0, whole=True)

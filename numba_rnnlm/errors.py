@@ -19,11 +19,17 @@ Each message says what was expected, what came, and what to do.
 
 import contextlib
 import os
+import reprlib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .display import message
+from .suggestions import value_meant
 
+MOST = 2**53  # of what is counted, unless told otherwise: a float still holds it exactly
+LARGEST, LARGEST_FLOAT32 = sys.float_info.max, 3.4e38
+LONGEST_PATH = 4096  # bytes; no system takes more
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # Linux, versions 2 and 1
 
 
@@ -80,12 +86,107 @@ class ModelFileError(LanguageModelError, OSError):
     """A model file cannot be read or written."""
 
 
+class _Shortened(reprlib.Repr):
+    """What ``repr`` gives, of any length and any content, as part of a sentence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, 100, 100, 60
+
+    def repr_int(self, value: int, level: int) -> str:
+        many = value.bit_length() > 1000  # Python refuses to show thousands of digits
+        return f"a number of about {value.bit_length() * 0.30103:.0f} digits" if many else repr(value)
+
+
+_shortened = _Shortened()
+
+
+def shown(value: object) -> str:
+    """A value that a user gave, for an error: ``repr``, but never longer than some lines, printable, and never an error itself.
+
+    Examples
+    --------
+    >>> shown("lstm"), shown("x" * 1000)[-10:], shown(10**400)
+    ("'lstm'", "xxxxxxxxx'", 'a number of about 400 digits')
+    """
+    try:
+        text = _shortened.repr(value)
+    except Exception:  # a class of the user's may do anything
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.split("\n"))
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:1000])
+
+
+def plain_value(value: Any) -> Any:
+    """A NumPy scalar or an array without axes as the Python value that it holds; anything else as it is."""
+    return value.item() if type(value).__module__ != "builtins" and getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def take_plain_values(owner: Any, names: Iterable[str]) -> None:
+    """Let these fields of a frozen dataclass hold plain values: what it is can then be written and read back equal."""
+    for name in names:
+        value = getattr(owner, name)
+        if (plain := plain_value(value)) is not value:
+            object.__setattr__(owner, name, plain)
+
+
+def take_infinity_as(off: float | None, owner: Any, names: Iterable[str]) -> None:
+    """Let these fields of a frozen dataclass, limits, be ``off`` where no float32 can reach them: JSON has no infinity."""
+    for name in names:
+        if isinstance(value := getattr(owner, name), (int, float)) and value > LARGEST_FLOAT32:
+            object.__setattr__(owner, name, off)
+
+
 def expect_one_of(name: str, value: object, choices: Iterable[object]) -> None:
-    """Raise :class:`ConfigError` unless ``value`` is among ``choices``."""
-    allowed = list(choices)
-    if value not in allowed:
+    """Raise :class:`ConfigError` unless ``value`` is among ``choices``, which are texts, numbers, None."""
+    allowed, value = list(choices), plain_value(value)
+    is_plain = isinstance(value, (str, int, float, type(None)))  # an array would answer == with an array
+    if not is_plain or value not in allowed:
         listed = ", ".join(repr(choice) for choice in allowed)
-        raise ConfigError(f"{name} is {value!r}, expected one of {listed}.")
+        meant = value_meant(value, (choice for choice in allowed if isinstance(choice, str))) if isinstance(value, str) else ""
+        raise ConfigError(f"{name} is {shown(value)}, expected one of {listed}" + (f"; did you mean {meant!r}?" if meant else "."))
+
+
+def expect_flag(name: str, value: object) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is True or False."""
+    expect_one_of(name, value, (True, False))
+
+
+def expect_text(name: str, value: object, example: str) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is a str that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name} is {shown(value)}, expected a text such as {example!r}.")
+
+
+def expect_kind(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is an object of this class; ``what`` says which one is meant."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} is {shown(value)}, expected {what}.")
+
+
+def expect_items(name: str, value: Any, what: str) -> list[Any]:
+    """The items of a list, a tuple or another collection that has an order. Raises :class:`ConfigError` at anything else.
+
+    A str is no list of its letters.
+    """
+    if isinstance(value, (str, bytes, bytearray, memoryview, set, frozenset, dict, type)) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name} is {shown(value)}, expected {what}.")
+    try:
+        return list(value)
+    except Exception as error:  # an array without axes, a generator that fails
+        raise ConfigError(f"{name} is {shown(value)}, whose items cannot be read, expected {what}.") from error
+
+
+def expect_path(name: str, value: Any, example: str = "model.npz", error: type[LanguageModelError] = ConfigError) -> str:
+    """A path as a str. Raises ``error`` at what cannot be the path of a file on any system."""
+    try:
+        path = os.fsdecode(value)
+        good = 0 < len(os.fsencode(path)) <= LONGEST_PATH and "\0" not in path  # os.fsencode refuses lone surrogates
+    except Exception:  # not a path, or a class of the user's
+        good = False
+    if not good:
+        raise error(f"{name} is {shown(value)}, expected a path such as {example!r}.")
+    return path
 
 
 def plain(value: float) -> str:
@@ -102,18 +203,21 @@ def plain(value: float) -> str:
 
 def expect_number(
     name: str, value: Any, low: float, high: float = float("inf"), *, whole: bool = False, open_low: bool = False
-) -> None:
-    """Raise :class:`ConfigError` unless ``value`` is a number in [low, high] (``open_low``: (low, high])."""
-    kinds = (int,) if whole else (int, float)
-    kind = "a whole number" if whole else "a number"
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()
-    good = isinstance(value, kinds) and not isinstance(value, bool) and bool(low <= value <= high)
-    if not good or (open_low and value == low):
+) -> Any:
+    """Raise :class:`ConfigError` unless ``value`` is a finite number in [low, high] (``open_low``: (low, high]); → it, as Python's.
+
+    Where no ``high`` is given it is :data:`MOST`, of what is not ``whole`` the largest float.
+    """
+    kind, kinds = ("a whole number", (int,)) if whole else ("a number", (int, float))
+    most = min(high, MOST if whole else LARGEST)
+    value = plain_value(value)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or not low <= value <= most or (open_low and value == low):
         bounds = f"above {plain(low)}" if open_low else f"at least {plain(low)}"
-        if high != float("inf"):
-            bounds += f" and at most {plain(high)}"
-        raise ConfigError(f"{name} is {value!r}, expected {kind} {bounds}.")
+        if high != float("inf") or (is_number and value > most):
+            bounds += f" and at most {plain(most)}"
+        raise ConfigError(f"{name} is {shown(value)}, expected {kind} {bounds}.")
+    return value
 
 
 def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int | str], help: str = "") -> None:

@@ -35,7 +35,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from .errors import expect_one_of
+from .errors import expect_flag, expect_one_of
 from .reports import is_stuck
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGBREAK")  # as far as the system has them
@@ -77,6 +77,7 @@ class Interrupts:
 
     def __init__(self, then: str = "raise", notice: bool = False) -> None:
         expect_one_of("on_interrupt", then, THEN)
+        expect_flag("notice", notice)
         self.then, self.notice = then, notice
         self.number, self.waiting = 0, False
         self._depth = 0

@@ -38,9 +38,13 @@ from .errors import (
     ShapeError,
     TrainingError,
     VocabularyError,
+    expect_flag,
+    expect_kind,
     expect_number,
     expect_one_of,
     plain,
+    plain_value,
+    shown,
 )
 from .extension import extended
 from .generation import generate, generate_batch
@@ -241,11 +245,11 @@ class LanguageModel:
         if network is None or self._is_as_drawn(network):
             vars(self).update(vars(type(self)(**merged)))  # all at once, or nothing if they are impossible
             return self
-        merged["cell"] = cells.held(merged["cell"])
-        changed = [name for name, value in merged.items() if value != self.get_params()[name]]
-        fixed = [name for name in changed if name not in MACHINE]
-        if fixed:
-            raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
+        is_same_cell = cells.held(merged["cell"]) == self._cell
+        other = type(self)(**{**merged, "cell": self._cell})  # as it would be: checked, and its numbers plain
+        fixed = [name for name, value in other.get_params().items() if value != self.get_params()[name] and name not in MACHINE]
+        if fixed or not is_same_cell:
+            raise ConfigError(f"{[*fixed, 'cell'][0]} of a trained model cannot change; make a new LanguageModel.")
         weights = network.weights()
         self._set_machine(*(merged[name] for name in MACHINE))
         self._network = Network(network.model, self._ops, weights)
@@ -267,7 +271,7 @@ class LanguageModel:
 
     def _set_machine(self, backend: str, threads: int | None, precision: str) -> None:
         self._ops = backends.get(backend, threads=threads, precision=precision)
-        self._backend, self._threads, self._precision = backend, threads, precision
+        self._backend, self._threads, self._precision = plain_value(backend), plain_value(threads), plain_value(precision)
 
     # learning
 
@@ -388,9 +392,8 @@ class LanguageModel:
         if made is None:
             expect_one_of("optimizer", optimizer, OPTIMIZERS)
         config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
-        paths = {name: _path(name, given[name]) for name in ("checkpoint", "resume", "log")}
-        keeping = _filled(CheckpointConfig, {**given, **paths})
-        return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=verbose > 0))
+        keeping = _filled(CheckpointConfig, given)
+        return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=config.verbose > 0))
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
@@ -408,7 +411,14 @@ class LanguageModel:
             saved in. It returns where the caller will save the model, and how many seconds of ``max_seconds`` that takes; ``fit_config``
             sees that there is room for it. What it raises ends ``fit_config``.
         """
-        keeping = keeping or CheckpointConfig()
+        keeping = CheckpointConfig() if keeping is None else keeping
+        for name, value, kind in (("config", config, TrainingConfig), ("keeping", keeping, CheckpointConfig)):
+            expect_kind(name, value, kind, f"a {kind.__name__}")
+        for name, value, kind in (("optimizer", optimizer, Optimizer), ("interrupts", interrupts, Interrupts)):
+            if value is not None:
+                expect_kind(name, value, kind, f"a {kind.__name__}, or None")
+        if prepare is not None and not callable(prepare):
+            raise ConfigError(f"prepare is {shown(prepare)}, expected a function.")
         corpus, valid = open_source(corpus), None if valid is None else open_source(valid)  # before a lock may lie in one of their folders
         _expect_files_of_their_own(keeping, [corpus, valid])
         with ExitStack() as held:
@@ -444,7 +454,10 @@ class LanguageModel:
         try:
             out = None
             if prepare is not None:
-                out, trainer.saving = prepare(self._about())
+                prepared = prepare(self._about())
+                if not isinstance(prepared, tuple) or len(prepared) != 2:
+                    raise ConfigError(f"prepare gave {shown(prepared)}, expected where the model will be saved, and how many seconds that takes.")
+                out, trainer.saving = prepared
                 if same_file(os.fsdecode(out), keeping.log):
                     raise ConfigError(f"log is {keeping.log!r}, where the model is to be saved; give one of them another name.")
             expect_room(self._files(trainer, start.tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
@@ -670,7 +683,7 @@ class LanguageModel:
         True
         """
         expect_one_of("weights", weights, WEIGHTS)
-        expect_one_of("bos", bos, (False, True))
+        expect_flag("bos", bos)
         policy = UnknownConfig(unknown, penalty)
         network = self.network_ if weights == "float32" else self.network_.rounded()
         read = self._read(corpus, self.tokenizer_, bos)
@@ -763,6 +776,8 @@ class LanguageModel:
         True
         """
         policy = UnknownConfig(unknown, penalty)
+        expect_flag("bos", bos)
+        expect_flag("eos", eos)
         many, texts = self._sentences(sentence)
         rows = self._rows(texts, bos, eos, policy)
         if policy.unknown == "count" and (symbols := Counter(symbol for row in rows for symbol in row.missing)):
@@ -791,6 +806,8 @@ class LanguageModel:
         ``penalty`` see :meth:`score`.
         """
         policy = UnknownConfig(unknown, penalty)
+        expect_flag("bos", bos)
+        expect_flag("eos", eos)
         many, texts = self._sentences(sentence)
         rows = self._rows(texts, bos, eos, policy)
         scores = log_probabilities(self.network_, [row.ids for row in rows])
@@ -950,7 +967,7 @@ class LanguageModel:
     def _prompt(self, prompt: Any, unknown: str, as_bytes: bool) -> np.ndarray:
         """The ids of a prompt, at least one."""
         expect_one_of("unknown", unknown, ("error", "unk"))
-        expect_one_of("as_bytes", as_bytes, (False, True))
+        expect_flag("as_bytes", as_bytes)
         network, tokenizer = self.network_, self.tokenizer_
         if as_bytes and tokenizer is None:
             raise ConfigError("as_bytes=True returns bytes, but the model has no tokenizer and knows ids only; leave it out.")
@@ -1111,14 +1128,6 @@ class LanguageModel:
 def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
     """A configuration whose fields are the arguments of the same names."""
     return config(**{item.name: given[item.name] for item in fields(config)})
-
-
-def _path(name: str, value: Any) -> str | None:
-    """A path as a str."""
-    try:
-        return None if value is None else os.fsdecode(value)
-    except TypeError:
-        raise ConfigError(f"{name} is {value!r}, expected a path such as 'run.npz'.") from None
 
 
 def _is_lost(error: BaseException, at: Position, done: int) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from . import cells
 from .backends import Ops
 from .cells import Cell
-from .errors import ConfigError, ModelFileError
+from .errors import ConfigError, ModelFileError, shown
 from .layers import Layer
 
 UNITS = 16  # The probe has so many; its upper half sees large numbers.
@@ -94,7 +94,7 @@ def cells_of_file(
     wanted = [name for name in dict.fromkeys(names) if name not in cells.BUILT_IN]
     for cell in given:
         if not isinstance(cell, Cell) or cell.name not in wanted:
-            raise ModelFileError(f"{file!r} names no cell such as {cell!r}, which was given; the cells of one's own that it names are "
+            raise ModelFileError(f"{file!r} names no cell such as {shown(cell)}, which was given; the cells of one's own that it names are "
                                  f"{wanted}. dataclasses.replace(cell, name=...) gives a cell another name.")
         found[cell.name] = cell
     for name in wanted:

@@ -3,6 +3,9 @@
 from math import cos, pi
 
 from .config import TrainingConfig
+from .errors import expect_kind, expect_number
+
+SLOWEST = 1e300  # the largest divisor: in float32 the rate is zero long before
 
 
 class Schedule:
@@ -23,6 +26,8 @@ class Schedule:
     """
 
     def __init__(self, config: TrainingConfig, base: float) -> None:
+        expect_kind("config", config, TrainingConfig, "a TrainingConfig")
+        expect_number("base", base, 0)
         self.config, self.base = config, base
         self.divisor = 1.0
 
@@ -41,12 +46,12 @@ class Schedule:
     def judge(self, improved: bool) -> None:
         """Note whether a report was the best so far."""
         if self.config.schedule == "plateau" and not improved:
-            self.divisor *= self.config.decay_factor
+            self.divisor = min(self.divisor * self.config.decay_factor, SLOWEST)
 
     def end_epoch(self, epoch: int) -> None:
         """Note that epoch number ``epoch`` (from 1) is over."""
         if self.config.schedule == "zaremba" and epoch >= self.config.decay_after:
-            self.divisor *= self.config.decay_factor
+            self.divisor = min(self.divisor * self.config.decay_factor, SLOWEST)
 
 
 def can_be_extended(config: TrainingConfig) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from . import backends, runs
 from .arguments import Only, checked
 from .backends import Ops
-from .callbacks import Callback, History, expect_callbacks
+from .callbacks import Callback, History, read_callbacks
 from .cells import Cell
 from .display import clean
 from .errors import (
@@ -20,9 +20,14 @@ from .errors import (
     ModelFileError,
     NotFittedError,
     ShapeError,
+    expect_flag,
+    expect_items,
+    expect_kind,
     expect_number,
     expect_one_of,
     expect_shape,
+    plain_value,
+    shown,
 )
 from .interrupts import Interrupts
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
@@ -85,8 +90,7 @@ class Sequential:
         self, layers: Sequence[Layer] | None = None, *, seed: int = 0, backend: str = "auto", threads: int | None = None,
         precision: str = "float32",
     ) -> None:
-        expect_number("seed", seed, 0, 2**63 - 1, whole=True)
-        self._seed = int(seed)
+        self._seed = expect_number("seed", seed, 0, 2**63 - 1, whole=True)
         self._ops = backends.get(backend, threads=threads, precision=precision)
         self._layers: tuple[Layer, ...] = ()
         self._features: int | None = None  # size of the input vectors, where the first layer is not an Embedding
@@ -96,7 +100,7 @@ class Sequential:
         self._updater: Updater | None = None
         self.history: History | None = None
         self.stop_training = False
-        self._stack(tuple(map(_checked, layers or ())))
+        self._stack(tuple(map(_checked, () if layers is None else expect_items("layers", layers, "a list of layers"))))
 
     def __copy__(self) -> Self:
         return copy.deepcopy(self)  # so that a copy never trains the weights of its origin
@@ -123,14 +127,19 @@ class Sequential:
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make the weights now. Vectors come as (None, steps or None, features); an Embedding needs no shape."""
-        if not isinstance(self._layer(0), Embedding):
-            features = input_shape[-1] if len(input_shape) == 3 else None
-            if features is None or self._features not in (None, features):
-                raise ShapeError(f"input_shape is {tuple(input_shape)}, expected (None, steps or None, "
-                                 f"{self._features or 'features'}), because the first layer is not an Embedding.")
-            expect_number("features", features, 1, whole=True)
-            Model(self._layers, int(features))  # raises if the layers do not fit
-            self._features = int(features)
+        first, shape = self._layer(0), [plain_value(size) for size in expect_items("input_shape", input_shape, "a tuple such as (None, None, 3)")]
+        for size in shape:
+            if size is not None:
+                expect_number("input_shape, where not None,", size, 1, whole=True)
+        if isinstance(first, Embedding):
+            if len(shape) not in (1, 2):
+                raise ShapeError(f"input_shape is {shown(tuple(shape))}, expected (None, steps or None), ids for the Embedding.")
+        elif len(shape) != 3 or shape[-1] is None or self._features not in (None, shape[-1]):
+            raise ShapeError(f"input_shape is {shown(tuple(shape))}, expected (None, steps or None, "
+                             f"{self._features or 'features'}), because the first layer is not an Embedding.")
+        else:
+            Model(self._layers, shape[-1])  # raises if the layers do not fit
+            self._features = shape[-1]
         self._build()
 
     def _stack(self, layers: tuple[Layer, ...]) -> None:
@@ -195,6 +204,7 @@ class Sequential:
         network = self._build()
         groups = self._keras_weights()
         expected = [array.shape for group in groups for array in group]
+        weights = expect_items("weights", weights, "a list of arrays, as get_weights() gives")
         if len(weights) != len(expected):
             raise ShapeError(f"weights has {len(weights)} arrays, expected {len(expected)}, as get_weights() gives.")
         arrays = [read_numbers(f"weights[{index}]", values, self._ops.dtype) for index, values in enumerate(weights)]
@@ -245,7 +255,7 @@ class Sequential:
             target's; for a single sigmoid unit, and as "binary_accuracy", the part of the outputs on the right side of 1/2.
         """
         expect_one_of("loss", loss, LOSSES)
-        metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics or ())
+        metrics = (metrics,) if isinstance(metrics, str) else tuple(expect_items("metrics", () if metrics is None else metrics, "a list of names"))
         for metric in metrics:
             expect_one_of("metrics", metric, METRICS)
         compiled = Compiled(get(optimizer), str(loss), metrics)
@@ -311,14 +321,14 @@ class Sequential:
         DivergenceError
             If training ran into NaN; the weights are back as the last whole epoch left them.
         """
-        expect_number("batch_size", batch_size, 1, whole=True)
-        expect_number("epochs", epochs, 0, whole=True)
-        expect_number("initial_epoch", initial_epoch, 0, whole=True)
-        expect_number("validation_split", validation_split, 0, 1)
+        batch_size = expect_number("batch_size", batch_size, 1, whole=True)
+        epochs = expect_number("epochs", epochs, 0, whole=True)
+        initial_epoch = expect_number("initial_epoch", initial_epoch, 0, whole=True)
+        validation_split = expect_number("validation_split", validation_split, 0, 1)
+        expect_flag("shuffle", shuffle)
         progress, history = _progress(verbose), History()
         interrupts = Interrupts(on_interrupt, notice=progress.verbose > 0)
-        watching = [history, *([callbacks] if isinstance(callbacks, Callback) else callbacks or ())]
-        expect_callbacks(watching)
+        watching = [history, *read_callbacks(callbacks)]
         compiled = self._ready()
         examples, held_out = self._examples("", x, y), None
         if validation_data is not None:
@@ -374,7 +384,8 @@ class Sequential:
 
         With ``return_dict``, the same by name.
         """
-        expect_number("batch_size", batch_size, 1, whole=True)
+        batch_size = expect_number("batch_size", batch_size, 1, whole=True)
+        expect_flag("return_dict", return_dict)
         progress = _progress(verbose)
         compiled, examples = self._ready(), self._examples("", x, y)
         logs = measure(self._network_for(examples.x), examples, compiled.metrics, batch_size, progress).logs()
@@ -391,7 +402,7 @@ class Sequential:
 
         float32, or float64 on backend "reference".
         """
-        expect_number("batch_size", batch_size, 1, whole=True)
+        batch_size = expect_number("batch_size", batch_size, 1, whole=True)
         progress = _progress(verbose)
         inputs = read_inputs("x", x, self._layer(0), self._features, self._ops.dtype)
         network = self._network_for(inputs)
@@ -446,6 +457,7 @@ class Sequential:
         """
         expect_our_file(path)
         runs.expect_ended(path)
+        expect_flag("include_optimizer", include_optimizer)
         network, compiled = self._build(), self._compiled
         updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one
         own = records(network.ops, self._layers)
@@ -493,8 +505,10 @@ class Sequential:
             If the file is missing, damaged, not a Sequential, from a newer version, or names an optimiser that is not in
             ``custom_objects``; or a cell is not known here, or is another one.
         """
-        if not isinstance(custom_objects or {}, Mapping):
-            raise ConfigError(f"custom_objects is {custom_objects!r}, expected a mapping of names to classes, such as {{'Mine': Mine}}.")
+        if custom_objects is not None:
+            expect_kind("custom_objects", custom_objects, Mapping, "a mapping of names to classes, such as {'Mine': Mine}")  # type: ignore[type-abstract]
+        expect_flag("compile", compile)
+        cells = expect_items("cells", cells, "a list of cells")
         model = cls(backend=backend, threads=threads, precision=precision)
         with open_model(path) as file:
             about, name = file.about, file.name
@@ -540,7 +554,7 @@ class Sequential:
 
 def _checked(layer: Any) -> Layer:
     if type(layer) not in LAYERS.values():
-        raise ConfigError(f"layer is {layer!r}, expected one of numba_rnnlm.layers such as Dense(10).")
+        raise ConfigError(f"layer is {shown(layer)}, expected one of numba_rnnlm.layers such as Dense(10).")
     checked: Layer = layer
     return checked
 
@@ -578,5 +592,4 @@ def _describe(layer: Layer) -> dict[str, Any]:
     """A layer as plain values, ready for JSON."""
     values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.init and field.repr}  # type: ignore[arg-type]
     values = {name: value.name if isinstance(value, Cell) else value for name, value in values.items()}
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
-    return {"class": type(layer).__name__, **plain}
+    return {"class": type(layer).__name__, **values}

@@ -15,7 +15,7 @@ import numpy as np
 from numba import config
 
 from ..cells import Cell
-from ..errors import BackendError, Space, expect_one_of
+from ..errors import BackendError, ConfigError, Space, expect_number, expect_one_of, shown
 from ..rules import Rule
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -27,6 +27,7 @@ Shape = tuple[int, ...]
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]  # "cuda" is Numba's simulator, for tests
 COMPILER_IS_OFF = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # NUMBA_DISABLE_JIT: everything runs as plain Python
 BACKENDS = ("auto", "cpu", "cuda", "reference")
+MOST_THREADS = 1024
 PRECISIONS = ("float32", "tf32", "bf16")
 ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
@@ -209,6 +210,9 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None, preci
     """
     expect_one_of("backend", name, BACKENDS)
     expect_one_of("precision", precision, PRECISIONS)
+    name, precision, dtype = str(name), str(precision), _read_dtype(dtype)
+    if threads is not None:
+        expect_number("threads", threads, 1, MOST_THREADS, whole=True)
     if name == "auto":
         name = "cuda" if _wants_cuda(dtype) else "cpu"
     if name == "cuda":
@@ -224,6 +228,19 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None, preci
     else:
         ops = importlib.import_module(".cpu", __name__).Backend(dtype, threads, precision)
     return ops
+
+
+def _read_dtype(dtype: Any) -> Any:
+    if dtype is None:
+        return None
+    try:
+        found = np.dtype(dtype)
+        good = found.isnative and found.name in ("float32", "float64")
+    except Exception:  # whatever was given
+        good = False
+    if not good:
+        raise ConfigError(f"dtype is {shown(dtype)}, expected float32 or float64.")
+    return found
 
 
 def _wants_cuda(dtype: Any) -> bool:

@@ -2,7 +2,8 @@
 
 import copyreg
 
-from ..errors import ConfigError
+from ..errors import ConfigError, expect_kind, shown
+from ..suggestions import value_meant
 from .cell import Cell
 from .gru import GRU
 from .lstm import LSTM
@@ -17,6 +18,7 @@ def register(cell: Cell) -> Cell:
 
     Of two cells with one name the later counts for models that are built or loaded from then on; others keep the cell that they have.
     """
+    expect_kind("cell", cell, Cell, "a numba_rnnlm.cells.Cell")
     _expect_own_name(cell)
     CELLS[cell.name] = cell
     return cell
@@ -28,10 +30,9 @@ def get(cell: str | Cell) -> Cell:
         return cell
     name = cell
     if not isinstance(name, str) or name not in CELLS:
-        raise ConfigError(
-            f"cell is {name!r}, expected one of {', '.join(map(repr, CELLS))}; "
-            "a cell of your own is added with numba_rnnlm.cells.register(cell)."
-        )
+        meant = value_meant(name, CELLS) if isinstance(name, str) else ""
+        raise ConfigError(f"cell is {shown(name)}, expected one of {', '.join(map(repr, CELLS))}; " + (
+            f"did you mean {meant!r}?" if meant else "a cell of your own is added with numba_rnnlm.cells.register(cell)."))
     return CELLS[name]
 
 

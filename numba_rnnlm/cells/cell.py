@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arguments import checked
-from ..errors import ConfigError
+from ..errors import ConfigError, expect_items, expect_kind, expect_text, shown
 from ..portable import Rows, fault
 
 Array = np.ndarray
@@ -51,14 +51,25 @@ class Cell(Rows):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]+", self.name):
-            raise ConfigError(f"the name of a cell is {self.name!r}, expected letters, digits, _ and -, such as 'my_cell'.")
+            raise ConfigError(f"the name of a cell is {shown(self.name)}, expected letters, digits, _ and -, such as 'my_cell'.")
+        expect_kind(f"cell {self.name!r}: gates", self.gates, Mapping, "slots and what they see, such as {'a': 'xh'}")  # type: ignore[type-abstract]
         for slot, source in self.gates.items():
-            if source not in ("x", "h", "xh"):
-                raise ConfigError(f"cell {self.name!r}: slot {slot!r} sees {source!r}, expected 'x', 'h' or 'xh'.")
+            expect_text(f"cell {self.name!r}: a slot of gates", slot, "a")
+            if not isinstance(source, str) or source not in ("x", "h", "xh"):
+                raise ConfigError(f"cell {self.name!r}: slot {slot!r} sees {shown(source)}, expected 'x', 'h' or 'xh'.")
+        states = expect_items(f"cell {self.name!r}: states", self.states, "names such as ('h',)")
+        for state in states:
+            expect_text(f"cell {self.name!r}: a name of states", state, "h")
+        if not states:
+            raise ConfigError(f"cell {self.name!r}: states is empty, expected names such as ('h',).")
+        object.__setattr__(self, "states", tuple(states))
         for letter in "xh":
             seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
             if not seen or seen != list(range(seen[0], seen[-1] + 1)):
                 raise ConfigError(f"cell {self.name!r}: the slots that see {letter!r} must be neighbours.")
+        for name, function in {"equations": self.equations, **self.rows()}.items():
+            if not callable(function):
+                raise ConfigError(f"cell {self.name!r}: {name} is {shown(function)}, expected a function.")
         for row, function in self.rows().items():
             if reason := fault(function):
                 raise ConfigError(f"cell {self.name!r}: {row} {reason}.")

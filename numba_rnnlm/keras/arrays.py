@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Shape
-from ..errors import ShapeError, VocabularyError
+from ..errors import ShapeError, VocabularyError, shown
 from ..layers import Embedding, Layer
 
 
@@ -87,8 +87,11 @@ def _array(name: str, values: Any) -> np.ndarray:
         array = np.asarray(values)
     except ValueError as error:
         raise ShapeError(f"{name} has rows of different length; make them equal, for example by padding.") from error
+    except Exception as error:  # an object whose own conversion fails
+        raise ShapeError(f"{name} is {shown(values)}, which NumPy cannot make an array of; expected an array of numbers.") from error
     if array.dtype.kind not in "biuf":
-        raise ShapeError(f"{name} is {type(values).__name__} of {array.dtype}, expected an array of numbers.")
+        what = shown(values) if array.ndim == 0 else f"{type(values).__name__} of {array.dtype}"
+        raise ShapeError(f"{name} is {what}, expected an array of numbers.")
     return array
 
 

@@ -57,7 +57,11 @@ class Means:
 
     def logs(self, prefix: str = "") -> dict[str, float]:
         """By their names."""
-        return {prefix + name: value / self.rows for name, value in {"loss": self.loss, **self.hits}.items()}
+        return {prefix + name: value / self.rows for name, value in self.values().items()}
+
+    def values(self) -> dict[str, float]:
+        """Their sums by their names."""
+        return {"loss": self.loss, **self.hits}
 
 
 def hits(metric: str, logits: np.ndarray, targets: np.ndarray) -> float:
@@ -156,7 +160,9 @@ class Fitting:
         """
         good, logs = self.network.snapshot(), dict[str, float]()
         steps = -(-len(self.examples) // self.batch_size)
-        params = {"epochs": self.epochs, "steps": steps, "verbose": self.progress.verbose}
+        names = list(Means(self.compiled.metrics).values())
+        measured = names + [f"val_{name}" for name in names if self.held_out is not None]
+        params = {"epochs": self.epochs, "steps": steps, "verbose": self.progress.verbose, "metrics": measured}
         for callback in self.callbacks:
             callback.set_model(self.model)
             callback.set_params(params)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelFileError, expect_path, shown
 from ..layers import GRU, Layer, Recurrent
 from ..model import Model
 
@@ -13,10 +13,10 @@ Weights = dict[str, np.ndarray]
 
 
 def expect_our_file(path: str | os.PathLike[str]) -> None:
-    """Raise :class:`ConfigError` for a file that by its name would be one of Keras's."""
-    name = os.fsdecode(path)
+    """Raise :class:`ConfigError` for a file that by its name would be one of Keras's, :class:`ModelFileError` for what is no path."""
+    name = expect_path("path", path, error=ModelFileError)
     if name.lower().endswith((".h5", ".keras")):
-        raise ConfigError(f"path is {name!r}, expected a name such as 'model.npz': the file is not one of Keras's. "
+        raise ConfigError(f"path is {shown(name)}, expected a name such as 'model.npz': the file is not one of Keras's. "
                           "get_weights() gives arrays that set_weights() of the same layers takes in Keras.")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arguments import checked, hidden
 from ..backends import ACTIVATIONS, Array, Ops, Shape
-from ..errors import ConfigError, ShapeError, expect_number, expect_one_of
+from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of
 from .layer import Run, glorot
 from .options import Glorot, TakesVectors, Zeros
 
@@ -47,6 +47,8 @@ class Dense(TakesVectors):
         super().__post_init__()
         expect_number("Dense: units", self.units, 1, whole=True)
         expect_one_of("Dense: activation", self.activation, (None, *ACTIVATIONS))
+        expect_flag("Dense: use_bias", self.use_bias)
+        expect_flag("Dense: tied", self.tied)
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) not in (2, 3):

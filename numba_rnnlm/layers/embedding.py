@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arguments import Only, checked, hidden
 from ..backends import Array, Ops, Shape
-from ..errors import ShapeError, expect_number
+from ..errors import ShapeError, expect_number, take_plain_values
 from .layer import Lookup, Run
 from .options import KerasLayer
 
@@ -44,12 +44,13 @@ class Embedding(KerasLayer):
     input_shape: Annotated[None, Only("input_length checks the length")] = hidden(None)
 
     def __post_init__(self) -> None:
+        take_plain_values(self, ("input_dim", "output_dim", "input_length", "standard_deviation"))
         expect_number("Embedding: input_dim", self.input_dim, 1, 2**31 - 1, whole=True)
         expect_number("Embedding: output_dim", self.output_dim, 1, whole=True)
         if self.input_length is not None:
             expect_number("Embedding: input_length", self.input_length, 1, whole=True)
         if self.standard_deviation is not None:
-            expect_number("Embedding: standard_deviation", self.standard_deviation, 0, open_low=True)
+            expect_number("Embedding: standard_deviation", self.standard_deviation, 0, 1000, open_low=True)
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 2:

@@ -1,10 +1,10 @@
 """Arguments that several layers share: Keras's that leave no choice here, and the size of a first layer's vectors."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Annotated, Literal
 
 from ..arguments import Only, hidden
-from ..errors import ConfigError, expect_number
+from ..errors import ConfigError, expect_number, shown, take_plain_values
 
 __all__ = ["Glorot", "KerasLayer", "TakesVectors", "Zeros"]
 
@@ -40,18 +40,19 @@ class TakesVectors(KerasLayer):
     input_dim: int | None = hidden(None)
 
     def __post_init__(self) -> None:
+        take_plain_values(self, (item.name for item in fields(self)))
         name = type(self).__name__
         if self.input_shape is not None:
             if not isinstance(self.input_shape, (tuple, list)) or len(self.input_shape) != 2:
-                raise ConfigError(f"{name}: input_shape is {self.input_shape!r}, expected (steps or None, features).")
-            if self.input_dim not in (None, self.input_shape[1]):
-                raise ConfigError(f"{name}: input_dim is {self.input_dim!r}, expected the features of input_shape, "
-                                  f"{self.input_shape[1]!r}; give one of the two.")
+                raise ConfigError(f"{name}: input_shape is {shown(self.input_shape)}, expected (steps or None, features).")
             if self.input_shape[0] is not None:
                 expect_number(f"{name}: steps of input_shape", self.input_shape[0], 1, whole=True)
             expect_number(f"{name}: features of input_shape", self.input_shape[1], 1, whole=True)
         if self.input_dim is not None:
             expect_number(f"{name}: input_dim", self.input_dim, 1, whole=True)
+            if self.input_shape is not None and self.input_dim != self.input_shape[1]:
+                raise ConfigError(f"{name}: input_dim is {self.input_dim}, expected the features of input_shape, {self.input_shape[1]}; give one "
+                                  "of the two.")
 
     @property
     def input_features(self) -> int | None:

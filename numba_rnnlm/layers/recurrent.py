@@ -1,7 +1,7 @@
 """Layers with a loop over time, one for all cells."""
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from .. import cells
 from ..arguments import Only, checked, hidden
 from ..backends import Array, Ops, Shape
 from ..cells import Cell
-from ..errors import ShapeError, expect_number, expect_one_of
+from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of, take_plain_values
 from .layer import Lookup, Run, glorot, orthogonal
 from .options import WEIGHTS, Glorot, TakesVectors, Zeros
 
@@ -47,6 +47,7 @@ class Recurrent(TakesVectors):
     return_sequences: bool = False
     cell: str | Cell = "lstm"
     forget_bias: float = 1.0
+    OWN_CELLS: ClassVar[tuple[str, ...]] = ()  # those that a layer named after its cell may have; of others any
     _: KW_ONLY
     use_bias: Annotated[Literal[True], Only("every cell has biases")] = hidden(True)
     kernel_initializer: Glorot = hidden("glorot_uniform")
@@ -62,8 +63,13 @@ class Recurrent(TakesVectors):
     def __post_init__(self) -> None:
         super().__post_init__()
         expect_number(f"{type(self).__name__}: units", self.units, 1, whole=True)
-        expect_one_of(f"{type(self).__name__}: return_sequences", self.return_sequences, (True, False))
+        name, own = type(self).__name__, type(self).OWN_CELLS
+        expect_flag(f"{name}: return_sequences", self.return_sequences)
+        expect_number(f"{name}: forget_bias", self.forget_bias, -100, 100)
         object.__setattr__(self, "cell", cells.held(self.cell))
+        if own and self.cell not in own:
+            raise ConfigError(f"{name}: cell is {getattr(self.cell, 'name', self.cell)!r}, expected {own[0]!r}; Recurrent(units, cell=...) takes any "
+                              "cell.")
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 3:
@@ -172,6 +178,7 @@ class LSTM(Gated):
     """
 
     cell: str | Cell = "lstm"
+    OWN_CELLS: ClassVar[tuple[str, ...]] = ("lstm",)
     _: KW_ONLY
     unit_forget_bias: Annotated[Literal[True], Only("forget_bias=0.0 starts without")] = hidden(True)
 
@@ -191,6 +198,7 @@ class GRU(Gated):
     """
 
     cell: str | Cell = "gru"
+    OWN_CELLS: ClassVar[tuple[str, ...]] = ("gru",)
     _: KW_ONLY
     reset_after: Annotated[Literal[True], Only("the reset before the product is not there")] = hidden(True)
 
@@ -234,6 +242,7 @@ class SimpleRNN(Recurrent):
     activation: str = "tanh"
 
     def __post_init__(self) -> None:
+        take_plain_values(self, ("activation",))
         expect_one_of("SimpleRNN: activation", self.activation, ("tanh", "relu", "sigmoid"))
         object.__setattr__(self, "cell", self.activation)
         super().__post_init__()

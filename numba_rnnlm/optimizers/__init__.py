@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
-from ..errors import ConfigError, ModelFileError, expect_one_of
+from ..errors import ConfigError, ModelFileError, expect_one_of, plain_value, shown
 from . import pytorch
 from .keras import OPTIMIZERS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Nadam, RMSprop
 from .optimizer import Limits, Optimizer, expect_optimizer
@@ -34,7 +32,7 @@ def get(optimizer: str | Optimizer) -> Optimizer:
         expect_optimizer(optimizer)
         return optimizer
     if not isinstance(optimizer, str):
-        raise ConfigError(f"optimizer is {optimizer!r}, expected a name such as 'adam', or for example "
+        raise ConfigError(f"optimizer is {shown(optimizer)}, expected a name such as 'adam', or for example "
                           "numba_rnnlm.optimizers.Adam(learning_rate=1e-3).")
     expect_one_of("optimizer", optimizer.lower(), OPTIMIZERS)
     return OPTIMIZERS[optimizer.lower()]()
@@ -51,10 +49,10 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
     expect_optimizer(optimizer)
     kind = type(optimizer)
     values = {field.name: getattr(optimizer, field.name) for field in fields(optimizer) if field.init and (field.repr or field.compare)}
-    numbers = {name: value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value for name, value in values.items()}
+    numbers = {name: plain_value(value) for name, value in values.items()}
     for name, value in numbers.items():
         if not isinstance(value, (bool, int, float, str, type(None))):
-            raise ConfigError(f"{kind.__name__}.{name} is {value!r}, which cannot be saved; expected a number, a text or None.")
+            raise ConfigError(f"{kind.__name__}.{name} is {shown(value)}, which cannot be saved; expected a number, a text or None.")
     names = [name for name, known in KNOWN.items() if known is kind]
     if names:
         return {"class": names[0], **numbers}
@@ -90,7 +88,7 @@ def _rebuild_own(name: Any, numbers: dict[str, Any], rule: Any, own: Mapping[str
     if name not in own:
         raise ModelFileError(f"the optimizer is {name!r}, a class of your own, which a file names and does not hold; {instead}.")
     if not (isinstance(own[name], type) and issubclass(own[name], Optimizer)):
-        raise ConfigError(f"{name!r} is {own[name]!r}, expected a class of numba_rnnlm.optimizers.Optimizer.")
+        raise ConfigError(f"{name!r} is {shown(own[name])}, expected a class of numba_rnnlm.optimizers.Optimizer.")
     made = _made(own[name], numbers)
     if made.rule.name != rule:
         raise ModelFileError(f"the optimizer {name!r} had the rule {rule!r}, the class given has {made.rule.name!r}: another optimiser of that "

@@ -12,9 +12,9 @@ import numpy as np
 
 from .. import rules
 from ..arguments import Only, checked, expect_default, hidden, only
-from ..errors import ConfigError, expect_number
+from ..errors import ConfigError, expect_number, take_infinity_as
 from ..rules import Rule
-from .optimizer import MOST, Limits, Optimizer, expect_not_negative
+from .optimizer import LARGE, MOST, Limits, Optimizer, expect_not_negative
 
 NOT_AVERAGED = Only("the weights are not averaged")
 
@@ -30,7 +30,7 @@ class KerasOptimizer(Optimizer):
     weight_decay
         Each update takes this times the rate off every weight, besides the step; None is off.
     clipnorm
-        Scale the gradient of each variable down to this norm; None or 0 is off, as below.
+        Scale the gradient of each variable down to this norm; None, 0 or infinity is off, as below.
     clipvalue
         Cut each element of the gradient at this size.
     global_clipnorm
@@ -57,7 +57,9 @@ class KerasOptimizer(Optimizer):
             if mark := only(item.type):
                 expect_default(type(self).__name__, item.name, getattr(self, item.name), item.default, mark)
         limits = ("clipnorm", "clipvalue", "global_clipnorm")
-        expect_not_negative(self, "weight_decay", *limits)
+        take_infinity_as(None, self, limits)
+        expect_not_negative(self, *limits)
+        expect_not_negative(self, "weight_decay", high=LARGE)
         given = [f"{name}={getattr(self, name)}" for name in limits if getattr(self, name)]
         if len(given) > 1:
             raise ConfigError(f"{type(self).__name__} got {' and '.join(given)}, expected at most one of them.")
@@ -206,7 +208,7 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_number("weight_decay", self.weight_decay, 0)
+        expect_number("weight_decay", self.weight_decay, 0, LARGE)
 
 
 @checked

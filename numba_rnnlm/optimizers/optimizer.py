@@ -1,14 +1,17 @@
 """What every optimiser is: a rule, and the numbers that the rule gets at each update."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import inf
 from numbers import Real
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError, expect_number, expect_one_of
+from ..errors import ConfigError, expect_flag, expect_number, shown, take_plain_values
 from ..rules import Rule
 
 MOST = 0.999999  # A momentum or a decay stays below 1, where no new gradient would count.
+
+LARGE = 1e6  # A rate or an ε beyond it would leave the range of float32 somewhere.
 
 
 class Limits(NamedTuple):
@@ -56,13 +59,14 @@ class Optimizer(ABC):
     learning_rate: float = 0.01
 
     def __post_init__(self) -> None:
-        expect_number("learning_rate", self.learning_rate, 0)
+        take_plain_values(self, (item.name for item in fields(self)))
+        expect_number("learning_rate", self.learning_rate, 0, LARGE)
         for field in ("momentum", "rho", "beta_1", "beta_2"):  # an optimiser has some of these
             expect_number(field, getattr(self, field, 0), 0, MOST)
         for field in ("nesterov", "centered", "amsgrad"):
-            expect_one_of(field, getattr(self, field, False), (True, False))
+            expect_flag(field, getattr(self, field, False))
         for field in ("epsilon", "initial_accumulator_value"):
-            expect_number(field, getattr(self, field, 0), 0)
+            expect_number(field, getattr(self, field, 0), 0, LARGE)
 
     @property
     def name(self) -> str | None:
@@ -93,9 +97,9 @@ def expect_optimizer(optimizer: Optimizer) -> None:
     """Raise :class:`~numba_rnnlm.errors.ConfigError` unless what a class of a user's gives can be used."""
     name = type(optimizer).__name__
     if not isinstance(optimizer.rule, Rule):
-        raise ConfigError(f"{name}.rule is {optimizer.rule!r}, expected one of numba_rnnlm.rules such as rules.SGD.")
+        raise ConfigError(f"{name}.rule is {shown(optimizer.rule)}, expected one of numba_rnnlm.rules such as rules.SGD.")
     if not isinstance(optimizer.limits, Limits):
-        raise ConfigError(f"{name}.limits is {optimizer.limits!r}, expected numba_rnnlm.optimizers.Limits(...).")
+        raise ConfigError(f"{name}.limits is {shown(optimizer.limits)}, expected numba_rnnlm.optimizers.Limits(...).")
     expect_not_negative(optimizer.limits, *Limits._fields)
     numbers_of(optimizer, 1, optimizer.learning_rate)
 
@@ -104,12 +108,12 @@ def numbers_of(optimizer: Optimizer, step: int, rate: float) -> tuple[float, ...
     """``hyper``, checked: a kernel would read behind the end of too few numbers."""
     numbers, wanted = optimizer.hyper(step, rate), optimizer.rule.hyper
     if not isinstance(numbers, (tuple, list)) or len(numbers) != len(wanted) or not all(isinstance(number, Real) for number in numbers):
-        raise ConfigError(f"{type(optimizer).__name__}.hyper gave {numbers!r}, expected {len(wanted)} numbers: {', '.join(wanted)}.")
+        raise ConfigError(f"{type(optimizer).__name__}.hyper gave {shown(numbers)}, expected {len(wanted)} numbers: {', '.join(wanted)}.")
     return tuple(numbers)
 
 
-def expect_not_negative(owner: Any, *names: str) -> None:
+def expect_not_negative(owner: Any, *names: str, high: float = inf) -> None:
     """Raise :class:`~numba_rnnlm.errors.ConfigError` unless each of these fields is None or a number of at least 0."""
     for name in names:
         if getattr(owner, name) is not None:
-            expect_number(name, getattr(owner, name), 0)
+            expect_number(name, getattr(owner, name), 0, high)

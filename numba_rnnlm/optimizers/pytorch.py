@@ -8,8 +8,9 @@ from math import sqrt
 from typing import ClassVar
 
 from .. import rules
+from ..errors import expect_number, take_infinity_as
 from ..rules import Rule
-from .optimizer import Limits, Optimizer, expect_not_negative
+from .optimizer import LARGE, Limits, Optimizer, expect_not_negative
 
 # Rates at which each cell trains without tuning, for the mean loss per token and clip_norm=1.
 # A plain tanh or ReLU network explodes where an LSTM is still comfortable.
@@ -39,9 +40,9 @@ class TorchOptimizer(Optimizer):
     weight_decay
         L2 penalty, added to the gradient (:class:`AdamW`: decoupled from it).
     clip_norm
-        Scale the whole gradient down to this norm, as ``clip_grad_norm_`` does; None or 0 is off.
+        Scale the whole gradient down to this norm, as ``clip_grad_norm_`` does; None, 0 or infinity is off.
     clip_value
-        Cut each element of the gradient at this size; None or 0 is off.
+        Cut each element of the gradient at this size; None, 0 or infinity is off.
     """
 
     weight_decay: float = 0.0
@@ -50,7 +51,9 @@ class TorchOptimizer(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expect_not_negative(self, "weight_decay", "clip_norm", "clip_value")
+        take_infinity_as(None, self, ("clip_norm", "clip_value"))
+        expect_not_negative(self, "clip_norm", "clip_value")
+        expect_number("weight_decay", self.weight_decay, 0, LARGE)
 
     @property
     def limits(self) -> Limits:

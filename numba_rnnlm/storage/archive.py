@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..display import clean
-from ..errors import ModelFileError
+from ..errors import ModelFileError, expect_path
 from . import writing
 
 FORMAT = "numba_rnnlm"
@@ -315,10 +315,7 @@ def _fits(array: np.ndarray, finite: bool) -> bool:
 
 def file_name(path: Any) -> str:
     """A path as a str. Raises :class:`ModelFileError` if it is none."""
-    try:
-        return os.fsdecode(path)
-    except TypeError:
-        raise ModelFileError(f"path is {path!r}, expected a path such as 'model.npz'.") from None
+    return expect_path("path", path, "model.npz", ModelFileError)
 
 
 def _check_header(name: str, about: Any) -> None:

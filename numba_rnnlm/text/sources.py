@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, CorpusError, ShapeError
+from ..errors import ConfigError, CorpusError, ShapeError, expect_number, shown
 from ..paths import same_file
 from ..reports import warn
 from . import hints, packed
@@ -174,12 +174,12 @@ class Files:
     def __post_init__(self) -> None:
         one = isinstance(self.paths, str | os.PathLike)
         if not one and not (isinstance(self.paths, Sequence) and self.paths and all(isinstance(path, str | os.PathLike) for path in self.paths)):
-            raise ConfigError(f"paths is {self.paths!r}, expected a path, or a list of one or more.")
+            raise ConfigError(f"paths is {shown(self.paths)}, expected a path, or a list of one or more.")
         try:
             "a".encode(self.encoding)
             codecs.getincrementaldecoder(self.encoding)
         except (LookupError, TypeError, ValueError):
-            raise ConfigError(f"encoding is {self.encoding!r}, expected one that Python knows, such as 'utf-8', 'utf-16' or "
+            raise ConfigError(f"encoding is {shown(self.encoding)}, expected one that Python knows, such as 'utf-8', 'utf-16' or "
                               "'cp1252'.") from None
 
     def open(self, again: bool = True) -> Text:
@@ -239,7 +239,7 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
     """
     if isinstance(source, str):
         if _names_file(source):
-            warn(f"{source!r} is taken for the text itself, but there is a file of that name; pathlib.Path({source!r}) is its lines.")
+            warn(f"{shown(source)} is taken for the text itself, but there is a file of that name; pathlib.Path({shown(source)}) is its lines.")
         return False, [source]
     if isinstance(source, Text | Files | os.PathLike) or hasattr(source, "read"):
         text = open_source(source)
@@ -262,7 +262,7 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
         return sentences(Files(items), line_ends)
     for index, item in enumerate(items):
         if not isinstance(item, str | Bytes | Sequence | np.ndarray):
-            raise ShapeError(f"sentence {index} is {item!r}, expected a str, bytes, or an array of ids.")
+            raise ShapeError(f"sentence {index} is {shown(item)}, expected a str, bytes, or an array of ids.")
     if items and all(isinstance(item, str) and _names_file(item) for item in items):
         warn(f"names of files, such as {items[0]!r}, are taken for sentences; pathlib.Path({items[0]!r}) is the lines of the file.")
     return True, [bytes(item) if isinstance(item, Bytes) else item for item in items]
@@ -273,7 +273,8 @@ def split(source: Source, part: float) -> tuple[Any, Any]:
 
     A text is cut behind a line end, or else behind white space, or else between two characters.
     """
-    source = open_source(source)
+    expect_number("part", part, 0, 1)
+    part, source = float(part), open_source(source)
     if not isinstance(source, Text):
         size = len(source) if getattr(source, "ndim", 1) else 0
         cut = size - round(size * part)
@@ -300,7 +301,7 @@ def _last_cut(data: bytes) -> int:
 def _open_str(source: str) -> Text:
     if "\n" in source or "\r" in source or len(source) > LONGEST_PATH:
         if _names_file(name := source.strip()):
-            warn(f"{source!r} is taken for the text itself, because it has a line end, but there is a file of that name; "
+            warn(f"{shown(source)} is taken for the text itself, because it has a line end, but there is a file of that name; "
                  f"pathlib.Path({name!r}) is the file.")
         return Text("text", [Part("text", lambda: map(utf8, _slices(source)))], "surrogatepass")
     try:
@@ -324,7 +325,7 @@ def _open_file(file: Any) -> Text:
 
 def _open_items(source: Any, kind: str) -> Text | Any:
     if not isinstance(source, Iterable) or isinstance(source, Mapping | Set):
-        what = f"of type {kind}" if not isinstance(source, Set) else f"a {kind}, which has no order"
+        what = shown(source) if not isinstance(source, Set) else f"a {kind}, which has no order"
         raise CorpusError(f"The corpus is {what}, expected a path, a text, lines of text or a 1-D array of ids.")
     items = iter(source)
     first = next(items, None)
@@ -337,7 +338,7 @@ def _open_items(source: Any, kind: str) -> Text | Any:
         paths = list(items)
         for index, path in enumerate(paths):
             if not isinstance(path, os.PathLike):
-                raise CorpusError(f"item {index} of the {kind} is {path!r}, expected a path as the first one is.")
+                raise CorpusError(f"item {index} of the {kind} is {shown(path)}, expected a path as the first one is.")
         return Files(paths).open()
     if not isinstance(first, str | Bytes):
         ids = source if isinstance(source, Sequence) else list(items)
@@ -352,7 +353,7 @@ def _open_items(source: Any, kind: str) -> Text | Any:
         suspects = [first]
         read = _copied(_joined_lines(items, kind))
     if all(isinstance(line, str) and _names_file(line) for line in suspects):
-        warn(f"the strings of the {kind} are taken for lines of text, but {first!r} is the name of a file; pathlib.Path({first!r}) is the file.")
+        warn(f"the strings of the {kind} are taken for lines of text, but {shown(first)} is the name of a file; pathlib.Path({shown(first)}) is the file.")
     return Text("lines", [Part("lines", read)], errors)
 
 
@@ -372,7 +373,7 @@ def _joined_lines(lines: Iterable[Any], kind: str) -> Iterator[bytes]:
 
 
 def _no_line(kind: str, index: int, item: Any) -> CorpusError:
-    return CorpusError(f"item {index} of the {kind} is {item!r}, expected a str or bytes: a line of text. Leave it out, or put '' in its place.")
+    return CorpusError(f"item {index} of the {kind} is {shown(item)}, expected a str or bytes: a line of text. Leave it out, or put '' in its place.")
 
 
 def _names_file(text: str) -> bool:
@@ -394,8 +395,10 @@ def _files(path: Path, encoding: str, again: bool) -> list[Part]:
     name = os.fsdecode(path)
     try:
         mode = os.stat(name).st_mode
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _unreadable(name, error) from error
+    except ValueError as error:  # a NUL or a lone surrogate
+        raise CorpusError(f"Cannot read the file {shown(name)}: no file can have such a name.") from error
     if stat.S_ISDIR(mode):
         if not (inside := _folder(name)):
             raise CorpusError(f"The folder {name!r} has no files in it, expected some text.")
@@ -457,7 +460,7 @@ def _waits(file: Any) -> bool:
 
 
 def _unreadable(name: str, error: Exception) -> CorpusError:
-    what = name if name == STANDARD_INPUT else f"the file {name!r}"
+    what = name if name == STANDARD_INPUT else f"the file {shown(name)}"
     return CorpusError(f"Cannot read {what}: {getattr(error, 'strerror', None) or error}.")
 
 

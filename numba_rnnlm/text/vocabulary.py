@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ShapeError, VocabularyError
+from ..errors import ShapeError, VocabularyError, shown
 from . import mapped
 
 UNKNOWN = "<unk>"
@@ -110,8 +110,10 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
     """
     try:
         array = np.asarray(ids)
-    except ValueError as error:
-        raise ShapeError(f"{name} is not an array: {error}. Expected a 1-D array of integers.") from None
+    except Exception:  # rows of different length, or an object whose own conversion fails
+        raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers.") from None
+    if array.ndim == 0 and array.dtype.kind not in "biuf":
+        raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers; text comes as a str.")
     if array.ndim != 1:
         raise ShapeError(
             f"{name} is a {type(ids).__name__} of shape {array.shape}, expected a 1-D array of integers. "

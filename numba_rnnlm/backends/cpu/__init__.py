@@ -12,7 +12,7 @@ from ...cells import Cell
 from ...errors import BackendError, Space, expect_number, expect_one_of, host_memory
 from ...fingerprint import of_modules
 from ...rules import Rule
-from .. import Stage
+from .. import MOST_THREADS, Stage
 from . import kernels, lookup, losses, pointwise, recurrence, simd, update
 from .decoding import Decoder
 from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
@@ -50,7 +50,7 @@ class Backend:
                                '(see numba-rnnlm info); use precision="float32".')
         self.factor = np.dtype(np.int32) if precision == "bf16" else self.dtype  # what B of a product is packed in
         self.threads = default_threads() if threads is None else threads
-        expect_number("threads", self.threads, 1, 1024, whole=True)
+        expect_number("threads", self.threads, 1, MOST_THREADS, whole=True)
         self.pool = _pool(int(self.threads))
         self.workspace = Workspace()
 

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ...errors import ConfigError
+from ...errors import ConfigError, shown
+from .. import MOST_THREADS
 
 VARIABLE = "NUMBA_RNNLM_NUM_THREADS"
 SHARED_VARIABLES = "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"  # by which joblib, dask and torchrun divide a machine
@@ -20,16 +21,21 @@ def default_threads(root: Path = Path("/"), environment: Mapping[str, str] | Non
     environment = os.environ if environment is None else environment
     text = environment.get(VARIABLE, "").strip()
     if text:
-        if not text.isdecimal() or int(text) < 1:
-            raise ConfigError(f"{VARIABLE} is {text!r}, expected a whole number of at least 1.")
-        return int(text)
+        if not 1 <= _count(text) <= MOST_THREADS:
+            raise ConfigError(f"{VARIABLE} is {shown(text)}, expected a whole number at least 1 and at most {MOST_THREADS:,}.")
+        return _count(text)
     limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     for variable in SHARED_VARIABLES:
         first = environment.get(variable, "").split(",")[0].strip()
-        if first.isdecimal() and int(first) >= 1:
-            limits.append(int(first))
+        if _count(first):
+            limits.append(_count(first))
     limits.extend(max(1, -(-quota // period)) for quota, period in _quotas(root))
     return min(limits)
+
+
+def _count(text: str) -> int:
+    """A whole number above 0 out of ASCII digits, of which other software's settings may have any number; 0 if it is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
 def _quotas(root: Path) -> Iterator[tuple[int, int]]:
@@ -38,8 +44,8 @@ def _quotas(root: Path) -> Iterator[tuple[int, int]]:
         for folder in (group, *group.parents):
             for fields in (_words(folder / "cpu.max"),
                            [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]):  # fmt: skip
-                if len(fields) == 2 and all(field.isdecimal() for field in fields) and int(fields[1]) > 0:
-                    yield int(fields[0]), int(fields[1])  # without a quota the first word is "max", or -1
+                if len(fields) == 2 and all(map(_count, fields)):
+                    yield _count(fields[0]), _count(fields[1])  # without a quota the first word is "max", or -1
             if folder == mounted:
                 break
 
