@@ -90,7 +90,7 @@ def test_batches_are_called_with_the_means_so_far(model, names):
     for epoch, (*_, logs) in enumerate((calls[5], calls[11])):
         assert logs == {name: values[epoch] for name, values in history.items()}
     assert calls[1][2] != calls[3][2]
-    assert callback.params == {"epochs": 2, "steps": 3, "verbose": 0}
+    assert callback.params == {"epochs": 2, "steps": 3, "verbose": 0, "metrics": ["loss", "accuracy"]}
 
 
 def test_the_logs_of_the_first_batch_are_its_own(model):

@@ -3,10 +3,8 @@ of the library at once: a sentence of some lines, and not one of Python's own me
 
 import copy
 import dataclasses
-import gc
 import inspect
 import json
-import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,11 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numba_rnnlm import LanguageModel, Sequential, backends, callbacks, cells, config, layers, optimizers, text
+from numba_rnnlm import LanguageModel, Sequential, backends, callbacks, cells, layers, optimizers, text
 from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from numba_rnnlm.errors import DivergenceError, LanguageModelError
 from numba_rnnlm.interrupts import Interrupts
-from numba_rnnlm.optimizers import pytorch
 from numba_rnnlm.schedules import Schedule
 
 LONGEST = 2000  # characters of an error
@@ -52,7 +49,8 @@ POOL: dict[str, Callable[[], Any]] = {
     "an empty array": lambda: np.array([]), "an array": lambda: np.array([1, 2]), "0-d": lambda: np.array(1), "2-d": lambda: np.ones((2, 2)),
     "float32 nan": lambda: np.float32("nan"), "int8": lambda: np.int8(1), "array of str": lambda: np.array("x"), "array of objects": lambda: np.array([object(), None]),
     "datetime": lambda: np.datetime64("2020-01-01"), "a generator": lambda: (number for number in [1, "x"]), "a folder": lambda: "folder",
-    "a Path": lambda: Path("folder"), "a file": lambda: open("file", encoding="utf-8"), "a nested list": lambda: [[[]], [[1]]],
+    "a Path": lambda: Path("folder"), "a file": lambda: open("file", encoding="utf-8"),  # noqa: SIM115 (somebody else reads it)
+    "a nested list": lambda: [[[]], [[1]]],
 }  # fmt: skip
 
 IDS = np.arange(24) % 4
@@ -250,12 +248,12 @@ CALLS = [
 OWN_CODE = re.compile("corpus|valid|sentence|prompt|source|paths|prepare|on_.*")  # parameters whose objects may raise errors of their own
 
 
-def fault(run, parameter, late=False) -> str:
+def fault(parameter, run, *arguments, late=False) -> str:
     """What is wrong with how a call fails; empty if it does not, or by an error that is as it should be."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            run()
+            run(*arguments)
 
     except LanguageModelError as error:
         words = str(error)
@@ -298,8 +296,9 @@ def test_a_call_works_or_says_in_a_sentence_why_not(call, folder, capsys):
             if made:  # the call before has worked, and may have changed something
                 function, given = call.make()
                 made.clear()
-            if wrong := fault(lambda: made.append(function(**{**given, parameter: value()})), parameter):
+            arguments = {**given, parameter: value()}
+            if wrong := fault(parameter, lambda function, arguments: made.append(function(**arguments)), function, arguments):
                 faults.append(f"{call.name}({parameter}={name}): {wrong}")
-            elif made and (wrong := fault(lambda: call.use(made[0]), parameter, late=not call.errors_later)):
+            elif made and (wrong := fault(parameter, call.use, made[0], late=not call.errors_later)):
                 faults.append(f"{call.name}({parameter}={name}), then: {wrong}")
     assert not faults, "\n" + "\n".join(faults)

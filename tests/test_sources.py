@@ -548,7 +548,7 @@ def test_older_tokenizers_read_as_they_did():
 
 
 @pytest.mark.parametrize(("source", "told"), [
-    (3, "of type int, expected a path"), (None, "of type NoneType"), ({"a": 1}, "of type dict"), ({"a", "b"}, "a set, which has no order"),
+    (3, "The corpus is 3, expected a path"), (None, "The corpus is None, "), ({"a": 1}, "The corpus is {'a': 1}, "), ({"a", "b"}, "a set, which has no order"),
     (["a", None], "item 1 of the list is None, expected a str or bytes"), ([float("nan"), "a"], "item 0 of the list is nan"),
     (Column(["a", float("nan")]), "item 1 of the Column is nan"), (np.array(["a", 3], object), "item 1 of the ndarray is 3"),
     (np.array([["a"], ["b"]]), r"a ndarray of shape \(2, 1\), expected one column"), (iter(["a", 1]), "item 1 of the list_iterator is 1"),
