@@ -141,7 +141,7 @@ def _expect_function_like(name: str, function: Any) -> None:
     try:
         signature.bind(*taken)
     except TypeError:
-        raise ConfigError(f"{name} is a function of {shown(signature)}, expected one of {' and '.join(taken)}.") from None
+        raise ConfigError(f"{name} is a function of {str(signature)[:100]}, expected one of {' and '.join(taken)}.") from None
 
 
 class LambdaCallback(Callback):

@@ -36,7 +36,8 @@ from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
 from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import read_about, write_model
-from numba_rnnlm.text import open_source
+from numba_rnnlm.text import Text, open_source
+from numba_rnnlm.text.sources import Part
 from numba_rnnlm.training import Trainer, make_optimizer
 
 TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
@@ -820,7 +821,18 @@ def test_score_of_any_bytes(monkeypatch, capsys):
     ]
     typed(monkeypatch, b"the\nc\xfft\n")
     assert main(["score", "char.npz"]) == 1
-    assert "line 2: " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "error: standard input, line 2: The text is not UTF-8: the byte at offset 1 is 0xff." in told and "give --encoding cp1252" in told
+
+
+def test_a_line_as_long_as_the_text_is_joined_once():
+    """In pieces of 1 kB: joined with each of them, 24 MB would be copied 300 GB."""
+    class Pipe(io.BytesIO):
+        def read1(self, limit=-1):
+            return super().read1(1024)
+
+    pieces = Text("pipe", [Part("pipe", lambda: iter(lambda pipe=Pipe(b"." * 24_000_000 + b"\nend"): pipe.read1(), b""))])
+    assert [len(line) for lines in pieces.lines("keep") for line in lines] == [24_000_000, 3]
 
 
 def test_tokens_in_json_are_text(monkeypatch, capsys):

@@ -348,6 +348,19 @@ def test_ctrl_c_closes_the_epoch_and_returns(capsys):
     assert "stopped: interrupted" in capsys.readouterr().out
 
 
+def test_a_signal_before_the_first_update_ends_the_training_too():
+    model, called = compiled(), []
+    watching = LambdaCallback(on_train_begin=lambda logs: signal.raise_signal(signal.SIGINT), on_epoch_begin=lambda epoch, logs: called.append(epoch),
+                              on_train_end=lambda logs: called.append("end"))
+    before = model.get_weights()
+    assert model.fit(X, LAST, verbose=0, callbacks=[watching], on_interrupt="return").epoch == []
+    assert called == ["end"]
+    np.testing.assert_equal(model.get_weights(), before)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, LAST, verbose=0, callbacks=[watching])
+    assert called == ["end", "end"]
+
+
 # inputs
 
 IDS = [X.tolist(), X.astype(np.uint8), X.astype(np.uint64), X.astype(float), np.asfortranarray(X), tuple(map(tuple, X))]
