@@ -233,14 +233,15 @@ class LanguageModel:
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown:
             raise ConfigError(f"LanguageModel has no parameter {unknown[0]!r}; it has {', '.join(self.get_params())}.")
+        if self._network is not None and cells.held(merged["cell"]) != self._cell:
+            raise ConfigError("cell of a trained model cannot change; make a new LanguageModel.")
+        other = type(self)(**merged)  # what it would be: if that is impossible, nothing has changed
         if self._network is None:
             self.__init__(**merged)  # type: ignore[misc]
             return self
-        is_same_cell = cells.held(merged["cell"]) == self._cell
-        other = type(self)(**{**merged, "cell": self._cell})  # as it would be: checked, and its numbers plain
         fixed = [name for name, value in other.get_params().items() if value != self.get_params()[name] and name not in MACHINE]
-        if fixed or not is_same_cell:
-            raise ConfigError(f"{[*fixed, 'cell'][0]} of a trained model cannot change; make a new LanguageModel.")
+        if fixed:
+            raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
         weights = self._network.weights()
         self._set_machine(*(merged[name] for name in MACHINE))
         self._network = Network(self._network.model, self._ops, weights)

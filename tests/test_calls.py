@@ -184,6 +184,18 @@ OF_LAYER = {"Embedding": (4, 2), "Dense": (3,), "Dropout": (0.5,)}
 OF_CALLBACK = {"CSVLogger": {"path": "log.csv"}, "ModelCheckpoint": {"filepath": "saved.npz"}, "History": {}, "EarlyStopping": {}, "LambdaCallback": {}, "Callback": {}}
 
 
+def refused_without_change(model):
+    def set_params(**given):
+        before = model.get_params()
+        try:
+            return model.set_params(**given)
+        except LanguageModelError:
+            assert model.get_params() == before
+            raise
+
+    return set_params
+
+
 def fitted():
     """``fit`` with a checkpoint, of which nothing is left when it is called again."""
     for name in ("checkpoint.npz", "x"):
@@ -213,7 +225,8 @@ CALLS = [
     of_model("evaluate", corpus=TEXT), of_model("perplexity", corpus=TEXT), of_model("bits_per_character", corpus=TEXT),
     of_model("score", sentence="to be"), of_model("full_scores", sentence="to be"), of_model("generate", prompt="to", length=2),
     of_model("stream", use=list, prompt="to", length=2), of_model("save", path="saved.npz"), of_model("get_params"),
-    of_model("set_params", use=lambda model: model.score("to be")),
+    *(Call(f"LanguageModel.set_params {state}", lambda make=make: (refused_without_change(make()), {}), use, only=tuple(LanguageModel().get_params()))
+      for state, make, use in [("trained", trained, lambda model: model.score("to be")), ("untrained", language_model, use_language_model)]),
     *(Call(f"LanguageModel.{name} of ids", method_of(lambda: trained(None), name, **given), use or (lambda result: None)) for name, use, given in [
         ("evaluate", None, {"corpus": IDS}), ("score", None, {"sentence": IDS}), ("generate", None, {"prompt": IDS, "length": 2}), ("fit", None, {"corpus": IDS, "epochs": 1, "steps": 8, "verbose": 0}),
         ("full_scores", None, {"sentence": IDS}),
