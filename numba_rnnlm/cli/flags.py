@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if found := WITHOUT_VALUE.match(message):
-            message += f"; a value that begins with - is written {found[1]}=-..."
+            message += f"; a value that begins with - is written {found[1]}=-VALUE"
         message = f"{message} See" if message.endswith("?") else f"{message.rstrip('.')}; see"
         self.exit(USAGE, f"{self.prog}: error: {message} {self.prog} --help\n")
 
