@@ -28,7 +28,7 @@ from numba_rnnlm.storage import read_about, write_model
 
 LONGEST = 2000  # characters of an error
 RAW = re.compile(  # what Python and NumPy say
-    r"object (is|has|of|cannot)|' object\b|unsupported operand|not supported between|has no attribute|positional argument|NoneType|must be (a |an )?(str|int|"
+    r"object (is|has|of type|cannot)|' object\b|unsupported operand|not supported between|has no attribute|positional argument|NoneType|must be (a |an )?(str|int|"
     r"real|integer|sequence|\d)|not iterable|unhashable|truth value|embedded null|codec can't|too large to convert|invalid literal|argument must|"
     r"could not convert|not subscriptable|not callable|out of range float|JSON (compliant|serial)|Traceback|setting an array element|inhomogeneous|hostile")
 

@@ -453,7 +453,7 @@ def doubled(z, prev):
     return 2 * z[:2] + prev
 
 
-@pytest.mark.parametrize("change", [{"gates": {"a": "xh", "output": "x"}}, {"states": ("h", "memory")}, {"equations": doubled}], ids=str)
+@pytest.mark.parametrize("change", [{"gates": {"a": "xh", "output": "x"}}, {"states": ("h", "memory")}, {"equations": doubled}], ids=["slots", "states", "equations"])
 def test_a_pickled_cell_is_the_one_that_is_registered(change, registered):
     data = pickle.dumps(registered)
     assert pickle.loads(data) is registered and pickle.loads(pickle.dumps(CELLS["lstm"])) is CELLS["lstm"]
