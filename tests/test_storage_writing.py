@@ -156,7 +156,7 @@ def test_the_lock_of_a_killed_process_is_free(locking, path, monkeypatch):
     assert os.listdir(path.parent) == []
 
 
-@pytest.mark.parametrize(("process", "stale"), [(2**31 - 1, True), (2**40, True), (10**400, True), (0, False), (-1, False), (True, False), (1.5, False)])
+@pytest.mark.parametrize(("process", "stale"), [(2**31 - 1, True), (2**40, True), (10**400, True), (0, False), (-1, False), (True, False), (1.5, False)], ids=lambda value: f"{value!s:.12}")
 def test_without_flock_the_number_of_a_process_tells_whether_its_lock_is_stale(process, stale, path, monkeypatch):
     monkeypatch.setattr(writing, "lock", lambda file: None)
     owner = {"host": socket.gethostname(), "process": process, "since": "2026-01-01 00:00:00 +0000"}

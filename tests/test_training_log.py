@@ -123,7 +123,7 @@ def test_a_log_beside_the_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("t.txt").write_text(LINES)
     small = ["train", "t.txt", "--hidden", "4", "--layers", "1", "--embedding", "4", "--streams", "2", "--steps", "9", "--epochs", "1", "--verbose", "0"]
-    assert main([*small, "--log", "m.json", "--out", "m.json"]) == 1
+    assert main([*small, "--log", "m.json", "--out", "m.json"]) == 2
     assert "--log is 'm.json', where the model is to be saved" in capsys.readouterr().err
 
 
