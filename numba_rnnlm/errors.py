@@ -205,7 +205,7 @@ def expect_number(
     Where no ``high`` is given it is :data:`MOST`, of what is not ``whole`` the largest float.
     """
     kind, kinds = ("a whole number", (int,)) if whole else ("a number", (int, float))
-    most = min(high, MOST if whole else LARGEST)
+    most = high if high != float("inf") else MOST if whole else LARGEST
     value = plain_value(value)
     is_number = isinstance(value, kinds) and not isinstance(value, bool)
     if not is_number or not low <= value <= most or (open_low and value == low):
