@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelFileError
+from ..errors import ConfigError, ModelFileError
 from ..language_model import LanguageModel
 from ..paths import same_file
 from ..runs import corpus_of, same_corpus, same_training
@@ -49,7 +49,7 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
     """Find out before the training, not after it, that the model cannot be saved."""
     for source in sources:
         if same_file(out, source):
-            raise ModelFileError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
+            raise ConfigError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
     if out.is_dir():
         raise ModelFileError(f"{flag} is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
     if out.exists():
