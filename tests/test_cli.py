@@ -20,6 +20,7 @@ import numba_rnnlm
 from numba_rnnlm import LanguageModel, Sequential, backends, cli, demo, suggestions
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.cli import main
+from numba_rnnlm.cli.files import free_name
 from numba_rnnlm.cli.flags import OPTIONS, with_flags
 from numba_rnnlm.cli.flags import given as given_flags
 from numba_rnnlm.config import (
@@ -522,6 +523,21 @@ def test_out_is_checked_before_training(out, monkeypatch, capsys):
     assert main(["train", "text.txt", "--valid", "held_out.txt", "--out", out]) == (2 if out in ("text.txt", "./held_out.txt") else 1)
     assert str(Path(out)) in capsys.readouterr().err
     assert Path("text.txt").read_text() == TEXT and Path("held_out.txt").read_text() == HELD_OUT
+
+
+def test_paths_are_compared_as_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("link.npz").symlink_to("model.npz")
+    Path("texts").mkdir()
+    Path("linked").symlink_to("texts")
+    for avoid in ("model.npz", "./model.npz", "texts/../model.npz", str(tmp_path / "model.npz"), "link.npz"):
+        assert free_name(Path("model.npz"), avoid=avoid) == Path("model-2.npz")
+    assert free_name(Path("model.npz"), avoid="other.npz") == free_name(Path("model.npz")) == Path("model.npz")
+    Path("texts/a.txt").write_text("a\n")
+    for folder in ("texts", "./texts", "linked", tmp_path / "linked"):
+        opened = open_source(Path(folder))
+        assert all(opened.holds(path) for path in ("texts/log.csv", "linked/log.csv", "texts/deeper/../log.csv", tmp_path / "texts/a.txt"))
+        assert not opened.holds("texts.csv") and not opened.holds("texts/run.npz")
 
 
 def test_only_models_are_overwritten(tmp_path, capsys):

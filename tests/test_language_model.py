@@ -506,7 +506,7 @@ def test_ids_that_cannot_be_learned(ids, error, message):
 def test_a_vocabulary_is_not_learned_from_ids():
     with pytest.raises(CorpusError, match=r"the source is ids\. Set tokenizer=None and vocabulary_size"):
         fit(untrained(), [1, 2, 3])
-    with pytest.raises(ConfigError, match="min_count is 2 with tokenizer=.byte., which always has all 256 bytes"):
+    with pytest.raises(ConfigError, match=r"min_count is 2 with tokenizer=.byte., which always has all 256 bytes"):
         fit(untrained(tokenizer="byte", min_count=2))
 
 
