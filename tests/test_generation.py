@@ -398,7 +398,7 @@ def test_characters_of_several_bytes_come_whole():
         (None, {"prompt": np.array([[1, 2]])}, ShapeError, r"prompt is a ndarray of shape \(1, 2\)"),
         (None, {"prompt": [1, 11]}, VocabularyError, r"prompt\[1\] is 11, expected 0 to 10"),
         ("char", {"prompt": [-1]}, VocabularyError, r"prompt\[0\] is -1"),
-        ("char", {"prompt": None}, ShapeError, "prompt is a NoneType"),
+        ("char", {"prompt": None}, ShapeError, "prompt is None, expected a 1-D array"),
         (None, {"prompt": b"to"}, ShapeError, "the model has no tokenizer"),
         (None, {"prompt": [1], "as_bytes": True}, ConfigError, "as_bytes=True returns bytes, but the model has no tokenizer"),
         ("char", {"prompt": b"to\xff"}, CorpusError, "The prompt is not UTF-8: the byte at offset 2 is 0xff"),
