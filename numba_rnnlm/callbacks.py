@@ -146,7 +146,7 @@ def _expect_function_like(name: str, function: Any) -> None:
     try:
         signature.bind(*taken)
     except TypeError:
-        raise ConfigError(f"{name} is a function of {shown(signature)}, expected one of {' and '.join(taken)}.") from None
+        raise ConfigError(f"{name} is a function of {str(signature)[:100]}, expected one of {' and '.join(taken)}.") from None
 
 
 class LambdaCallback(Callback):
@@ -355,7 +355,7 @@ class ModelCheckpoint(_Watch):
         expect_flag("save_best_only", save_best_only)
         self.path, self.save_best_only, self.verbose = expect_path("filepath", filepath, "model-{epoch:02}.npz"), save_best_only, verbose
         expect_our_file(self.path)
-        self._named(_AnyNumber(epoch=1), "names of values such as val_loss")
+        self._named(_AnyNumber(epoch=1), "values such as val_loss")
 
     def set_params(self, params: Mapping[str, Any]) -> None:
         Callback.set_params(self, params)
@@ -368,8 +368,7 @@ class ModelCheckpoint(_Watch):
         try:
             return self.path.format_map(values)
         except Exception as error:  # a format may ask for any attribute of a number
-            raise ConfigError(f"filepath is {shown(self.path)}; in braces it may have epoch and {names}, with or without a format as in "
-                              "{epoch:02}.") from error
+            raise ConfigError(f"filepath is {shown(self.path)}; in braces it may name epoch, {names}.") from error
 
     def on_train_begin(self, logs: Logs) -> None:
         folder = os.path.dirname(self.path)

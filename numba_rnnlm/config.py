@@ -115,6 +115,10 @@ class TextConfig(_Config):
         expect_number("min_count", self.min_count, 1, whole=True)
         if self.max_vocabulary is not None:
             expect_number("max_vocabulary", self.max_vocabulary, 3, whole=True)
+        if self.tokenizer == "byte":
+            for name, value, left_out in (("min_count", self.min_count, 1), ("max_vocabulary", self.max_vocabulary, None)):
+                if value != left_out:
+                    raise ConfigError(f"{name} is {value} with tokenizer='byte', which always has all 256 bytes; leave one of them out.")
         expect_one_of("line_ends", self.line_ends, (*LINE_ENDS, None))
 
 
@@ -176,7 +180,6 @@ class TrainingConfig(_Config):
         expect_number("decay_factor", self.decay_factor, 1, 1e6, open_low=True)
         expect_number("decay_after", self.decay_after, 1, whole=True)
         take_infinity_as(0.0, self, ("clip_norm", "clip_value"))
-        take_infinity_as(None, self, ("max_seconds",))
         for name in ("clip_norm", "clip_value"):
             if getattr(self, name) is not None:
                 expect_number(name, getattr(self, name), 0)
@@ -237,8 +240,8 @@ class CheckpointConfig(_Config):
 
 
 def _expect_description(name: str, told: Mapping[str, Any]) -> None:
-    """Raise :class:`ConfigError` unless this is what :func:`numba_rnnlm.optimizers.describe` gives."""
-    if not all(isinstance(key, str) for key in told) or not isinstance(told.get("class"), str):
+    """Raise :class:`ConfigError` unless this may be what :func:`numba_rnnlm.optimizers.describe` gives: JSON has no other keys than str."""
+    if not all(isinstance(key, str) for key in told):  # which class it is, optimizers.rebuild finds out
         raise ConfigError(f"{name} is {shown(told)}, expected a name, or what numba_rnnlm.optimizers.describe(optimizer) gives.")
 
 

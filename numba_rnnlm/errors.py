@@ -29,6 +29,7 @@ from .suggestions import value_meant
 
 MOST = 2**53  # of what is counted, unless told otherwise: a float still holds it exactly
 LARGEST, LARGEST_FLOAT32 = sys.float_info.max, 3.4e38
+LONGEST_TEXT = 1100  # characters of a str in an error
 LONGEST_PATH = 4096  # bytes; no system takes more
 CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # Linux, versions 2 and 1
 
@@ -93,6 +94,11 @@ class _Shortened(reprlib.Repr):
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, 100, 100, 60
 
+    def repr_str(self, value: str, level: int) -> str:
+        most = LONGEST_TEXT if level == self.maxlevel else self.maxstring
+        text = repr(value[: most + 1])
+        return text if len(text) <= most + 2 else f"{text[:100]}...{repr(value[-50:])[1:]}"
+
     def repr_int(self, value: int, level: int) -> str:
         many = value.bit_length() > 1000  # Python refuses to show thousands of digits
         return f"a number of about {value.bit_length() * 0.30103:.0f} digits" if many else repr(value)
@@ -104,17 +110,19 @@ _shortened = _Shortened()
 def shown(value: object) -> str:
     """A value that a user gave, for an error: ``repr``, but never longer than some lines, printable, and never an error itself.
 
+    A str, which may be a path, is shortened later than anything else.
+
     Examples
     --------
-    >>> shown("lstm"), shown("x" * 1000)[-10:], shown(10**400)
-    ("'lstm'", "xxxxxxxxx'", 'a number of about 400 digits')
+    >>> shown("lstm"), len(shown("x" * 10_000)), shown(10**400)
+    ("'lstm'", 154, 'a number of about 400 digits')
     """
     try:
         text = _shortened.repr(value)
     except Exception:  # a class of the user's may do anything
         text = f"<{type(value).__name__}>"
     text = " ".join(text.split("\n"))
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:1000])
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[: LONGEST_TEXT + 100])
 
 
 def plain_value(value: Any) -> Any:
@@ -209,7 +217,7 @@ def expect_number(
     Where no ``high`` is given it is :data:`MOST`, of what is not ``whole`` the largest float.
     """
     kind, kinds = ("a whole number", (int,)) if whole else ("a number", (int, float))
-    most = min(high, MOST if whole else LARGEST)
+    most = high if high != float("inf") else MOST if whole else LARGEST
     value = plain_value(value)
     is_number = isinstance(value, kinds) and not isinstance(value, bool)
     if not is_number or not low <= value <= most or (open_low and value == low):

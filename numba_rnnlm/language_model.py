@@ -242,14 +242,16 @@ class LanguageModel:
         if unknown:
             raise ConfigError(f"LanguageModel has no parameter {unknown[0]!r}; it has {', '.join(self.get_params())}.")
         network = self._network
-        if network is None or self._is_as_drawn(network):
-            vars(self).update(vars(type(self)(**merged)))  # all at once, or nothing if they are impossible
+        trained = network is not None and not self._is_as_drawn(network)
+        if trained and cells.held(merged["cell"]) != self._cell:
+            raise ConfigError("cell of a trained model cannot change; make a new LanguageModel.")
+        other = type(self)(**merged)  # what it would be: if that is impossible, nothing has changed
+        if network is None or not trained:
+            vars(self).update(vars(other))
             return self
-        is_same_cell = cells.held(merged["cell"]) == self._cell
-        other = type(self)(**{**merged, "cell": self._cell})  # as it would be: checked, and its numbers plain
         fixed = [name for name, value in other.get_params().items() if value != self.get_params()[name] and name not in MACHINE]
-        if fixed or not is_same_cell:
-            raise ConfigError(f"{[*fixed, 'cell'][0]} of a trained model cannot change; make a new LanguageModel.")
+        if fixed:
+            raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
         weights = network.weights()
         self._set_machine(*(merged[name] for name in MACHINE))
         self._network = Network(network.model, self._ops, weights)
@@ -412,11 +414,10 @@ class LanguageModel:
             sees that there is room for it. What it raises ends ``fit_config``.
         """
         keeping = CheckpointConfig() if keeping is None else keeping
-        for name, value, kind in (("config", config, TrainingConfig), ("keeping", keeping, CheckpointConfig)):
-            expect_kind(name, value, kind, f"a {kind.__name__}")
-        for name, value, kind in (("optimizer", optimizer, Optimizer), ("interrupts", interrupts, Interrupts)):
-            if value is not None:
-                expect_kind(name, value, kind, f"a {kind.__name__}, or None")
+        expect_kind("config", config, TrainingConfig, "a TrainingConfig")
+        expect_kind("keeping", keeping, CheckpointConfig, "a CheckpointConfig, or None")
+        expect_kind("optimizer", optimizer, (Optimizer, type(None)), "an object of numba_rnnlm.optimizers, or None")
+        expect_kind("interrupts", interrupts, (Interrupts, type(None)), "an Interrupts, or None")
         if prepare is not None and not callable(prepare):
             raise ConfigError(f"prepare is {shown(prepare)}, expected a function.")
         corpus, valid = open_source(corpus), None if valid is None else open_source(valid)  # before a lock may lie in one of their folders
@@ -540,7 +541,7 @@ class LanguageModel:
             warn(f"the corpus has {len(read.ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "
                  f"training on {streams} {'stream' if streams == 1 else 'streams'}. Fewer streams or steps give more updates.")
         if held_out is not None:
-            notes.append(self._tell_unknown(held_out.name, held_out.missing, len(held_out.ids), ADVICE["validation"]))
+            notes.append(self._tell_unknown(held_out.name, held_out.missing, len(held_out.ids), ADVICE["validation"], held_out.explained))
         if saved is not None:
             if trainer.at.ended:
                 warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do. Its model can be "
@@ -548,7 +549,7 @@ class LanguageModel:
             notes.append(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
             return [*filter(None, notes)]
         advice = "" if config.extend_vocabulary else ADVICE["training" if self.tokenizer_ else "learning"]
-        notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), advice))
+        notes.append(self._tell_unknown(read.name, read.missing, len(read.ids), advice, read.explained))
         if config.validation_split and held_out is None:
             warn(f"{read.name} is too short to hold out {config.validation_split:.0%} of it; it is trained on as a whole, without validation.")
         if read.returns and start.tokenizer is not None and self._text.line_ends is None:
@@ -577,15 +578,15 @@ class LanguageModel:
         return larger, Network(model, self._ops, weights), (
             f"the vocabulary has grown by {len(new):,} to {larger.size:,} symbols: {most_frequent(new)}")
 
-    def _tell_unknown(self, name: str, missing: Unknown, tokens: int, advice: str) -> str:
-        """Warn of symbols that are not in the vocabulary, if they are many; otherwise return the sentence about them."""
+    def _tell_unknown(self, name: str, missing: Unknown, tokens: int, advice: str, explained: bool = False) -> str:
+        """Warn of symbols that are not in the vocabulary, if they are many and no warning has explained them; otherwise return the sentence."""
         if not missing.symbols:
             return ""
         part = missing.missing / tokens
         told = (f"{name} has symbols that are not in the model's vocabulary and count as <unk>: {missing.missing:,} of {tokens:,} "
                 f"({100 * part:.3g}%), {most_frequent(missing.symbols)}")
         is_cut = self._text.min_count > 1 or self._text.max_vocabulary is not None
-        if part <= (MANY_WHERE_CUT if is_cut else MANY_UNKNOWN):
+        if explained or part <= (MANY_WHERE_CUT if is_cut else MANY_UNKNOWN):
             return told
         warn(f"{told}. {advice}".strip())
         return ""
@@ -691,7 +692,7 @@ class LanguageModel:
             raise ConfigError(IDS_HAVE_NO_CHARACTERS)
         if policy.excludes and read.scored.unknown == len(read.ids) - 1:
             raise CorpusError(f"all that is scored of {read.name} is not in the vocabulary, and unknown='exclude' leaves it out.")
-        if policy.unknown == "count":
+        if policy.unknown == "count" and not read.explained:
             self._tell_unknown(read.name, read.scored.missing, len(read.ids) - 1, ADVICE["scoring"])
         return self._evaluator(network, read, bos, policy)()
 
@@ -779,8 +780,8 @@ class LanguageModel:
         expect_flag("bos", bos)
         expect_flag("eos", eos)
         many, texts = self._sentences(sentence)
-        rows = self._rows(texts, bos, eos, policy)
-        if policy.unknown == "count" and (symbols := Counter(symbol for row in rows for symbol in row.missing)):
+        rows, explained = self._rows(texts, bos, eos, policy)
+        if policy.unknown == "count" and not explained and (symbols := Counter(symbol for row in rows for symbol in row.missing)):
             tokens = sum(len(row.ids) - 1 for row in rows)
             self._tell_unknown("what is scored", Unknown(symbols=symbols), max(tokens, 1), ADVICE["scoring"])
         totals = np.array([judge(scores, row.unknown[1:], row.spelled[1:], policy)[0].sum()
@@ -809,7 +810,7 @@ class LanguageModel:
         expect_flag("bos", bos)
         expect_flag("eos", eos)
         many, texts = self._sentences(sentence)
-        rows = self._rows(texts, bos, eos, policy)
+        rows, _ = self._rows(texts, bos, eos, policy)
         scores = log_probabilities(self.network_, [row.ids for row in rows])
         found = [self._token_scores(row, *judge(one, row.unknown[1:], row.spelled[1:], policy)) for row, one in zip(rows, scores, strict=True)]
         return found if many else found[0]
@@ -824,14 +825,14 @@ class LanguageModel:
         """Whether these are many sentences, and each of them: text or ids."""
         return sentences(given, self.tokenizer_.line_ends if self.tokenizer_ else "keep")
 
-    def _rows(self, texts: Sequence[Any], bos: bool, eos: bool, policy: UnknownConfig) -> list[Sentence]:
-        """Each sentence as ids."""
-        rows = [self._sentence(one, bos, eos, policy) for one in texts]
+    def _rows(self, texts: Sequence[Any], bos: bool, eos: bool, policy: UnknownConfig) -> tuple[list[Sentence], bool]:
+        """Each sentence as ids; and whether a warning has explained unknown symbols."""
+        rows, hint = [self._sentence(one, bos, eos, policy) for one in texts], ""
         if self.tokenizer_ is not None:
             strange = (one for one, row in zip(texts, rows, strict=True) if row.missing)
             if hint := hints.of_unknown(next(strange, ""), self.tokenizer_):
                 warn(f"symbols are not in the model's vocabulary: {hint}")
-        return rows
+        return rows, bool(hint)
 
     def _sentence(self, sentence: Any, bos: bool, eos: bool, policy: UnknownConfig | None = None) -> Sentence:
         network, tokenizer = self.network_, self.tokenizer_

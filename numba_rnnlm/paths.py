@@ -26,5 +26,16 @@ def same_file(one: Path | None, other: Path | None) -> bool:
         return False
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file, which need not exist, is in a folder or in one of its folders.
+
+    Examples
+    --------
+    >>> is_inside("texts/a/b.txt", "./texts"), is_inside("texts.txt", "texts")
+    (True, False)
+    """
+    return _real(path).startswith(os.path.join(_real(folder), ""))
+
+
 def _real(path: Path) -> str:
     return os.path.normcase(os.path.realpath(os.fsdecode(path)))

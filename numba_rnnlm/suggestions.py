@@ -94,7 +94,7 @@ def flag_meant(given: str, known: Iterable[str]) -> str:
         if name in FLAGS.get(flag, "").split():
             return flag
     beginning = [flag for flag in flags if len(name) > 2 and flag.lstrip("-").startswith(name)]
-    close = get_close_matches(f"--{name}", flags, n=1, cutoff=0.75) if len(name) > 2 else []
+    close = get_close_matches(f"--{name}", flags, n=1, cutoff=0.75) if len(name) > 3 else []
     return beginning[0] if len(beginning) == 1 else "".join(close)
 
 

@@ -68,8 +68,8 @@ class Log:
         """Make sure, before the training, that the file can be written."""
         try:
             self._append("")
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise ModelFileError(f"cannot write the log {self.path!r}: {getattr(error, 'strerror', None) or error}. Choose a folder that "
+        except OSError as error:
+            raise ModelFileError(f"cannot write the log {self.path!r}: {error.strerror}. Choose a folder that "
                                  "exists and can be written.") from error
 
     def write(self, row: Row) -> None:

@@ -90,7 +90,7 @@ def test_batches_are_called_with_the_means_so_far(model, names):
     for epoch, (*_, logs) in enumerate((calls[5], calls[11])):
         assert logs == {name: values[epoch] for name, values in history.items()}
     assert calls[1][2] != calls[3][2]
-    assert callback.params == {"epochs": 2, "steps": 3, "verbose": 0}
+    assert callback.params == {"epochs": 2, "steps": 3, "verbose": 0, "metrics": ["loss", "accuracy"]}
 
 
 def test_the_logs_of_the_first_batch_are_its_own(model):
@@ -252,9 +252,11 @@ def test_only_the_best_model_is_kept():
     assert Scripted(callback, "val_loss", [3, 4, 2, 2]).saved == ["1", "3"]
     assert Scripted(callback, "val_loss", [5, 1]).saved == ["2"]
     assert Scripted(ModelCheckpoint("{epoch}"), "val_loss", [3, 4]).saved == ["1", "2"]
-    for path in ("{accuracy}", "{epoch.x}", "{epoch[0]}", "{0}"):
-        with pytest.raises(ConfigError, match="in braces it may name epoch, loss, val_loss"):
-            Scripted(ModelCheckpoint(path), "val_loss", [3])
+    with pytest.raises(ConfigError, match="in braces it may name epoch, loss, val_loss"):
+        Scripted(ModelCheckpoint("{accuracy}"), "val_loss", [3])
+    for path in ("{epoch.x}", "{epoch[0]}", "{0}", "{", "{epoch:q}", "{loss:99999999999}"):
+        with pytest.raises(ConfigError, match="in braces it may name epoch, values such as val_loss"):
+            ModelCheckpoint(path)
 
 
 def test_verbose_callbacks_say_what_they_do(capsys):

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -14,16 +15,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from numba_rnnlm import LanguageModel, Sequential, backends, callbacks, cells, layers, optimizers, text
+from numba_rnnlm import LanguageModel, Sequential, backends, callbacks, cells, config, layers, optimizers, text
 from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
-from numba_rnnlm.errors import DivergenceError, LanguageModelError
+from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError
 from numba_rnnlm.interrupts import Interrupts
+from numba_rnnlm.optimizers import pytorch
 from numba_rnnlm.schedules import Schedule
+from numba_rnnlm.storage import read_about, write_model
 
 LONGEST = 2000  # characters of an error
 RAW = re.compile(  # what Python and NumPy say
-    r"object (is|has|of|cannot)|' object\b|unsupported operand|not supported between|has no attribute|positional argument|NoneType|must be (a |an )?(str|int|"
+    r"object (is|has|of type|cannot)|' object\b|unsupported operand|not supported between|has no attribute|positional argument|NoneType|must be (a |an )?(str|int|"
     r"real|integer|sequence|\d)|not iterable|unhashable|truth value|embedded null|codec can't|too large to convert|invalid literal|argument must|"
     r"could not convert|not subscriptable|not callable|out of range float|JSON (compliant|serial)|Traceback|setting an array element|inhomogeneous|hostile")
 
@@ -49,7 +54,8 @@ POOL: dict[str, Callable[[], Any]] = {
     "an empty array": lambda: np.array([]), "an array": lambda: np.array([1, 2]), "0-d": lambda: np.array(1), "2-d": lambda: np.ones((2, 2)),
     "float32 nan": lambda: np.float32("nan"), "int8": lambda: np.int8(1), "array of str": lambda: np.array("x"), "array of objects": lambda: np.array([object(), None]),
     "datetime": lambda: np.datetime64("2020-01-01"), "a generator": lambda: (number for number in [1, "x"]), "a folder": lambda: "folder",
-    "a Path": lambda: Path("folder"), "a file": lambda: open("file", encoding="utf-8"), "a nested list": lambda: [[[]], [[1]]],
+    "a Path": lambda: Path("folder"), "a file": lambda: open("file", encoding="utf-8"),  # noqa: SIM115 (somebody else reads it)
+    "a nested list": lambda: [[[]], [[1]]],
 }  # fmt: skip
 
 IDS = np.arange(24) % 4
@@ -178,6 +184,18 @@ OF_LAYER = {"Embedding": (4, 2), "Dense": (3,), "Dropout": (0.5,)}
 OF_CALLBACK = {"CSVLogger": {"path": "log.csv"}, "ModelCheckpoint": {"filepath": "saved.npz"}, "History": {}, "EarlyStopping": {}, "LambdaCallback": {}, "Callback": {}}
 
 
+def refused_without_change(model):
+    def set_params(**given):
+        before = model.get_params()
+        try:
+            return model.set_params(**given)
+        except LanguageModelError:
+            assert model.get_params() == before
+            raise
+
+    return set_params
+
+
 def fitted():
     """``fit`` with a checkpoint, of which nothing is left when it is called again."""
     for name in ("checkpoint.npz", "x"):
@@ -207,7 +225,8 @@ CALLS = [
     of_model("evaluate", corpus=TEXT), of_model("perplexity", corpus=TEXT), of_model("bits_per_character", corpus=TEXT),
     of_model("score", sentence="to be"), of_model("full_scores", sentence="to be"), of_model("generate", prompt="to", length=2),
     of_model("stream", use=list, prompt="to", length=2), of_model("save", path="saved.npz"), of_model("get_params"),
-    of_model("set_params", use=lambda model: model.score("to be")),
+    *(Call(f"LanguageModel.set_params {state}", lambda make=make: (refused_without_change(make()), {}), use, only=tuple(LanguageModel().get_params()))
+      for state, make, use in [("trained", trained, lambda model: model.score("to be")), ("untrained", language_model, use_language_model)]),
     *(Call(f"LanguageModel.{name} of ids", method_of(lambda: trained(None), name, **given), use or (lambda result: None)) for name, use, given in [
         ("evaluate", None, {"corpus": IDS}), ("score", None, {"sentence": IDS}), ("generate", None, {"prompt": IDS, "length": 2}), ("fit", None, {"corpus": IDS, "epochs": 1, "steps": 8, "verbose": 0}),
         ("full_scores", None, {"sentence": IDS}),
@@ -247,12 +266,12 @@ CALLS = [
 OWN_CODE = re.compile("corpus|valid|sentence|prompt|source|paths|prepare|on_.*")  # parameters whose objects may raise errors of their own
 
 
-def fault(run, parameter, late=False) -> str:
+def fault(parameter, run, *arguments, late=False) -> str:
     """What is wrong with how a call fails; empty if it does not, or by an error that is as it should be."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            run()
+            run(*arguments)
 
     except LanguageModelError as error:
         words = str(error)
@@ -295,8 +314,155 @@ def test_a_call_works_or_says_in_a_sentence_why_not(call, folder, capsys):
             if made:  # the call before has worked, and may have changed something
                 function, given = call.make()
                 made.clear()
-            if wrong := fault(lambda: made.append(function(**{**given, parameter: value()})), parameter):
+            arguments = {**given, parameter: value()}
+            if wrong := fault(parameter, lambda function, arguments: made.append(function(**arguments)), function, arguments):
                 faults.append(f"{call.name}({parameter}={name}): {wrong}")
-            elif made and (wrong := fault(lambda: call.use(made[0]), parameter, late=not call.errors_later)):
+            elif made and (wrong := fault(parameter, call.use, made[0], late=not call.errors_later)):
                 faults.append(f"{call.name}({parameter}={name}), then: {wrong}")
     assert not faults, "\n" + "\n".join(faults)
+
+
+# What the constructors accept can be written and read back.
+
+MADE = {
+    **{kind.__name__: (kind, {}) for kind in (ModelConfig, TextConfig, TrainingConfig, CheckpointConfig, UnknownConfig, SamplingConfig)},
+    **{f"optimizers.{name}": (kind, {}) for name, kind in optimizers.KNOWN.items()},
+    **{f"layers.{name}": (kind, dict(zip(inspect.signature(kind).parameters, OF_LAYER.get(name, (2,)), strict=False))) for name, kind in layers.LAYERS.items()},
+}
+NUMBERS = st.sampled_from([float("inf"), 1e308, 1e39]) | st.floats() | st.integers(-2, 2**64) | st.floats(0, 1) | st.integers(1, 20)
+WORDS = st.sampled_from([*config.SCHEDULES, *config.OPTIMIZERS, *config.TOKENIZERS, *cells.BUILT_IN, "linear", "softmax", "1h30m", "5min", "run.csv", "keep", "skip",
+                         "sum_time", "uniform", "int8", "penalize", "exclude"])
+VALUES = st.just(10**400) | st.none() | st.booleans() | WORDS | NUMBERS | NUMBERS.map(np.float64) | st.floats(width=32).map(np.float32) | st.floats(0, 1).map(np.array)
+
+
+@pytest.mark.parametrize("name", MADE)
+@given(data=st.data())
+@settings(max_examples=60)  # most of them are refused
+def test_what_a_constructor_accepts_can_be_written_and_read_back(name, data):
+    kind, needed = MADE[name]
+    names = [one.name for one in dataclasses.fields(kind) if one.init and one.repr]
+    arguments = {name: data.draw(VALUES) for name in data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))}
+    try:
+        made = kind(**{**needed, **arguments})
+    except ConfigError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "made.npz"
+        if isinstance(made, optimizers.Optimizer):
+            write_model(path, "test", {"made": optimizers.describe(made)}, {})
+            again = optimizers.rebuild(read_about(path)["made"], {}, "")
+        elif name.startswith("layers"):
+            if max(getattr(made, size, None) or 0 for size in ("units", "input_dim", "output_dim")) > 10_000:
+                return  # more than a test should take of the memory
+            first = made if isinstance(made, layers.Embedding) else layers.Embedding(getattr(made, "units", 4), 2)
+            middle = [layers.LSTM(2)] if isinstance(made, layers.Dense) else [] if first is made else [layers.LSTM(2, return_sequences=True)]
+            model = Sequential([first, *middle, *[made][: first is not made]], threads=1)
+            model.save(path)
+            again = Sequential.load(path, threads=1).layers[0 if first is made else -1]
+        else:
+            write_model(path, "test", {"made": made.to_dict()}, {})
+            again = kind.from_dict(read_about(path)["made"])
+    assert again == made
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "clip_value"])
+def test_an_infinite_limit_is_none(name, folder):
+    off = fit(trained(), **{name: 0.0}, checkpoint="off.npz")
+    infinite = fit(trained(), **{name: float("inf")}, checkpoint="infinite.npz")
+    off.save("off.npz")
+    infinite.save("infinite.npz")
+    assert Path("off.npz").read_bytes() == Path("infinite.npz").read_bytes()
+    assert optimizers.Adam(clipnorm=float("inf")) == optimizers.Adam() and pytorch.SGD(clip_norm=np.float32("inf")) == pytorch.SGD()
+    assert optimizers.Adam(global_clipnorm=10**400) == optimizers.Adam(clipvalue=1e300) == optimizers.Adam()
+
+
+def test_a_schedule_that_divides_for_ever_can_be_saved():
+    schedule = Schedule(TrainingConfig(schedule="plateau", decay_factor=1e6), 1.0)
+    for _ in range(1000):
+        schedule.judge(improved=False)
+    assert schedule.divisor == 1e300 and schedule.rate(0.5) < 1e-290
+
+
+def test_measurements_that_are_no_numbers_can_be_saved(folder):
+    model = trained()
+    model.history_["valid_loss"][-1] = float("inf")
+    model.history_["gradient_norm"][-1] = float("nan")
+    model.save("nan.npz")
+    loaded = LanguageModel.load("nan.npz").history_
+    assert np.isnan([loaded["valid_loss"][-1], loaded["gradient_norm"][-1]]).all() and loaded["loss"] == model.history_["loss"]
+    logger = callbacks.CSVLogger("log.csv")
+    logger.on_train_begin({})
+    logger.on_epoch_end(0, {"loss": float("nan"), "val_loss": float("inf")})
+    assert Path("log.csv").read_text().splitlines() == ["epoch,loss,val_loss", "0,nan,inf"]
+
+
+# Some of the words, of which each stands for a kind.
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda: fit(trained(), checkpoint=5), r"checkpoint is 5, expected a path such as 'run\.npz'\."),
+    (lambda: fit(trained(), log="a\0.csv"), r"log is 'a\\x00\.csv', expected a path such as 'run\.csv'\."),
+    (lambda: fit(trained(), on_interrupt=np.array([])), r"on_interrupt is array\(\[\], dtype=float64\), expected one of 'raise', 'return'\."),
+    (lambda: fit(trained(), decay_factor=float("inf")), r"decay_factor is inf, expected a number above 1 and at most 1,000,000\."),
+    (lambda: fit(trained(), epochs=10**400), r"epochs is a number of about 400 digits, expected a whole number at least 1 and at most 9,007,199,254,740,992\."),
+    (lambda: trained().fit_config(TEXT, None, 5), r"config is 5, expected a TrainingConfig\."),
+    (lambda: trained().fit_config(TEXT, None, TrainingConfig(), prepare=5), r"prepare is 5, expected a function\."),
+    (lambda: trained().fit_config(TEXT, None, TrainingConfig(epochs=1, verbose=0), prepare=lambda about: 5), r"prepare gave 5, expected where the model"),
+    (lambda: TrainingConfig(optimizer={1: 2}), r"optimizer is \{1: 2\}, expected a name, or what numba_rnnlm\.optimizers\.describe"),
+    (lambda: language_model(tied=np.array([1, 2])), r"tied is array\(\[1, 2\]\), expected one of True, False\."),
+    (lambda: language_model(cell="LSTM"), r"cell is 'LSTM', expected .*; did you mean 'lstm'\?"),
+    (lambda: language_model(tokenizer="Words"), r"tokenizer is 'Words', expected .*; did you mean 'word'\?"),
+    (lambda: language_model(tokenizer="byte", max_vocabulary=9), r"max_vocabulary is 9 with tokenizer='byte', which always has all 256 bytes"),
+    (lambda: Sequential(5), r"layers is 5, expected a list of layers\."),
+    (lambda: Sequential("LSTM"), r"layers is 'LSTM', expected a list of layers\."),
+    (lambda: Sequential(np.array(5)), r"layers is array\(5\), whose items cannot be read, expected a list of layers\."),
+    (lambda: sequential().set_weights(5), r"weights is 5, expected a list of arrays"),
+    (lambda: sequential().build(5), r"input_shape is 5, expected a tuple such as \(None, None, 3\)\."),
+    (lambda: sequential().build((1, 2, 3)), r"input_shape is \(1, 2, 3\), expected \(None, steps or None\), ids for the Embedding\."),
+    (lambda: sequential().compile("sgd", "binary_crossentropy", 5), r"metrics is 5, expected a list of names\."),
+    (lambda: sequential().fit(X, Y, callbacks=5), r"callbacks is 5, expected objects of numba_rnnlm\.callbacks\."),
+    (lambda: sequential().fit(X, Y, shuffle="yes"), r"shuffle is 'yes', expected one of True, False\."),
+    (lambda: sequential().predict(Hostile()), r"x is <Hostile instance at 0x\w+>, which NumPy cannot make an array of"),
+    (lambda: sequential().save(None), r"path is None, expected a path such as 'model\.npz'\."),
+    (lambda: layers.LSTM(3, forget_bias=float("nan")), r"LSTM: forget_bias is nan, expected a number at least -100 and at most 100\."),
+    (lambda: layers.LSTM(3, cell="gru"), r"LSTM: cell is 'gru', expected 'lstm'; Recurrent\(units, cell=\.\.\.\) takes any cell\."),
+    (lambda: layers.GRU(3, cell=cells.Cell(**CELL)), r"GRU: cell is 'own', expected 'gru'"),
+    (lambda: layers.Dense(3, tied="no"), r"Dense: tied is 'no', expected one of True, False\."),
+    (lambda: layers.Embedding(3, 2, standard_deviation=float("inf")), r"standard_deviation is inf, expected a number above 0 and at most 1,000\."),
+    (lambda: cells.register("x"), r"cell is 'x', expected a numba_rnnlm\.cells\.Cell\."),
+    (lambda: cells.Cell(**CELL | {"gates": ["a"]}), r"cell 'own': gates is \['a'\], expected slots and what they see"),
+    (lambda: cells.Cell(**CELL | {"gates": {"a": 5}}), r"cell 'own': slot 'a' sees 5, expected 'x', 'h' or 'xh'\."),
+    (lambda: cells.Cell(**CELL | {"gates": {5: "xh"}}), r"cell 'own': a slot of gates is 5, expected a text such as 'a'\."),
+    (lambda: cells.Cell(**CELL | {"states": ()}), r"cell 'own': states is empty, expected names such as \('h',\)\."),
+    (lambda: cells.Cell(**CELL | {"equations": 5}), r"cell 'own': equations is 5, expected a function\."),
+    (lambda: backends.get("cpu", "float16"), r"dtype is 'float16', expected float32 or float64\."),
+    (lambda: backends.get("reference", threads=0), r"threads is 0, expected a whole number at least 1 and at most 1,024\."),
+    (lambda: callbacks.CSVLogger(None), r"path is None, expected a path such as 'log\.csv'\."),
+    (lambda: callbacks.CSVLogger("log.csv", "||"), r"separator is '\|\|', expected one character such as ',' or ';'\."),
+    (lambda: callbacks.CSVLogger("log.csv", '"'), r"separator is '\"', which has a meaning of its own in a CSV file"),
+    (lambda: callbacks.ModelCheckpoint("{loss.x}"), r"filepath is '\{loss\.x\}'; in braces it may name epoch, values such as val_loss\."),
+    (lambda: callbacks.LambdaCallback(on_epoch_end=5), r"on_epoch_end is 5, expected a function of epoch and logs\."),
+    (lambda: callbacks.LambdaCallback(on_epoch_end=lambda epoch: 5), r"on_epoch_end is a function of \(epoch\), expected one of epoch and logs\."),
+    (lambda: callbacks.EarlyStopping(5), r"monitor is 5, expected a text such as 'val_loss'\."),
+    (lambda: text.Files("a\0b").open(), r"Cannot read the file 'a\\x00b': no file can have such a name\."),
+    (lambda: trained().score(5.5), r"sentence is a float of shape \(\), expected a 1-D array of integers\."),
+    (lambda: trained().score(object()), r"sentence is <object object at 0x\w+>, expected a 1-D array of integers; text comes as a str\."),
+    (lambda: trained().score(np.array([[0], [1]])), r"sentence is a ndarray of shape \(2, 1\), expected a 1-D array of integers\."),
+])  # fmt: skip
+def test_the_words(call, message, folder):
+    with pytest.raises(LanguageModelError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(("callback", "message"), [
+    (lambda: callbacks.EarlyStopping(), "EarlyStopping watches 'val_loss', but this training measures loss, accuracy"),
+    (lambda: callbacks.ModelCheckpoint("m.npz", save_best_only=True), "ModelCheckpoint watches 'val_loss', but this training measures loss, accuracy"),
+    (lambda: callbacks.ModelCheckpoint("{val_loss}.npz"), r"filepath is '\{val_loss\}.npz'; in braces it may name epoch, loss, accuracy\."),
+])  # fmt: skip
+def test_a_callback_that_waits_for_what_is_not_measured_is_an_error_before_the_training(callback, message, folder):
+    model = sequential()
+    before = model.get_weights()
+    with pytest.raises(ConfigError, match=message):
+        model.fit(X, Y, verbose=0, callbacks=[callback()])
+    np.testing.assert_equal(model.get_weights(), before)
+    model.fit(X, Y, verbose=0, callbacks=[callback()], validation_split=0.5)

@@ -444,9 +444,43 @@ def test_a_pickle_is_read_with_a_cell_that_computes_the_same(make, registered):
     with pytest.raises(ConfigError, match="the pickled model has another cell named 'leaky' than the one that is registered here"):
         pickle.loads(data)
     del CELLS["leaky"]
-    with pytest.raises(ConfigError, match="cell is 'leaky', expected one of"):
+    with pytest.raises(ConfigError, match="the pickle names the cell 'leaky', which is not known here: import the module that defines it"):
         pickle.loads(data)
     cells.register(registered)
+
+
+def doubled(z, prev):
+    return 2 * z[:2] + prev
+
+
+@pytest.mark.parametrize("change", [{"gates": {"a": "xh", "output": "x"}}, {"states": ("h", "memory")}, {"equations": doubled}], ids=["slots", "states", "equations"])
+def test_a_pickled_cell_is_the_one_that_is_registered(change, registered):
+    data = pickle.dumps(registered)
+    assert pickle.loads(data) is registered and pickle.loads(pickle.dumps(CELLS["lstm"])) is CELLS["lstm"]
+    untrained = pickle.dumps(LanguageModel(registered))
+    assert pickle.loads(untrained).get_params()["cell"] is registered
+    cells.register(dataclasses.replace(registered, **change))
+    for pickled in (data, untrained):
+        with pytest.raises(ConfigError, match="the pickle has another cell named 'leaky' than the one that is registered here"):
+            pickle.loads(pickled)
+    broken = cells.register(dataclasses.replace(registered, equations=lambda z, prev: 1 / 0))
+    assert pickle.loads(pickle.dumps(broken)) is broken
+
+
+def test_the_same_cell_is_no_change(registered):
+    model = ids_model(registered)
+    want = model.score(IDS)
+    assert model.set_params(cell=registered) is model and model.score(IDS) == want
+    assert model.set_params(**model.get_params()).score(IDS) == want
+    twin = LanguageModel(**model.get_params())
+    assert twin.get_params() == model.get_params() and twin.get_params()["cell"] is registered
+    for copied in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert copied.score(IDS) == want and copied.get_params()["cell"] is registered
+    with pytest.raises(ConfigError, match="cell of a trained model cannot change; make a new LanguageModel"):
+        model.set_params(cell="gru")
+    with pytest.raises(ConfigError, match="hidden is array"):
+        model.set_params(hidden=np.array([1, 2]))
+    assert CELLS["leaky"] is registered
 
 
 def test_a_file_cannot_hold_two_cells_of_one_name(registered, tmp_path):

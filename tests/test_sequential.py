@@ -320,7 +320,11 @@ def test_a_loss_that_is_not_finite_is_noticed_though_its_gradient_is():
 
 
 def test_an_update_that_leaves_no_finite_weight_is_noticed_at_once():
-    model = compiled(optimizer=SGD(learning_rate=1e300))
+    class Wild(SGD):
+        def hyper(self, step, rate):
+            return 1.0, 0.0, 1e300
+
+    model = compiled(optimizer=Wild())
     start = model.get_weights()
     with warnings.catch_warnings(), pytest.raises(DivergenceError, match=r"epoch 1, after \d+ updates: weight '.*' is not finite"):
         warnings.simplefilter("ignore")  # the rate is more than float32 holds
@@ -347,6 +351,19 @@ def test_ctrl_c_closes_the_epoch_and_returns(capsys):
     assert (model.get_weights()[0] != before[0]).any(1).sum() == 4
     assert signal.getsignal(signal.SIGINT) is handler
     assert "stopped: interrupted" in capsys.readouterr().out
+
+
+def test_a_signal_before_the_first_update_ends_the_training_too():
+    model, called = compiled(), []
+    watching = LambdaCallback(on_train_begin=lambda logs: signal.raise_signal(signal.SIGINT), on_epoch_begin=lambda epoch, logs: called.append(epoch),
+                              on_train_end=lambda logs: called.append("end"))
+    before = model.get_weights()
+    assert model.fit(X, LAST, verbose=0, callbacks=[watching], on_interrupt="return").epoch == []
+    assert called == ["end"]
+    np.testing.assert_equal(model.get_weights(), before)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, LAST, verbose=0, callbacks=[watching])
+    assert called == ["end", "end"]
 
 
 # inputs

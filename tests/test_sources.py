@@ -36,6 +36,7 @@ from numba_rnnlm.text import (
     Files,
     Tokenizer,
     cleaning,
+    corpus,
     hints,
     learn_tokenizer,
     open_source,
@@ -558,7 +559,7 @@ def test_older_tokenizers_read_as_they_did():
 
 
 @pytest.mark.parametrize(("source", "told"), [
-    (3, "of type int, expected a path"), (None, "of type NoneType"), ({"a": 1}, "of type dict"), ({"a", "b"}, "a set, which has no order"),
+    (3, "The corpus is 3, expected a path"), (None, "The corpus is None, "), ({"a": 1}, "The corpus is {'a': 1}, "), ({"a", "b"}, "a set, which has no order"),
     (["a", None], "item 1 of the list is None, expected a str or bytes"), ([float("nan"), "a"], "item 0 of the list is nan"),
     (Column(["a", float("nan")]), "item 1 of the Column is nan"), (np.array(["a", 3], object), "item 1 of the ndarray is 3"),
     (np.array([["a"], ["b"]]), r"a ndarray of shape \(2, 1\), expected one column"), (iter(["a", 1]), "item 1 of the list_iterator is 1"),
@@ -701,7 +702,7 @@ def test_texts_that_fit_no_vocabulary_are_explained():
         for call in (model.evaluate, model.score, lambda text, model=model: model.score([text])):
             with pytest.warns(UserWarning) as caught:
                 call(read)
-            assert any(told in str(warning.message) for warning in caught), (told, [str(warning.message) for warning in caught])
+            assert [told in str(warning.message) for warning in caught] == [True], (told, [str(warning.message) for warning in caught])
         with pytest.raises(VocabularyError, match=told):
             model.generate(read)
     words = fit(untrained(hidden=3, embedding=2, tokenizer="word"), composed)
@@ -723,6 +724,26 @@ def test_nothing_is_guessed_of_texts_that_are_just_others():
     assert hints.of_unknown("zebra, quiz; 中文 ñ", model.tokenizer_) == "" == hints.of_unknown("to be", model.tokenizer_)
     assert hints.of_bytes(b"\xe9t\xe9").startswith("Perhaps")
     assert hints.of_zeros(TEXT.encode()) == "" == hints.of_zeros(b"")
+
+
+def test_one_cause_is_one_warning_in_a_training():
+    composed = "déjà vu à l'été, café naïf\n" * 20
+    model = fit(untrained(hidden=3, embedding=2), composed)
+    for again in (lambda: fit(model, unicodedata.normalize("NFD", composed)), lambda: fit(model, composed, unicodedata.normalize("NFD", composed))):
+        with pytest.warns(UserWarning) as caught:
+            again()
+        assert ["bring the text into NFC" in str(warning.message) for warning in caught] == [True]
+
+
+def test_a_word_does_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(corpus, "LONGEST_WORD", 3_000_000)
+    line = b"a" * 2_500_000 + b" b\n"
+    assert learn_tokenizer(line * 2, TextConfig("word")).size == 4
+    message = "'bytes' has more than 3,000,000 characters without white space, which would be one word; choose tokenizer='char' or"
+    with pytest.raises(CorpusError, match=message):
+        learn_tokenizer(b"a" * 10_000_000, TextConfig("word"))
+    with pytest.raises(CorpusError, match=message):
+        fit(untrained(tokenizer="word")).evaluate(b"b " + b"a" * 10_000_000)
 
 
 @pytest.mark.parametrize("text", ["红楼梦是中国古典小说的高峰之一也是世界文学的经典\n" * 20, "ACGT" * 500 + "\n"])

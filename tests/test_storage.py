@@ -202,9 +202,14 @@ def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ModelFileError, match=r"cannot write '.*folder': it is a directory; give the name of a file"):
         trained("char").save(tmp_path / "folder")
-    for place in ("missing/model.npz", "file/model.npz", "a\0b.npz"):
+    for place in ("missing/model.npz", "file/model.npz"):
         with pytest.raises(ModelFileError, match=r"cannot write .* choose a folder that exists, can be written"):
             trained("char").save(tmp_path / place)
+    for place in ("a\0b.npz", "\ud800.npz", "a" * 5000, "", 5, None, [], b"a\0b"):
+        for call in (trained("char").save, LanguageModel.load):
+            with pytest.raises(ModelFileError, match=r"path is .*, expected a path such as 'model\.npz'\.") as caught:
+                call(place)
+            assert len(str(caught.value)) < 2000
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "not a folder"
 

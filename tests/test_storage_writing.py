@@ -156,6 +156,21 @@ def test_the_lock_of_a_killed_process_is_free(locking, path, monkeypatch):
     assert os.listdir(path.parent) == []
 
 
+@pytest.mark.parametrize(("process", "stale"), [(2**31 - 1, True), (2**40, True), (10**400, True), (0, False), (-1, False), (True, False), (1.5, False)], ids=lambda value: f"{value!s:.12}")
+def test_without_flock_the_number_of_a_process_tells_whether_its_lock_is_stale(process, stale, path, monkeypatch):
+    monkeypatch.setattr(writing, "lock", lambda file: None)
+    owner = {"host": socket.gethostname(), "process": process, "since": "2026-01-01 00:00:00 +0000"}
+    Path(f"{path}.lock").write_text(json.dumps(owner))
+    if stale:
+        with locked(str(path)):
+            assert json.loads(Path(f"{path}.lock").read_text())["process"] == os.getpid()
+        assert os.listdir(path.parent) == []
+        return
+    told = re.escape(f"is being written by process {process!s:.20} on host {socket.gethostname()!r}, since 2026")
+    with pytest.raises(ModelFileError, match=told), locked(str(path)):
+        raise AssertionError("it was taken")
+
+
 @pytest.mark.parametrize("content", [b"", b'{"host": "elsewhere", "process": 1, "since": ""}', b'{"host": 5, "process": "x", "since": 1}'])
 def test_without_flock_the_lock_of_nobody_known_stays(content, path, monkeypatch):
     monkeypatch.setattr(writing, "lock", lambda file: None)

@@ -497,7 +497,7 @@ def test_the_first_bad_id_is_named_wherever_it_is(size, place, read):
         (np.zeros((2, 2)), ShapeError, r"\(2, 2\)"),
         (b"text", CorpusError, "Choose byte, char or word"),
         (["text"], CorpusError, "Choose byte, char or word"),
-        (None, CorpusError, "of type NoneType"),
+        (None, CorpusError, "The corpus is None, "),
         ("text\n", CorpusError, "Choose byte, char or word"),
         (Path(__file__), CorpusError, "Choose byte, char or word"),
     ],

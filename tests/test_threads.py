@@ -369,7 +369,7 @@ def test_the_least_limit_counts_whatever_else_the_files_hold(tmp_path_factory, q
 @pytest.mark.parametrize(("environment", "threads"), [
     ({"OMP_NUM_THREADS": "3"}, 3), ({"NUMBA_NUM_THREADS": "5"}, 5), ({"OMP_NUM_THREADS": "3", "NUMBA_NUM_THREADS": "2"}, 2),
     ({"OMP_NUM_THREADS": " 4 , 2"}, 4), ({"OMP_NUM_THREADS": "64"}, 16), ({"OMP_NUM_THREADS": "0"}, 16), ({"OMP_NUM_THREADS": ""}, 16),
-    ({"OMP_NUM_THREADS": "many"}, 16), ({"OMP_NUM_THREADS": "-1"}, 16), ({"OMP_NUM_THREADS": "2.5"}, 16), ({"OMP_NUM_THREADS": "²"}, 16),
+    ({"OMP_NUM_THREADS": "many"}, 16), ({"OMP_NUM_THREADS": "-1"}, 16), ({"OMP_NUM_THREADS": "2.5"}, 16), ({"OMP_NUM_THREADS": "²"}, 16), ({"OMP_NUM_THREADS": "9" * 5000}, 16),
     ({VARIABLE: "7", "OMP_NUM_THREADS": "3"}, 7), ({VARIABLE: " ", "OMP_NUM_THREADS": "3"}, 3),
 ])  # fmt: skip
 def test_variables_of_other_libraries_count(environment, threads, tmp_path, many_processors):
@@ -382,7 +382,15 @@ def test_number_of_threads_from_the_environment(monkeypatch):
     assert backends.get("cpu").threads == 5
     monkeypatch.delenv(VARIABLE)
     assert 1 <= default_threads() <= (os.cpu_count() or 1)
-    for bad in ("0", "-1", "two", "²", "1,2"):
+    for bad in ("0", "-1", "two", "²", "1,2", "1025", "٣", "9" * 5000):
         monkeypatch.setenv(VARIABLE, bad)
-        with pytest.raises(ConfigError, match=f"{VARIABLE} is '{bad}'"):
+        with pytest.raises(ConfigError, match=rf"{VARIABLE} is '{bad[:9]}.*, expected a whole number at least 1 and at most 1,024\.") as caught:
             default_threads()
+        assert len(str(caught.value)) < 2000
+
+
+def test_bounds_of_parts_are_not_kept_for_ever():
+    cut.cache_clear()
+    for size in range(1, 10_001):
+        assert cut(size, 2)[-1, 1] == size
+    assert cut.cache_info().currsize <= 4096

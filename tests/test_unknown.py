@@ -339,5 +339,5 @@ def test_eval_counts_as_it_is_told(word, tmp_path, capsys, flags, options, label
 @pytest.mark.parametrize("command", ["score", "eval"])
 def test_a_penalty_alone_is_an_error(word, tmp_path, capsys, command):
     (tmp_path / "text").write_text(LINES_TO_SCORE)
-    assert main([command, word, str(tmp_path / "text"), "--penalty", "3"]) == 1
+    assert main([command, word, str(tmp_path / "text"), "--penalty", "3"]) == 2
     assert "error: --penalty is 3.0 with --unknown count; only --unknown penalize has one.\n" in capsys.readouterr().err

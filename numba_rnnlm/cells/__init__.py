@@ -1,6 +1,9 @@
 """Recurrent cells: each is a page of equations; none knows a loop over time, a matrix or a machine."""
 
 import copyreg
+from typing import Any
+
+import numpy as np
 
 from ..errors import ConfigError, expect_kind, shown
 from ..suggestions import value_meant
@@ -31,8 +34,8 @@ def get(cell: str | Cell) -> Cell:
     name = cell
     if not isinstance(name, str) or name not in CELLS:
         meant = value_meant(name, CELLS) if isinstance(name, str) else ""
-        raise ConfigError(f"cell is {shown(name)}, expected one of {', '.join(map(repr, CELLS))}; " + (
-            f"did you mean {meant!r}?" if meant else "a cell of your own is added with numba_rnnlm.cells.register(cell)."))
+        raise ConfigError(f"cell is {shown(name)}, expected one of {', '.join(map(repr, CELLS))}" + (
+            f"; did you mean {meant!r}?" if meant else ".") + " A cell of your own is added with numba_rnnlm.cells.register(cell).")
     return CELLS[name]
 
 
@@ -43,7 +46,36 @@ def held(cell: str | Cell) -> str | Cell:
     return found.name if found.name in BUILT_IN else found
 
 
-copyreg.pickle(Cell, lambda cell: (get, (cell.name,)))  # where it is unpickled, it is the cell that is registered there
+def _pickled(cell: Cell) -> Any:
+    """A pickle names a cell, as a file does, and holds what it computes."""
+    return _unpickled, (cell.name, _probe(cell))
+
+
+def _unpickled(name: str, probe: Any) -> Cell:
+    """The cell that is registered under this name, if it computes the same."""
+    if name not in CELLS:
+        raise ConfigError(f"the pickle names the cell {name!r}, which is not known here: import the module that defines it and call "
+                          "numba_rnnlm.cells.register(cell) first.")
+    cell = get(name)
+    here = _probe(cell)
+    same_shape = probe[:2] == here[:2] and np.shape(probe[2]) == np.shape(here[2])
+    if not same_shape or not np.allclose(probe[2], here[2], rtol=1e-4, atol=1e-4, equal_nan=True):
+        raise ConfigError(f"the pickle has another cell named {name!r} than the one that is registered here. Register the one that was pickled.")
+    return cell
+
+
+def _probe(cell: Cell) -> tuple[list[Any], list[str], list[Any]]:
+    """Slots, states, and what the equations give for a fixed input."""
+    slots, states = list(cell.gates.items()), list(cell.states)
+    numbers = (2 * np.sin(1 + 0.7 * np.arange(8 * rows).reshape(rows, 8) ** 1.5) for rows in (len(slots), len(states)))
+    try:
+        with np.errstate(all="ignore"):
+            return slots, states, np.asarray(cell.equations(*numbers), float).tolist()
+    except Exception:  # equations that do not run tell nothing
+        return slots, states, []
+
+
+copyreg.pickle(Cell, _pickled)
 
 
 def _expect_own_name(cell: Cell) -> None:

@@ -69,7 +69,8 @@ class Cell(Rows):
                 raise ConfigError(f"cell {self.name!r}: the slots that see {letter!r} must be neighbours.")
         for name, function in {"equations": self.equations, **self.rows()}.items():
             if not callable(function):
-                raise ConfigError(f"cell {self.name!r}: {name} is {shown(function)}, expected a function.")
+                decorated = "" if name == "equations" else " with the decorator @numba_rnnlm.portable.portable"
+                raise ConfigError(f"cell {self.name!r}: {name} is {shown(function)}, expected a function{decorated}.")
         for row, function in self.rows().items():
             if reason := fault(function):
                 raise ConfigError(f"cell {self.name!r}: {row} {reason}.")

@@ -8,7 +8,7 @@ from .. import demo
 from ..errors import expect_number
 from .exits import DONE, SIGNAL
 from .files import expect_replaceable, expect_writable
-from .flags import Arguments, add_command, machine_flags, machine_of
+from .flags import Arguments, add_command, machine_flags, machine_of, path
 
 
 def add(commands: Any) -> None:
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--seconds", type=float, default=60.0, metavar="X",
                          help="how long to train; compiling comes on top, the first time (default: 60)")
-    command.add_argument("--out", type=Path, default=Path("numba_rnnlm_demo.npz"), metavar="FILE",
+    command.add_argument("--out", type=path, default=Path("numba_rnnlm_demo.npz"), metavar="FILE",
                          help="where to save the model (default: numba_rnnlm_demo.npz)")
     command.set_defaults(only_reports=True)
     command.add_argument("--overwrite", action="store_true", help="replace the model in --out, even if it is of another text")

@@ -16,19 +16,32 @@ from ..paths import same_file
 from ..runs import corpus_of, run_of, same_corpus, same_training
 from ..storage import read_about
 from ..text import Files, Text, Tokenizer
-from .flags import Arguments, machine_of
+from .flags import Arguments, machine_of, typed
 
 
 def load(args: Arguments, path: Path) -> LanguageModel:
     """A saved model that knows text."""
-    model = LanguageModel.load(path, **machine_of(args))
+    try:
+        model = LanguageModel.load(path, **machine_of(args))
+    except ModelFileError as error:
+        others = [*getattr(args, "corpus", []), *getattr(args, "file", []), getattr(args, "prompt", None)]
+        if args.command != "train" and (found := next(filter(_is_model, others), None)) and not _is_model(path):
+            raise ModelFileError(f"{error} The model comes first: numba-rnnlm {args.command} {typed(found)} {typed(path)}") from error
+        raise
     tokenizer_of(model)
     return model
 
 
+def _is_model(path: str | Path | None) -> bool:
+    try:
+        return bool(path) and path != "-" and read_about(str(path)) is not None
+    except ModelFileError:
+        return False
+
+
 def tokenizer_of(model: LanguageModel) -> Tokenizer:
     if model.tokenizer_ is None:
-        raise ConfigError("the model was trained on ids and has no tokenizer, the command line reads text; "
+        raise ModelFileError("the model was trained on ids and has no tokenizer, the command line reads text; "
                           "use LanguageModel.load in Python.")
     return model.tokenizer_
 
@@ -37,7 +50,7 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
     """Find out before the training, not after it, that the model cannot be saved."""
     for source in sources:
         if same_file(out, source):
-            raise ModelFileError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
+            raise ConfigError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
     if out.is_dir():
         raise ModelFileError(f"{flag} is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
     if out.exists():
@@ -72,7 +85,7 @@ def expect_replaceable(out: Path, about: Mapping[str, Any], flag: str = "--out")
 def free_name(path: Path, about: Mapping[str, Any] | None = None, avoid: str | None = None) -> Path:
     """The first of model.npz, model-2.npz, … that does not exist; or, with the header of a resumed run, that the same run has written."""
     def is_free(name: Path) -> bool:
-        if avoid is not None and os.path.realpath(name) == os.path.realpath(avoid):
+        if same_file(name, avoid):
             return False
         return not os.path.lexists(name) or (about is not None and _of_the_same_run(name, about))
 

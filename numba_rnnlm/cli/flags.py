@@ -1,7 +1,9 @@
 """Flags: every field of a configuration is one, with the same name, help, choices and default."""
 
 import argparse
+import os
 import re
+import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
@@ -14,6 +16,7 @@ from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, 
 from ..language_model import MACHINE
 from ..reports import put
 from ..suggestions import flag_meant, value_meant
+from .exits import USAGE
 
 METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint_every": "TIME", "resume": "FILE", "log": "FILE",
             "max_seconds": "TIME"}
@@ -23,6 +26,7 @@ OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fiel
 }
 OPTION = "|".join(sorted(OPTIONS))
 SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
+WITHOUT_VALUE = re.compile(r"argument (--[\w-]+): expected one argument")
 SUBJECT = re.compile(rf"\A({OPTION})(?= is )")
 
 Arguments = argparse.Namespace
@@ -35,7 +39,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = display.message(message)
-        self.exit(2, f"{self.prog}: error: {message.rstrip('.?') + '?' * message.endswith('?')}; see {self.prog} --help\n")
+        if found := WITHOUT_VALUE.match(message):
+            message += f"; a value that begins with - is written {found[1]}=-VALUE"
+        message = f"{message} See" if message.endswith("?") else f"{message.rstrip('.')}; see"
+        self.exit(USAGE, f"{self.prog}: error: {message} {self.prog} --help\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is sys.stdout and file is not None:
@@ -55,7 +62,7 @@ class Parser(argparse.ArgumentParser):
         finally:
             self.mixing = False
         if rest:  # told here, the command is named; by parse_args only the program would be
-            self.error(f"unrecognized arguments: {' '.join(rest)}{self._flags_meant(rest)}")
+            self.error(f"unrecognized arguments: {' '.join(rest)}{self._flags_meant(rest) or self._values_meant(rest)}")
         return found, rest
 
     def _flags_meant(self, unknown: Sequence[str]) -> str:
@@ -66,6 +73,14 @@ class Parser(argparse.ArgumentParser):
             return f"; did you mean {found[0][1]}?"
         return f"; did you mean {', '.join(f'{flag} for {word}' for word, flag in found)}?" if found else ""
 
+    def _values_meant(self, unknown: Sequence[str]) -> str:
+        """How values are written that look like flags."""
+        found = next((word for word in unknown if re.match("-[^-]", word)), None)
+        if found is not None and os.path.exists(found):
+            return f"; the file is written {typed(found)}"
+        takes_prompt = any("--prompt" in action.option_strings for action in self._actions)
+        return f"; a prompt that begins with - is written {shlex.quote(f'--prompt={found}')}" if found is not None and takes_prompt else ""
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)
@@ -75,22 +90,39 @@ class Parser(argparse.ArgumentParser):
             raise
 
 
+def path(text: str) -> Path:
+    """The value of an argument that is a path."""
+    return Path(name(text))
+
+
+def name(text: str) -> str:
+    """The value of an argument that names a file, or standard input."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, expected the name of a file")
+    return text
+
+
+def typed(path: str | Path) -> str:
+    """A path as it is typed in a shell, where it must not look like a flag."""
+    return shlex.quote(os.path.join(".", path) if str(path).startswith("-") else str(path))
+
+
 def add_command(commands: Any, name: str, run: Any, help: str, description: str, epilog: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=help, description=description, epilog=epilog, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run, usage_error=command.error)
+    command.set_defaults(run=run, command=name, usage_error=command.error)
     return command
 
 
 def model_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", type=Path, metavar="MODEL", help="a model file, as train writes it")
+    command.add_argument("model", type=path, metavar="MODEL", help="a model file, as train writes it")
 
 
-def text_arguments(command: argparse.ArgumentParser, name: str, metavar: str, help: str, **options: Any) -> None:
+def text_arguments(command: argparse.ArgumentParser, argument: str, metavar: str, help: str, **options: Any) -> None:
     """Where a text comes from, as :class:`~numba_rnnlm.text.Files` takes it."""
-    command.add_argument(name, **{"nargs": "+"} | options, metavar=metavar,
+    command.add_argument(argument, **{"nargs": "+"} | options, type=name, metavar=metavar,
                          help=f"{help}: files, read one after the other, folders with all their files, or - for standard input; unpacked if "
                               "gzip, bzip2, xz or zstd packed them")
     command.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of the texts (default: utf-8)")
@@ -115,18 +147,18 @@ def config_flags(group: Any, config: type, leave_out: Collection[str] = (), defa
     for item in fields(config):
         if item.name in leave_out:
             continue
-        name = flag(item.name)
+        option = flag(item.name)
         kind = item.metadata["type"] or type(item.default)
         help, choices = item.metadata["help"].replace("%", "%%"), item.metadata["choices"]
         if item.name == "cell":  # registered cells are for Python only
             help, choices = "recurrent cell", tuple(CELLS)
         if kind is bool:
-            group.add_argument(name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
+            group.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
                                help=f"{help} (default: {'yes' if item.default else 'no'})")
         else:
             default = (defaults or {}).get(item.name, item.default)
             shown = "" if default is None else f" (default: {default})"
-            group.add_argument(name, type=str.lower if choices else kind, choices=choices, default=argparse.SUPPRESS, help=help + shown,
+            group.add_argument(option, type=str.lower if choices else kind, choices=choices, default=argparse.SUPPRESS, help=help + shown,
                                metavar=None if choices else METAVARS.get(item.name, METAVARS[kind]))
 
 

@@ -15,7 +15,7 @@ from ..layers import LAYERS
 from ..progress import duration
 from ..storage import open_model, read_about
 from .files import megabytes, show_table
-from .flags import Arguments, add_command
+from .flags import Arguments, add_command, path, typed
 
 SHOWN_SYMBOLS = 20
 LONGEST = 20  # characters of a symbol that is shown
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
   numba-rnnlm info model.npz
   numba-rnnlm info model.npz --json""",
     )
-    command.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="a model file")
+    command.add_argument("model", type=path, nargs="?", metavar="MODEL", help="a model file")
     command.add_argument("--json", action="store_true", help="print one JSON object; of a model with its vocabulary and history, whole")
 
 
@@ -110,7 +110,7 @@ def about_run(name: str, run: dict[str, Any]) -> dict[str, str]:
     which = "the best epoch so far" if run["model"] == "good" else "the latest"
     optimizer = run["training"].get("optimizer")
     own = isinstance(optimizer, dict) and optimizer.get("own")
-    resume = f"fit(..., optimizer=..., resume={name!r}) in Python" if own else f"train CORPUS --resume {name}"
+    resume = f"fit(..., optimizer=..., resume={name!r}) in Python" if own else f"train CORPUS --resume {typed(name)}"
     return {
         "checkpoint": f"{run['place']}; {at['updates']:,} updates in {duration(at['seconds'])}",
         **({"computed on": str(run["computed_on"])} if run["computed_on"] else {}),

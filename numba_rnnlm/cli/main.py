@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from .. import __version__, display
-from ..errors import LanguageModelError
+from ..errors import ConfigError, LanguageModelError
 from ..reports import PATIENCE, is_terminal, put, report
 from . import demo, generate, info, measure, streams, train, warmup
-from .exits import BROKEN_PIPE, DONE, ERROR, SIGNAL, Ended
+from .exits import BROKEN_PIPE, DONE, ERROR, SIGNAL, USAGE, Ended
 from .flags import Arguments, Parser, with_flags
 from .output import set_encodings
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return end.code
         except (LanguageModelError, OSError, MemoryError) as error:
             tell(f"error: {with_flags(words_of(error))}")
-            return ERROR
+            return USAGE if isinstance(error, ConfigError) else ERROR
         finally:
             streams.settle()
 
@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 exit codes of every command:
   0    done
   1    an error, which standard error tells
-  2    wrong usage
+  2    wrong usage: an argument is missing, unknown or impossible, or two contradict each other
   3    the training stopped early (it diverged, a validation failed), and what it had learned is saved
   128 + the number of a signal that ended the command: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; if a training had begun, the model
        is saved. 141: nobody read the output any more""",

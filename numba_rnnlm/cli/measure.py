@@ -119,10 +119,12 @@ def score(args: Arguments) -> None:
             try:
                 rows.append(encode_sentence(tokenizer, line))
             except CorpusError as error:
-                raise CorpusError(f"line {number}: {error}") from error
+                where = text.name if text.name == "standard input" else repr(text.name)
+                raise CorpusError(f"{where}, line {number}: {error} {hints.of_bytes(line)}") from error
             if rows[-1].missing and not tally.suspected:
                 tally.suspected = True
                 if hint := hints.of_unknown(line, tokenizer):
+                    tally.explained = True
                     warn(f"line {number} has symbols that are not in the model's vocabulary: {hint}")
         for row, scores in zip(rows, log_probabilities(model.network_, [row.ids for row in rows]), strict=True):
             tally.add(row)
@@ -144,6 +146,7 @@ class Tally:
     concerned: int = 0
     symbols: Counter[str] = field(default_factory=Counter)
     suspected: bool = False  # whether the first unknown symbol has been looked at for a wrong encoding
+    explained: bool = False  # whether that was the reason, and a warning has said so
 
     def add(self, row: Sentence) -> None:
         self.lines += 1
@@ -159,8 +162,9 @@ class Tally:
                    "penalize": f"were penalized by {policy.nats_per_character:.3f} nats a character"}
         advice = {"count": "; --counts shows how many each line has, unknown='exclude' leaves them out, unknown='penalize' adds what spelling "
                            "them would cost"}
+        advised = "" if self.explained else advice.get(policy.unknown, "")
         return (f"tokens that are not in the vocabulary, {self.symbols.total():,} of {self.tokens:,}, in {self.concerned:,} of "
-                f"{self.lines:,} lines, {treated[policy.unknown]}: {most_frequent(self.symbols)}{advice.get(policy.unknown, '')}.")
+                f"{self.lines:,} lines, {treated[policy.unknown]}: {most_frequent(self.symbols)}{advised}.")
 
 
 def _answer(args: Arguments, tokenizer: Tokenizer, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> str:

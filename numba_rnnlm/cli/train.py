@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import os
-import shlex
 import tempfile
 from collections.abc import Mapping
 from itertools import combinations
@@ -18,7 +17,19 @@ from ..paths import same_file
 from ..reports import report
 from .exits import ERROR, STOPPED_EARLY, Ended
 from .files import expect_replaceable, expect_writable, free_name, load, saving_seconds, size, texts_of
-from .flags import Arguments, add_command, config_flags, flag, given, machine_flags, machine_of, text_arguments
+from .flags import (
+    Arguments,
+    add_command,
+    config_flags,
+    flag,
+    given,
+    machine_flags,
+    machine_of,
+    name,
+    path,
+    text_arguments,
+    typed,
+)
 from .measure import decimals
 
 OUT = Path("model.npz")
@@ -41,15 +52,15 @@ def add(commands: Any) -> None:
   numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      after it was stopped: the settings are in run.npz""",
     )
     text_arguments(command, "corpus", "CORPUS", "text to train on")
-    command.add_argument("--valid", action="append", metavar="FILE",
+    command.add_argument("--valid", action="append", type=name, metavar="FILE",
                          help="held-out text, a file or a folder, or several of them, each behind a --valid of its own: measured after each epoch, the "
                               "weights of the best one are kept")
-    command.add_argument("--out", type=Path, metavar="FILE",
+    command.add_argument("--out", type=path, metavar="FILE",
                          help="where to save the model; a model of the same text is replaced, nothing else (default: model.npz, or model-2.npz "
                               "and so on if that exists)")
     command.add_argument("--overwrite", action="store_true",
                          help="replace the model in --out, or the finished run in --checkpoint, even if it is of another text")
-    command.add_argument("--from", dest="start", type=Path, metavar="MODEL",
+    command.add_argument("--from", dest="start", type=path, metavar="MODEL",
                          help="start from the weights of a saved model; its model and text flags stay as they were (with --resume, which "
                               "has weights of its own, it does not count)")
     command.set_defaults(only_reports=True)
@@ -139,7 +150,7 @@ def save(model: LanguageModel, out: Path, checkpoint: str | None, replace_run: b
                     continue
                 raise Ended(ERROR, f"{error} The model is saved in {name!r} instead.") from error
         if checkpoint is not None:
-            raise Ended(ERROR, f"{error} The training is kept in {checkpoint!r}: --resume {checkpoint} writes the model from it.") from error
+            raise Ended(ERROR, f"{error} The training is kept in {checkpoint!r}: --resume {typed(checkpoint)} writes the model from it.") from error
         raise
 
 
@@ -193,5 +204,5 @@ def tell_trained(model: LanguageModel, args: Arguments, out: Path, verb: str) ->
     elif model.history_["loss"]:  # none if max_seconds was over before the first update
         loss = model.history_["loss"][-1]
         report(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen\n")
-    name, valid = shlex.quote(str(out)), shlex.join(args.valid or ["FILE"])
-    report(f"next:\n  numba-rnnlm generate {name} --prompt TEXT\n  numba-rnnlm eval {name} {valid}\n")
+    valid = " ".join(map(typed, args.valid or ["FILE"]))
+    report(f"next:\n  numba-rnnlm generate {typed(out)} --prompt TEXT\n  numba-rnnlm eval {typed(out)} {valid}\n")

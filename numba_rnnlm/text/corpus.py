@@ -20,6 +20,8 @@ from .tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer, 
 from .unknown import Unknown, UnknownCounter
 from .vocabulary import expect_ids
 
+LONGEST_WORD = 2**24  # characters: a word is held in memory
+
 
 class Counts(NamedTuple):
     """Part of a text: code points, bytes of UTF-8 (None for ids), ids that are ``<unk>``, and what these are."""
@@ -58,6 +60,8 @@ class Corpus:
         ``bos``, otherwise the text without its first token.
     missing
         The part of the text that is ``<unk>``.
+    explained
+        A warning has said why there are unknown symbols: the text is in another encoding or normal form.
     """
 
     ids: np.ndarray
@@ -68,6 +72,7 @@ class Corpus:
     returns: int
     scored: Counts
     missing: Unknown
+    explained: bool = False
 
     def digest(self) -> str:
         """SHA-256 of the ids, in hexadecimal digits: what tells one text from another."""
@@ -142,7 +147,7 @@ def learn_tokenizer(source: Source, config: TextConfig) -> Tokenizer:
     CorpusError
         ``source`` cannot be read, is not UTF-8, is empty, or is ids.
     ConfigError
-        ``config.tokenizer`` is None, or a byte vocabulary should be cut.
+        ``config.tokenizer`` is None.
 
     Examples
     --------
@@ -159,8 +164,6 @@ def learn_tokenizer(source: Source, config: TextConfig) -> Tokenizer:
             "A vocabulary is learned from text, but the source is ids. Set tokenizer=None and vocabulary_size."
         )
     if config.tokenizer == "byte":
-        if config.min_count > 1 or config.max_vocabulary is not None:
-            raise ConfigError("min_count or max_vocabulary is set, but the byte tokenizer always has all 256 bytes.")
         return ByteTokenizer(config.line_ends or "keep")
     line_ends = config.line_ends or "lf"
     kind = CharTokenizer if config.tokenizer == "char" else WordTokenizer
@@ -183,7 +186,7 @@ def _read_text(text: Text, tokenizer: Tokenizer, bos: bool) -> Corpus:
     missing, scored_missing = reading.unknown.all(), reading.unknown.scored(bos)
     first_characters, first_bytes = (0, 0) if bos else reading.first
     scored = Counts(reading.characters - first_characters, reading.bytes - first_bytes, scored_missing.tokens, scored_missing)
-    return Corpus(ids, reading.characters, reading.bytes, missing.tokens, text.name, reading.returns, scored, missing)
+    return Corpus(ids, reading.characters, reading.bytes, missing.tokens, text.name, reading.returns, scored, missing, bool(reading.hint))
 
 
 def _read_ids(source: Any, size: int, unknown: int | None) -> Corpus:
@@ -207,7 +210,7 @@ def _empty(text: Text) -> CorpusError:
 def _symbols(pieces: Iterable[bytes], text: Text, tokenizer: str) -> Iterator[str]:
     """The pieces of a text, decoded, none of them empty, that split no symbol."""
     decoded = _decoded(pieces, text)
-    return _whole_words(decoded) if tokenizer == "word" else decoded
+    return _whole_words(decoded, text.name) if tokenizer == "word" else decoded
 
 
 def _decoded(pieces: Iterable[bytes], text: Text) -> Iterator[str]:
@@ -221,8 +224,8 @@ def _decoded(pieces: Iterable[bytes], text: Text) -> Iterator[str]:
         raise sources.not_utf8(text) from None
 
 
-def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text, cut after white space only."""
+def _whole_words(pieces: Iterable[str], name: str) -> Iterator[str]:
+    """The same text, cut after white space only. Raises :class:`CorpusError` at a word that is no word, but fills the memory."""
     kept: list[str] = []
     for piece in pieces:
         end = 1 + max(map(piece.rfind, " \n\t\v\f\r"))
@@ -231,6 +234,9 @@ def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
             kept.clear()
         if end < len(piece):
             kept.append(piece[end:])
+            if sum(map(len, kept)) > LONGEST_WORD:
+                raise CorpusError(f"{name!r} has more than {LONGEST_WORD:,} characters without white space, which would be one word; choose "
+                                  "tokenizer='char' or tokenizer='byte'.")
     if kept:
         yield "".join(kept)
 

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, CorpusError, ShapeError, expect_number, shown
-from ..paths import same_file
+from ..paths import is_inside, same_file
 from ..reports import warn
 from . import hints, packed
 from .cleaning import LINE_ENDS, with_line_ends, without_marks
@@ -127,20 +127,21 @@ class Text:
         """Whether this file is part of the text, or would be as soon as it exists."""
         if any(same_file(part.name, path) for part in self.parts):
             return True
-        return not os.fsdecode(path).endswith(SKIPPED) and any(
-            os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")) for folder in self.folders)
+        return not os.fsdecode(path).endswith(SKIPPED) and any(is_inside(path, folder) for folder in self.folders)
 
     def lines(self, line_ends: str) -> Iterator[list[bytes]]:
         """The lines, without their ends, as many at a time as have arrived: a slow pipe is answered promptly."""
-        rest: list[bytes] = []
+        begun: list[bytes] = []  # of a line; joined once, for it may be as long as the text
         for piece in with_line_ends(self.pieces(), line_ends):
-            end, *lines = piece.split(b"\n")
-            rest.append(end)
+            *lines, rest = piece.split(b"\n")
             if lines:
-                yield [b"".join(rest), *lines[:-1]]
-                rest = lines[-1:]
-        if any(rest):
-            yield [b"".join(rest)]
+                lines[0] = b"".join([*begun, lines[0]])
+                begun.clear()
+                yield lines
+            if rest:
+                begun.append(rest)
+        if begun:
+            yield [b"".join(begun)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +29,7 @@ def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
     return list(pairwise(borders))
 
 
-@cache
+@lru_cache(4096)  # a process that serves sees ever new sizes
 def cut(size: int, parts: int, unit: int = 1) -> np.ndarray:
     """:func:`split` as the bounds of a kernel's parts."""
     return np.array(split(size, parts, unit), np.int64)
