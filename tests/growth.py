@@ -5,7 +5,7 @@ With tests/ and the package on PYTHONPATH::
     python -m growth                          1, 4 and 16 MB of every shape
     python -m growth 1 --only layers --all    the shapes with this in their names, and each way to read them
 
-A line is a shape at one size: seconds for each MB, the peak of memory as a multiple of the file (that of Python and NumPy by tracemalloc, that
+A line is a shape at one size: the processor's seconds for each MB, the peak of memory as a multiple of the file (that of Python and NumPy by tracemalloc, that
 of the process by the system), and what became of it. Of several ways to read a file, such as ``load`` and ``info``, it shows the slowest and
 the largest. :mod:`test_growth` measures the same shapes in small, by counting.
 """
@@ -388,9 +388,9 @@ def process_peak(read: Reader, path: str) -> tuple[float, int, str]:
     """Seconds, bytes of the process's memory that reading takes at most, and what became of it."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from here
-    before, started = _resident("VmRSS"), time.perf_counter()
+    before, started = _resident("VmRSS"), time.process_time()  # of the processor: other programs do not count
     told = outcome(read, path)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return seconds, _resident("VmHWM") - before, told
 
 

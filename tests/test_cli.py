@@ -427,10 +427,10 @@ def test_a_model_that_cannot_be_saved_where_it_should_is_saved_elsewhere(kept, t
     assert main([*train, "--out", str(whole)]) == 0
     save = LanguageModel.save
 
-    def full(self, path):
+    def full(self, path, **options):
         if Path(path).parent == tmp_path / "out":
             raise ModelFileError("cannot write it.")
-        save(self, path)
+        save(self, path, **options)
 
     monkeypatch.setattr(LanguageModel, "save", full)
     out = ["--out", str(tmp_path / "out" / "m.npz"), *(["--checkpoint", str(tmp_path / "out" / "run.npz")] if kept else [])]
