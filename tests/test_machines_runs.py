@@ -144,17 +144,19 @@ class Runs(RuleBasedStateMachine):
 
     def refused(self, error, call):
         """The call raises an error, and changes no byte."""
-        before = {path.name: path.read_bytes() for path in self.folder.iterdir()}
+        before = self.files()
         with pytest.raises(error) as caught:
             call()
         assert str(caught.value)
-        assert {path.name: path.read_bytes() for path in self.folder.iterdir()} == before
+        assert self.files() == before
+
+    def files(self):
+        """All but what a killed process has left."""
+        return {path.name: path.read_bytes() for path in self.folder.iterdir() if path == self.path or not self.killed}
 
     @invariant()
     def nothing_is_left_over(self):
-        """A killed process leaves files, until another one writes."""
-        if not self.killed:
-            assert {path.name for path in self.folder.iterdir()} <= {self.path.name}
+        assert set(self.files()) <= {self.path.name}
 
     def teardown(self):
         if hasattr(self, "path"):  # it has begun
