@@ -298,6 +298,16 @@ def test_packed_files_that_cannot_be_read(name, data, told, tokenizer, tmp_path)
     assert repr(str(tmp_path / name)) in str(caught.value)
 
 
+def test_a_packed_file_that_memory_does_not_suffice_to_unpack(tmp_path, monkeypatch):
+    class Greedy(lzma.LZMAFile):
+        def read(self, size=-1):
+            raise MemoryError
+
+    monkeypatch.setitem(packed.UNPACKERS, ".xz", Greedy)
+    with pytest.raises(CorpusError, match=r"t.xz': there is not enough memory to unpack it. Close other programs, or unpack it first"):
+        trained("char").evaluate(file(tmp_path, "t.xz", lzma.compress(TEXT.encode())))
+
+
 def test_a_packed_archive_is_still_an_archive(tmp_path):
     file(tmp_path, "t.txt", TEXT.encode())
     with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as archive:

@@ -514,6 +514,14 @@ def test_a_key_that_is_there_twice(path):
     assert "an object of the header has a key twice" in str(caught.value.__cause__)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e999"])
+def test_numbers_that_json_does_not_have(number, path):
+    rewrite(path, about=lambda about: json.dumps(about).encode()[:-1] + f', "training": {{"x": [{number}]}}}}'.encode())
+    with pytest.raises(ModelFileError, match="is damaged, truncated or another kind of file") as caught:
+        LanguageModel.load(path)
+    assert str(caught.value.__cause__) == f"the header holds {number}, which is no number of JSON"
+
+
 def test_a_checkpoint_names_one_of_its_models(path):
     fit(untrained(), checkpoint=path)
     with open_model(path) as file:

@@ -18,7 +18,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from math import prod
+from math import isfinite, prod
 from typing import Any, Literal
 
 import numpy as np
@@ -129,7 +129,7 @@ class ModelFile:
         _expect_modest(name, header.data, size)
         text = str(header.data, "utf-8")
         del header
-        self.about: dict[str, Any] = json.loads(text, object_pairs_hook=_unique)
+        self.about: dict[str, Any] = json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
         _check_header(name, self.about)
 
     @property
@@ -299,6 +299,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         raise ValueError("an object of the header has a key twice")
     return values
+
+
+def _finite(text: str) -> float:
+    """A number of JSON, which knows neither NaN nor infinity, though Python reads and makes both."""
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"the header holds {text}, which is no number of JSON")
+    return number
 
 
 def _fits(array: np.ndarray, finite: bool) -> bool:

@@ -121,8 +121,10 @@ def _unpack(suffix: str, chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
         file = UNPACKERS[suffix](io.BufferedReader(_Chunks(chunks)))
         while chunk := file.read(CHUNK):
             yield chunk
-    except (CorpusError, MemoryError):
+    except CorpusError:
         raise
+    except MemoryError as error:
+        raise CorpusError(f"Cannot read the file {name!r}: there is not enough memory to unpack it. Close other programs, or unpack it first.") from error
     except ModuleNotFoundError:
         raise CorpusError(f"{name!r} is packed by zstd, which takes the package zstandard: pip install 'numba-rnnlm[zstd]'. "
                           "Or unpack it first: zstd -d.") from None
