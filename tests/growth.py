@@ -232,11 +232,12 @@ FILES: dict[str, Callable[[int], bytes]] = {
 
 
 def silent(read: Callable[[], Any]) -> Any:
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as told, warnings.catch_warnings():
+    told = io.StringIO()
+    with open(os.devnull, "w", encoding="utf-8") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(told), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = read()
     if isinstance(result, int) and result:
-        raise LanguageModelError(told.getvalue() or out.getvalue())
+        raise LanguageModelError(told.getvalue())
     return None
 
 

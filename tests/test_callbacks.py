@@ -1,6 +1,7 @@
 """Callbacks: called in Keras's order, and each does what its name says."""
 
 import csv
+import os
 
 import numpy as np
 import pytest
@@ -203,6 +204,22 @@ def test_a_csv_file_holds_a_line_for_each_epoch(model, tmp_path):
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert list(rows[0]) == ["epoch", "accuracy", "loss"]
     assert [float(row["loss"]) for row in rows] == history["loss"] + more["loss"]
+
+
+@pytest.mark.parametrize("append", [False, True])
+@pytest.mark.parametrize("there", [b"my notes\n", b"epoch\n", b"epoch;loss\n0;1\n", b"PK\x03\x04", b"epoch,loss!" * 9999, "a model", "a pipe"], ids=str)
+def test_no_other_file_becomes_a_log(model, there, append, tmp_path):
+    path = tmp_path / "char.npz"
+    if there == "a pipe":
+        os.mkfifo(path)
+    elif there == "a model":
+        model.save(path)
+    else:
+        path.write_bytes(there)
+    before = path.lstat()
+    with pytest.raises(ConfigError, match=r"CSVLogger's file is '.*char.npz', which exists and is not a log with the separator ','; it is left as it is"):
+        model.fit(X, Y, verbose=0, callbacks=[CSVLogger(path, append=append)])
+    assert path.lstat() == before
 
 
 def test_a_line_that_cannot_be_written_is_lost_and_no_more(model, tmp_path, monkeypatch):

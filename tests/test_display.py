@@ -146,16 +146,16 @@ def spoiled(about, way, is_key, hostile):
     return about
 
 
-def commands(kind, path):
-    """Calls that read a file of this kind, and show something of it."""
+def commands(kind, path, way):
+    """Calls that read a file of this kind, and show something of it, which lies at the end of ``way``."""
     if kind == "sequential":
         return [lambda: Sequential.load(path, threads=1), lambda: Sequential.load(path, threads=1, compile=False),
                 lambda: main(["info", path]), lambda: main(["info", path, "--json"]), lambda: LanguageModel.load(path)]
     found = [lambda: LanguageModel.load(path, threads=1), lambda: Sequential.load(path), lambda: main(["info", path]),
              lambda: main(["info", path, "--json"]), lambda: untrained().save(path)]
-    if kind == "checkpoint":
+    if kind == "checkpoint" and way[0] in ("run", "config"):
         found += [lambda: main(["train", "text.txt", "--resume", path, "--out", "out.npz", "--verbose", "0", "--threads", "1"]),
-                  lambda: untrained(hidden=1, embedding=1).fit("to be\n" * 9, checkpoint=path, verbose=0)]
+                  lambda: untrained(hidden=1, embedding=1).fit("to be\n" * 9, checkpoint=path, epochs=1, verbose=0)]
     if kind in ("char", "word", "byte"):
         found += [lambda: main(["generate", path, "to be", "--length", "30", "--seed", "1", "--unknown", "unk"]),
                   lambda: main(["score", path, "text.txt", "--per-token"]), lambda: main(["score", path, "text.txt", "--counts"]),
@@ -171,7 +171,7 @@ def test_no_text_of_a_header_reaches_a_terminal_as_it_is(kind, tmp_path, monkeyp
     for way, is_key in places(about):
         for hostile in {HOSTILE, "\x9b"} if way[-2:-1] == ("symbols",) else {HOSTILE}:
             Path("m.npz").write_bytes(model(kind, spoiled(about, way, is_key, hostile)))
-            for call in commands(kind, "m.npz"):
+            for call in commands(kind, "m.npz", way):
                 with terminal() as shown:
                     try:
                         call()
@@ -285,6 +285,11 @@ def test_causes_in_a_traceback_are_escaped_too(tmp_path):
     with pytest.raises(ModelFileError, match=r"has no argument '\\x1b\]0;mine") as caught:
         LanguageModel.load(path)
     assert caught.value.__cause__ is not None
+    assert not controls("".join(traceback.format_exception(caught.value)))
+    about = base("checkpoint")[0]
+    path.write_bytes(model("checkpoint", about | {"run": about["run"] | {"config": about["run"]["config"] | {HOSTILE: 1}}}))
+    with pytest.raises(ModelFileError, match=r"it has settings that are not known here: \\x1b\]0;mine") as caught:
+        LanguageModel.load(path)
     assert not controls("".join(traceback.format_exception(caught.value)))
     path.write_bytes(model("sequential", {**base("sequential")[0], "layers": [{"class": "LSTM", HOSTILE: 1}]}))
     with pytest.raises(ModelFileError, match=r"cannot be rebuilt: .*'?\\x1b\]0;mine") as caught:

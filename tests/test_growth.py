@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from growth import cases, outcome, python_peak, written
 
-SMALL = int(os.environ.get("GROWTH_BYTES", 100_000))  # bytes of the smaller file
+SMALL = int(os.environ.get("GROWTH_BYTES", 60_000))  # bytes of the smaller file
 TIMES = 4  # the larger one
 MEMORY = 10  # bytes for each byte of a model file
 # Of texts, which are read in pieces of 4 MB: of each piece, and of each different word or symbol.
-TEXT_MEMORY = {"different words": 90, "many symbols": 70, "carriage returns": 60, "short lines": 60, "text": 30, "--extend": 30, "prompt": 60, "score": 60}
+TEXT_MEMORY = {"different words": 90, "many symbols": 70, "carriage returns": 60, "short lines": 60, "text": 30, "--extend": 30, "prompt": 60, "score": 60,
+               "log": 20}
 SLOW = 5  # times smaller are the texts that the network reads
 SLACK = 300_000  # bytes: buffers and tables that double
 
