@@ -468,7 +468,7 @@ def test_a_pickled_cell_is_the_one_that_is_registered(change, registered):
 
 
 def test_the_same_cell_is_no_change(registered):
-    model = ids_model(registered)
+    model = ids_model(registered).fit(np.tile(IDS, 20), epochs=1, streams=1, steps=5, verbose=0)
     want = model.score(IDS)
     assert model.set_params(cell=registered) is model and model.score(IDS) == want
     assert model.set_params(**model.get_params()).score(IDS) == want

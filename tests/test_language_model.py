@@ -217,7 +217,7 @@ def test_the_time_of_a_validation_is_estimated_from_its_beginning(length, monkey
     (lambda: LanguageModel().evaluate(), "LanguageModel.evaluate: missing a required argument: 'corpus'."),
     (lambda: LanguageModel.load(), "LanguageModel.load: missing a required argument: 'path'."),
     (lambda: LanguageModel().save(), "LanguageModel.save: missing a required argument: 'path'."),
-    (lambda: LanguageModel().save("m.npz", zzz=1), "LanguageModel.save has no argument 'zzz', expected some of path."),
+    (lambda: LanguageModel().save("m.npz", zzz=1), "LanguageModel.save has no argument 'zzz', expected some of path, replace_run."),
     (lambda: Embedding(3), "Embedding: missing a required argument: 'output_dim'."),
     (lambda: LSTM(), "LSTM: missing a required argument: 'units'."),
     (lambda: Dense(), "Dense: missing a required argument: 'units'."),

@@ -38,7 +38,7 @@ TEXTS: dict[str, Callable[[int], bytes]] = {
     "spaces": lambda size: b"a" + b" " * 20 * size + b"new\n", "a line": lambda size: b"a" * 20 * size, "a line of words": lambda size: b"to be " * 3 * size,
     "a word of marks": lambda size: b"e" + "\u0301\u0323".encode() * 5 * size + b"\n",
     "unknown characters": lambda size: "".join(chr(0x4E00 + number) for number in range(size)).encode() + b"\n",
-    "unknown words": lambda size: b"".join(b"w%d " % number for number in range(size)) + b"\n",
+    "unknown words": lambda size: b"".join(b"w%03d " % number for number in range(size)) + b"\n",
     "zeros": lambda size: b"\0" * 20 * size + b"\n", "halves of characters": lambda size: b"a" * 20 * size + b"\xff",
     "members of .gz": lambda size: gzip.compress(b"a\n") * size, "streams of .bz2": lambda size: bz2.compress(b"a\n") * size,
     "streams of .xz": lambda size: lzma.compress(b"a\n") * size, "frames of .zst": lambda size: zstandard.compress(b"a\n") * size,
