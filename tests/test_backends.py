@@ -67,7 +67,7 @@ def test_unknown_backends_and_dtypes_are_refused():
     for name in set(backends.BACKENDS) - set(backends.available()) - {"auto"}:
         with pytest.raises(BackendError, match='use backend="cpu"'):
             backends.get(name)
-    with pytest.raises(ConfigError, match="dtype is <class 'numpy.float16'>, expected float32 or float64"):
+    with pytest.raises(ConfigError, match=r"dtype is <class 'numpy.float16'>, expected float32 or float64"):
         backends.get("cpu", np.float16)
     with pytest.raises(ConfigError, match="threads is 0"):
         backends.get("cpu", threads=0)
