@@ -553,7 +553,7 @@ def test_a_sequential_of_too_many_layers_or_updates(path):
         groups = {group: file.group(group).items() for group in file.groups}
     for change, words in (({"layers": about["layers"] * 400}, "it has 1,200 layers, expected at most 1,000"),
                           ({"updates": 2**53 + 1}, "updates is 9007199254740993, expected a whole number at least 0 and at most 9,007,199,254,740,992"),
-                          ({"updates": 10**400}, "updates is 1000.*expected a whole number")):
+                          ({"updates": 10**400}, "updates is a number of about 400 digits, expected a whole number")):
         write_model(path, "sequential", about | change, groups)
         with pytest.raises(ModelFileError, match=words) as caught:
             Sequential.load(path)
