@@ -610,7 +610,7 @@ def test_arrays_that_are_missing_or_do_not_fit(group, tmp_path):
         refused(path, ModelFileError, "{} is damaged: it...", valid=VALID)  # its parts do not fit, or it has none of a group
 
 
-WRONG = {int: (-1, "1", 1.0, True, None, []), float: (-0.5, "1", True, [], nan), str: (3, None, ["all epochs are done"])}
+WRONG = {int: (-1, "1", 1.0, True, None, []), float: (-0.5, "1", True, []), str: (3, None, ["all epochs are done"])}
 IMPOSSIBLE = [
     ("epoch", 0), ("epoch", 99), ("epoch", 10**400), ("batch", PER_EPOCH + 1), ("divisor", 0.0), ("divisor", None), ("trained", 3),
     ("updates", 10**400), ("skipped", 10**400), ("tokens", 10**400), ("colour", 1),

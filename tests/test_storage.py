@@ -508,18 +508,13 @@ def test_parts_that_contradict_each_other(change, words, path):
 
 def test_a_key_that_is_there_twice(path):
     rewrite(path, about=lambda about: json.dumps(about).encode()[:-1] + b', "version": 1}')
-    refused(path, "is damaged, truncated or another kind of file")
-    with pytest.raises(ModelFileError) as caught:
-        LanguageModel.load(path)
-    assert "an object of the header has a key twice" in str(caught.value.__cause__)
+    refused(path, "is damaged: its header cannot be read .an object has a key twice")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e999"])
 def test_numbers_that_json_does_not_have(number, path):
     rewrite(path, about=lambda about: json.dumps(about).encode()[:-1] + f', "training": {{"x": [{number}]}}}}'.encode())
-    with pytest.raises(ModelFileError, match="is damaged, truncated or another kind of file") as caught:
-        LanguageModel.load(path)
-    assert str(caught.value.__cause__) == f"the header holds {number}, which is no number of JSON"
+    refused(path, rf"is damaged: its header cannot be read \({number} is no number of JSON\)")
 
 
 def test_a_checkpoint_names_one_of_its_models(path):
@@ -605,7 +600,6 @@ def test_columns_that_a_history_leaves_out_are_not_measured(path):
         ({"epoch": [1, None]}, "the epochs of the history are not numbers of epochs"),
         ({"epoch": [1, 10**400]}, "the epochs of the history are not numbers of epochs"),
         ({"epoch": [-1, 0]}, "the epochs of the history are not numbers of epochs"),
-        ({"epoch": [1, np.nan]}, "the epochs of the history are not numbers of epochs"),
         ({"accuracy": [1, 2]}, "the history has a column 'accuracy', expected some of epoch, loss"),
         ("no epoch", "the history has no column 'epoch'"),
         ([1], "the history is a list, expected columns by their names"),

@@ -129,7 +129,10 @@ class ModelFile:
         _expect_modest(name, header.data, size)
         text = str(header.data, "utf-8")
         del header
-        self.about: dict[str, Any] = json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+        try:
+            self.about: dict[str, Any] = json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+        except ValueError as error:
+            raise ModelFileError(f"{name!r} is damaged: its header cannot be read ({error}).") from clean(error)
         _check_header(name, self.about)
 
     @property
@@ -297,7 +300,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, in which no key may be there twice: readers differ in which of them they take."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("an object of the header has a key twice")
+        raise ValueError("an object has a key twice")
     return values
 
 
@@ -305,7 +308,7 @@ def _finite(text: str) -> float:
     """A number of JSON, which knows neither NaN nor infinity, though Python reads and makes both."""
     number = float(text)
     if not isfinite(number):
-        raise ValueError(f"the header holds {text}, which is no number of JSON")
+        raise ValueError(f"{text:.20} is no number of JSON")
     return number
 
 
