@@ -605,6 +605,8 @@ class LanguageModel:
     def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The arguments of the model and of ``fit`` of the run that wrote a checkpoint. Raises :class:`ModelFileError`."""
         run = runs.read_run(checkpoint)
+        with runs.fitting(run.name):
+            cells.held(run.model["cell"])
         return run.model, run.training
 
     def _checkpoints(

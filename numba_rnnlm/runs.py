@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .backends import PRECISIONS
 from .config import ModelConfig, TextConfig, TrainingConfig
 from .display import clean
-from .errors import ConfigError, CorpusError, ModelFileError, plain
+from .errors import ConfigError, CorpusError, ModelFileError, expect_number, expect_one_of, plain
 from .plan import OPEN
 from .schedules import can_be_extended
 from .storage import ModelFile, expect_replaceable, file_name, open_model, read_about
@@ -126,9 +127,19 @@ def run_of(name: str, about: dict[str, Any]) -> Run:
         model, training = {**MODEL_SETTINGS, **about["config"], "precision": run["precision"]}, {**TrainingConfig().to_dict(), **run["config"]}
         if strange := (set(model) - set(MODEL_SETTINGS)) | (set(training) - set(TrainingConfig().to_dict())):
             raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
+        expect_settings(model)
+        TrainingConfig(**training)
         if run["model"] not in ("weights", "good"):
             raise ValueError(f"the model of the run is {run['model']!r}")
         return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), run.get("rounding"), {})
+
+
+def expect_settings(model: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` unless these are possible arguments of a model; whether its cell is known is not asked."""
+    for config in (ModelConfig, TextConfig):
+        config(**{item.name: model[item.name] for item in fields(config)})
+    expect_number("seed", model["seed"], 0, 2**63 - 1, whole=True)
+    expect_one_of("precision", model["precision"], PRECISIONS)
 
 
 def expect_no_run(path: str | os.PathLike[str]) -> None:

@@ -636,6 +636,22 @@ def test_an_impossible_position(name, value, tmp_path):
     refused(path, ModelFileError, "{} is damaged: its parts do not fit together (...")
 
 
+@pytest.mark.parametrize(("part", "name", "value"), [
+    ("model", "layers", "own"), ("model", "dropout", 1e308), ("model", "initializer", 0), ("model", "tokenizer", []), ("model", "seed", -1),
+    ("model", "cell", "elsewhere"), ("run", "precision", "float16"), ("training", "epochs", [[]]), ("training", "schedule", "\x0elinear"),
+])  # fmt: skip
+def test_impossible_settings_are_the_files_fault(part, name, value, tmp_path):
+    path = stopped(tmp_path / "run.npz")
+
+    def damaged(about):
+        {"model": about["config"], "run": about["run"], "training": about["run"]["config"]}[part][name] = value
+        return about
+
+    change(path, damaged)
+    with pytest.raises(ModelFileError, match=rf"run.npz' is damaged: its parts do not fit together \({name} is "):
+        LanguageModel.settings_of_run(path)
+
+
 @pytest.mark.parametrize("key", ["config", "texts", "position"])
 @pytest.mark.parametrize("value", ["missing", None, 3, [], "x", {}], ids=str)
 def test_a_run_with_a_damaged_part(key, value, tmp_path):

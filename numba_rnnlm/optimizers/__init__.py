@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ..display import clean
 from ..errors import ConfigError, ModelFileError, expect_one_of, plain_value, shown
 from . import pytorch
 from .keras import OPTIMIZERS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Nadam, RMSprop
@@ -100,4 +101,4 @@ def _made(kind: type[Optimizer], numbers: Mapping[str, Any]) -> Optimizer:
     try:
         return kind(**numbers)
     except TypeError as error:  # other arguments than the fields
-        raise ConfigError(f"{kind.__name__} is not made by {', '.join(numbers)}: {error}.") from error
+        raise ConfigError(f"{kind.__name__} is not made by {', '.join(numbers)}: {error}.") from clean(error)
