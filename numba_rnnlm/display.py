@@ -43,8 +43,17 @@ def message(text: str) -> str:
 
 def clean(error: BaseException) -> BaseException:
     """An error of Python's, whose text may quote a file, as the cause of one of ours: a traceback shows both."""
-    error.args = tuple(message(one) if isinstance(one, str) else one for one in error.args)
+    error.args = tuple(message(one) if isinstance(one, str) else _modest(one) for one in error.args)
     return error
+
+
+def _modest(value: object) -> object:
+    """A value, or where it takes long to show what it would be shown as, such as the number 10**4000 that is no key."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python writes
+        return f"a number of type {type(value).__name__}"
+    return value if len(text) <= LONGEST and text == one_line(text) else message(text)
 
 
 def _escape(found: re.Match[str]) -> str:

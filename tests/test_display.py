@@ -23,7 +23,7 @@ from models import LINES, fit, untrained
 import numba_rnnlm
 from numba_rnnlm import LanguageModel, Sequential, errors
 from numba_rnnlm.cli import main
-from numba_rnnlm.display import LONGEST, message, one_line, printable
+from numba_rnnlm.display import LONGEST, clean, message, one_line, printable
 from numba_rnnlm.errors import LanguageModelError, ModelFileError, NotFittedError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.progress import Progress
@@ -295,3 +295,11 @@ def test_causes_in_a_traceback_are_escaped_too(tmp_path):
     with pytest.raises(ModelFileError, match=r"cannot be rebuilt: .*'?\\x1b\]0;mine") as caught:
         Sequential.load(path)
     assert not controls("".join(traceback.format_exception(caught.value)))
+
+
+@pytest.mark.parametrize("value", [10**4000, 10**5000, -(10**4299), ["\x1b[2J"], ["x" * 5000], HOSTILE, b"\x9b" * 5000, 3, None, (1, 2)], ids=lambda value: type(value).__name__)
+def test_causes_are_short_whatever_they_hold(value):
+    told = str(clean(KeyError(value)))
+    assert not controls(told) and len(told) <= 2 * LONGEST  # a KeyError shows the backslashes of a str twice
+    if value in (3, None, (1, 2)):
+        assert told == str(KeyError(value))
