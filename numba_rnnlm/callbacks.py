@@ -141,7 +141,7 @@ def _expect_function_like(name: str, function: Any) -> None:
         raise ConfigError(f"{name} is {shown(function)}, expected a function of {' and '.join(taken)}.")
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of some functions in C it is not known
+    except (TypeError, ValueError):  # some functions written in C do not tell their signature
         return
     try:
         signature.bind(*taken)

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from .display import message
 from .suggestions import value_meant
 
-MOST = 2**53  # of what is counted, unless told otherwise: a float still holds it exactly
+MOST = 2**53  # the largest count, unless a check names another: a float still holds it exactly
 LARGEST, LARGEST_FLOAT32 = sys.float_info.max, 3.4e38
 LONGEST_TEXT = 1100  # characters of a str in an error
 LONGEST_PATH = 4096  # bytes; no system takes more

@@ -256,7 +256,7 @@ class Trainer:
                     self.updater.begin()
                     compile_kernels(self.network, self.optimizer.rule)
                     self._foresee()
-                    self._keep(first=True)  # now it shows whether that is possible, and there is something to go on from
+                    self._keep(first=True)  # a checkpoint that cannot be written fails here, before the training, and an interrupted run can be resumed
                     try:
                         self._train()
                     except (MemoryError, OSError, _ValidationFailed) as error:

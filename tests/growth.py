@@ -389,7 +389,7 @@ def process_peak(read: Reader, path: str) -> tuple[float, int, str]:
     """Seconds, bytes of the process's memory that reading takes at most, and what became of it."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from here
-    before, started = _resident("VmRSS"), time.process_time()  # of the processor: other programs do not count
+    before, started = _resident("VmRSS"), time.process_time()  # the time of other programs does not count
     told = outcome(read, path)
     seconds = time.process_time() - started
     return seconds, _resident("VmHWM") - before, told

@@ -101,7 +101,7 @@ def learns_and_keeps(tokenizer, text, corpus):
     text = as_read(text, tokenizer)
     ids = model.tokenizer_.encode(text)
     kept = text
-    if tokenizer == "word":  # of white space only line ends come back
+    if tokenizer == "word":  # line ends are the only white space that decoding returns
         kept = "\n".join(" ".join(words_of(line)) for line in text.split("\n"))
     if tokenizer == "byte":
         assert bytes(ids.tolist()) == text.encode("utf-8", "surrogatepass")

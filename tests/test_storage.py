@@ -225,7 +225,7 @@ def test_a_model_that_is_saved_again_keeps_its_mode(mode, path):
 def test_what_is_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "notes").write_text("my notes")
     os.mkfifo(tmp_path / "fifo")
-    for name, words in (("notes", "the file that is there is not a model of this numba_rnnlm and is not overwritten; give another name"),
+    for name, words in (("notes", "this file is not a model of this numba_rnnlm and is not overwritten; give another name"),
                         ("fifo", "it is a pipe or a device, which a model would replace; give the name of a file.")):
         before = (tmp_path / name).lstat()
         with pytest.raises(ModelFileError, match=f"cannot write '.*{name}': {words}"):
@@ -247,7 +247,7 @@ def test_no_other_archive_and_no_damaged_model_is_replaced(path):
     for name in others:
         before = (path.parent / name).read_bytes()
         for save in (trained("char").save, model.save):
-            with pytest.raises(ModelFileError, match=f"cannot write '.*{name}': the file that is there is not a model of this numba_rnnlm and is not "
+            with pytest.raises(ModelFileError, match=f"cannot write '.*{name}': this file is not a model of this numba_rnnlm and is not "
                                                      "overwritten; give another name, or delete it"):
                 save(path.parent / name)
         assert (path.parent / name).read_bytes() == before

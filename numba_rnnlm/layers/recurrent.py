@@ -200,7 +200,7 @@ class GRU(Gated):
     cell: str | Cell = "gru"
     OWN_CELLS: ClassVar[tuple[str, ...]] = ("gru",)
     _: KW_ONLY
-    reset_after: Annotated[Literal[True], Only("the reset before the product is not there")] = hidden(True)
+    reset_after: Annotated[Literal[True], Only("the variant that resets before the product is not implemented")] = hidden(True)
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return super().parameters(shape) | {"b": (6, self.units)}

@@ -29,7 +29,7 @@ from . import writing
 
 FORMAT = "numba_rnnlm"
 VERSION = 2  # of the files written; all from 1 on are read
-STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # of a zip archive with members, of an empty one
+STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # how a zip archive begins, one with members and an empty one
 NPY_START = b"\x93NUMPY\x01\x00"
 # As NumPy writes it. NumPy itself reads far more: whatever Python can parse, and with warnings.
 NPY_HEADER = re.compile(rb"\{'descr': (.*), 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n")
@@ -67,7 +67,7 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
     Raises
     ------
     ModelFileError
-        If the folder is missing, read-only or full, ``path`` is no path of a file, or what is there is not a model; it stays as it is. Or
+        If the folder is missing, read-only or full, ``path`` is no path of a file, or a file that is not a model exists; it stays as it is. Or
         if an array holds numbers that reading would refuse.
     """
     name = file_name(path)
@@ -231,7 +231,7 @@ class _Watched(io.BufferedReader):
 
 
 def expect_replaceable(path: Path) -> None:
-    """Raise :class:`ModelFileError` where a model must not take the place of what is there.
+    """Raise :class:`ModelFileError` where a model must not replace what exists at ``path``.
 
     That is whatever is not a model that this version reads: a folder, a pipe, a text, another archive, a damaged model. An empty file may be
     replaced.
@@ -246,7 +246,7 @@ def expect_replaceable(path: Path) -> None:
         try:
             read_about(name)
         except ModelFileError as error:
-            raise ModelFileError(f"cannot write {name!r}: the file that is there is not a model of this numba_rnnlm and is not overwritten; give "
+            raise ModelFileError(f"cannot write {name!r}: this file is not a model of this numba_rnnlm and is not overwritten; give "
                                  "another name, or delete it.") from error
 
 

@@ -63,7 +63,7 @@ def replacing(name: str) -> Iterator[BinaryIO]:
 
 
 def expect_replaceable(name: str) -> None:
-    """Raise :class:`ModelFileError` where a model must not take the place of what is there.
+    """Raise :class:`ModelFileError` where a model must not replace what exists at ``name``.
 
     That is a folder, a pipe or a device, and a link that somebody else has put into a folder which everybody may write, such as ``/tmp``.
     """

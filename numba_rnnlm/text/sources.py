@@ -131,7 +131,7 @@ class Text:
 
     def lines(self, line_ends: str) -> Iterator[list[bytes]]:
         """The lines, without their ends, as many at a time as have arrived: a slow pipe is answered promptly."""
-        begun: list[bytes] = []  # of a line; joined once, for it may be as long as the text
+        begun: list[bytes] = []  # the pieces of an unfinished line, joined once, because a line may be as long as the text
         for piece in with_line_ends(self.pieces(), line_ends):
             *lines, rest = piece.split(b"\n")
             if lines:

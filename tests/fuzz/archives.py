@@ -17,7 +17,7 @@ Random = random.Random
 
 
 class Member(NamedTuple):
-    """Of a zip archive; its header may say something else than what is there.
+    """A member of a zip archive; its header may contradict its contents.
 
     Attributes
     ----------

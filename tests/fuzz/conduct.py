@@ -28,7 +28,7 @@ LINUX = sys.platform == "linux"
 MEMORY = 10**9  # bytes that all cases together may take
 WORK = 30  # seconds of processor time after which a case is taken for endless; the longest of 4,500 took 0.6
 MEASURED = 50  # cases between two measurements of the memory
-PARTS = 5  # of the second half of all cases: what leaks grows in each of them; what is compiled, cached or imported once in one
+PARTS = 5  # the second half of all cases is divided into so many: a leak grows in each, compiling, caching or importing in one
 BYTES, OBJECTS = (1e6, 100.0), (300.0, 0.02)  # that the memory may grow by in each part, and for each case; caches that still fill take 200 objects in 250
 LONGEST = 2000  # characters of a message or of a line of it
 ABOUT_TEXT = ("the run in ", "the training so far ", "the corpus has ", " has symbols that are not in the model's vocabulary ",

@@ -314,7 +314,7 @@ def _read(random: Random, source: Any, given: Given, name: str, line_ends: str |
     else:
         assert text is not None
         assert (corpus.characters, corpus.bytes) == (len(text), len(text.encode("utf-8", "surrogatepass")))
-        if name == "word":  # of white space only line ends come back
+        if name == "word":  # line ends are the only white space that decoding returns
             text = "\n".join(" ".join(words_of(line)) for line in text.split("\n"))
         assert (tokenizer.decode(corpus.ids) if len(text) < SHORT else _decode(tokenizer, corpus.ids)) == text
     if random.random() < 0.03 and len(corpus.ids) > 1:

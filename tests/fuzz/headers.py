@@ -141,7 +141,7 @@ def mix(random: Random, about: Any, members: list[Member], others: list[list[Mem
 
 
 def _double_key(random: Random, text: bytes) -> bytes:
-    """A key is there twice, with two values."""
+    """The header has one key twice, with two values."""
     places = [place for place in range(len(text)) if text.startswith((b'{"', b', "'), place)] if len(text) < 10_000 else [0]
     place = random.choice(places)
     end = text.find(b'": ', place)
