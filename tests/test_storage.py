@@ -12,6 +12,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from checks import assert_same_bits
@@ -328,7 +329,7 @@ def test_a_replaced_file_keeps_owner_group_and_attributes(path, monkeypatch):
     assert {name: os.getxattr(path, name) for name in attributes} == attributes
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only the superuser gives files away")
+@needs.root
 def test_the_superuser_leaves_a_file_to_its_owner(path):
     trained("char").save(path)
     path.chmod(0o640)

@@ -459,7 +459,7 @@ def held(memory):
     return np.fromfile("/proc/self/pagemap", np.uint64, pages, offset=8 * first) >> np.uint64(63) == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell which pages a process holds")
+@needs.linux
 @pytest.mark.parametrize("first", [0, 2**20 + 5, 9 * 2**20, 27 * 2**20])
 def test_a_piece_is_given_back_and_little_else(tmp_path, first):
     """All its pages and what lies within 4 MB of them: a neighbour that is given back must be read again."""
