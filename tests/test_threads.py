@@ -11,10 +11,11 @@ import pytest
 from checks import HANG, ROUNDS, from_python, run_python
 from hypothesis import given
 from hypothesis import strategies as st
+from models import LINES, trained
 from numba import njit
 
 from numba_rnnlm import backends
-from numba_rnnlm.backends.cpu import atomics, sleeping, team
+from numba_rnnlm.backends.cpu import atomics, linear, sleeping, team
 from numba_rnnlm.backends.cpu.processors import VARIABLE, default_threads
 from numba_rnnlm.backends.cpu.team import parallel
 from numba_rnnlm.backends.cpu.threads import Pool, cut, split
@@ -389,8 +390,17 @@ def test_number_of_threads_from_the_environment(monkeypatch):
         assert len(str(caught.value)) < 2000
 
 
-def test_bounds_of_parts_are_not_kept_for_ever():
-    cut.cache_clear()
-    for size in range(1, 10_001):
-        assert cut(size, 2)[-1, 1] == size
-    assert cut.cache_info().currsize <= 4096
+def test_no_more_than_some_sizes_are_remembered():
+    """A process that serves or searches sees ever new ones: whatever is remembered for each of them has a limit."""
+    caches = [each for each in gc.get_objects() if type(each) is type(cut) and str(each.__module__).startswith("numba_rnnlm.")]
+    for each in (cut, linear._blocks):
+        each.cache_clear()
+    before = [cache.cache_info().currsize for cache in caches]
+    model, line, cpu, W = trained("char"), LINES.replace("\n", " ") * 10, backends.get("cpu"), np.ones((3, 20), np.float32)
+    for size in range(1, 400):
+        model.score(line[:size])
+        model.evaluate(line[:size] + "\n")
+        model.generate(line[:size], length=size % 7)
+        cpu.project(np.ones((size, 3), np.float32), W, None, np.empty((size, 20), np.float32))
+    grown = {cache for cache, size in zip(caches, before, strict=True) if cache.cache_info().currsize >= size + 100}
+    assert {cut, linear._blocks} <= grown and all(cache.cache_info().maxsize for cache in grown)

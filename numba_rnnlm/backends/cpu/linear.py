@@ -1,6 +1,6 @@
 """Matrix products of any shape and orientation on the register tile."""
 
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from .kernels import kernel
 from .packing import factors, pack_panel
 from .simd import VECTOR_BYTES, VECTORS, lanes, multiply_panel, prefetch
 from .team import parallel
-from .threads import Pool, cut
+from .threads import KEPT, Pool, cut
 from .workspace import Workspace
 
 STEPS = 512  # of the inner dimension that are packed at once: a panel of 128 KB stays in the second-level cache
@@ -221,7 +221,7 @@ def multiply(
              sums, adds)
 
 
-@cache
+@lru_cache(KEPT)
 def _blocks(m: int, n: int, threads: int, unit: int) -> np.ndarray:
     """(first row, last, first column, last) of each part, cut where the slowest thread has least to do: whole rows pack all
     of b, whole columns only their own."""

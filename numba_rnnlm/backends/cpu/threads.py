@@ -19,6 +19,7 @@ from numba import config
 from . import team
 
 WORTHWHILE = 100_000  # multiply-adds, about 2 microseconds: twice what it takes to hand them to a worker that is awake
+KEPT = 4096  # sizes of jobs whose parts are remembered: a process that serves sees ever new ones
 
 
 def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
@@ -29,7 +30,7 @@ def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
     return list(pairwise(borders))
 
 
-@lru_cache(4096)  # a process that serves sees ever new sizes
+@lru_cache(KEPT)
 def cut(size: int, parts: int, unit: int = 1) -> np.ndarray:
     """:func:`split` as the bounds of a kernel's parts."""
     return np.array(split(size, parts, unit), np.int64)
