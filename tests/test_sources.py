@@ -652,6 +652,12 @@ def test_a_text_without_line_ends_is_split_at_white_space_or_between_characters(
         assert "".join(pieces) == text and pieces[0].endswith(end) and len(pieces[1]) / len(text) == pytest.approx(0.25, abs=0.01)
 
 
+def test_a_line_end_is_looked_for_in_the_64_kb_before_the_place():
+    line = b"a line of some words " * 2900
+    front, back = split(line[:-1] + b"\n" + line, 0.25)
+    assert b"".join(front.pieces()) == line[:-1] + b"\n" and b"".join(back.pieces()) == line
+
+
 @pytest.mark.parametrize("source", [
     TEXT, TEXT.encode(), TEXT.split("\n")[:-1], io.StringIO(TEXT), gzip.compress(TEXT.encode()),
 ], ids=["str", "bytes", "list", "file", "gz"])

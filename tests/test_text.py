@@ -240,6 +240,9 @@ def test_a_pair_of_surrogates_stays_two_characters_in_json():
         {"name": "word", "symbols": ["<unk>", "<eos>", " a"]},
         {"name": "word", "symbols": ["<unk>", "<eos>", ""]},
         {"name": 3, "symbols": ["<unk>", "<eos>"]},
+        {"name": "byte", "line_ends": "crlf"},
+        {"name": "char", "symbols": ["<unk>", "\n"], "line_ends": "crlf"},
+        {"name": "word", "symbols": ["<unk>", "<eos>"], "line_ends": "crlf"},
     ],
 )
 def test_from_dict_refuses_nonsense(values):
