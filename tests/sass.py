@@ -3,12 +3,14 @@
 import importlib.util
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ INSTALL = 'pip install "numba-cuda[cu13]" nvidia-cuda-nvdisasm'
 OPCODE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
 FLOAT64 = re.compile(r"D(ADD|MUL|FMA|SETP|MNMX|MMA)|.*\.F64|MUFU\..*64")
 LOCAL = re.compile(r"LDL|STL")
+INSTRUCTION = 16  # bytes
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,39 @@ class MachineCode:
         return {opcode: count for opcode, count in self.opcodes.items() if re.match(pattern, opcode)}
 
 
-def compile_kernel(kernel: Any, capability: tuple[int, int]) -> MachineCode:
-    """Compile a ``Kernel`` as its first launch on a device of this compute capability would."""
+def front_end(kernel: Any, capability: tuple[int, int]) -> Any:
+    """What Numba makes of a ``Kernel`` for the first launch on a device; machine code for any other can be made of it, too."""
     from numba.cuda import dispatcher
 
     with _device(capability):
-        compiled = dispatcher._Kernel(kernel.dispatcher.py_func, kernel.signature(), **kernel.dispatcher.targetoptions)
-        library = compiled._codelibrary
-        cubin = library.get_cubin().code
-        (log,) = library._linkerinfo_cache.values()
-    name = re.escape(compiled.entry_name)
+        return dispatcher._Kernel(kernel.dispatcher.py_func, kernel.signature(), **kernel.dispatcher.targetoptions)
+
+
+def compile_kernel(kernel: Any, capability: tuple[int, int]) -> MachineCode:
+    """Compile a ``Kernel`` as its first launch on a device of this compute capability would."""
+    (code,) = compile_all([front_end(kernel, capability)], capability)
+    return code
+
+
+def compile_all(kernels: Sequence[Any], capability: tuple[int, int]) -> list[MachineCode]:
+    """Machine code of what :func:`front_end` has made, read at once: the disassembler takes longest to start."""
+    with _device(capability):
+        cubins = [kernel._codelibrary.get_cubin(capability).code for kernel in kernels]
+    functions = [_section(cubin, f".text.{kernel.entry_name}") for kernel, cubin in zip(kernels, cubins, strict=True)]
+    logs = [kernel._codelibrary.get_linkerinfo(capability) for kernel in kernels]
+    return [
+        _said(kernel.entry_name, log, opcodes)
+        for kernel, log, opcodes in zip(kernels, logs, _opcodes(functions, capability), strict=True)
+    ]
+
+
+def _said(entry: str, log: str, opcodes: Counter[str]) -> MachineCode:
     said = re.search(
-        rf"Function properties for {name}\n.* (\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
+        rf"Function properties for {re.escape(entry)}\n.* (\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
         r".*Used (\d+) registers(?:.* (\d+) bytes smem)?", log)  # fmt: skip
-    assert said, f"the assembler says nothing of {kernel.name}:\n{log}"
+    assert said, f"the assembler says nothing of {entry}:\n{log}"
     stack, stores, loads, registers, shared = (int(number or 0) for number in said.groups())
-    return MachineCode(registers, stack, stores, loads, shared, _opcodes(cubin, compiled.entry_name))
+    return MachineCode(registers, stack, stores, loads, shared, opcodes)
 
 
 @contextmanager
@@ -78,17 +98,26 @@ def _device(capability: tuple[int, int]) -> Iterator[None]:
         yield
 
 
-def _opcodes(cubin: bytes, entry: str) -> Counter[str]:
-    """The opcodes of one function; what is linked to it, such as NVIDIA's device runtime, lies in other sections."""
+def _section(cubin: bytes, name: str) -> bytes:
+    """A section of an object file in 64-bit ELF. What is linked to a kernel, such as NVIDIA's device runtime, lies in others."""
+    (table,), (size, count, names) = struct.unpack_from("<Q", cubin, 0x28), struct.unpack_from("<3H", cubin, 0x3A)
+    headers = [struct.unpack_from("<2I4Q", cubin, table + size * number) for number in range(count)]
+    strings = headers[names][4]
+    (found,) = [header for header in headers if cubin.startswith(name.encode() + b"\0", strings + header[0])]
+    return cubin[found[4] : found[4] + found[5]]
+
+
+def _opcodes(functions: Sequence[bytes], capability: tuple[int, int]) -> list[Counter[str]]:
+    """Those of each function."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "kernel.cubin")
-        file.write_bytes(cubin)
-        done = subprocess.run([_nvdisasm(), "-c", file], capture_output=True, text=True, check=True)
-    _, *sections = re.split(r"^\s*\.section\s+\.text\.", done.stdout, flags=re.MULTILINE)
-    (own,) = [section for section in sections if re.match(re.escape(entry) + r"\W", section)]
-    opcodes = Counter(OPCODE.findall(own))
-    assert "EXIT" in opcodes, f"no instructions of {entry} in the listing:\n{done.stdout[:1000]}"
-    return opcodes
+        file = Path(folder, "functions")
+        file.write_bytes(b"".join(functions))
+        command = [_nvdisasm(), "-b", "SM{}{}".format(*capability), file]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = iter(OPCODE.findall(listing))
+    counters = [Counter(islice(found, len(function) // INSTRUCTION)) for function in functions]
+    assert all("EXIT" in opcodes for opcodes in counters) and not list(found), f"not the listing of whole functions:\n{listing[:1000]}"
+    return counters
 
 
 def _nvdisasm() -> str:

@@ -28,6 +28,7 @@ both = pytest.mark.parametrize("capability", [AMPERE, HOPPER], ids="{0[0]}.{0[1]
 SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10, (12, 0): 99 << 10}
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
 EVERY_PAIR = ROUNDS > 1  # which takes minutes more
+GROUPS = 12  # of kernels that one process compiles
 MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "update")
 # What recurrence and launch say, repeated here: tests are collected where their imports would fail.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
@@ -115,23 +116,36 @@ CASES = [Case(capability, *case) for capability in (HOPPER, AMPERE) for case in 
 CASES += [Case(capability, "linear", *product) for capability in (ADA, BLACKWELL) for product in products(capability)]
 
 
-def compiled(case):
-    return sass.compile_kernel(case.kernel, case.capability)
+def compiled(cases):
+    """The machine code of each case. What Numba makes of a kernel serves all devices."""
+    kernels, codes = {}, {}
+    for case in cases:
+        if case[1:] not in kernels:
+            kernels[case[1:]] = sass.front_end(case.kernel, case.capability)
+    for capability in {case.capability for case in cases}:
+        own = [case for case in cases if case.capability == capability]
+        codes |= zip(own, sass.compile_all([kernels[case[1:]] for case in own], capability), strict=True)
+    return codes
 
 
 @pytest.fixture(scope="module")
 def codes(request):
-    """The machine code of each case that is tested, on its way in as many processes as there are cores."""
+    """The machine code of all cases that are tested, in groups, on its way in as many processes as there are cores."""
     asked = (item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec"))
-    wanted = [case for case in dict.fromkeys(asked) if isinstance(case, Case)]
+    wanted = {case for case in asked if isinstance(case, Case)}
+    kernels = sorted({case[1:] for case in wanted}, key=str)
     pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
-    yield {case: pool.submit(compiled, case) for case in wanted}
+    codes = {}
+    for group in filter(None, (kernels[number::GROUPS] for number in range(GROUPS))):
+        cases = [case for case in wanted if case[1:] in group]
+        codes |= dict.fromkeys(cases, pool.submit(compiled, cases))
+    yield codes
     pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture
 def code(codes, case):
-    return codes[case].result()
+    return codes[case].result()[case]
 
 
 def of(*names):
@@ -280,7 +294,7 @@ def test_a_kernel_compiles_after_the_cpus_own():
     row, arrays = CELLS["lstm"].forward, (float32[:, ::1],) * 3
     row.compile((*arrays, intp, intp))
     case = Case(HOPPER, "recurrence", "forward_row", ("lstm",))
-    assert compiled(case)["MUFU.RCP"]
+    assert compiled([case])[case]["MUFU.RCP"]
 
 
 # The checks can fail.
