@@ -38,8 +38,9 @@ text = "the cat sees the dog\\nthe dog sees 12 cats\\n" * 20
 with event.install_recorder("numba:compile") as record:
     model = LanguageModel(sys.argv[1], hidden=21, layers=2, embedding=11, dropout=0.2, seed=1, backend="cpu", threads=2)
     model.fit(text, text[:50], epochs=2, streams=5, steps=12, optimizer="adam", verbose=0)
-    told = [model.score(text[:30]), model.generate("the", length=40, seed=1, top_k=5, top_p=0.9)]
-    told += [model.generate("the", length=20, seed=1, weights="int8")]
+    told = [model.score(text[:30])]
+    if sys.argv[2:]:
+        told += [model.generate("the", length=40, seed=1, top_k=5, top_p=0.9)]
 weights = b"".join(array.tobytes() for _, array in sorted(model.network_.weights().items()))
 compiled = [begun for _, begun in record.buffer if begun.is_start]
 print(hashlib.sha256(weights + repr(told).encode()).hexdigest(), len(compiled))
@@ -133,10 +134,10 @@ def test_a_process_that_loads_computes_what_the_one_that_compiled_did(filled):
 
 
 @needs.avx2
-def test_shorter_vectors_compute_the_same_bits(filled, tmp_path):
+def test_shorter_vectors_compute_the_same_bits(copied, tmp_path):
     features = ",".join(f"+{name}" for name in needs.AVX2)
-    narrow = run(TRAIN, "tanh", folder=tmp_path, environment={"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": features})
-    assert narrow.bits == filled[1].bits and narrow.compiled > 50
+    narrow = run(TRAIN, "tanh", "generate", folder=tmp_path, environment={"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": features})
+    assert narrow.bits == run(TRAIN, "tanh", "generate", folder=copied).bits and narrow.compiled > 50
 
 
 def test_half_of_the_kernels_loaded(filled, copied):
@@ -193,7 +194,7 @@ def test_cells_that_are_compiled_at_once_keep_their_own_code(filled, tmp_path):
     for round in range(ROUNDS):
         together = Path(shutil.copytree(filled[0], tmp_path / f"together{round}"))
         for path in kernels(together):
-            if path.name.startswith(("recur", "_recurrent", "_step", "write")):
+            if path.name.startswith(("recur", "_recurrent", "_step")):
                 path.unlink()
         processes = {cell: start(TRAIN, cell, folder=together) for cell in cells}
         assert {cell: finish(process).bits for cell, process in processes.items()} == alone
