@@ -206,6 +206,18 @@ def test_wrong_usage_is_one_line(arguments, capsys):
     assert err.count("\n") == 1
 
 
+def test_every_flag_of_a_number_says_that_it_expects_one(capsys):
+    commands = next(action.choices for action in cli.parser()._actions if action.metavar == "COMMAND")
+    flags = [(command, action) for command, parser in commands.items() for action in parser._actions if action.type in (int, float)]
+    assert len(flags) > 30
+    for command, flag in flags:
+        name, expected = flag.option_strings[0], "whole number, such as 100" if flag.type is int else "number, such as 0.5 or 1e-3"
+        for value in ("many", "1e99" if flag.type is int else "1e", "9" * 5000 + "x"):
+            assert main([command, "x", f"{name}={value}"]) == 2
+            told = capsys.readouterr().err
+            assert f"argument {name}: it is '{value[:9]}" in told and f"', expected a {expected}; see" in told and len(told) < 500
+
+
 def test_the_program_alone_shows_its_help(capsys):
     assert main([]) == 0
     alone = capsys.readouterr()

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from .. import backends, display
 from ..cells import CELLS
 from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
+from ..errors import shown
 from ..language_model import MACHINE
 from ..reports import put
 from ..suggestions import flag_meant, value_meant
@@ -36,6 +37,11 @@ class Parser(argparse.ArgumentParser):
     """Tells wrong usage in one line, and takes the arguments of a command in any order."""
 
     mixing = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("type", int, whole_number)
+        self.register("type", float, number)
 
     def error(self, message: str) -> NoReturn:
         message = display.message(message)
@@ -88,6 +94,22 @@ class Parser(argparse.ArgumentParser):
             if meant := value_meant(str(value), map(str, action.choices or ())):
                 error.message += f"; did you mean {meant}?"
             raise
+
+
+def whole_number(text: str) -> int:
+    """The value of an argument of type int."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it is {shown(text)}, expected a whole number, such as 100") from None
+
+
+def number(text: str) -> float:
+    """The value of an argument of type float."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"it is {shown(text)}, expected a number, such as 0.5 or 1e-3") from None
 
 
 def path(text: str) -> Path:
