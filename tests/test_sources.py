@@ -290,7 +290,7 @@ def test_line_ends_and_packed_files_on_the_command_line(tmp_path):
     ("t.xz", lzma.compress(TEXT.encode())[:-10], "ended before"), ("t.zst", zstandard.compress(TEXT.encode())[:-10], "ended before"),
     ("t.gz", gzip.compress(TEXT.encode())[:20] + b"\xff" * 30, "Cannot read the file"),
     ("t", b"\x28\xb5\x2f\xfd" + b"\xff" * 30, "Cannot read the file"),
-])
+], ids=lambda value: value if isinstance(value, str) else len(value))
 @pytest.mark.parametrize("tokenizer", ["byte", "char"])
 def test_packed_files_that_cannot_be_read(name, data, told, tokenizer, tmp_path):
     with pytest.raises(CorpusError, match=told) as caught:
