@@ -170,9 +170,8 @@ def read_position(saved: Mapping[str, Any]) -> Position:
     at = replace(at, best=inf if at.best is None else at.best)
     for item in fields(Position):
         value = getattr(at, item.name)
-        kinds = (int, float) if isinstance(item.default, float) else (type(item.default),)
         least, most = LIMITS.get(item.name, (0, MOST))
-        if type(value) not in kinds or (type(value) is not str and not least <= value <= most):
+        if type(value) is not type(item.default) or (type(value) is not str and not least <= value <= most):
             raise ValueError(f"{item.name} is {value!r}")
     return at
 

@@ -4,11 +4,13 @@ import copy
 import io
 import json
 import pickle
+import re
 import signal
 import sys
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from numba_rnnlm.errors import (
     ShapeError,
     VocabularyError,
 )
+from numba_rnnlm.keras import training
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent, SimpleRNN
 from numba_rnnlm.optimizers import OPTIMIZERS, SGD, Adam, RMSprop, describe
 from numba_rnnlm.sequential import _describe
@@ -623,6 +626,11 @@ def test_verbose_1_shows_a_live_line_on_a_terminal(monkeypatch):
     assert "Epoch 1/2 - 1/4 batches - loss: " in shown
     assert "Epoch 2/2 - 4/4 batches - loss: " in shown
     assert shown.count("left") == 8
+    times = iter(range(100))
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    terminal.truncate(0)
+    model.fit(X, LAST, initial_epoch=2, epochs=4, batch_size=8)  # six batches; seconds 2, 3 and 4 when the first three are over
+    assert re.findall("([0-9:]+) left", terminal.getvalue())[:3] == ["0:10", "0:06", "0:04"]
     model.evaluate(X, LAST, batch_size=7, verbose=1)
     model.predict(X, batch_size=7, verbose=1)
     assert terminal.getvalue().count("21/24 examples") == 2

@@ -492,8 +492,10 @@ def test_the_text_has_changed_while_it_was_read(tmp_path):
 
 
 @given(st.lists(st.sampled_from([b"\xef", b"\xbb", b"\xbf", b"\xef\xbb\xbf", b"\r", b"\n", b"a", "中".encode()]), max_size=12),
-       st.integers(1, 4))
+       st.integers(1, 16))
 @example([b"\xef\xbb\xbf", b"\xef\xbb\xbf", b"a", b"\r", b"\n", b"\xef\xbb\xbf", b"\xef", b"\xbb"], 1)
+@example([b"abcdefgh", b"\xef\xbb\xbf", b"\n", b"\xef\xbb\xbf", b"a"], 8)  # one at the start of a piece, which stays, and one behind it
+@example([b"\xef", b"\n", b"\xef\xbb\xbf", b"a"], 16)  # the first byte of one before one
 def test_marks_and_line_ends_do_not_depend_on_the_pieces(parts, size):
     data = b"".join(parts)
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
