@@ -454,6 +454,7 @@ def test_encodings_that_do_not_exist(encoding):
     ("the né\n".encode("utf-16"), "It looks like UTF-16: give encoding='utf-16'"), ("né\n".encode("utf-32"), "encoding='utf-32'"),
     (("é" + "the cat\n" * 40).encode("latin-1"), "Perhaps it is cp1252"), (b"\xff\x00\x01", "It looks like binary data"),
     (b"\xe9" + ("the cat\n" * 40).encode("utf-16-le"), "encoding='utf-16-be'"),
+    (("the cat\n" * 40 + "é").encode("utf-32-le"), "It looks like UTF-32: give encoding='utf-32'"),
 ])
 def test_an_error_says_what_the_encoding_may_be(data, told, tmp_path, capsys):
     path = file(tmp_path, "t.txt", data)

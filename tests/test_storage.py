@@ -302,6 +302,13 @@ def test_what_could_not_be_loaded_is_not_saved(bad, backend, path):
     assert path.read_bytes() == before and os.listdir(path.parent) == ["model.npz"]
 
 
+def test_every_weight_is_looked_at(path, monkeypatch):
+    monkeypatch.setattr(archive, "CHUNK", 4)
+    for place in range(10):
+        with pytest.raises(ModelFileError, match="weights/dense/W holds NaN"):
+            write_model(path, "sequential", {}, {"weights": [("dense/W", np.where(np.arange(10) == place, np.nan, 1.0).reshape(2, 5))]})
+
+
 def test_a_state_that_has_run_away_may_be_saved_but_no_number_beyond_float32(path):
     arrays = {"weights": [("dense/W", np.ones((2, 2)))], "state": [("lstm/s", np.array([np.nan, np.inf, 1.0]))]}
     write_model(path, "sequential", {}, arrays)
