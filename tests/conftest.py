@@ -11,7 +11,7 @@ import words
 from hypothesis import settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
-from numba_rnnlm import backends, interrupts
+from numba_rnnlm import backends, cells, interrupts
 from numba_rnnlm.backends.compiling import notice
 from numba_rnnlm.backends.cpu import team, threads
 
@@ -68,8 +68,9 @@ def every_thread():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _shared_models():
+def _left_as_it_was():
     yield
+    assert set(cells.CELLS) == cells.BUILT_IN, "a test has registered a cell that others find"
     assert not (changed := models.changed()), f"a test has changed a model that others share: trained({changed[0]!r})"
 
 

@@ -128,7 +128,7 @@ def copied(filled, tmp_path):
 def test_a_process_that_loads_computes_what_the_one_that_compiled_did(filled):
     folder, cold = filled
     before = files(folder)
-    assert len(before) > 50 and cold.compiled > 50
+    assert len(before) > 40 and cold.compiled > 40
     assert run(TRAIN, "tanh", folder=folder) == Ran(0, cold.bits, 0, "")
     assert files(folder) == before  # and nothing is written that nobody will look for
 
@@ -137,7 +137,7 @@ def test_a_process_that_loads_computes_what_the_one_that_compiled_did(filled):
 def test_shorter_vectors_compute_the_same_bits(copied, tmp_path):
     features = ",".join(f"+{name}" for name in needs.AVX2)
     narrow = run(TRAIN, "tanh", "generate", folder=tmp_path, environment={"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": features})
-    assert narrow.bits == run(TRAIN, "tanh", "generate", folder=copied).bits and narrow.compiled > 50
+    assert narrow.bits == run(TRAIN, "tanh", "generate", folder=copied).bits and narrow.compiled > 40
 
 
 def test_half_of_the_kernels_loaded(filled, copied):

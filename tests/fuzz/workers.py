@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from numba_rnnlm.backends.compiling import notice
+
 from . import conduct, corpora, model_files
 
 KINDS: dict[str, tuple[Callable[[], Any], Callable[[conduct.Case, Any], bool]]] = {
@@ -35,6 +37,7 @@ context = multiprocessing.get_context("spawn")
 def work(kind: str, here: Path, first: int, stop: int, step: int, deadline: float, counts: Any, failures: Connection) -> None:
     """Run the cases first, first + step, ... in a process of its own. ``counts`` are the number of the case that runs, and of each outcome."""
     os.chdir(here)
+    notice.silence()  # whether a case has to wait for the compiler depends on what ran before
     prepare, run = KINDS[kind]
     prepared = prepare()
     gc.collect()
