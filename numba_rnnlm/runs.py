@@ -170,8 +170,9 @@ def read_position(saved: Mapping[str, Any]) -> Position:
     at = replace(at, best=inf if at.best is None else at.best)
     for item in fields(Position):
         value = getattr(at, item.name)
+        kind: type[Any] = type(item.default)
         least, most = LIMITS.get(item.name, (0, MOST))
-        if type(value) is not type(item.default) or (type(value) is not str and not least <= value <= most):
+        if type(value) is not kind or (kind is not str and not least <= value <= most):
             raise ValueError(f"{item.name} is {value!r}")
     return at
 
