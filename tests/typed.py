@@ -246,6 +246,7 @@ def own_cell() -> None:
     assert_type(cells.register(plain), Cell)
     assert_type(LanguageModel(plain, hidden=3), LanguageModel)
     assert_type(Recurrent(3, cell=plain).cell, str | Cell)
+    del cells.CELLS["plain"]
 
 
 # What is refused, by type checkers and by the library
