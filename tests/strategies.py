@@ -132,8 +132,12 @@ def activate(draw) -> Call:
 @st.composite
 def activate_backward(draw) -> Call:
     call, random = draw(activate()), draw(generators)
-    y = random.dirichlet(np.ones(call["x"].shape[1]), call["x"].shape[0]).astype(np.float32)  # in range of each
-    return {"activation": call["activation"], "y": y.astype(np.float64), "dy": floats(random, *y.shape)}
+    activation, x = call["activation"], call["x"]
+    if activation == "softmax":
+        y = random.dirichlet(np.ones(x.shape[1]), x.shape[0])
+    else:
+        y = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "linear": np.copy}[activation](x)
+    return {"activation": activation, "y": y.astype(np.float32).astype(np.float64), "dy": floats(random, *y.shape)}
 
 
 @st.composite
