@@ -139,6 +139,6 @@ class ComplexStep(reference.Backend):
     scatter_add = project_backward = recur_backward = activate_backward = _nothing
 
 
-def untouched(path: Path) -> list[int]:
-    """What changes of a file when it is written, replaced or given away; the time of the last reading is not among it."""
+def file_state(path: Path) -> list[int]:
+    """The numbers that change when somebody writes, replaces or gives away a file. The time of the last reading is left out: reading changes it."""
     return [getattr(path.lstat(), f"st_{name}") for name in ("ino", "mode", "uid", "gid", "size", "mtime_ns")]

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from checks import untouched
+from checks import file_state
 
 from numba_rnnlm import Sequential
 from numba_rnnlm.callbacks import Callback, CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
@@ -217,10 +217,10 @@ def test_no_other_file_becomes_a_log(model, there, append, tmp_path):
         model.save(path)
     else:
         path.write_bytes(there)
-    before = untouched(path)
+    before = file_state(path)
     with pytest.raises(ConfigError, match=r"CSVLogger's file is '.*char.npz', which exists and is not a log with the separator ','; it is left as it is"):
         model.fit(X, Y, verbose=0, callbacks=[CSVLogger(path, append=append)])
-    assert untouched(path) == before
+    assert file_state(path) == before
 
 
 def test_a_line_that_cannot_be_written_is_lost_and_no_more(model, tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ USED = set()
 
 
 def use_optimizer(optimizer):
-    if repr(optimizer) in USED:  # True and 1 may do the same, but are not written the same
+    if repr(optimizer) in USED:  # tried already; by its repr, because True == 1, but only one of them may be saved wrongly
         return
     model = sequential()
     model.compile(optimizer, "sparse_categorical_crossentropy")

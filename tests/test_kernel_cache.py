@@ -40,7 +40,7 @@ with event.install_recorder("numba:compile") as record:
     model.fit(text, text[:50], epochs=2, streams=5, steps=12, optimizer="adam", verbose=0)
     told = [model.score(text[:30])]
     if sys.argv[2:]:
-        told += [model.generate("the", length=40, seed=1, top_k=5, top_p=0.9)]
+        told += [model.generate("the", length=40, seed=1, top_k=5, top_p=0.9), model.generate("the", length=20, seed=1, weights="int8")]
 weights = b"".join(array.tobytes() for _, array in sorted(model.network_.weights().items()))
 compiled = [begun for _, begun in record.buffer if begun.is_start]
 print(hashlib.sha256(weights + repr(told).encode()).hexdigest(), len(compiled))

@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("capability", [AMPERE, HOPPER], ids="{0[0]}.{0[1]
 SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10, (12, 0): 99 << 10}
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
 EVERY_PAIR = ROUNDS > 1  # which takes minutes more
-GROUPS = 12  # of kernels that one process compiles
+GROUPS = 12  # one process compiles all kernels of a group
 MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "update")
 # What recurrence and launch say, repeated here: tests are collected where their imports would fail.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
@@ -117,7 +117,7 @@ CASES += [Case(capability, "linear", *product) for capability in (ADA, BLACKWELL
 
 
 def compiled(cases):
-    """The machine code of each case. What Numba makes of a kernel serves all devices."""
+    """The machine code of each case. Numba compiles a kernel once, then the assembler runs for each device."""
     kernels, codes = {}, {}
     for case in cases:
         if case[1:] not in kernels:
@@ -130,7 +130,7 @@ def compiled(cases):
 
 @pytest.fixture(scope="module")
 def codes(request):
-    """The machine code of all cases that are tested, in groups, on its way in as many processes as there are cores."""
+    """The machine code of all cases that are tested. As many processes as there are cores compile it, a group at a time."""
     asked = (item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec"))
     wanted = {case for case in asked if isinstance(case, Case)}
     kernels = sorted({case[1:] for case in wanted}, key=str)

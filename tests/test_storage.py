@@ -15,7 +15,7 @@ from pathlib import Path
 import needs
 import numpy as np
 import pytest
-from checks import assert_same_bits, untouched
+from checks import assert_same_bits, file_state
 from data import record_files
 from hypothesis import given
 from hypothesis import strategies as st
@@ -228,10 +228,10 @@ def test_what_is_not_replaced(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo")
     for name, words in (("notes", "this file is not a model of this numba_rnnlm and is not overwritten; give another name"),
                         ("fifo", "it is a pipe or a device, which a model would replace; give the name of a file.")):
-        before = untouched(tmp_path / name)
+        before = file_state(tmp_path / name)
         with pytest.raises(ModelFileError, match=f"cannot write '.*{name}': {words}"):
             trained("char").save(tmp_path / name)
-        assert untouched(tmp_path / name) == before
+        assert file_state(tmp_path / name) == before
     (tmp_path / "empty").touch()  # as tempfile makes one
     trained("char").save(tmp_path / "empty")
     assert sorted(os.listdir(tmp_path)) == ["empty", "fifo", "notes"]

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from checks import untouched
+from checks import file_state
 from models import LINES, fit, trained, untrained
 
 from numba_rnnlm import language_model
@@ -193,11 +193,11 @@ def test_what_is_no_lock_is_left_alone(kind, path, tmp_path):
         lock.symlink_to(other)
     else:
         lock.write_text(kind)
-    before = untouched(lock)
+    before = file_state(lock)
     words = "Too many levels of symbolic links" if kind == "link" else "model.npz.lock', which exists and is no lock; it is left as it is. Give the"
     with pytest.raises(ModelFileError, match=words), locked(str(path)):
         pass
-    assert untouched(lock) == before and other.read_text() == "pins"
+    assert file_state(lock) == before and other.read_text() == "pins"
 
 
 def test_a_lock_that_cannot_be_made(tmp_path):
