@@ -269,7 +269,7 @@ class Runs(RuleBasedStateMachine):
         elif how == "text":
             self.path.write_text(TEXT)
         elif how == "model":
-            LanguageModel.load(self.path).save(self.path)
+            LanguageModel.load(self.path).save(self.path, replace_run=True)
         else:
             self.path.unlink()
             fit(made(self.kind, seed=3), self.options, self.epochs, checkpoint=self.path)
