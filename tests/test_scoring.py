@@ -103,8 +103,8 @@ def test_more_sentences_than_fit_side_by_side(machine, monkeypatch):
 
 def test_log_probabilities_of_empty_sentences():
     network = trained(None).network_
-    found = log_probabilities(network, [np.array([], np.int32), np.array([1, 2]), np.array([3])])
-    assert [len(scores) for scores in found] == [0, 1, 0]
+    found = log_probabilities(network, [np.array([], np.int32), np.array([1, 2, 3]), np.array([3])])
+    assert [len(scores) for scores in found] == [0, 2, 0]
     assert log_probabilities(network, []) == []
 
 

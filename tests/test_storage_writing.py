@@ -77,7 +77,7 @@ with writing.replacing(sys.argv[1]) as file:
 """
 
 
-def test_what_a_killed_writer_has_left_is_removed_and_nothing_else(path):
+def test_what_a_killed_writer_has_left_is_removed_and_nothing_else(path, monkeypatch):
     run = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=Path(language_model.__file__).parents[1])
     assert run.stdout.readline() == b"writing\n"
     (left,) = os.listdir(path.parent)
@@ -85,6 +85,10 @@ def test_what_a_killed_writer_has_left_is_removed_and_nothing_else(path):
     assert sorted(os.listdir(path.parent)) == sorted([left, "model.npz"])  # it is being written
     run.kill()
     run.communicate()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+        trained("char").save(path)
+    assert left in os.listdir(path.parent)  # where locks do not reach other hosts, it may still be written
     others = [".numba_rnnlm-00000000-0123456789abcdef", ".numba_rnnlm-0123456789abcdef", "numba_rnnlm-1", ".numba_rnnlm-folder"]
     for name in others[:3]:
         (path.parent / name).touch()
@@ -170,6 +174,15 @@ def test_without_flock_the_number_of_a_process_tells_whether_its_lock_is_stale(p
     told = re.escape(f"is being written by process {process!s:.20} on host {socket.gethostname()!r}, since 2026")
     with pytest.raises(ModelFileError, match=told), locked(str(path)):
         raise AssertionError("it was taken")
+
+
+def test_with_flock_whoever_holds_it_has_it_whatever_is_signed(path):
+    with open(f"{path}.lock", "w+b") as file:
+        file.write(json.dumps({"host": socket.gethostname(), "process": 2**31 - 1, "since": ""}).encode())
+        file.flush()
+        assert writing.lock(file)
+        with pytest.raises(ModelFileError, match="is being written by"), locked(str(path)):
+            raise AssertionError("two have it")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"host": "elsewhere", "process": 1, "since": ""}', b'{"host": 5, "process": "x", "since": 1}'])
