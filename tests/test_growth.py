@@ -4,9 +4,9 @@ Not seconds but calls of functions are counted, and of memory only what the larg
 measures files of many megabytes.
 """
 
+import cProfile
+import gc
 import os
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -29,21 +29,24 @@ ALLOWED = 16 * SMALL  # bytes that a header may take beside its share of the fil
 CASES = {(case["name"], name): (case, read) for case in cases() for name, read in case["readers"].items()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _others_are_not_collected():
+    """What the tests before have left is not searched for garbage at each measurement."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def calls(read, path):
     """How many functions reading a file calls, in Python and in C."""
-    number = 0
-
-    def count(frame, event, argument):
-        nonlocal number
-        number += event in ("call", "c_call")
-
-    threading.setprofile(None)
-    sys.setprofile(count)
+    profile = cProfile.Profile()
+    profile.enable()
     try:
         told = outcome(read, path)
     finally:
-        sys.setprofile(None)
-    return number, told
+        profile.disable()
+    return sum(entry.callcount for entry in profile.getstats()), told
 
 
 @pytest.mark.filterwarnings("ignore")

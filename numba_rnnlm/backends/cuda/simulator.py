@@ -7,6 +7,7 @@ order, so that a failure comes back, and that threads which do not meet at the s
 New shared memory is NaN: a value that is used before it is written shows.
 """
 
+import operator
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -119,8 +120,30 @@ def _shfl_xor(self: Any, mask: int, value: Any, lanes: int) -> Any:
     return values[lane ^ lanes]
 
 
+_launch = kernel.FakeCUDAKernel.__call__
+_seen: list[tuple[dict[str, Any], Any]] = []  # where a launch has put its ``cuda``, and what was there
+
+
+def _call(self: Any, *arguments: Any) -> Any:
+    """Numba puts the ``cuda`` of a launch into a module, and takes it out, at every call of a device function; here it stays to the launch's end."""
+    if self._device or kernel._kernel_context:
+        names, cuda = self.fn.__globals__, kernel._get_kernel_context()
+        if names.get("cuda", cuda) is not cuda:
+            _seen.append((names, names["cuda"]))
+            names["cuda"] = cuda
+        return self.fn(*arguments)
+    try:
+        return _launch(self, *arguments)
+    finally:
+        while _seen:
+            names, cuda = _seen.pop()
+            names["cuda"] = cuda
+
+
 for owner, name, value in (
     (kernel, "BlockManager", Block),
+    (kernel.FakeCUDAKernel, "__call__", _call),
+    (kernel, "FakeWithinKernelCUDAArray", operator.attrgetter("_ary")),  # kernels here have no records, for which elements are wrapped
     (kernelapi, "threading", SimpleNamespace(current_thread=getcurrent)),
     (kernelapi.FakeCUDAShared, "array", _shared_array),
     (kernelapi.FakeCUDAModule, "shfl_xor_sync", _shfl_xor),
