@@ -16,6 +16,7 @@ On the device they are inline PTX. Arrays are flat; an index counts elements.
     bf16(low, high)             bits of two numbers rounded to bfloat16
     mma_tf32(a…, b…, c…)        D = A (16, 8) B (8, 8) + C on the tensor cores, by one warp (PTX: mma.m16n8k8)
     mma_bf16(a…, b…, c…)        D = A (16, 16) B (16, 8) + C (mma.m16n8k16)
+    add_products(s, x, y)       s[i, j] += x[i] y[j] for all i and j of a thread's own arrays
     arrive(x, i)                x[i] += 1 for all blocks to see, after all that this thread wrote or saw written
     wait_for(x, i, value)       until x[i] has reached value, both modulo 2³²; not for ever
 """
@@ -96,6 +97,9 @@ if SIMULATED:
 
     def mma_bf16(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
         return _fragments_product((a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3), _halves)
+
+    def add_products(s, x, y):
+        s += np.multiply.outer(x, y)
 
     def arrive(x, i):
         x[i] += 1
@@ -310,6 +314,12 @@ else:
             return _asm(builder, i32, "ld.acquire.gpu.global.u32 $0,[$1];", "=r,l,~{memory}", [address])
 
         return signature, code
+
+    @inline
+    def add_products(s, x, y):
+        for i in range(s.shape[0]):
+            for j in range(s.shape[1]):
+                s[i, j] += x[i] * y[j]
 
     _trap = _statement("trap;")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .arrays import DeviceArray
 from .device import cuda, divided, inline
-from .intrinsics import bf16, commit, copy1, copy2, copy4, mma_bf16, mma_tf32, near, near4, put, tf32, wait_copies
+from .intrinsics import add_products, bf16, commit, copy1, copy2, copy4, mma_bf16, mma_tf32, near, near4, put, tf32, wait_copies
 from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processors, shared_limit
 
 STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is longer
@@ -279,9 +279,7 @@ def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int, stag
                     at = base + e * stride + 64 * group
                     fa[4 * group], fa[4 * group + 1], fa[4 * group + 2], fa[4 * group + 3] = near4(shared, at + down)
                     fb[4 * group], fb[4 * group + 1], fb[4 * group + 2], fb[4 * group + 3] = near4(shared, at + steps * stride + right)
-                for i in range(side):
-                    for j in range(side):
-                        sums[i, j] += fa[i] * fb[j]
+                add_products(sums, fa, fb)
         cuda.syncthreads()
         for i in range(side):
             for j in range(side):
