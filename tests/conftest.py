@@ -75,6 +75,7 @@ def _left_as_it_was():
 
 
 def pytest_configure(config):
+    config.option.loadscopereorder = False  # pytest-xdist would start with the longest files, whose processes compile the same kernels
     for name in interrupts.NAMES:  # as in a shell's background job and under nohup: trainings leave ignored signals alone
         if signal.getsignal(number := getattr(signal, name, signal.SIGINT)) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
