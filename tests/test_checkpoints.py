@@ -232,6 +232,7 @@ def test_ctrl_c_leaves_a_checkpoint(handler, update, valid, tmp_path):
         usable = train(valid=valid, checkpoint=path, on_interrupt="return")
     assert len(usable.history_["epoch"]) == update // PER_EPOCH + 1
     assert len(usable.generate("to be", 5, seed=1)) == 5
+    assert read_about(path)["run"]["position"]["updates"] == update + 1  # nothing is done twice
     resumed = train(valid=valid, resume=path)
     assert len(resumed.history_["epoch"]) == 3
     assert content(resumed, tmp_path) == content(train(valid=valid), tmp_path)

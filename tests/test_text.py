@@ -127,6 +127,7 @@ def test_bytes_are_utf8(text, other):
     assert ids.dtype == np.int32
     assert bytes(ids.astype(np.uint8)) == text.encode("utf-8", "surrogatepass")
     assert ids.size == 0 or ids.max() < tokenizer.size == 256
+    assert text in tokenizer  # nothing is unknown to it
     assert tokenizer.encode(text + other).tolist() == [*ids, *tokenizer.encode(other)]
     assert tokenizer.encode("\n").tolist() == [tokenizer.line_end]
 
@@ -511,7 +512,7 @@ def test_ids_are_checked(ids, error, message):
 
 
 def test_vocabulary_size_must_be_known_and_agree():
-    with pytest.raises(ConfigError, match="vocabulary_size is None"):
+    with pytest.raises(ConfigError, match="vocabulary_size is None, expected the number of symbols: ids come without"):
         read_corpus([1], None)
     with pytest.raises(ConfigError, match="256"):
         read_corpus([1], ByteTokenizer(), vocabulary_size=300)

@@ -14,7 +14,21 @@ import numpy as np
 
 from .arrays import DeviceArray
 from .device import cuda, divided, inline
-from .intrinsics import add_products, bf16, commit, copy1, copy2, copy4, mma_bf16, mma_tf32, near, near4, put, tf32, wait_copies
+from .intrinsics import (
+    add_products,
+    bf16,
+    commit,
+    copy1,
+    copy2,
+    copy4,
+    mma_bf16,
+    mma_tf32,
+    near,
+    near4,
+    put,
+    tf32,
+    wait_copies,
+)
 from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processors, shared_limit
 
 STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is longer
