@@ -1,5 +1,6 @@
 """The machine code of every GPU kernel, read without a GPU: no spills, no float64, the units that were asked for."""
 
+import gc
 import importlib
 import inspect
 import os
@@ -134,7 +135,8 @@ def codes(request):
     asked = (item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec"))
     wanted = {case for case in asked if isinstance(case, Case)}
     kernels = sorted({case[1:] for case in wanted}, key=str)
-    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+    # The compiler makes millions of small objects, and the search for garbage among them takes a quarter of its time.
+    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), gc.set_threshold, (100_000, 50, 100))
     codes = {}
     for group in filter(None, (kernels[number::GROUPS] for number in range(GROUPS))):
         cases = [case for case in wanted if case[1:] in group]
