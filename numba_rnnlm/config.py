@@ -122,6 +122,14 @@ class TextConfig(_Config):
         expect_one_of("line_ends", self.line_ends, (*LINE_ENDS, None))
 
 
+def expect_vocabulary(tokenizer: str | None, vocabulary_size: int | None) -> None:
+    """Raise :class:`ConfigError` unless the vocabulary comes from one of them: a tokenizer that learns it, or its size."""
+    if tokenizer is None and vocabulary_size is None:
+        raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, the number of different ids.")
+    if tokenizer is not None and vocabulary_size is not None:
+        raise ConfigError("vocabulary_size goes with tokenizer=None; with a tokenizer the text decides it (max_vocabulary limits it).")
+
+
 @dataclass(frozen=True)
 class TrainingConfig(_Config):
     """One call of ``fit``: truncated back-propagation through time over parallel streams of the corpus."""

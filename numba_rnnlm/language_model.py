@@ -29,6 +29,7 @@ from .config import (
     TextConfig,
     TrainingConfig,
     UnknownConfig,
+    expect_vocabulary,
 )
 from .errors import (
     ConfigError,
@@ -213,12 +214,7 @@ class LanguageModel:
         self._config = _filled(ModelConfig, {**given, "cell": cell.name if isinstance(cell, Cell) else cell})
         self._cell = cells.held(cell)
         self._text = _filled(TextConfig, given)
-        if tokenizer is None and vocabulary_size is None:
-            raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, "
-                              "the number of different ids.")
-        if tokenizer is not None and vocabulary_size is not None:
-            raise ConfigError("vocabulary_size goes with tokenizer=None; with a tokenizer the text decides it "
-                              "(max_vocabulary limits it).")
+        expect_vocabulary(tokenizer, vocabulary_size)
         expect_number("seed", seed, 0, 2**63 - 1, whole=True)
         self._seed = int(seed)
         self._set_machine(backend, threads, precision)

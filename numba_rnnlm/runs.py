@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .backends import PRECISIONS
-from .config import ModelConfig, TextConfig, TrainingConfig
+from .config import ModelConfig, TextConfig, TrainingConfig, expect_vocabulary
 from .display import clean
 from .errors import ConfigError, CorpusError, ModelFileError, expect_number, expect_one_of, plain
 from .plan import OPEN
@@ -138,6 +138,7 @@ def expect_settings(model: Mapping[str, Any]) -> None:
     """Raise :class:`ConfigError` unless these are possible arguments of a model; whether its cell is known is not asked."""
     for config in (ModelConfig, TextConfig):
         config(**{item.name: model[item.name] for item in fields(config)})
+    expect_vocabulary(model["tokenizer"], model["vocabulary_size"])
     expect_number("seed", model["seed"], 0, 2**63 - 1, whole=True)
     expect_one_of("precision", model["precision"], PRECISIONS)
 
