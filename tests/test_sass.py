@@ -68,7 +68,8 @@ class Case(NamedTuple):
 
 
 def products(capability):
-    """Every orientation that the package multiplies; narrow copies only in the larger kernels, which they press most.
+    """Every orientation that the package multiplies; narrow copies only in the larger kernels, which they press most, and not in every
+    precision unless EVERY_PAIR is set.
 
     Fewer tiles on the way are for tensor cores where a block has less shared memory: compiled for two such devices.
     """
@@ -78,7 +79,7 @@ def products(capability):
             continue
         for wide, width in ((True, 4), (False, 4), *([(True, 2), (True, 1)] if capability == HOPPER else [])):
             yield "float32_product", (*turned, wide, width, STAGES[0])
-            for precision in ("tf32", "bf16"):
+            for precision in ("tf32", "bf16") if width == 4 or EVERY_PAIR else ("bf16" if width == 1 else "tf32",):
                 yield "tensor_product", (precision, *turned, wide, width, STAGES[0])
 
 
@@ -90,8 +91,9 @@ def time_loops(capability):
         for number, shape in enumerate(SHAPES if hopper else SHAPES[:1]):
             some = PRECISIONS if EVERY_PAIR or number == 0 else PRECISIONS[number % 3 :][:1]
             yield from ((cell, *shape, precision) for precision in some)
-    for cell in sorted(BUILT_IN - {"lstm", "gru"}) if hopper else ():
-        yield from ((cell, *SHAPES[0], precision) for precision in ("float32", "tf32"))
+    for number, cell in enumerate(sorted(BUILT_IN - {"lstm", "gru"}) if hopper else ()):
+        some = ("float32", "tf32") if EVERY_PAIR else (("float32", "tf32")[number % 2],)
+        yield from ((cell, *SHAPES[0], precision) for precision in some)
 
 
 def cases(capability):
