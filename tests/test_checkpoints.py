@@ -641,7 +641,7 @@ def test_an_impossible_position(name, value, tmp_path):
     ("model", "layers", "own"), ("model", "dropout", 1e308), ("model", "initializer", 0), ("model", "tokenizer", []), ("model", "seed", -1),
     ("model", "seed", 1.5), ("model", "vocabulary_size", 9),
     ("model", "cell", "elsewhere"), ("run", "precision", "float16"), ("training", "epochs", [[]]), ("training", "schedule", "\x0elinear"),
-    ("training", "optimizer", {"own": True, "rule": "sgd"}), ("training", "optimizer", {"class": 3}),
+    ("training", "optimizer", {"own": True, "rule": "sgd"}), ("training", "optimizer", {"class": []}), ("training", "optimizer", {}),
 ])  # fmt: skip
 def test_impossible_settings_are_the_files_fault(part, name, value, tmp_path):
     path = stopped(tmp_path / "run.npz")
