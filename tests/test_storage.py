@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import resource
 import stat
 import warnings
 import zipfile
@@ -824,3 +825,19 @@ def test_sequentials_of_every_version_go_on(version):
     whole.fit(x, y, epochs=4, verbose=0)
     for one, other in zip(model.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_cannot_be_opened_is_no_other_file(path):
+    trained("char").save(path)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    model = LanguageModel.load(path)
+    with open(os.devnull) as last:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last.fileno() + 1, limits[1]))
+        try:
+            with pytest.raises(ModelFileError, match=r"^cannot read '.*': Too many open files"):
+                LanguageModel.load(path)
+            with pytest.raises(ModelFileError, match=r"^cannot write '.*', because whether a model is there cannot be found out: cannot read '.*': Too many open"):
+                model.save(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert path.read_bytes() == before

@@ -181,6 +181,13 @@ class ModelFile:
                               "are weights, convert them, array.astype(numpy.float32), and save them again.")
 
 
+def _opened(name: str) -> io.FileIO:
+    try:
+        return open(name, "rb", 0)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {name!r}: {error.strerror}.") from error
+
+
 @contextlib.contextmanager
 def open_model(path: Path) -> Iterator[ModelFile]:
     """A file, open for reading; whatever goes wrong while it is read is a :class:`ModelFileError`.
@@ -196,14 +203,12 @@ def open_model(path: Path) -> Iterator[ModelFile]:
     if not os.path.isfile(name):
         raise ModelFileError(f"there is no model file {name!r}.")
     try:
-        with open(name, "rb", 0) as raw, _Watched(raw) as file:
+        with _opened(name) as raw, _Watched(raw) as file:
             if file.read(4) not in STARTS:
                 raise ModelFileError(f"{name!r} is not a numba_rnnlm model file: it is not a zip archive.")
             yield ModelFile(name, file)
     except ModelFileError:
         raise
-    except PermissionError as error:
-        raise ModelFileError(f"cannot read {name!r}: {error.strerror}.") from error
     except MemoryError as error:
         raise ModelFileError(f"{name!r} cannot be read: there is not enough memory for it. Close other programs, or raise this process's limit "
                              "of memory.") from error
@@ -246,6 +251,8 @@ def expect_replaceable(path: Path) -> None:
         try:
             read_about(name)
         except ModelFileError as error:
+            if isinstance(error.__cause__, OSError | MemoryError):  # it may be a good one
+                raise ModelFileError(f"cannot write {name!r}, because whether a model is there cannot be found out: {error}") from error
             raise ModelFileError(f"cannot write {name!r}: this file is not a model of this numba_rnnlm and is not overwritten; give "
                                  "another name, or delete it.") from error
 
