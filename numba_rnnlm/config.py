@@ -249,7 +249,7 @@ class CheckpointConfig(_Config):
 
 def _expect_description(name: str, told: Mapping[str, Any]) -> None:
     """Raise :class:`ConfigError` unless this may be what :func:`numba_rnnlm.optimizers.describe` gives: JSON has no other keys than str."""
-    if not all(isinstance(key, str) for key in told) or not isinstance(told.get("class"), str):  # optimizers.rebuild finds out which
+    if not all(isinstance(key, str) for key in told) or not isinstance(told.get("class"), str):  # optimizers.rebuild checks the name
         raise ConfigError(f"{name} is {shown(told)}, expected a name, or what numba_rnnlm.optimizers.describe(optimizer) gives.")
 
 

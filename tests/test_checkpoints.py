@@ -1064,8 +1064,8 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--checkpoint", "out.npz"], "--checkpoint is 'out.npz', which is another file of this command; give it a name of its own."),
         (["--checkpoint", "text.txt"], "--checkpoint is 'text.txt', which is another file of this command; give it a name of its own."),
         (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', which is another file of this command; give it a name of its own."),
-        (["--checkpoint", "held.txt"], "--checkpoint is 'held.txt', a file that exists and is not a model of this numba_rnnlm; it is "
-         "not overwritten. Give the model another name."),
+        (["--checkpoint", "held.txt"], "--checkpoint: cannot write 'held.txt': this file is not a model of this numba_rnnlm and is "
+         "not overwritten; give another name, or delete it."),
         (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but no checkpoint is named; give checkpoint a file."),
         (["--checkpoint", "whole.npz"], "'whole.npz' is a model file; a checkpoint would take its place. Give the checkpoint a name "
          "of its own."),

@@ -559,15 +559,17 @@ def test_paths_are_compared_as_files(tmp_path, monkeypatch):
 def test_only_models_are_overwritten(tmp_path, capsys):
     out = tmp_path / "m.npz"
     train = ["train", "text.txt", "--out", str(out), *SMALL, *BRIEF, "--verbose", "2"]
-    for data in (b"my notes", b"", (b"PK\x03\x04" + bytes(99))):
+    for data in (b"my notes", b"\n", (b"PK\x03\x04" + bytes(99))):
         out.write_bytes(data)
         assert main(train) == 1
         out_, err = capsys.readouterr()
-        assert out_ == "" and "it is not overwritten" in err and out.read_bytes() == data
+        assert out_ == "" and "is not overwritten" in err and out.read_bytes() == data
     out.unlink()
     for verb in ("saved", "replaced"):
         assert main(train) == 0
         assert f"\n{verb} {out} (" in capsys.readouterr().out
+    out.write_bytes(b"")  # as mktemp makes one
+    assert main(train) == 0 and LanguageModel.load(out).parameter_count > 0
 
 
 def trained(*arguments, text="text.txt"):

@@ -79,8 +79,8 @@ def products(capability):
             continue
         for wide, width in ((True, 4), (False, 4), *([(True, 2), (True, 1)] if capability == HOPPER else [])):
             yield "float32_product", (*turned, wide, width, STAGES[0])
-            for precision in ("tf32", "bf16") if width == 4 or EVERY_PAIR else ("bf16" if width == 1 else "tf32",):
-                yield "tensor_product", (precision, *turned, wide, width, STAGES[0])
+            some = ("tf32", "bf16") if width == 4 or EVERY_PAIR else {2: ("tf32",), 1: ("bf16",)}[width]
+            yield from (("tensor_product", (precision, *turned, wide, width, STAGES[0])) for precision in some)
 
 
 def time_loops(capability):

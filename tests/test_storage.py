@@ -827,7 +827,7 @@ def test_sequentials_of_every_version_go_on(version):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_model_that_cannot_be_opened_is_no_other_file(path):
+def test_a_model_that_cannot_be_opened_is_not_called_another_file(path):
     trained("char").save(path)
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_NOFILE)
     model = LanguageModel.load(path)
@@ -836,7 +836,7 @@ def test_a_model_that_cannot_be_opened_is_no_other_file(path):
         try:
             with pytest.raises(ModelFileError, match=r"^cannot read '.*': Too many open files"):
                 LanguageModel.load(path)
-            with pytest.raises(ModelFileError, match=r"^cannot write '.*', because whether a model is there cannot be found out: cannot read '.*': Too many open"):
+            with pytest.raises(ModelFileError, match=r"^cannot write '.*', which exists and cannot be read to see whether it is a model: Too many open"):
                 model.save(path)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -176,7 +176,7 @@ def test_without_flock_the_number_of_a_process_tells_whether_its_lock_is_stale(p
         raise AssertionError("it was taken")
 
 
-def test_with_flock_whoever_holds_it_has_it_whatever_is_signed(path):
+def test_a_lock_that_is_held_counts_although_its_signer_has_ended(path):
     with open(f"{path}.lock", "w+b") as file:
         file.write(json.dumps({"host": socket.gethostname(), "process": 2**31 - 1, "since": ""}).encode())
         file.flush()

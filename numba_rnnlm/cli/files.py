@@ -9,6 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from .. import storage
 from ..display import one_line
 from ..errors import ConfigError, ModelFileError
 from ..language_model import LanguageModel
@@ -51,14 +52,10 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
     for source in sources:
         if same_file(out, source):
             raise ConfigError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
-    if out.is_dir():
-        raise ModelFileError(f"{flag} is {str(out)!r}, a folder; expected the name of a file, such as model.npz.")
-    if out.exists():
-        try:
-            read_about(out)
-        except ModelFileError as error:
-            raise ModelFileError(f"{flag} is {str(out)!r}, a file that exists and is not a model of this numba_rnnlm; "
-                                 "it is not overwritten. Give the model another name.") from error
+    try:
+        storage.expect_replaceable(out)
+    except ModelFileError as error:
+        raise ModelFileError(f"{flag}: {error}") from error
     try:
         with tempfile.TemporaryFile(dir=out.parent):
             pass
@@ -69,7 +66,7 @@ def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = 
 
 def expect_replaceable(out: Path, about: Mapping[str, Any], flag: str = "--out") -> None:
     """Raise :class:`ModelFileError` where a model with this header would replace one of another text, or the checkpoint of an unfinished run."""
-    if not out.exists():
+    if not out.exists() or out.stat().st_size == 0:
         return
     there = read_about(out)
     what = "a model of another text" if corpus_of(there) != corpus_of(about) else "a model with another vocabulary"

@@ -195,7 +195,7 @@ def open_model(path: Path) -> Iterator[ModelFile]:
     Raises
     ------
     ModelFileError
-        If it is missing, truncated, damaged, not a model, or from a newer version; or ``path`` is no path.
+        If it is missing, cannot be opened, is truncated, damaged, not a model, or from a newer version; or ``path`` is no path.
     """
     name = file_name(path)
     if os.path.isdir(name):
@@ -238,8 +238,8 @@ class _Watched(io.BufferedReader):
 def expect_replaceable(path: Path) -> None:
     """Raise :class:`ModelFileError` where a model must not replace what exists at ``path``.
 
-    That is whatever is not a model that this version reads: a folder, a pipe, a text, another archive, a damaged model. An empty file may be
-    replaced.
+    That is whatever is not a model that this version reads: a folder, a pipe, a text, another archive, a damaged model, and what cannot be
+    opened. An empty file may be replaced.
     """
     name = file_name(path)
     writing.expect_replaceable(name)
@@ -252,7 +252,8 @@ def expect_replaceable(path: Path) -> None:
             read_about(name)
         except ModelFileError as error:
             if isinstance(error.__cause__, OSError | MemoryError):  # it may be a good one
-                raise ModelFileError(f"cannot write {name!r}, because whether a model is there cannot be found out: {error}") from error
+                reason = getattr(error.__cause__, "strerror", None) or "not enough memory"
+                raise ModelFileError(f"cannot write {name!r}, which exists and cannot be read to see whether it is a model: {reason}.") from error
             raise ModelFileError(f"cannot write {name!r}: this file is not a model of this numba_rnnlm and is not overwritten; give "
                                  "another name, or delete it.") from error
 

@@ -121,22 +121,25 @@ def _shfl_xor(self: Any, mask: int, value: Any, lanes: int) -> Any:
 
 
 _launch = kernel.FakeCUDAKernel.__call__
-_seen: list[tuple[dict[str, Any], Any]] = []  # where a launch has put its ``cuda``, and what was there
+_replaced: list[tuple[dict[str, Any], Any]] = []  # the modules whose ``cuda`` this launch has replaced, and what it was
 
 
 def _call(self: Any, *arguments: Any) -> Any:
-    """Numba puts the ``cuda`` of a launch into a module, and takes it out, at every call of a device function; here it stays to the launch's end."""
+    """Call a device function, or launch a kernel.
+
+    Numba replaces a module's ``cuda`` by that of the launch at every call of a device function. Here it is replaced once, until the launch ends.
+    """
     if self._device or kernel._kernel_context:
         names, cuda = self.fn.__globals__, kernel._get_kernel_context()
         if names.get("cuda", cuda) is not cuda:
-            _seen.append((names, names["cuda"]))
+            _replaced.append((names, names["cuda"]))
             names["cuda"] = cuda
         return self.fn(*arguments)
     try:
         return _launch(self, *arguments)
     finally:
-        while _seen:
-            names, cuda = _seen.pop()
+        while _replaced:
+            names, cuda = _replaced.pop()
             names["cuda"] = cuda
 
 
