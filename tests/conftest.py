@@ -1,6 +1,5 @@
 """Hypothesis's profiles, the backends that the tests run on, and what a session fails for although its tests have passed."""
 
-import gc
 import os
 import signal
 from pathlib import Path
@@ -82,10 +81,6 @@ def pytest_configure(config):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     words.watch()
     notice.silence()  # whether it comes depends on the machine; processes of their own test it
-
-
-def pytest_collection_finish():
-    gc.freeze()  # modules and thousands of tests are not searched for garbage again and again
 
 
 _skipped: set[str] = set()

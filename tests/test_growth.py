@@ -34,6 +34,8 @@ def _others_are_not_collected():
     """What the tests before have left is not searched for garbage at each measurement."""
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()  # what is frozen, gc.get_objects does not find
 
 
 def calls(read, path):
