@@ -7,7 +7,7 @@ Ctrl-C (SIGINT), what a scheduler, ``timeout`` or a closing terminal sends (SIGT
 what is going on                               what the first signal does
 =============================================  =======================================================================
 reading a corpus, preparing                    stops at once: nothing was learned yet
-compiling, before the first update             waits for the compiler; then as during training
+compiling, before the first update             the kernel is completed (:func:`postponed`), then it stops
 training                                       the update in progress is completed, the checkpoint written, the
                                                epoch closed: validated, noted in the history, the best weights kept
 validating                                     the validation is completed; then as during training
@@ -32,6 +32,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -72,7 +73,7 @@ class Interrupts:
     number
         Of the first signal; 0 if there was none.
     waiting
-        Whether the first signal waits for a clean end. Otherwise it raises :class:`Interrupted`.
+        Whether the first signal waits for a clean end: after :meth:`wait`. Before, it raises :class:`Interrupted`.
     """
 
     def __init__(self, then: str = "raise", notice: bool = False) -> None:
@@ -88,16 +89,23 @@ class Interrupts:
         """Whether the work should end."""
         return self.number != 0
 
+    def wait(self) -> None:
+        """From here on there is something to lose: the first signal waits for a clean end.
+
+        Raises
+        ------
+        Interrupted
+            If a signal came before, and what it raised was lost: C that calls Python may have no way to hand an error on.
+        """
+        if self.number:
+            raise Interrupted(self.number)
+        self.waiting = True
+
     def __enter__(self) -> Self:
         self._depth += 1
-        if self._depth == 1 and threading.current_thread() is threading.main_thread():
+        if self._depth == 1:
             self._only_noting = True
-            pythons = 0  # what the system calls for a handler in Python
-            for number in sorted(_signals(), key=lambda number: callable(signal.getsignal(number))):
-                if callable(signal.getsignal(number)) and pythons and _c_handler(number) != pythons:
-                    continue  # C has replaced the handler that Python remembers
-                self._hosts[number] = signal.signal(number, self._note)
-                pythons = _c_handler(number)
+            self._hosts = _take(self._note)
             self._only_noting = False
         return self
 
@@ -106,9 +114,8 @@ class Interrupts:
         if self._depth:
             return
         self._only_noting = True
-        for number, handler in self._hosts.items():
-            signal.signal(number, handler)
         hosts, self._hosts = self._hosts, {}
+        _put_back(hosts)
         if self.number in hosts and self.then == "raise":
             signal.raise_signal(self.number)
 
@@ -123,6 +130,56 @@ class Interrupts:
             with contextlib.suppress(Exception):  # standard error may be closed, or an object of the host program
                 if not is_stuck(sys.stderr, 0):
                     os.write(sys.stderr.fileno(), NOTICE)  # not print: the handler may have interrupted one
+
+
+@contextlib.contextmanager
+def postponed(told: Callable[[], None]) -> Iterator[None]:
+    """Within ``with``, signals are noted, and ``told`` is called; at its end they are raised again, in their order.
+
+    For the compiler: LLVM calls Python, and what a handler raises there is lost or leaves LLVM's objects half made, which may end
+    the process.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        told()
+
+    hosts = _take(note)
+    try:
+        yield
+    finally:
+        _put_back(hosts)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _take(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Let this handler have the signals that may be taken; → whose they were. In other threads than the main one, none."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    hosts = {number: signal.getsignal(number) for number in _signals()}
+    pythons = 0  # what the system calls for a handler in Python
+    try:
+        for number in sorted(hosts, key=lambda number: callable(hosts[number])):
+            if callable(hosts[number]) and pythons and _c_handler(number) != pythons:
+                del hosts[number]  # C has replaced the handler that Python remembers
+                continue
+            signal.signal(number, handler)
+            pythons = _c_handler(number)
+    except BaseException:  # from a handler that is not replaced yet
+        _put_back(hosts)
+        raise
+    return hosts
+
+
+def _put_back(hosts: dict[int, Any]) -> None:
+    try:
+        for number, handler in hosts.items():
+            signal.signal(number, handler)
+    except BaseException:  # from a handler that is back already
+        _put_back(hosts)
+        raise
 
 
 def _signals() -> list[int]:

@@ -250,13 +250,14 @@ class Trainer:
             If the first checkpoint cannot be written; nothing was trained.
         """
         with self.interrupted:
-            self.interrupted.waiting = True
             try:
                 if not self.at.ended:
                     self.updater.begin()
                     compile_kernels(self.network, self.optimizer.rule)
                     self._foresee()
                     self._keep(first=True)  # a checkpoint that cannot be written fails here, before the training, and an interrupted run can be resumed
+                self.interrupted.wait()
+                if not self.at.ended:
                     try:
                         self._train()
                     except (MemoryError, OSError, _ValidationFailed) as error:

@@ -1,15 +1,26 @@
 """Signals: what the first and the second one do, and what the host program has of them."""
 
+import contextlib
 import faulthandler
 import os
+import random
+import shutil
 import signal
+import sys
 import threading
 import time
 
+import numpy as np
 import pytest
+from checks import ROUNDS
 from models import LINES, fit, untrained
+from numba import config
 
 from numba_rnnlm import interrupts
+from numba_rnnlm.backends.cache import Store
+from numba_rnnlm.backends.compiling import Notice
+from numba_rnnlm.backends.cpu import kernels
+from numba_rnnlm.backends.cpu.kernels import kernel
 from numba_rnnlm.errors import ConfigError
 from numba_rnnlm.interrupts import NAMES, Interrupted, Interrupts
 from numba_rnnlm.training import Trainer
@@ -42,7 +53,7 @@ def host(monkeypatch):
 @every_signal
 def test_the_first_signal_is_noted_and_then_has_its_consequence(number, host):
     with Interrupts() as found:
-        found.waiting = True
+        found.wait()
         signal.raise_signal(number)
         assert (found.number, found.is_set(), host) == (number, True, [])
     assert host == [number]
@@ -51,7 +62,7 @@ def test_the_first_signal_is_noted_and_then_has_its_consequence(number, host):
 @every_signal
 def test_it_may_be_asked_to_return(number, host):
     with Interrupts("return") as found:
-        found.waiting = True
+        found.wait()
         signal.raise_signal(number)
     assert found.is_set() and host == []
 
@@ -74,7 +85,7 @@ def test_before_there_is_anything_to_lose_it_stops_at_once(number, then, host):
 @pytest.mark.parametrize("second", SIGNALS[:2])
 def test_the_second_signal_stops_at_once(second, host):
     with pytest.raises(Interrupted) as caught, Interrupts() as found:
-        found.waiting = True
+        found.wait()
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(second)
         raise AssertionError("it went on")
@@ -85,14 +96,15 @@ def test_ctrl_c_is_a_keyboard_interrupt_in_the_end():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for waiting in (False, True):
         with pytest.raises(KeyboardInterrupt), Interrupts() as found:
-            found.waiting = waiting
+            if waiting:
+                found.wait()
             signal.raise_signal(signal.SIGINT)
 
 
 def test_entered_again_it_is_the_outer_one_that_ends_it(host):
     with Interrupts() as found:
         with found:
-            found.waiting = True
+            found.wait()
             signal.raise_signal(signal.SIGTERM)
         assert host == []
     assert host == [signal.SIGTERM]
@@ -100,9 +112,9 @@ def test_entered_again_it_is_the_outer_one_that_ends_it(host):
 
 def test_one_within_another_hands_the_signal_on(host):
     with Interrupts() as outer:
-        outer.waiting = True
+        outer.wait()
         with Interrupts() as inner:
-            inner.waiting = True
+            inner.wait()
             signal.raise_signal(signal.SIGTERM)
             assert not outer.is_set()
         assert outer.is_set() and host == []
@@ -183,14 +195,14 @@ def test_the_notice_never_raises(stream, host, monkeypatch, tmp_path):
         stream.close()
     monkeypatch.setattr("sys.stderr", stream)
     with Interrupts("return", notice=True) as found:
-        found.waiting = True
+        found.wait()
         signal.raise_signal(signal.SIGTERM)
     assert found.is_set()
 
 
 def test_the_notice_answers_once(host, capfd):
     with Interrupts("return", notice=True) as found:
-        found.waiting = True
+        found.wait()
         signal.raise_signal(signal.SIGTERM)
     assert capfd.readouterr().err == interrupts.NOTICE.decode()
 
@@ -199,6 +211,129 @@ def test_other_words_than_raise_and_return():
     with pytest.raises(ConfigError) as caught:
         fit(untrained(), on_interrupt="stop")
     assert str(caught.value) == "on_interrupt is 'stop', expected one of 'raise', 'return'."
+
+
+# The compiler
+
+
+def compiled_here():
+    """A kernel that this process has neither compiled nor loaded."""
+
+    @kernel(entry=True)
+    def halved(x):
+        for i in range(len(x)):
+            x[i] *= np.float32(0.5)
+
+    return halved
+
+
+class Signalling:
+    """Within ``with``, signals come at these calls of Python functions, or in functions of these names."""
+
+    def __init__(self, moments=(), names=(), numbers=(signal.SIGINT,)):
+        self.moments, self.names, self.numbers, self.calls, self.came = moments, names, numbers, 0, 0
+
+    def _called(self, frame, event, argument):
+        if event == "call":
+            self.calls += 1
+            if self.calls in self.moments or frame.f_code.co_name in self.names:
+                self.came += 1
+                for number in self.numbers:
+                    signal.raise_signal(number)
+
+    def __enter__(self):
+        sys.setprofile(self._called)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """A store of its own."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    store = Store("cpu-0")
+    monkeypatch.setattr(kernels, "store", lambda: store)
+    return store
+
+
+def test_a_signal_in_the_compiler_is_raised_when_the_kernel_is_ready(stored):
+    """LLVM calls Python for what it has compiled and for what is stored. Numba and ctypes ignore what a handler raises there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for _ in ("compiled", "loaded"):
+        run, x = compiled_here(), np.ones(3, np.float32)
+        with pytest.raises(KeyboardInterrupt), Signalling(names={"_raw_object_cache_notify", "_raw_object_cache_getbuffer"}) as signals:
+            run(x)
+        assert signals.came and x.tolist() == [1, 1, 1]
+        run(x)
+        assert x.tolist() == [0.5, 0.5, 0.5]
+        assert len(list(stored.writable.iterdir())) == 1
+
+
+@pytest.mark.parametrize("how", ["compiled", "loaded"])
+def test_a_signal_at_any_moment_until_a_kernel_is_ready(how, stored):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    drawn, calls, raised = random.Random(how), [], 0
+    for _ in range(3 + 12 * ROUNDS):
+        run, x = compiled_here(), np.ones(3, np.float32)
+        moments = {drawn.randrange(1, calls[2])} if len(calls) > 2 else ()  # the first ones prepare Numba, and fill the store
+        try:
+            with Signalling(moments) as signals:
+                run(x)
+        except KeyboardInterrupt:
+            raised += 1
+        else:
+            assert not signals.came
+        calls.append(signals.calls)
+        run(x)
+        assert x.tolist() in ([0.5] * 3, [0.25] * 3)
+        if how == "compiled":
+            shutil.rmtree(stored.writable)
+    assert raised > 6 * ROUNDS, calls
+
+
+def test_signals_in_the_compiler_come_in_their_order(host, stored):
+    run, x = compiled_here(), np.ones(1, np.float32)
+    with Signalling(names={"_raw_object_cache_notify"}, numbers=SIGNALS) as signals:
+        run(x)
+    assert host == SIGNALS * signals.came and x == 0.5
+
+
+def test_a_handler_that_raises_leaves_no_other_in_place(monkeypatch):
+    """The first that is put back may raise before the others are."""
+    put, raised = signal.signal, []
+
+    def signal_once_back(number, handler):
+        before = put(number, handler)
+        if handler is signal.default_int_handler and not raised:
+            raised.append(number)
+            signal.raise_signal(number)
+        return before
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with pytest.raises(KeyboardInterrupt), interrupts.postponed(lambda: None):
+        monkeypatch.setattr(signal, "signal", signal_once_back)
+    assert raised and [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_what_was_raised_and_lost_is_raised_where_the_work_begins():
+    with pytest.raises(Interrupted), Interrupts("return") as found:
+        with contextlib.suppress(Interrupted):
+            signal.raise_signal(signal.SIGTERM)
+        found.wait()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_waits_for_the_compiler_is_told_why_ctrl_c_does_nothing_yet(told, caplog):
+    notice = Notice()
+    notice._told = told
+    with notice.around(Store("cpu-0")):
+        notice.postpone()
+        notice.postpone()
+    notice.postpone()
+    assert caplog.messages == ["numba_rnnlm: interrupted: ending when the compiler has completed this kernel"] * told
 
 
 # fit

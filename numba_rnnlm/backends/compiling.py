@@ -1,11 +1,11 @@
 """Tells the user what a process is waiting for while kernels are compiled: once, within a second, with what it costs."""
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -19,7 +19,7 @@ class Notice:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told = False
+        self._told = self._postponed = False
         self._spent = 0.0  # seconds, in compilations that have ended
         self._depth = 0
         self._begun = 0.0
@@ -43,7 +43,7 @@ class Notice:
                 self._timer.cancel()
                 self._spent += time.monotonic() - self._begun
 
-    @contextmanager
+    @contextlib.contextmanager
     def around(self, store: Store) -> Iterator[None]:
         """From :meth:`begin` to :meth:`end`."""
         self.begin(store)
@@ -51,6 +51,13 @@ class Notice:
             yield
         finally:
             self.end()
+
+    def postpone(self) -> None:
+        """A signal waits for the kernel that is being compiled: say so to a user who was told of the compiler."""
+        if self._told and self._depth and not self._postponed:
+            self._postponed = True
+            with contextlib.suppress(Exception):  # a handler of signals may have interrupted what writes
+                logging.getLogger("numba_rnnlm").warning("numba_rnnlm: interrupted: ending when the compiler has completed this kernel")
 
     def silence(self) -> None:
         """The user has asked for compilation and need not be told."""

@@ -19,6 +19,7 @@ from numba.core.serialize import dumps
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
 from ... import fingerprint, portable
+from ...interrupts import postponed
 from ...portable import Rows, named
 from ..cache import Store
 from ..compiling import notice
@@ -80,6 +81,10 @@ class _Kernel(CPUDispatcher):
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         return super().get_call_template([types.unliteral(kind) for kind in args], kws)
+
+    def compile(self, sig: Any) -> Any:
+        with postponed(notice.postpone):
+            return super().compile(sig)
 
     def __call__(self, *arguments: Any) -> Any:
         if self.targetoptions["no_cpython_wrapper"]:

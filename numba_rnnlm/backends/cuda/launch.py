@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BackendError, Space, host_memory
+from ...interrupts import postponed
 from ..compiling import notice
 from . import driver, kept
 from .arrays import DeviceArray, Memory
@@ -136,7 +137,7 @@ class Kernel:
             code = kept.load(self.function, self.takes, capability)
             handle = code and _load(code)  # a driver may refuse what another one compiled
             if handle is None:
-                with driver.current(), notice.around(kept.store()):
+                with postponed(notice.postpone), driver.current(), notice.around(kept.store()):
                     compiled = self.dispatcher.compile(self.signature())
                 code = kept.Code(compiled.entry_name, compiled._codelibrary.get_cubin().code)
                 kept.save(code, self.function, self.takes, capability)
