@@ -110,6 +110,19 @@ def test_writers_do_not_remove_each_others_files(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [f"{number}.npz" for number in range(8)]
 
 
+def test_a_signal_leaves_no_file_behind(path, monkeypatch):
+    unlink = os.unlink
+
+    def interrupted(name):
+        monkeypatch.setattr(os, "unlink", unlink)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writing.expect_room([(str(path), 1000)])
+    assert os.listdir(path.parent) == []
+
+
 # The lock
 
 

@@ -176,9 +176,18 @@ def _temporary(folder: str, mode: int) -> Iterator[tuple[str, BinaryIO]]:
                     break  # else another process took it for a leftover in this very moment
             yield path, file
         finally:
-            if os.getpid() == process:  # it is not a forked child's
-                with contextlib.suppress(OSError, ValueError):  # it has another name, or could not be made
-                    os.unlink(path)
+            try:
+                _discard(path, process)
+            except BaseException:  # a signal has come before the file was removed
+                _discard(path, process)
+                raise
+
+
+def _discard(path: str, process: int) -> None:
+    """Remove a temporary file of this process; one of another is its parent's."""
+    if os.getpid() == process:
+        with contextlib.suppress(OSError, ValueError):  # it has another name, or could not be made
+            os.unlink(path)
 
 
 def lock(file: BinaryIO) -> bool | None:
