@@ -5,7 +5,6 @@ import inspect
 import io
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Annotated, Any, Literal
@@ -25,6 +24,7 @@ from .errors import (
     shown,
 )
 from .keras.weights import expect_our_file
+from .paths import is_empty, regular
 from .reports import report, warn
 from .runs import expect_ended
 from .storage import expect_room
@@ -205,28 +205,27 @@ class CSVLogger(Callback):
     def on_train_begin(self, logs: Logs) -> None:
         try:
             self._expect_log()
-            with open(self.path, "a" if self.append else "w", encoding="utf-8") as file:
+            with open(self.path, "a" if self.append else "w", encoding="utf-8", opener=regular) as file:
                 self._titled = file.tell() > 0
         except OSError as error:
             raise ModelFileError(f"CSVLogger cannot write {self.path!r}: {error.strerror}.") from error
 
     def _expect_log(self) -> None:
         """Raise :class:`ConfigError` where something else than such a log would be lost."""
-        if not os.path.exists(self.path):
-            return
-        first = ""
-        if stat.S_ISREG(os.stat(self.path).st_mode):
-            with open(self.path, "rb") as file:
+        try:
+            with open(self.path, "rb", opener=regular) as file:
                 first = file.readline(LONGEST_TITLE).decode("utf-8", "replace").rstrip("\r\n")
-            if not os.path.getsize(self.path) or re.fullmatch(rf"epoch({re.escape(self.separator)}\w+)+", first):
-                return
+                if re.fullmatch(rf"epoch({re.escape(self.separator)}\w+)+", first) or is_empty(file.fileno()):
+                    return
+        except FileNotFoundError:
+            return
         raise ConfigError(f"CSVLogger's file is {os.fsdecode(self.path)!r}, which exists and is not a log with the separator {self.separator!r}; it is "
                           "left as it is. Give the log a name of its own.")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         names = sorted(logs)
         try:
-            with open(self.path, "a", encoding="utf-8", newline="") as file:
+            with open(self.path, "a", encoding="utf-8", newline="", opener=regular) as file:
                 writer = csv.writer(file, delimiter=self.separator)
                 if not self._titled:
                     writer.writerow(["epoch", *names])

@@ -1,6 +1,9 @@
-"""Paths, compared as files."""
+"""Paths, compared as files, and opened where they are files."""
 
+import contextlib
+import errno
 import os
+import stat
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -35,6 +38,53 @@ def is_inside(path: Path, folder: Path) -> bool:
     (True, False)
     """
     return _real(path).startswith(os.path.join(_real(folder), ""))
+
+
+def is_empty(file: Path | int) -> bool:
+    """Whether a file, open or of this name, is regular and holds nothing. Raises OSError where that cannot be seen.
+
+    The files of ``/proc``, ``/sys`` and their like are not empty, though their size is 0: what is written to one changes the system. Such a file
+    system stores nothing, so it has no blocks.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     is_empty(file.name)
+    True
+    """
+    found = os.stat(file)
+    return stat.S_ISREG(found.st_mode) and not found.st_size and (not hasattr(os, "statvfs") or os.statvfs(file).f_blocks > 0)
+
+
+def regular(name: str, flags: int) -> int:
+    """An ``opener`` for :func:`open`: OSError if the name is that of a pipe, a device or a socket, none of which is opened.
+
+    Opening a pipe waits for its other end, and opening a device may do anything.
+
+    Examples
+    --------
+    >>> with open(os.devnull, opener=regular):
+    ...     pass
+    Traceback (most recent call last):
+    OSError: [Errno 22] it is a pipe, a device or a socket, expected a file
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _expect_regular(os.stat(name))
+    descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0), 0o666)
+    try:
+        _expect_regular(os.fstat(descriptor))  # in the meantime the name may have become another file's
+        if hasattr(os, "O_NONBLOCK"):
+            os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _expect_regular(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # the caller's open has an error of its own for a folder
+        raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, expected a file")
 
 
 def _real(path: Path) -> str:

@@ -5,13 +5,13 @@ import io
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from math import isfinite
 from typing import Any, BinaryIO
 
 from .errors import ConfigError, ModelFileError
+from .paths import is_empty, regular
 from .reports import warn
 from .training import COLUMNS, Row
 
@@ -37,7 +37,7 @@ class Log:
     ConfigError
         If the file exists and is something else.
     ModelFileError
-        If it cannot be read, or (by :meth:`begin`) not be written.
+        If it is a pipe or a device, or cannot be read, or (by :meth:`begin`) not be written.
 
     Examples
     --------
@@ -54,13 +54,12 @@ class Log:
         self.path, self.table = path, path.lower().endswith(".csv")
         self.written: set[str] = set()
         try:
-            if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
-                raise ConfigError(f"log is {path!r}, a pipe, which may have no reader; give the log a file.")
-            if os.path.exists(path):
-                with open(path, "rb") as file:
-                    self._expect_log(file)
-                    if resumed:
-                        self.written = {report for row in self._rows(file) if (report := _report(row))}
+            with open(path, "rb", opener=regular) as file:
+                self._expect_log(file)
+                if resumed:
+                    self.written = {report for row in self._rows(file) if (report := _report(row))}
+        except (FileNotFoundError, NotADirectoryError):  # the writing will make it, or say why not
+            pass
         except OSError as error:
             raise ModelFileError(f"cannot read the log {path!r}: {error.strerror}.") from error
 
@@ -85,7 +84,7 @@ class Log:
 
     def _append(self, line: str) -> None:
         """In one piece or not at all. The file is opened for each line, so it may be moved away or cut while the training runs."""
-        with open(self.path, "ab", buffering=0) as file:
+        with open(self.path, "ab", buffering=0, opener=regular) as file:
             size = file.seek(0, os.SEEK_END)
             data = ((_csv(FIELDS) if self.table and not size else "") + line).encode()
             try:
@@ -97,8 +96,8 @@ class Log:
 
     def _expect_log(self, file: BinaryIO) -> None:
         first = file.readline(LONGEST_LINE).decode("utf-8", "replace")
-        known = not first or (first == _csv(FIELDS) if self.table else set(FIELDS) <= _parsed(first).keys())
-        if not known:
+        known = first == _csv(FIELDS) if self.table else set(FIELDS) <= _parsed(first).keys()
+        if not known and not is_empty(file.fileno()):
             raise ConfigError(f"log is {self.path!r}, a file that exists and is not a log of trainings; nothing is appended to it. Give "
                               "the log a name of its own.")
         file.seek(0)

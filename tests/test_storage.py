@@ -771,7 +771,7 @@ def test_members_that_lie_on_top_of_one_another(path):
 
 
 def test_a_file_that_may_not_be_read(path, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     path.write_bytes(SAVED["data"])

@@ -4,12 +4,14 @@ import errno
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import needs
 import pytest
 from checks import file_state
 from models import LINES, fit, trained, untrained
@@ -108,6 +110,19 @@ def test_writers_do_not_remove_each_others_files(tmp_path):
     assert sorted(os.listdir(tmp_path)) == [f"{number}.npz" for number in range(8)]
 
 
+def test_a_signal_leaves_no_file_behind(path, monkeypatch):
+    unlink = os.unlink
+
+    def interrupted(name):
+        monkeypatch.setattr(os, "unlink", unlink)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writing.expect_room([(str(path), 1000)])
+    assert os.listdir(path.parent) == []
+
+
 # The lock
 
 
@@ -159,6 +174,41 @@ def test_the_lock_of_a_killed_process_is_free(locking, path, monkeypatch):
     with locked(str(path)):
         pass
     assert os.listdir(path.parent) == []
+
+
+FORKER = """
+import os, sys, time
+from numba_rnnlm.storage import locked, writing
+with locked(sys.argv[1]), writing.replacing(sys.argv[1]) as file:
+    file.write(b"not flushed yet")
+    if os.fork() == 0:
+        sys.exit()
+    os.wait()
+    if child := os.fork():
+        print(child, flush=True)
+    time.sleep(600)
+"""
+
+
+@needs.fork
+def test_a_forked_child_has_no_part_in_what_its_parent_writes_and_locks(path):
+    run = subprocess.Popen([sys.executable, "-c", FORKER, path], stdout=subprocess.PIPE, cwd=Path(language_model.__file__).parents[1])
+    child = int(run.stdout.readline())
+    try:
+        left, lock = sorted(os.listdir(path.parent))  # one child has ended, as if it were done
+        assert left.startswith(writing.PREFIX) and lock == "model.npz.lock" and (path.parent / left).stat().st_size == 0
+        with pytest.raises(ModelFileError, match=f"is being written by process {run.pid} on"), locked(str(path)):
+            raise AssertionError("two have it")
+        run.kill()
+        run.wait()
+        with locked(str(path)), writing.replacing(str(path)):  # while the other child lives
+            pass
+        assert os.listdir(path.parent) == ["model.npz"]
+        os.kill(child, 0)
+    finally:
+        run.kill()
+        os.kill(child, signal.SIGKILL)
+        run.communicate()
 
 
 @pytest.mark.parametrize(("process", "stale"), [(2**31 - 1, True), (2**40, True), (10**400, True), (0, False), (-1, False), (True, False), (1.5, False)], ids=lambda value: f"{value!s:.12}")

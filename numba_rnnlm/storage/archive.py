@@ -25,6 +25,7 @@ import numpy as np
 
 from ..display import clean
 from ..errors import ModelFileError, expect_path
+from ..paths import is_empty, regular
 from . import writing
 
 FORMAT = "numba_rnnlm"
@@ -183,7 +184,7 @@ class ModelFile:
 
 def _opened(name: str) -> io.FileIO:
     try:
-        return open(name, "rb", 0)
+        return open(name, "rb", 0, opener=regular)
     except OSError as error:
         raise ModelFileError(f"cannot read {name!r}: {error.strerror}.") from error
 
@@ -200,7 +201,7 @@ def open_model(path: Path) -> Iterator[ModelFile]:
     name = file_name(path)
     if os.path.isdir(name):
         raise ModelFileError(f"{name!r} is a directory, expected a model file.")
-    if not os.path.isfile(name):
+    if not os.path.exists(name):
         raise ModelFileError(f"there is no model file {name!r}.")
     try:
         with _opened(name) as raw, _Watched(raw) as file:
@@ -244,7 +245,7 @@ def expect_replaceable(path: Path) -> None:
     name = file_name(path)
     writing.expect_replaceable(name)
     try:
-        exists = os.path.isfile(name) and os.path.getsize(name) > 0
+        exists = os.path.isfile(name) and not is_empty(name)
     except (OSError, ValueError):  # the writing itself will say why not
         return
     if exists:

@@ -17,8 +17,9 @@ from . import writing
 def locked(path: str) -> Iterator[None]:
     """Hold ``<path>.lock`` within the ``with``, a file that names host, process and time; it is removed at the end.
 
-    The file is locked with ``flock``, so that it is free at once when its holder was killed, on whatever host. Where files cannot be
-    locked, its being there is the lock, and that of a process of this host which no longer runs is taken over.
+    The file is locked with ``flock``, so that it is free at once when its holder was killed, on whatever host; a child that its holder has
+    forked does not hold it. Where files cannot be locked, its being there is the lock, and that of a process of this host which no longer
+    runs is taken over.
 
     Raises
     ------
@@ -37,8 +38,8 @@ def locked(path: str) -> Iterator[None]:
     finally:
         if os.name != "posix":  # an open file cannot be removed there
             file.close()
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
-            if file.closed or writing.is_named(name, file):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed, in a forked child
+            if os.name != "posix" or writing.is_named(name, file):
                 os.unlink(name)
         file.close()
 

@@ -2,7 +2,7 @@
 
 A file is written under a temporary name beside its target, ``.numba_rnnlm-<host>-<random>``, and renamed when it is complete and on the
 disk. Its writer holds a lock on it (``flock``); so another process can tell what is being written from what a killed process
-has left, and removes the latter when it writes to the same folder.
+has left, and removes the latter when it writes to the same folder. A forked child closes the files that its parent has locked.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import stat
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ except ImportError:  # Windows
 PREFIX = ".numba_rnnlm-"
 ABANDONED = 3600.0  # seconds without a write, after which the unlocked file of another host is a killed process's
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)
+_locked: weakref.WeakSet[BinaryIO] = weakref.WeakSet()  # files on which this process may hold a lock
 ADVICE = "Nothing that was there has changed; choose a folder that exists, can be written and has room."
 
 
@@ -163,7 +165,7 @@ def _remove_leftover(path: str, now: float) -> None:
 @contextlib.contextmanager
 def _temporary(folder: str, mode: int) -> Iterator[tuple[str, BinaryIO]]:
     """Name and file of a new one, locked where the system can; removed at the end unless it has another name then."""
-    path = ""
+    path, process = "", os.getpid()
     with contextlib.ExitStack() as opened:
         try:
             while True:
@@ -174,14 +176,25 @@ def _temporary(folder: str, mode: int) -> Iterator[tuple[str, BinaryIO]]:
                     break  # else another process took it for a leftover in this very moment
             yield path, file
         finally:
-            with contextlib.suppress(OSError, ValueError):  # it has another name, or could not be made
-                os.unlink(path)
+            try:
+                _discard(path, process)
+            except BaseException:  # a signal has come before the file was removed
+                _discard(path, process)
+                raise
+
+
+def _discard(path: str, process: int) -> None:
+    """Remove a temporary file of this process; one of another is its parent's."""
+    if os.getpid() == process:
+        with contextlib.suppress(OSError, ValueError):  # it has another name, or could not be made
+            os.unlink(path)
 
 
 def lock(file: BinaryIO) -> bool | None:
     """Lock an open file; → False if somebody else has, None where files cannot be locked."""
     if fcntl is None:
         return None
+    _locked.add(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -191,6 +204,17 @@ def lock(file: BinaryIO) -> bool | None:
             raise
         return False
     return True
+
+
+def _close_locked() -> None:
+    """A lock belongs to an open file, which a forked child shares: it would outlive the parent."""
+    for file in [*_locked]:
+        getattr(file, "raw", file).close()  # not the buffer, which would write what the parent is writing
+    _locked.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locked)
 
 
 def is_named(path: str, file: BinaryIO) -> bool:
