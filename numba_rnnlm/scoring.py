@@ -35,7 +35,8 @@ import numpy as np
 from .config import UnknownConfig
 from .model import Network
 
-SENTENCES = 64  # scored side by side
+SENTENCES = 64  # scored in one batch, if they are long
+SHORTEST = 8  # steps; of shorter sentences more are scored in one batch: as many tokens as of sentences of this length
 TREATED = {"count": "", "exclude": " left out", "penalize": " penalized"}  # unknown tokens
 STEPS = 64  # the longest stretch computed at once: memory does not grow with the length of a sentence
 
@@ -152,28 +153,40 @@ def total_loss(network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]
 def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For each sentence of ids, the log-probability in nats of every id but the first, given those before it.
 
-    Sentences of different length are computed side by side; none sees another, and the result does not
+    Sentences of different length are computed in one batch; none sees another, and the result does not
     depend on their company or order.
     """
-    ops = network.ops
-    order = sorted(range(len(sentences)), key=lambda index: len(sentences[index]))
-    found: list[np.ndarray] = [np.empty(0)] * len(sentences)
-    for first in range(0, len(order), SENTENCES):
-        group = order[first : first + SENTENCES]
-        longest = len(sentences[group[-1]]) - 1
-        columns = []
-        state = network.state(len(group))
-        for start in range(0, longest, STEPS):
-            steps = min(STEPS, longest - start)
-            inputs = np.zeros((steps, len(group)), np.int32)
-            targets = np.full((steps, len(group)), -1, np.int32)
-            for column, index in enumerate(group):
-                piece = sentences[index][start : start + steps + 1]
-                inputs[: len(piece[:-1]), column] = piece[:-1]
-                targets[: len(piece[1:]), column] = piece[1:]
-            losses = network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)
-            columns.append(-ops.download(losses).reshape(steps, len(group)).astype(np.float64))
-        table = np.concatenate(columns) if columns else np.empty((0, len(group)))
-        for column, index in enumerate(group):
-            found[index] = table[: max(0, len(sentences[index]) - 1), column]
+    found = [np.empty(0)] * len(sentences)
+    order = sorted((index for index, sentence in enumerate(sentences) if len(sentence) > 1), key=lambda index: len(sentences[index]))
+    while order:
+        longest = len(sentences[order[-1]]) - 1
+        width = SENTENCES * STEPS // min(max(longest, SHORTEST), STEPS)
+        group = order[: -width - 1 : -1]  # the longest first
+        del order[-width:]
+        for index, scores in zip(group, _batch(network, [sentences[index] for index in group]), strict=True):
+            found[index] = scores
     return found
+
+
+def _batch(network: Network, sentences: list[np.ndarray]) -> list[np.ndarray]:
+    """The log-probabilities of sentences of two ids or more, the longest first."""
+    ops, streams, state = network.ops, len(sentences), network.state(len(sentences))
+    found: list[list[np.ndarray]] = [[] for _ in sentences]
+    for start in range(0, len(sentences[0]) - 1, STEPS):
+        left = sum(len(sentence) - 1 > start for sentence in sentences)
+        if 2 * left <= streams:  # those that have ended are computed no longer; not at once, as each width takes buffers of its own
+            narrow = network.state(left)
+            for name in narrow:
+                ops.copy(state[name][:left], narrow[name])
+            streams, state = left, narrow
+        pieces = [sentence[start : start + STEPS + 1] for sentence in sentences[:streams]]
+        sizes = np.array([len(piece) for piece in pieces])
+        inside = np.arange(sizes[0]) < sizes[:, None]
+        ids = np.full(inside.shape, -1, np.int32)
+        ids[inside] = np.concatenate(pieces)
+        inputs, targets = np.maximum(ids[:, :-1].T, 0, order="C"), np.ascontiguousarray(ids[:, 1:].T)
+        losses = ops.download(network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)).reshape(targets.shape)
+        scores = -losses.T[inside[:, 1:]].astype(np.float64)
+        for parts, part in zip(found[:left], np.split(scores, np.cumsum(sizes[:left] - 1)), strict=False):
+            parts.append(part)
+    return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
