@@ -70,8 +70,11 @@ def judge(scores: np.ndarray, unknown: np.ndarray, spelled: np.ndarray, config: 
     >>> judge(scores, unknown, spelled, UnknownConfig("penalize", penalty=2.0))
     (array([-1. , -6.5]), array([ True,  True]))
     """
-    counted = ~unknown if config.excludes else np.ones(len(scores), bool)
-    return (scores - config.nats_per_character * spelled)[counted], counted
+    if config.excludes:
+        return scores[~unknown], ~unknown
+    if config.nats_per_character:
+        scores = scores - config.nats_per_character * spelled
+    return scores, np.full(len(scores), True)
 
 
 @dataclass(frozen=True)
@@ -171,9 +174,9 @@ def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list
 def _batch(network: Network, sentences: list[np.ndarray]) -> list[np.ndarray]:
     """The log-probabilities of sentences of two ids or more, the longest first."""
     ops, streams, state = network.ops, len(sentences), network.state(len(sentences))
-    found: list[list[np.ndarray]] = [[] for _ in sentences]
+    found = [np.empty(len(sentence) - 1) for sentence in sentences]
     for start in range(0, len(sentences[0]) - 1, STEPS):
-        left = sum(len(sentence) - 1 > start for sentence in sentences)
+        left = sum(len(sentence) - 1 > start for sentence in sentences[:streams])
         if 2 * left <= streams:  # those that have ended are computed no longer; not at once, as each width takes buffers of its own
             narrow = network.state(left)
             for name in narrow:
@@ -187,6 +190,7 @@ def _batch(network: Network, sentences: list[np.ndarray]) -> list[np.ndarray]:
         inputs, targets = np.maximum(ids[:, :-1].T, 0, order="C"), np.ascontiguousarray(ids[:, 1:].T)
         losses = ops.download(network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)).reshape(targets.shape)
         scores = -losses.T[inside[:, 1:]].astype(np.float64)
-        for parts, part in zip(found[:left], np.split(scores, np.cumsum(sizes[:left] - 1)), strict=False):
-            parts.append(part)
-    return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
+        stops = np.cumsum(sizes[:left] - 1).tolist()
+        for one, first, stop in zip(found[:left], [0, *stops[:-1]], stops, strict=True):
+            one[start : start + STEPS] = scores[first:stop]
+    return found

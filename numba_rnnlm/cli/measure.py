@@ -176,7 +176,7 @@ class Tally:
 
 def _answer(args: Arguments, tokenizer: Tokenizer, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> str:
     """What is printed for one line, of whose tokens those that are ``counted`` have ``scores``."""
-    oov, unknown = int(row.unknown[1:].sum()), row.unknown[1:][counted]
+    oov, unknown = int(np.count_nonzero(row.unknown[1:])), row.unknown[1:][counted]
     total = float(scores.mean() if args.normalize else scores.sum())
     if args.json:
         values: dict[str, Any] = {"log_probability": total, "tokens": len(scores), "oov": oov}
