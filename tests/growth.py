@@ -359,7 +359,7 @@ def cases() -> Iterator[Case]:
         yield Case(name=name, suffix=".npz", make=make, readers={reader: READERS[reader] for reader in chosen})
     for name, make in TEXTS.items():
         for suffix, pack in PACKINGS.items():
-            if suffix and name != "lines" or name in SCORED:
+            if (suffix and name != "lines") or name in SCORED:
                 continue
             kinds = ("char",) if suffix else ("char", "word")  # bytes are read as characters are, without decoding
             yield Case(name=f"text{suffix}: {name}", suffix=suffix, make=make, pack=pack, readers={f"train, {kind}": read_text(kind) for kind in kinds})

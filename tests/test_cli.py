@@ -858,7 +858,7 @@ def test_score_of_equal_lines_some_at_a_time(monkeypatch, capsys):
         assert main(["score", "word.npz", "--json"]) == 0
         alone = capsys.readouterr().out
         assert [one + "\n" == alone for one in told.splitlines()] == [one == line for one in lines]
-    assert "3 of 20, in 3 of 8 lines" in report and "'cow' (3 times)" in report
+    assert "3 of 18, in 3 of 8 lines" in report and "'cow' (3 times)" in report
     typed(monkeypatch, b"the\nthe\n\n\n\nc\xfft\nc\xfft\n")
     assert main(["score", "char.npz"]) == 1
     assert "standard input, line 6: The text is not UTF-8" in capsys.readouterr().err
