@@ -157,10 +157,11 @@ def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list
     """For each sentence of ids, the log-probability in nats of every id but the first, given those before it.
 
     Sentences of different length are computed in one batch; none sees another, and the result does not
-    depend on their company or order.
+    depend on their company or order. An array that is given several times is computed once.
     """
+    places = {id(sentence): place for place, sentence in enumerate(sentences)}
     found = [np.empty(0)] * len(sentences)
-    order = sorted((index for index, sentence in enumerate(sentences) if len(sentence) > 1), key=lambda index: len(sentences[index]))
+    order = sorted((index for index in places.values() if len(sentences[index]) > 1), key=lambda index: len(sentences[index]))
     while order:
         longest = len(sentences[order[-1]]) - 1
         width = SENTENCES * STEPS // min(max(longest, SHORTEST), STEPS)
@@ -168,7 +169,7 @@ def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list
         del order[-width:]
         for index, scores in zip(group, _batch(network, [sentences[index] for index in group]), strict=True):
             found[index] = scores
-    return found
+    return [found[places[id(sentence)]] for sentence in sentences]
 
 
 def _batch(network: Network, sentences: list[np.ndarray]) -> list[np.ndarray]:
