@@ -825,7 +825,17 @@ class LanguageModel:
 
     def _rows(self, texts: Sequence[Any], bos: bool, eos: bool, policy: UnknownConfig) -> tuple[list[Sentence], bool]:
         """Each sentence as ids; and whether a warning has explained unknown symbols."""
-        rows, hint = [self._sentence(one, bos, eos, policy) for one in texts], ""
+        known: dict[Any, Sentence] = {}  # of equal texts one is encoded
+
+        def row(one: Any) -> Sentence:
+            if not isinstance(one, str | bytes):
+                return self._sentence(one, bos, eos, policy)
+            key = type(one), one
+            if key not in known:
+                known[key] = self._sentence(one, bos, eos, policy)
+            return known[key]
+
+        rows, hint = [row(one) for one in texts], ""
         if self.tokenizer_ is not None:
             strange = (one for one, row in zip(texts, rows, strict=True) if row.missing)
             if hint := hints.of_unknown(next(strange, ""), self.tokenizer_):

@@ -35,7 +35,8 @@ import numpy as np
 from .config import UnknownConfig
 from .model import Network
 
-SENTENCES = 64  # scored side by side
+SENTENCES = 64  # scored in one batch, if they are long
+SHORTEST = 8  # steps; of shorter sentences more are scored in one batch: as many tokens as of sentences of this length
 TREATED = {"count": "", "exclude": " left out", "penalize": " penalized"}  # unknown tokens
 STEPS = 64  # the longest stretch computed at once: memory does not grow with the length of a sentence
 
@@ -69,8 +70,11 @@ def judge(scores: np.ndarray, unknown: np.ndarray, spelled: np.ndarray, config: 
     >>> judge(scores, unknown, spelled, UnknownConfig("penalize", penalty=2.0))
     (array([-1. , -6.5]), array([ True,  True]))
     """
-    counted = ~unknown if config.excludes else np.ones(len(scores), bool)
-    return (scores - config.nats_per_character * spelled)[counted], counted
+    if config.excludes:
+        return scores[~unknown], ~unknown
+    if config.nats_per_character:
+        scores = scores - config.nats_per_character * spelled
+    return scores, np.full(len(scores), True)
 
 
 @dataclass(frozen=True)
@@ -152,28 +156,42 @@ def total_loss(network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]
 def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list[np.ndarray]:
     """For each sentence of ids, the log-probability in nats of every id but the first, given those before it.
 
-    Sentences of different length are computed side by side; none sees another, and the result does not
-    depend on their company or order.
+    Sentences of different length are computed in one batch; none sees another, and the result does not
+    depend on their company or order. An array that is given several times is computed once.
     """
-    ops = network.ops
-    order = sorted(range(len(sentences)), key=lambda index: len(sentences[index]))
-    found: list[np.ndarray] = [np.empty(0)] * len(sentences)
-    for first in range(0, len(order), SENTENCES):
-        group = order[first : first + SENTENCES]
-        longest = len(sentences[group[-1]]) - 1
-        columns = []
-        state = network.state(len(group))
-        for start in range(0, longest, STEPS):
-            steps = min(STEPS, longest - start)
-            inputs = np.zeros((steps, len(group)), np.int32)
-            targets = np.full((steps, len(group)), -1, np.int32)
-            for column, index in enumerate(group):
-                piece = sentences[index][start : start + steps + 1]
-                inputs[: len(piece[:-1]), column] = piece[:-1]
-                targets[: len(piece[1:]), column] = piece[1:]
-            losses = network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)
-            columns.append(-ops.download(losses).reshape(steps, len(group)).astype(np.float64))
-        table = np.concatenate(columns) if columns else np.empty((0, len(group)))
-        for column, index in enumerate(group):
-            found[index] = table[: max(0, len(sentences[index]) - 1), column]
+    places = {id(sentence): place for place, sentence in enumerate(sentences)}
+    found = [np.empty(0)] * len(sentences)
+    order = sorted((index for index in places.values() if len(sentences[index]) > 1), key=lambda index: len(sentences[index]))
+    while order:
+        longest = len(sentences[order[-1]]) - 1
+        width = SENTENCES * STEPS // min(max(longest, SHORTEST), STEPS)
+        group = order[: -width - 1 : -1]  # the longest first
+        del order[-width:]
+        for index, scores in zip(group, _batch(network, [sentences[index] for index in group]), strict=True):
+            found[index] = scores
+    return [found[places[id(sentence)]] for sentence in sentences]
+
+
+def _batch(network: Network, sentences: list[np.ndarray]) -> list[np.ndarray]:
+    """The log-probabilities of sentences of two ids or more, the longest first."""
+    ops, streams, state = network.ops, len(sentences), network.state(len(sentences))
+    found = [np.empty(len(sentence) - 1) for sentence in sentences]
+    for start in range(0, len(sentences[0]) - 1, STEPS):
+        left = sum(len(sentence) - 1 > start for sentence in sentences[:streams])
+        if 2 * left <= streams:  # those that have ended are computed no longer; not at once, as each width takes buffers of its own
+            narrow = network.state(left)
+            for name in narrow:
+                ops.copy(state[name][:left], narrow[name])
+            streams, state = left, narrow
+        pieces = [sentence[start : start + STEPS + 1] for sentence in sentences[:streams]]
+        sizes = np.array([len(piece) for piece in pieces])
+        inside = np.arange(sizes[0]) < sizes[:, None]
+        ids = np.full(inside.shape, -1, np.int32)
+        ids[inside] = np.concatenate(pieces)
+        inputs, targets = np.maximum(ids[:, :-1].T, 0, order="C"), np.ascontiguousarray(ids[:, 1:].T)
+        losses = ops.download(network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)).reshape(targets.shape)
+        scores = -losses.T[inside[:, 1:]].astype(np.float64)
+        stops = np.cumsum(sizes[:left] - 1).tolist()
+        for one, first, stop in zip(found[:left], [0, *stops[:-1]], stops, strict=True):
+            one[start : start + STEPS] = scores[first:stop]
     return found

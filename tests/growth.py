@@ -29,7 +29,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from itertools import count, islice
+from itertools import count, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +274,9 @@ def different_words(size: int) -> bytes:
 TEXTS: dict[str, Callable[[int], bytes]] = {
     "lines": lines,
     "short lines": lambda size: b"a\n" * (size // 2),
+    "line ends": lambda size: b"\n" * size,
+    "different short lines": lambda size: "".join(f"{a}{b}{c}\n" for a, b, c in islice(product(characters(200), repeat=3), size // 7)).encode(),
+    "short lines and a long one": lambda size: b"a\n" * (size // 4) + b"a" * (size // 2),
     "carriage returns": lambda size: b"\r" * size,
     "one line": lambda size: b"to be or " * (size // 9),
     "one word": lambda size: b"a" * size,
@@ -283,6 +286,7 @@ TEXTS: dict[str, Callable[[int], bytes]] = {
     "one character a word": lambda size: b"a " * (size // 2),
     "invalid at the end": lambda size: lines(size) + b"\xff",
 }
+SCORED = ("line ends", "different short lines", "short lines and a long one")  # worst for score, and to train on like others
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 with contextlib.suppress(ImportError):
     import zstandard
@@ -297,6 +301,16 @@ def read_text(tokenizer: str) -> Reader:
 @cache
 def known(tokenizer: str) -> LanguageModel:
     return fit(untrained(hidden=3, embedding=2, tokenizer=tokenizer, threads=1), LINES * 8, epochs=1)
+
+
+KNOWN = tempfile.TemporaryDirectory()
+
+
+@cache
+def known_file(tokenizer: str) -> str:
+    path = os.path.join(KNOWN.name, f"{tokenizer}.npz")
+    known(tokenizer).save(path)
+    return path
 
 
 class Ready(Exception):
@@ -345,7 +359,7 @@ def cases() -> Iterator[Case]:
         yield Case(name=name, suffix=".npz", make=make, readers={reader: READERS[reader] for reader in chosen})
     for name, make in TEXTS.items():
         for suffix, pack in PACKINGS.items():
-            if suffix and name != "lines":
+            if (suffix and name != "lines") or name in SCORED:
                 continue
             kinds = ("char",) if suffix else ("char", "word")  # bytes are read as characters are, without decoding
             yield Case(name=f"text{suffix}: {name}", suffix=suffix, make=make, pack=pack, readers={f"train, {kind}": read_text(kind) for kind in kinds})
@@ -360,6 +374,9 @@ def cases() -> Iterator[Case]:
         yield Case(name=f"prompt: {name}", suffix=".txt", make=TEXTS[name], readers=prompts, slow=True)
     yield Case(name="score: one line", suffix=".txt", make=TEXTS["one line"], slow=True, readers={
         kind: (lambda path, kind=kind: silent(lambda: known(kind).score(of_text(path)))) for kind in ("char", "word")})
+    for name in ("short lines", *SCORED):
+        yield Case(name=f"score: {name}", suffix=".txt", make=TEXTS[name], slow=True, readers={
+            kind: (lambda path, kind=kind: silent(lambda: command(["score", known_file(kind), path, "--threads", "1"]))) for kind in ("char", "word")})
 
 
 # Measuring

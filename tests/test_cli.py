@@ -39,7 +39,7 @@ from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
 from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import read_about, write_model
-from numba_rnnlm.text import Text, open_source
+from numba_rnnlm.text import Text, open_source, sources
 from numba_rnnlm.text.sources import Part
 from numba_rnnlm.training import Trainer, make_optimizer
 
@@ -845,6 +845,23 @@ def test_score_of_tokens(model, monkeypatch, capsys):
     assert tokens == ["dog"] * 100 + ["\n"] if model == "word.npz" else "".join(tokens) == LINES[-1] + "\n"
     means = [np.mean([nats for _, nats, _ in scores]) for scores in want]
     assert np.array(capsys.readouterr().out.split(), float) == pytest.approx(means, abs=1e-5)
+
+
+def test_score_of_equal_lines_some_at_a_time(monkeypatch, capsys):
+    monkeypatch.setattr(sources, "LINES", 3)
+    lines = ["the cat", "", "", "", "the cow", "the cat", "the cow", "the cow"]
+    typed(monkeypatch, "\n".join(lines).encode())
+    assert main(["score", "word.npz", "--json"]) == 0
+    told, report = capsys.readouterr()
+    for line in sorted(set(lines)):
+        typed(monkeypatch, line.encode() + b"\n")
+        assert main(["score", "word.npz", "--json"]) == 0
+        alone = capsys.readouterr().out
+        assert [one + "\n" == alone for one in told.splitlines()] == [one == line for one in lines]
+    assert "3 of 18, in 3 of 8 lines" in report and "'cow' (3 times)" in report
+    typed(monkeypatch, b"the\nthe\n\n\n\nc\xfft\nc\xfft\n")
+    assert main(["score", "char.npz"]) == 1
+    assert "standard input, line 6: The text is not UTF-8" in capsys.readouterr().err
 
 
 def test_score_of_any_bytes(monkeypatch, capsys):

@@ -114,21 +114,25 @@ def score(args: Arguments) -> None:
     tokenizer, tally = tokenizer_of(model), Tally()
     text = texts_of(args, args.file or ["-"], again=False)
     for lines in text.lines(tokenizer.line_ends):
-        rows = []
-        for number, line in enumerate(lines, tally.lines + 1):
+        counts, rows = Counter(lines), []  # equal lines have equal scores
+        for line in counts:
             try:
-                rows.append(encode_sentence(tokenizer, line))
+                row = encode_sentence(tokenizer, line)
             except CorpusError as error:
+                number = tally.lines + 1 + lines.index(line)
                 where = text.name if text.name == "standard input" else repr(text.name)
                 raise CorpusError(f"{where}, line {number}: {error} {hints.of_bytes(line)}") from error
-            if rows[-1].missing and not tally.suspected:
+            rows.append(row)
+            if row.missing and not tally.suspected:
                 tally.suspected = True
                 if hint := hints.of_unknown(line, tokenizer):
                     tally.explained = True
-                    warn(f"line {number} has symbols that are not in the model's vocabulary: {hint}")
-        for row, scores in zip(rows, log_probabilities(model.network_, [row.ids for row in rows]), strict=True):
-            tally.add(row)
-            print(_answer(args, tokenizer, row, *judge(scores, row.unknown[1:], row.spelled[1:], policy)))
+                    warn(f"line {tally.lines + 1 + lines.index(line)} has symbols that are not in the model's vocabulary: {hint}")
+        answers = {}
+        for (line, times), row, scores in zip(counts.items(), rows, log_probabilities(model.network_, [row.ids for row in rows]), strict=True):
+            answers[line] = _answer(args, tokenizer, row, *judge(scores, row.unknown[1:], row.spelled[1:], policy)) + "\n"
+            tally.add(row, times)
+        sys.stdout.writelines(map(answers.__getitem__, lines))
         sys.stdout.flush()
     if not tally.lines:
         source = text.name if text.name == "standard input" else repr(text.name)
@@ -148,11 +152,14 @@ class Tally:
     suspected: bool = False  # whether the first unknown symbol has been looked at for a wrong encoding
     explained: bool = False  # whether that was the reason, and a warning has said so
 
-    def add(self, row: Sentence) -> None:
-        self.lines += 1
-        self.tokens += len(row.ids) - 1
-        self.symbols.update(row.missing)
-        self.concerned += bool(row.missing)
+    def add(self, row: Sentence, times: int) -> None:
+        """Count a line that has come as many times."""
+        self.lines += times
+        self.tokens += times * (len(row.ids) - 1)
+        if missing := row.missing:
+            self.concerned += times
+            for symbol in missing:
+                self.symbols[symbol] += times
 
     def told(self, policy: UnknownConfig) -> str:
         """A sentence about unknown symbols; empty if there were none."""
@@ -169,7 +176,7 @@ class Tally:
 
 def _answer(args: Arguments, tokenizer: Tokenizer, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> str:
     """What is printed for one line, of whose tokens those that are ``counted`` have ``scores``."""
-    oov, unknown = int(row.unknown[1:].sum()), row.unknown[1:][counted]
+    oov, unknown = int(np.count_nonzero(row.unknown[1:])), row.unknown[1:][counted]
     total = float(scores.mean() if args.normalize else scores.sum())
     if args.json:
         values: dict[str, Any] = {"log_probability": total, "tokens": len(scores), "oov": oov}

@@ -45,6 +45,8 @@ from .tokenizers import utf8
 
 MEMORY_BYTES = 16 * 2**20  # a copy, or ids, that take more are kept in a temporary file
 LONGEST_PATH = 1024  # characters; a longer str is text
+LINES = 4096  # handed out at a time: what is known of a line may take a thousand bytes, however short it is
+SLICE = 2**18  # bytes that are split into lines at a time
 NEAR = 2**16  # bytes before the place where a text is to be cut, in which a line end is looked for
 STANDARD_INPUT = "standard input"
 SKIPPED = (".npz", ".lock")  # in folders: models, checkpoints and their locks may be kept beside the text
@@ -130,16 +132,23 @@ class Text:
         return not os.fsdecode(path).endswith(SKIPPED) and any(is_inside(path, folder) for folder in self.folders)
 
     def lines(self, line_ends: str) -> Iterator[list[bytes]]:
-        """The lines, without their ends, as many at a time as have arrived: a slow pipe is answered promptly."""
+        """The lines, without their ends, some at a time, and no later than they have arrived: a slow pipe is answered promptly."""
         begun: list[bytes] = []  # the pieces of an unfinished line, joined once, because a line may be as long as the text
         for piece in with_line_ends(self.pieces(), line_ends):
-            *lines, rest = piece.split(b"\n")
+            lines: list[bytes] = []
+            for part in _slices(piece, SLICE):
+                *ended, rest = part.split(b"\n")
+                if ended:
+                    ended[0] = b"".join([*begun, ended[0]])
+                    begun.clear()
+                    lines += ended
+                if rest:
+                    begun.append(rest)
+                whole = len(lines) - len(lines) % LINES
+                yield from (lines[start : start + LINES] for start in range(0, whole, LINES))
+                del lines[:whole]
             if lines:
-                lines[0] = b"".join([*begun, lines[0]])
-                begun.clear()
                 yield lines
-            if rest:
-                begun.append(rest)
         if begun:
             yield [b"".join(begun)]
 
@@ -465,8 +474,9 @@ def _unreadable(name: str, error: Exception) -> CorpusError:
     return CorpusError(f"Cannot read {what}: {getattr(error, 'strerror', None) or error}.")
 
 
-def _slices(text: Any) -> Iterator[Any]:
-    return (text[start : start + packed.CHUNK] for start in range(0, len(text), packed.CHUNK))
+def _slices(text: Any, size: int | None = None) -> Iterator[Any]:
+    size = size or packed.CHUNK
+    return (text[start : start + size] for start in range(0, len(text), size))
 
 
 def _copied(chunks: Iterator[bytes]) -> Callable[[], Iterator[bytes]]:

@@ -135,12 +135,11 @@ class Sentence(NamedTuple):
 
     @property
     def spelled(self) -> np.ndarray:
-        """(n,) int: the characters of each symbol outside the vocabulary; 0 of the others, and of a word ``<unk>``."""
-        lengths = np.zeros(len(self.ids), int)
-        if self.symbols is not None:
+        """(n,) int32: the characters of each symbol outside the vocabulary; 0 of the others, and of a word ``<unk>``."""
+        lengths = np.zeros(len(self.ids), np.int32)
+        if self.symbols:
             lengths[self.unknown] = [0 if symbol == UNKNOWN else len(symbol) for symbol in self.symbols]
         return lengths
-
 
     @property
     def missing(self) -> list[str]:
@@ -163,14 +162,16 @@ def encode_sentence(tokenizer: Tokenizer, text: str | bytes, bos: bool = True, e
     >>> from numba_rnnlm.text import WordTokenizer
     >>> sentence = encode_sentence(WordTokenizer.learn(["the cat"]), "the cow")
     >>> sentence.ids, sentence.symbols, sentence.spelled
-    (array([1, 3, 0, 1], dtype=int32), ['cow'], array([0, 0, 3, 0]))
+    (array([1, 3, 0, 1], dtype=int32), ['cow'], array([0, 0, 3, 0], dtype=int32))
     """
-    ids, end = tokenizer.encode(text), np.array([tokenizer.line_end], np.int32)
+    ids = tokenizer.encode(text)
+    whole = np.full(len(ids) + bos + eos, tokenizer.line_end, np.int32)
+    whole[int(bos) : int(bos) + len(ids)] = ids
+    unknown = whole == tokenizer.unknown
     symbols: Sequence[str] = []
-    if (ids == tokenizer.unknown).any():
+    if np.count_nonzero(unknown):
         symbols, _ = tokenizer.read_as_unknown(text if isinstance(text, str) else text.decode("utf-8"), ids)
-    whole = np.concatenate([end[: int(bos)], ids, end[: int(eos)]])
-    return Sentence(whole, whole == tokenizer.unknown, symbols)
+    return Sentence(whole, unknown, symbols)
 
 
 def most_frequent(symbols: Mapping[str, int]) -> str:
