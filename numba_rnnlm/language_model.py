@@ -734,6 +734,7 @@ class LanguageModel:
     def _foresee(network: Network, corpus: Corpus, limit: float) -> float:
         """About the seconds that evaluating a corpus will take, from as much of it as takes a small part of ``limit``."""
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
+        total_loss(network, islice(segments(corpus.ids, streams, EVALUATION_STEPS), 1))  # starts the threads, for which a kernel may be compiled
         batches = segments(corpus.ids, streams, EVALUATION_STEPS)
         started, taken, done = time.monotonic(), 0.0, 0
         while taken < SAMPLE * limit and total_loss(network, islice(batches, 1))[1]:

@@ -44,14 +44,6 @@ def texts_of(args: Arguments, paths: Sequence[str], again: bool = True) -> Text:
     return Files(paths, args.encoding).open(again)
 
 
-def size(path: Path) -> str:
-    return megabytes(path.stat().st_size)
-
-
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB"
-
-
 def show_table(rows: dict[str, Any]) -> None:
     width = max(map(len, rows)) + 2
     for name, value in rows.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import CheckpointConfig, ModelConfig, TextConfig, TrainingConfig
+from ..display import amount
 from ..errors import DivergenceError, TrainingError
 from ..interrupts import Interrupted, Interrupts
 from ..language_model import LanguageModel
@@ -15,7 +16,7 @@ from ..paths import same_file
 from ..reports import report
 from .destination import OUT, Destination, expect_writable, free_names
 from .exits import STOPPED_EARLY, Ended
-from .files import load, size, texts_of, tokenizer_of
+from .files import load, texts_of, tokenizer_of
 from .flags import (
     Arguments,
     add_command,
@@ -135,7 +136,7 @@ def resuming(args: Arguments, checkpoint: str | None) -> str:
 
 def tell_trained(model: LanguageModel, args: Arguments, where: Destination, resume: str) -> None:
     out, byte = where.out, tokenizer_of(model).name == "byte"
-    report(f"{where.verb} {out} ({size(out)}): {model.parameter_count:,} weights, {model.network_.model.head.units:,} symbols\n")
+    report(f"{where.verb} {out} ({amount(out.stat().st_size)}): {model.parameter_count:,} weights, {model.network_.model.head.units:,} symbols\n")
     if (best := model.validation_) is not None:
         bits = f"{best.bits_per_byte:.3f} bits/byte" if byte else f"{decimals(best.bits_per_character, 3)} bits/character"
         report(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, {bits}"
