@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
         "was learned; the exit code is then 128 + the signal's number. numba-rnnlm --help lists all exit codes.",
         """examples:
   numba-rnnlm train book.txt --valid rest.txt
-  numba-rnnlm train books/ more.txt.gz --encoding cp1252      without --valid the last 5 % are held out
+  numba-rnnlm train books/ more.txt.gz --encoding cp1252      without --valid the last 5 %, if at least 100 bytes, are held out
   zcat news-*.gz | numba-rnnlm train - --tokenizer word
   numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
   numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 1h30m --validate-every 500 --log ptb.csv
