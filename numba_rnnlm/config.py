@@ -158,7 +158,8 @@ class TrainingConfig(_Config):
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
     patience: int | None = _option(None, "stop after this many epochs (with validate_every, reports) without a better validation loss "
                                    "(training loss, if there is no validation text)", type=int)
-    validation_split: float = _option(0.0, "part of the training text, 0 to 1, that is held out at its end to validate; not trained on")
+    validation_split: float = _option(0.0, "part of the training text, 0 to 1, that is held out at its end to validate, if that "
+                                     "is at least 100 bytes; not trained on")
     validate_every: int | None = _option(None, "report and validate after every so many updates of an epoch too, not only at its end; the "
                                          "best weights, patience and the plateau schedule follow these reports", type=int)
     max_seconds: float | None = _option(None, "end training cleanly within this time, the last validation and saving included: "

@@ -41,6 +41,17 @@ def message(text: str) -> str:
     return _shortened(one_line(_shortened(text)))
 
 
+def amount(count: int) -> str:
+    """A number of bytes, for a sentence.
+
+    Examples
+    --------
+    >>> amount(812), amount(52_345), amount(4_123_456), amount(3_210_000_000)
+    ('812 bytes', '52.3 kB', '4.1 MB', '3,210.0 MB')
+    """
+    return f"{count} bytes" if count < 1000 else f"{count / 1e3:.1f} kB" if count < 999_950 else f"{count / 1e6:,.1f} MB"
+
+
 def clean(error: BaseException) -> BaseException:
     """An error of Python's, whose text may quote a file, as the cause of one of ours: a traceback shows both."""
     error.args = tuple(message(one) if isinstance(one, str) else _modest(one) for one in error.args)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import compress, islice
 from math import ceil, inf
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, NamedTuple, Self, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,12 +103,32 @@ ADVICE = {  # what to do about unknown symbols
                "would cost.",
 }
 
-Prepare = Callable[[Mapping[str, Any]], tuple[str | os.PathLike[str], float]]  # see LanguageModel.fit_config
 Config = TypeVar("Config", ModelConfig, TextConfig, TrainingConfig, CheckpointConfig)
 
 LOAD = "LanguageModel.load(path, cell={cell})"
 IDS_HAVE_NO_CHARACTERS = "unknown='penalize' counts the characters of unknown symbols, but ids have none; give text, or unknown='exclude'."
 MACHINE = ("backend", "threads", "precision")  # where and how it is computed: no part of the model
+
+
+class Prepared(NamedTuple):
+    """What the caller of :meth:`LanguageModel.fit_config` does with the model after the training.
+
+    Attributes
+    ----------
+    out
+        Where it will save the model; ``fit_config`` sees that there is room for it.
+    seconds
+        How much of ``max_seconds`` saving takes.
+    notes
+        Lines to show before the training.
+    """
+
+    out: str | os.PathLike[str]
+    seconds: float = 0.0
+    notes: Sequence[str] = ()
+
+
+Prepare = Callable[[Mapping[str, Any]], Prepared]
 
 
 @dataclass
@@ -406,8 +426,7 @@ class LanguageModel:
             their consequence.
         prepare
             Called when the texts have been read and the training is about to begin, with the header of the file that the model would be
-            saved in. It returns where the caller will save the model, and how many seconds of ``max_seconds`` that takes; ``fit_config``
-            sees that there is room for it. What it raises ends ``fit_config``.
+            saved in. What it raises ends ``fit_config``.
         """
         keeping = CheckpointConfig() if keeping is None else keeping
         expect_kind("config", config, TrainingConfig, "a TrainingConfig")
@@ -452,9 +471,8 @@ class LanguageModel:
             out = None
             if prepare is not None:
                 prepared = prepare(self._about())
-                if not isinstance(prepared, tuple) or len(prepared) != 2:
-                    raise ConfigError(f"prepare gave {shown(prepared)}, expected where the model will be saved, and how many seconds that takes.")
-                out, trainer.saving = prepared
+                expect_kind("what prepare gave", prepared, Prepared, "a Prepared")
+                out, trainer.saving, notes = prepared.out, prepared.seconds, [*prepared.notes, *notes]
                 if same_file(os.fsdecode(out), keeping.log):
                     raise ConfigError(f"log is {keeping.log!r}, where the model is to be saved; give one of them another name.")
             expect_room(self._files(trainer, start.tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
@@ -716,6 +734,7 @@ class LanguageModel:
     def _foresee(network: Network, corpus: Corpus, limit: float) -> float:
         """About the seconds that evaluating a corpus will take, from as much of it as takes a small part of ``limit``."""
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
+        total_loss(network, islice(segments(corpus.ids, streams, EVALUATION_STEPS), 1))  # starts the threads, for which a kernel may be compiled
         batches = segments(corpus.ids, streams, EVALUATION_STEPS)
         started, taken, done = time.monotonic(), 0.0, 0
         while taken < SAMPLE * limit and total_loss(network, islice(batches, 1))[1]:

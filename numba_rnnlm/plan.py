@@ -13,6 +13,7 @@ little or lost, for by then the text is learned by heart. At 10 the last epoch i
 from math import isqrt
 
 from .config import TrainingConfig
+from .errors import plain
 
 STEPS = 50  # long enough for a sentence; more cost memory and updates
 TOKENS = 1.25  # tokens of an update, in units of √tokens
@@ -54,7 +55,11 @@ def told(config: TrainingConfig, chosen: Plan, tokens: int, updates: int) -> lis
     """Lines for the user: the plan, and a note where its updates are few."""
     left_open = [name for name in OPEN if getattr(config, name) is None]
     by = f" ({', '.join(left_open)} chosen from the size of the text)" if left_open else ""
-    lines = [f"{tokens:,} tokens: epochs {chosen.epochs}, streams {chosen.streams}, steps {chosen.steps}, {updates:,} updates{by}"]
+    rows = f"streams {chosen.streams}, steps {chosen.steps}"
+    if config.max_seconds is None:
+        lines = [f"{tokens:,} tokens: epochs {chosen.epochs}, {rows}, {updates:,} updates{by}"]
+    else:
+        lines = [f"{tokens:,} tokens: {plain(config.max_seconds)} seconds, at most {chosen.epochs:,} epochs, {rows}{by}"]
     if updates < FEW and len(left_open) == len(OPEN):
         lines.append(f"note: only {updates:,} updates, because the text is short; some thousand learn well")
     elif updates < FEW:

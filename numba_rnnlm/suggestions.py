@@ -77,6 +77,16 @@ VALUES = {  # ours → what others call it
     "demo": "example tutorial quickstart", "skip": "ignore continue", "stop": "raise error", "unk": "<unk>",
 }
 
+LAYERS = {  # Keras's that do not exist here → what to do instead
+    "Bidirectional": "recurrent layers read forwards only, as a model must that writes",
+    "TimeDistributed": "leave it out: Dense works on each step of a sequence",
+    "Masking": "every step counts; give sequences of one length",
+    "Activation": "give the activation to the layer before, as in Dense(units, activation='softmax')",
+    **dict.fromkeys(("Input", "InputLayer"), "leave it out; a first layer that is no Embedding takes input_shape"),
+    "SpatialDropout1D": "use Dropout",
+    **dict.fromkeys(("RNN", "SimpleRNNCell", "LSTMCell", "GRUCell", "StackedRNNCells"), "use SimpleRNN, LSTM, GRU, or Recurrent(units, cell=...)"),
+}
+
 
 def flag_meant(given: str, known: Iterable[str]) -> str:
     """Which of the known flags was probably meant; empty if none is like it.

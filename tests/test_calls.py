@@ -413,7 +413,7 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: fit(trained(), epochs=10**400), r"epochs is a number of about 400 digits, expected a whole number at least 1 and at most 9,007,199,254,740,992\."),
     (lambda: trained().fit_config(TEXT, None, 5), r"config is 5, expected a TrainingConfig\."),
     (lambda: trained().fit_config(TEXT, None, TrainingConfig(), prepare=5), r"prepare is 5, expected a function\."),
-    (lambda: trained().fit_config(TEXT, None, TrainingConfig(epochs=1, verbose=0), prepare=lambda about: 5), r"prepare gave 5, expected where the model"),
+    (lambda: trained().fit_config(TEXT, None, TrainingConfig(epochs=1, verbose=0), prepare=lambda about: 5), r"what prepare gave is 5, expected a Prepared\."),
     (lambda: TrainingConfig(optimizer={1: 2}), r"optimizer is \{1: 2\}, expected a name, or what numba_rnnlm\.optimizers\.describe"),
     (lambda: language_model(tied=np.array([1, 2])), r"tied is array\(\[1, 2\]\), expected one of True, False\."),
     (lambda: language_model(cell="LSTM"), r"cell is 'LSTM', expected .*; did you mean 'lstm'\?"),

@@ -1061,9 +1061,9 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--resume", "none.npz"], "there is no model file 'none.npz'."),
         (["--resume", "whole.npz"], "'whole.npz' is a model, but no checkpoint: it does not say where its training stood. To train on "
          "from its weights, load it and fit, or train --from."),
-        (["--checkpoint", "out.npz"], "--checkpoint is 'out.npz', which is another file of this command; give it a name of its own."),
-        (["--checkpoint", "text.txt"], "--checkpoint is 'text.txt', which is another file of this command; give it a name of its own."),
-        (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', which is another file of this command; give it a name of its own."),
+        (["--checkpoint", "out.npz"], "--checkpoint is 'out.npz', and --out is the same file; give it a name of its own."),
+        (["--checkpoint", "text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
+        (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
         (["--checkpoint", "held.txt"], "--checkpoint: cannot write 'held.txt': this file is not a model of this numba_rnnlm and is "
          "not overwritten; give another name, or delete it."),
         (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but no checkpoint is named; give checkpoint a file."),

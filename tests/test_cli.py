@@ -22,7 +22,7 @@ import numba_rnnlm
 from numba_rnnlm import LanguageModel, Sequential, backends, cli, demo, suggestions
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.cli import main
-from numba_rnnlm.cli.files import free_name
+from numba_rnnlm.cli.destination import free_names
 from numba_rnnlm.cli.flags import OPTIONS, with_flags
 from numba_rnnlm.cli.flags import given as given_flags
 from numba_rnnlm.config import (
@@ -38,7 +38,7 @@ from numba_rnnlm.config import (
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
 from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
-from numba_rnnlm.storage import read_about, write_model
+from numba_rnnlm.storage import locked, read_about, write_model
 from numba_rnnlm.text import Text, open_source, sources
 from numba_rnnlm.text.sources import Part
 from numba_rnnlm.training import Trainer, make_optimizer
@@ -547,8 +547,8 @@ def test_paths_are_compared_as_files(tmp_path, monkeypatch):
     Path("texts").mkdir()
     Path("linked").symlink_to("texts")
     for avoid in ("model.npz", "./model.npz", "texts/../model.npz", str(tmp_path / "model.npz"), "link.npz"):
-        assert free_name(Path("model.npz"), avoid=avoid) == Path("model-2.npz")
-    assert free_name(Path("model.npz"), avoid="other.npz") == free_name(Path("model.npz")) == Path("model.npz")
+        assert next(free_names(Path("model.npz"), avoid=avoid)) == Path("model-2.npz")
+    assert next(free_names(Path("model.npz"), avoid="other.npz")) == next(free_names(Path("model.npz"))) == Path("model.npz")
     Path("texts/a.txt").write_text("a\n")
     for folder in ("texts", "./texts", "linked", tmp_path / "linked"):
         opened = open_source(Path(folder))
@@ -630,7 +630,7 @@ def test_a_model_of_another_text_is_not_replaced(elsewhere, capsys):
     assert trained("--out", "m.npz") == 0
     first = Path("m.npz").read_bytes()
     for arguments, text, what in (([], "others.txt", "of another text"), ([], "held_out.txt", "of another text"),
-                                  (["--tokenizer", "word"], "text.txt", "with another vocabulary")):
+                                  (["--tokenizer", "word"], "text.txt", "of the same text with another vocabulary (--tokenizer char there, word here)")):
         assert trained("--out", "m.npz", *arguments, text=text) == 1
         out, err = capsys.readouterr()
         assert out == "" and err.endswith(f"error: --out is 'm.npz', a model {what}; it is not replaced. Give another name, or --overwrite.\n")
@@ -639,6 +639,120 @@ def test_a_model_of_another_text_is_not_replaced(elsewhere, capsys):
     assert trained("--out", "m.npz", "--seed", "9", text="copy.txt") == 0 and Path("m.npz").read_bytes() != first
     assert trained("--out", "m.npz", "--overwrite", text="others.txt") == 0
     assert list(LanguageModel.load("m.npz").tokenizer_.unknown_symbols("the"))
+
+
+def test_why_a_model_of_the_same_text_has_another_vocabulary(elsewhere, capsys):
+    Path("text.txt").write_text(TEXT * 2 + "Zebra\n")
+    assert main(["train", "text.txt", "--out", "m.npz", *SMALL, "--epochs", "1", "--verbose", "0"]) == 0
+    for _ in range(2):
+        assert trained("--out", "m.npz", "--min-count", "2") == 1
+        assert capsys.readouterr().err.endswith(
+            "a model of the same text with another vocabulary (--min-count 1 there, 2 here; held out from it: 5% of the text there, nothing here, which "
+            "--valid and --validation-split decide); it is not replaced. Give another name, or --overwrite.\n")
+    assert main(["train", "text.txt", "--from", "m.npz", "--extend-vocabulary", "--out", "n.npz", *BRIEF]) == 0
+    assert main(["train", "text.txt", "--from", "m.npz", "--out", "n.npz", *BRIEF]) == 1
+    assert "(with other symbols, from a model that was trained before)" in capsys.readouterr().err
+
+
+CUT_SHORT = "stays as it was, because only a complete training replaces a model"
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """A training that is interrupted in its second epoch."""
+    step = Trainer._step
+
+    def interrupted(self, *arguments):
+        step(self, *arguments)
+        if self.at.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    def train(*arguments, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_step", interrupted)
+            return trained(*arguments, **options)
+
+    return train
+
+
+def test_a_training_that_is_cut_short_replaces_no_model(elsewhere, stopped, capsys):
+    out = ["--out", "m.npz"]
+    assert stopped(*out) == 130  # nothing is lost
+    assert trained(*out, "--epochs", "1") == 0  # complete, though of fewer epochs than what follows
+    whole = Path("m.npz").read_bytes()
+    capsys.readouterr()
+    assert stopped(*out) == 130
+    assert capsys.readouterr().err == f"numba-rnnlm: interrupted, the model is saved in 'm-2.npz'; 'm.npz' {CUT_SHORT}\n"
+    assert Path("m.npz").read_bytes() == whole and LanguageModel.load("m-2.npz").history_["epoch"][-1] < 2
+    assert main(["train", "text.txt", *SMALL, *BRIEF, *WILD, "--epochs", "3", "--warmup", "1", "--steps", "100000", *out]) == 3  # diverged
+    assert f"The model is saved in 'm-3.npz'; 'm.npz' {CUT_SHORT}.\n" in capsys.readouterr().err
+    Path("m.npz").write_bytes(b"")
+    assert stopped(*out) == 130 and Path("m.npz").stat().st_size and stopped(*out, "--overwrite") == 130
+    assert sorted(os.listdir()) == sorted(["text.txt", "others.txt", "held_out.txt", "m.npz", "m-2.npz", "m-3.npz"])
+
+
+def test_a_resumed_run_that_is_cut_short_replaces_its_own_model_only(elsewhere, stopped, capsys):
+    run = ["--out", "m.npz", "--checkpoint", "run.npz", "--resume", "run.npz", "--epochs", "4"]
+    assert trained("--out", "m.npz", "--epochs", "4") == 0
+    whole = Path("m.npz").read_bytes()
+    lengths = []
+    for _ in range(2):
+        assert stopped(*run) == 130
+        assert Path("m.npz").read_bytes() == whole  # of the same settings, and complete
+        lengths.append(LanguageModel.load("m-2.npz").history_["epoch"][-1])
+    assert lengths[0] < lengths[1] and not Path("m-3.npz").exists()
+    assert stopped("--resume", "run.npz", "--out", "run.npz", "--epochs", "4") == 130 and Path("run-2.npz").exists()
+    assert trained(*run) == 0 and Path("m.npz").read_bytes() == whole
+
+
+@pytest.mark.parametrize("words", [[], ["--resume", "run.npz"], ["--resume", "./run.npz"]])
+def test_what_continues_an_interrupted_training_is_told(words, elsewhere, stopped, capsys):
+    assert stopped("--checkpoint", "run.npz", "--out", "a b.npz", *words, "--verbose", "2") == 130
+    (command,) = re.findall(r"^next:\n  (numba-rnnlm train .*)$", capsys.readouterr().out, re.MULTILINE)
+    assert command.count("--resume") == 1 and main(shlex.split(command)[1:]) == 0
+    continued = Path("a b.npz").read_bytes()
+    assert trained("--out", "whole.npz") == 0 and Path("whole.npz").read_bytes() == continued
+    assert stopped("--verbose", "2") == 130 and "\nnext:\n  numba-rnnlm generate " in capsys.readouterr().out
+
+
+def test_two_trainings_do_not_write_one_model(elsewhere, capsys):
+    with locked("m.npz", "model"), locked("model.npz", "model"):
+        assert trained("--out", "m.npz") == 1
+        assert f"error: the model 'm.npz' is being written by process {os.getpid()} on host " in capsys.readouterr().err
+        assert trained("--verbose", "2") == 0
+    assert capsys.readouterr().out.startswith("model.npz is being written by another training: the model will be saved as model-2.npz\n")
+    assert sorted(os.listdir()) == ["held_out.txt", "model-2.npz", "others.txt", "text.txt"]
+
+
+def test_nothing_is_shown_before_a_refusal(elsewhere, capsys):
+    assert trained() == 0
+    Path("folder.csv").mkdir()
+    for arguments, told in ((["--log", "nowhere/log.csv"], "cannot write the log"), (["--log", "folder.csv"], "cannot read the log")):
+        assert trained("--verbose", "2", *arguments) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and told in err
+
+
+def test_the_summary_has_bits_of_what_was_predicted(elsewhere, capsys):
+    for tokenizer, unit in (("byte", "byte"), ("char", "character")):
+        assert trained("--tokenizer", tokenizer, "--valid", "held_out.txt", "--verbose", "2") == 0
+        assert re.search(rf"^best validation loss .*, \d\.\d{{3}} bits/{unit}$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_an_output_that_is_another_file_of_the_command(elsewhere, capsys):
+    Path("link.npz").symlink_to("held_out.txt")
+    Path("loop.npz").symlink_to("loop.npz")
+    target, loop = str(elsewhere / "held_out.txt"), "a link that leads back to itself"
+    for arguments, told in (
+        (["--out", "text.txt"], "--out is 'text.txt', and CORPUS is the same file; give it a name of its own."),
+        (["--out", "link.npz"], f"--out is 'link.npz', a link to {target!r}, and --valid is the same file; give it a name of its own."),
+        (["--out", "m.npz", "--checkpoint", "m.npz"], "--checkpoint is 'm.npz', and --out is the same file; give it a name of its own."),
+        (["--out", "loop.npz"], f"--out: cannot write 'loop.npz': it is {loop}; give another name."),
+        (["--checkpoint", "loop.npz"], f"--out: cannot write 'loop.npz': it is {loop}; give another name."),
+    ):
+        assert trained(*arguments, "--valid", "held_out.txt") in (1, 2)
+        assert told.removeprefix("--out: ") in capsys.readouterr().err
+    assert Path("loop.npz").is_symlink()
 
 
 def test_what_else_out_does_not_replace(elsewhere, capsys):
@@ -984,7 +1098,9 @@ def test_generate_reads_unknown_symbols_if_told_to(capsys):
 def test_prompt_on_standard_input_must_be_utf8(monkeypatch, capsys):
     typed(monkeypatch, b"\xff")
     assert main(["generate", "char.npz", "--prompt", "-"]) == 1
-    assert "the prompt is not UTF-8" in capsys.readouterr().err
+    words = "error: the prompt is not UTF-8: the byte at offset 0 is 0xff. Convert it to UTF-8, or use a model with --tokenizer byte.\n"
+    assert capsys.readouterr().err.endswith(words)
+    assert main(["generate", "char.npz", "--prompt", "\udcff"]) == 1 and capsys.readouterr().err.endswith(words)
 
 
 def test_a_closed_pipe_ends_generate_quietly():
@@ -1168,16 +1284,21 @@ def test_warmup_takes_what_is_asked_for(monkeypatch, capsys):
 
 def test_the_demo_replaces_only_models_of_its_own(elsewhere, monkeypatch, capsys):
     monkeypatch.setattr(demo, "documentation", lambda: (TEXT, HELD_OUT))
-    monkeypatch.setattr(demo, "_warm_up", lambda *arguments: 0.0)
     demonstrate = ["demo", "--seconds", "0.2", "--out", "m.npz"]
     assert main(demonstrate) == 0 and main(demonstrate) == 0
     assert "\nreplaced m.npz " in capsys.readouterr().out.replace("\n\n", "\n")
     assert trained("--out", "m.npz", "--overwrite", text="others.txt") == 0
     before = Path("m.npz").read_bytes()
     assert main(demonstrate) == 1
-    assert "--out is 'm.npz', a model of another text; it is not replaced" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == "" and "--out is 'm.npz', a model of another text; it is not replaced" in err
     assert Path("m.npz").read_bytes() == before
     assert main([*demonstrate, "--overwrite"]) == 0 and Path("m.npz").read_bytes() != before
+    before = Path("m.npz").read_bytes()
+    monkeypatch.setattr(Trainer, "_look_at_the_clock", lambda self, look=Trainer._look_at_the_clock: (look(self), signal.raise_signal(signal.SIGTERM))
+                        if not self.interrupted.is_set() else look(self))
+    assert main(demonstrate) == 143 and Path("m.npz").read_bytes() == before
+    assert f"interrupted, the model is saved in 'm-2.npz'; 'm.npz' {CUT_SHORT}\n" in capsys.readouterr().err
 
 
 def test_demo(tmp_path, monkeypatch, capsys):
@@ -1187,8 +1308,8 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert "warning" not in err
     model = LanguageModel.load("numba_rnnlm_demo.npz")
     assert f"held out: {model.bits_per_character(demo.documentation()[1]):.3f} bits/character" in told
-    assert demo.PROMPT in told and "saved numba_rnnlm_demo.npz" in told
-    assert "kernels ready after" in told
+    assert "\nThe function " in told and "saved numba_rnnlm_demo.npz" in told
+    assert " tokens: 2 seconds, at most 1,000 epochs, streams 32, steps 50\n" in told
 
 
 def test_the_text_of_the_demo_is_prose():

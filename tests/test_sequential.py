@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numba_rnnlm import LanguageModel, Sequential, progress
+from numba_rnnlm import LanguageModel, Sequential, layers, progress, suggestions
 from numba_rnnlm.callbacks import LambdaCallback
 from numba_rnnlm.errors import (
     ConfigError,
@@ -1167,3 +1167,13 @@ def test_what_must_come_first_is_said():
 def test_impossible_models_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Sequential(**options)
+
+
+def test_layers_of_keras_that_do_not_exist_are_answered_with_what_to_do():
+    assert not set(suggestions.LAYERS) & set(vars(layers))
+    for name, instead in suggestions.LAYERS.items():
+        with pytest.raises(ImportError) as caught:
+            exec(f"from numba_rnnlm.layers import {name}", {})
+        assert str(caught.value) == f"numba_rnnlm.layers has no {name}; {instead}."
+    with pytest.raises(AttributeError, match=r"module 'numba_rnnlm.layers' has no attribute 'Lstm'"):
+        layers.Lstm  # noqa: B018

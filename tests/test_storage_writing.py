@@ -19,6 +19,7 @@ from models import LINES, fit, trained, untrained
 from numba_rnnlm import language_model
 from numba_rnnlm.config import TrainingConfig
 from numba_rnnlm.errors import ModelFileError
+from numba_rnnlm.language_model import Prepared
 from numba_rnnlm.storage import locked, writing
 
 
@@ -39,7 +40,7 @@ def test_room_is_looked_for_before_the_training(path, monkeypatch):
         model = untrained()
         with pytest.raises(ModelFileError) as caught:
             fit(model, checkpoint=path)
-    assert re.fullmatch(r"cannot write '.*model.npz', for which 0\.\d MB are needed: No space left on device\. Choose a folder that exists, "
+    assert re.fullmatch(r"cannot write '.*model.npz', for which \d+\.\d kB are needed: No space left on device\. Choose a folder that exists, "
                         "can be written and has room.", str(caught.value))
     assert model.tokenizer_ is None and os.listdir(path.parent) == []
 
@@ -51,7 +52,7 @@ def test_files_take_no_more_room_than_was_looked_for(path, monkeypatch):
         model = fit(untrained(cell=cell, layers=layers, tied=tied), checkpoint=path, epochs=3)
         assert 2 * path.stat().st_size <= sizes[str(path)] <= 5 * path.stat().st_size
         path.unlink()
-        model.fit_config(LINES, None, TrainingConfig(epochs=1, verbose=0, streams=2, steps=4), prepare=lambda about: (path, 0.0))
+        model.fit_config(LINES, None, TrainingConfig(epochs=1, verbose=0, streams=2, steps=4), prepare=lambda about: Prepared(path))
         model.save(path)
         assert path.stat().st_size <= sizes[str(path)] <= 4 * path.stat().st_size
         path.unlink()

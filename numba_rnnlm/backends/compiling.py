@@ -69,10 +69,10 @@ class Notice:
                 return
             self._told = True
         if store.writable and not store.failure:
-            text = (f"compiling kernels that are not stored yet, up to 10 seconds or so; they will be in {store.writable.parent} "
+            text = (f"compiling kernels that are not stored yet, 10 to 30 seconds or, on a busy processor, longer; they will be in {store.writable.parent} "
                     "(numba-rnnlm warmup compiles ahead of time)")  # fmt: skip
         else:
-            text = "compiling kernels, up to 10 seconds or so in every process"
+            text = "compiling kernels, 10 to 30 seconds or, on a busy processor, longer, in every process"
         logging.getLogger("numba_rnnlm").warning("numba_rnnlm: %s", text)
 
 

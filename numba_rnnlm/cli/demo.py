@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import demo
-from ..errors import expect_number
-from .exits import DONE, SIGNAL
-from .files import expect_replaceable, expect_writable
-from .flags import Arguments, add_command, machine_flags, machine_of, path
+from ..config import CheckpointConfig, TrainingConfig
+from ..errors import expect_number, plain
+from ..interrupts import Interrupted, Interrupts
+from ..language_model import LanguageModel, Prepared
+from ..reports import report
+from .destination import Destination, expect_writable
+from .flags import Arguments, add_command, machine_flags, machine_of, path, typed
+
+PROMPT = "The function "
 
 
 def add(commands: Any) -> None:
@@ -29,14 +34,30 @@ def add(commands: Any) -> None:
     machine_flags(command)
 
 
-def run(args: Arguments) -> int:
+def run(args: Arguments) -> None:
     expect_number("seconds", args.seconds, 0, open_low=True)
     expect_writable(args.out)
+    config = TrainingConfig(epochs=1000, streams=32, steps=50, learning_rate=8e-3, max_seconds=args.seconds)
+    training, held_out = demo.documentation()
+    model = LanguageModel("lstm", hidden=256, layers=1, embedding=64, seed=1, **machine_of(args))
+    with Destination(args.out, args.overwrite, CheckpointConfig(), model, is_timed=True) as where:
+        def prepare(about: Mapping[str, Any]) -> Prepared:
+            return where.prepare(about)._replace(notes=[
+                f"text: Python's own documentation, {len(training):,} characters to train on, {len(held_out):,} held out",
+                f"training an LSTM for {plain(args.seconds)} seconds; Ctrl-C ends it early"])
 
-    def prepare(about: Mapping[str, Any]) -> tuple[Path, float]:
-        if not args.overwrite:
-            expect_replaceable(args.out, about)
-        return args.out, 0.0
-
-    number = demo.run(args.out, args.seconds, prepare, args.overwrite, **machine_of(args))
-    return SIGNAL + number if number else DONE
+        with Interrupts("return", notice=True) as interrupts:
+            model.fit_config(training, held_out, config, interrupts=interrupts, prepare=prepare)
+            where.save(cut_short=interrupts.is_set())
+            if (measured := model.validation_) is not None:  # else it was interrupted before the first validation
+                report(f"\nheld out: {measured.bits_per_character:.3f} bits/character, perplexity {measured.perplexity:.2f}\n")
+            report(f"\na sample at temperature 0.7:\n\n{PROMPT}")
+            for piece in model.stream(PROMPT, length=400, temperature=0.7, seed=1, unknown="unk"):
+                report(piece)
+    name = typed(where.out)
+    report(f"\n\n{where.verb} {name} with {model.parameter_count:,} weights; next:\n"
+           f"  numba-rnnlm generate {name} --prompt 'A class '\n"
+           f"  numba-rnnlm eval {name} FILE\n"
+           "  numba-rnnlm train FILE        on a text of your own\n")
+    if interrupts.number:
+        raise Interrupted(interrupts.number, f"the {where.told}")

@@ -1,20 +1,12 @@
-"""What the commands read, write and show."""
+"""What the commands read and show."""
 
-import os
-import secrets
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from itertools import chain, count
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import storage
 from ..display import one_line
-from ..errors import ConfigError, ModelFileError
+from ..errors import ModelFileError
 from ..language_model import LanguageModel
-from ..paths import same_file
-from ..runs import corpus_of, run_of, same_corpus, same_training
 from ..storage import read_about
 from ..text import Files, Text, Tokenizer
 from .flags import Arguments, machine_of, typed
@@ -47,77 +39,9 @@ def tokenizer_of(model: LanguageModel) -> Tokenizer:
     return model.tokenizer_
 
 
-def expect_writable(out: Path, sources: Sequence[Path | None] = (), flag: str = "--out") -> None:
-    """Find out before the training, not after it, that the model cannot be saved."""
-    for source in sources:
-        if same_file(out, source):
-            raise ConfigError(f"{flag} is {str(out)!r}, which is another file of this command; give it a name of its own.")
-    try:
-        storage.expect_replaceable(out)
-    except ModelFileError as error:
-        raise ModelFileError(f"{flag}: {error}") from error
-    try:
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise ModelFileError(f"cannot write {str(out)!r}: {error.strerror}. "
-                             "Choose a folder that exists and can be written.") from error
-
-
-def expect_replaceable(out: Path, about: Mapping[str, Any], flag: str = "--out") -> None:
-    """Raise :class:`ModelFileError` where a model with this header would replace one of another text, or the checkpoint of an unfinished run."""
-    if not out.exists() or out.stat().st_size == 0:
-        return
-    there = read_about(out)
-    what = "a model of another text" if corpus_of(there) != corpus_of(about) else "a model with another vocabulary"
-    if "run" in there and not run_of(str(out), there).at.ended:
-        what = "the checkpoint of a run that has not ended"
-    elif same_corpus(there, about):
-        return
-    elif corpus_of(there) is None:
-        what = "a model that does not tell on which text it was trained"
-    raise ModelFileError(f"{flag} is {str(out)!r}, {what}; it is not replaced. Give another name, or --overwrite.")
-
-
-def free_name(path: Path, about: Mapping[str, Any] | None = None, avoid: str | None = None) -> Path:
-    """The first of model.npz, model-2.npz, … that does not exist; or, with the header of a resumed run, that the same run has written."""
-    def is_free(name: Path) -> bool:
-        if same_file(name, avoid):
-            return False
-        return not os.path.lexists(name) or (about is not None and _of_the_same_run(name, about))
-
-    return next(filter(is_free, chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))))
-
-
-def _of_the_same_run(path: Path, about: Mapping[str, Any]) -> bool:
-    try:
-        there = read_about(path)
-    except ModelFileError:
-        return False
-    return "run" not in there and same_training(there, about)
-
-
-def saving_seconds(model: LanguageModel, out: Path) -> float:
-    """How long it takes to save a model beside ``out``: tried out."""
-    trial, started = out.parent / f".numba_rnnlm-{secrets.token_hex(8)}", time.monotonic()
-    try:
-        model.save(trial)
-    finally:
-        trial.unlink(missing_ok=True)
-    return time.monotonic() - started
-
-
 def texts_of(args: Arguments, paths: Sequence[str], again: bool = True) -> Text:
     """The text in these files; unless it has to be read ``again``, what arrives on a pipe is handed out as it comes."""
     return Files(paths, args.encoding).open(again)
-
-
-def size(path: Path) -> str:
-    return megabytes(path.stat().st_size)
-
-
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB"
 
 
 def show_table(rows: dict[str, Any]) -> None:

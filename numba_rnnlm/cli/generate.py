@@ -4,7 +4,8 @@ import os
 from typing import Any
 
 from ..config import SamplingConfig
-from ..errors import CorpusError, VocabularyError, expect_number
+from ..errors import CorpusError, expect_number
+from ..text import as_text
 from .files import load, tokenizer_of
 from .flags import Arguments, add_command, config_flags, given, machine_flags, model_argument
 from .output import Writer
@@ -63,17 +64,10 @@ def run(args: Arguments) -> None:
 def read_prompt(text: str, is_of_bytes: bool) -> str | bytes:
     """The prompt, which ``-`` reads from standard input: text, or for a model of bytes any bytes."""
     try:
-        data = standard_input().read() if text == "-" else None
-        if is_of_bytes:
-            return encoded(text) if data is None else data
-        if data is not None:
-            return data.decode("utf-8")
-        text.encode("utf-8")
-    except UnicodeError as error:
-        raise VocabularyError(f"the prompt is not UTF-8: {error}.") from error
+        data = standard_input().read() if text == "-" else encoded(text)
     except OSError as error:
         raise CorpusError(f"cannot read the prompt from standard input: {error.strerror}.") from error
-    return text
+    return data if is_of_bytes else as_text(data, "the prompt")
 
 
 def encoded(text: str) -> bytes:

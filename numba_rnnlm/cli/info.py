@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, backends, runs
+from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
 from ..keras.training import LOSSES, METRICS
 from ..language_model import MACHINE, LanguageModel
 from ..layers import LAYERS
 from ..progress import duration
 from ..storage import open_model, read_about
-from .files import megabytes, show_table
+from .files import show_table
 from .flags import Arguments, add_command, path, typed
 
 SHOWN_SYMBOLS = 20
@@ -89,7 +90,7 @@ def about_model(path: Path) -> dict[str, Any]:
 
 
 def table_of_model(about: dict[str, Any]) -> dict[str, Any]:
-    rows = {"file": f"{about['file']} ({megabytes(about['bytes'])})", "weights": f"{about['weights']:,}"}
+    rows = {"file": f"{about['file']} ({amount(about['bytes'])})", "weights": f"{about['weights']:,}"}
     if "run" in about:
         rows |= about_run(about["file"], about["run"])
     if (symbols := about["vocabulary"]) is not None:
@@ -150,7 +151,7 @@ def _expect_call(thing: dict[str, Any]) -> None:
 
 
 def table_of_sequential(about: dict[str, Any]) -> dict[str, Any]:
-    rows = {"file": f"{about['file']} ({megabytes(about['bytes'])})", "weights": f"{about['weights']:,}"}
+    rows = {"file": f"{about['file']} ({amount(about['bytes'])})", "weights": f"{about['weights']:,}"}
     for number, layer in enumerate(about["layers"], 1):
         rows[f"layer {number}"] = as_call(layer)
     if compiled := about["compiled"]:

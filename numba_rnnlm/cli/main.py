@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None) -> int:
     try:
-        args = parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        args = parser().parse_args(words, argparse.Namespace(words=words))
         code = args.run(args) or DONE
     except SystemExit as stop:  # argparse has printed the help, the version or what is wrong
         args, code = Arguments(), stop.code if isinstance(stop.code, int) else DONE

@@ -1,22 +1,22 @@
 """``numba-rnnlm train``."""
 
 import argparse
-import contextlib
 import os
-import tempfile
-from collections.abc import Mapping
+import shlex
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from ..config import CheckpointConfig, ModelConfig, TextConfig, TrainingConfig
-from ..errors import DivergenceError, ModelFileError, TrainingError
+from ..display import amount
+from ..errors import DivergenceError, TrainingError
 from ..interrupts import Interrupted, Interrupts
 from ..language_model import LanguageModel
 from ..paths import same_file
 from ..reports import report
-from .exits import ERROR, STOPPED_EARLY, Ended
-from .files import expect_replaceable, expect_writable, free_name, load, saving_seconds, size, texts_of
+from .destination import OUT, Destination, expect_writable, free_names
+from .exits import STOPPED_EARLY, Ended
+from .files import load, texts_of, tokenizer_of
 from .flags import (
     Arguments,
     add_command,
@@ -32,7 +32,6 @@ from .flags import (
 )
 from .measure import decimals
 
-OUT = Path("model.npz")
 VALIDATION_SPLIT = 0.05  # the part that is held out if --valid is not given
 
 
@@ -43,7 +42,7 @@ def add(commands: Any) -> None:
         "was learned; the exit code is then 128 + the signal's number. numba-rnnlm --help lists all exit codes.",
         """examples:
   numba-rnnlm train book.txt --valid rest.txt
-  numba-rnnlm train books/ more.txt.gz --encoding cp1252      without --valid the last 5 % are held out
+  numba-rnnlm train books/ more.txt.gz --encoding cp1252      without --valid the last 5 %, if at least 100 bytes, are held out
   zcat news-*.gz | numba-rnnlm train - --tokenizer word
   numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
   numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 1h30m --validate-every 500 --log ptb.csv
@@ -56,8 +55,8 @@ def add(commands: Any) -> None:
                          help="held-out text, a file or a folder, or several of them, each behind a --valid of its own: measured after each epoch, the "
                               "weights of the best one are kept")
     command.add_argument("--out", type=path, metavar="FILE",
-                         help="where to save the model; a model of the same text is replaced, nothing else (default: model.npz, or model-2.npz "
-                              "and so on if that exists)")
+                         help="where to save the model; a model of the same text is replaced, nothing else, and not by a training that is cut short, "
+                              "which is saved beside it, as model-2.npz (default: model.npz, or model-2.npz and so on if that exists)")
     command.add_argument("--overwrite", action="store_true",
                          help="replace the model in --out, or the finished run in --checkpoint, even if it is of another text")
     command.add_argument("--from", dest="start", type=path, metavar="MODEL",
@@ -84,10 +83,11 @@ def run(args: Arguments) -> None:
     once = [Path("/dev/stdin" if text == "-" else text) for text in texts if text == "-" or not (Path(text).is_file() or Path(text).is_dir())]
     if twice := next((path for path, other in combinations(once, 2) if same_file(path, other)), None):
         args.usage_error(f"{'standard input, -,' if str(twice) == '/dev/stdin' else twice} is named twice; it can be read once")
-    out = free_name(OUT, avoid=keeping.checkpoint) if args.out is None else args.out
-    expect_writable(out, [Path(text) for text in texts])
+    out = next(free_names(OUT, avoid=keeping.checkpoint)) if args.out is None else args.out
+    others = [*(("CORPUS", text) for text in args.corpus), *(("--valid", text) for text in args.valid or [])]
+    expect_writable(out, others)
     if keeping.checkpoint is not None:
-        expect_writable(Path(keeping.checkpoint), [*map(Path, texts), out], "--checkpoint")
+        expect_writable(Path(keeping.checkpoint), [*others, ("--out", out)], "--checkpoint")
     if keeping.resume is not None and not keeping.begins:  # what is not given is as it was; what is given must be
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
@@ -100,109 +100,50 @@ def run(args: Arguments) -> None:
     corpus, valid = texts_of(args, args.corpus), None if args.valid is None else texts_of(args, args.valid)
     from_saved = args.start is not None and (keeping.resume is None or keeping.begins)
     model = load(args, args.start) if from_saved else LanguageModel(**machine_of(args) | settings)
-    where = Destination(args, config, keeping, model)
     epochs, failure, saved = len(model.history_["epoch"]), None, False
-    try:
-        with Interrupts("return", notice=config.verbose > 0) as interrupts:
-            try:
-                model.fit_config(corpus, valid, config, keeping, interrupts=interrupts, prepare=where.prepare)
-            except (DivergenceError, TrainingError) as error:
-                if isinstance(error, DivergenceError) and len(model.history_["epoch"]) == epochs:  # nothing was learned
-                    raise
-                failure = error
-            out, verb = where.settle()
-            save(model, out, keeping.checkpoint, args.overwrite or same_file(out, keeping.resume))
-            saved = True
-            if config.verbose and failure is None:
-                tell_trained(model, args, out, verb)
-    except Interrupted as stop:  # before the training began, or by a second signal
-        kept = keeping.checkpoint is not None and Path(keeping.checkpoint).exists()
-        what = f"the model is saved in {str(out)!r}" if saved else "nothing was saved" + f" but {keeping.checkpoint!r}" * kept
-        raise Interrupted(stop.number, what) from None
-    if failure is not None:
-        raise Ended(STOPPED_EARLY, f"{failure} The model is saved in {str(out)!r}.") from failure
-    if interrupts.number:
-        raise Interrupted(interrupts.number, f"the model is saved in {str(out)!r}")
-
-
-def save(model: LanguageModel, out: Path, checkpoint: str | None, replace_run: bool) -> None:
-    """Save what a training has come to, elsewhere if need be; ``replace_run`` as in :meth:`LanguageModel.save`.
-
-    Raises
-    ------
-    Ended
-        It could not be saved in ``out``; where it is instead.
-    """
-    try:
+    with Destination(args.out, args.overwrite, keeping, model, config.max_seconds is not None) as where:
         try:
-            model.save(out, replace_run=replace_run)
-        except ModelFileError:  # a network's file system may have been away for a moment
-            model.save(out, replace_run=replace_run)
-    except ModelFileError as error:
-        for folder in (Path(checkpoint or out).parent, Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
-            with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
-                file, name = tempfile.mkstemp(".npz", f"{out.stem}-", folder)
-                os.close(file)
+            with Interrupts("return", notice=config.verbose > 0) as interrupts:
                 try:
-                    model.save(name)
-                except ModelFileError:
-                    os.unlink(name)
-                    continue
-                raise Ended(ERROR, f"{error} The model is saved in {name!r} instead.") from error
-        if checkpoint is not None:
-            raise Ended(ERROR, f"{error} The training is kept in {checkpoint!r}: --resume {typed(checkpoint)} writes the model from it.") from error
-        raise
+                    model.fit_config(corpus, valid, config, keeping, interrupts=interrupts, prepare=where.prepare)
+                except (DivergenceError, TrainingError) as error:
+                    if isinstance(error, DivergenceError) and len(model.history_["epoch"]) == epochs:  # nothing was learned
+                        raise
+                    failure = error
+                where.save(cut_short=failure is not None or interrupts.is_set())
+                saved = True
+                if config.verbose and failure is None:
+                    tell_trained(model, args, where, resuming(args, keeping.checkpoint) if interrupts.is_set() else "")
+        except Interrupted as stop:  # before the training began, or by a second signal
+            kept = keeping.checkpoint is not None and Path(keeping.checkpoint).exists()
+            raise Interrupted(stop.number, f"the {where.told}" if saved else "nothing was saved" + f" but {keeping.checkpoint!r}" * kept) from None
+    if failure is not None:
+        raise Ended(STOPPED_EARLY, f"{failure} The {where.told}.") from failure
+    if interrupts.number:
+        raise Interrupted(interrupts.number, f"the {where.told}")
 
 
-class Destination:
-    """Where the model of a training is saved, so that nothing is overwritten that should stay.
-
-    Parameters
-    ----------
-    args, config, keeping, model
-        Of the training.
-    """
-
-    def __init__(self, args: Arguments, config: TrainingConfig, keeping: CheckpointConfig, model: LanguageModel) -> None:
-        self.args, self.config, self.keeping, self.model = args, config, keeping, model
-        self.resumed = keeping.resume is not None and not keeping.begins
-        self.out = OUT if args.out is None else args.out
-        self.replaces = False
-
-    def prepare(self, about: Mapping[str, Any]) -> tuple[Path, float]:
-        """Choose the name, or refuse the one that was given, when the texts have been read and before the training.
-
-        ``about`` is the header of the model's file; → the name, and how many seconds saving takes, if that is to be known.
-        """
-        checkpoint = self.keeping.checkpoint
-        if not self.args.overwrite:
-            if self.args.out is not None and not same_file(self.out, self.keeping.resume):
-                expect_replaceable(self.out, about)
-            if checkpoint is not None and not self.resumed:
-                expect_replaceable(Path(checkpoint), about, "--checkpoint")
-        if self.args.out is None:
-            self.out = free_name(OUT, about if self.resumed else None, checkpoint)
-            if self.out != OUT and self.config.verbose:
-                report(f"{OUT} exists: the model will be saved as {self.out}\n")
-        self.replaces = self.out.exists()
-        return self.out, 0.0 if self.config.max_seconds is None else saving_seconds(self.model, self.out)
-
-    def settle(self) -> tuple[Path, str]:
-        """The name, and "saved" or "replaced". A default name that another program has taken in the meantime is not used."""
-        if self.args.out is None and not self.replaces:
-            self.out = free_name(OUT, avoid=self.keeping.checkpoint)
-        return self.out, "replaced" if self.out.exists() else "saved"
+def resuming(args: Arguments, checkpoint: str | None) -> str:
+    """The command that continues this training from its checkpoint; empty if there is none."""
+    if checkpoint is None or not os.path.exists(checkpoint):
+        return ""
+    words, resume = list(args.words), getattr(args, "resume", None)
+    if not same_file(resume, checkpoint):
+        end = words.index("--") if "--" in words else len(words)
+        words[end:end] = ["--resume", checkpoint]
+    return shlex.join(["numba-rnnlm", *words])
 
 
-def tell_trained(model: LanguageModel, args: Arguments, out: Path, verb: str) -> None:
-    symbols = model.network_.model.head.units
-    report(f"{verb} {out} ({size(out)}): {model.parameter_count:,} weights, {symbols:,} symbols\n")
+def tell_trained(model: LanguageModel, args: Arguments, where: Destination, resume: str) -> None:
+    out, byte = where.out, tokenizer_of(model).name == "byte"
+    report(f"{where.verb} {out} ({amount(out.stat().st_size)}): {model.parameter_count:,} weights, {model.network_.model.head.units:,} symbols\n")
     if (best := model.validation_) is not None:
-        report(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, "
-               f"{decimals(best.bits_per_character, 3)} bits/character"
+        bits = f"{best.bits_per_byte:.3f} bits/byte" if byte else f"{decimals(best.bits_per_character, 3)} bits/character"
+        report(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, {bits}"
                + ("" if args.valid else ", on the end of the text, which was held out; --validation-split 0 trains on all of it") + "\n")
     elif model.history_["loss"]:  # none if max_seconds was over before the first update
         loss = model.history_["loss"][-1]
         report(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen\n")
     valid = " ".join(map(typed, args.valid or ["FILE"]))
-    report(f"next:\n  numba-rnnlm generate {typed(out)} --prompt TEXT\n  numba-rnnlm eval {typed(out)} {valid}\n")
+    commands = [resume, f"numba-rnnlm generate {typed(out)} --prompt TEXT", f"numba-rnnlm eval {typed(out)} {valid}"]
+    report("next:\n" + "".join(f"  {command}\n" for command in commands if command))

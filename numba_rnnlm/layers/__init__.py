@@ -1,5 +1,6 @@
 """Layers, with Keras's names and defaults. A layer is three tables of shapes and two verbs; it stores nothing."""
 
+from ..suggestions import LAYERS as _INSTEAD
 from .dense import Dense
 from .dropout import Dropout
 from .embedding import Embedding
@@ -11,3 +12,9 @@ LAYERS: dict[str, type] = {
 }
 
 __all__ = ["GRU", "LAYERS", "LSTM", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Run", "SimpleRNN"]
+
+
+def __getattr__(name: str) -> type:
+    if name in _INSTEAD:  # no AttributeError: "from numba_rnnlm.layers import name" would drop its words
+        raise ImportError(f"numba_rnnlm.layers has no {name}; {_INSTEAD[name]}.")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

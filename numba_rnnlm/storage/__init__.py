@@ -1,7 +1,7 @@
 """Files that survive: what is written is whole, what is read is checked."""
 
 from .archive import VERSION, ModelFile, expect_replaceable, file_name, model_bytes, open_model, read_about, write_model
-from .lock import locked
+from .lock import Held, locked
 from .writing import expect_room
 
-__all__ = ["VERSION", "ModelFile", "expect_replaceable", "expect_room", "file_name", "locked", "model_bytes", "open_model", "read_about", "write_model"]
+__all__ = ["VERSION", "Held", "ModelFile", "expect_replaceable", "expect_room", "file_name", "locked", "model_bytes", "open_model", "read_about", "write_model"]

@@ -1,4 +1,4 @@
-"""A lock on a checkpoint: the second job that would write it is told who does."""
+"""A lock on a checkpoint or a model: the second job that would write it is told who does."""
 
 import contextlib
 import json
@@ -13,22 +13,30 @@ from ..errors import ModelFileError
 from . import writing
 
 
+class Held(ModelFileError):
+    """Another process, or another thread of this one, holds the lock."""
+
+
 @contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
+def locked(path: str, what: str = "checkpoint") -> Iterator[None]:
     """Hold ``<path>.lock`` within the ``with``, a file that names host, process and time; it is removed at the end.
 
     The file is locked with ``flock``, so that it is free at once when its holder was killed, on whatever host; a child that its holder has
     forked does not hold it. Where files cannot be locked, its being there is the lock, and that of a process of this host which no longer
     runs is taken over.
 
+    ``what`` the file is called in errors.
+
     Raises
     ------
+    Held
+        If another process, or another thread of this one, holds it.
     ModelFileError
-        If another process, or another thread of this one, holds it; or the folder cannot be written.
+        If the folder cannot be written, or a file of that name is no lock.
     """
     try:
         name = f"{os.path.realpath(path)}.lock"
-        file = _take(path, name)
+        file = _take(path, what, name)
     except ModelFileError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -44,7 +52,7 @@ def locked(path: str) -> Iterator[None]:
         file.close()
 
 
-def _take(path: str, name: str) -> BinaryIO:
+def _take(path: str, what: str, name: str) -> BinaryIO:
     """The lock file, open and ours."""
     flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     while True:
@@ -58,11 +66,11 @@ def _take(path: str, name: str) -> BinaryIO:
                     continue
             file = opened.enter_context(open(descriptor, "rb+", 0))
             if not new and not _is_lock(file):
-                raise ModelFileError(f"the lock of the checkpoint {path!r} would be {name!r}, which exists and is no lock; it is left as it is. Give the "
-                                     "checkpoint another name, or move that file.")
+                raise ModelFileError(f"the lock of the {what} {path!r} would be {name!r}, which exists and is no lock; it is left as it is. Give the "
+                                     f"{what} another name, or move that file.")
             locked = writing.lock(file)
             if locked is False or (locked is None and not new and not _is_stale(_owner(file))):
-                raise _held(path, name, _owner(file))
+                raise _held(path, what, name, _owner(file))
             if locked is None and not new:
                 if writing.is_named(name, file):  # else somebody else has taken it over
                     os.unlink(name)  # and whoever makes it again holds it
@@ -97,12 +105,12 @@ def _owner(file: BinaryIO) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {}
 
 
-def _held(path: str, name: str, owner: dict[str, Any]) -> ModelFileError:
+def _held(path: str, what: str, name: str, owner: dict[str, Any]) -> Held:
     who = "another process"
     if owner:
         who = f"process {owner.get('process')!s:.20} on host {ascii(owner.get('host'))[:80]}, since {owner.get('since')!s:.40}"
-    return ModelFileError(f"the checkpoint {path!r} is being written by {who}. Wait for it, stop it, or give this run another checkpoint. If "
-                          f"that process no longer runs, delete {name!r}.")
+    return Held(f"the {what} {path!r} is being written by {who}. Wait for it, stop it, or give this run another {what}. If "
+                f"that process no longer runs, delete {name!r}.")
 
 
 def _is_stale(owner: dict[str, Any]) -> bool:

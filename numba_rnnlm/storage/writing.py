@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from ..display import amount
 from ..errors import ModelFileError
 
 try:
@@ -73,7 +74,9 @@ def expect_replaceable(name: str) -> None:
         raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
     try:
         found = os.stat(name)
-    except (OSError, ValueError):  # nothing is there, or the writing itself will say why not
+    except (OSError, ValueError) as error:  # nothing is there, or the writing itself will say why not
+        if getattr(error, "errno", 0) == errno.ELOOP:  # os.path.realpath would name the link itself, which would be replaced
+            raise ModelFileError(f"cannot write {name!r}: it is a link that leads back to itself; give another name.") from error
         found = None
     if found is not None and not stat.S_ISREG(found.st_mode):
         raise ModelFileError(f"cannot write {name!r}: it is a pipe or a device, which a model would replace; give the name of a file.")
@@ -121,7 +124,7 @@ def expect_room(files: Iterable[tuple[str, int]]) -> None:
                 _reserve(file.fileno(), size)
             except (OSError, ValueError) as error:
                 raise ModelFileError(
-                    f"cannot write {name!r}, for which {size / 1e6:,.1f} MB are needed: {getattr(error, 'strerror', None) or error}. "
+                    f"cannot write {name!r}, for which {amount(size)} are needed: {getattr(error, 'strerror', None) or error}. "
                     "Choose a folder that exists, can be written and has room."
                 ) from error
 
