@@ -16,7 +16,7 @@ from .. import storage
 from ..config import CheckpointConfig
 from ..errors import ConfigError, ModelFileError
 from ..language_model import LanguageModel, Prepared
-from ..paths import same_file
+from ..paths import is_empty, same_file
 from ..runs import corpus_of, fitting, read_history, run_of, same_corpus, same_training
 from ..storage import Held, locked, read_about
 from .exits import ERROR, Ended
@@ -165,7 +165,6 @@ class Destination:
         raise AssertionError("there is always another name")
 
 
-
 def expect_writable(out: Path, others: Iterable[tuple[str, str | Path]] = (), name: str = "--out") -> None:
     """Find out before the training, not after it, that a file cannot be saved.
 
@@ -238,7 +237,7 @@ def _holds(path: Path, ours: Ours) -> bool:
 
 def _is_empty(path: Path) -> bool:
     """Whether nothing is lost that has this name: no file, or an empty one."""
-    return not path.exists() or path.stat().st_size == 0
+    return not path.exists() or is_empty(path)
 
 
 def saving_seconds(model: LanguageModel, out: Path) -> float:
