@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("capability", [AMPERE, HOPPER], ids="{0[0]}.{0[1]
 # specifications). What holds for all: 65,536 registers a block, 48 KB of shared memory without asking.
 SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10, (12, 0): 99 << 10}
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
-EVERY_PAIR = ROUNDS > 1  # which takes minutes more
+EVERY_PAIR = ROUNDS > 1  # and every three: which takes minutes more
 GROUPS = 12  # one process compiles all kernels of a group
 MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "update")
 # What recurrence and launch say, repeated here: tests are collected where their imports would fail.
@@ -68,19 +68,22 @@ class Case(NamedTuple):
 
 
 def products(capability):
-    """Every orientation that the package multiplies; narrow copies only in the larger kernels, which they press most, and not in every
-    precision unless EVERY_PAIR is set.
+    """Every orientation that the package multiplies, every width of a copy and every precision: each two of these together, and all three
+    where EVERY_PAIR is set.
 
     Fewer tiles on the way are for tensor cores where a block has less shared memory: compiled for two such devices.
     """
-    for turned in ((False, False), (True, False), (False, True)):
-        if SHARED[capability] < 100 << 10:
-            yield "tensor_product", ("bf16" if capability == ADA else "tf32", *turned, True, 4, STAGES[1])
-            continue
-        for wide, width in ((True, 4), (False, 4), *([(True, 2), (True, 1)] if capability == HOPPER else [])):
-            yield "float32_product", (*turned, wide, width, STAGES[0])
-            some = ("tf32", "bf16") if width == 4 or EVERY_PAIR else {2: ("tf32",), 1: ("bf16",)}[width]
-            yield from (("tensor_product", (precision, *turned, wide, width, STAGES[0])) for precision in some)
+    orientations = (False, False), (True, False), (False, True)
+    if SHARED[capability] < 100 << 10:
+        yield from (("tensor_product", ("bf16" if capability == ADA else "tf32", *turned, True, 4, STAGES[1])) for turned in orientations)
+        return
+    for row, turned in enumerate(orientations):
+        for column, width in enumerate(((True, 4), (False, 4), *([(True, 2), (True, 1)] if capability == HOPPER else []))):
+            for precision in PRECISIONS if EVERY_PAIR else (PRECISIONS[(row + column) % len(PRECISIONS)],):
+                if precision == "float32":
+                    yield "float32_product", (*turned, *width, STAGES[0])
+                else:
+                    yield "tensor_product", (precision, *turned, *width, STAGES[0])
 
 
 def time_loops(capability):
