@@ -234,7 +234,7 @@ class Signalling:
         self.moments, self.names, self.numbers, self.calls, self.came = moments, names, numbers, 0, 0
 
     def _called(self, frame, event, argument):
-        if event == "call":
+        if event == "call" and frame.f_code is not Signalling.__exit__.__code__:
             self.calls += 1
             if self.calls in self.moments or frame.f_code.co_name in self.names:
                 self.came += 1

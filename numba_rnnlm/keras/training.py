@@ -163,15 +163,15 @@ class Fitting:
         names = list(Means(self.compiled.metrics).values())
         measured = names + [f"val_{name}" for name in names if self.held_out is not None]
         params = {"epochs": self.epochs, "steps": steps, "verbose": self.progress.verbose, "metrics": measured}
+        self.updater.begin()
+        compile_kernels(self.network, self.compiled.optimizer.rule)
+        self.interrupted.wait()
         for callback in self.callbacks:
             callback.set_model(self.model)
             callback.set_params(params)
             callback.on_train_begin({})
-        self.updater.begin()
-        compile_kernels(self.network, self.compiled.optimizer.rule)
-        self.interrupted.wait()
         self.started = time.monotonic()
-        for epoch in range(self.first, self.epochs):
+        for epoch in [] if self.interrupted.is_set() else range(self.first, self.epochs):
             for callback in self.callbacks:
                 callback.on_epoch_begin(epoch, {})
             started = time.monotonic()
