@@ -85,8 +85,8 @@ def checked_calls(kind: type[Kind]) -> type[Kind]:
             continue
         if inspect.isfunction(method):
             setattr(kind, name, _checked(method, owner))
-        elif isinstance(method, classmethod):
-            setattr(kind, name, classmethod(_checked(method.__func__, owner)))
+        elif isinstance(method, classmethod | staticmethod):
+            setattr(kind, name, type(method)(_checked(method.__func__, owner)))
     return kind
 
 
@@ -105,7 +105,7 @@ def _checked(function: Called, owner: str) -> Called:
             elif name not in taken and not anything:
                 meant = argument_meant(name, taken)
                 raise ConfigError(f"{owner} has no argument {name!r}" + (
-                    f"; did you mean {meant!r}?" if meant else f", expected some of {', '.join(taken)}."))
+                    f"; did you mean {meant!r}?" if meant else f", expected {'some of ' * bool(taken)}{', '.join(taken) or 'none'}."))
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:

@@ -109,6 +109,7 @@ def read_callbacks(callbacks: Any) -> list[Callback]:
     return found
 
 
+@checked
 class History(Callback):
     """What ``fit`` returns.
 
@@ -149,6 +150,7 @@ def _expect_function_like(name: str, function: Any) -> None:
         raise ConfigError(f"{name} is a function of {str(signature)[:100]}, expected one of {' and '.join(taken)}.") from None
 
 
+@checked
 class LambdaCallback(Callback):
     """Functions as a callback; each takes what the method of its name takes.
 
@@ -177,6 +179,7 @@ class LambdaCallback(Callback):
         self.__dict__.update({name: function for name, function in given.items() if function is not None})
 
 
+@checked
 class CSVLogger(Callback):
     """A line of a CSV file for each epoch: its number, then its values in alphabetical order.
 

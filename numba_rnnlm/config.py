@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from math import log, nan
 from typing import Any, TypedDict, TypeVar
 
+from .arguments import checked
 from .errors import (
     ConfigError,
     expect_flag,
@@ -68,6 +69,7 @@ class _Config:
         return cls(**values)
 
 
+@checked
 @dataclass(frozen=True)
 class ModelConfig(_Config):
     """The network: an embedding, a stack of recurrent layers, a softmax over the vocabulary."""
@@ -98,6 +100,7 @@ class ModelConfig(_Config):
             expect_number("vocabulary_size", self.vocabulary_size, 2, 2**31 - 1, whole=True)
 
 
+@checked
 @dataclass(frozen=True)
 class TextConfig(_Config):
     """How text becomes ids."""
@@ -130,6 +133,7 @@ def expect_vocabulary(tokenizer: str | None, vocabulary_size: int | None) -> Non
         raise ConfigError("vocabulary_size goes with tokenizer=None; with a tokenizer the text decides it (max_vocabulary limits it).")
 
 
+@checked
 @dataclass(frozen=True)
 class TrainingConfig(_Config):
     """One call of ``fit``: truncated back-propagation through time over parallel streams of the corpus."""
@@ -211,6 +215,7 @@ class TrainingConfig(_Config):
             raise ConfigError(f"momentum is {self.momentum} with optimizer {self.optimizer!r}; only 'sgd' has one.")
 
 
+@checked
 @dataclass(frozen=True)
 class CheckpointConfig(_Config):
     """What a training leaves on disk, so that it can be resumed after something has stopped it."""
@@ -270,6 +275,7 @@ def _seconds(name: str, value: Any) -> float:
     return seconds
 
 
+@checked
 @dataclass(frozen=True)
 class UnknownConfig(_Config):
     """How symbols that are not in the vocabulary count where a text is scored."""
@@ -300,6 +306,7 @@ class UnknownConfig(_Config):
         return log(100) if self.penalty is None else float(self.penalty)
 
 
+@checked
 @dataclass(frozen=True)
 class SamplingConfig(_Config):
     """How the next symbol is drawn from the model's distribution."""

@@ -36,6 +36,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from .arguments import checked
 from .errors import expect_flag, expect_one_of
 from .reports import is_stuck
 
@@ -58,6 +59,7 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+@checked
 class Interrupts:
     """Within ``with``, signals are noted here instead of having their consequence. It may be entered again while it is open.
 

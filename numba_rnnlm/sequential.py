@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, overload
 import numpy as np
 
 from . import backends, runs
-from .arguments import Only, checked
+from .arguments import Only, checked_calls
 from .backends import Ops
 from .callbacks import Callback, History, read_callbacks
 from .cells import Cell
@@ -49,6 +49,7 @@ Weights = Annotated[None, Only("every example counts the same")]
 Callbacks = Annotated[None, Only("only fit calls callbacks")]
 
 
+@checked_calls
 class Sequential:
     """Layers, one behind the other, trained on examples. Every example starts from a zero state.
 
@@ -89,6 +90,8 @@ class Sequential:
     def __init__(
         self, layers: Sequence[Layer] | None = None, *, seed: int = 0, backend: str = "auto", threads: int | None = None,
         precision: str = "float32",
+        name: Annotated[None, Only("a model is known by its file")] = None,
+        trainable: Annotated[Literal[True], Only("all layers learn")] = True,
     ) -> None:
         self._seed = expect_number("seed", seed, 0, 2**63 - 1, whole=True)
         self._ops = backends.get(backend, threads=threads, precision=precision)
@@ -226,7 +229,6 @@ class Sequential:
 
     # learning
 
-    @checked
     def compile(
         self,
         optimizer: str | Optimizer = "rmsprop",
@@ -263,7 +265,6 @@ class Sequential:
             compiled.check(self._layers[-1])
         self._compiled, self._updater = compiled, None
 
-    @checked
     def fit(
         self,
         x: Any,
@@ -375,7 +376,6 @@ class Sequential:
         sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
     ) -> float | list[float] | dict[str, float]: ...
 
-    @checked
     def evaluate(
         self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = 0, return_dict: bool = False, *,
         sample_weight: Weights = None, steps: Steps = None, callbacks: Callbacks = None,
@@ -394,7 +394,6 @@ class Sequential:
             return logs
         return list(logs.values()) if compiled.metrics else logs["loss"]
 
-    @checked
     def predict(
         self, x: Any, batch_size: int = 32, verbose: int | str = 0, *, steps: Steps = None, callbacks: Callbacks = None
     ) -> np.ndarray:

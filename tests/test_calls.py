@@ -191,10 +191,10 @@ OF_CALLBACK = {"CSVLogger": {"path": "log.csv"}, "ModelCheckpoint": {"filepath":
 
 
 def refused_without_change(model):
-    def set_params(**given):
+    def set_params(*rest, **given):
         before = model.get_params()
         try:
-            return model.set_params(**given)
+            return model.set_params(*rest, **given)
         except LanguageModelError:
             assert model.get_params() == before
             raise
@@ -209,10 +209,10 @@ def fitted():
     model = trained()
 
     @wraps(model.fit)
-    def refused_before_training(**given):
+    def refused_before_training(*rest, **given):
         before = copy.deepcopy(model.history_)
         try:
-            return model.fit(**given)
+            return model.fit(*rest, **given)
         except LanguageModelError as error:
             assert isinstance(error, DivergenceError) or repr(model.history_) == repr(before)
             raise
@@ -245,6 +245,7 @@ CALLS = [
         ("compile", None, {"optimizer": "sgd", "loss": "sparse_categorical_crossentropy"}),
         ("set_weights", None, {"weights": sequential().get_weights()}), ("fit", None, {"x": X, "y": Y, "verbose": 0}),
         ("evaluate", None, {"x": X, "y": Y}), ("predict", None, {"x": X}), ("save", None, {"path": "saved.npz"}),
+        *((name, None, {}) for name in ("pop", "summary", "count_params", "get_weights")),
     ]),
     Call("Sequential.build of vectors", method_of(lambda: Sequential([layers.Dense(2)], threads=1), "build", input_shape=(None, None, 3))),
     *(Call(f"Sequential.{name} of vectors", method_of(
@@ -326,6 +327,26 @@ def test_a_call_works_or_says_in_a_sentence_why_not(call, folder, capsys):
             elif made and (wrong := fault(parameter, call.use, made[0], late=not call.errors_later)):
                 faults.append(f"{call.name}({parameter}={name}), then: {wrong}")
     assert not faults, "\n" + "\n".join(faults)
+
+
+UNCHECKED = {  # callables whose wrong arguments are Python's own errors
+    "callbacks.Callback": "has no constructor: one would come before that of a class that is inherited beside it",
+    "cells.get": "layers call it in every pass", "optimizers.Limits": "a plain tuple",
+}
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call.name not in UNCHECKED], ids=lambda call: call.name)
+def test_a_call_with_unknown_missing_or_too_many_arguments_is_told_which(call, folder):
+    function, given = call.make()
+    if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values()):
+        with pytest.raises(ConfigError, match=r"\w has no argument 'no_such', expected (none|some of [\w, ]+)\.$"):
+            function(**given, no_such=1)
+    needed = [one.name for one in inspect.signature(function).parameters.values() if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    for name in needed:
+        with pytest.raises(ConfigError, match=rf"\w: missing a required argument: '{name}'\.$"):
+            function(**{key: value for key, value in given.items() if key != name})
+    with pytest.raises(ConfigError, match=r"\w: too many positional arguments\.$"):
+        function(*[None] * 50)
 
 
 # What the constructors accept can be written and read back.
@@ -419,6 +440,7 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: language_model(cell="LSTM"), r"cell is 'LSTM', expected .*; did you mean 'lstm'\?"),
     (lambda: language_model(tokenizer="Words"), r"tokenizer is 'Words', expected .*; did you mean 'word'\?"),
     (lambda: language_model(tokenizer="byte", max_vocabulary=9), r"max_vocabulary is 9 with tokenizer='byte', which always has all 256 bytes"),
+    (lambda: Sequential(name="mine"), r"Sequential: name is 'mine', expected None; a model is known by its file\."),
     (lambda: Sequential(5), r"layers is 5, expected a list of layers\."),
     (lambda: Sequential("LSTM"), r"layers is 'LSTM', expected a list of layers\."),
     (lambda: Sequential(np.array(5)), r"layers is array\(5\), whose items cannot be read, expected a list of layers\."),

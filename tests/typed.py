@@ -27,7 +27,7 @@ from numba_rnnlm import (
     cells,
     rules,
 )
-from numba_rnnlm.callbacks import Callback, EarlyStopping, History, LambdaCallback, Logs, ModelCheckpoint
+from numba_rnnlm.callbacks import Callback, CSVLogger, EarlyStopping, History, LambdaCallback, Logs, ModelCheckpoint
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Layer, Recurrent, SimpleRNN
 from numba_rnnlm.optimizers import SGD, Adam, AdamW, Optimizer, pytorch
 from numba_rnnlm.portable import portable
@@ -262,6 +262,9 @@ REFUSED: list[Callable[[], object]] = [
     lambda: LanguageModel(tokenizer=None, vocabulary_size=3).generate([0], 3, 1.0, 5),  # type: ignore[call-overload]
     lambda: LanguageModel(tokenizer=None, vocabulary_size=3).stream([0], as_bytes="yes"),  # type: ignore[call-overload]
     lambda: Sequential([3]),  # type: ignore[list-item]
+    lambda: Sequential(name="mine"),  # type: ignore[arg-type]
+    lambda: Sequential().save("model.npz", overwrite=True),  # type: ignore[call-arg]
+    lambda: CSVLogger(filename="log.csv"),  # type: ignore[call-arg]
     lambda: LSTM(),  # type: ignore[call-arg]
     lambda: LSTM(3, True, "lstm", 1.0, None),  # type: ignore[call-arg]
     lambda: LSTM(3, stateful=True),  # type: ignore[arg-type]

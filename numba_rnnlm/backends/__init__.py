@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numba import config
 
+from ..arguments import checked
 from ..cells import Cell
 from ..errors import BackendError, ConfigError, Space, expect_number, expect_one_of, shown
 from ..rules import Rule
@@ -186,6 +187,7 @@ def about() -> dict[str, str]:
     return told | {"cuda": problem or importlib.import_module(".cuda.device", __name__).about()}
 
 
+@checked
 def get(name: str = "auto", dtype: Any = None, threads: int | None = None, precision: str = "float32") -> Ops:
     """The machine of this name.
 

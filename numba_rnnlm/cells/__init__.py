@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import checked
 from ..errors import ConfigError, expect_kind, shown
 from ..suggestions import value_meant
 from .cell import Cell
@@ -16,6 +17,7 @@ CELLS: dict[str, Cell] = {cell.name: cell for cell in (TANH, RELU, SIGMOID, LSTM
 BUILT_IN = frozenset(CELLS)
 
 
+@checked
 def register(cell: Cell) -> Cell:
     """Make ``cell`` known by its name, to build and to load models with it.
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ..arguments import checked
 from ..display import clean
 from ..errors import ConfigError, ModelFileError, expect_one_of, plain_value, shown
 from . import pytorch
@@ -27,6 +28,7 @@ __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Limits", "Lion", "Nad
 KNOWN: dict[str, type[Optimizer]] = {**OPTIMIZERS, **{f"pytorch.{name}": kind for name, kind in pytorch.OPTIMIZERS.items()}}
 
 
+@checked
 def get(optimizer: str | Optimizer) -> Optimizer:
     """Keras's optimiser of a name, with its defaults; or the one given."""
     if isinstance(optimizer, Optimizer):
@@ -39,6 +41,7 @@ def get(optimizer: str | Optimizer) -> Optimizer:
     return OPTIMIZERS[optimizer.lower()]()
 
 
+@checked
 def describe(optimizer: Optimizer) -> dict[str, Any]:
     """An optimiser as plain values, ready for JSON: its class by name, and its numbers.
 

@@ -8,6 +8,7 @@ from math import sqrt
 from typing import ClassVar
 
 from .. import rules
+from ..arguments import checked
 from ..errors import expect_number, take_infinity_as
 from ..rules import Rule
 from .optimizer import LARGE, Limits, Optimizer, expect_not_negative
@@ -60,6 +61,7 @@ class TorchOptimizer(Optimizer):
         return Limits(whole=self.clip_norm, element=self.clip_value)
 
 
+@checked
 @dataclass(frozen=True)
 class SGD(TorchOptimizer):
     """p ← p - rate · v,  v ← momentum · v + g; with ``nesterov`` p ← p - rate · (g + momentum · v).
@@ -85,6 +87,7 @@ class SGD(TorchOptimizer):
         return (1.0, self.weight_decay, self.momentum, 1.0, along, ahead)
 
 
+@checked
 @dataclass(frozen=True)
 class RMSprop(TorchOptimizer):
     """p ← p - rate · g / (√v + ε),  v ← ρ v + (1 - ρ) g² (Tieleman and Hinton 2012)."""
@@ -102,6 +105,7 @@ class RMSprop(TorchOptimizer):
         return (1.0, self.weight_decay, rate, self.rho, 1 - self.rho, 0.0, self.epsilon)
 
 
+@checked
 @dataclass(frozen=True)
 class Adagrad(TorchOptimizer):
     """p ← p - rate · g / (√v + ε),  v ← v + g² (Duchi, Hazan, Singer 2011)."""
@@ -117,6 +121,7 @@ class Adagrad(TorchOptimizer):
         return (1.0, self.weight_decay, rate, 0.0, self.epsilon)
 
 
+@checked
 @dataclass(frozen=True)
 class Adam(TorchOptimizer):
     """Adam (Kingma and Ba 2015), bias-corrected, ε beside the corrected root.
@@ -144,6 +149,7 @@ class Adam(TorchOptimizer):
         return (shrink, decay, self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2, along, 0.0, root, self.epsilon)
 
 
+@checked
 @dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""

@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import checked
 from ..errors import ConfigError, CorpusError, ShapeError, expect_number, shown
 from ..paths import is_inside, same_file
 from ..reports import warn
@@ -153,6 +154,7 @@ class Text:
             yield [b"".join(begun)]
 
 
+@checked
 @dataclass(frozen=True)
 class Files:
     """Files and folders as one text, in an encoding.
@@ -278,6 +280,7 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
     return True, [bytes(item) if isinstance(item, Bytes) else item for item in items]
 
 
+@checked
 def split(source: Source, part: float) -> tuple[Any, Any]:
     """The front of a source and its back, about ``part`` of it; None for the back if there is too little to hold out.
 
