@@ -24,6 +24,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .display import message
 from .suggestions import value_meant
 
@@ -126,8 +128,9 @@ def shown(value: object) -> str:
 
 
 def plain_value(value: Any) -> Any:
-    """A NumPy scalar or an array without axes as the Python value that it holds; anything else as it is."""
-    return value.item() if type(value).__module__ != "builtins" and getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    """A NumPy scalar or an array without axes as the Python value that it holds; anything else, and what may be masked, as it is."""
+    is_plain = type(value).__module__ == "builtins" or getattr(value, "shape", None) != () or not hasattr(value, "item") or hasattr(value, "mask")
+    return value if is_plain else value.item()
 
 
 def take_plain_values(owner: Any, names: Iterable[str]) -> None:
@@ -226,6 +229,33 @@ def expect_number(
             bounds += f" and at most {plain(most)}"
         raise ConfigError(f"{name} is {shown(value)}, expected {kind} {bounds}.")
     return value
+
+
+def as_array(name: str, values: Any) -> np.ndarray:
+    """``values`` as an array, not copied if it is one. What NumPy raises at what is none is raised here, too.
+
+    Raises
+    ------
+    ShapeError
+        It is a masked array, or lists hold some: NumPy would drop the mask without a word.
+
+    Examples
+    --------
+    >>> as_array("x", [[1, 2], [3, 4]]).shape
+    (2, 2)
+    >>> as_array("x", [np.ma.masked_equal([1, 2], 2)])
+    Traceback (most recent call last):
+    numba_rnnlm.errors.ShapeError: x has a mask, which would be lost; give .compressed(), what is not masked, or .filled(value).
+    """
+    array = np.asarray(values)
+    masked: Any = getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())  # NumPy imports it when it is first used
+    level, below = [values], array.ndim
+    while not any(issubclass(kind, masked) for kind in set(map(type, level))):
+        level = [item for one in level if isinstance(one, (list, tuple)) for item in one] if below else []
+        below -= 1
+        if not level:
+            return array
+    raise ShapeError(f"{name} has a mask, which would be lost; give .compressed(), what is not masked, or .filled(value).")
 
 
 def expect_shape(name: str, shape: Sequence[int], expected: Sequence[int | str], help: str = "") -> None:

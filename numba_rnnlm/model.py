@@ -15,7 +15,7 @@ from .backends import Array, Ops, Shape, Stage
 from .backends.quantisation import round_to_int8
 from .cells import Cell
 from .config import ModelConfig
-from .errors import ConfigError, ShapeError, expect_memory
+from .errors import ConfigError, ShapeError, as_array, expect_memory
 from .layers import Dense, Dropout, Embedding, Layer, Recurrent, Run
 from .portable import stream_key
 from .recognition import difference, own_cells, records
@@ -397,7 +397,7 @@ def _expect_weights(weights: Mapping[str, np.ndarray], layout: Layout, dtype: np
     for name, shape in layout.items():
         if np.shape(weights[name]) != shape:
             raise ShapeError(f"weight {name!r} is {np.shape(weights[name])}, expected {shape}.")
-        kind = np.asarray(weights[name]).dtype
+        kind = as_array(f"weight {name!r}", weights[name]).dtype
         if not np.can_cast(kind, dtype, "same_kind"):
             raise ShapeError(f"weight {name!r} is an array of {kind}, expected numbers of {dtype}.")
 

@@ -102,7 +102,7 @@ class Sequential:
         self._compiled: Compiled | None = None
         self._updater: Updater | None = None
         self.history: History | None = None
-        self.stop_training = False
+        self._stop_training = False
         self._stack(tuple(map(_checked, () if layers is None else expect_items("layers", layers, "a list of layers"))))
 
     def __copy__(self) -> Self:
@@ -110,6 +110,16 @@ class Sequential:
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(_short, self._layers))}])"
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether the training ends after this epoch."""
+        return self._stop_training
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        expect_flag("stop_training", value)
+        self._stop_training = bool(value)
 
     # stacking
 

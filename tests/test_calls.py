@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from numba_rnnlm import LanguageModel, Sequential, backends, callbacks, cells, config, layers, optimizers, text
 from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
-from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError
+from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError, ShapeError
 from numba_rnnlm.interrupts import Interrupts
 from numba_rnnlm.optimizers import pytorch
 from numba_rnnlm.schedules import Schedule
@@ -41,6 +41,13 @@ class Hostile:
 
     __repr__ = __str__ = __eq__ = __bool__ = __len__ = __iter__ = __index__ = __float__ = __int__ = __fspath__ = __array__ = _raise
     __hash__ = __call__ = __getitem__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _raise
+
+
+class Numbered:
+    """A path that is none."""
+
+    def __fspath__(self):
+        return 3
 
 
 POOL: dict[str, Callable[[], Any]] = {
@@ -472,13 +479,38 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: callbacks.LambdaCallback(on_epoch_end=5), r"on_epoch_end is 5, expected a function of epoch and logs\."),
     (lambda: callbacks.LambdaCallback(on_epoch_end=lambda epoch: 5), r"on_epoch_end is a function of \(epoch\), expected one of epoch and logs\."),
     (lambda: callbacks.EarlyStopping(5), r"monitor is 5, expected a text such as 'val_loss'\."),
-    (lambda: text.Files("a\0b").open(), r"Cannot read the file 'a\\x00b': no file can have such a name\."),
+    (lambda: text.Files("a\0b").open(), r"the path of a text is 'a\\x00b', expected a path such as 'corpus\.txt'\."),
+    (lambda: fit(trained(), Numbered()), r"the path of a text is <\S*Numbered .*>, expected a path such as 'corpus\.txt'\."),
+    (lambda: trained().score(Numbered()), r"the path of a text is <\S*Numbered .*>, expected a path"),
+    (lambda: LanguageModel().fit(np.int64(3)), r"The corpus is np\.int64\(3\), expected a path, a text, lines of text or a 1-D array of ids\."),
+    (lambda: LanguageModel().fit(np.array(3)), r"The corpus is array\(3\), expected a path, a text"),
+    (lambda: trained(None).score([1, True]), r"sentence holds a bool, True or False, expected integers\."),
+    (lambda: fit(trained(None), [True, *IDS]), r"ids holds a bool, True or False, expected integers\."),
+    (lambda: setattr(sequential(), "stop_training", np.array([1, 2])), r"stop_training is array\(\[1, 2\]\), expected one of True, False\."),
+    (lambda: sequential().fit(X, Y, verbose=np.ma.masked), r"verbose is masked, expected one of 'auto', 0, 1, 2\."),
     (lambda: trained().score(5.5), r"sentence is a float of shape \(\), expected a 1-D array of integers\."),
     (lambda: trained().score(object()), r"sentence is <object object at 0x\w+>, expected a 1-D array of integers; text comes as a str\."),
     (lambda: trained().score(np.array([[0], [1]])), r"sentence is a ndarray of shape \(2, 1\), expected a 1-D array of integers\."),
 ])  # fmt: skip
 def test_the_words(call, message, folder):
     with pytest.raises(LanguageModelError, match=message):
+        call()
+
+
+MASKED = np.ma.masked_equal(IDS, 3)
+ROWS = MASKED.reshape(8, 3)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: fit(trained(None), MASKED), lambda: fit(trained(None), IDS, MASKED), lambda: trained(None).evaluate(MASKED), lambda: fit(language_model(), ROWS[:, 0].astype(str)),
+    lambda: trained(None).score(MASKED), lambda: trained(None).score([IDS, MASKED]), lambda: trained().score(np.ma.array(["to", "be"], mask=[0, 1])),
+    lambda: trained(None).generate(MASKED), lambda: next(trained(None).stream([1, np.ma.masked])),
+    lambda: sequential().fit(ROWS, Y), lambda: sequential().fit(X, ROWS[:, 0]), lambda: sequential().evaluate(list(ROWS), Y), lambda: sequential().predict([list(row) for row in ROWS]),
+    lambda: sequential().fit(X, Y, validation_data=(X, ROWS[:, 0])), lambda: (model := sequential()).set_weights([*map(np.ma.array, model.get_weights())]),
+    lambda: (network := trained().network_).set_weights({name: np.ma.array(values) for name, values in network.weights().items()}),
+])  # fmt: skip
+def test_a_mask_is_not_dropped(call, folder):
+    with pytest.raises(ShapeError, match=r"has a mask, which would be lost; give \.compressed\(\), what is not masked, or \.filled\(value\)\.$"):
         call()
 
 

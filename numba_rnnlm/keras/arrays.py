@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Shape
-from ..errors import ShapeError, VocabularyError, shown
+from ..errors import ShapeError, VocabularyError, as_array, shown
 from ..layers import Embedding, Layer
 
 
@@ -84,7 +84,9 @@ def read_numbers(name: str, values: Any, dtype: np.dtype[Any]) -> np.ndarray:
 
 def _array(name: str, values: Any) -> np.ndarray:
     try:
-        array = np.asarray(values)
+        array = as_array(name, values)
+    except ShapeError:
+        raise
     except ValueError as error:
         raise ShapeError(f"{name} has rows of different length; make them equal, for example by padding.") from error
     except Exception as error:  # an object whose own conversion fails

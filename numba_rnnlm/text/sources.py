@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import checked
-from ..errors import ConfigError, CorpusError, ShapeError, expect_number, shown
+from ..errors import ConfigError, CorpusError, ShapeError, as_array, expect_number, expect_path, shown
 from ..paths import is_inside, same_file
 from ..reports import warn
 from . import hints, packed
@@ -229,7 +229,9 @@ def open_source(source: Source) -> Text | Any:
     if hasattr(source, "read"):
         return _open_file(source)
     if hasattr(source, "__array__"):
-        array = np.asarray(source)
+        array = as_array("the corpus", source)
+        if array.ndim == 0:
+            raise _no_corpus(shown(source))
         if array.dtype.kind not in "OSTU":
             return source
         if array.ndim != 1:
@@ -258,7 +260,7 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
         lines = [line for lines in text.lines(line_ends) for line in lines]
         return True, [str(line, "utf-8", text.errors) for line in lines] if text.errors == "surrogatepass" else lines
     if hasattr(source, "__array__"):
-        array = np.asarray(source)
+        array = as_array("sentence", source)
         if array.ndim != 1 or array.dtype.kind not in "OSTU":
             return False, [source]
         items: Sequence[Any] = array.tolist()
@@ -338,8 +340,7 @@ def _open_file(file: Any) -> Text:
 
 def _open_items(source: Any, kind: str) -> Text | Any:
     if not isinstance(source, Iterable) or isinstance(source, Mapping | Set):
-        what = shown(source) if not isinstance(source, Set) else f"a {kind}, which has no order"
-        raise CorpusError(f"The corpus is {what}, expected a path, a text, lines of text or a 1-D array of ids.")
+        raise _no_corpus(shown(source) if not isinstance(source, Set) else f"a {kind}, which has no order")
     items = iter(source)
     first = next(items, None)
     if first is None and not isinstance(source, Sequence):
@@ -368,6 +369,10 @@ def _open_items(source: Any, kind: str) -> Text | Any:
     if all(isinstance(line, str) and _names_file(line) for line in suspects):
         warn(f"the strings of the {kind} are taken for lines of text, but {shown(first)} is the name of a file; pathlib.Path({shown(first)}) is the file.")
     return Text("lines", [Part("lines", read)], errors)
+
+
+def _no_corpus(what: str) -> CorpusError:
+    return CorpusError(f"The corpus is {what}, expected a path, a text, lines of text or a 1-D array of ids.")
 
 
 def _joined_lines(lines: Iterable[Any], kind: str) -> Iterator[bytes]:
@@ -405,13 +410,11 @@ def _standard_input(encoding: str, again: bool) -> list[Part]:
 
 def _files(path: Path, encoding: str, again: bool) -> list[Part]:
     """The file of a path, or all of the folder."""
-    name = os.fsdecode(path)
+    name = expect_path("the path of a text", path, "corpus.txt", CorpusError)
     try:
         mode = os.stat(name).st_mode
     except OSError as error:
         raise _unreadable(name, error) from error
-    except ValueError as error:  # a NUL or a lone surrogate
-        raise CorpusError(f"Cannot read the file {shown(name)}: no file can have such a name.") from error
     if stat.S_ISDIR(mode):
         if not (inside := _folder(name)):
             raise CorpusError(f"The folder {name!r} has no files in it, expected some text.")

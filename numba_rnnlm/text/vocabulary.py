@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ShapeError, VocabularyError, shown
+from ..errors import ShapeError, VocabularyError, as_array, shown
 from . import mapped
 
 UNKNOWN = "<unk>"
@@ -109,7 +109,9 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
         An id is outside [0, size).
     """
     try:
-        array = np.asarray(ids)
+        array = as_array(name, ids)
+    except ShapeError:
+        raise
     except Exception:  # rows of different length, or an object whose own conversion fails
         raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers.") from None
     if array.ndim == 0 and array.dtype.kind not in "biuf":
@@ -121,6 +123,8 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
         )
     if array.size == 0:
         return array.astype(np.int32)
+    if isinstance(ids, (list, tuple)) and not {bool, np.bool_}.isdisjoint(map(type, ids)):  # NumPy makes numbers of them
+        raise ShapeError(f"{name} holds a bool, True or False, expected integers.")
     if array.dtype.kind not in "iu":
         raise ShapeError(f"{name} has dtype {array.dtype}, expected integers such as int32.")
     start = 0
