@@ -5,6 +5,8 @@ import errno
 import os
 import stat
 
+from .errors import LanguageModelError, ModelFileError
+
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
@@ -25,7 +27,7 @@ def same_file(one: Path | None, other: Path | None) -> bool:
         pass
     try:
         return _real(one) == _real(other)
-    except ValueError:
+    except (OSError, ValueError):  # OSError: one starts in a folder that was removed
         return False
 
 
@@ -87,5 +89,18 @@ def _expect_regular(found: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, expected a file")
 
 
+def real_path(path: Path, error: type[LanguageModelError] = ModelFileError) -> str:
+    """The absolute path of a file, which need not exist, with all links followed.
+
+    Raises ``error`` at a relative path in a current folder that no longer exists, and ValueError at what is no path.
+    """
+    name = os.fsdecode(path)
+    try:
+        return os.path.realpath(name)
+    except OSError as cause:  # os.getcwd: what else is missing is no error
+        raise error(f"cannot find {name!r}: the current folder, where this path starts, was removed or cannot be read. Change to another one, os.chdir or "
+                    "cd, or give an absolute path.") from cause
+
+
 def _real(path: Path) -> str:
-    return os.path.normcase(os.path.realpath(os.fsdecode(path)))
+    return os.path.normcase(real_path(path))

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import errno
+import functools
 import io
 import json
 import os
@@ -513,6 +514,22 @@ def test_parts_that_contradict_each_other(change, words, path):
 
     rewrite(path, about=changed)
     refused(path, words)
+
+
+@pytest.mark.parametrize("change", [
+    lambda about, deep: about["config"].update(hidden=deep), lambda about, deep: about.update(training={"epochs": deep}), lambda about, deep: about.update(mine=[1, {"a": deep}]),
+])  # fmt: skip
+def test_a_header_of_many_levels(change, path):
+    """What is kept of a header is copied and pickled later, by a call of Python's for each level."""
+    def nested(about, levels):
+        change(about, functools.reduce(lambda inner, _: [inner], range(levels), 1))
+        return about
+
+    rewrite(path, lambda about: nested(about, 900))
+    refused(path, "is damaged: its header has lists inside one another, more than 32 levels of them")
+    rewrite(path, lambda about: nested(about, 20))
+    with contextlib.suppress(ModelFileError):
+        copy.deepcopy(LanguageModel.load(path))
 
 
 def test_a_key_that_is_there_twice(path):

@@ -18,6 +18,8 @@ from checks import HANG, without_notice
 import numba_rnnlm
 from numba_rnnlm import LanguageModel
 from numba_rnnlm.cli import main
+from numba_rnnlm.errors import CorpusError, ModelFileError
+from numba_rnnlm.storage import expect_room
 
 HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 PROGRAM = f"{shlex.quote(sys.executable)} -m numba_rnnlm"
@@ -215,3 +217,35 @@ def test_a_limit_of_the_process_is_found_before_the_training():
     code, out, err = shell(f"ulimit -f 2; {PROGRAM} {TRAIN}")
     assert (code, out) == (1, "") and re.search(r"cannot write 'm.npz', for which \d+\.\d kB are needed: File too large\.", err)
     assert not Path("m.npz").exists() and not list(Path().glob(".numba*"))
+
+
+# A current folder that was removed
+
+LOST = r"cannot find '%s': the current folder, where this path starts, was removed or cannot be read\. Change to another one, os\.chdir or cd, or give "
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda model: model.fit(TEXT, checkpoint="run.npz", verbose=0), ModelFileError, LOST % r"run\.npz"),
+    (lambda model: model.fit(TEXT, checkpoint="run.npz", resume="run.npz", verbose=0), ModelFileError, LOST % r"run\.npz"),
+    (lambda model: model.fit(TEXT, log="run.csv", epochs=1, verbose=0), ModelFileError, r"cannot write the log 'run\.csv': No such file"),
+    (lambda model: model.fit(TEXT, resume="run.npz", verbose=0), ModelFileError, r"there is no model file 'run\.npz'"),
+    (lambda model: model.fit(Path(), verbose=0), CorpusError, LOST % r"\."),
+    (lambda model: model.save("model.npz"), ModelFileError, LOST % r"model\.npz"),
+    (lambda model: expect_room([("model.npz", 1)]), ModelFileError, LOST % r"model\.npz"),
+])  # fmt: skip
+def test_a_path_in_a_folder_that_was_removed_is_told_so(call, error, message, folder, tmp_path):
+    model, away = LanguageModel.load(folder / "m0.npz"), tmp_path / "away"
+    away.mkdir()
+    with contextlib.chdir(away):
+        away.rmdir()
+        with pytest.raises(error, match=message):
+            call(model)
+
+
+def test_absolute_paths_need_no_current_folder(folder, tmp_path):
+    model, away, files = LanguageModel.load(folder / "m0.npz"), tmp_path / "away", {"checkpoint": tmp_path / "run.npz", "log": tmp_path / "run.csv"}
+    away.mkdir()
+    with contextlib.chdir(away):
+        away.rmdir()
+        model.fit(folder / "t.txt", epochs=1, verbose=0, **files)
+    assert all(path.exists() for path in files.values())

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ..errors import ModelFileError
+from ..paths import real_path
 from . import writing
 
 
@@ -35,7 +36,7 @@ def locked(path: str, what: str = "checkpoint") -> Iterator[None]:
         If the folder cannot be written, or a file of that name is no lock.
     """
     try:
-        name = f"{os.path.realpath(path)}.lock"
+        name = f"{real_path(path)}.lock"
         file = _take(path, what, name)
     except ModelFileError:
         raise

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from ..display import amount
 from ..errors import ModelFileError
+from ..paths import real_path
 
 try:
     import fcntl
@@ -45,7 +46,7 @@ def replacing(name: str) -> Iterator[BinaryIO]:
     """
     expect_replaceable(name)
     try:
-        target = os.path.realpath(name)
+        target = real_path(name)
         folder = os.path.dirname(target)
         replaces = os.path.exists(target)
         with _temporary(folder, 0o600 if replaces else 0o666) as (temporary, file):
@@ -118,10 +119,12 @@ def expect_room(files: Iterable[tuple[str, int]]) -> None:
     with contextlib.ExitStack() as reserved:
         for name, size in files:
             try:
-                folder = os.path.dirname(os.path.realpath(name))
+                folder = os.path.dirname(real_path(name))
                 _, file = reserved.enter_context(_temporary(folder, 0o600))
                 remove_leftovers(folder, file)
                 _reserve(file.fileno(), size)
+            except ModelFileError:
+                raise
             except (OSError, ValueError) as error:
                 raise ModelFileError(
                     f"cannot write {name!r}, for which {amount(size)} are needed: {getattr(error, 'strerror', None) or error}. "

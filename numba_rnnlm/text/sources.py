@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from ..arguments import checked
 from ..errors import ConfigError, CorpusError, ShapeError, as_array, expect_number, expect_path, shown
-from ..paths import is_inside, same_file
+from ..paths import is_inside, real_path, same_file
 from ..reports import warn
 from . import hints, packed
 from .cleaning import LINE_ENDS, with_line_ends, without_marks
@@ -431,7 +431,7 @@ def _folder(name: str) -> list[str]:
 
     found, seen = [], set()
     for folder, folders, files in os.walk(name, onerror=fail, followlinks=True):
-        real = os.path.realpath(folder)
+        real = real_path(folder, CorpusError)
         folders[:] = [] if real in seen else [inner for inner in folders if not inner.startswith(".")]
         found += [] if real in seen else [os.path.join(folder, file) for file in files if not file.startswith(".") and not file.endswith(SKIPPED)]
         seen.add(real)
