@@ -1,4 +1,5 @@
-"""Calls that are wrong become sentences: arguments that are missing, unknown, or that other libraries have and that leave no choice here.
+"""Calls that are wrong become sentences: arguments that are missing, unknown, or that other libraries have and that leave no choice here,
+and what needs more memory than there is.
 
 An argument without a choice is a parameter as any other, so that type checkers, editors and ``help`` know it. Its default is the one value
 that it takes, and :class:`Only` in its annotation says what to do instead of giving another.
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
 
-from .errors import ConfigError, shown
+from .errors import ConfigError, enough_memory, shown
 from .suggestions import argument_meant
 
 Called = TypeVar("Called", bound=Callable[..., Any])
@@ -110,6 +111,7 @@ def _checked(function: Called, owner: str) -> Called:
             signature.bind(*args, **keywords)
         except TypeError as error:
             raise ConfigError(f"{owner}: {error}.") from None
-        return function(*args, **keywords)
+        with enough_memory(owner):
+            return function(*args, **keywords)
 
     return call  # type: ignore[return-value]

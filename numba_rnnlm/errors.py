@@ -12,6 +12,7 @@
     ├── DivergenceError   (ArithmeticError) training ran into NaN or infinity
     ├── TrainingError     (RuntimeError)    training could not continue; what was learned is kept
     ├── GenerationError   (RuntimeError)    a model was changed while it generated text
+    ├── OutOfMemoryError  (MemoryError)     a call needs more memory than there is
     └── ModelFileError    (OSError)         a model file that cannot be read or written
 
 Each message says what was expected, what came, and what to do.
@@ -21,7 +22,7 @@ import contextlib
 import os
 import reprlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +84,10 @@ class TrainingError(LanguageModelError, RuntimeError):
 
 class GenerationError(LanguageModelError, RuntimeError):
     """The weights of a model were changed while a text was generated with them."""
+
+
+class OutOfMemoryError(LanguageModelError, MemoryError):
+    """A call needs more memory than this process can get. The failure itself is its ``__cause__``."""
 
 
 class ModelFileError(LanguageModelError, OSError):
@@ -287,6 +292,18 @@ def expect_memory(elements: int, what: str, reduce: str, element_bytes: int = 4,
 def host_memory() -> Space:
     """What this process may use of the memory that Python's own objects are in."""
     return Space(_memory(), "this machine has {}")
+
+
+@contextlib.contextmanager
+def enough_memory(call: str) -> Iterator[None]:
+    """Within ``with``, a :class:`MemoryError` becomes an :class:`OutOfMemoryError` that names the call, and how much NumPy asked for."""
+    try:
+        yield
+    except MemoryError as error:
+        cause = error.__cause__ if isinstance(error, OutOfMemoryError) else error  # of a call within this one
+        what = f": {cause}" if str(cause) else ""
+        raise OutOfMemoryError(f"{call} needs more memory than this process can get{what}. Give it less at once, close other programs, or raise this "
+                               "process's limit of memory.") from cause
 
 
 def _gigabytes(count: float) -> str:

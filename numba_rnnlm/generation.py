@@ -7,7 +7,7 @@ import numpy as np
 
 from .backends import Array
 from .config import SamplingConfig
-from .errors import BackendError, GenerationError
+from .errors import BackendError, GenerationError, enough_memory
 from .model import Network
 from .portable import stream_key
 
@@ -115,11 +115,12 @@ def write(
 
 
 def _of_one_version(network: Network, version: int, written: Iterator[Written]) -> Iterator[Written]:
-    for piece in written:
-        if network.version != version:
-            raise GenerationError("the weights of the model have changed since this text was begun; begin again, or train a copy, "
-                                  "copy.deepcopy(model), while this model generates.")
-        yield piece
+    with enough_memory("generation"):  # the caller may ask for more long after its call
+        for piece in written:
+            if network.version != version:
+                raise GenerationError("the weights of the model have changed since this text was begun; begin again, or train a copy, "
+                                      "copy.deepcopy(model), while this model generates.")
+            yield piece
 
 
 def _write(

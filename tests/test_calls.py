@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
+import resource
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,8 +22,9 @@ from hypothesis import strategies as st
 
 from numba_rnnlm import LanguageModel, Sequential, backends, callbacks, cells, config, layers, optimizers, text
 from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
-from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError, ShapeError
+from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError, OutOfMemoryError, ShapeError
 from numba_rnnlm.interrupts import Interrupts
+from numba_rnnlm.model import Network
 from numba_rnnlm.optimizers import pytorch
 from numba_rnnlm.schedules import Schedule
 from numba_rnnlm.storage import read_about, write_model
@@ -509,9 +512,43 @@ ROWS = MASKED.reshape(8, 3)
     lambda: sequential().fit(X, Y, validation_data=(X, ROWS[:, 0])), lambda: (model := sequential()).set_weights([*map(np.ma.array, model.get_weights())]),
     lambda: (network := trained().network_).set_weights({name: np.ma.array(values) for name, values in network.weights().items()}),
 ])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*converting a masked element")
 def test_a_mask_is_not_dropped(call, folder):
     with pytest.raises(ShapeError, match=r"has a mask, which would be lost; give \.compressed\(\), what is not masked, or \.filled\(value\)\.$"):
         call()
+
+
+@needs.linux
+@pytest.mark.parametrize(("name", "call"), [
+    ("LanguageModel.fit", lambda: fit(language_model(tokenizer=None, vocabulary_size=4, hidden=2000, initializer="uniform"), IDS, steps=8)),
+    ("LanguageModel.score", lambda: trained(None).score(np.broadcast_to(np.uint8(1), 50_000_000))),
+    ("LanguageModel.generate", lambda: trained(None).generate([np.broadcast_to(np.int32(1), 500_000), *[[1]] * 100], 2)),
+    ("Sequential.predict", lambda: sequential().predict(np.broadcast_to(np.uint8(1), (8_000_000, 5)))),
+])  # fmt: skip
+def test_what_needs_too_much_memory_is_told_how_much(name, call):
+    trained(None)
+    limits, used = resource.getrlimit(resource.RLIMIT_AS), int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20, limits[1]))
+    try:
+        with pytest.raises(MemoryError) as caught:
+            call()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert type(caught.value) is OutOfMemoryError
+    assert re.fullmatch(rf"{name} needs more memory than this process can get: Unable to allocate \d+\. MiB for an array with shape .*\. Give it less at once, "
+                        r"close other programs, or raise this process's limit of memory\.", str(caught.value))
+
+
+def test_memory_may_be_too_small_while_a_text_is_generated(monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    model = trained()
+    stream = model.stream("to", 2)
+    monkeypatch.setattr(Network, "decoder", fail)
+    for call, name in ((lambda: next(stream), "generation"), (lambda: model.generate("to", 2), r"LanguageModel\.generate")):
+        with pytest.raises(OutOfMemoryError, match=f"^{name} needs more memory than this process can get. Give"):
+            call()
 
 
 @pytest.mark.parametrize(("callback", "message"), [
