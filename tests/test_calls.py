@@ -46,6 +46,13 @@ class Hostile:
     __hash__ = __call__ = __getitem__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _raise
 
 
+class Arrayed:
+    """Has nothing but an array."""
+
+    def __array__(self, *rest, **given):
+        return np.arange(400) % 4
+
+
 class Numbered:
     """A path that is none."""
 
@@ -486,6 +493,7 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: fit(trained(), Numbered()), r"the path of a text is <\S*Numbered .*>, expected a path such as 'corpus\.txt'\."),
     (lambda: trained().score(Numbered()), r"the path of a text is <\S*Numbered .*>, expected a path"),
     (lambda: LanguageModel().fit(np.int64(3)), r"The corpus is np\.int64\(3\), expected a path, a text, lines of text or a 1-D array of ids\."),
+    (lambda: LanguageModel().fit(Arrayed()), r"A vocabulary is learned from text, but the source is ids\."),
     (lambda: LanguageModel().fit(np.array(3)), r"The corpus is array\(3\), expected a path, a text"),
     (lambda: trained(None).score([1, True]), r"sentence holds a bool, True or False, expected integers\."),
     (lambda: fit(trained(None), [True, *IDS]), r"ids holds a bool, True or False, expected integers\."),
@@ -498,6 +506,10 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
 def test_the_words(call, message, folder):
     with pytest.raises(LanguageModelError, match=message):
         call()
+
+
+def test_a_corpus_may_have_nothing_but_an_array():
+    assert fit(trained(None), Arrayed(), validation_split=0.25, steps=8).validation_.tokens == 99
 
 
 MASKED = np.ma.masked_equal(IDS, 3)
@@ -535,7 +547,7 @@ def test_what_needs_too_much_memory_is_told_how_much(name, call):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert type(caught.value) is OutOfMemoryError
-    assert re.fullmatch(rf"{name} needs more memory than this process can get: Unable to allocate \d+\. MiB for an array with shape .*\. Give it less at once, "
+    assert re.fullmatch(rf"{name} needs more memory than this process can get: Unable to allocate [\d.]+ MiB for an array with shape .*\. Give it less at once, "
                         r"close other programs, or raise this process's limit of memory\.", str(caught.value))
 
 

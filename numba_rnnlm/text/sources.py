@@ -233,7 +233,7 @@ def open_source(source: Source) -> Text | Any:
         if array.ndim == 0:
             raise _no_corpus(shown(source))
         if array.dtype.kind not in "OSTU":
-            return source
+            return array
         if array.ndim != 1:
             raise CorpusError(f"The corpus is a {type(source).__name__} of shape {array.shape}, expected one column of text, or a 1-D array "
                               "of ids.")
@@ -291,7 +291,7 @@ def split(source: Source, part: float) -> tuple[Any, Any]:
     expect_number("part", part, 0, 1)
     part, source = float(part), open_source(source)
     if not isinstance(source, Text):
-        size = len(source) if getattr(source, "ndim", 1) else 0
+        size = len(source)
         cut = size - round(size * part)
         return (source[:cut], source[cut:]) if min(cut, size - cut) >= LEAST else (source, None)
     size = sum(map(len, source.pieces()))
