@@ -564,7 +564,7 @@ def test_the_warning_points_at_the_call():
         ([True, False], ShapeError, "ids has dtype bool"),
         ([[0, 1], [2, 3]], ShapeError, r"ids is a list of shape \(2, 2\), expected a 1-D array"),
         ([[0, 1], [2]], ShapeError, r"ids is \[\[0, 1\], \[2\]\], expected a 1-D array of integers"),
-        (np.array(3), ShapeError, r"ids is a ndarray of shape \(\)"),
+        (np.array(3), CorpusError, r"The corpus is array\(3\), expected a path, a text, lines of text or a 1-D array of ids"),
         (7, CorpusError, r"The corpus is 7, expected a path, a text, lines of text or a 1-D array of ids"),
         (b"bytes\n", CorpusError, "Text was given with tokenizer=None"),
         ([0, 1, 11], VocabularyError, r"ids\[2\] is 11, expected 0 to 10: the vocabulary has 11 symbols"),

@@ -123,10 +123,10 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
         )
     if array.size == 0:
         return array.astype(np.int32)
-    if isinstance(ids, (list, tuple)) and not {bool, np.bool_}.isdisjoint(map(type, ids)):  # NumPy makes numbers of them
-        raise ShapeError(f"{name} holds a bool, True or False, expected integers.")
     if array.dtype.kind not in "iu":
         raise ShapeError(f"{name} has dtype {array.dtype}, expected integers such as int32.")
+    if isinstance(ids, (list, tuple)) and not {bool, np.bool_}.isdisjoint(map(type, ids)):  # NumPy makes numbers of them
+        raise ShapeError(f"{name} holds a bool, True or False, expected integers.")
     start = 0
     for piece in mapped.pieces(array):
         if piece.min() < 0 or piece.max() >= size:
