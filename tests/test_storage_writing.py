@@ -185,8 +185,8 @@ with locked(sys.argv[1]), writing.replacing(sys.argv[1]) as file:
     if os.fork() == 0:
         sys.exit()
     os.wait()
-    if child := os.fork():
-        print(child, flush=True)
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # here, so that the fork is complete
     time.sleep(600)
 """
 
