@@ -1,5 +1,5 @@
-"""Calls that are wrong become sentences: arguments that are missing, unknown, or that other libraries have and that leave no choice here,
-and what needs more memory than there is.
+"""Turns wrong calls into sentences: missing and unknown arguments, arguments of other libraries that have only one allowed value here, and calls
+that run out of memory.
 
 An argument without a choice is a parameter as any other, so that type checkers, editors and ``help`` know it. Its default is the one value
 that it takes, and :class:`Only` in its annotation says what to do instead of giving another.

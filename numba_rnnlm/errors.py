@@ -133,7 +133,7 @@ def shown(value: object) -> str:
 
 
 def plain_value(value: Any) -> Any:
-    """A NumPy scalar or an array without axes as the Python value that it holds; anything else, and what may be masked, as it is."""
+    """A NumPy scalar or an array without axes as the Python value that it holds; anything else, and anything with a mask, unchanged."""
     is_plain = type(value).__module__ == "builtins" or getattr(value, "shape", None) != () or not hasattr(value, "item") or hasattr(value, "mask")
     return value if is_plain else value.item()
 
@@ -237,12 +237,12 @@ def expect_number(
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
-    """``values`` as an array, not copied if it is one. What NumPy raises at what is none is raised here, too.
+    """``values`` as an array, without a copy if they are one already. NumPy's errors pass through.
 
     Raises
     ------
     ShapeError
-        It is a masked array, or lists hold some: NumPy would drop the mask without a word.
+        If it is a masked array, or lists contain one: NumPy would drop the mask silently.
 
     Examples
     --------
@@ -300,7 +300,7 @@ def enough_memory(call: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        cause = error.__cause__ if isinstance(error, OutOfMemoryError) else error  # of a call within this one
+        cause = error.__cause__ if isinstance(error, OutOfMemoryError) else error  # a nested call may have wrapped it already
         what = f": {cause}" if str(cause) else ""
         raise OutOfMemoryError(f"{call} needs more memory than this process can get{what}. Give it less at once, close other programs, or raise this "
                                "process's limit of memory.") from cause

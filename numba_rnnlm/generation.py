@@ -115,7 +115,7 @@ def write(
 
 
 def _of_one_version(network: Network, version: int, written: Iterator[Written]) -> Iterator[Written]:
-    with enough_memory("generation"):  # the caller may ask for more long after its call
+    with enough_memory("generation"):  # the caller may request the next piece long after its call
         for piece in written:
             if network.version != version:
                 raise GenerationError("the weights of the model have changed since this text was begun; begin again, or train a copy, "

@@ -97,7 +97,7 @@ class Interrupts:
         Raises
         ------
         Interrupted
-            If a signal came before, and what it raised was lost: C that calls Python may have no way to hand an error on.
+            If a signal came earlier and its exception was lost: C code that calls Python may be unable to pass an exception on.
         """
         if self.number:
             raise Interrupted(self.number)
@@ -138,8 +138,8 @@ class Interrupts:
 def postponed(told: Callable[[], None]) -> Iterator[None]:
     """Within ``with``, signals are noted, and ``told`` is called; at its end they are raised again, in their order.
 
-    For the compiler: LLVM calls Python, and what a handler raises there is lost or leaves LLVM's objects half made, which may end
-    the process.
+    The compiler needs this: LLVM calls Python, and an exception that a handler raises there is lost, or leaves LLVM's objects incomplete,
+    which may crash the process.
     """
     came: list[int] = []
 
@@ -157,7 +157,7 @@ def postponed(told: Callable[[], None]) -> Iterator[None]:
 
 
 def _take(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Let this handler have the signals that may be taken; → whose they were. In other threads than the main one, none."""
+    """Install a handler for all signals that may be taken; return the previous handlers. Outside the main thread, none is taken."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     hosts = {number: signal.getsignal(number) for number in _signals()}
@@ -169,7 +169,7 @@ def _take(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
                 continue
             signal.signal(number, handler)
             pythons = _c_handler(number)
-    except BaseException:  # from a handler that is not replaced yet
+    except BaseException:  # raised by a handler that is not replaced yet
         _put_back(hosts)
         raise
     return hosts
@@ -179,7 +179,7 @@ def _put_back(hosts: dict[int, Any]) -> None:
     try:
         for number, handler in hosts.items():
             signal.signal(number, handler)
-    except BaseException:  # from a handler that is back already
+    except BaseException:  # raised by a handler that is already back
         _put_back(hosts)
         raise
 

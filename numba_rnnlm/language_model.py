@@ -734,7 +734,7 @@ class LanguageModel:
     def _foresee(network: Network, corpus: Corpus, limit: float) -> float:
         """About the seconds that evaluating a corpus will take, from as much of it as takes a small part of ``limit``."""
         streams = max(1, min(EVALUATION_STREAMS, len(corpus.ids) // 2000))
-        total_loss(network, islice(segments(corpus.ids, streams, EVALUATION_STEPS), 1))  # starts the threads, for which a kernel may be compiled
+        total_loss(network, islice(segments(corpus.ids, streams, EVALUATION_STEPS), 1))  # untimed: starts the threads, and may compile a kernel
         batches = segments(corpus.ids, streams, EVALUATION_STEPS)
         started, taken, done = time.monotonic(), 0.0, 0
         while taken < SAMPLE * limit and total_loss(network, islice(batches, 1))[1]:
@@ -844,7 +844,7 @@ class LanguageModel:
 
     def _rows(self, texts: Sequence[Any], bos: bool, eos: bool, policy: UnknownConfig) -> tuple[list[Sentence], bool]:
         """Each sentence as ids; and whether a warning has explained unknown symbols."""
-        known: dict[Any, Sentence] = {}  # of equal texts one is encoded
+        known: dict[Any, Sentence] = {}  # equal texts are encoded once
 
         def row(one: Any) -> Sentence:
             if not isinstance(one, str | bytes):

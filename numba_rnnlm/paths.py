@@ -27,7 +27,7 @@ def same_file(one: Path | None, other: Path | None) -> bool:
         pass
     try:
         return _real(one) == _real(other)
-    except (OSError, ValueError):  # OSError: one starts in a folder that was removed
+    except (OSError, ValueError):  # OSError: a relative path, and the current folder was removed
         return False
 
 
@@ -43,7 +43,7 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def is_empty(file: Path | int) -> bool:
-    """Whether a file, open or of this name, is regular and holds nothing. Raises OSError where that cannot be seen.
+    """Whether a file, open or of this name, is a regular file without content. Raises OSError if it cannot be inspected.
 
     The files of ``/proc``, ``/sys`` and their like are not empty, though their size is 0: what is written to one changes the system. Such a file
     system stores nothing, so it has no blocks.
@@ -60,7 +60,7 @@ def is_empty(file: Path | int) -> bool:
 
 
 def regular(name: str, flags: int) -> int:
-    """An ``opener`` for :func:`open`: OSError if the name is that of a pipe, a device or a socket, none of which is opened.
+    """An ``opener`` for :func:`open` that raises OSError for a pipe, a device or a socket, without opening it.
 
     Opening a pipe waits for its other end, and opening a device may do anything.
 
@@ -75,7 +75,7 @@ def regular(name: str, flags: int) -> int:
         _expect_regular(os.stat(name))
     descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0), 0o666)
     try:
-        _expect_regular(os.fstat(descriptor))  # in the meantime the name may have become another file's
+        _expect_regular(os.fstat(descriptor))  # the name may have been given to another file since the check
         if hasattr(os, "O_NONBLOCK"):
             os.set_blocking(descriptor, True)
     except BaseException:
@@ -85,7 +85,7 @@ def regular(name: str, flags: int) -> int:
 
 
 def _expect_regular(found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # the caller's open has an error of its own for a folder
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # open reports folders itself
         raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, expected a file")
 
 
@@ -97,7 +97,7 @@ def real_path(path: Path, error: type[LanguageModelError] = ModelFileError) -> s
     name = os.fsdecode(path)
     try:
         return os.path.realpath(name)
-    except OSError as cause:  # os.getcwd: what else is missing is no error
+    except OSError as cause:  # from os.getcwd; other missing parts are no error
         raise error(f"cannot find {name!r}: the current folder, where this path starts, was removed or cannot be read. Change to another one, os.chdir or "
                     "cd, or give an absolute path.") from cause
 

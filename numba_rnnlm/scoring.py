@@ -35,8 +35,8 @@ import numpy as np
 from .config import UnknownConfig
 from .model import Network
 
-SENTENCES = 64  # scored in one batch, if they are long
-SHORTEST = 8  # steps; of shorter sentences more are scored in one batch: as many tokens as of sentences of this length
+SENTENCES = 64  # long sentences scored in one batch
+SHORTEST = 8  # steps; a batch of shorter sentences has as many tokens as one of this length
 TREATED = {"count": "", "exclude": " left out", "penalize": " penalized"}  # unknown tokens
 STEPS = 64  # the longest stretch computed at once: memory does not grow with the length of a sentence
 
@@ -178,7 +178,7 @@ def _batch(network: Network, sentences: list[np.ndarray]) -> list[np.ndarray]:
     found = [np.empty(len(sentence) - 1) for sentence in sentences]
     for start in range(0, len(sentences[0]) - 1, STEPS):
         left = sum(len(sentence) - 1 > start for sentence in sentences[:streams])
-        if 2 * left <= streams:  # those that have ended are computed no longer; not at once, as each width takes buffers of its own
+        if 2 * left <= streams:  # drop the sentences that have ended; only by halves, because each width allocates its own buffers
             narrow = network.state(left)
             for name in narrow:
                 ops.copy(state[name][:left], narrow[name])

@@ -77,7 +77,7 @@ VALUES = {  # ours → what others call it
     "demo": "example tutorial quickstart", "skip": "ignore continue", "stop": "raise error", "unk": "<unk>",
 }
 
-LAYERS = {  # Keras's that do not exist here → what to do instead
+LAYERS = {  # layers of Keras that do not exist here → what to do instead
     "Bidirectional": "recurrent layers read forwards only, as a model must that writes",
     "TimeDistributed": "leave it out: Dense works on each step of a sequence",
     "Masking": "every step counts; give sequences of one length",

@@ -58,7 +58,7 @@ class Log:
                 self._expect_log(file)
                 if resumed:
                     self.written = {report for row in self._rows(file) if (report := _report(row))}
-        except (FileNotFoundError, NotADirectoryError):  # the writing will make it, or say why not
+        except (FileNotFoundError, NotADirectoryError):  # writing creates it, or reports why not
             pass
         except OSError as error:
             raise ModelFileError(f"cannot read the log {path!r}: {error.strerror}.") from error

@@ -431,8 +431,11 @@ def test_out_is_not_the_checkpoint_of_a_run_that_has_not_ended(tmp_path, capsys,
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_model_that_cannot_be_saved_where_it_should_is_saved_elsewhere(kept, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    monkeypatch.setattr(Path, "cwd", lambda: tmp_path / "away")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "gone"))
+    def missing():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "cwd", missing)  # the current folder was removed
+    monkeypatch.setattr("tempfile.gettempdir", missing)
     for name in ("out", "home"):
         (tmp_path / name).mkdir()
     whole, train = tmp_path / "whole.npz", ["train", "text.txt", *SMALL, *BRIEF]
@@ -451,7 +454,7 @@ def test_a_model_that_cannot_be_saved_where_it_should_is_saved_elsewhere(kept, t
     assert capsys.readouterr().err == f"numba-rnnlm: error: cannot write it. The model is saved in {str(found)!r} instead.\n"
     assert found.read_bytes() == whole.read_bytes()
     found.unlink()
-    (tmp_path / "home").rmdir()
+    monkeypatch.setattr(Path, "home", lambda: Path("~no such user").expanduser())
     (tmp_path / "out" / "run.npz").unlink(missing_ok=True)
     assert main([*train, *out]) == 1
     told = capsys.readouterr().err
@@ -698,7 +701,7 @@ def test_a_resumed_run_that_is_cut_short_replaces_its_own_model_only(elsewhere, 
     lengths = []
     for _ in range(2):
         assert stopped(*run) == 130
-        assert Path("m.npz").read_bytes() == whole  # of the same settings, and complete
+        assert Path("m.npz").read_bytes() == whole  # the complete model with the same settings stays
         lengths.append(LanguageModel.load("m-2.npz").history_["epoch"][-1])
     assert lengths[0] < lengths[1] and not Path("m-3.npz").exists()
     assert stopped("--resume", "run.npz", "--out", "run.npz", "--epochs", "4") == 130 and Path("run-2.npz").exists()

@@ -53,10 +53,10 @@ class Notice:
             self.end()
 
     def postpone(self) -> None:
-        """A signal waits for the kernel that is being compiled: say so to a user who was told of the compiler."""
+        """Report that a signal waits until the kernel is compiled, if the user has already seen the notice about the compiler."""
         if self._told and self._depth and not self._postponed:
             self._postponed = True
-            with contextlib.suppress(Exception):  # a handler of signals may have interrupted what writes
+            with contextlib.suppress(Exception):  # the signal may have interrupted a write to the same stream
                 logging.getLogger("numba_rnnlm").warning("numba_rnnlm: interrupted: ending when the compiler has completed this kernel")
 
     def silence(self) -> None:

@@ -49,7 +49,7 @@ def run(args: Arguments) -> None:
         with Interrupts("return", notice=True) as interrupts:
             model.fit_config(training, held_out, config, interrupts=interrupts, prepare=prepare)
             where.save(cut_short=interrupts.is_set())
-            if (measured := model.validation_) is not None:  # else it was interrupted before the first validation
+            if (measured := model.validation_) is not None:  # None if it was interrupted before the first validation
                 report(f"\nheld out: {measured.bits_per_character:.3f} bits/character, perplexity {measured.perplexity:.2f}\n")
             report(f"\na sample at temperature 0.7:\n\n{PROMPT}")
             for piece in model.stream(PROMPT, length=400, temperature=0.7, seed=1, unknown="unk"):

@@ -1,4 +1,4 @@
-"""Where a command saves the model that it has trained, so that nothing is lost that was there."""
+"""Chooses where a command saves the model that it has trained, without losing what exists there."""
 
 import contextlib
 import os
@@ -23,9 +23,9 @@ from .exits import ERROR, Ended
 from .flags import flag, typed
 
 OUT = Path("model.npz")
-VOCABULARY = ("tokenizer", "min_count", "max_vocabulary", "line_ends")  # settings that decide it
+VOCABULARY = ("tokenizer", "min_count", "max_vocabulary", "line_ends")  # settings that determine the vocabulary
 
-Ours = Callable[[Mapping[str, Any]], bool]  # whether a model with this header may be replaced
+Ours = Callable[[Mapping[str, Any]], bool]  # answers whether a model with this header may be replaced
 
 
 class Destination:
@@ -65,7 +65,7 @@ class Destination:
         self.given, self.overwrite, self.keeping, self.model, self.is_timed = out is not None, overwrite, keeping, model, is_timed
         self.resumed = keeping.resume is not None and not keeping.begins
         self.out, self.verb, self.spared = OUT if out is None else out, "saved", ""
-        self._replaces = False  # a default name that the same run has written
+        self._replaces = False  # whether the default name holds a model that the same run has written
         self._about: Mapping[str, Any] = {}
         self._locks = ExitStack()
 
@@ -96,12 +96,12 @@ class Destination:
         return Prepared(self.out, saving_seconds(self.model, self.out) if self.is_timed else 0.0, notes)
 
     def save(self, cut_short: bool) -> None:
-        """Save what the training has come to, elsewhere if need be.
+        """Save the model; if that fails, try other folders.
 
         Raises
         ------
         Ended
-            It could not be saved there; where it is instead.
+            If it could not be saved under its name; the message says where it is instead.
         """
         try:
             try:
@@ -110,9 +110,9 @@ class Destination:
                 self._save(cut_short)
         except ModelFileError as error:
             checkpoint = self.keeping.checkpoint
-            for folder in (Path(checkpoint or self.out).parent, Path.cwd(), Path.home(), Path(tempfile.gettempdir())):
-                with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
-                    file, name = tempfile.mkstemp(".npz", f"{self.out.stem}-", folder)
+            for folder in (lambda: Path(checkpoint or self.out).parent, Path.cwd, Path.home, tempfile.gettempdir):
+                with contextlib.suppress(OSError, RuntimeError):  # no current folder, no home (RuntimeError), no folder for temporary files
+                    file, name = tempfile.mkstemp(".npz", f"{self.out.stem}-", folder())
                     os.close(file)
                     try:
                         self.model.save(name)
@@ -140,7 +140,7 @@ class Destination:
     def _is_ours(self, cut_short: bool) -> bool:
         """Whether the model may be saved under the name that was chosen before the training."""
         if not self.given and not self._replaces:
-            return not os.path.lexists(self.out)  # else another program has taken a default name in the meantime
+            return not os.path.lexists(self.out)  # another program may have taken a default name in the meantime
         return not cut_short or self.overwrite or _is_empty(self.out) or (self.resumed and _holds(self.out, self._is_earlier))
 
     def _is_of_this_run(self, there: Mapping[str, Any]) -> bool:
@@ -152,23 +152,23 @@ class Destination:
             return self._is_of_this_run(there) and read_history(dict(there["history"]))["epoch"][-1:] <= self.model.history_["epoch"][-1:]
 
     def _claim(self, path: Path, ours: Ours | None) -> Path:
-        """Lock the first of model.npz, model-2.npz, … that is free: it does not exist, or is one of ours, and nobody is writing it."""
+        """Lock the first free name of model.npz, model-2.npz, …: the file does not exist or is one of ours, and no process is writing it."""
         for name in free_names(path, ours, self.keeping.checkpoint):
             with ExitStack() as lock:
                 try:
                     lock.enter_context(locked(str(name), "model"))
                 except Held:
                     continue
-                if _is_free(name, ours):  # else the one who held the lock has just written it
+                if _is_free(name, ours):  # the previous holder of the lock may have just written it
                     self._locks.enter_context(lock.pop_all())
                     return name
         raise AssertionError("there is always another name")
 
 
 def expect_writable(out: Path, others: Iterable[tuple[str, str | Path]] = (), name: str = "--out") -> None:
-    """Find out before the training, not after it, that a file cannot be saved.
+    """Raise an error before the training, not after it, if a file cannot be saved.
 
-    ``others`` are files of the command that it must not be, each behind the flag or the argument that names it.
+    ``others`` are the other files of the command, each with the flag or argument that names it; ``out`` must be none of them.
     """
     for role, other in others:
         if same_file(out, other):
@@ -219,7 +219,7 @@ def _vocabularies(name: str, there: Mapping[str, Any], here: Mapping[str, Any]) 
 
 
 def free_names(path: Path, ours: Ours | None = None, avoid: str | None = None) -> Iterator[Path]:
-    """Those of model.npz, model-2.npz, … that are free: they do not exist, or are models of ours; and none of them is the file to ``avoid``."""
+    """Yield the free names of model.npz, model-2.npz, …: files that do not exist or are models of ours. The file to ``avoid`` is skipped."""
     names = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
     return (name for name in names if not same_file(name, avoid) and _is_free(name, ours))
 
@@ -236,12 +236,12 @@ def _holds(path: Path, ours: Ours) -> bool:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether nothing is lost that has this name: no file, or an empty one."""
+    """Whether replacing this file loses nothing: it does not exist, or is empty."""
     return not path.exists() or is_empty(path)
 
 
 def saving_seconds(model: LanguageModel, out: Path) -> float:
-    """How long it takes to save a model beside ``out``: tried out."""
+    """Measure how many seconds it takes to save a model in the folder of ``out``."""
     trial, started = out.parent / f".numba_rnnlm-{secrets.token_hex(8)}", time.monotonic()
     try:
         model.save(trial)

@@ -153,7 +153,7 @@ class Tally:
     explained: bool = False  # whether that was the reason, and a warning has said so
 
     def add(self, row: Sentence, times: int) -> None:
-        """Count a line that has come as many times."""
+        """Count a line that occurred ``times`` times."""
         self.lines += times
         self.tokens += times * (len(row.ids) - 1)
         if missing := row.missing:

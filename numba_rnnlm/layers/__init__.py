@@ -15,6 +15,6 @@ __all__ = ["GRU", "LAYERS", "LSTM", "Dense", "Dropout", "Embedding", "Layer", "R
 
 
 def __getattr__(name: str) -> type:
-    if name in _INSTEAD:  # no AttributeError: "from numba_rnnlm.layers import name" would drop its words
+    if name in _INSTEAD:  # not AttributeError: "from numba_rnnlm.layers import name" would drop its message
         raise ImportError(f"numba_rnnlm.layers has no {name}; {_INSTEAD[name]}.")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -41,7 +41,7 @@ GROUP = re.compile(r"(weights|good|state|moments/[0-9]{1,2})/(.+)", re.DOTALL)  
 FINITE = ("weights", "good")  # groups whose numbers must be finite; a state or a moment may have run away
 MOST_MEMBERS = 20_000  # a checkpoint of 1,000 layers has some 13,000
 LONGEST_NAME = 1000  # characters of a member's name
-DEEPEST = 32  # lists and objects of a header inside one another; ours have 5
+DEEPEST = 32  # levels of lists and objects in a header; those we write have 5
 SMALL = 2**17  # bytes: a directory that is never too large
 # Of a JSON text what tells how many values it has: a string, with the colon behind a key; the beginning of a list or an object; a comma. A
 # string without an end ends with the text, and the quantifiers are possessive: no text takes more than one pass.
@@ -308,7 +308,7 @@ def _expect_modest(name: str, data: memoryview, size: int) -> None:
 
 
 def _expect_flat(name: str, about: Any) -> None:
-    """Raise :class:`ModelFileError` at a header of too many levels: to copy, pickle or compare it, Python would need a call for each."""
+    """Raise :class:`ModelFileError` if a header has too many levels: Python copies, pickles and compares recursively."""
     level = [about]
     for _ in range(DEEPEST):
         level = [value for one in level for value in (one.values() if isinstance(one, dict) else one) if isinstance(value, dict | list)]

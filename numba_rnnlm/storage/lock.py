@@ -1,4 +1,4 @@
-"""A lock on a checkpoint or a model: the second job that would write it is told who does."""
+"""A lock on a checkpoint or a model: a second job that would write the same file learns which process does."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ def locked(path: str, what: str = "checkpoint") -> Iterator[None]:
     forked does not hold it. Where files cannot be locked, its being there is the lock, and that of a process of this host which no longer
     runs is taken over.
 
-    ``what`` the file is called in errors.
+    ``what`` names the kind of file in errors.
 
     Raises
     ------

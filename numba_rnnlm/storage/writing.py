@@ -75,8 +75,8 @@ def expect_replaceable(name: str) -> None:
         raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
     try:
         found = os.stat(name)
-    except (OSError, ValueError) as error:  # nothing is there, or the writing itself will say why not
-        if getattr(error, "errno", 0) == errno.ELOOP:  # os.path.realpath would name the link itself, which would be replaced
+    except (OSError, ValueError) as error:  # the file does not exist yet, or writing it will report why not
+        if getattr(error, "errno", 0) == errno.ELOOP:  # os.path.realpath returns the link itself, and the link would be replaced
             raise ModelFileError(f"cannot write {name!r}: it is a link that leads back to itself; give another name.") from error
         found = None
     if found is not None and not stat.S_ISREG(found.st_mode):
@@ -184,15 +184,15 @@ def _temporary(folder: str, mode: int) -> Iterator[tuple[str, BinaryIO]]:
         finally:
             try:
                 _discard(path, process)
-            except BaseException:  # a signal has come before the file was removed
+            except BaseException:  # a signal arrived before the file was removed
                 _discard(path, process)
                 raise
 
 
 def _discard(path: str, process: int) -> None:
-    """Remove a temporary file of this process; one of another is its parent's."""
+    """Remove a temporary file that this process made; in a forked child it is the parent's."""
     if os.getpid() == process:
-        with contextlib.suppress(OSError, ValueError):  # it has another name, or could not be made
+        with contextlib.suppress(OSError, ValueError):  # it was renamed, or never created
             os.unlink(path)
 
 

@@ -46,8 +46,8 @@ from .tokenizers import utf8
 
 MEMORY_BYTES = 16 * 2**20  # a copy, or ids, that take more are kept in a temporary file
 LONGEST_PATH = 1024  # characters; a longer str is text
-LINES = 4096  # handed out at a time: what is known of a line may take a thousand bytes, however short it is
-SLICE = 2**18  # bytes that are split into lines at a time
+LINES = 4096  # returned at a time: the caller may need a thousand bytes for each, however short it is
+SLICE = 2**18  # bytes split into lines at a time
 NEAR = 2**16  # bytes before the place where a text is to be cut, in which a line end is looked for
 STANDARD_INPUT = "standard input"
 SKIPPED = (".npz", ".lock")  # in folders: models, checkpoints and their locks may be kept beside the text
@@ -133,7 +133,7 @@ class Text:
         return not os.fsdecode(path).endswith(SKIPPED) and any(is_inside(path, folder) for folder in self.folders)
 
     def lines(self, line_ends: str) -> Iterator[list[bytes]]:
-        """The lines, without their ends, some at a time, and no later than they have arrived: a slow pipe is answered promptly."""
+        """The lines, without their ends, in batches, as soon as they arrive: a slow pipe gets prompt answers."""
         begun: list[bytes] = []  # the pieces of an unfinished line, joined once, because a line may be as long as the text
         for piece in with_line_ends(self.pieces(), line_ends):
             lines: list[bytes] = []
@@ -225,7 +225,7 @@ def open_source(source: Source) -> Text | Any:
         return Files(source).open()
     if isinstance(source, Bytes):
         data = bytes(source)
-        return Text("bytes", [Part("bytes", lambda: _slices(data))])
+        return Text("bytes", [Part("bytes", lambda: _slices(data, packed.CHUNK))])
     if hasattr(source, "read"):
         return _open_file(source)
     if hasattr(source, "__array__"):
@@ -318,7 +318,7 @@ def _open_str(source: str) -> Text:
         if _names_file(name := source.strip()):
             warn(f"{shown(source)} is taken for the text itself, because it has a line end, but there is a file of that name; "
                  f"pathlib.Path({name!r}) is the file.")
-        return Text("text", [Part("text", lambda: map(utf8, _slices(source)))], "surrogatepass")
+        return Text("text", [Part("text", lambda: map(utf8, _slices(source, packed.CHUNK)))], "surrogatepass")
     try:
         parts = _files(source, "utf-8", again=True)
     except CorpusError as error:
@@ -480,8 +480,7 @@ def _unreadable(name: str, error: Exception) -> CorpusError:
     return CorpusError(f"Cannot read {what}: {getattr(error, 'strerror', None) or error}.")
 
 
-def _slices(text: Any, size: int | None = None) -> Iterator[Any]:
-    size = size or packed.CHUNK
+def _slices(text: Any, size: int) -> Iterator[Any]:
     return (text[start : start + size] for start in range(0, len(text), size))
 
 
