@@ -1,5 +1,6 @@
 """What goes in and comes out as text: UTF-8 whatever the locale, bytes as they are, one space, arguments in any order."""
 
+import codecs
 import io
 import os
 import pty
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checks import HANG, without_notice
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from models import fit, trained, untrained
 
@@ -18,6 +19,7 @@ import numba_rnnlm
 from numba_rnnlm import LanguageModel
 from numba_rnnlm.cli import main, output, parser
 from numba_rnnlm.errors import CorpusError, VocabularyError
+from numba_rnnlm.text.cleaning import clean
 
 HOME = str(Path(numba_rnnlm.__file__).parents[1])
 RUSSIAN = "как хорошо в лесу\nв лесу темно\n"
@@ -143,12 +145,14 @@ def test_other_models_take_text(model, prompt, monkeypatch, capsys):
 # Bytes in Python
 
 
+@example(prompt=codecs.BOM_UTF8, length=9, seed=0)  # no text, in a prompt as in a file
+@example(prompt=codecs.BOM_UTF8 * 2 + b"a\n" + codecs.BOM_UTF8, length=9, seed=0)
 @given(prompt=st.binary(max_size=8), length=st.integers(0, 12), seed=st.integers(0, 99))
 def test_any_bytes_go_in_and_come_out(prompt, length, seed):
     model = trained("byte")
     written = model.generate(prompt, length, seed=seed, temperature=5.0)
     assert isinstance(written, bytes) and len(written) == length
-    ids = model.generate(np.frombuffer(b"\n" + prompt, np.uint8), length, seed=seed, temperature=5.0)
+    ids = model.generate(np.frombuffer(b"\n" + clean(prompt, "keep"), np.uint8), length, seed=seed, temperature=5.0)
     assert written == bytes(ids.tolist())
     assert b"".join(model.stream(prompt, length, seed=seed, temperature=5.0)) == written
     for same in (bytearray(prompt), memoryview(prompt)):
