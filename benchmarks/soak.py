@@ -24,7 +24,7 @@ import numpy as np
 
 from numba_rnnlm import backends
 from numba_rnnlm.arena import Arena
-from numba_rnnlm.backends import PRECISIONS
+from numba_rnnlm.backends.ops import PRECISIONS
 from numba_rnnlm.cells import BUILT_IN, CELLS, Cell
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.model import Network, build, initial_weights

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeVar
 
-from .errors import ConfigError, enough_memory, shown
+from .errors import ConfigError, shown
+from .memory import enough_memory
 from .suggestions import argument_meant
 
 Called = TypeVar("Called", bound=Callable[..., Any])

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .backends import Array
+from .backends.ops import Array
 from .config import SamplingConfig
-from .errors import BackendError, GenerationError, enough_memory
+from .errors import BackendError, GenerationError
+from .memory import enough_memory
 from .model import Network
 from .portable import stream_key
 
@@ -61,7 +62,7 @@ def choose(logits: np.ndarray, config: SamplingConfig, number: float) -> int:
 
 
 class Decoder:
-    """What :meth:`numba_rnnlm.backends.Ops.decoder` makes, verb by verb: for machines that have none of their own.
+    """What :meth:`numba_rnnlm.backends.ops.Ops.decoder` makes, verb by verb: for machines that have none of their own.
 
     ``start(states, logits, streams, position)`` sets out: states, (N, S, H) for each recurrent layer, logits (N, V) of the
     symbol at ``position``, or None if none was read yet. ``write`` goes on from there.

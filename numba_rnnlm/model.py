@@ -11,12 +11,13 @@ import numpy as np
 
 from . import cells
 from .arena import Arena, Layout
-from .backends import Array, Ops, Shape, Stage
+from .backends.ops import Array, Ops, Shape, Stage
 from .backends.quantisation import round_to_int8
 from .cells import Cell
 from .config import ModelConfig
-from .errors import ConfigError, ShapeError, as_array, expect_memory
+from .errors import ConfigError, ShapeError, as_array
 from .layers import Dense, Dropout, Embedding, Layer, Recurrent, Run
+from .memory import expect_memory
 from .portable import stream_key
 from .recognition import difference, own_cells, records
 

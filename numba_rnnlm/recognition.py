@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import cells
-from .backends import Ops
+from .backends.ops import Ops
 from .cells import Cell
 from .errors import ConfigError, ModelFileError, shown
 from .layers import Layer

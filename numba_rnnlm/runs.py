@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backends import PRECISIONS
+from .backends.ops import PRECISIONS
 from .config import ModelConfig, TextConfig, TrainingConfig, expect_vocabulary
 from .display import clean
 from .errors import ConfigError, CorpusError, ModelFileError, expect_number, expect_one_of, plain
@@ -40,7 +40,7 @@ class Run(NamedTuple):
     texts
         corpus, valid → SHA-256 of the ids, None if there is none.
     rounding
-        What the last bits of its numbers depend on (:meth:`numba_rnnlm.backends.Ops.rounding`); None in older files.
+        What the last bits of its numbers depend on (:meth:`numba_rnnlm.backends.ops.Ops.rounding`); None in older files.
     groups
         Group → arrays by name.
     """

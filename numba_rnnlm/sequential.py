@@ -10,7 +10,7 @@ import numpy as np
 
 from . import backends, runs
 from .arguments import Only, checked_calls
-from .backends import Ops
+from .backends.ops import Ops
 from .callbacks import Callback, History, read_callbacks
 from .cells import Cell
 from .display import clean

@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from numba_rnnlm import rules
-from numba_rnnlm.backends import ACTIVATIONS, SIMULATED
+from numba_rnnlm.backends import SIMULATED
+from numba_rnnlm.backends.ops import ACTIVATIONS
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.rules import Rule
 

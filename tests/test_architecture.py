@@ -13,7 +13,7 @@ PACKAGE = "numba_rnnlm"
 ROOT = Path(numba_rnnlm.__file__).parent
 
 STOREYS = (
-    {"display", "errors", "config", "arena", "fingerprint", "paths", "reports", "interrupts", "suggestions", "arguments"},
+    {"display", "errors", "memory", "config", "arena", "fingerprint", "paths", "reports", "interrupts", "suggestions", "arguments"},
     {"portable", "cells", "rules"},
     {"backends"},
     {"layers", "recognition", "model"},

@@ -14,11 +14,11 @@ from llvmlite import binding
 from strategies import VERBS, floats, many, unwritten
 
 from numba_rnnlm import backends
-from numba_rnnlm.backends import ACTIVATIONS, Ops
 from numba_rnnlm.backends import cpu as cpu_backend
 from numba_rnnlm.backends.cpu import host, packing, simd
 from numba_rnnlm.backends.cpu.kernels import store
 from numba_rnnlm.backends.cpu.linear import STEPS
+from numba_rnnlm.backends.ops import ACTIVATIONS, Ops
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.errors import BackendError, ConfigError
 

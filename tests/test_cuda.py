@@ -22,8 +22,9 @@ from strategies import floats, unwritten
 from numba_rnnlm import LanguageModel, Sequential, backends, errors, training
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError, Space
+from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
+from numba_rnnlm.memory import Space
 from numba_rnnlm.model import Network, build
 from numba_rnnlm.optimizers import Updater
 from numba_rnnlm.optimizers.pytorch import Adam

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from numba_rnnlm import backends, cells
-from numba_rnnlm.backends import Ops
+from numba_rnnlm.backends.ops import Ops
 from numba_rnnlm.optimizers import Optimizer
 from numba_rnnlm.optimizers.pytorch import SGD, Adagrad, Adam, AdamW, RMSprop
 

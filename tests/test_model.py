@@ -13,7 +13,7 @@ from strategies import floats
 
 from numba_rnnlm import backends, layers
 from numba_rnnlm.arena import ALIGNMENT, Arena, Layout
-from numba_rnnlm.backends import ACTIVATIONS
+from numba_rnnlm.backends.ops import ACTIVATIONS
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import ConfigError, ShapeError

@@ -16,7 +16,7 @@ from checks import ROUNDS
 from numba import float32, intp
 from strategies import RULES
 
-from numba_rnnlm.backends import PRECISIONS
+from numba_rnnlm.backends.ops import PRECISIONS
 from numba_rnnlm.cells import BUILT_IN, CELLS, Cell
 from numba_rnnlm.portable import portable, tanh
 

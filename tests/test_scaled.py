@@ -7,7 +7,7 @@ import pytest
 from scaled import CASES, HIDDEN, QUANTITIES, SCALES, SLOTS, STEPS, STREAMS, Case, draw, error
 
 from numba_rnnlm import LanguageModel, backends, cells
-from numba_rnnlm.backends import Ops
+from numba_rnnlm.backends.ops import Ops
 from numba_rnnlm.errors import DivergenceError
 
 PYTORCH = dict(np.load(Path(__file__).parent / "data" / "scaled_pytorch.npz"))

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..cells import Cell
-from ..errors import Space, host_memory
+from ..memory import Space, host_memory
 from ..rules import Rule
-from . import Stage
+from .ops import Stage
 
 STEP = 1e-30
 
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 
 class Backend:
-    """See :class:`numba_rnnlm.backends.Ops` for what each verb does."""
+    """See :class:`numba_rnnlm.backends.ops.Ops` for what each verb does."""
 
     name = "reference"
     dtype = np.dtype(np.float64)

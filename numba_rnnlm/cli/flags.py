@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backends, display
+from ..backends.ops import PRECISIONS
 from ..cells import CELLS
 from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from ..errors import shown
@@ -157,7 +158,7 @@ def machine_flags(command: argparse.ArgumentParser) -> Any:
     group.add_argument("--threads", type=int, metavar="N",
                        help="of the cpu backend; the results do not depend on it (default: all processors, or "
                             "NUMBA_RNNLM_NUM_THREADS)")
-    group.add_argument("--precision", type=str.lower, choices=backends.PRECISIONS,
+    group.add_argument("--precision", type=str.lower, choices=PRECISIONS,
                        help="of the factors of matrix products; faster are bf16, for cuda and for processors with AVX512_BF16, and "
                             "tf32, for cuda (default: float32)")
     return group

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import Shape
+from ..backends.ops import Shape
 from ..errors import ShapeError, VocabularyError, as_array, shown
 from ..layers import Embedding, Layer
 

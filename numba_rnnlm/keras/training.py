@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import Shape
+from ..backends.ops import Shape
 from ..callbacks import Callback, Logs
 from ..errors import ConfigError, DivergenceError, plain
 from ..interrupts import Interrupts

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 
 from ..arguments import checked, hidden
-from ..backends import ACTIVATIONS, Array, Ops, Shape
+from ..backends.ops import ACTIVATIONS, Array, Ops, Shape
 from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of
 from .layer import Run, glorot
 from .options import Glorot, TakesVectors, Zeros

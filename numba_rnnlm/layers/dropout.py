@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from ..arguments import Only, checked, hidden
-from ..backends import Array, Ops, Shape
+from ..backends.ops import Array, Ops, Shape
 from ..errors import expect_number
 from .layer import Run
 from .options import TakesVectors

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from ..arguments import Only, checked, hidden
-from ..backends import Array, Ops, Shape
+from ..backends.ops import Array, Ops, Shape
 from ..errors import ShapeError, expect_number, take_plain_values
 from .layer import Lookup, Run
 from .options import KerasLayer

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..backends import Array, Ops, Shape
+from ..backends.ops import Array, Ops, Shape
 
 
 @dataclass

@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import cells
 from ..arguments import Only, checked, hidden
-from ..backends import Array, Ops, Shape
+from ..backends.ops import Array, Ops, Shape
 from ..cells import Cell
 from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of, take_plain_values
 from .layer import Lookup, Run, glorot, orthogonal

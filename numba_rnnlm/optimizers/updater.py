@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import rules
 from ..arena import Arena
-from ..backends import Array
+from ..backends.ops import Array
 from ..errors import DivergenceError
 from ..model import Network
 from ..reports import warn
@@ -33,7 +33,7 @@ class Updater:
         self.forget()
 
     def resume(self, steps: int, rounding: Any) -> None:
-        """Count on from so many updates; ``rounding`` is what :meth:`~numba_rnnlm.backends.Ops.rounding` said where they were
+        """Count on from so many updates; ``rounding`` is what :meth:`~numba_rnnlm.backends.ops.Ops.rounding` said where they were
         made, or None if nothing is known of that.
 
         Raises

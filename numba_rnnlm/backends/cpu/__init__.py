@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from ...cells import Cell
-from ...errors import BackendError, Space, expect_number, expect_one_of, host_memory
+from ...errors import BackendError, expect_number, expect_one_of
 from ...fingerprint import of_modules
+from ...memory import Space, host_memory
 from ...rules import Rule
-from .. import MOST_THREADS, Stage
+from .. import MOST_THREADS
+from ..ops import Stage
 from . import kernels, lookup, losses, pointwise, recurrence, simd, update
 from .decoding import Decoder
 from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
@@ -35,7 +37,7 @@ _pool = cache(Pool)
 
 
 class Backend:
-    """See :class:`numba_rnnlm.backends.Ops` for what each verb does."""
+    """See :class:`numba_rnnlm.backends.ops.Ops` for what each verb does."""
 
     name = "cpu"
 

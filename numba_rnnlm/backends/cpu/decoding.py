@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...portable import fma
-from .. import Stage
+from ..ops import Stage
 from ..quantisation import round_to_int8
 from . import sampling
 from .kernels import kernel
@@ -381,7 +381,7 @@ class Decoder:
         return [*([] if looked_up else [("W", x_last - x_first)]), ("U", h_last - h_first)]
 
     def start(self, states: Sequence[Array], logits: Array | None, streams: int, position: int) -> "Decoding":
-        """See :meth:`numba_rnnlm.backends.Ops.decoder`."""
+        """See :meth:`numba_rnnlm.backends.ops.Ops.decoder`."""
         return Decoding(self, states, logits, streams, position)
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from ...cells import Cell
-from ...errors import ConfigError, Space, expect_one_of
+from ...errors import ConfigError, expect_one_of
 from ...fingerprint import of_modules
+from ...memory import Space
 from ...reports import warn
 from ...rules import Rule
-from .. import PRECISIONS, Stage
+from ..ops import PRECISIONS, Stage
 from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, update
 from .arrays import DeviceArray, foreign
 from .driver import Refused
@@ -33,7 +34,7 @@ Shape = tuple[int, ...]
 
 
 class Backend:
-    """See :class:`numba_rnnlm.backends.Ops` for what each verb does.
+    """See :class:`numba_rnnlm.backends.ops.Ops` for what each verb does.
 
     Work is put on CUDA's default stream and runs while Python goes on; ``download`` and ``norm`` wait for it.
     """

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BackendError, Space, host_memory
+from ...errors import BackendError
 from ...interrupts import postponed
+from ...memory import Space, host_memory
 from ..compiling import notice
 from . import driver, kept
 from .arrays import DeviceArray, Memory

@@ -1,0 +1,145 @@
+"""What a backend offers: its verbs, the arrays that they take, and a layer as its decoder takes it.
+
+Letters, for all shapes in this package: T time steps, N streams, D inputs, H hidden units, G gate slots,
+S states, V vocabulary; M = rows of any kind, usually T·N. ``dx`` is the gradient of ``x``.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..cells import Cell
+from ..memory import Space
+from ..rules import Rule
+
+Array = Any  # what `empty` returns: a NumPy array on a CPU, a device array elsewhere
+Shape = tuple[int, ...]
+
+PRECISIONS = ("float32", "tf32", "bf16")
+ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+
+
+class Stage(NamedTuple):
+    """A layer as a decoder takes it: recurrent, or with ``cell=None`` x W + b, W (units, inputs) if ``transposed``."""
+
+    cell: Cell | None
+    W: Array
+    U: Array | None
+    b: Array | None
+    transposed: bool = False
+
+    @property
+    def units(self) -> int:
+        """Size of the output."""
+        if self.U is not None:
+            return int(self.U.shape[0])
+        return int(self.W.shape[0 if self.transposed else 1])
+
+    def inputs(self, name: str) -> int:
+        """Rows of the matrix of this name, W as x W takes it."""
+        return int(getattr(self, name).shape[1 if self.transposed else 0])
+
+
+class Ops(Protocol):
+    """Every verb of a backend. Inputs first, outputs last; outputs are preallocated unless said otherwise.
+
+    Arrays are contiguous, in ``dtype``; ids and targets are int32. A target of -1 is not counted.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    threads: int
+
+    def rounding(self) -> str:
+        """What the last bits of its results depend on, to be read and compared: where it is equal, results are."""
+
+    # arrays
+    def memory(self, held: int = 0) -> Space:
+        """What arrays may take, including the ``held`` bytes that the caller's have."""
+
+    def empty(self, shape: Shape) -> Array:
+        """A new array, unwritten, aligned to 64 bytes."""
+
+    def upload(self, array: np.ndarray) -> Array:
+        """A NumPy array on this machine: floats in ``dtype``, whole numbers in int32."""
+
+    def download(self, array: Array) -> np.ndarray:
+        """The array as NumPy's (a copy)."""
+
+    def copy(self, source: Array, out: Array) -> None:
+        """out ← source, of equal size."""
+
+    def fill(self, out: Array, value: float) -> None:
+        """Every element ← value."""
+
+    def add(self, x: Array, out: Array) -> None:
+        """out += x, of equal size and both contiguous."""
+
+    # lookup
+    def gather(self, table: Array, ids: Array, out: Array) -> None:
+        """out (…, D) ← table (V, D)[ids (…)]"""
+
+    def scatter_add(self, ids: Array, rows: Array, table: Array) -> None:
+        """table (V, D)[ids (…)] += rows (…, D), in the order of the ids."""
+
+    # linear
+    def project(self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False) -> None:
+        """out (M, F) ← b (F) everywhere; its columns from ``first`` on += x (M, D) W (D, K); W is (K, D) if transposed."""
+
+    def project_backward(
+        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
+        first: int = 0, transposed: bool = False,
+    ) -> None:
+        """dx, unless None, dW and db ← gradients of x, W and b."""
+
+    # time
+    def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
+        """h_t = cell(z_t + h_{t-1} U). z (T, N, G, H): sums → what recur_backward needs; s (T+1, N, S, H): s[0] → s[1:]."""
+
+    def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
+        """z → gradients of the sums. dy (T, N, H), or (0, N, H) if only the final state is seen. d (N, S, H):
+        gradient of the final state → of the initial one. dU ← gradient of U."""
+
+    # pointwise
+    def activate(self, activation: str, x: Array) -> None:
+        """x (M, F) ← activation(x)"""
+
+    def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
+        """dy: gradient of the output y → gradient of the input."""
+
+    def log_softmax(self, x: Array) -> None:
+        """Rows of x (M, V): logits → log-probabilities."""
+
+    def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
+        """out ← x / (1 - rate) where random_bits(key, element) keeps the element, else 0."""
+
+    # loss
+    def cross_entropy(
+        self, x: Array, W: Array, b: Array | None, targets: Array, losses: Array, transposed: bool = False
+    ) -> None:
+        """losses (M) ← -log softmax(x W + b)[targets], never holding all M·V logits."""
+
+    def cross_entropy_backward(
+        self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
+        dx: Array, dW: Array, db: Array | None, transposed: bool = False,
+    ) -> None:
+        """The same, and the gradients of scale · Σ losses: dx, dW and db ← …"""
+
+    def binary_cross_entropy(self, logits: Array, targets: Array, losses: Array) -> None:
+        """losses (M) ← mean over F of the binary cross-entropy of sigmoid(logits (M, F)) and targets (M, F)."""
+
+    def binary_cross_entropy_backward(self, logits: Array, targets: Array, scale: float, losses: Array) -> None:
+        """The same, and logits ← gradient of scale · Σ losses."""
+
+    # decoding
+    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Any:
+        """A copy of these weights, laid out to be read one symbol after the other; or None, where the verbs above
+        are the way to do that. See :class:`numba_rnnlm.generation.Decoder`."""
+
+    # update
+    def norm(self, x: Array) -> float:
+        """Euclidean norm of x (size); NaN and infinity come through."""
+
+    def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
+        """p, m ← rule(p (size), g (size), m (moments, size), h): see :mod:`numba_rnnlm.rules`."""
