@@ -125,8 +125,8 @@ def _record(ops: Ops, cell: Cell, gradients: bool) -> Record:
     record = {"slots": [list(slot) for slot in cell.gates.items()], "states": list(cell.states),
               "step": _plain(ops.download(s)[1, 0])}
     if gradients:
-        d, dy, dU = (ops.upload(array) for array in (_values(3, 1, states), np.zeros((0, 1, UNITS)), U))
-        ops.recur_backward(cell, matrix, z, s, dy, d, dU)
+        d, dU = ops.upload(_values(3, 1, states)), ops.upload(U)
+        ops.recur_backward(cell, matrix, z, s, None, d, dU)
         record["gradients"] = _plain(np.concatenate([ops.download(d)[0], ops.download(z)[0, 0]]))
     return record
 

@@ -122,10 +122,10 @@ class ComplexStep(reference.Backend):
 
     def cross_entropy(self, x, W, b, targets, losses, transposed=False):
         logits = x @ (W.T if transposed else W) + (0 if b is None else b)
-        self.log_softmax(logits)
+        self._log_softmax(logits)
         losses[...] = np.where(targets >= 0, -logits[np.arange(len(targets)), targets], 0)
 
-    def cross_entropy_backward(self, x, W, b, targets, scale, losses, dx, dW, db, transposed=False):
+    def cross_entropy_backward(self, x, W, b, targets, scale, losses, dx, dW, db, transposed=False, add=False):
         self.cross_entropy(x, W, b, targets, losses, transposed)
 
     def binary_cross_entropy(self, logits, targets, losses):

@@ -15,8 +15,15 @@ def fill(out, value):
     return {"out": np.full(out.shape, value)}
 
 
-def add(x, out):
-    return {"out": x + out}
+def add(x, out, scale):
+    return {"out": out + scale * x}
+
+
+def reverse(x, lengths, out):
+    steps = np.arange(len(x))[:, np.newaxis]
+    lengths = np.full(x.shape[1], len(x)) if lengths is None else lengths
+    order = np.where(steps < lengths, lengths - 1 - steps, steps)
+    return {"out": np.take_along_axis(x, order[..., np.newaxis], 0)}
 
 
 def gather(table, ids, out):
@@ -32,22 +39,19 @@ def product(x, W, b, transposed):
     return np.einsum("md,kd->mk" if transposed else "md,dk->mk", x, W) + (0 if b is None else b)
 
 
-def project(x, W, b, out, first, transposed):
+def project(x, W, b, out, first, transposed, add):
     padded = np.pad(product(x, W, None, transposed), [(0, 0), (first, 0)])
-    return {"out": np.pad(padded, [(0, 0), (0, out.shape[1] - padded.shape[1])]) + (0 if b is None else b)}
+    padded = np.pad(padded, [(0, 0), (0, out.shape[1] - padded.shape[1])])
+    return {"out": padded + (0 if b is None else b) + (out if add else 0)}
 
 
-def _probabilities(row):
+def probabilities(row):
     """Those of logits: each is one over the sum of all quotients."""
     return [1 / math.fsum(math.exp(other - logit) for other in row) for logit in row]
 
 
-def log_softmax(x):
-    return {"x": np.log([_probabilities(row) for row in x])}
-
-
 def cross_entropy(x, W, b, targets, losses, transposed):
-    rows = [_probabilities(row) for row in product(x, W, b, transposed)]
+    rows = [probabilities(row) for row in product(x, W, b, transposed)]
     return {"losses": np.array([-math.log(row[target]) if target >= 0 else 0 for row, target in zip(rows, targets, strict=True)])}
 
 
@@ -74,4 +78,4 @@ def norm(x):
 
 
 VERBS = {verb.__name__: verb for verb in (
-    copy, fill, add, gather, scatter_add, project, log_softmax, cross_entropy, binary_cross_entropy, dropout, norm)}  # fmt: skip
+    copy, fill, add, reverse, gather, scatter_add, project, cross_entropy, binary_cross_entropy, dropout, norm)}  # fmt: skip

@@ -42,6 +42,11 @@ def unwritten(*shape: int) -> np.ndarray:
     return np.full(shape, np.nan)
 
 
+def output(random: np.random.Generator, add: bool, *shape: int) -> np.ndarray:
+    """What a verb adds to, or overwrites."""
+    return floats(random, *shape) if add else unwritten(*shape)
+
+
 @st.composite
 def copy(draw) -> Call:
     shape = draw(sizes), draw(sizes)
@@ -56,7 +61,14 @@ def fill(draw) -> Call:
 @st.composite
 def add(draw) -> Call:
     random, size = draw(generators), draw(sizes)
-    return {"x": floats(random, size, 3), "out": floats(random, size, 3)}
+    return {"x": floats(random, size, 3), "out": floats(random, size, 3), "scale": draw(st.sampled_from([1, -0.5, 3]))}
+
+
+@st.composite
+def reverse(draw) -> Call:
+    random, T, N, F = draw(generators), draw(st.integers(0, 5)), draw(sizes), draw(sizes)
+    lengths = draw(st.sampled_from([None, random.integers(0, T + 1, N)]))
+    return {"x": floats(random, T, N, F), "lengths": lengths, "out": unwritten(T, N, F)}
 
 
 @st.composite
@@ -76,30 +88,32 @@ def project(draw) -> Call:
     random, M, D, K, first, transposed = (
         draw(generators), draw(sizes), draw(sizes), draw(sizes), draw(few), draw(st.booleans())
     )
-    F = first + K + draw(few)
+    F, add = first + K + draw(few), draw(st.booleans())
     return {
         "x": floats(random, M, D),
         "W": floats(random, *((K, D) if transposed else (D, K))),
         "b": draw(st.sampled_from([None, floats(random, F)])),
-        "out": unwritten(M, F),
+        "out": output(random, add, M, F),
         "first": first,
         "transposed": transposed,
+        "add": add,
     }
 
 
 @st.composite
 def project_backward(draw) -> Call:
     call = draw(project())
-    random, out, b = draw(generators), call.pop("out"), call.pop("b")
+    random, out, b, add = draw(generators), call["out"], call["b"], call["add"]
     return {
         "x": call["x"],
         "W": call["W"],
         "dout": floats(random, *out.shape),
         "dx": draw(st.sampled_from([None, unwritten(*call["x"].shape)])),
-        "dW": unwritten(*call["W"].shape),
-        "db": None if b is None else unwritten(*b.shape),
+        "dW": output(random, add, *call["W"].shape),
+        "db": None if b is None else output(random, add, *b.shape),
         "first": call["first"],
         "transposed": call["transposed"],
+        "add": add,
     }
 
 
@@ -116,12 +130,13 @@ def recur(draw, cell=cells) -> Call:
 @st.composite
 def recur_backward(draw, cell=cells) -> Call:
     """With what ``recur`` needs before it."""
-    call, random = draw(recur(cell)), draw(generators)
+    call, random, add = draw(recur(cell)), draw(generators), draw(st.booleans())
     T, N, _, H = call["z"].shape
     return call | {
-        "dy": floats(random, draw(st.sampled_from([0, T])), N, H),
+        "dy": draw(st.sampled_from([None, floats(random, T, N, H)])),
         "d": floats(random, *call["s"].shape[1:]),
-        "dU": unwritten(*call["U"].shape),
+        "dU": output(random, add, *call["U"].shape),
+        "add": add,
     }
 
 
@@ -139,11 +154,6 @@ def activate_backward(draw) -> Call:
     else:
         y = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "linear": np.copy}[activation](x)
     return {"activation": activation, "y": y.astype(np.float32).astype(np.float64), "dy": floats(random, *y.shape)}
-
-
-@st.composite
-def log_softmax(draw) -> Call:
-    return {"x": floats(draw(generators), draw(sizes), draw(sizes)) * draw(st.sampled_from([1, 16]))}
 
 
 @st.composite
@@ -172,12 +182,13 @@ def cross_entropy(draw) -> Call:
 
 @st.composite
 def cross_entropy_backward(draw) -> Call:
-    call = draw(cross_entropy())
+    call, random, add = draw(cross_entropy()), draw(generators), draw(st.booleans())
     return call | {
         "scale": draw(st.floats(0.125, 2, width=32)),
         "dx": unwritten(*call["x"].shape),
-        "dW": unwritten(*call["W"].shape),
-        "db": None if call["b"] is None else unwritten(*call["b"].shape),
+        "dW": output(random, add, *call["W"].shape),
+        "db": None if call["b"] is None else output(random, add, *call["b"].shape),
+        "add": add,
     }
 
 
@@ -218,8 +229,8 @@ def rule_arguments(random: np.random.Generator, rule: Rule, size: int, scale: fl
 VERBS = {
     strategy.__name__: strategy
     for strategy in (
-        copy, fill, add, gather, scatter_add, project, project_backward, recur, recur_backward, activate,
-        activate_backward, log_softmax, dropout, cross_entropy, cross_entropy_backward, binary_cross_entropy,
+        copy, fill, add, reverse, gather, scatter_add, project, project_backward, recur, recur_backward, activate,
+        activate_backward, dropout, cross_entropy, cross_entropy_backward, binary_cross_entropy,
         binary_cross_entropy_backward, norm, update,
     )
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """Every backend has every verb of Ops, and every verb does what the reference does."""
 
 import inspect
+from itertools import pairwise, product
 
 import direct
 import needs
@@ -203,10 +204,10 @@ def test_products_of_more_steps_than_are_packed_at_once(compiled, rows, inner, c
     random = np.random.default_rng(inner)
     x, dout = floats(random, rows, inner), floats(random, rows, columns)
     W = floats(random, *((columns, inner) if transposed else (inner, columns)))
-    forward = {"x": x, "W": W, "b": floats(random, columns), "out": unwritten(rows, columns)}
+    forward = {"x": x, "W": W, "b": floats(random, columns), "out": floats(random, rows, columns)}
     backward = {"x": x, "W": W, "dout": dout, "dx": unwritten(rows, inner), "dW": floats(random, *W.shape), "db": None}
-    for verb, arguments in (("project", forward), ("project_backward", backward)):
-        arguments |= {"transposed": transposed}
+    for (verb, arguments), add in product((("project", forward), ("project_backward", backward)), (False, True)):
+        arguments |= {"transposed": transposed, "add": add}
         got = call(compiled, verb, arguments)
         assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[compiled.dtype.name])
         for threads in (1, 3):
@@ -228,6 +229,29 @@ def test_a_product_writes_nothing_behind_its_output(cpu, arguments):
     arrays = {name: value if value is None else cpu.upload(value) for name, value in arguments.items() if name in "xWb"}
     cpu.project(**arguments | arrays | {"x": abs(arrays["x"])}, out=memory[: M * F].reshape(M, F))
     assert np.signbit(memory[M * F :]).all()
+
+
+def rows_of(verb, first, last):
+    """The arguments that have a line for each row, cut to those from ``first`` to ``last`` - 1."""
+    axes = {"project_backward": {"x": 0, "dout": 0, "dx": 0}, "cross_entropy_backward": {"x": 0, "targets": 0, "losses": 0, "dx": 0},
+            "recur_backward": {"z": 1, "s": 1, "dy": 1, "d": 0}}[verb]  # fmt: skip
+    return {name: (slice(None),) * axis + (slice(first, last),) for name, axis in axes.items()}
+
+
+@pytest.mark.parametrize(("verb", "rows", "gradients"), [
+    ("project_backward", "x", ("dW", "db")), ("cross_entropy_backward", "x", ("dW", "db")), ("recur_backward", "d", ("dU",)),
+])  # fmt: skip
+@given(data=st.data(), threads=strategies.threads)
+def test_gradients_of_parts_add_up(compiled, verb, rows, gradients, data, threads):
+    """Each part of the rows, or of the streams, adds to what the parts before it left; the first one sets or adds, as drawn."""
+    arguments = data.draw(VERBS[verb](SMOOTH) if verb == "recur_backward" else VERBS[verb]())
+    borders = sorted({0, len(arguments[rows]), *data.draw(st.lists(st.integers(0, len(arguments[rows])), max_size=3))})
+    want, found = call(REFERENCE, verb, arguments), dict(arguments)
+    for part in pairwise(borders):
+        cut = {name: found[name] if found[name] is None else found[name][where] for name, where in rows_of(verb, *part).items()}
+        found |= {name: value for name, value in call(on(compiled, threads), verb, found | cut).items() if name in gradients} | {"add": True}
+    names = [name for name in gradients if arguments[name] is not None]
+    assert_close({name: found[name] for name in names}, {name: want[name] for name in names}, TOLERANCE[compiled.dtype.name])
 
 
 # Rounded factors
@@ -368,9 +392,10 @@ def recur(ops, arguments, **changes):
 @given(arguments=strategies.recur_backward(), random=strategies.generators, threads=strategies.threads)
 def test_streams_do_not_see_each_other(cpu, arguments, random, threads):
     order = random.permutation(arguments["z"].shape[1])
-    moved = {name: arguments[name][:, order] for name in ("z", "s", "dy")} | {"d": arguments["d"][order]}
+    names = [name for name in ("z", "s", "dy") if arguments[name] is not None]
+    moved = {name: arguments[name][:, order] for name in names} | {"d": arguments["d"][order]}
     got, want = recur(on(cpu, threads), arguments, **moved), recur(cpu, arguments)
-    for name in ("z", "s", "dy"):
+    for name in names:
         np.testing.assert_array_equal(got[name], want[name][:, order], name)
     np.testing.assert_array_equal(got["d"], want["d"][order])
 
@@ -381,9 +406,10 @@ def test_two_segments_are_one(cpu, arguments, threads, data):
     z, s, dy = arguments["z"], arguments["s"], arguments["dy"]
     assume(len(z) > 1)
     cut = data.draw(st.integers(1, len(z) - 1))
-    early = {"z": z[:cut], "s": s[: cut + 1], "dy": dy[:cut]}
+    dys = (None, None) if dy is None else (dy[:cut], dy[cut:])
+    early = {"z": z[:cut], "s": s[: cut + 1], "dy": dys[0]}
     state = recur(ops, arguments, **early)["s"][-1:]
-    second = recur(ops, arguments, z=z[cut:], s=np.concatenate([state, s[cut + 1 :]]), dy=dy[cut:])
+    second = recur(ops, arguments, z=z[cut:], s=np.concatenate([state, s[cut + 1 :]]), dy=dys[1])
     first = recur(ops, arguments, **early, d=second["d"])  # its final state is the second's initial one
     assert_same_bits(
         {"z": np.concatenate([first["z"], second["z"]]), "s": np.concatenate([first["s"], second["s"][1:]])}
@@ -415,8 +441,8 @@ def test_an_output_does_not_teach_the_future(cpu, arguments, data):
 @given(strategies.recur_backward())
 def test_no_outputs_are_outputs_without_gradient(cpu, arguments):
     T, N, _, H = arguments["z"].shape
-    got, want = (recur(cpu, arguments, dy=np.zeros((steps, N, H))) for steps in (0, T))
-    del got["dy"], want["dy"]
+    got, want = (recur(cpu, arguments, dy=dy) for dy in (None, np.zeros((T, N, H))))
+    del want["dy"]
     assert_same_bits(got, want)
 
 
@@ -425,17 +451,21 @@ def test_no_outputs_are_outputs_without_gradient(cpu, arguments):
 HUGE = st.sampled_from([1e4, 1e10, 1e38, 3e38])
 
 
-@given(x=strategies.log_softmax(), size=HUGE, random=strategies.generators)
-def test_log_softmax_of_any_finite_logits(ops, x, size, random):
-    logits = x["x"]
+@given(arguments=strategies.activate(), size=HUGE, random=strategies.generators)
+def test_softmax_of_any_finite_logits(ops, arguments, size, random):
+    logits = 16 * arguments["x"]
     some = random.random(logits.shape) < 0.2
     logits[some] = random.choice([-size, size], some.sum())
     with np.errstate(over="ignore"):
-        got = call(ops, "log_softmax", {"x": logits})["x"].astype(np.float64)
         softmax = call(ops, "activate", {"activation": "softmax", "x": logits})["x"]
-    assert got.max() <= 1e-6
-    for p in (np.exp(got), softmax):
-        np.testing.assert_allclose(p.sum(-1), 1, rtol=0, atol=TOLERANCE[ops.dtype.name])
+    assert softmax.min() >= 0
+    np.testing.assert_allclose(softmax.sum(-1), 1, rtol=0, atol=TOLERANCE[ops.dtype.name])
+
+
+@given(strategies.activate())
+def test_softmax_is_its_definition(ops, arguments):
+    want = {"x": np.array([direct.probabilities(row) for row in arguments["x"]])}
+    assert_close(call(ops, "activate", arguments | {"activation": "softmax"}), want, TOLERANCE[ops.dtype.name])
 
 
 @pytest.mark.parametrize("size", [1e4, 1e10, 1e38])
@@ -464,7 +494,7 @@ def test_losses_do_not_depend_on_how_many_logits_exist_at_once(cpu, arguments, l
 
 @given(arguments=strategies.cross_entropy_backward())
 def test_rows_without_a_target_count_for_nothing(ops, arguments):
-    got = call(ops, "cross_entropy_backward", arguments | {"targets": np.full_like(arguments["targets"], -1)})
+    got = call(ops, "cross_entropy_backward", arguments | {"targets": np.full_like(arguments["targets"], -1), "add": False})
     assert not got["losses"].any()
     assert not got["dx"].any()
     assert not got["dW"].any()
@@ -472,7 +502,7 @@ def test_rows_without_a_target_count_for_nothing(ops, arguments):
 
 @given(arguments=strategies.cross_entropy_backward())
 def test_the_loss_is_the_same_with_and_without_gradients(cpu, arguments):
-    forward = {name: value for name, value in arguments.items() if name not in ("scale", "dx", "dW", "db")}
+    forward = {name: value for name, value in arguments.items() if name not in ("scale", "dx", "dW", "db", "add")}
     got, want = call(cpu, "cross_entropy", forward), call(cpu, "cross_entropy_backward", arguments)
     assert error(got["losses"], want["losses"]) <= TOLERANCE[cpu.dtype.name]
 

@@ -236,8 +236,8 @@ def test_rows_of_logits_for_a_warp_and_for_a_block(columns):
     }  # fmt: skip
     got, want = (call(ops, "cross_entropy_backward", arguments) for ops in (backends.get("cuda"), REFERENCE))
     assert_close(got, want, TOLERANCE["float32"])
-    x = {"x": floats(random, 3, columns)}
-    got, want = (call(ops, "log_softmax", x) for ops in (backends.get("cuda"), REFERENCE))
+    x = {"activation": "softmax", "x": floats(random, 3, columns)}
+    got, want = (call(ops, "activate", x) for ops in (backends.get("cuda"), REFERENCE))
     assert_close(got, want, TOLERANCE["float32"])
 
 

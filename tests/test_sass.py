@@ -103,15 +103,15 @@ def cases(capability):
     """(module, name, arguments) of all that is compiled for a device of this compute capability."""
     hopper = capability == HOPPER
     yield from (("linear", name) for name in ("add_parts", "set_rows", "add_rows"))
-    yield from (("lookup", name) for name in ("gather", "scatter_add"))
+    yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse"))
     yield from (("pointwise", name) for name in ("dropout", "copy", "add"))
     yield from (("update", name) for name in ("sum_of_squares", "judge"))
     yield from (("update", "update", (rule,)) for rule in RULES)
     yield from (("pointwise", name, (f,)) for name in ("activation", "derivative") for f in ("tanh", "relu", "sigmoid"))
     for width in (WARP, THREADS):
-        for name in ("softmax_cross_entropy", "log_softmax", "sigmoid_cross_entropy"):
+        for name in ("softmax_cross_entropy", "sigmoid_cross_entropy"):
             yield from (("losses", name, (width, flag)) for flag in ((True, False) if hopper else (True,)))
-        yield "losses", "softmax_backward", (width,)
+        yield from (("losses", name, (width,)) for name in ("softmax", "softmax_backward"))
     yield from (("linear", *product) for product in products(capability))
     yield from (("recurrence", name, loop) for loop in time_loops(capability) for name in sorted(PERSISTENT))
     for cell in sorted(BUILT_IN) if hopper else ("lstm", "gru"):

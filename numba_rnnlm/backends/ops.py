@@ -73,8 +73,14 @@ class Ops(Protocol):
     def fill(self, out: Array, value: float) -> None:
         """Every element ← value."""
 
-    def add(self, x: Array, out: Array) -> None:
-        """out += x, of equal size and both contiguous."""
+    def add(self, x: Array, out: Array, scale: float = 1.0) -> None:
+        """out += scale · x, of equal size and both contiguous."""
+
+    def reverse(self, x: Array, lengths: Array | None, out: Array) -> None:
+        """out (T, N, F) ← x with the first lengths[n] steps of each stream in reverse order, and the others as they are.
+
+        lengths (N) int32, or None for T everywhere. ``out`` must not be x. It is its own inverse, and its own backward pass.
+        """
 
     # lookup
     def gather(self, table: Array, ids: Array, out: Array) -> None:
@@ -84,22 +90,29 @@ class Ops(Protocol):
         """table (V, D)[ids (…)] += rows (…, D), in the order of the ids."""
 
     # linear
-    def project(self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False) -> None:
-        """out (M, F) ← b (F) everywhere; its columns from ``first`` on += x (M, D) W (D, K); W is (K, D) if transposed."""
+    def project(
+        self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False, add: bool = False
+    ) -> None:
+        """out (M, F) ← b (F) everywhere; its columns from ``first`` on += x (M, D) W (D, K); W is (K, D) if transposed.
+
+        With ``add`` both are added to what out holds.
+        """
 
     def project_backward(
         self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
-        first: int = 0, transposed: bool = False,
+        first: int = 0, transposed: bool = False, add: bool = False,
     ) -> None:
-        """dx, unless None, dW and db ← gradients of x, W and b."""
+        """dx, unless None, dW and db ← gradients of x, W and b; with ``add``, dW and db += theirs."""
 
     # time
     def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
         """h_t = cell(z_t + h_{t-1} U). z (T, N, G, H): sums → what recur_backward needs; s (T+1, N, S, H): s[0] → s[1:]."""
 
-    def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
-        """z → gradients of the sums. dy (T, N, H), or (0, N, H) if only the final state is seen. d (N, S, H):
-        gradient of the final state → of the initial one. dU ← gradient of U."""
+    def recur_backward(
+        self, cell: Cell, U: Array, z: Array, s: Array, dy: Array | None, d: Array, dU: Array, add: bool = False
+    ) -> None:
+        """z → gradients of the sums. dy (T, N, H): gradients of all h_t, or None if only the final state is seen.
+        d (N, S, H): gradient of the final state → of the initial one. dU ← gradient of U, or with ``add`` dU += it."""
 
     # pointwise
     def activate(self, activation: str, x: Array) -> None:
@@ -107,9 +120,6 @@ class Ops(Protocol):
 
     def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
         """dy: gradient of the output y → gradient of the input."""
-
-    def log_softmax(self, x: Array) -> None:
-        """Rows of x (M, V): logits → log-probabilities."""
 
     def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
         """out ← x / (1 - rate) where random_bits(key, element) keeps the element, else 0."""
@@ -122,9 +132,9 @@ class Ops(Protocol):
 
     def cross_entropy_backward(
         self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
-        dx: Array, dW: Array, db: Array | None, transposed: bool = False,
+        dx: Array, dW: Array, db: Array | None, transposed: bool = False, add: bool = False,
     ) -> None:
-        """The same, and the gradients of scale · Σ losses: dx, dW and db ← …"""
+        """The same, and the gradients of scale · Σ losses: dx, dW and db ← …; with ``add``, dW and db += …"""
 
     def binary_cross_entropy(self, logits: Array, targets: Array, losses: Array) -> None:
         """losses (M) ← mean over F of the binary cross-entropy of sigmoid(logits (M, F)) and targets (M, F)."""

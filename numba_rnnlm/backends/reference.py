@@ -52,8 +52,14 @@ class Backend:
     def fill(self, out: Array, value: float) -> None:
         out[...] = value
 
-    def add(self, x: Array, out: Array) -> None:
-        out += x
+    def add(self, x: Array, out: Array, scale: float = 1.0) -> None:
+        out += scale * x
+
+    def reverse(self, x: Array, lengths: Array | None, out: Array) -> None:
+        out[...] = x
+        for n in range(x.shape[1]):
+            length = x.shape[0] if lengths is None else lengths[n]
+            out[:length, n] = x[:length, n][::-1]
 
     def gather(self, table: Array, ids: Array, out: Array) -> None:
         out[...] = table[ids]
@@ -62,24 +68,24 @@ class Backend:
         np.add.at(table, ids, rows)
 
     def project(
-        self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False
+        self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False, add: bool = False
     ) -> None:
         weights = W.T if transposed else W
         rows = out.reshape(-1, out.shape[-1])
-        rows[...] = 0 if b is None else b.reshape(-1)
+        _put(0 if b is None else b.reshape(-1), rows, add)
         rows[:, first : first + weights.shape[1]] += x.reshape(-1, x.shape[-1]) @ weights
 
     def project_backward(
         self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
-        first: int = 0, transposed: bool = False,
+        first: int = 0, transposed: bool = False, add: bool = False,
     ) -> None:
         weights = W.T if transposed else W
         rows = dout.reshape(-1, dout.shape[-1])
         dz = rows[:, first : first + weights.shape[1]]
         dweights = x.reshape(-1, x.shape[-1]).T @ dz
-        dW[...] = dweights.T if transposed else dweights
+        _put(dweights.T if transposed else dweights, dW, add)
         if db is not None:
-            db[...] = rows.sum(0).reshape(db.shape)
+            _put(rows.sum(0).reshape(db.shape), db, add)
         if dx is not None:
             dx[...] = (dz @ weights.T).reshape(dx.shape)
 
@@ -89,11 +95,14 @@ class Backend:
             z[t, :, first:last] += (s[t, :, 0] @ U).reshape(z.shape[1], last - first, -1)
             s[t + 1] = _columns(cell.equations(_slots(z[t]), _slots(s[t])))
 
-    def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
+    def recur_backward(
+        self, cell: Cell, U: Array, z: Array, s: Array, dy: Array | None, d: Array, dU: Array, add: bool = False
+    ) -> None:
         first, last = cell.window("h")
-        dU[...] = 0
+        if not add:
+            dU[...] = 0
         for t in reversed(range(z.shape[0])):
-            if dy.shape[0]:
+            if dy is not None:
                 d[:, 0] += dy[t]
             sums, previous = _slots(z[t]).astype(complex), _slots(s[t]).astype(complex)
             upstream = _slots(d)
@@ -116,7 +125,7 @@ class Backend:
 
     def activate(self, activation: str, x: Array) -> None:
         if activation == "softmax":
-            self.log_softmax(x)
+            self._log_softmax(x)
             x[...] = np.exp(x)
         elif activation == "tanh":
             x[...] = np.tanh(x)
@@ -135,7 +144,7 @@ class Backend:
         elif activation == "sigmoid":
             dy *= y * (1 - y)
 
-    def log_softmax(self, x: Array) -> None:
+    def _log_softmax(self, x: Array) -> None:
         x -= x.max(-1, keepdims=True)
         x -= np.log(np.exp(x).sum(-1, keepdims=True))
 
@@ -153,13 +162,13 @@ class Backend:
     ) -> None:
         logits = np.empty((x.shape[0], W.shape[0] if transposed else W.shape[1]))
         self.project(x, W, b, logits, transposed=transposed)
-        self.log_softmax(logits)
+        self._log_softmax(logits)
         rows = np.arange(len(targets))
         losses[...] = np.where(targets >= 0, -logits[rows, targets], 0)
 
     def cross_entropy_backward(
         self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
-        dx: Array, dW: Array, db: Array | None, transposed: bool = False,
+        dx: Array, dW: Array, db: Array | None, transposed: bool = False, add: bool = False,
     ) -> None:
         self.cross_entropy(x, W, b, targets, losses, transposed)
         dlogits = np.empty((x.shape[0], W.shape[0] if transposed else W.shape[1]))
@@ -167,7 +176,7 @@ class Backend:
         self.activate("softmax", dlogits)
         dlogits[np.arange(len(targets)), targets] -= 1
         dlogits *= scale * (targets >= 0)[:, np.newaxis]
-        self.project_backward(x, W, dlogits, dx, dW, db, transposed=transposed)
+        self.project_backward(x, W, dlogits, dx, dW, db, transposed=transposed, add=add)
 
     def binary_cross_entropy(self, logits: Array, targets: Array, losses: Array) -> None:
         terms = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-abs(logits)))
@@ -225,6 +234,11 @@ class Backend:
         else:
             raise NotImplementedError(f"the reference has no rule {rule.name!r}; write it here, in NumPy.")
         p[...] = n.shrink * p - step
+
+
+def _put(values: Array | float, out: Array, add: bool) -> None:
+    """out ← values, or with ``add`` out += values."""
+    out[...] = values + out if add else values
 
 
 def _slots(rows: Array) -> Array:

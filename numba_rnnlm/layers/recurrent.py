@@ -143,8 +143,7 @@ class Recurrent(TakesVectors):
         ops.fill(d, 0)
         if not self.return_sequences:
             ops.copy(dy, d[:, 0])
-            dy = dy.reshape(1, streams, hidden)[:0]
-        ops.recur_backward(cell, run.p["U"], z, s, dy, d, run.g["U"])
+        ops.recur_backward(cell, run.p["U"], z, s, dy if self.return_sequences else None, d, run.g["U"])
         rows = z.reshape(steps * streams, gates * hidden)
         first, db = cell.window("x")[0] * hidden, run.g["b"][:gates]
         if isinstance(x, Lookup):

@@ -82,8 +82,13 @@ class Backend:
     def fill(self, out: Array, value: float) -> None:
         self._elementwise(update.fill, out.size, out.reshape(-1), out.dtype.type(value))
 
-    def add(self, x: Array, out: Array) -> None:
-        self._elementwise(pointwise.add, out.size, x.reshape(-1), out.reshape(-1))
+    def add(self, x: Array, out: Array, scale: float = 1.0) -> None:
+        self._elementwise(pointwise.add, out.size, x.reshape(-1), out.reshape(-1), self.dtype.type(scale))
+
+    def reverse(self, x: Array, lengths: Array | None, out: Array) -> None:
+        steps, streams, _ = x.shape
+        lengths = np.full(streams, steps, np.int32) if lengths is None else lengths
+        self._elementwise(lookup.reverse, steps, x, lengths, out, each=x.size // max(steps, 1))
 
     # lookup
 
@@ -98,10 +103,15 @@ class Backend:
     # linear
 
     def project(
-        self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False
+        self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False, add: bool = False
     ) -> None:
         columns, width = W.shape[0] if transposed else W.shape[1], out.shape[-1]
         weights = matrix(W).T if transposed else matrix(W)
+        if add:
+            if b is not None:
+                out.reshape(-1, width)[...] += b.reshape(-1)
+            self._multiply(matrix(x), weights, matrix(out, first, columns))
+            return
         start = zeros(out)
         if b is not None:
             start = Matrix(b.reshape(-1), first, out.size // width, columns, 0, 1)  # the same row for all
@@ -113,13 +123,13 @@ class Backend:
 
     def project_backward(
         self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
-        first: int = 0, transposed: bool = False,
+        first: int = 0, transposed: bool = False, add: bool = False,
     ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
         dz = matrix(dout, first, columns)
-        self._add_gradient(matrix(x), dz, dW, 0, dz.rows, transposed)
+        self._add_gradient(matrix(x), dz, dW, 0, dz.rows, transposed, add)
         if db is not None:
-            self._add_rows(dout, db, True)
+            self._add_rows(dout, db, True, add)
         if dx is not None:
             self._input_gradient(dz, W, dx, transposed)
 
@@ -127,10 +137,10 @@ class Backend:
         weights = matrix(W)
         self._multiply(dz, weights if transposed else weights.T, matrix(dx), zeros(dx), in_blocks=True)
 
-    def _add_gradient(self, x: Matrix, dz: Matrix, dW: Array, first: int, rows: int, transposed: bool) -> None:
+    def _add_gradient(self, x: Matrix, dz: Matrix, dW: Array, first: int, rows: int, transposed: bool, add: bool) -> None:
         """dW, or dWᵀ if ``transposed``, is set or added to: these are the rows from ``first`` on of ``rows``.
 
-        The sum is the same however rows are cut: blocks of STEPS rows, each one chain, are added in their order.
+        The sum is the same however rows are cut: blocks of STEPS rows, each one chain, are added in their order, to zero or, with ``add``, to dW.
         """
         a, b = (dz, x) if transposed else (x, dz)
         last = first + x.rows
@@ -140,7 +150,7 @@ class Backend:
             if begin == end and not (begin == last == 0):
                 continue
             left, right = a.part(begin - first, end - first).T, b.part(begin - first, end - first)
-            if end <= STEPS:
+            if end <= STEPS and not add:
                 self._multiply(left, right, matrix(dW), zeros(dW) if begin == 0 else None)
             elif begin % STEPS == 0 and (end % STEPS == 0 or end == rows):
                 self._multiply(left, right, matrix(dW), in_blocks=True)
@@ -153,12 +163,12 @@ class Backend:
     def _multiply(self, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None, in_blocks: bool = False) -> None:
         multiply(self.pool, self.workspace, a, b, c, d, self.factor, in_blocks)
 
-    def _add_rows(self, rows: Array, total: Array, first: bool) -> None:
-        """total = the sum of rows, and of all rows of calls before back to the ``first``."""
+    def _add_rows(self, rows: Array, total: Array, first: bool, add: bool) -> None:
+        """total = the sum of rows, of all rows of calls before back to the ``first``, and with ``add`` of what it held then."""
         width = rows.shape[-1]
         height = rows.size // width
         sums = self.workspace.take("column sums", (width,), np.float64)
-        self.pool.run(add_rows, cut(width, self.pool.parts(rows.size), 16), rows.reshape(-1), height, width, sums, total.reshape(-1), first)
+        self.pool.run(add_rows, cut(width, self.pool.parts(rows.size), 16), rows.reshape(-1), height, width, sums, total.reshape(-1), first, add)
 
     # time
 
@@ -170,15 +180,18 @@ class Backend:
         bounds = cut(streams, self.pool.parts(steps * streams * U.size))
         self.pool.run(recurrence.recur, bounds, cell, U, packed, self._pairs(bounds, U.shape[0]), slots, z, s)
 
-    def recur_backward(self, cell: Cell, U: Array, z: Array, s: Array, dy: Array, d: Array, dU: Array) -> None:
+    def recur_backward(
+        self, cell: Cell, U: Array, z: Array, s: Array, dy: Array | None, d: Array, dU: Array, add: bool = False
+    ) -> None:
         steps, streams, gates, hidden = z.shape
         slots = cell.window("h")
+        dy = np.empty((0, streams, hidden), self.dtype) if dy is None else dy
         packed = self._pack(U, U.shape[1], U.shape[0], 1, U.shape[1])
         bounds = cut(streams, self.pool.parts(steps * streams * U.size))
         self.pool.run(recurrence.recur_backward, bounds, cell, packed, self._pairs(bounds, U.shape[1]), slots, z, s, dy, d)
         previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
         dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
-        self._multiply(previous.T, dz, matrix(dU), zeros(dU), in_blocks=True)
+        self._multiply(previous.T, dz, matrix(dU), None if add else zeros(dU), in_blocks=True)
 
     def _pack(self, b: Array, k: int, n: int, step_stride: int, column_stride: int) -> Array:
         """b (k, n) as panels for the register tile."""
@@ -199,7 +212,10 @@ class Backend:
 
     def activate(self, activation: str, x: Array) -> None:
         if activation == "softmax":
-            self._softmax(x, True)
+            rows = x.reshape(-1, x.shape[-1])
+            bounds = cut(rows.shape[0], self.pool.parts(rows.size * 16))
+            scratch = self.workspace.take("exponentials", (len(bounds), rows.shape[1]), self.dtype)
+            self.pool.run(pointwise.softmax, bounds, rows, scratch)
         elif activation != "linear":
             self._elementwise(_ACTIVATE[activation], x.size, x.reshape(-1), each=8)
 
@@ -211,15 +227,6 @@ class Backend:
             )
         elif activation != "linear":
             self._elementwise(_DERIVE[activation], y.size, y.reshape(-1), dy.reshape(-1))
-
-    def log_softmax(self, x: Array) -> None:
-        self._softmax(x, False)
-
-    def _softmax(self, x: Array, exponentiate: bool) -> None:
-        rows = x.reshape(-1, x.shape[-1])
-        bounds = cut(rows.shape[0], self.pool.parts(rows.size * 16))
-        scratch = self.workspace.take("exponentials", (len(bounds), rows.shape[1]), self.dtype)
-        self.pool.run(pointwise.log_softmax, bounds, rows, scratch, exponentiate)
 
     def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
         real = self.dtype.type
@@ -239,14 +246,14 @@ class Backend:
 
     def cross_entropy_backward(
         self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
-        dx: Array, dW: Array, db: Array | None, transposed: bool = False,
+        dx: Array, dW: Array, db: Array | None, transposed: bool = False, add: bool = False,
     ) -> None:
         for rows, logits in self._logits(x, W, b, transposed):
             self._cross_entropy_rows(logits, targets[rows], losses[rows], scale, True)
             dz = matrix(logits)
-            self._add_gradient(matrix(x[rows]), dz, dW, rows.start, x.shape[0], transposed)
+            self._add_gradient(matrix(x[rows]), dz, dW, rows.start, x.shape[0], transposed, add)
             if db is not None:
-                self._add_rows(logits, db, rows.start == 0)
+                self._add_rows(logits, db, rows.start == 0, add)
             self._input_gradient(dz, W, dx[rows], transposed)
 
     def _logits(self, x: Array, W: Array, b: Array | None, transposed: bool) -> Any:

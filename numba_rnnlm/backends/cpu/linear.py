@@ -234,16 +234,17 @@ def _blocks(m: int, n: int, threads: int, unit: int) -> np.ndarray:
 
 
 @parallel
-def add_rows(part, bounds, c, rows, columns, sums, total, first):
+def add_rows(part, bounds, c, rows, columns, sums, total, first, add):
     """total[j] = sums[j] = sum of column j of c (rows, columns), added to sums[j] unless this is the ``first``. The part's bounds are columns.
 
-    ``sums`` (columns) are float64 and one chain in the order of rows: float32 would lose more the more rows there are.
+    ``sums`` (columns) are float64 and one chain in the order of rows: float32 would lose more the more rows there are. The first one begins at
+    zero, or, with ``add``, at what ``total`` holds.
     """
     c0, c1 = bounds[part, 0], bounds[part, 1]
     own, out = sums[c0:c1], total[c0:c1]
     if first:
         for j in range(own.size):
-            own[j] = 0
+            own[j] = out[j] if add else 0
     whole = rows - rows % 4
     for i in range(0, whole, 4):  # four rows for one pass over the sums
         start = i * columns + c0

@@ -1,4 +1,4 @@
-"""Rows of a table by their ids, and the gradients back into the table."""
+"""Rows of a table by their ids, and the gradients back into the table; steps in reverse order."""
 
 from .team import parallel
 
@@ -21,3 +21,14 @@ def scatter_add(part, bounds, table, ids, rows):
         target, row = table[ids[i], first:last], rows[i, first:last]
         for j in range(row.size):
             target[j] += row[j]
+
+
+@parallel
+def reverse(part, bounds, x, lengths, out):
+    """out[t, n] = x[lengths[n] - 1 - t, n] in the first lengths[n] steps, x[t, n] behind them. The parts cut the steps."""
+    first, last = bounds[part, 0], bounds[part, 1]
+    for t in range(first, last):
+        for n in range(lengths.size):
+            source, row = x[lengths[n] - 1 - t if t < lengths[n] else t, n], out[t, n]
+            for j in range(row.size):
+                row[j] = source[j]

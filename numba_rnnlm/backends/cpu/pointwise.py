@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from ...portable import drelu, dsigmoid, dtanh, exp, log, random_bits, relu, sigmoid, tanh
+from ...portable import drelu, dsigmoid, dtanh, exp, fma, log, random_bits, relu, sigmoid, tanh
 from . import sums
 from .team import parallel
 
 
 @parallel
-def add(part, bounds, x, out):
+def add(part, bounds, x, out, scale):
     first, last = bounds[part, 0], bounds[part, 1]
     source, target = x[first:last], out[first:last]
     for j in range(target.size):
-        target[j] += source[j]
+        target[j] = fma(scale, source[j], target[j])
 
 
 @parallel
@@ -75,8 +75,8 @@ def softmax_backward(part, bounds, y, dy):
 
 
 @parallel
-def log_softmax(part, bounds, x, scratch, exponentiate):
-    """Rows of x: logits → log-probabilities, or probabilities if ``exponentiate``; scratch (parts, columns or more)."""
+def softmax(part, bounds, x, scratch):
+    """Rows of x: logits → probabilities; scratch (parts, columns or more)."""
     first, last = bounds[part, 0], bounds[part, 1]
     for i in range(first, last):
         row, exponentials = x[i], scratch[part, : x.shape[1]]
@@ -85,12 +85,8 @@ def log_softmax(part, bounds, x, scratch, exponentiate):
             row[j] -= peak  # now, not with the logarithm: next to a huge peak that would be rounded away
             exponentials[j] = exp(row[j])
         rest = log(sums.total(exponentials))
-        if exponentiate:
-            for j in range(row.size):
-                row[j] = exp(row[j] - rest)
-        else:
-            for j in range(row.size):
-                row[j] -= rest
+        for j in range(row.size):
+            row[j] = exp(row[j] - rest)
 
 
 @parallel

@@ -103,8 +103,11 @@ class Backend:
     def fill(self, out: DeviceArray, value: float) -> None:
         launch.fill(out, value)
 
-    def add(self, x: DeviceArray, out: DeviceArray) -> None:
-        pointwise.add(blocks(out.size), THREADS, x, out, out.size)
+    def add(self, x: DeviceArray, out: DeviceArray, scale: float = 1.0) -> None:
+        pointwise.add(blocks(out.size), THREADS, x, out, scale, out.size)
+
+    def reverse(self, x: DeviceArray, lengths: DeviceArray | None, out: DeviceArray) -> None:
+        lookup.reverse(blocks(x.size), THREADS, x, linear.nothing() if lengths is None else lengths, out, *x.shape, x.size)
 
     def _room(self, name: str, size: int, dtype: Any = np.float32) -> DeviceArray:
         """Memory for intermediate results, kept for the next call; each Python thread has its own."""
@@ -139,31 +142,25 @@ class Backend:
 
     def project(
         self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, out: DeviceArray, first: int = 0,
-        transposed: bool = False,
+        transposed: bool = False, add: bool = False,
     ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
         weights = matrix(W).T if transposed else matrix(W)
         whole = columns == out.shape[-1]
-        if not whole:
+        if not whole and (b is not None or not add):
             bias = linear.nothing() if b is None else b
-            linear.set_rows(blocks(out.size), THREADS, out, out.shape[-1], bias, out.size)
-        self._multiply(matrix(x), weights, matrix(out, first, columns), keep=not whole, bias=b if whole else None)
+            linear.set_rows(blocks(out.size), THREADS, out, out.shape[-1], bias, out.size, add)
+        self._multiply(matrix(x), weights, matrix(out, first, columns), keep=add or not whole, bias=b if whole else None)
 
     def project_backward(
         self, x: DeviceArray, W: DeviceArray, dout: DeviceArray, dx: DeviceArray | None, dW: DeviceArray,
-        db: DeviceArray | None, first: int = 0, transposed: bool = False,
-    ) -> None:
-        self._project_backward(x, W, dout, dx, dW, db, first, transposed, add=False)
-
-    def _project_backward(
-        self, x: DeviceArray, W: DeviceArray, dout: DeviceArray, dx: DeviceArray | None, dW: DeviceArray,
-        db: DeviceArray | None, first: int, transposed: bool, add: bool,
+        db: DeviceArray | None, first: int = 0, transposed: bool = False, add: bool = False,
     ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
         dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
-        if dz.rows == 0 and not add:  # the gradients of nothing
+        if dz.rows == 0:  # the gradients of nothing
             for gradient in (dW, db):
-                if gradient is not None:
+                if gradient is not None and not add:
                     self.fill(gradient, 0)
             return
         if transposed:
@@ -245,20 +242,22 @@ class Backend:
         self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * (steps + 1) * plan.slices)
 
     def recur_backward(
-        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray,
-        dU: DeviceArray,
+        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray | None, d: DeviceArray,
+        dU: DeviceArray, add: bool = False,
     ) -> None:
         steps, streams, gates, hidden = z.shape
         if steps == 0:
-            self.fill(dU, 0)
+            if not add:
+                self.fill(dU, 0)
             return
         first = cell.window("h")[0]
+        dy = linear.nothing() if dy is None else dy
         if not self._recur_backward_together(cell, U, z, s, dy, d):
             self._recur_backward_stepwise(cell, U, z, s, dy, d)
         states = s.shape[2]
         previous = Matrix(s, 0, steps * streams, hidden, states * hidden)
         dz = Matrix(z, first * hidden, steps * streams, U.shape[1], gates * hidden)
-        self._multiply(previous.T, dz, matrix(dU), keep=False)
+        self._multiply(previous.T, dz, matrix(dU), keep=add)
 
     def _recur_backward_together(
         self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray
@@ -299,7 +298,7 @@ class Backend:
         row, size = recurrence.backward_row(cell), streams * hidden
         dh = Matrix(d, 0, streams, hidden, states * hidden)
         for t in reversed(range(steps)):
-            row(blocks(size), THREADS, z[t], s[t], s[t + 1], dy[t] if dy.shape[0] else dy, d, hidden, size)
+            row(blocks(size), THREADS, z[t], s[t], s[t + 1], dy[t] if dy.size else dy, d, hidden, size)
             dz = Matrix(z[t], first * hidden, streams, U.shape[1], gates * hidden)
             self._multiply(dz, matrix(U).T, dh, keep=True)
 
@@ -307,7 +306,9 @@ class Backend:
 
     def activate(self, activation: str, x: DeviceArray) -> None:
         if activation == "softmax":
-            self._softmax(x, True)
+            columns = x.shape[-1]
+            rows = x.size // columns
+            losses.softmax(losses.lanes(columns))(losses.grid(rows, columns), THREADS, x, rows, columns)
         elif activation != "linear":
             pointwise.activation(activation)(blocks(x.size), THREADS, x, x.size)
 
@@ -319,14 +320,6 @@ class Backend:
             kernel(losses.grid(rows, columns), THREADS, y, dy, rows, columns)
         elif activation != "linear":
             pointwise.derivative(activation)(blocks(y.size), THREADS, y, dy, y.size)
-
-    def log_softmax(self, x: DeviceArray) -> None:
-        self._softmax(x, False)
-
-    def _softmax(self, x: DeviceArray, exponentiate: bool) -> None:
-        columns = x.shape[-1]
-        rows = x.size // columns
-        losses.log_softmax(losses.lanes(columns), exponentiate)(losses.grid(rows, columns), THREADS, x, rows, columns)
 
     def dropout(self, x: DeviceArray, out: DeviceArray, rate: float, key: int) -> None:
         pointwise.dropout(blocks(x.size), THREADS, x, out, key, round(rate * 2**32), 1 / (1 - rate), x.size)
@@ -343,10 +336,11 @@ class Backend:
     def cross_entropy_backward(
         self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, targets: DeviceArray, scale: float,
         losses: DeviceArray, dx: DeviceArray, dW: DeviceArray, db: DeviceArray | None, transposed: bool = False,
+        add: bool = False,
     ) -> None:
         for rows, logits in self._logits(x, W, b, transposed):
             self._cross_entropy_rows(logits, targets[rows], losses[rows], scale, True)
-            self._project_backward(x[rows], W, logits, dx[rows], dW, db, 0, transposed, add=rows.start > 0)
+            self.project_backward(x[rows], W, logits, dx[rows], dW, db, transposed=transposed, add=add or rows.start > 0)
 
     def _logits(self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, transposed: bool) -> Any:
         """(rows, their logits) chunk by chunk, in one buffer; of no rows one chunk of none."""

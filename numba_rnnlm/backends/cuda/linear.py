@@ -321,11 +321,12 @@ def add_parts(parts, count, c, c0, ldc, m, n, bias, keep):
         c[at] = total
 
 
-@kernel(FLOATS, INT, FLOATS, INT)
-def set_rows(c, columns, bias, size):
-    """Each row of c (size / columns, columns) becomes the bias, or zero."""
+@kernel(FLOATS, INT, FLOATS, INT, INT)
+def set_rows(c, columns, bias, size, keep):
+    """Each row of c (size / columns, columns) ← or += the bias, or zero."""
     for e in range(cuda.grid(1), size, cuda.gridsize(1)):
-        c[e] = bias[divided(e, columns)[1]] if bias.size else np.float32(0)
+        value = bias[divided(e, columns)[1]] if bias.size else np.float32(0)
+        c[e] = c[e] + value if keep else value
 
 
 COLUMNS, LANES = 32, 32  # of a block that sums columns: each lane takes every 32nd row

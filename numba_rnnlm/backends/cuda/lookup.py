@@ -1,4 +1,4 @@
-"""Rows of a table by their ids, and the gradients back into the table."""
+"""Rows of a table by their ids, and the gradients back into the table; steps in reverse order."""
 
 import numpy as np
 
@@ -67,3 +67,15 @@ def scatter_add(table, ids, rows, symbols, count, columns, by_id):
             for lane in range(1, LANES):
                 own += sums[lane, x]
             table[np.int64(wanted) * columns + column] += own
+
+
+@kernel(FLOATS, INTS, FLOATS, INT, INT, INT, INT)
+def reverse(x, lengths, out, steps, streams, columns, size):
+    """out (T, N, F) ← x with the first lengths[n] steps of each stream in reverse order; all of them, if there are no lengths."""
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        row, column = divided(e, columns)
+        t, n = divided(row, streams)
+        length = lengths[n] if lengths.size else steps
+        if t < length:
+            t = length - 1 - t
+        out[e] = x[(np.int64(t) * streams + n) * columns + column]

@@ -100,11 +100,11 @@ def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
 
 
 @cache
-def log_softmax(width: int, exponentiate: bool) -> Kernel:
-    """Rows of x: logits → log-probabilities, or probabilities."""
+def softmax(width: int) -> Kernel:
+    """Rows of x: logits → probabilities."""
     largest, total = _reduction(width, _larger), _reduction(width, _plus)
 
-    def softmax(x, rows, columns):
+    def normalize(x, rows, columns):
         shared = cuda.shared.array(WARPS, np.float32)
         row, lane = cuda.grid(1) // width, cuda.threadIdx.x % width
         inside = row < rows
@@ -119,10 +119,9 @@ def log_softmax(width: int, exponentiate: bool) -> Kernel:
         rest = log(total(sum_, shared))
         if inside:
             for j in range(lane, columns, width):
-                value = x[base + j] - peak - rest
-                x[base + j] = exp(value) if exponentiate else value
+                x[base + j] = exp(x[base + j] - peak - rest)
 
-    return Kernel(softmax, (FLOATS, INT, INT))
+    return Kernel(normalize, (FLOATS, INT, INT))
 
 
 @cache

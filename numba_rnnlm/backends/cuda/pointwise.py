@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...portable import drelu, dsigmoid, dtanh, random_bits, relu, sigmoid, tanh
+from ...portable import drelu, dsigmoid, dtanh, fma, random_bits, relu, sigmoid, tanh
 from .device import cuda, divided
 from .launch import FLOAT, FLOATS, INT, KEY, LONG, Kernel, kernel
 
@@ -34,11 +34,11 @@ def derivative(name: str) -> Kernel:
     return Kernel(differentiate, (FLOATS, FLOATS, LONG))
 
 
-@kernel(FLOATS, FLOATS, LONG)
-def add(x, out, size):
-    """out[j] += x[j]"""
+@kernel(FLOATS, FLOATS, FLOAT, LONG)
+def add(x, out, scale, size):
+    """out[j] += scale · x[j]"""
     for j in range(cuda.grid(1), size, cuda.gridsize(1)):
-        out[j] += x[j]
+        out[j] = fma(scale, x[j], out[j])
 
 
 @kernel(FLOATS, FLOATS, KEY, KEY, FLOAT, LONG)
