@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from numba_rnnlm import backends
+from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.arena import Arena
 from numba_rnnlm.backends.ops import PRECISIONS
 from numba_rnnlm.cells import BUILT_IN, CELLS, Cell
 from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.model import Network, build, initial_weights
+from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import Adam, Updater
 
 SEEDS = 4  # rounds that differ: when they repeat, all kernels have been compiled
@@ -174,7 +175,7 @@ def train(which: Iterable[int], seed: int, small: bool) -> Iterator[Arrays]:
 
 def _update(network: Network, updater: Updater, state: Arena, x: np.ndarray, y: np.ndarray, key: int) -> None:
     ops = network.ops
-    updater.start(network.train(ops.upload(x), ops.upload(y.reshape(-1)), state, 1 / y.size, key))()
+    updater.start(network.differentiate(ops.upload(x), ops.upload(y.reshape(-1)), state, 1 / y.size, key))()
 
 
 def expect_same(what: str, got: Arrays, digests: dict[str, str]) -> None:

@@ -11,9 +11,10 @@ Slots in the order m f n: those that see the state come first, those that see th
 import numpy as np
 
 from numba_rnnlm import LanguageModel, backends, cells
+from numba_rnnlm.architecture import build
 from numba_rnnlm.cells import Cell
 from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.model import Network, build
+from numba_rnnlm.network import Network
 from numba_rnnlm.portable import dsigmoid, dtanh, portable, sigmoid, tanh
 
 
@@ -63,7 +64,7 @@ gradients = {}
 for name in ("reference", "cpu"):
     ops = backends.get(name, "float64")
     network = Network(model, ops, model.initialize(seed=1))
-    network.train(ops.upload(ids), ops.upload(targets), network.state(3), scale=1 / targets.size, key=0)
+    network.differentiate(ops.upload(ids), ops.upload(targets), network.state(3), scale=1 / targets.size, key=0)
     gradients[name] = {weight: ops.download(array) for weight, array in network.gradients.items()}
 for weight, want in gradients["reference"].items():
     off = abs(gradients["cpu"][weight] - want).max()

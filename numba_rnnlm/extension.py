@@ -9,30 +9,30 @@ from math import log
 
 import numpy as np
 
-from .model import Model
+from .network import Graph
 
 
 def extended(
-    model: Model, weights: Mapping[str, np.ndarray], initial: Mapping[str, np.ndarray], unknown: int
+    graph: Graph, weights: Mapping[str, np.ndarray], initial: Mapping[str, np.ndarray], unknown: int
 ) -> dict[str, np.ndarray]:
-    """The weights of a language model for ``model``, which is the same but for a larger vocabulary.
+    """The weights of a language model for ``graph``, which is the same but for a larger vocabulary.
 
     Parameters
     ----------
-    model
+    graph
         With the symbols that are new behind the others.
     weights
         By name, of the smaller vocabulary.
     initial
-        Starting weights of ``model``, which new rows of the embedding are taken from. Where the output layer is tied to the
+        Starting weights of ``graph``, which new rows of the embedding are taken from. Where the output layer is tied to the
         embedding, they are copies of the row of ``<unk>``, as output layers' are.
     unknown
         The id of ``<unk>``.
     """
-    embedding, head = f"{model.names[0]}/W", model.names[-1]
+    embedding, head = f"{graph.names[0]}/W", graph.names[-1]
     size = len(weights[embedding])
-    new = model.layout[embedding][0] - size
-    tied = f"{head}/W" not in model.layout
+    new = graph.layout[embedding][0] - size
+    tied = f"{head}/W" not in graph.layout
     found = dict(weights)
     rows = np.repeat(weights[embedding][[unknown]], new, 0) if tied else initial[embedding][size:]
     found[embedding] = np.concatenate([weights[embedding], rows.astype(weights[embedding].dtype)])

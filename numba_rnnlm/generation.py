@@ -9,7 +9,7 @@ from .backends.ops import Array
 from .config import SamplingConfig
 from .errors import BackendError, GenerationError
 from .memory import enough_memory
-from .model import Network
+from .network import Network
 from .portable import stream_key
 
 Written = tuple[int, np.ndarray]
@@ -87,7 +87,7 @@ class Decoder:
         config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
         for row in written:
             if self.ids is not None:
-                self.logits = ops.download(self.network.logits(ops.upload(self.ids), self.state))
+                self.logits = ops.download(self.network.scores(ops.upload(self.ids), self.state))
             for stream in np.flatnonzero(row < 0):
                 assert self.logits is not None  # only what follows a given id is drawn
                 logits = self.logits[stream]
@@ -142,7 +142,7 @@ def _write(
         position = min(lengths)
         for start in range(0, position, STEPS):
             ids = np.ascontiguousarray(known[start : min(start + STEPS, position)])
-            logits = network.logits(ops.upload(ids), state)
+            logits = network.scores(ops.upload(ids), state)
         logits = ops.download(logits)
     decoding = decoder.start([ops.download(array) for array in state.values()], logits, len(prompts), position)
     numbers, never = np.array(seeds, np.uint64), np.array(banned, np.int64)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import backends, cells, runs
+from .architecture import build, initial_weights
 from .arguments import checked_calls
 from .cells import Cell
 from .config import (
@@ -50,7 +51,7 @@ from .errors import (
 from .extension import extended
 from .generation import generate, generate_batch
 from .interrupts import Interrupts
-from .model import Network, build, initial_weights
+from .network import Network
 from .optimizers import Optimizer, describe
 from .paths import same_file
 from .plan import Plan, plan, told
@@ -270,7 +271,7 @@ class LanguageModel:
             raise ConfigError(f"{fixed[0]} of a trained model cannot change; make a new LanguageModel.")
         weights = network.weights()
         self._set_machine(*(merged[name] for name in MACHINE))
-        self._network = Network(network.model, self._ops, weights)
+        self._network = Network(network.graph, self._ops, weights)
         return self
 
     def _is_as_drawn(self, network: Network) -> bool:
@@ -530,7 +531,7 @@ class LanguageModel:
         with nullcontext() if saved is None else runs.fitting(saved.name):
             optimizer = optimizer or make_optimizer(chosen, self._config.cell)
         network = start.network
-        model = network.model if network else build(self._model_config(start.tokenizer), self._cell)
+        model = network.graph if network else build(self._model_config(start.tokenizer), self._cell)
         model.expect_memory_for_training(self._ops, chosen.steps, chosen.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(start.tokenizer)
         validation = None if start.valid is None else self._evaluator(network, start.valid)
@@ -879,7 +880,7 @@ class LanguageModel:
     def _ids(name: str, ids: Any, network: Network) -> np.ndarray:
         if isinstance(ids, (list, tuple)) and any(isinstance(one, str) for one in ids):
             raise ShapeError(f"{name} is a {type(ids).__name__} of str, expected one text, or one array of ids.")
-        array = expect_ids(ids, network.model.head.units, name)
+        array = expect_ids(ids, network.graph.head.symbols, name)
         if array.size == 0:
             raise ShapeError(f"{name} is empty, expected at least one id.")
         return array.astype(np.int32)
@@ -1093,7 +1094,7 @@ class LanguageModel:
             "history": runs.history_about(self.history_),
         }
         about |= self._learned
-        own = records(self._ops, self.network_.model.layers, gradients)
+        own = records(self._ops, self.network_.graph.layers, gradients)
         return {**about, "cells": own} if own else about
 
     @classmethod
@@ -1150,7 +1151,7 @@ class LanguageModel:
     @property
     def parameter_count(self) -> int:
         """Number of weights."""
-        return sum(int(np.prod(shape)) for shape in self.network_.model.layout.values())
+        return sum(int(np.prod(shape)) for shape in self.network_.graph.layout.values())
 
 
 def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:

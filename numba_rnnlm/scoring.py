@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .config import UnknownConfig
-from .model import Network
+from .network import Network
 
 SENTENCES = 64  # long sentences scored in one batch
 SHORTEST = 8  # steps; a batch of shorter sentences has as many tokens as one of this length

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, overload
 
 import numpy as np
 
-from . import backends, runs
+from . import backends, optimizers, runs
 from .arguments import Only, checked_calls
 from .backends.ops import Ops
 from .callbacks import Callback, History, read_callbacks
@@ -33,9 +33,11 @@ from .interrupts import Interrupts
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
 from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
 from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
-from .layers import LAYERS, Embedding, Layer
-from .model import Model, Network
-from .optimizers import Optimizer, Updater, describe, get, rebuild
+from .layers import LAYERS, Layer
+from .layers.description import describe, descriptions, rebuild
+from .layers.layer import above
+from .network import Graph, Network
+from .optimizers import Optimizer, Updater
 from .progress import Progress
 from .recognition import cells_of_file, records
 from .storage import open_model, write_model
@@ -144,14 +146,14 @@ class Sequential:
         for size in shape:
             if size is not None:
                 expect_number("input_shape, where not None,", size, 1, whole=True)
-        if isinstance(first, Embedding):
+        if first.ids is not None:
             if len(shape) not in (1, 2):
                 raise ShapeError(f"input_shape is {shown(tuple(shape))}, expected (None, steps or None), ids for the Embedding.")
         elif len(shape) != 3 or shape[-1] is None or self._features not in (None, shape[-1]):
             raise ShapeError(f"input_shape is {shown(tuple(shape))}, expected (None, steps or None, "
                              f"{self._features or 'features'}), because the first layer is not an Embedding.")
         else:
-            Model(self._layers, shape[-1])  # raises if the layers do not fit
+            Graph(self._layers, shape[-1])  # raises if the layers do not fit
             self._features = shape[-1]
         self._build()
 
@@ -160,7 +162,7 @@ class Sequential:
         if len(layers) > MOST_LAYERS:
             raise ConfigError(f"the model has {len(layers):,} layers, expected at most {MOST_LAYERS:,}.")
         features = self._features or getattr(layers[0] if layers else None, "input_features", None)
-        names = Model(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
+        names = Graph(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
         weights = self._network.weights() if self._network else self._kept
         self._kept = {name: array for name, array in weights.items() if name.split("/")[0] in names}
         self._layers, self._network, self._updater = layers, None, None
@@ -174,22 +176,21 @@ class Sequential:
 
     def _build(self) -> Network:
         if self._network is None:
-            if not isinstance(self._layer(0), Embedding) and self._features is None:
+            if self._layer(0).ids is None and self._features is None:
                 raise NotFittedError("the size of the input vectors is not known yet; call build((None, None, features)) "
                                      "or fit first, or give the first layer input_shape=(None, features).")
-            model = Model(self._layers, self._features)
-            self._network = Network(model, self._ops, model.initialize(self._seed) | self._kept)
+            graph = Graph(self._layers, self._features)
+            self._network = Network(graph, self._ops, graph.initialize(self._seed) | self._kept)
             self._kept = {}
         return self._network
 
     def summary(self) -> None:
         """Print the layers, the shapes of their outputs and the number of their weights."""
-        model = self._build().model
-        steps = getattr(self._layers[0], "input_length", None)
+        graph = self._build().graph
         rows = []
-        for (name, layer, shape), weights in zip(model.inputs(model.input(0, 1)), self._keras_weights(), strict=True):
+        for (name, layer, shape), weights in zip(graph.chain.inputs(graph.input(0, 1)), self._keras_weights(), strict=True):
             last = layer.output(shape)
-            output = (None, steps, last[-1]) if len(last) == 3 else (None, last[-1])
+            output = (None, graph.chain.steps, last[-1]) if len(last) == 3 else (None, last[-1])
             count = sum(array.size for array in weights)
             rows.append((f"{name} ({type(layer).__name__})", str(output), f"{count:,}"))
         rows.insert(0, ("Layer (type)", "Output Shape", "Param #"))
@@ -224,9 +225,9 @@ class Sequential:
         for index, (array, shape) in enumerate(zip(arrays, expected, strict=True)):
             expect_shape(f"weights[{index}]", array.shape, shape, "get_weights() shows the order.")
         found: dict[str, np.ndarray] = {}
-        for name, layer, group in zip(network.model.names, self._layers, groups, strict=True):
+        for name, layer, group in zip(network.graph.names, self._layers, groups, strict=True):
             its, arrays = arrays[: len(group)], arrays[len(group) :]
-            found |= {f"{name}/{key}": value for key, value in from_keras(layer, its).items()}
+            found |= above(name, from_keras(layer, network.parameters.scope(name), its))
         network.set_weights(found)
 
     def _keras_weights(self) -> list[list[np.ndarray]]:
@@ -234,7 +235,7 @@ class Sequential:
         network = self._build()
         return [
             to_keras(layer, {key: network.ops.download(value) for key, value in network.parameters.scope(name).items()})
-            for name, layer in zip(network.model.names, self._layers, strict=True)
+            for name, layer in zip(network.graph.names, self._layers, strict=True)
         ]
 
     # learning
@@ -270,7 +271,7 @@ class Sequential:
         metrics = (metrics,) if isinstance(metrics, str) else tuple(expect_items("metrics", () if metrics is None else metrics, "a list of names"))
         for metric in metrics:
             expect_one_of("metrics", metric, METRICS)
-        compiled = Compiled(get(optimizer), str(loss), metrics)
+        compiled = Compiled(optimizers.get(optimizer), str(loss), metrics)
         if self._layers:
             compiled.check(self._layers[-1])
         self._compiled, self._updater = compiled, None
@@ -353,7 +354,7 @@ class Sequential:
                 raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
                                   f"{len(held_out)} to validate on; both need some.")
         held = (self._network.held if self._network else 0) + (self._updater.moments.size if self._updater else 0)
-        self._model_for(examples.x).expect_memory_for_training(
+        self._graph_for(examples.x).expect_memory_for_training(
             self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, held
         )
         network = self._network_for(examples.x)
@@ -431,9 +432,9 @@ class Sequential:
         self._compiled.check(self._layer(-1))
         return self._compiled
 
-    def _model_for(self, inputs: np.ndarray) -> Model:
+    def _graph_for(self, inputs: np.ndarray) -> Graph:
         """The layers on inputs like these. Nothing is built yet: what is wrong with the targets must leave the size of the vectors open."""
-        return self._network.model if self._network else Model(self._layers, inputs.shape[-1] if inputs.ndim == 3 else None)
+        return self._network.graph if self._network else Graph(self._layers, inputs.shape[-1] if inputs.ndim == 3 else None)
 
     def _network_for(self, inputs: np.ndarray) -> Network:
         if inputs.ndim == 3:
@@ -442,8 +443,8 @@ class Sequential:
 
     def _examples(self, prefix: str, x: Any, y: Any, features: int | None = None) -> Examples:
         inputs = read_inputs(f"{prefix}x", x, self._layer(0), self._features or features, self._ops.dtype)
-        model = self._model_for(inputs)
-        shape = model.output(model.input(inputs.shape[1], inputs.shape[0]))
+        graph = self._graph_for(inputs)
+        shape = graph.output(graph.input(inputs.shape[1], inputs.shape[0]))
         if len(shape) == 3:
             shape = (shape[1], shape[0], shape[2])
         compiled = self._ready()
@@ -471,11 +472,11 @@ class Sequential:
         updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one
         own = records(network.ops, self._layers)
         about = {
-            "layers": [_describe(layer) for layer in self._layers],
+            "layers": [describe(layer) for layer in self._layers],
             "features": self._features,
             "seed": self._seed,
             "compiled": None if compiled is None else {
-                "optimizer": describe(compiled.optimizer),
+                "optimizer": optimizers.describe(compiled.optimizer),
                 "loss": compiled.loss,
                 "metrics": compiled.metrics,
             },
@@ -492,7 +493,7 @@ class Sequential:
     @classmethod
     def load(
         cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32", *, compile: bool = True,
-        custom_objects: Mapping[str, type[Optimizer]] | None = None, cells: Sequence[Cell] = (),
+        custom_objects: Mapping[str, type[Layer] | type[Optimizer]] | None = None, cells: Sequence[Cell] = (),
     ) -> Self:
         """The model that :meth:`save` wrote.
 
@@ -503,7 +504,7 @@ class Sequential:
         compile
             Also take the optimiser, the loss and the metrics; without, only the layers and their weights.
         custom_objects
-            Classes of optimisers of your own by their names: the file names such a class and never imports it.
+            Classes of layers and optimisers of your own by their names: the file names such a class and never imports it.
         cells
             Only for a model with cells of your own: use these, whatever the cells of the same names computed that the model was
             trained with. Left out, the registered cells are used, and refused if they compute something else.
@@ -526,9 +527,9 @@ class Sequential:
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
                                  "load it with LanguageModel.load.")
         with runs.fitting(name):
-            about = _with_cells(name, about, cells, model._ops)
+            layers = _layers_of(name, about, cells, custom_objects or {}, model._ops)
         try:
-            model._restore(about, groups.pop("weights"), groups, compile, custom_objects or {})
+            model._restore(about, layers, groups.pop("weights"), groups, compile, custom_objects or {})
         except ModelFileError as error:
             raise ModelFileError(f"{name!r}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
@@ -536,21 +537,21 @@ class Sequential:
         return model
 
     def _restore(
-        self, about: Mapping[str, Any], weights: Mapping[str, np.ndarray], moments: Mapping[str, Mapping[str, np.ndarray]],
-        compile: bool, custom_objects: Mapping[str, type[Optimizer]],
+        self, about: Mapping[str, Any], layers: Sequence[Layer], weights: Mapping[str, np.ndarray],
+        moments: Mapping[str, Mapping[str, np.ndarray]], compile: bool, custom_objects: Mapping[str, type],
     ) -> None:
         expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
         self._seed, self._features = about["seed"], about["features"]
         if self._features is not None:
             expect_number("features", self._features, 1, whole=True)
-        self._stack(tuple(map(_rebuilt, about["layers"])))
-        model = Model(self._layers, self._features)
-        weights = second_biases(model, weights, moments=False)
-        if {name: array.shape for name, array in weights.items()} != dict(model.layout):  # before memory is taken
+        self._stack(tuple(layers))
+        graph = Graph(self._layers, self._features)
+        weights = second_biases(graph, weights, moments=False)
+        if {name: array.shape for name, array in weights.items()} != dict(graph.layout):  # before memory is taken
             raise ShapeError("the weights are not those of the layers")
-        self._network = Network(model, self._ops, weights)
+        self._network = Network(graph, self._ops, weights)
         if (compiled := about["compiled"]) is not None and compile:
-            optimizer = rebuild(compiled["optimizer"], custom_objects,
+            optimizer = optimizers.rebuild(compiled["optimizer"], custom_objects,
                                 "load with custom_objects={name: class} to go on with it, or with compile=False for the weights alone")
             self.compile(optimizer, compiled["loss"], compiled["metrics"])
         expect_number("updates", about["updates"], 0, runs.MOST, whole=True)
@@ -558,19 +559,12 @@ class Sequential:
             self._updater = Updater(self._network, self._compiled.optimizer)
             self._updater.resume(about["updates"], about.get("rounding"))
             for group, arena in self._updater.arenas().items():
-                self._network.load(arena, second_biases(model, moments[group], moments=True))
+                self._network.load(arena, second_biases(graph, moments[group], moments=True))
 
 
 def _checked(layer: Any) -> Layer:
-    if type(layer) not in LAYERS.values():
+    if not isinstance(layer, Layer):
         raise ConfigError(f"layer is {shown(layer)}, expected one of numba_rnnlm.layers such as Dense(10).")
-    checked: Layer = layer
-    return checked
-
-
-def _rebuilt(told: Mapping[str, Any]) -> Layer:
-    """The layer that :func:`_describe` told of."""
-    layer: Layer = LAYERS[told["class"]](**{name: value for name, value in told.items() if name != "class"})
     return layer
 
 
@@ -587,18 +581,15 @@ def _short(layer: Any) -> str:
     return f"{type(layer).__name__}({', '.join(given)})"
 
 
-def _with_cells(file: str, about: Mapping[str, Any], given: Sequence[Cell], ops: Ops) -> dict[str, Any]:
-    """The header of a file, with cells of one's own in place of their names."""
-    layers = about["layers"]
-    if len(layers) > MOST_LAYERS:
-        raise ValueError(f"it has {len(layers):,} layers, expected at most {MOST_LAYERS:,}")
-    names = [layer["cell"] for layer in layers if "cell" in layer]
-    own = cells_of_file(file, about, names, given, ops, "Sequential.load(path, cells=[{cell}])")
-    return {**about, "layers": [{key: own.get(value, value) if key == "cell" else value for key, value in layer.items()} for layer in layers]}
-
-
-def _describe(layer: Layer) -> dict[str, Any]:
-    """A layer as plain values, ready for JSON."""
-    values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.init and field.repr}  # type: ignore[arg-type]
-    values = {name: value.name if isinstance(value, Cell) else value for name, value in values.items()}
-    return {"class": type(layer).__name__, **values}
+def _layers_of(file: str, about: Mapping[str, Any], given: Sequence[Cell], custom: Mapping[str, type], ops: Ops) -> list[Layer]:
+    """The layers that the header of a file describes."""
+    described = list(descriptions(about["layers"]))
+    if len(described) > MOST_LAYERS:
+        raise ValueError(f"it has {len(described):,} layers, expected at most {MOST_LAYERS:,}")
+    classes = {**custom, **LAYERS}
+    for one in described:
+        if one["class"] not in classes:
+            raise ModelFileError(f"{file!r} has a layer of the class {shown(one['class'])}, which is not known here; load with "
+                                 "custom_objects={name: class}.")
+    own = cells_of_file(file, about, [one["cell"] for one in described if "cell" in one], given, ops, "Sequential.load(path, cells=[{cell}])")
+    return [rebuild(one, classes, own) for one in about["layers"]]

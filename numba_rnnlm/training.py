@@ -12,7 +12,7 @@ import numpy as np
 from .arena import Arena
 from .errors import ConfigError, DivergenceError, ModelFileError, TrainingError, plain
 from .interrupts import Interrupts
-from .model import Network
+from .network import Network
 from .optimizers import Optimizer, Updater, pytorch, rebuild
 from .plan import Plan
 from .portable import stream_key
@@ -226,7 +226,7 @@ class Trainer:
                 and at.trained <= ceil(last) and last <= self._epochs_done(at)):
             raise ValueError(f"epoch {at.epoch} of {self.config.epochs}, batch {at.batch} of {self.batches_per_epoch}, after "
                              f"{at.trained} earlier epochs")
-        network.load(Arena(network.model.layout, self.good), arrays("good"))
+        network.load(Arena(network.graph.layout, self.good), arrays("good"))
         network.load(network.parameters, arrays("weights"))
         network.load(self.state, arrays("state"))
         for name, moment in self.updater.arenas().items():
@@ -438,7 +438,7 @@ class Trainer:
         tokens = int((targets >= 0).sum())
         scale = 1 / tokens if config.reduction == "mean" else 1 / config.streams
         key = stream_key(self.seed, at.trained + at.epoch, batch)
-        losses = network.train(
+        losses = network.differentiate(
             network.ops.upload(inputs), network.ops.upload(targets.reshape(-1)), self.state, scale, key
         )
         rate_now = rate * 0.5**at.skipped
@@ -485,7 +485,7 @@ class Trainer:
         if self.checkpoints is None:
             return
         started, self.at.divisor = time.monotonic(), self.schedule.divisor
-        arenas = {"weights": self.network.parameters, "good": Arena(self.network.model.layout, self.good),
+        arenas = {"weights": self.network.parameters, "good": Arena(self.network.graph.layout, self.good),
                   "state": self.state, **self.updater.arenas()}
         download = self.network.ops.download
         try:
@@ -550,15 +550,15 @@ def compile_kernels(network: Network, rule: Rule) -> None:
 
     So no time limit and no speed counts the compiler.
     """
-    model, ops = network.model, network.ops
+    graph, ops = network.graph, network.ops
     for streams in (2, 1):  # a few rows, as the end of a text may be, go through kernels of their own
-        shape = model.input(getattr(model.layers[0], "input_length", None) or 3, streams)
-        output = model.output(shape)
-        x = ops.upload(np.zeros(shape, np.int32 if model.takes_ids else np.float32))
-        ids = model.head.activation == "softmax"
+        shape = graph.input(graph.chain.steps or 3, streams)
+        output = graph.output(shape)
+        x = ops.upload(np.zeros(shape, np.int32 if graph.takes_ids else np.float32))
+        ids = graph.head.targets == "ids"
         targets = ops.upload(np.zeros(output[:-1], np.int32).reshape(-1) if ids else np.zeros((int(np.prod(output[:-1])), output[-1]), np.float32))
         if streams > 1:
-            network.train(x, targets, network.state(streams), 0.0, 0)
+            network.differentiate(x, targets, network.state(streams), 0.0, 0)
         else:
             network.losses(x, targets, network.state(streams))
     ops.norm(network.gradients.flat)

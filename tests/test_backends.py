@@ -567,7 +567,8 @@ from numba_rnnlm import backends, generation
 from numba_rnnlm.backends.cpu import decoding, simd, threads
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig, SamplingConfig
-from numba_rnnlm.model import Network, build
+from numba_rnnlm.architecture import build
+from numba_rnnlm.network import Network
 
 assert simd.VECTOR_BYTES == {width}, simd.VECTOR_BYTES
 assert not simd.HAS_BF16

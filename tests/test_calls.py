@@ -25,7 +25,7 @@ from numba_rnnlm import LanguageModel, Sequential, backends, callbacks, cells, c
 from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError, OutOfMemoryError, ShapeError
 from numba_rnnlm.interrupts import Interrupts
-from numba_rnnlm.model import Network
+from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import pytorch
 from numba_rnnlm.schedules import Schedule
 from numba_rnnlm.storage import read_about, write_model

@@ -17,7 +17,7 @@ from numba_rnnlm import LanguageModel, Sequential, backends, cells
 from numba_rnnlm.cells import CELLS, Cell
 from numba_rnnlm.errors import ConfigError, ModelFileError
 from numba_rnnlm.layers import Dense, Recurrent
-from numba_rnnlm.model import Model, Network
+from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.portable import portable, tanh
 from numba_rnnlm.storage import open_model, read_about, write_model
 
@@ -175,14 +175,14 @@ def test_a_cell_of_ones_own_is_its_equations(ops):
 
 def test_a_cell_of_ones_own_trains_in_a_model(compiled, registered):
     assert cells.get("leaky") is registered
-    model = Model([Recurrent(7, cell="leaky"), Dense(3, "softmax")], features=5)
+    model = Graph([Recurrent(7, cell="leaky"), Dense(3, "softmax")], features=5)
     assert model.names == ("leaky", "dense")
     random = np.random.default_rng(0)
     x, targets, weights = floats(random, 4, 6, 5), random.integers(0, 3, 6), model.initialize(0)
     losses, gradients = [], []
     for machine in (compiled, backends.get("reference")):
         network = Network(model, machine, weights)
-        losses.append(network.train(machine.upload(x), machine.upload(targets), network.state(6), 1.0, 0).copy())
+        losses.append(network.differentiate(machine.upload(x), machine.upload(targets), network.state(6), 1.0, 0).copy())
         gradients.append({name: machine.download(array) for name, array in network.gradients.items()})
     assert_close({"losses": losses[0]}, {"losses": losses[1]}, TOLERANCE[compiled.dtype.name])
     assert_close(*gradients, TOLERANCE[compiled.dtype.name])
@@ -350,7 +350,7 @@ def test_a_model_that_is_not_trained_yet_keeps_its_cell(registered):
     assert model.get_params()["cell"] is registered
     assert repr(model).startswith("LanguageModel(cell=<Cell 'leaky'>")
     model.set_params(hidden=5).fit("to be or not to be\n" * 9, epochs=1, streams=2, steps=5, verbose=0)
-    assert model.network_.model.layers[1].cell is registered
+    assert model.network_.graph.layers[1].cell is registered
     model.set_params(cell=registered, threads=1)
     with pytest.raises(ConfigError, match="cell of a trained model cannot change"):
         model.set_params(cell=other_leaky())

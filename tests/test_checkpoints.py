@@ -879,16 +879,16 @@ def spoil(what):
     """Make the next update's loss or one of its gradients NaN."""
     def act(trainer):
         network = trainer.network
-        train = network.train
+        train = network.differentiate
 
         def spoiled(*arguments):
-            del network.train  # the next one is right again
+            del network.differentiate  # the next one is right again
             losses = train(*arguments)
             if what == "gradient":
                 network.gradients["lstm/U"][1, 2] = nan
             return losses * nan if what == "loss" else losses
 
-        network.train = spoiled
+        network.differentiate = spoiled
 
     return act
 

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from strategies import floats, unwritten
 
 from numba_rnnlm import LanguageModel, Sequential, backends, errors, training
+from numba_rnnlm.architecture import build
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
 from numba_rnnlm.memory import Space
-from numba_rnnlm.model import Network, build
+from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import Updater
 from numba_rnnlm.optimizers.pytorch import Adam
 from numba_rnnlm.portable import stream_key
@@ -465,7 +466,7 @@ def train(network, updater, state, text, steps):
     ops, losses = network.ops, []
     for step in steps:
         x, y = text[step]
-        found = network.train(ops.upload(x), ops.upload(y.reshape(-1)), state, 1 / y.size, stream_key(7, step))
+        found = network.differentiate(ops.upload(x), ops.upload(y.reshape(-1)), state, 1 / y.size, stream_key(7, step))
         losses.append(float(ops.download(found).mean()))
         updater.update()
     return losses
@@ -540,7 +541,7 @@ def test_sequential_on_the_device():
 
 def needed(model, steps, streams, moments):
     """Bytes that a training takes."""
-    return 4 * ((3 + moments) * model.layout.size + model.buffers((steps, streams), "train").size)
+    return 4 * ((3 + moments) * model.layout.size + model.activations((steps, streams), "train").size)
 
 
 @pytest.fixture
@@ -588,7 +589,7 @@ def test_weights_and_activations_that_the_device_cannot_hold(cuda, device_memory
     network = Network(model, ops, weights)
     x = ops.upload(np.zeros((1, 2), int))
     network.predict(x, network.state(2))
-    first = weakref.ref(network._buffers.room.memory)
+    first = weakref.ref(network._buffers.memory.memory)
     device_memory(100)
     network.predict(x, network.state(2))
     with pytest.raises(ConfigError, match=r"the activations of 30 streams × 2 steps would take .*the device has"):

@@ -26,7 +26,7 @@ from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.errors import BackendError
 from numba_rnnlm.generation import generate, generate_batch
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent
-from numba_rnnlm.model import Model, Network
+from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.optimizers import SGD, Updater
 
 pytestmark = pytest.mark.usefixtures("every_thread", "all_share")
@@ -80,7 +80,7 @@ def models(draw, cell, tied=None):
         layers += [Dropout(0.5)] * draw(st.integers(0, 1)) + [Recurrent(draw(sizes), True, cell)]
     if (tied and layers[-1].units != D) or draw(st.integers(0, 4)) == 0:
         layers.append(Dense(D, draw(st.sampled_from([None, "linear"])), draw(st.booleans())))
-    return Model([*layers, Dense(V, "softmax", draw(st.booleans()), tied=tied)])
+    return Graph([*layers, Dense(V, "softmax", draw(st.booleans()), tied=tied)])
 
 
 def draw_weights(model, random):
@@ -167,12 +167,12 @@ def test_a_prompt_counts_as_the_verbs_read_it(cell, data, random, threads):
 
 @pytest.mark.parametrize(("symbols", "yes"), [(decoding.TABLE_ROWS, True), (decoding.TABLE_ROWS + 1, False)])
 def test_a_large_vocabulary_is_looked_up_symbol_by_symbol(symbols, yes):
-    model = Model([Embedding(symbols, 3), LSTM(2, return_sequences=True), Dense(symbols, "softmax")])
+    model = Graph([Embedding(symbols, 3), LSTM(2, return_sequences=True), Dense(symbols, "softmax")])
     network = network_of(model, draw_weights(model, np.random.default_rng(0)))
     assert (network.decoder("float32").table.size > 0) == yes
     prompt, config = np.array([symbols - 1, 0]), SamplingConfig(length=5)
     written = [*prompt, *generate(network, prompt, config, seed=1)]
-    hidden = network.logits(network.ops.upload(np.array(written[:-1])[:, np.newaxis]), network.state(1))[0]
+    hidden = network.scores(network.ops.upload(np.array(written[:-1])[:, np.newaxis]), network.state(1))[0]
     assert choose_as_the_kernel_does(hidden, config, generation.uniform(1, 6)) == written[-1]
 
 
@@ -224,7 +224,7 @@ def test_how_often_symbols_are_handed_out_does_not_matter(kind, promptly):
 
 @every_kind
 def test_texts_of_one_decoder_do_not_disturb_each_other(kind):
-    model = Model([Embedding(11, 6), Recurrent(9, True, "gru"), Dense(11, "softmax")])
+    model = Graph([Embedding(11, 6), Recurrent(9, True, "gru"), Dense(11, "softmax")])
     network, config = network_of(model, draw_weights(model, np.random.default_rng(0)), 2), SamplingConfig(30, weights=kind)
     jobs = [(np.arange(1, 2 + seed), seed) for seed in range(3)]
     want = [list(generate(network, prompt, config, seed)) for prompt, seed in jobs]
@@ -236,7 +236,7 @@ def test_texts_of_one_decoder_do_not_disturb_each_other(kind):
 @every_kind
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_several_python_threads_write_what_each_would_alone(kind, threads):
-    model = Model([Embedding(11, 6), Recurrent(9, True, "gru"), Dense(11, "softmax")])
+    model = Graph([Embedding(11, 6), Recurrent(9, True, "gru"), Dense(11, "softmax")])
     weights = draw_weights(model, np.random.default_rng(0))
     config = SamplingConfig(50, weights=kind)
     jobs = [(np.arange(1, 2 + seed % 4), seed) for seed in range(8)]
@@ -282,7 +282,7 @@ def test_a_gang_that_ends_anywhere_leaves_the_same_bits(cell, kind, data, random
 @needs.idle_class
 def test_a_worker_that_gets_no_processor_holds_nobody_up():
     """The pool's worker runs only when nobody else wants its processor, and busy processes always do."""
-    model = Model([Embedding(11, 40), LSTM(140, return_sequences=True), Dense(11, "softmax")])
+    model = Graph([Embedding(11, 40), LSTM(140, return_sequences=True), Dense(11, "softmax")])
     weights = draw_weights(model, np.random.default_rng(0))
     want = list(generate(network_of(model, weights), np.array([1]), SamplingConfig(3000), seed=1))
     with ExitStack() as stack:
@@ -302,7 +302,7 @@ def test_a_worker_that_gets_no_processor_holds_nobody_up():
 
 def test_a_gang_that_gains_nothing_is_left_alone_for_a_while():
     """Two threads have shares of a few units each, in which they meet more than they multiply."""
-    model = Model([Embedding(11, 4), *[LSTM(2, return_sequences=True)] * 3, Dense(11, "softmax")])
+    model = Graph([Embedding(11, 4), *[LSTM(2, return_sequences=True)] * 3, Dense(11, "softmax")])
     with patched(decoding, WARM=2, CAUTION=50):
         network = network_of(model, draw_weights(model, np.random.default_rng(0)), 2)
         list(generate(network, np.array([1]), SamplingConfig(20_000), seed=1))
@@ -325,7 +325,7 @@ def predictions(network, kind):
 
 @every_kind
 def test_changed_weights_are_read(kind):
-    model, random = Model([Embedding(9, 6), LSTM(7, return_sequences=True), Dense(9, "softmax")]), np.random.default_rng(0)
+    model, random = Graph([Embedding(9, 6), LSTM(7, return_sequences=True), Dense(9, "softmax")]), np.random.default_rng(0)
     network, seen = network_of(model, draw_weights(model, random)), []
 
     def check():
@@ -339,7 +339,7 @@ def test_changed_weights_are_read(kind):
     x = random.integers(0, 9, (4, 2)).astype(np.int32)
     updater = Updater(network, SGD(0.5))
     for _ in range(2):
-        network.train(x, x.reshape(-1), network.state(2), 1.0, 0)
+        network.differentiate(x, x.reshape(-1), network.state(2), 1.0, 0)
         updater.update()
         check()
     assert len({array.tobytes() for array in seen}) == len(seen)
@@ -363,10 +363,10 @@ def test_int8_is_nearly_the_rounded_network(cell, tied, data, random, threads, N
         going.write(np.concatenate([ids, np.full((1, N), -1, np.int32)]), np.zeros(N, np.uint64), 0.0, 0, 1.0, np.array([], np.int64))
     if tied:  # the decoder rounds the matrix where it is the output, not where it is looked up
         head = model.layers[-1]
-        model = Model([*model.layers[:-1], Dense(head.units, "softmax", head.use_bias)])
+        model = Graph([*model.layers[:-1], Dense(head.units, "softmax", head.use_bias)])
         weights |= {f"{model.names[-1]}/W": weights["embedding/W"].T}
     rounded = network_of(model, weights).rounded()
-    want = rounded.logits(ids, rounded.state(N))
+    want = rounded.scores(ids, rounded.state(N))
     assert abs(left(going) - want).max() <= 1e-4 * abs(want).max()
 
 
@@ -388,7 +388,7 @@ def test_int8_gives_the_same_bits_on_any_number_of_threads(cell, data, random, N
 @given(random=strategies.generators, H=st.integers(2, 140), data=st.data())
 def test_a_column_of_int8_does_not_see_the_others(cell, random, H, data):
     """The output is the state, and a unit's gates are its own columns: only its own logit may change."""
-    model = Model([Embedding(H, 5), Recurrent(H, True, cell), Dense(H, "softmax", use_bias=False)])
+    model = Graph([Embedding(H, 5), Recurrent(H, True, cell), Dense(H, "softmax", use_bias=False)])
     weights, unit = draw_weights(model, random) | {"dense/W": np.eye(H)}, data.draw(st.integers(0, H - 1))
     states = draw_states(network_of(model, weights), 1, random)
     others, found = np.arange(H) != unit, []
@@ -416,15 +416,15 @@ def test_evaluate_tells_how_well_the_rounded_weights_do(tied):
 
 
 def two_cells():
-    return Model([Embedding(9, 4), LSTM(5, return_sequences=True), GRU(6, return_sequences=True), Dense(9, "softmax")])
+    return Graph([Embedding(9, 4), LSTM(5, return_sequences=True), GRU(6, return_sequences=True), Dense(9, "softmax")])
 
 
 @pytest.mark.parametrize(("name", "dtype", "model"), [
-    ("reference", None, Model([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])),
-    ("cpu", np.float64, Model([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])),
+    ("reference", None, Graph([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])),
+    ("cpu", np.float64, Graph([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])),
     ("cpu", np.float32, two_cells()),
-    ("cpu", np.float32, Model([Embedding(9, 4), Dense(9, "softmax")])),
-    ("cpu", np.float32, Model([Embedding(9, 4), GRU(5, return_sequences=True), Dense(6, "tanh"), Dense(9, "softmax")])),
+    ("cpu", np.float32, Graph([Embedding(9, 4), Dense(9, "softmax")])),
+    ("cpu", np.float32, Graph([Embedding(9, 4), GRU(5, return_sequences=True), Dense(6, "tanh"), Dense(9, "softmax")])),
 ])  # fmt: skip
 def test_what_has_no_decoder_is_written_by_its_verbs(name, dtype, model):
     network = Network(model, backends.get(name, dtype), draw_weights(model, np.random.default_rng(0)))
@@ -435,7 +435,7 @@ def test_what_has_no_decoder_is_written_by_its_verbs(name, dtype, model):
         text = [*prompt, *ids]
         state = network.state(1)
         for position, (before, after) in enumerate(pairwise(text), 1):
-            logits = network.ops.download(network.logits(network.ops.upload(np.array([[before]])), state))[0]
+            logits = network.ops.download(network.scores(network.ops.upload(np.array([[before]])), state))[0]
             if position >= len(prompt):
                 assert after == generation.choose(logits, SamplingConfig(temperature=0.7), generation.uniform(seed, position))
     with pytest.raises(BackendError, match="weights is 'int8', which"):
@@ -457,7 +457,8 @@ from numba_rnnlm import backends
 from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.generation import generate_batch
-from numba_rnnlm.model import Network, build
+from numba_rnnlm.architecture import build
+from numba_rnnlm.network import Network
 decoding.SHARE, decoding.WARM, decoding.SHORT, decoding.READY = 1, 0, 0, (10**10, 10**10)
 model = build(ModelConfig(vocabulary_size=9, hidden=7, embedding=5, layers=2, cell="gru"))
 random = np.random.default_rng(0)

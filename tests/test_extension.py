@@ -33,7 +33,7 @@ def grown(model, text, valid=None, **options):
 
 def logits(model, ids):
     network, state = model.network_, model.network_.state(1)
-    return np.array([network.ops.download(network.logits(network.ops.upload(np.array([[id]])), state))[0] for id in ids], np.float64)
+    return np.array([network.ops.download(network.scores(network.ops.upload(np.array([[id]])), state))[0] for id in ids], np.float64)
 
 
 def softmax(values):
@@ -59,7 +59,7 @@ def test_what_was_known_keeps_its_probability(tokenizer, options):
     np.testing.assert_allclose(after[:, :1] + after[:, size:].sum(1, keepdims=True), old[:, :1], rtol=1e-4)
     assert model.score(LINES) == pytest.approx(score, rel=1e-5)
     for name, values in model.network_.weights().items():
-        if name.startswith(("embedding", f"{model.network_.model.names[-1]}")):
+        if name.startswith(("embedding", f"{model.network_.graph.names[-1]}")):
             continue
         np.testing.assert_array_equal(values, weights[name])
     np.testing.assert_array_equal(model.network_.weights()["embedding/W"][:size], weights["embedding/W"])

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from strategies import floats
 
 from numba_rnnlm import backends, layers
+from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.arena import ALIGNMENT, Arena, Layout
 from numba_rnnlm.backends.ops import ACTIVATIONS
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import ConfigError, ShapeError
-from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent, Run, SimpleRNN
-from numba_rnnlm.model import KEPT_PASSES, Model, Network, build, initial_weights
+from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Recurrent, Residual, Run, SimpleRNN
+from numba_rnnlm.layers.chain import Chain
+from numba_rnnlm.network import Graph, Network
+from numba_rnnlm.network.network import KEPT_PASSES
 
 pytestmark = pytest.mark.usefixtures("every_thread")
 
@@ -38,12 +41,17 @@ MODELS = {
     "dropout": build(config(layers=2, dropout=0.4)),
     "tied": build(config(embedding=6, tied=True)),
     "tied, projected": build(config(tied=True, dropout=0.3)),
-    "last state": Model([Embedding(V, 4), LSTM(5, return_sequences=True), GRU(6), Dense(V, "softmax")]),
-    "on vectors": Model([Dropout(0.2), SimpleRNN(6, return_sequences=True), Dense(V, "softmax")], features=3),
-    "dense": Model([Dense(8, "tanh"), Dense(8, "relu", use_bias=False), Dense(V, "softmax")], features=4),
-    "softmax inside": Model([Dense(6, "softmax"), Dense(6, "sigmoid"), Dense(V, "softmax", False)], features=4),
-    "sigmoid head": Model([LSTM(6, return_sequences=True), Dense(4, "sigmoid")], features=3),
-    "sigmoid head on the last state": Model([Embedding(V, 4), SimpleRNN(6, activation="relu"), Dense(3, "sigmoid")]),
+    "last state": Graph([Embedding(V, 4), LSTM(5, return_sequences=True), GRU(6), Dense(V, "softmax")]),
+    "on vectors": Graph([Dropout(0.2), SimpleRNN(6, return_sequences=True), Dense(V, "softmax")], features=3),
+    "dense": Graph([Dense(8, "tanh"), Dense(8, "relu", use_bias=False), Dense(V, "softmax")], features=4),
+    "softmax inside": Graph([Dense(6, "softmax"), Dense(6, "sigmoid"), Dense(V, "softmax", False)], features=4),
+    "residual": Graph([Embedding(V, 5), Residual([Dense(4), LSTM(5, return_sequences=True)]), Residual(Dense(5, "tanh")), Dense(V, "softmax")]),
+    "branches": Graph([Concat([Embedding(V, 3), [Embedding(V, 2), GRU(4, return_sequences=True)]]),
+                       Concat([LSTM(3), [Dense(4, "relu"), Concat([SimpleRNN(2), GRU(2)])]]), Dense(V, "softmax")]),
+    "nested": Graph([Residual([Concat([Dense(1), LSTM(2, return_sequences=True)]), Residual(GRU(3, return_sequences=True))]), Dense(2, "sigmoid")], 3),
+    "tied twice": Graph([Embedding(V, 5), LSTM(5, return_sequences=True), Dense(V, tied=True), Dense(5, "tanh"), Dense(V, "softmax", tied=True)]),
+    "sigmoid head": Graph([LSTM(6, return_sequences=True), Dense(4, "sigmoid")], features=3),
+    "sigmoid head on the last state": Graph([Embedding(V, 4), SimpleRNN(6, activation="relu"), Dense(3, "sigmoid")]),
 }
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 
@@ -56,15 +64,15 @@ def draw_batch(model, random, T, N, masked=True):
     """x, and targets of which some are not counted."""
     x = random.integers(0, V, (T, N)) if model.takes_ids else floats(random, T, N, model.features)
     rows = prod(model.output(x.shape)[:-1])
-    if model.head.activation == "sigmoid":
-        return x, random.integers(0, 2, (rows, model.head.units)).astype(np.float64)
+    if model.head.targets == "numbers":
+        return x, random.integers(0, 2, (rows, model.head.symbols)).astype(np.float64)
     return x, random.integers(-1 if masked else 0, V, rows)
 
 
 def train(ops, model, weights, x, targets, scale=1.0, key=0):
     """Losses, and gradients by name."""
     network = Network(model, ops, weights)
-    losses = network.train(ops.upload(x), ops.upload(targets), network.state(x.shape[1]), scale, key)
+    losses = network.differentiate(ops.upload(x), ops.upload(targets), network.state(x.shape[1]), scale, key)
     gradients = {name: ops.download(array) for name, array in network.gradients.items()}
     return ops.download(losses), gradients
 
@@ -78,24 +86,26 @@ LAYERS = {
     "dense without bias": Dense(5, use_bias=False),
     **{f"{cell}, sequences": Recurrent(6, return_sequences=True, cell=cell) for cell in CELLS},
     **{f"{cell}, last": Recurrent(6, cell=cell) for cell in CELLS},
+    "residual": Residual([Dense(4, "tanh"), Dropout(0.4), Dense(3)]),
+    "concat": Concat([Dense(2), [Dropout(0.3), LSTM(3, return_sequences=True)], Dropout(0.5)]),
 }
 
 
 def run_layer(ops, layer, shape, weights, memory):
     layout = Layout(layer.activations(shape, training=True))
-    return Run(
+    run = Run(
         p={name: ops.upload(array) for name, array in weights.items()},
         g={name: ops.upload(np.zeros(size)) for name, size in layer.parameters(shape).items()},
-        m={name: ops.upload(array) for name, array in memory.items()},
-        a=Arena(layout, ops.empty((layout.size,))).views,
-        key=1234,
+        a=Arena(layout, ops.empty((layout.size,))),
     )
+    run.m, run.key = {name: ops.upload(array) for name, array in memory.items()}, 1234
+    return run
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 @given(random=strategies.generators, T=small, N=small, D=small)
 def test_backward_of_a_layer_is_the_adjoint_of_forward(ops, layer, random, T, N, D):
-    ids = isinstance(layer, Embedding)
+    ids, D = isinstance(layer, Embedding), 3 if isinstance(layer, Residual) else D
     x = random.integers(0, V, (T, N)) if ids else floats(random, T, N, D)
     weights = {name: floats(random, *size) / 2 for name, size in layer.parameters(x.shape).items()}
     memory = {name: floats(random, *size) for name, size in layer.state(x.shape).items()}
@@ -141,18 +151,25 @@ def test_gradients_of_a_layer_are_set(ops, layer, random, T, N):
     assert_same_bits(*found)
 
 
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 @given(random=strategies.generators, T=small, N=small)
-def test_the_gradient_of_an_embedding_is_added_to(ops, random, T, N):
-    """Where a tied layer has set it."""
-    layer, ids = Embedding(V, 5), random.integers(0, V, (T, N))
-    run, dy = run_layer(ops, layer, (T, N), {"W": floats(random, V, 5)}, {}), floats(random, T, N, 5)
-    before = floats(random, V, 5)
-    ops.copy(ops.upload(before), run.g["W"])
-    layer.forward(ops, run, ops.upload(ids))
-    layer.backward(ops, run, ops.upload(ids), ops.upload(dy))
-    want = before.copy()
-    np.add.at(want, ids, dy)
-    assert error(ops.download(run.g["W"]), want) <= TOLERANCE[ops.dtype.name]
+def test_gradients_that_were_written_before_are_added_to(ops, layer, random, T, N):
+    """By another layer in the same step."""
+    ids = isinstance(layer, Embedding)
+    x = random.integers(0, V, (T, N)) if ids else floats(random, T, N, 3)
+    weights = {name: floats(random, *size) for name, size in layer.parameters(x.shape).items()}
+    found, before = [], {name: floats(random, *array.shape) for name, array in weights.items()}
+    for some in ((), tuple(weights), tuple(weights)[:1]):
+        memory = {name: np.zeros(size) for name, size in layer.state(x.shape).items()}
+        run = run_layer(ops, layer, x.shape, weights, memory)
+        for name in weights:
+            ops.copy(ops.upload(before[name]), run.g[name])
+        run.written.update(id(run.g[name]) for name in some)
+        y = layer.forward(ops, run, ops.upload(x))
+        layer.backward(ops, run, ops.upload(x), ops.upload(np.ones(y.shape)))
+        found.append({name: ops.download(run.g[name]) - (before[name] if name in some else 0) for name in weights})
+    for got in found[1:]:
+        assert_close(got, found[0], 10 * TOLERANCE[ops.dtype.name])
 
 
 def test_wrong_layers_are_refused():
@@ -166,6 +183,10 @@ def test_wrong_layers_are_refused():
         (lambda: GRU(3, return_sequences="yes"), "GRU: return_sequences is 'yes'"),
         (lambda: SimpleRNN(3, activation="selu"), "SimpleRNN: activation is 'selu'"),
         (lambda: Recurrent(3, cell="lstn"), "cell is 'lstn'"),
+        (lambda: Residual([]), r"Residual: layers is empty, expected layers such as \[Dense\(64\)\]"),
+        (lambda: Residual([Dense(3), 4]), "Residual: layers has 4, expected layers"),
+        (lambda: Concat([]), "Concat: branches is empty"),
+        (lambda: Concat([Dense(3), []]), r"branches\[1\] is empty"),
     ):
         with pytest.raises(ConfigError, match=message):
             make()
@@ -173,10 +194,15 @@ def test_wrong_layers_are_refused():
 
 def test_wrong_inputs_of_layers_are_refused():
     for make, message in (
-        (lambda: Model([LSTM(3), LSTM(3)], features=2), "return_sequences=True"),
-        (lambda: Model([Dense(3), Embedding(3, 2)], features=2), "it can only be the first layer"),
-        (lambda: Model([Embedding(3, 2, input_length=5)]).output((4, 1)), "have 4 steps, expected input_length=5"),
+        (lambda: Graph([LSTM(3), LSTM(3)], features=2), "return_sequences=True"),
+        (lambda: Graph([Dense(3), Embedding(3, 2)], features=2), "it can only be the first layer"),
+        (lambda: Graph([Embedding(3, 2, input_length=5)]).output((4, 1)), "have 4 steps, expected input_length=5"),
         (lambda: Dense(3).output((2,)), "got an input with 1 axes"),
+        (lambda: Residual(Dense(3)).output((4, 2, 5)), r"adds its input of \(steps, streams, 5\) to what its layers make of it, \(steps, streams, 3\)"),
+        (lambda: Residual(LSTM(5)).output((4, 2, 5)), r"\(streams, 5\); expected the same shape"),
+        (lambda: Residual(Embedding(3, 5)).output((4, 2)), "put the Embedding in front of it"),
+        (lambda: Concat([LSTM(5), GRU(5, True)]).output((4, 2, 5)), "expected shapes that differ in their features only"),
+        (lambda: Concat([Embedding(3, 5), Embedding(4, 5)]).output((4, 2)), "must all take vectors, or ids of one vocabulary"),
     ):
         with pytest.raises(ShapeError, match=message):
             make()
@@ -192,7 +218,7 @@ def test_gradients_are_the_derivative_of_the_losses(ops, model, random, T, N, sc
     directions = {name: floats(random, *array.shape) for name, array in weights.items()}
     moved = {name: weights[name] + 1j * STEP * directions[name] for name in weights}
     network = Network(model, COMPLEX, moved)
-    want = network.train(COMPLEX.upload(x), COMPLEX.upload(targets), network.state(N), scale, key=5)
+    want = network.differentiate(COMPLEX.upload(x), COMPLEX.upload(targets), network.state(N), scale, key=5)
     losses, gradients = train(ops, model, weights, x, targets, scale, key=5)
     tolerance = 2 * TOLERANCE[ops.dtype.name]
     assert error(losses, want.real) <= tolerance
@@ -226,7 +252,7 @@ def streams_of(model, x, targets, some):
 def test_gradients_of_streams_add_up(cpu, model, random, T, N):
     """Each stream is a text of its own."""
     if any(isinstance(layer, Dropout) for layer in model.layers):
-        model = Model([layer for layer in model.layers if not isinstance(layer, Dropout)], features=model.features)
+        model = Graph([layer for layer in model.layers if not isinstance(layer, Dropout)], features=model.features)
     weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, T, N)
     _, want = train(cpu, model, weights, x, targets)
     parts = [train(cpu, model, weights, *streams_of(model, x, targets, some))[1] for some in ([0], slice(1, None))]
@@ -257,15 +283,15 @@ def test_losses_and_predictions_come_from_the_same_logits(ops, model, random, N,
     weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, T, N)
     network, x, tolerance = Network(model, ops, weights), ops.upload(x), TOLERANCE[ops.dtype.name]
     out = ops.empty(model.output(x.shape))
-    losses = ops.download(network.losses(x, ops.upload(targets), network.state(N), logits=out))
-    logits = ops.download(out).astype(np.float64).reshape(-1, model.head.units)
-    if model.head.activation == "sigmoid":
+    losses = ops.download(network.losses(x, ops.upload(targets), network.state(N), scores=out))
+    logits = ops.download(out).astype(np.float64).reshape(-1, model.head.symbols)
+    if model.head.targets == "numbers":
         want = (np.logaddexp(0, logits) - logits * targets).mean(-1)
     else:
         wanted = logits[np.arange(len(targets)), targets]
         want = np.where(targets >= 0, np.logaddexp.reduce(logits, -1) - wanted, 0)
     assert error(losses, want) <= tolerance
-    ops.activate(model.head.activation, out)
+    ops.activate(model.layers[-1].activation, out)
     assert error(ops.download(network.predict(x, network.state(N))), ops.download(out)) <= tolerance
 
 
@@ -275,7 +301,7 @@ def test_logits_are_of_what_follows_the_last_step(ops, name, random, N, T):
     model = MODELS[name]
     network, (x, _) = Network(model, ops, draw_weights(model, random)), draw_batch(model, random, T, N)
     x, state, other = ops.upload(x), network.state(N), network.state(N)
-    logits = network.logits(x, state)
+    logits = network.scores(x, state)
     assert logits.shape == (N, V)
     ops.activate("softmax", logits)
     want = ops.download(network.predict(x, other))[-1]
@@ -304,7 +330,7 @@ def test_a_target_that_is_not_counted_teaches_nothing(cpu, name, random, N, T):
 def test_a_tied_matrix_is_one_matrix_used_twice(ops, hidden, random, N, T):
     tied = build(config(hidden=hidden, tied=True))
     head = tied.names[-1]
-    untied = Model([*tied.layers[:-1], Dense(V, "softmax")])
+    untied = Graph([*tied.layers[:-1], Dense(V, "softmax")])
     assert f"{head}/W" not in tied.layout
     weights, (x, targets) = draw_weights(tied, random), draw_batch(tied, random, T, N)
     copied = weights | {f"{head}/W": weights["embedding/W"].T}
@@ -318,11 +344,12 @@ def test_a_tied_matrix_is_one_matrix_used_twice(ops, hidden, random, N, T):
 # Looking up late
 
 
-class Eager(Model):
+class Eager(Graph):
     """The same layers, but every vector is looked up at once."""
 
-    def activations(self, shape, training):
-        return [layer.activations(size, training) for _, layer, size in self.inputs(shape)]
+    def __init__(self, layers, features=None):
+        super().__init__(layers, features)
+        self.chain, self.body = (Chain(chain.layers, joins=False) for chain in (self.chain, self.body))
 
 
 @pytest.mark.parametrize("name", [*CELLS, "stack", "last state", "sigmoid head on the last state"])
@@ -332,8 +359,8 @@ def test_looking_up_late_changes_nothing(ops, name, random, T, N, used):
     eager = Eager(late.layers)
     weights, (x, targets) = draw_weights(late, random), draw_batch(late, random, T, N)
     x %= used  # the others get no gradient
-    shapes = late.activations((T, N), True)
-    assert ("table" in shapes[1]) == (shapes[0] == {}) == (2 * V <= T * N)
+    shapes = late.activations((T, N), "train")
+    assert f"{late.names[1]}/table" in shapes if 2 * V <= T * N else "embedding/y" in shapes
     found = []
     for model in (late, eager):
         network = Network(model, ops, weights)
@@ -343,7 +370,7 @@ def test_looking_up_late_changes_nothing(ops, name, random, T, N, used):
         forward["losses"] = ops.download(network.losses(here, wanted, state))
         backward = {}
         for time in ("first", "second"):  # nothing is left over in the buffers
-            backward[f"{time} losses"] = ops.download(network.train(here, wanted, network.state(N), 0.5, 0))
+            backward[f"{time} losses"] = ops.download(network.differentiate(here, wanted, network.state(N), 0.5, 0))
             backward |= {f"{time} {key}": ops.download(array) for key, array in network.gradients.items()}
         found.append((forward, backward))
     (forward, backward), (want_forward, want_backward) = found
@@ -371,9 +398,9 @@ def test_a_segment_may_be_cut_where_the_lookup_changes(cpu, random, T, N):
 @pytest.mark.parametrize("name", ["tied", "tied, projected", "dropout", "on vectors", "dense"])
 def test_where_nothing_is_looked_up_late(name):
     model = MODELS[name]
-    for training in (False, True):
+    for mode in ("loss", "train"):
         shape = model.input(50, 50)
-        assert model.activations(shape, training) == Eager(model.layers, model.features).activations(shape, training)
+        assert dict(model.activations(shape, mode)) == dict(Eager(model.layers, model.features).activations(shape, mode))
 
 
 @pytest.mark.parametrize("name", ["dropout", "tied, projected", "on vectors"])
@@ -385,7 +412,7 @@ def test_dropout_is_drawn_from_the_key_and_only_in_training(ops, name, random, k
     np.testing.assert_array_equal(one[0], same[0])
     assert_same_bits(one[1], same[1])
     assert (one[0] != other[0]).any()
-    plain = Model([layer for layer in model.layers if not isinstance(layer, Dropout)], features=model.features)
+    plain = Graph([layer for layer in model.layers if not isinstance(layer, Dropout)], features=model.features)
     losses = []
     for each in (model, plain):
         named = dict(zip(each.layout, weights.values(), strict=True))
@@ -406,17 +433,17 @@ def test_a_broken_weight_shows_in_the_norm_of_the_gradients(cpu, name, bad):
         broken.reshape(-1)[x[0, 0] * value.shape[-1] if key == "embedding/W" else 0] = bad
         network = Network(model, cpu, weights | {key: broken})
         with np.errstate(invalid="ignore"):
-            network.train(cpu.upload(x), cpu.upload(targets), network.state(5), 1.0, 0)
+            network.differentiate(cpu.upload(x), cpu.upload(targets), network.state(5), 1.0, 0)
         assert not np.isfinite(cpu.norm(network.gradients.flat)), key
 
 
 @given(key=strategies.keys)
 def test_each_layer_draws_a_mask_of_its_own(ops, key):
-    model = Model([Embedding(V, 8), Dropout(0.5), Dropout(0.5), Dense(V, "softmax")])
+    model = Graph([Embedding(V, 8), Dropout(0.5), Dropout(0.5), Dense(V, "softmax")])
     weights = {name: np.ones(shape) for name, shape in model.layout.items()}
     network = Network(model, ops, weights)
     x = ops.upload(np.arange(1000).reshape(20, 50) % V)
-    network.train(x, ops.upload(np.zeros(1000, np.int32)), network.state(50), 1.0, key)
+    network.differentiate(x, ops.upload(np.zeros(1000, np.int32)), network.state(50), 1.0, key)
     used = ops.download(network.gradients["dense/W"])[:, 0] / ops.download(network.gradients["dense/b"])[0]
     kept = used.mean() / 4  # a value of 1 that both layers keep has become 4
     assert abs(kept - 0.25) <= 6 * np.sqrt(0.25 * 0.75 / 8000)
@@ -426,7 +453,7 @@ def test_gaps_between_gradients_stay_zero(ops):
     model, random = MODELS["lstm"], np.random.default_rng(0)
     network = Network(model, ops, draw_weights(model, random))
     x, targets = draw_batch(model, random, 4, 5)
-    network.train(ops.upload(x), ops.upload(targets), network.state(5), 1.0, 0)
+    network.differentiate(ops.upload(x), ops.upload(targets), network.state(5), 1.0, 0)
     for arena in (network.gradients, network.parameters):
         used = np.zeros(model.layout.size, bool)
         for name, start in model.layout.offsets.items():
@@ -452,7 +479,8 @@ def test_with_the_compiler_off():
 import numpy as np
 from numba_rnnlm import backends
 from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.model import Network, build, initial_weights
+from numba_rnnlm.architecture import build, initial_weights
+from numba_rnnlm.network import Network
 config = ModelConfig(vocabulary_size=7, hidden=6, embedding=5, dropout=0.5)
 model = build(config)
 weights = initial_weights(model, config, 0)
@@ -461,7 +489,7 @@ gradients = []
 for name in ("cpu", "reference"):
     ops = backends.get(name, np.float64)
     network = Network(model, ops, weights)
-    network.train(ops.upload(x), ops.upload(x.reshape(-1)), network.state(6), 1.0, 0)
+    network.differentiate(ops.upload(x), ops.upload(x.reshape(-1)), network.state(6), 1.0, 0)
     gradients.append(network.gradients.flat)
 assert gradients[0].any()
 np.testing.assert_allclose(*gradients, rtol=1e-10, atol=1e-14)
@@ -510,7 +538,7 @@ def test_build(ops, cell, data):
 
 
 def test_names_count_up():
-    model = Model([LSTM(2, return_sequences=True), LSTM(2, return_sequences=True), GRU(2), Dense(2), Dense(2)], 3)
+    model = Graph([LSTM(2, return_sequences=True), LSTM(2, return_sequences=True), GRU(2), Dense(2), Dense(2)], 3)
     assert model.names == ("lstm", "lstm_1", "gru", "dense", "dense_1")
 
 
@@ -553,14 +581,13 @@ def test_uniform_initial_weights():
 
 def test_wrong_models_are_refused():
     for make, message in (
-        (lambda: Model([]), "the model has no layers"),
-        (lambda: Model([Dense(3)]), "size of the input vectors"),
-        (lambda: Model([LSTM(4), Dense(3, tied=True)], features=4), r"needs an Embedding\(3, 4\) as the first layer"),
-        (lambda: Model([Embedding(9, 4), LSTM(4), Dense(8, tied=True)]), r"needs an Embedding\(8, 4\)"),
-        (lambda: Model([Embedding(9, 4), LSTM(5), Dense(9, tied=True)]), r"needs an Embedding\(9, 5\)"),
-        (lambda: Model([Embedding(5, 5), Dense(5, tied=True), Dense(5, "softmax", tied=True)]), "two layers are tied"),
-        (lambda: Model([Embedding(9, 4), LSTM(5)]).head, "the last layer is LSTM; to train, end the model"),
-        (lambda: Model([Dense(3, "relu")], features=2).head.loss, "activation 'relu'; training needs"),
+        (lambda: Graph([]), "the model has no layers"),
+        (lambda: Graph([Dense(3)]), "size of the input vectors"),
+        (lambda: Graph([LSTM(4), Dense(3, tied=True)], features=4), r"needs an Embedding\(3, 4\) as the first layer"),
+        (lambda: Graph([Embedding(9, 4), LSTM(4), Dense(8, tied=True)]), r"needs an Embedding\(8, 4\)"),
+        (lambda: Graph([Embedding(9, 4), LSTM(5), Dense(9, tied=True)]), r"needs an Embedding\(9, 5\)"),
+        (lambda: Graph([Embedding(9, 4), LSTM(5)]).head, r"the last layer is LSTM\(.*; to train, end the model"),
+        (lambda: Graph([Dense(3, "relu")], features=2).head, r"the last layer is Dense\(units=3, activation='relu', .*\); to train"),
         (lambda: build(ModelConfig()), "vocabulary_size is not known"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -26,7 +26,7 @@ def teacher_forced(model, ids):
     network = model.network_
     state, found = network.state(1), []
     for before, after in pairwise(ids):
-        logits = network.ops.download(network.logits(network.ops.upload(np.array([[before]])), state))[0]
+        logits = network.ops.download(network.scores(network.ops.upload(np.array([[before]])), state))[0]
         logits = logits.astype(np.float64) - logits.max()
         found.append(logits[after] - np.log(np.exp(logits).sum()))
     return np.array(found)

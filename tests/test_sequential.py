@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numba_rnnlm import LanguageModel, Sequential, layers, progress, suggestions
+from numba_rnnlm import LanguageModel, Sequential, cli, layers, progress, suggestions
 from numba_rnnlm.callbacks import LambdaCallback
 from numba_rnnlm.errors import (
     ConfigError,
@@ -28,9 +28,9 @@ from numba_rnnlm.errors import (
     VocabularyError,
 )
 from numba_rnnlm.keras import training
-from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent, SimpleRNN
+from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Layer, Recurrent, Residual, SimpleRNN
+from numba_rnnlm.layers.description import describe as describe_layer
 from numba_rnnlm.optimizers import OPTIMIZERS, SGD, Adam, RMSprop, describe
-from numba_rnnlm.sequential import _describe
 from numba_rnnlm.storage import open_model, write_model
 
 V, T, N = 6, 5, 24  # symbols, steps, examples
@@ -650,14 +650,14 @@ def test_a_gradient_that_is_not_finite_is_named(monkeypatch):
     model = compiled()
     model.fit(X, LAST, verbose=0)
     network, before = model._build(), model.get_weights()
-    train = network.train
+    train = network.differentiate
 
     def spoiled(*arguments):
         losses = train(*arguments)
         network.gradients["lstm/U"][0, 0] = np.nan
         return losses
 
-    monkeypatch.setattr(network, "train", spoiled)
+    monkeypatch.setattr(network, "differentiate", spoiled)
     with pytest.raises(DivergenceError, match=r"the gradient is not finite \(NaN or infinity in the gradients of 'lstm/U'\)"):
         model.fit(X, LAST, verbose=0)
     same(model.get_weights(), before)
@@ -836,7 +836,6 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 
 CHANGES = {
-    "a class that is no layer": lambda about: about["layers"][1].update({"class": "Run"}),
     "no class": lambda about: about["layers"][1].pop("class"),
     "a class that is a list": lambda about: about["layers"][1].update({"class": []}),
     "an unknown field": lambda about: about["layers"][1].update(colour=3),
@@ -869,6 +868,55 @@ def test_a_file_that_does_not_fit_together_is_refused(tmp_path, change):
     write_model(path, "sequential", {key: about[key] for key in about if key not in ("format", "version", "kind")}, {"weights": weights.items()})
     with pytest.raises(ModelFileError, match="do not fit together"):
         Sequential.load(path)
+
+
+@dataclass(frozen=True)
+class Gain(Layer):
+    """y = gain · x, element by element, written from existing verbs: x times a diagonal matrix."""
+
+    start: float = 1.0
+
+    def parameters(self, shape):
+        return {"gain": (shape[-1], shape[-1])}
+
+    def activations(self, shape, training):
+        return {"y": shape} | ({"dx": shape} if training else {})
+
+    def initialize(self, shape, random):
+        return {"gain": self.start * np.eye(shape[-1])}
+
+    def forward(self, ops, run, x):
+        ops.project(x, run.p["gain"], None, run.a["y"])
+        return run.a["y"]
+
+    def backward(self, ops, run, x, dy):
+        ops.project_backward(x, run.p["gain"], dy, run.a["dx"], run.g["gain"], None, add=run.adds(ops, "gain"))
+        return run.a["dx"]
+
+
+def test_a_layer_of_ones_own_is_saved_and_loaded_with_all_its_weights(tmp_path, capsys):
+    path, layers = tmp_path / "model.npz", (Residual([Gain(0.5), Concat([Dense(2), [LSTM(3, return_sequences=True), Gain()]])]), GRU(4), Gain())
+    model = Sequential([Embedding(V, 5), *layers, Dense(V, activation="softmax")], seed=1)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(X, LAST, epochs=2, verbose=0)
+    assert [array.shape for array in model.get_weights()] == [
+        (V, 5), (5, 5), (5, 2), (2,), (5, 12), (3, 12), (12,), (3, 3), (5, 12), (4, 12), (2, 12), (4, 4), (4, V), (V,)]
+    model.summary()
+    assert "residual (Residual)" in (printed := capsys.readouterr().out) and f"Total params: {model.count_params():,}" in printed
+    other = Sequential(model.layers, seed=2)
+    other.set_weights(model.get_weights())
+    same(other.predict(X), model.predict(X))
+    model.save(path)
+    assert cli.main(["info", str(path)]) == 0
+    assert "Residual(layers=[Gain(start=0.5), Concat(branches=[[Dense(units=2" in capsys.readouterr().out
+    with pytest.raises(ModelFileError, match=r"has a layer of the class 'Gain', which is not known here; load with custom_objects="):
+        Sequential.load(path)
+    loaded = Sequential.load(path, custom_objects={"Gain": Gain})
+    assert loaded.layers == model.layers
+    same(loaded.get_weights(), model.get_weights())
+    for each in (model, loaded):
+        each.fit(X, LAST, epochs=1, verbose=0)
+    same(loaded.get_weights(), model.get_weights())
 
 
 @pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "deepcopy", "pickle"])
@@ -936,7 +984,7 @@ def test_an_optimizer_that_is_derived_from_kerass_takes_nothing_else_either():
 def test_what_leaves_no_choice_is_neither_shown_nor_saved():
     layer = LSTM(3, dropout=0, name=None, trainable=True)
     assert repr(layer) == "LSTM(units=3, return_sequences=False, cell='lstm', forget_bias=1.0)"
-    assert _describe(layer) == {"class": "LSTM", "units": 3, "return_sequences": False, "cell": "lstm", "forget_bias": 1.0}
+    assert describe_layer(layer) == {"class": "LSTM", "units": 3, "return_sequences": False, "cell": "lstm", "forget_bias": 1.0}
     assert type(layer.dropout) is float  # what was given is not kept
     limits = dict.fromkeys(("weight_decay", "clipnorm", "clipvalue", "global_clipnorm"))
     assert describe(SGD(name="first", use_ema=False)) == {"class": "sgd", "learning_rate": 0.01, **limits, "momentum": 0.0, "nesterov": False}

@@ -9,13 +9,14 @@ from direct import random_bits
 from strategies import RULES, floats, rule_arguments, unwritten
 
 from numba_rnnlm import backends
+from numba_rnnlm.architecture import build
 from numba_rnnlm.backends.cpu import LOGITS, linear, sampling, update
 from numba_rnnlm.backends.cpu.linear import STEPS, Matrix
 from numba_rnnlm.backends.cpu.sums import LANES
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.generation import choose, generate_batch
-from numba_rnnlm.model import Network, build
+from numba_rnnlm.network import Network
 
 REFERENCE = backends.get("reference")
 

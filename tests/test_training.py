@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import fit, untrained
 
-from numba_rnnlm import LanguageModel, Sequential, backends, errors, optimizers, rules, runs, training
+from numba_rnnlm import LanguageModel, Sequential, backends, memory, optimizers, rules, runs, training
+from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, CheckpointConfig, ModelConfig, TrainingConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError, TrainingError
 from numba_rnnlm.interrupts import Interrupts
 from numba_rnnlm.layers import LSTM, Dense, Embedding
-from numba_rnnlm.model import Network, build, initial_weights
+from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import Optimizer, pytorch
 from numba_rnnlm.scoring import total_loss
 from numba_rnnlm.text import segments
@@ -68,7 +69,7 @@ class Judge:
 
 def spoil(monkeypatch, network, values):
     """Other losses at some updates: update, counted from 1 → value."""
-    train, calls = network.train, count(1)
+    train, calls = network.differentiate, count(1)
 
     def spoiled(inputs, targets, state, scale, key):
         losses = train(inputs, targets, state, scale, key)
@@ -77,7 +78,7 @@ def spoil(monkeypatch, network, values):
         update = next(calls)
         return losses * 0 + values[update] if update in values else losses
 
-    monkeypatch.setattr(network, "train", spoiled)
+    monkeypatch.setattr(network, "differentiate", spoiled)
 
 
 # Learning
@@ -132,7 +133,7 @@ def test_every_update_is_that_of_the_optimizer_at_the_rate_of_the_schedule(optim
         for batch, (inputs, targets) in enumerate(batches()):
             done, step = (epoch + batch / BATCHES) / 3, step + 1
             rate = pytorch.default_rate(optimizer, "tanh") * (done / WARMUP if done < WARMUP else FACTORS[schedule](epoch, done))
-            plain.train(inputs, targets.reshape(-1), state, 1 / targets.size, 0)
+            plain.differentiate(inputs, targets.reshape(-1), state, 1 / targets.size, 0)
             g = np.array(plain.gradients.flat)
             norm = np.sqrt((g**2).sum())
             w[:] = UPDATES[optimizer](w, g / max(norm, 1), m, step, rate)
@@ -205,14 +206,14 @@ def test_dropout_draws_other_masks_at_each_update_and_the_same_for_the_same_seed
 
 def test_no_two_updates_share_their_masks(monkeypatch):
     one, keys = trainer(), []
-    train = one.network.train
+    train = one.network.differentiate
 
     def noting(inputs, targets, state, scale, key):
         if scale > 0:  # else kernels are being compiled
             keys.append(key)
         return train(inputs, targets, state, scale, key)
 
-    monkeypatch.setattr(one.network, "train", noting)
+    monkeypatch.setattr(one.network, "differentiate", noting)
     one.run()
     trainer(one.network, history=one.history).run()
     assert len(keys) == len(set(keys)) == 6 * BATCHES
@@ -561,8 +562,8 @@ def test_a_first_validation_that_fails_leaves_the_weights_of_the_last_update():
 def test_memory_that_runs_out_in_an_update(monkeypatch):
     one, net = trainer(epochs=2), network()
     one.run()
-    train = net.train
-    monkeypatch.setattr(net, "train", lambda *arguments: train(*arguments) if fails() else None)
+    train = net.differentiate
+    monkeypatch.setattr(net, "differentiate", lambda *arguments: train(*arguments) if fails() else None)
     fails = Fails(MemoryError("no memory"), 2 * BATCHES + 2)  # compiling asks for one, too
     with pytest.raises(TrainingError, match=f"training failed in epoch 3, after {2 * BATCHES} updates: no memory. The model has the weights of"):
         trainer(net, epochs=3).run()
@@ -571,8 +572,8 @@ def test_memory_that_runs_out_in_an_update(monkeypatch):
 
 def test_memory_that_runs_out_before_the_first_update_is_what_it_is(monkeypatch):
     net = network()
-    train = net.train
-    monkeypatch.setattr(net, "train", lambda *arguments: train(*arguments) if fails() else None)
+    train = net.differentiate
+    monkeypatch.setattr(net, "differentiate", lambda *arguments: train(*arguments) if fails() else None)
     fails = Fails(MemoryError("no memory"), 2)
     with pytest.raises(MemoryError, match="no memory"):
         trainer(net).run()
@@ -713,13 +714,13 @@ def container(tmp_path, monkeypatch):
     def limit(count):
         path = tmp_path / "memory.max"
         path.write_text(f"{count}\n")
-        monkeypatch.setattr(errors, "CONTAINER_LIMITS", (str(tmp_path / "none"), str(path)))
+        monkeypatch.setattr(memory, "CONTAINER_LIMITS", (str(tmp_path / "none"), str(path)))
 
     return limit
 
 
 def test_what_does_not_fit_into_memory_is_foreseen(container):
-    size = network().model.layout.size
+    size = network().graph.layout.size
     for optimizer, copies in (("sgd", 3), ("adam", 5)):
         model = LanguageModel("tanh", hidden=8, layers=1, embedding=4, vocabulary_size=V, tokenizer=None)
         container(4 * copies * size)

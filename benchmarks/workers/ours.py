@@ -10,11 +10,12 @@ from benchmarks.harness import serve
 from benchmarks.workers import data, limits
 from benchmarks.workers.requests import Requests
 from numba_rnnlm import backends, generation
+from numba_rnnlm.architecture import build
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.keras.arrays import Examples
 from numba_rnnlm.keras.training import Means, run_batch
 from numba_rnnlm.layers import Recurrent, Run
-from numba_rnnlm.model import Model, Network, build
+from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.optimizers import Adam, Updater
 from numba_rnnlm.optimizers.pytorch import SGD
 from numba_rnnlm.scoring import log_probabilities
@@ -44,13 +45,13 @@ class Training:
         inputs, targets = data.batch(shape)
         self.inputs, self.targets = ops.upload(inputs), ops.upload(targets.reshape(-1))
         self.state = self.network.state(shape["streams"])
-        losses = self.network.train(self.inputs, self.targets, self.state, 1 / self.targets.size, 0)
+        losses = self.network.differentiate(self.inputs, self.targets, self.state, 1 / self.targets.size, 0)
         norm = ops.norm(self.network.gradients.flat)
         self.figures = {"loss": float(ops.download(losses).mean()), "gradient_norm": norm}
 
     def step(self) -> None:
         """As ``fit`` does it: on a device the loss is fetched one update late."""
-        losses = self.network.train(self.inputs, self.targets, self.state, 1 / self.targets.size, 0)
+        losses = self.network.differentiate(self.inputs, self.targets, self.state, 1 / self.targets.size, 0)
         self.issued.append(self.updater.start(losses))
         if len(self.issued) > self.updater.behind:
             self.issued.popleft()()
@@ -101,7 +102,7 @@ class Listing(OnCpu):
     """What Sequential.fit does for a batch."""
 
     def __init__(self, backend: str) -> None:
-        model = Model(data.listing())
+        model = Graph(data.listing())
         self.network = Network(model, backends.get(backend), data.weights(model.layout))
         self.updater = Updater(self.network, Adam())
         self.batch = Examples(*data.examples())
@@ -141,7 +142,7 @@ class Generation(OnCpu, Requests):
         ids = np.stack(self.write(length=length, temperature=0))
         state, margins = self.network.state(len(ids)), []
         for row in np.concatenate([self.prompts[:, None], ids[:, :-1]], 1).T:
-            second, first = np.partition(self.network.logits(row[None].copy(), state), -2)[:, -2:].T
+            second, first = np.partition(self.network.scores(row[None].copy(), state), -2)[:, -2:].T
             margins.append(first - second)
         return {"ids": ids.tolist(), "margins": np.stack(margins, 1).tolist()}
 

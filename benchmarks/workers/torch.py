@@ -13,9 +13,10 @@ from benchmarks.harness import serve
 from benchmarks.workers import data
 from benchmarks.workers.requests import Requests
 from benchmarks.workers.torch_model import LanguageModel, backward, recurrent, update, write
+from numba_rnnlm.architecture import build
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.layers import Recurrent
-from numba_rnnlm.model import Model, build
+from numba_rnnlm.network import Graph
 
 
 def parameters(cell: str, hidden: int, layer: int, W: np.ndarray, U: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
@@ -139,7 +140,7 @@ class ListingModel(nn.Module):
 
 class Listing(OnCpu):
     def __init__(self, backend: str) -> None:
-        size, ours = data.LISTING, data.weights(Model(data.listing()).layout)
+        size, ours = data.LISTING, data.weights(Graph(data.listing()).layout)
         new = {"embedding.weight": ours["embedding/W"], "output.weight": ours["dense/W"].T, "output.bias": ours["dense/b"]}
         for part, name in (("first", "lstm"), ("second", "lstm_1")):
             found = parameters("lstm", size[part], 0, *(ours[f"{name}/{key}"] for key in "WUb"))

@@ -3,6 +3,7 @@
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
 from ..keras.training import LOSSES, METRICS
 from ..language_model import MACHINE, LanguageModel
-from ..layers import LAYERS
+from ..layers.description import descriptions
 from ..progress import duration
 from ..storage import open_model, read_about
 from .files import show_table
@@ -127,8 +128,7 @@ def about_sequential(path: Path) -> dict[str, Any]:
         about, weights = file.about, file.group("weights")
     with runs.fitting(str(path)):
         layers, compiled = [dict(layer) for layer in about["layers"]], about["compiled"] and dict(about["compiled"])
-        for layer in layers:
-            expect_one_of("class", layer["class"], LAYERS)
+        for layer in descriptions(layers):
             _expect_call(layer)
         if compiled:
             _expect_call(compiled["optimizer"])
@@ -141,12 +141,13 @@ def about_sequential(path: Path) -> dict[str, Any]:
     }
 
 
-def _expect_call(thing: dict[str, Any]) -> None:
-    """Raise ValueError unless this is a class and its arguments: names with plain values."""
+def _expect_call(thing: Mapping[str, Any]) -> None:
+    """Raise ValueError unless this is a class and its arguments: names with plain values, or layers."""
     for name, value in thing.items():
-        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | None) or len(str(value)) > LONGEST_VALUE:
+        is_short = any(descriptions(value)) or len(str(value)) <= LONGEST_VALUE
+        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short:
             raise ValueError(f"an argument {name!r} is {value!r}")
-    if not isinstance(thing["class"], str):
+    if not isinstance(thing["class"], str) or not thing["class"].isidentifier():
         raise ValueError(f"a class is {thing['class']!r}")
 
 
@@ -163,5 +164,12 @@ def table_of_sequential(about: dict[str, Any]) -> dict[str, Any]:
 
 def as_call(thing: dict[str, Any]) -> str:
     """A layer or an optimizer as it is written in Python."""
-    options = ", ".join(f"{name}={value!r}" for name, value in thing.items() if name not in ("class", "own", "rule") and value is not None)
+    options = ", ".join(f"{name}={as_value(value)}" for name, value in thing.items() if name not in ("class", "own", "rule") and value is not None)
     return f"{thing['class']}({options})"
+
+
+def as_value(value: Any) -> str:
+    """An argument as it is written in Python."""
+    if isinstance(value, dict):
+        return as_call(value)
+    return f"[{', '.join(map(as_value, value))}]" if isinstance(value, list) else repr(value)

@@ -136,7 +136,7 @@ def resuming(args: Arguments, checkpoint: str | None) -> str:
 
 def tell_trained(model: LanguageModel, args: Arguments, where: Destination, resume: str) -> None:
     out, byte = where.out, tokenizer_of(model).name == "byte"
-    report(f"{where.verb} {out} ({amount(out.stat().st_size)}): {model.parameter_count:,} weights, {model.network_.model.head.units:,} symbols\n")
+    report(f"{where.verb} {out} ({amount(out.stat().st_size)}): {model.parameter_count:,} weights, {model.network_.graph.head.symbols:,} symbols\n")
     if (best := model.validation_) is not None:
         bits = f"{best.bits_per_byte:.3f} bits/byte" if byte else f"{decimals(best.bits_per_character, 3)} bits/character"
         report(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, {bits}"

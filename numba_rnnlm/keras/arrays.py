@@ -7,7 +7,7 @@ import numpy as np
 
 from ..backends.ops import Shape
 from ..errors import ShapeError, VocabularyError, as_array, shown
-from ..layers import Embedding, Layer
+from ..layers import Layer
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def swap(array: np.ndarray) -> np.ndarray:
 def read_inputs(name: str, x: Any, first: Layer, features: int | None, dtype: np.dtype[Any]) -> np.ndarray:
     """Checked x for this first layer: ids (examples, T) int32, or vectors (examples, T, D)."""
     array = _array(name, x)
-    if isinstance(first, Embedding):
+    if first.ids is not None:
         if array.ndim != 2:
             raise ShapeError(f"{name} has shape {array.shape}, expected ids (examples, steps) for the Embedding layer.")
         _expect_some(name, array)
-        return _ids(name, array, first.input_dim, "Embedding: input_dim")
+        return _ids(name, array, first.ids, "Embedding: input_dim")
     if array.ndim != 3 or (features is not None and array.shape[2] != features):
         raise ShapeError(
             f"{name} has shape {array.shape}, expected vectors (examples, steps, {features or 'features'}), because "

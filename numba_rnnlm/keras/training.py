@@ -12,8 +12,8 @@ from ..backends.ops import Shape
 from ..callbacks import Callback, Logs
 from ..errors import ConfigError, DivergenceError, plain
 from ..interrupts import Interrupts
-from ..layers import Dense, Layer
-from ..model import Network
+from ..layers import Layer
+from ..network import Network
 from ..optimizers import Optimizer, Updater
 from ..portable import stream_key
 from ..progress import Progress, duration
@@ -25,6 +25,7 @@ LOSSES = {  # and the activation of the last layer that each belongs to
     "sparse_categorical_crossentropy": "softmax",
     "binary_crossentropy": "sigmoid",
 }
+TARGETS = {"softmax": "ids", "sigmoid": "numbers"}  # of the head
 METRICS = {"accuracy": None, "acc": None, "binary_accuracy": "sigmoid"}  # and the activation that some of them need
 
 
@@ -38,8 +39,8 @@ class Compiled:
 
     def check(self, last: Layer) -> None:
         """Raise :class:`ConfigError` unless the loss belongs to this last layer."""
-        activation = LOSSES[self.loss]
-        if not isinstance(last, Dense) or last.activation != activation:
+        activation, head = LOSSES[self.loss], last.head()
+        if head is None or head.targets != TARGETS[activation]:
             raise ConfigError(f"loss={self.loss!r} needs a last layer Dense(..., activation={activation!r}), "
                               f"the last layer is {last!r}.")
         for metric in self.metrics:
@@ -77,7 +78,7 @@ def run_batch(network: Network, batch: Examples, means: Means, key: int | None =
     """Add a batch to the means; with a key (of the dropout masks), also leave the gradients of its mean loss."""
     ops = network.ops
     x = ops.upload(swap(batch.x))
-    shape: Shape = network.model.output(x.shape)
+    shape: Shape = network.graph.output(x.shape)
     targets = swap(batch.y) if len(shape) == 3 else batch.y
     are_ids = targets.dtype.kind == "i"
     targets = targets.reshape(-1 if are_ids else (-1, shape[-1]))
@@ -86,7 +87,7 @@ def run_batch(network: Network, batch: Examples, means: Means, key: int | None =
     if key is None:
         losses = network.losses(x, ops.upload(targets), state, logits)
     else:
-        losses = network.train(x, ops.upload(targets), state, 1 / rows, key, logits)
+        losses = network.differentiate(x, ops.upload(targets), state, 1 / rows, key, logits)
     means.rows += rows
     means.loss += float(ops.download(losses).sum(dtype=np.float64))
     if logits is not None:

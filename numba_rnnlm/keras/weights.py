@@ -1,13 +1,13 @@
 """A layer's weights in Keras's shapes and order, and back."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from ..errors import ConfigError, ModelFileError, expect_path, shown
 from ..layers import GRU, Layer, Recurrent
-from ..model import Model
+from ..network import Graph
 
 Weights = dict[str, np.ndarray]
 
@@ -21,7 +21,7 @@ def expect_our_file(path: str | os.PathLike[str]) -> None:
 
 
 def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """What ``get_weights()`` of the same layer is in Keras.
+    """What ``get_weights()`` of the same layer is in Keras: of a layer made of layers, their weights in turn.
 
     Examples
     --------
@@ -30,32 +30,59 @@ def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray
     >>> [array.shape for array in to_keras(gru, {name: np.zeros(shape) for name, shape in shapes.items()})]
     [(3, 12), (4, 12), (2, 12)]
     """
-    if not isinstance(layer, Recurrent):
-        return [weights[name] for name in ("W", "b") if name in weights]
+    found: list[np.ndarray] = []
+    for part, names in _parts(layer, weights):
+        own = {name.rpartition("/")[2]: weights[name] for name in names}
+        found += _recurrent_to_keras(part, own) if isinstance(part, Recurrent) else own.values()
+    return found
+
+
+def from_keras(layer: Layer, names: Iterable[str], arrays: Sequence[np.ndarray]) -> Weights:
+    """The weights by our ``names``; ``arrays`` are as :func:`to_keras` returns them."""
+    found, rest = Weights(), list(arrays)
+    for part, own in _parts(layer, names):
+        taken, rest = rest[: len(own)], rest[len(own) :]
+        values = _recurrent_from_keras(part, taken) if isinstance(part, Recurrent) else dict(zip((name.rpartition("/")[2] for name in own), taken, strict=True))
+        found |= {name: values[name.rpartition("/")[2]] for name in own}
+    return found
+
+
+def _parts(layer: Layer, names: Iterable[str]) -> Iterator[tuple[Layer, list[str]]]:
+    """The layer, or the layers that it is made of, each with the names of its own weights."""
+    left = list(names)
+    for part, inner in layer.within().items():
+        below = [name for name in left if name.startswith(f"{part}/")]
+        left = [name for name in left if name not in below]
+        for found, own in _parts(inner, [name.removeprefix(f"{part}/") for name in below]):
+            yield found, [f"{part}/{name}" for name in own]
+    if left:
+        yield layer, left
+
+
+def _recurrent_to_keras(layer: Recurrent, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    if set(weights) != {"W", "U", "b"}:
+        raise ConfigError(f"the weights of {type(layer).__name__}({layer.units}) are {', '.join(weights)}; Keras's have only a kernel, a recurrent "
+                          "kernel and a bias.")
     W, U, b = weights["W"], weights["U"], weights["b"]
-    if layer.cell == "gru":  # W r u n → z r h; U m r u → z r h
+    if isinstance(layer, GRU):  # W r u n → z r h; U m r u → z r h
         m, r, u, n, second_r, second_u = b
         bias = np.concatenate([u, r, n, second_u, second_r, m])
         return [_blocks(W, 1, 0, 2), _blocks(U, 2, 1, 0), bias.reshape(2, -1)]
     return [W, U, b.reshape(-1)]
 
 
-def from_keras(layer: Layer, arrays: Sequence[np.ndarray]) -> Weights:
-    """The weights by our names; ``arrays`` have the shapes of :func:`to_keras`."""
-    if not isinstance(layer, Recurrent):
-        names = ("b",) if getattr(layer, "tied", False) else ("W", "b")
-        return dict(zip(names, arrays, strict=False))
+def _recurrent_from_keras(layer: Recurrent, arrays: Sequence[np.ndarray]) -> Weights:
     W, U, b = arrays
-    if layer.cell == "gru":
+    if isinstance(layer, GRU):
         (zx, rx, hx), (zh, rh, hh) = b.reshape(2, 3, -1)
         return {"W": _blocks(W, 1, 0, 2), "U": _blocks(U, 2, 1, 0), "b": np.stack([hh, rx, zx, hx, rh, zh])}
     return {"W": W, "U": U, "b": b.reshape(-1, layer.units)}
 
 
-def second_biases(model: Model, arrays: Mapping[str, np.ndarray], moments: bool) -> dict[str, np.ndarray]:
+def second_biases(graph: Graph, arrays: Mapping[str, np.ndarray], moments: bool) -> dict[str, np.ndarray]:
     """Arrays from a file, where a GRU may still have one bias for each gate: the second one is 0, its ``moments`` are the first's."""
     found = dict(arrays)
-    for name, layer in zip(model.names, model.layers, strict=True):
+    for name, layer in zip(graph.names, graph.layers, strict=True):
         b = found.get(f"{name}/b")
         if isinstance(layer, GRU) and b is not None and b.shape == (4, layer.units):
             found[f"{name}/b"] = np.concatenate([b, b[1:3] if moments else np.zeros_like(b[1:3])])

@@ -1,4 +1,4 @@
-"""Layers, with Keras's names and defaults. A layer is three tables of shapes and two verbs; it stores nothing."""
+"""Layers, with Keras's names and defaults."""
 
 from ..suggestions import LAYERS as _INSTEAD
 from .dense import Dense
@@ -6,12 +6,13 @@ from .dropout import Dropout
 from .embedding import Embedding
 from .layer import Layer, Run
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
+from .wrappers import Concat, Residual
 
 LAYERS: dict[str, type] = {
-    kind.__name__: kind for kind in (Embedding, Recurrent, SimpleRNN, LSTM, GRU, Dense, Dropout)
+    kind.__name__: kind for kind in (Embedding, Recurrent, SimpleRNN, LSTM, GRU, Dense, Dropout, Residual, Concat)
 }
 
-__all__ = ["GRU", "LAYERS", "LSTM", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Run", "SimpleRNN"]
+__all__ = ["GRU", "LAYERS", "LSTM", "Concat", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Residual", "Run", "SimpleRNN"]
 
 
 def __getattr__(name: str) -> type:

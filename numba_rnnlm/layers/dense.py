@@ -1,19 +1,22 @@
-"""y = g(x W + b), and the losses that belong to its g."""
+"""y = g(x W + b)"""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
 from ..arguments import checked, hidden
-from ..backends.ops import ACTIVATIONS, Array, Ops, Shape
-from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of
-from .layer import Run, glorot
+from ..backends.ops import ACTIVATIONS, Array, Ops, Shape, Stage
+from ..errors import ShapeError, expect_flag, expect_number, expect_one_of
+from .heads import HEADS, Affine
+from .initializers import glorot
+from .layer import Arrays, Head, Run
 from .options import Glorot, TakesVectors, Zeros
 
 
 @checked
 @dataclass(frozen=True)
-class Dense(TakesVectors):
+class Dense(Affine, TakesVectors):
     """A fully connected layer on each vector of the input. Weights: ``W`` (D, units), ``b`` (units).
 
     Parameters
@@ -59,75 +62,31 @@ class Dense(TakesVectors):
         weights: dict[str, Shape] = {} if self.tied else {"W": (shape[-1], self.units)}
         return weights | ({"b": (self.units,)} if self.use_bias else {})
 
-    def state(self, shape: Shape) -> dict[str, Shape]:
-        return {}
-
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         return {"y": self.output(shape)} | ({"dx": shape} if training else {})
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
-        return {
-            name: glorot(random, *size) if name == "W" else np.zeros(size)
-            for name, size in self.parameters(shape).items()
-        }
+        return {name: glorot(random, *size) if name == "W" else np.zeros(size) for name, size in self.parameters(shape).items()}
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         y = run.a["y"]
-        self.logits(ops, run, x, y)
+        self.scores(ops, run, x, y)
         ops.activate(self.activation or "linear", y)
         return y
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
         ops.activate_backward(self.activation or "linear", run.a["y"], dy)
-        ops.project_backward(
-            x, run.p["W"], dy, run.a["dx"], run.g["W"], run.g.get("b"), transposed=self.tied
-        )
-        return run.a["dx"]
+        return self.scores_backward(ops, run, x, dy)
 
-    def logits(self, ops: Ops, run: Run, x: Array, out: Array) -> None:
-        """out (…, units) ← x W + b, before the activation."""
-        ops.project(x, run.p["W"], run.p.get("b"), out, transposed=self.tied)
+    def matrices(self) -> tuple[str, ...]:
+        return ("W",)
 
-    # As the last layer under a loss, the activation and the loss are one operation.
+    def ties(self, shape: Shape) -> dict[str, Shape]:
+        return {"W": (self.units, shape[-1])} if self.tied else {}
 
-    @property
-    def loss(self) -> str:
-        """The loss that this layer ends in: cross-entropy of softmax or of sigmoid outputs."""
-        losses = {"softmax": "categorical_crossentropy", "sigmoid": "binary_crossentropy"}
-        if self.activation not in losses:
-            raise ConfigError(f"the last layer is Dense with activation {self.activation!r}; training needs "
-                              "activation='softmax' (with cross-entropy) or 'sigmoid' (with binary cross-entropy).")
-        return losses[self.activation]
+    def stages(self, p: Arrays) -> Sequence[Stage] | None:
+        return super().stages(p) if self.activation in (None, "linear") else None
 
-    def loss_activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
-        """The arrays of :meth:`losses`: softmax needs no room for its outputs."""
-        logits = {} if self.activation == "softmax" else {"y": self.output(shape)}
-        return logits | ({"dx": shape} if training else {})
-
-    def losses(self, ops: Ops, run: Run, x: Array, targets: Array, losses: Array) -> None:
-        """losses (M) of each vector of x; targets (M) ids for softmax, (M, units) for sigmoid."""
-        if self.loss == "categorical_crossentropy":
-            rows = x.reshape(-1, x.shape[-1])
-            ops.cross_entropy(rows, run.p["W"], run.p.get("b"), targets, losses, transposed=self.tied)
-        else:
-            y = run.a["y"].reshape(-1, self.units)
-            self.logits(ops, run, x, y)
-            ops.binary_cross_entropy(y, targets, losses)
-
-    def losses_backward(self, ops: Ops, run: Run, x: Array, targets: Array, scale: float, losses: Array) -> Array:
-        """The same, and the gradients of scale · Σ losses; → dx."""
-        dx = run.a["dx"]
-        if self.loss == "categorical_crossentropy":
-            width = x.shape[-1]
-            ops.cross_entropy_backward(
-                x.reshape(-1, width), run.p["W"], run.p.get("b"), targets, scale, losses,
-                dx.reshape(-1, width), run.g["W"], run.g.get("b"), transposed=self.tied,
-            )
-        else:
-            y = run.a["y"].reshape(-1, self.units)
-            self.logits(ops, run, x, y)
-            ops.binary_cross_entropy_backward(y, targets, scale, losses)
-            ops.project_backward(x, run.p["W"], y, dx, run.g["W"], run.g.get("b"), transposed=self.tied)
-        return dx
-
-
+    def head(self) -> Head | None:
+        kind = HEADS.get(self.activation or "linear")
+        return None if kind is None else kind(self.units, self.tied)

@@ -1,14 +1,13 @@
 """Dropout between layers (Srivastava et al. 2014; between recurrent layers: Zaremba et al. 2014)."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
-import numpy as np
-
 from ..arguments import Only, checked, hidden
-from ..backends.ops import Array, Ops, Shape
+from ..backends.ops import Array, Ops, Shape, Stage
 from ..errors import expect_number
-from .layer import Run
+from .layer import Arrays, Run
 from .options import TakesVectors
 
 
@@ -42,20 +41,8 @@ class Dropout(TakesVectors):
         super().__post_init__()
         expect_number("Dropout: rate", self.rate, 0, 0.999)
 
-    def output(self, shape: Shape) -> Shape:
-        return shape
-
-    def parameters(self, shape: Shape) -> dict[str, Shape]:
-        return {}
-
-    def state(self, shape: Shape) -> dict[str, Shape]:
-        return {}
-
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         return {"y": shape} if training else {}
-
-    def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
-        return {}
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         if run.key is None or self.rate == 0:
@@ -67,3 +54,6 @@ class Dropout(TakesVectors):
         if run.key is not None and self.rate > 0:
             ops.dropout(dy, dy, self.rate, run.key)
         return dy
+
+    def stages(self, p: Arrays) -> Sequence[Stage] | None:
+        return ()

@@ -8,7 +8,7 @@ import numpy as np
 from ..arguments import Only, checked, hidden
 from ..backends.ops import Array, Ops, Shape
 from ..errors import ShapeError, expect_number, take_plain_values
-from .layer import Lookup, Run
+from .layer import Run
 from .options import KerasLayer
 
 
@@ -63,9 +63,6 @@ class Embedding(KerasLayer):
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return {"W": (self.input_dim, self.output_dim)}
 
-    def state(self, shape: Shape) -> dict[str, Shape]:
-        return {}
-
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         return {"y": self.output(shape)}
 
@@ -75,12 +72,22 @@ class Embedding(KerasLayer):
             return {"W": random.uniform(-0.05, 0.05, shape)}
         return {"W": random.normal(0, self.standard_deviation, shape)}
 
-    def forward(self, ops: Ops, run: Run, x: Array) -> Array | Lookup:
-        if "y" not in run.a:
-            return Lookup(x, run.p["W"], run.g.get("W"))
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         ops.gather(run.p["W"], x, run.a["y"])
         return run.a["y"]
 
-    def backward(self, ops: Ops, run: Run, x: Array, dy: Array | None) -> None:
-        if dy is not None:  # the taker of a Lookup has done it
-            ops.scatter_add(x, dy, run.g["W"])
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> None:
+        if not run.adds(ops, "W"):
+            ops.fill(run.g["W"], 0)
+        ops.scatter_add(x, dy, run.g["W"])
+
+    @property
+    def ids(self) -> int:
+        return self.input_dim
+
+    @property
+    def steps(self) -> int | None:
+        return self.input_length
+
+    def table(self, shape: Shape) -> Shape:
+        return self.input_dim, self.output_dim

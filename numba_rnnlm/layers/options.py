@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from ..arguments import Only, hidden
 from ..errors import ConfigError, expect_number, shown, take_plain_values
+from .layer import Layer
 
 __all__ = ["Glorot", "KerasLayer", "TakesVectors", "Zeros"]
 
@@ -14,7 +15,7 @@ Zeros = Annotated[Literal["zeros"], WEIGHTS]
 
 
 @dataclass(frozen=True)
-class KerasLayer:
+class KerasLayer(Layer):
     """What every layer takes from Keras."""
 
     _: KW_ONLY

@@ -1,16 +1,19 @@
 """Layers with a loop over time, one for all cells."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from math import prod
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
 from .. import cells
 from ..arguments import Only, checked, hidden
-from ..backends.ops import Array, Ops, Shape
+from ..backends.ops import Array, Ops, Shape, Stage
 from ..cells import Cell
 from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of, take_plain_values
-from .layer import Lookup, Run, glorot, orthogonal
+from .initializers import glorot, orthogonal
+from .layer import Arrays, Layer, Run, above
 from .options import WEIGHTS, Glorot, TakesVectors, Zeros
 
 
@@ -102,11 +105,6 @@ class Recurrent(TakesVectors):
             arrays |= {"d": self.state(shape)["s"], "dx": shape}
         return arrays
 
-    def lookup_activations(self, symbols: int, shape: Shape, training: bool) -> dict[str, Shape]:
-        """The same, where the input is a :class:`~.layer.Lookup` in a table of so many rows."""
-        arrays = self.activations(shape, training) | {"table": (symbols, len(cells.get(self.cell).gates) * self.units)}
-        return {name: size for name, size in arrays.items() if name != "dx"}
-
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
         shapes, gates = self.parameters(shape), list(cells.get(self.cell).gates)
         bias = np.zeros(shapes["b"])
@@ -114,46 +112,117 @@ class Recurrent(TakesVectors):
             bias[gates.index("f")] = self.forget_bias
         return {"W": glorot(random, *shapes["W"]), "U": orthogonal(random, *shapes["U"]), "b": bias}
 
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+        self.project(ops, run, x, flat(run.a["z"]))
+        return self.loop(ops, run)
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array | None:
+        self.loop_backward(ops, run, dy)
+        self.project_backward(ops, run, x, flat(run.a["z"]), run.a["dx"])
+        return run.a["dx"]
+
     def bias(self, ops: Ops, run: Run) -> Array:
         """(G, H), a row for each gate."""
         return run.p["b"]
 
-    def forward(self, ops: Ops, run: Run, x: Array | Lookup) -> Array:
-        cell = cells.get(self.cell)
+    def project(self, ops: Ops, run: Run, x: Array, z: Array) -> None:
+        """z (M, G·H) ← sums of the gates of x (M, D), without what the state contributes."""
+        ops.project(x, run.p["W"], self.bias(ops, run), z, first=self._first)
+
+    def project_backward(self, ops: Ops, run: Run, x: Array, dz: Array, dx: Array) -> None:
+        """dx, and the gradients of W and b, from those of the sums dz (M, G·H)."""
+        gates = run.a["z"].shape[2]
+        ops.project_backward(x, run.p["W"], dz, dx, run.g["W"], run.g["b"][:gates], first=self._first, add=run.adds(ops, "W", "b"))
+
+    def loop(self, ops: Ops, run: Run) -> Array:
+        """The steps over time, from the sums of x; → y"""
         z, s, y = run.a["z"], run.a["s"], run.a["y"]
-        steps, streams, gates, hidden = z.shape
         ops.copy(run.m["s"], s[0])
-        first, bias = cell.window("x")[0] * hidden, self.bias(ops, run)
-        if isinstance(x, Lookup):
-            table = run.a["table"]
-            ops.project(x.table, run.p["W"], bias, table, first=first)
-            ops.gather(table, x.ids, z.reshape(steps, streams, gates * hidden))
-        else:
-            rows = z.reshape(steps * streams, gates * hidden)
-            ops.project(x, run.p["W"], bias, rows, first=first)
-        ops.recur(cell, run.p["U"], z, s)
+        ops.recur(cells.get(self.cell), run.p["U"], z, s)
         ops.copy(s[-1], run.m["s"])
         ops.copy(s[1:, :, 0] if self.return_sequences else s[-1, :, 0], y)
         return y
 
-    def backward(self, ops: Ops, run: Run, x: Array | Lookup, dy: Array) -> Array | None:
-        cell = cells.get(self.cell)
-        z, s, d = run.a["z"], run.a["s"], run.a["d"]
-        steps, streams, gates, hidden = z.shape
+    def loop_backward(self, ops: Ops, run: Run, dy: Array) -> None:
+        """z ← gradients of the sums, and the gradient of U."""
+        d = run.a["d"]
         ops.fill(d, 0)
         if not self.return_sequences:
             ops.copy(dy, d[:, 0])
-        ops.recur_backward(cell, run.p["U"], z, s, dy if self.return_sequences else None, d, run.g["U"])
-        rows = z.reshape(steps * streams, gates * hidden)
-        first, db = cell.window("x")[0] * hidden, run.g["b"][:gates]
-        if isinstance(x, Lookup):
-            table = run.a["table"]
-            ops.fill(table, 0)
-            ops.scatter_add(x.ids, z.reshape(steps, streams, gates * hidden), table)
-            ops.project_backward(x.table, run.p["W"], table, x.gradient, run.g["W"], db, first=first)
-            return None
-        ops.project_backward(x, run.p["W"], rows, run.a["dx"], run.g["W"], db, first=first)
-        return run.a["dx"]
+        ops.recur_backward(cells.get(self.cell), run.p["U"], run.a["z"], run.a["s"], dy if self.return_sequences else None, d, run.g["U"],
+                           add=run.adds(ops, "U"))
+
+    @property
+    def _first(self) -> int:
+        """The first column of the sums that sees the input."""
+        return cells.get(self.cell).window("x")[0] * self.units
+
+    @property
+    def kind(self) -> str:
+        return cells.get(self.cell).name if type(self) is Recurrent else super().kind
+
+    def matrices(self) -> tuple[str, ...]:
+        return "W", "U"
+
+    def stages(self, p: Arrays) -> Sequence[Stage] | None:
+        cell = cells.get(self.cell)
+        return [Stage(cell, p["W"], p["U"], p["b"])] if self.return_sequences and len(p["b"]) == len(cell.gates) else None
+
+    def over(self, lower: Layer, names: tuple[str, str], shape: Shape) -> Layer | None:
+        table = lower.table(shape)
+        return OverTable(lower, self, names) if table is not None and 2 * table[0] <= prod(shape) else None
+
+
+@dataclass(frozen=True)
+class OverTable(Layer):
+    """A recurrent layer over an embedding with far fewer symbols than there are ids: every symbol's projection is computed, and looked up.
+
+    Parameters
+    ----------
+    lower, upper
+        The embedding, or another layer with a :meth:`~.layer.Layer.table`; and the recurrent layer.
+    names
+        Theirs.
+    """
+
+    lower: Layer
+    upper: Recurrent
+    names: tuple[str, str]
+
+    def output(self, shape: Shape) -> Shape:
+        return self.upper.output(self.lower.output(shape))
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        arrays, table = self.upper.activations(self.lower.output(shape), training), self.lower.table(shape)
+        assert table is not None
+        arrays["table"] = (table[0], prod(arrays["z"][2:]))
+        arrays.pop("dx", None)
+        return above(self.names[1], arrays)
+
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+        lower, upper = map(run.part, self.names)
+        table, z = upper.a["table"], upper.a["z"]
+        self.upper.project(ops, upper, lower.p["W"], table)
+        ops.gather(table, x, z.reshape(*z.shape[:2], table.shape[1]))
+        return self.upper.loop(ops, upper)
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> None:
+        lower, upper = map(run.part, self.names)
+        table, z, gradient = upper.a["table"], upper.a["z"], lower.g["W"]
+        self.upper.loop_backward(ops, upper, dy)
+        ops.fill(table, 0)
+        ops.scatter_add(x, z.reshape(*z.shape[:2], table.shape[1]), table)
+        adds = lower.adds(ops, "W")
+        found = ops.empty(gradient.shape) if adds else gradient
+        self.upper.project_backward(ops, upper, lower.p["W"], table, found)
+        if adds:
+            ops.add(found, gradient)
+
+
+def flat(z: Array) -> Array:
+    """(T, N, G, H) as rows (T·N, G·H)."""
+    steps, streams, gates, hidden = z.shape
+    return z.reshape(steps * streams, gates * hidden)
 
 
 @dataclass(frozen=True)
@@ -213,10 +282,9 @@ class GRU(Gated):
         ops.add(run.p["b"][4:], total[1:3])
         return total
 
-    def backward(self, ops: Ops, run: Run, x: Array | Lookup, dy: Array) -> Array | None:
-        dx = super().backward(ops, run, x, dy)
+    def project_backward(self, ops: Ops, run: Run, x: Array, dz: Array, dx: Array) -> None:
+        super().project_backward(ops, run, x, dz, dx)
         ops.copy(run.g["b"][1:3], run.g["b"][4:])
-        return dx
 
 
 @checked

@@ -10,7 +10,7 @@ from .. import rules
 from ..arena import Arena
 from ..backends.ops import Array
 from ..errors import DivergenceError
-from ..model import Network
+from ..network import Network
 from ..reports import warn
 from .optimizer import Optimizer, numbers_of
 
@@ -60,7 +60,7 @@ class Updater:
 
     def arenas(self) -> dict[str, Arena]:
         """The moments by the names of the weights: moments/0, moments/1, …"""
-        layout = self.network.model.layout
+        layout = self.network.graph.layout
         return {f"moments/{index}": Arena(layout, self.moments[index]) for index in range(self.moments.shape[0])}
 
     def update(self, rate: float | None = None) -> float:
@@ -77,7 +77,7 @@ class Updater:
         network.ops.update(
             self.optimizer.rule, network.parameters.flat, network.gradients.flat, self.moments, self._numbers(scale, rate)
         )
-        network.version += 1
+        network.changed()
         return norm
 
     @property
@@ -106,7 +106,7 @@ class Updater:
             return lambda: (_finite_sum(network.ops.download(losses)), self.update(rate))
         outcome = self._queue(self.optimizer.rule, network.parameters.flat, network.gradients.flat, self.moments,
                               self._numbers(1.0, rate), self.optimizer.limits.whole or inf, losses)
-        network.version += 1
+        network.changed()
 
         def result() -> tuple[float, float]:
             each, norm = outcome()

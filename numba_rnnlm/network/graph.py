@@ -1,0 +1,118 @@
+"""A stack of layers: names and shapes, no numbers."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from ..arena import Layout
+from ..backends.ops import Ops, Shape
+from ..errors import ConfigError, shown
+from ..layers import Layer
+from ..layers.chain import Chain
+from ..layers.layer import Head, above
+from ..memory import expect_memory
+
+Mode = Literal["predict", "score", "loss", "train"]  # what a pass computes: outputs, scores of what follows, losses, and gradients, too
+
+
+class Graph:
+    """Layers, one behind the other, with names for their weights. Holds no numbers.
+
+    Parameters
+    ----------
+    layers
+        The first takes ids, as an :class:`~numba_rnnlm.layers.Embedding` does, or vectors.
+    features
+        Size of the input vectors, if it takes vectors.
+
+    Attributes
+    ----------
+    names
+        Of the layers.
+    layout
+        Names and shapes of the weights.
+    ties
+        Names of weights that have no array of their own → the weight whose array they share.
+
+    Examples
+    --------
+    >>> from numba_rnnlm.layers import Dense, Embedding, LSTM
+    >>> graph = Graph([Embedding(100, 8), LSTM(16), Dense(100, "softmax")])
+    >>> graph.names, graph.layout["lstm/U"]
+    (('embedding', 'lstm', 'dense'), (16, 64))
+    """
+
+    def __init__(self, layers: Sequence[Layer], features: int | None = None) -> None:
+        if not layers:
+            raise ConfigError("the model has no layers; add at least one.")
+        self.layers = tuple(layers)
+        self.chain = Chain(self.layers)
+        self.names = self.chain.names
+        self.takes_ids = self.chain.ids is not None
+        if not self.takes_ids and features is None:
+            raise ConfigError("the first layer is not an Embedding: the size of the input vectors must be known.")
+        self.features = features
+        self.ties = self._ties()
+        if self.ties:
+            self.chain = Chain(self.layers, joins=False)
+        self.body = Chain(self.layers[:-1], joins=not self.ties)  # all layers but the last one, which a loss takes as a head
+        self.layout = Layout(self.chain.parameters(self.input(0, 1)))
+        # The weights are drawn or read on the host, whatever backend computes with them.
+        expect_memory(self.layout.size, "the weights of this model", "the units, the layers or the vocabulary")
+
+    def _ties(self) -> dict[str, str]:
+        shape = self.input(0, 1)
+        table = self.layers[0].table(shape)
+        found = {}
+        for name, layer, size in self.chain.inputs(shape):
+            for key, (symbols, width) in layer.ties(size).items():
+                if table != (symbols, width):
+                    raise ConfigError(f"a tied {type(layer).__name__} layer of {symbols} units on {width} features needs an "
+                                      f"Embedding({symbols}, {width}) as the first layer.")
+                found[f"{name}/{key}"] = f"{self.names[0]}/W"
+        return found
+
+    def input(self, steps: int, streams: int) -> Shape:
+        """Shape of an input of so many steps and streams."""
+        return (steps, streams) if self.takes_ids else (steps, streams, self.features or 0)
+
+    def output(self, shape: Shape) -> Shape:
+        """Shape of the output for an input of this shape."""
+        return self.chain.output(shape)
+
+    @property
+    def head(self) -> Head:
+        """The last layer as one that a loss can be put on. Raises :class:`ConfigError` if it is none."""
+        head = self.layers[-1].head()
+        if head is None:
+            raise ConfigError(f"the last layer is {shown(self.layers[-1])}; to train, end the model with "
+                              "Dense(..., activation='softmax') or Dense(..., activation='sigmoid').")
+        return head
+
+    def initialize(self, seed: int) -> dict[str, np.ndarray]:
+        """Starting weights by name, float64; each layer draws from a generator of its own."""
+        weights: dict[str, np.ndarray] = {}
+        for index, (name, layer, shape) in enumerate(self.chain.inputs(self.input(0, 1))):
+            weights |= above(name, layer.initialize(shape, np.random.default_rng([seed, index])))
+        return weights
+
+    def state(self, streams: int) -> Layout:
+        """What so many streams carry from one segment to the next; the first axis of each array is the stream."""
+        return Layout(self.chain.state(self.input(0, streams)))
+
+    def activations(self, shape: Shape, mode: Mode) -> Layout:
+        """The arrays that a pass over an input of this shape works in."""
+        if mode == "predict":
+            return Layout(self.chain.activations(shape, False))
+        arrays = self.body.activations(shape, mode == "train")
+        if mode != "score":
+            arrays |= above(self.names[-1], self.head.loss_activations(self.body.output(shape), mode == "train"))
+        return Layout(arrays)
+
+    def expect_memory_for_training(self, ops: Ops, steps: int, streams: int, moments: int, held: int = 0) -> None:
+        """Raise :class:`ConfigError` unless all that a training holds, ``held`` elements of it already, fits into the backend's memory."""
+        copies, item = 3 + moments, ops.dtype.itemsize  # weights, gradients, the weights to go back to
+        expect_memory(copies * self.layout.size + self.activations(self.input(steps, streams), "train").size,
+                      f"this training ({copies} times the {self.layout.size / 1e6:,.1f} million weights, and the activations of "
+                      f"{streams} streams × {steps} steps)", "the streams, the steps or the units", item, ops.memory(held * item))

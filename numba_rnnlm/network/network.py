@@ -1,0 +1,240 @@
+"""A graph with its numbers on a backend."""
+
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from ..arena import Arena, Layout
+from ..backends.ops import Array, Ops, Shape, Stage
+from ..backends.quantisation import round_to_int8
+from ..errors import ConfigError, ShapeError, as_array
+from ..layers.layer import Arrays, below
+from ..memory import expect_memory
+from ..recognition import difference, own_cells, records
+from .graph import Graph, Mode
+from .passes import Pass
+from .state import State
+
+KEPT_PASSES = 64  # shapes of input whose views stay; the least recently used go first
+
+
+class Network:
+    """A graph with its numbers on a backend.
+
+    Parameters
+    ----------
+    graph
+        The layers.
+    ops
+        The backend.
+    weights
+        Every weight by its name.
+
+    Attributes
+    ----------
+    parameters
+        The weights on the backend, by name.
+    version
+        Counts the changes of the weights.
+    """
+
+    def __init__(self, graph: Graph, ops: Ops, weights: Mapping[str, np.ndarray]) -> None:
+        self.graph, self.ops = graph, ops
+        _expect_weights(weights, graph.layout, ops.dtype)  # before memory is taken for them
+        expect_memory(graph.layout.size, "the weights of this model", "the units, the layers or the vocabulary", ops.dtype.itemsize,
+                      ops.memory())
+        self.parameters = self._zeros()
+        self.version = 0
+        self.set_weights(weights)
+        self._gradients: Arena | None = None
+        self._decoders: dict[str, tuple[int, Any]] = {}
+        self._buffers = threading.local()  # each Python thread computes in buffers of its own
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"graph": self.graph, "ops": self.ops, "weights": self.weights(), "cells": records(self.ops, self.graph.layers)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
+        return Network(self.graph, copy.deepcopy(self.ops, memo), self.weights())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        recorded = state.pop("cells")
+        for name, cell in own_cells(state["graph"].layers).items():
+            if differs := difference(state["ops"], cell, recorded[name]):
+                raise ConfigError(f"the pickled model has another cell named {name!r} than the one that is registered here: {differs}. Register "
+                                  "the cell that it was trained with.")
+        vars(self).update(vars(Network(**state)))
+
+    def _zeros(self) -> Arena:
+        flat = self.ops.empty((self.graph.layout.size,))
+        self.ops.fill(flat, 0)
+        return Arena(self.graph.layout, flat)
+
+    @property
+    def gradients(self) -> Arena:
+        """Of the weights, by name; allocated when first asked for."""
+        if self._gradients is None:
+            self._gradients = self._zeros()
+        return self._gradients
+
+    @property
+    def held(self) -> int:
+        """Elements of the arrays that a training would use, too: weights, gradients, this thread's activations."""
+        arrays = [self.parameters.flat, self._buffers.__dict__.get("memory"), self._gradients and self._gradients.flat]
+        return sum(array.size for array in arrays if array is not None)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Copies of all weights by name."""
+        return {name: self.ops.download(array) for name, array in self.parameters.items()}
+
+    def rounded(self) -> "Network":
+        """A copy whose matrices are whole numbers of 8 bits times a scale for each column.
+
+        An embedding's table is no factor of a product, and stays as it is unless a layer is tied to it.
+        """
+        weights = self.weights()
+        for name in self.graph.chain.matrices():
+            if name in self.graph.ties:  # a product takes the table transposed
+                table = self.graph.ties[name]
+                weights[table] = round_to_int8(weights[table].T).T
+            else:
+                weights[name] = round_to_int8(weights[name])
+        return Network(self.graph, self.ops, weights)
+
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Overwrite all weights."""
+        self.load(self.parameters, weights)
+        self.changed()
+
+    def changed(self) -> None:
+        """Note that the weights have changed. Whoever changes them elsewhere than here calls this."""
+        self.version += 1
+
+    def load(self, arena: Arena, arrays: Mapping[str, np.ndarray]) -> None:
+        """Overwrite an arena on this backend by arrays of the same names and shapes."""
+        _expect_weights(arrays, arena.layout, self.ops.dtype)
+        for name, array in arena.items():
+            self.ops.copy(self.ops.upload(np.asarray(arrays[name], self.ops.dtype)), array)
+
+    def snapshot(self, into: Array | None = None) -> Array:
+        """All weights as one buffer on this backend: a new one, or an earlier snapshot that is overwritten."""
+        flat = self.parameters.flat
+        snapshot = self.ops.empty(flat.shape) if into is None else into
+        self.ops.copy(flat, snapshot)
+        return snapshot
+
+    def restore(self, snapshot: Array) -> None:
+        """The weights of a :meth:`snapshot` again."""
+        self.ops.copy(snapshot, self.parameters.flat)
+        self.changed()
+
+    def not_finite(self, arena: Arena) -> list[str]:
+        """The names of the arrays that hold NaN or infinity."""
+        return [name for name, array in arena.items() if not isfinite(self.ops.norm(array.reshape(-1)))]
+
+    def state(self, streams: int) -> State:
+        """A fresh state, all zero, for this many streams."""
+        return State(self.ops, self.graph.state(streams))
+
+    def predict(self, x: Array, state: State) -> Array:
+        """The output of the last layer, (T, N, F) or (N, F). The state moves on; the result is overwritten later."""
+        return self._pass(x.shape, "predict").forward(x, state, None)
+
+    def scores(self, x: Array, state: State) -> Array:
+        """Scores (N, V) of what follows the last step of x (T, N). The state moves on; the result is overwritten later."""
+        work = self._pass(x.shape, "score")
+        hidden = work.forward(x, state, None)
+        out = work.results["scores"]
+        self.graph.head.scores(self.ops, work.last, hidden[-1], out)
+        return out
+
+    def losses(self, x: Array, targets: Array, state: State, scores: Array | None = None) -> Array:
+        """The loss of every row (T·N) of targets, in nats; 0 where the target is -1. The state moves on.
+
+        ``scores``, of the shape of the output, if given, receives what the losses were computed from.
+        """
+        work = self._pass(x.shape, "loss")
+        hidden = work.forward(x, state, None)
+        if scores is not None:
+            self.graph.head.scores(self.ops, work.last, hidden, scores)
+        losses = work.results["losses"]
+        self.graph.head.losses(self.ops, work.last, hidden, targets, losses)
+        return losses
+
+    def differentiate(
+        self, x: Array, targets: Array, state: State, scale: float, key: int, scores: Array | None = None, add: bool = False
+    ) -> Array:
+        """:meth:`losses`, and ``gradients`` ← gradients of scale · Σ losses; with ``add``, they are added to what is there.
+
+        ``key`` draws the dropout masks.
+        """
+        work = self._pass(x.shape, "train")
+        hidden = work.forward(x, state, key)
+        if scores is not None:
+            self.graph.head.scores(self.ops, work.last, hidden, scores)
+        work.begin_gradients(add)
+        losses = work.results["losses"]
+        work.backward(x, self.graph.head.losses_backward(self.ops, work.last, hidden, targets, scale, losses))
+        return losses
+
+    def decoder(self, weights: str) -> Any:
+        """This backend's copy of the weights for generation, made again when they have changed; None if it has none."""
+        decoders: dict[str, tuple[int, Any]] = self._decoders
+        if weights not in decoders or decoders[weights][0] != self.version:
+            version, stages = self.version, self._stages()
+            decoders[weights] = version, (self.ops.decoder(self.parameters[f"{self.graph.names[0]}/W"], stages, weights) if stages else None)
+        return decoders[weights][1]
+
+    def _stages(self) -> list[Stage]:
+        """The layers above the table as a decoder takes them; none if it cannot."""
+        graph, p = self.graph, self._with_ties(self.parameters)
+        if graph.layers[0].table(graph.input(1, 1)) is None:
+            return []
+        found: list[Stage] = []
+        above = zip(graph.names[1:-1], graph.layers[1:-1], strict=True)
+        for stages in (*(layer.stages(below(p, name)) for name, layer in above), graph.head.stages(below(p, graph.names[-1]))):
+            if stages is None:
+                return []
+            found += stages
+        return found
+
+    def _with_ties(self, arena: Arena) -> Arrays:
+        """The arrays by all names, those of ties, too."""
+        return {**arena, **{name: arena[shared] for name, shared in self.graph.ties.items()}}
+
+    def _pass(self, shape: Shape, mode: Mode) -> Pass:
+        key = (tuple(shape), mode)
+        passes: OrderedDict[tuple[Shape, str], Pass] = self._buffers.__dict__.setdefault("passes", OrderedDict())
+        if key not in passes:
+            while len(passes) >= KEPT_PASSES:
+                passes.popitem(last=False)
+            gradients = self._with_ties(self.gradients) if mode == "train" else {}
+            passes[key] = Pass(self.graph, self.ops, self._with_ties(self.parameters), gradients, key[0], mode, self._memory)
+        passes.move_to_end(key)
+        return passes[key]
+
+    def _memory(self, size: int, what: str) -> Array:
+        """Memory for the activations of a pass: the same for all, because each is over before the next begins."""
+        buffers = self._buffers.__dict__
+        if "memory" not in buffers or buffers["memory"].size < size:
+            buffers["passes"].clear()
+            buffers.pop("memory", None)  # the smaller one is freed before the larger one is allocated
+            expect_memory(size, what, "the streams (the batch), the steps or the units", self.ops.dtype.itemsize, self.ops.memory())
+            buffers["memory"] = self.ops.empty((size,))
+        return buffers["memory"][:size]
+
+
+def _expect_weights(weights: Mapping[str, np.ndarray], layout: Layout, dtype: np.dtype[Any]) -> None:
+    if set(weights) != set(layout):
+        odd = sorted(set(weights) ^ set(layout))
+        raise ShapeError(f"the weights are {sorted(weights)}, expected {sorted(layout)}: see {odd[0]!r}.")
+    for name, shape in layout.items():
+        if np.shape(weights[name]) != shape:
+            raise ShapeError(f"weight {name!r} is {np.shape(weights[name])}, expected {shape}.")
+        kind = as_array(f"weight {name!r}", weights[name]).dtype
+        if not np.can_cast(kind, dtype, "same_kind"):
+            raise ShapeError(f"weight {name!r} is an array of {kind}, expected numbers of {dtype}.")

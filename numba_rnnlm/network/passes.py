@@ -1,0 +1,58 @@
+"""The arrays of one shape of input, and the layers at work on them."""
+
+from collections.abc import Callable
+from math import prod
+
+from ..arena import Arena, Layout
+from ..backends.ops import Array, Ops, Shape
+from ..layers.layer import Arrays, Run
+from .graph import Graph, Mode
+
+
+class Pass:
+    """A graph on an input of one shape.
+
+    Parameters
+    ----------
+    graph, ops
+        The layers and their backend.
+    parameters, gradients
+        Arrays by name; the gradients are empty unless ``mode`` is "train".
+    shape, mode
+        Of the input; what is computed.
+    buffer
+        Memory for so many elements, and what they are for.
+    """
+
+    def __init__(
+        self, graph: Graph, ops: Ops, parameters: Arrays, gradients: Arrays, shape: Shape, mode: Mode, buffer: Callable[[int, str], Array]
+    ) -> None:
+        self.graph, self.ops = graph, ops
+        layout = graph.activations(shape, mode)
+        activations = Arena(layout, buffer(layout.size, f"the activations of {shape[1]} streams × {shape[0]} steps"))
+        size = graph.body.output(shape)
+        results: dict[str, Shape] = {}
+        if mode == "score":
+            results["scores"] = (size[-2], graph.head.symbols)
+        elif mode in ("loss", "train"):
+            results["losses"] = (prod(size[:-1]),)
+        found = Layout(results)
+        self.results = Arena(found, ops.empty((found.size,)))
+        self.run = Run(parameters, gradients, activations)
+        self.last = self.run.part(graph.names[-1])
+        self.chain = graph.chain if mode == "predict" else graph.body
+
+    def forward(self, x: Array, state: Arrays, key: int | None) -> Array:
+        """x → the output of the last layer, or in other modes than "predict" of the one before it. The state moves on."""
+        self.run.m, self.run.key = state, key
+        return self.chain.forward(self.ops, self.run, x)
+
+    def begin_gradients(self, add: bool) -> None:
+        """The next gradients are set, or with ``add`` added to what is there."""
+        self.run.written.clear()
+        if add:
+            self.run.written.update(map(id, self.run.g.values()))
+
+    def backward(self, x: Array, dy: Array) -> None:
+        """Gradients of all weights below the head, from that of its input."""
+        self.chain.backward(self.ops, self.run, x, dy)
