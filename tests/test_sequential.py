@@ -908,7 +908,7 @@ def test_a_layer_of_ones_own_is_saved_and_loaded_with_all_its_weights(tmp_path, 
     same(other.predict(X), model.predict(X))
     model.save(path)
     assert cli.main(["info", str(path)]) == 0
-    assert "Residual(layers=[Gain(start=0.5), Concat(branches=[[Dense(units=2" in capsys.readouterr().out
+    assert "Residual(layers=[Gain(start=0.5), Concat(branches=[[Dense(" in capsys.readouterr().out
     with pytest.raises(ModelFileError, match=r"has a layer of the class 'Gain', which is not known here; load with custom_objects="):
         Sequential.load(path)
     loaded = Sequential.load(path, custom_objects={"Gain": Gain})
