@@ -147,5 +147,17 @@ def test_every_tracked_file_has_its_command():
     files = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
     assert files == set(TRACKED)
     assert {file for _, files in table.TABLES.values() for file in files} <= set(TRACKED)
-    shown = [*re.findall(r"Measured by `python -m benchmarks\.([^`]*)`", (ROOT / "README.md").read_text())]
-    assert shown == [TRACKED[name] for name in ("training", "listing", "generation", "scoring", "startup", "memory", "scaling")]
+    shown = re.findall(r"Measured by `python -m benchmarks\.([^`]*)`", (ROOT / "docs" / "benchmarks.md").read_text())
+    assert shown == [TRACKED[name] for name in ("training", "training-bf16", "listing", "scaling", "generation", "scoring", "startup", "memory")]
+
+
+@pytest.mark.parametrize("document", table.DOCUMENTS, ids=lambda path: path.name)
+def test_tables_show_the_result_files(document):
+    text = document.read_text()
+    assert "<!-- table: " in text and table.filled(text) == text
+
+
+def test_every_table_is_in_one_document():
+    texts = [path.read_text() for path in table.DOCUMENTS]
+    assert all(sum(text.count(f"<!-- table: {name} -->") for text in texts) == 1 for name in table.TABLES)
+    assert not set(re.findall("<!-- table: (.*) -->", "".join(texts))) - set(table.TABLES)

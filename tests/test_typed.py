@@ -119,6 +119,19 @@ def test_type_checkers_read_the_listings(name):
             assert not code or code in program or code.split(" import ")[0] in modules, f"{code} is not in tests/typed.py"
 
 
+def test_the_listings_of_the_file_format_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = fit(untrained(), LINES * 8)
+    model.save("model.npz")
+    read, write = LISTINGS["file-format.md"]
+    exec(read, {})
+    assert capsys.readouterr().out == f"language_model {model.get_params()['cell']} {model.network_.weights()['embedding/W'].shape}\n"
+    exec(write, changed := {})
+    weights, saved = changed["model"].network_.weights(), model.network_.weights()
+    saved["dense/b"][0] -= 1
+    assert all(np.array_equal(weights[name], saved[name]) for name in saved)
+
+
 def test_there_are_listings():
     assert sum(map(len, LISTINGS.values())) >= 4
 

@@ -4,6 +4,7 @@ mypy reads it in strict mode, where a ``type: ignore`` that refuses nothing is a
 :func:`examples` and the calls in ``REFUSED``, and compares what comes back with each ``assert_type``.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,6 +72,20 @@ def serving() -> None:
     with ThreadPoolExecutor(8) as clients:
         texts = list(clients.map(lambda prompt: model.generate(prompt, length=100), prompts))
     print(texts)
+
+
+def file_format() -> None:
+    with np.load("model.npz", allow_pickle=False) as file:
+        about = json.loads(bytes(file["about"]))
+        embedding = file["weights/embedding/W"]
+    print(about["kind"], about["config"]["cell"], embedding.shape)
+
+    with np.load("model.npz", allow_pickle=False) as file:
+        arrays: dict[str, Any] = dict(file)
+    arrays["weights/dense/b"][0] -= 1.0
+    np.savez("changed.npz", **arrays)
+    model = LanguageModel.load("changed.npz")
+    print(model)
 
 
 # What comes back
