@@ -821,8 +821,8 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
     ):
         model = train(valid=VALID, checkpoint=path, **ALWAYS)
     assert {str(warning.message) for warning in told} == {
-        f"no checkpoint was written, training continues: cannot write {str(path)!r}: No space left on device. Nothing that was "
-        "there has changed; choose a folder that exists, can be written and has room."
+        f"no checkpoint was written, training continues: cannot write {str(path)!r}: No space left on device. Existing files "
+        "were not changed; choose a folder that exists, is writable and has enough space."
     }
     assert content(model, tmp_path) == want
     assert os.listdir(tmp_path) == ["run.npz"]
@@ -834,7 +834,7 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
     path = tmp_path / "missing" / "run.npz"
     model = untrained()
-    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Nothing that was there has changed; "):
+    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Existing files were not changed; "):
         train(model, checkpoint=path)
     assert model.tokenizer_ is None  # nothing was trained
     text = tmp_path / "text.txt"
@@ -977,7 +977,7 @@ def test_a_checkpoint_that_could_be_written_but_not_replaced_is_an_error_before_
     monkeypatch.setattr(Trainer, "_step", None)
     monkeypatch.setattr(os, "replace", lambda *arguments: os.stat(tmp_path / "nothing"))
     model = untrained()
-    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Nothing that was there has changed; "):
+    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Existing files were not changed; "):
         train(model, checkpoint=tmp_path / "run.npz")
     assert model.tokenizer_ is None and os.listdir(tmp_path) == []
 
@@ -1064,7 +1064,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--checkpoint", "out.npz"], "--checkpoint is 'out.npz', and --out is the same file; give it a name of its own."),
         (["--checkpoint", "text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
         (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
-        (["--checkpoint", "held.txt"], "--checkpoint: cannot write 'held.txt': this file is not a model of this numba_rnnlm and is "
+        (["--checkpoint", "held.txt"], "--checkpoint: cannot write 'held.txt': the existing file is not a model that this numba_rnnlm can read, and is "
          "not overwritten; give another name, or delete it."),
         (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but no checkpoint is named; give checkpoint a file."),
         (["--checkpoint", "whole.npz"], "'whole.npz' is a model file; a checkpoint would take its place. Give the checkpoint a name "

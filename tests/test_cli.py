@@ -341,7 +341,7 @@ def expect_error(arguments, code, capsys):
     (["demo", "--seconds", "0"], "error: --seconds is 0.0, expected"),
     (["train", "text.txt", "--tokenizer", "byte", "--max-vocabulary", "9"], "error: --max-vocabulary is 9 with --tokenizer byte, which"),
     (["train", "text.txt", "--tokenizer", "byte", "--min-count", "2"], "error: --min-count is 2 with --tokenizer byte, which"),
-    (["train", "text.txt", "--hidden", "10000000000"], "error: --hidden is 10000000000, expected a whole number at least 1 and at most"),
+    (["train", "text.txt", "--hidden", "10000000000"], "error: --hidden is 10000000000, expected a whole number of at least 1 and at most"),
     (["eval", "text.txt", "char.npz"], "it is not a zip archive. The model comes first: numba-rnnlm eval char.npz text.txt"),
     (["score", "text.txt", "word.npz"], "The model comes first: numba-rnnlm score word.npz text.txt"),
     (["generate", "the cat", "char.npz"], "The model comes first: numba-rnnlm generate char.npz 'the cat'"),
@@ -401,7 +401,7 @@ def test_standard_input_that_cannot_be_read(command, cannot, what, monkeypatch, 
             raise OSError(5, "Input/output error")
 
     for stdin, words in ((io.TextIOWrapper(io.BufferedReader(Raw())), f"{cannot} read {what}: Input/output error."),
-                         (None, "standard input is closed; give the name of a file, or something to read.")):
+                         (None, "standard input is closed; give the name of a file, or redirect standard input.")):
         monkeypatch.setattr(sys, "stdin", stdin)
         assert main(command.split()) == 1
         assert capsys.readouterr().err == f"numba-rnnlm: error: {words}\n"
@@ -495,7 +495,7 @@ def test_train_is_the_library(tmp_path, capsys):
     assert f"numba-rnnlm generate {out} --prompt TEXT" in told and f"numba-rnnlm eval {out} held_out.txt" in told
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "holds no symbols"), ("a", "expected at least 2")])
+@pytest.mark.parametrize(("text", "words"), [("", "contains no symbols"), ("a", "expected at least 2")])
 def test_an_error_of_the_text_is_all_that_is_shown(text, words, tmp_path, capsys):
     (tmp_path / "text").write_text(text)
     arguments = [str(tmp_path / "text"), "--checkpoint", str(tmp_path / "c.npz"), "--resume", str(tmp_path / "c.npz")]
@@ -745,7 +745,7 @@ def test_the_summary_has_bits_of_what_was_predicted(elsewhere, capsys):
 def test_an_output_that_is_another_file_of_the_command(elsewhere, capsys):
     Path("link.npz").symlink_to("held_out.txt")
     Path("loop.npz").symlink_to("loop.npz")
-    target, loop = str(elsewhere / "held_out.txt"), "a link that leads back to itself"
+    target, loop = str(elsewhere / "held_out.txt"), "a link to itself"
     for arguments, told in (
         (["--out", "text.txt"], "--out is 'text.txt', and CORPUS is the same file; give it a name of its own."),
         (["--out", "link.npz"], f"--out is 'link.npz', a link to {target!r}, and --valid is the same file; give it a name of its own."),

@@ -419,7 +419,7 @@ def test_characters_of_several_bytes_come_whole():
         (None, {"prompt": [1], "as_bytes": True}, ConfigError, "as_bytes=True returns bytes, but the model has no tokenizer"),
         ("char", {"prompt": b"to\xff"}, CorpusError, "The prompt is not UTF-8: the byte at offset 2 is 0xff"),
         ("char", {"as_bytes": "yes"}, ConfigError, "as_bytes is 'yes', expected one of True, False"),
-        ("char", {"length": -1}, ConfigError, "length is -1, expected a whole number at least 0"),
+        ("char", {"length": -1}, ConfigError, "length is -1, expected a whole number of at least 0"),
         ("char", {"length": 2.5}, ConfigError, "length is 2.5"),
         ("char", {"temperature": -1}, ConfigError, "temperature is -1"),
         ("char", {"temperature": float("nan")}, ConfigError, "temperature is nan"),

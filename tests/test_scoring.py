@@ -203,13 +203,13 @@ def test_one_symbol_can_be_scored_behind_a_line_end(tmp_path):
         model.evaluate("\n")
     (tmp_path / "empty").write_text("")
     for bos in (False, True):
-        with pytest.raises(CorpusError, match="holds no symbols, expected some text"):
+        with pytest.raises(CorpusError, match="contains no symbols, expected some text"):
             model.evaluate(tmp_path / "empty", bos=bos)
 
 
 def test_a_line_end_stands_before_text_only():
     for tokenizer in (None, "char"):
-        with pytest.raises(ConfigError, match="bos=True puts a line end in front of a text, but the corpus is ids"):
+        with pytest.raises(ConfigError, match="bos=True puts a newline in front of a text, but the corpus is ids"):
             trained(tokenizer).evaluate([1, 4, 9], bos=True)
     with pytest.raises(ConfigError, match="bos is 'yes', expected one of True, False"):
         trained("char").evaluate("a\n", bos="yes")

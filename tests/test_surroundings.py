@@ -215,13 +215,13 @@ def test_the_second_job_is_told_who_writes_the_checkpoint():
 
 def test_a_limit_of_the_process_is_found_before_the_training():
     code, out, err = shell(f"ulimit -f 2; {PROGRAM} {TRAIN}")
-    assert (code, out) == (1, "") and re.search(r"cannot write 'm.npz', for which \d+\.\d kB are needed: File too large\.", err)
+    assert (code, out) == (1, "") and re.search(r"cannot write 'm.npz', which needs \d+\.\d kB: File too large\.", err)
     assert not Path("m.npz").exists() and not list(Path().glob(".numba*"))
 
 
 # A current folder that was removed
 
-LOST = r"cannot find '%s': the current folder, where this path starts, was removed or cannot be read\. Change to another one, os\.chdir or cd, or give "
+LOST = r"cannot resolve '%s': the current folder was removed or cannot be read\. Change to another folder \(cd, os\.chdir\), or give "
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [
