@@ -453,7 +453,7 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: trained().fit_config(TEXT, None, 5), r"config is 5, expected a TrainingConfig\."),
     (lambda: trained().fit_config(TEXT, None, TrainingConfig(), prepare=5), r"prepare is 5, expected a function\."),
     (lambda: trained().fit_config(TEXT, None, TrainingConfig(epochs=1, verbose=0), prepare=lambda about: 5), r"what prepare gave is 5, expected a Prepared\."),
-    (lambda: TrainingConfig(optimizer={1: 2}), r"optimizer is \{1: 2\}, expected a name, or what numba_rnnlm\.optimizers\.describe"),
+    (lambda: TrainingConfig(optimizer={1: 2}), r"optimizer is \{1: 2\}, expected a name, or the result of numba_rnnlm\.optimizers\.describe"),
     (lambda: language_model(tied=np.array([1, 2])), r"tied is array\(\[1, 2\]\), expected one of True, False\."),
     (lambda: language_model(cell="LSTM"), r"cell is 'LSTM', expected .*; did you mean 'lstm'\?"),
     (lambda: language_model(tokenizer="Words"), r"tokenizer is 'Words', expected .*; did you mean 'word'\?"),
@@ -493,16 +493,16 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: text.Files("a\0b").open(), r"the path of a text is 'a\\x00b', expected a path such as 'corpus\.txt'\."),
     (lambda: fit(trained(), Numbered()), r"the path of a text is <\S*Numbered .*>, expected a path such as 'corpus\.txt'\."),
     (lambda: trained().score(Numbered()), r"the path of a text is <\S*Numbered .*>, expected a path"),
-    (lambda: LanguageModel().fit(np.int64(3)), r"The corpus is np\.int64\(3\), expected a path, a text, lines of text or a 1-D array of ids\."),
+    (lambda: LanguageModel().fit(np.int64(3)), r"The corpus is np\.int64\(3\), expected a path, a text, lines of text, or a 1-D array of ids\."),
     (lambda: LanguageModel().fit(Arrayed()), r"A vocabulary is learned from text, but the source is ids\."),
     (lambda: LanguageModel().fit(np.array(3)), r"The corpus is array\(3\), expected a path, a text"),
     (lambda: trained(None).score([1, True]), r"sentence contains a bool, expected integers\."),
     (lambda: fit(trained(None), [True, *IDS]), r"ids contains a bool, expected integers\."),
     (lambda: setattr(sequential(), "stop_training", np.array([1, 2])), r"stop_training is array\(\[1, 2\]\), expected one of True, False\."),
     (lambda: sequential().fit(X, Y, verbose=np.ma.masked), r"verbose is masked, expected one of 'auto', 0, 1, 2\."),
-    (lambda: trained().score(5.5), r"sentence is a float of shape \(\), expected a 1-D array of integers\."),
+    (lambda: trained().score(5.5), r"sentence has type float and shape \(\), expected a 1-D array of integers\."),
     (lambda: trained().score(object()), r"sentence is <object object at 0x\w+>, expected a 1-D array of integers; pass text as a str\."),
-    (lambda: trained().score(np.array([[0], [1]])), r"sentence is a ndarray of shape \(2, 1\), expected a 1-D array of integers\."),
+    (lambda: trained().score(np.array([[0], [1]])), r"sentence has type ndarray and shape \(2, 1\), expected a 1-D array of integers\."),
 ])  # fmt: skip
 def test_the_words(call, message, folder):
     with pytest.raises(LanguageModelError, match=message):

@@ -1066,7 +1066,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
         (["--checkpoint", "held.txt"], "--checkpoint: cannot write 'held.txt': the existing file is not a model that this numba_rnnlm can read, and is "
          "not overwritten; give another name, or delete it."),
-        (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but no checkpoint is named; give checkpoint a file."),
+        (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but checkpoint is not set; give the name of a file."),
         (["--checkpoint", "whole.npz"], "'whole.npz' is a model file; a checkpoint would take its place. Give the checkpoint a name "
          "of its own."),
         (["--checkpoint-every", "soon"], "--checkpoint-every is 'soon', expected a duration such as '30s', '5min', '2h', '1h30m' or a number of "

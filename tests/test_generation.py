@@ -411,7 +411,7 @@ def test_characters_of_several_bytes_come_whole():
         (None, {"prompt": np.array([], int)}, ShapeError, "prompt is empty, expected at least one id"),
         (None, {"prompt": np.array([0.5])}, ShapeError, "prompt has dtype float64, expected integers"),
         (None, {"prompt": np.array([np.nan])}, ShapeError, "prompt has dtype float64"),
-        (None, {"prompt": np.array([[1, 2]])}, ShapeError, r"prompt is a ndarray of shape \(1, 2\)"),
+        (None, {"prompt": np.array([[1, 2]])}, ShapeError, r"prompt has type ndarray and shape \(1, 2\)"),
         (None, {"prompt": [1, 11]}, VocabularyError, r"prompt\[1\] is 11, expected 0 to 10"),
         ("char", {"prompt": [-1]}, VocabularyError, r"prompt\[0\] is -1"),
         ("char", {"prompt": None}, ShapeError, "prompt is None, expected a 1-D array"),

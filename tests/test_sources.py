@@ -432,7 +432,7 @@ def test_a_pipe_cannot_serve_as_two_texts(tmp_path, capsys, monkeypatch):
     os.mkfifo("pipe")
     for texts in (["pipe", "--valid", "./pipe"], ["pipe", "pipe"], ["-", "--valid", "/dev/stdin"]):
         assert main(["train", *texts]) == 2
-        assert " named twice; it can be read once" in capsys.readouterr().err
+        assert " named twice, but can be read only once" in capsys.readouterr().err
 
 
 def test_standard_input_cannot_serve_as_two_texts(tmp_path, capsys, monkeypatch):
@@ -578,7 +578,7 @@ def test_version_1_tokenizers_read_text_as_before():
     (3, "The corpus is 3, expected a path"), (None, "The corpus is None, "), ({"a": 1}, "The corpus is {'a': 1}, "), ({"a", "b"}, "a set, which has no order"),
     (["a", None], "item 1 of the list is None, expected a line of text \\(str or bytes\\)"), ([float("nan"), "a"], "item 0 of the list is nan"),
     (Column(["a", float("nan")]), "item 1 of the Column is nan"), (np.array(["a", 3], object), "item 1 of the ndarray is 3"),
-    (np.array([["a"], ["b"]]), r"a ndarray of shape \(2, 1\), expected one column"), (iter(["a", 1]), "item 1 of the list_iterator is 1"),
+    (np.array([["a"], ["b"]]), r"has type ndarray and shape \(2, 1\), expected one column"), (iter(["a", 1]), "item 1 of the list_iterator is 1"),
     ([Path(__file__), "a"], "item 1 of the list is 'a', expected a path"), ([["a", "b"], "c"], r"item 0 of the list is \['a', 'b'\]"),
 ])
 def test_sources_that_are_not_text(source, message):

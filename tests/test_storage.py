@@ -503,7 +503,7 @@ def test_a_configuration_that_does_not_fit(change, path):
     ({"config": {"tokenizer": "byte"}}, "tokenizer is 'byte' in its configuration and 'char' in its tokenizer"),
     ({"config": {"tokenizer": None, "vocabulary_size": 15}}, "tokenizer is None in its configuration and 'char' in its tokenizer"),
     ({"config": {"line_ends": "keep"}}, "line_ends is 'keep' in its configuration and 'lf' in its tokenizer"),
-    ({"config": {"vocabulary_size": 15}}, "vocabulary_size goes with tokenizer=None"),
+    ({"config": {"vocabulary_size": 15}}, "vocabulary_size is for tokenizer=None only"),
     ({"tokenizer": {"symbols": ["<unk>", "\n", "a"]}}, r"the vocabulary has 3 symbols, and the embedding has the shape \(\d+, 2\)"),
     ({"version": True}, "has format version True, expected a positive integer"),
     ({"run": {"model": "good"}}, "its parts do not fit together"),

@@ -283,10 +283,10 @@ LINES_TO_SCORE = "to be or not\nto see or hear\nto <unk>\n"
 
 @pytest.mark.parametrize(("flags", "options", "what"), [
     ([], {}, "were scored as <unk>, which may be more probable than they are: 'hear' (once), 'see' (once); --counts shows how many each line "
-             "has, --unknown exclude leaves them out, --unknown penalize adds what spelling them would cost.\n"),
+             "has, --unknown exclude leaves them out, --unknown penalize adds the cost of spelling them.\n"),
     (["--unknown", "exclude"], {"unknown": "exclude"}, "were left out: 'hear' (once), 'see' (once).\n"),
     (["--unknown=penalize", "--penalty=2"], {"unknown": "penalize", "penalty": 2.0},
-     "were penalized by 2.000 nats a character: 'hear' (once), 'see' (once).\n"),
+     "were penalized by 2.000 nats per character: 'hear' (once), 'see' (once).\n"),
 ])
 def test_score_reports_unknown_symbols_in_its_last_line(word, monkeypatch, capsys, flags, options, what):
     lines = LINES_TO_SCORE.splitlines()
@@ -296,7 +296,7 @@ def test_score_reports_unknown_symbols_in_its_last_line(word, monkeypatch, capsy
     assert [float(score) for score, _, _ in rows] == pytest.approx(model.score(lines, **options).tolist(), abs=1e-5)
     assert [int(count) for _, count, _ in rows] == [len(model.full_scores(line, **options)) for line in lines]
     assert [oov for _, _, oov in rows] == ["0", "2", "1"]
-    assert err == f"numba-rnnlm: tokens that are not in the vocabulary, 2 of 13, in 1 of 3 lines, {what}"
+    assert err == f"numba-rnnlm: 2 of 13 tokens, in 1 of 3 lines, are not in the vocabulary and {what}"
     out, err = scored(word, monkeypatch, capsys, LINES_TO_SCORE, "--json", "--per-token", *flags)
     for line, row in zip(lines, map(json.loads, out.splitlines()), strict=True):
         want = model.full_scores(line, **options)
@@ -314,7 +314,7 @@ def test_score_reports_nothing_if_all_symbols_are_known(word, monkeypatch, capsy
 
 def test_counts_and_per_token_exclude_each_other(word, capsys):
     assert main(["score", word, "--counts", "--per-token"]) == 2
-    assert "--counts has a number for each line and --per-token lines for each token" in capsys.readouterr().err
+    assert "--counts prints numbers per line, --per-token prints lines per token" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("flags", "options", "label"), [

@@ -235,7 +235,7 @@ def open_source(source: Source) -> Text | Any:
         if array.dtype.kind not in "OSTU":
             return array
         if array.ndim != 1:
-            raise CorpusError(f"The corpus is a {type(source).__name__} of shape {array.shape}, expected one column of text, or a 1-D array "
+            raise CorpusError(f"The corpus has type {type(source).__name__} and shape {array.shape}, expected one column of text, or a 1-D array "
                               "of ids.")
         return _open_items(array.tolist(), type(source).__name__)
     return _open_items(source, type(source).__name__)

@@ -118,7 +118,7 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
         raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers; pass text as a str.")
     if array.ndim != 1:
         raise ShapeError(
-            f"{name} is a {type(ids).__name__} of shape {array.shape}, expected a 1-D array of integers. "
+            f"{name} has type {type(ids).__name__} and shape {array.shape}, expected a 1-D array of integers. "
             "Flatten an array, select one column of a table, or pass text as a str."
         )
     if array.size == 0:
