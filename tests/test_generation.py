@@ -1,4 +1,4 @@
-"""Writing: the right distribution, the same text for the same seed, nothing that was never seen."""
+"""Generation: the correct distribution, the same text for the same seed, and no symbols outside the training text."""
 
 import tracemalloc
 from dataclasses import replace
@@ -19,9 +19,9 @@ from numba_rnnlm.generation import choose, uniform
 
 chosen, drawn = from_python(sampling.choose), from_python(sampling.uniform)
 found_in, summed = from_python(sampling._find), from_python(sums.wide_total)
-largest = 1 - 2**-53  # number that is drawn
+largest = 1 - 2**-53  # the largest random number
 logits = st.lists(st.floats(-4, 4), min_size=1, max_size=12).map(np.array)
-apart = logits.map(lambda values: np.round(64 * values) / 64)  # equal, or so far apart that float32 sees it
+apart = logits.map(lambda values: np.round(64 * values) / 64)  # equal, or different enough for float32
 temperatures = st.floats(0.3, 5)
 seeds = st.integers(0, 2**63 - 1)
 lengths = st.integers(0, 12)
@@ -31,7 +31,7 @@ every_tokenizer = pytest.mark.parametrize("tokenizer", PROMPTS)
 
 
 def choose_on_the_cpu(values, config, number, banned=()):
-    """``choose`` by the kernel that decoders draw with."""
+    """``choose`` with the kernel that decoders use."""
     row, scratch = np.array(values, np.float32), np.empty(len(values), np.float32)
     return chosen(
         row, np.array(banned, np.int64), config.temperature, config.top_k, config.top_p, number, scratch
@@ -42,24 +42,24 @@ every_choose = pytest.mark.parametrize("choose", [choose, choose_on_the_cpu])
 
 
 def frequencies(choose, values, config, numbers=2000):
-    """How often each id is picked by numbers spread evenly over [0, 1)."""
+    """How often each id is chosen by numbers spread evenly over [0, 1)."""
     picked = [choose(values, config, (number + 0.5) / numbers) for number in range(numbers)]
     return np.bincount(picked, minlength=len(values)) / numbers
 
 
 def distribution(values, temperature, top_k, top_p):
-    """What should be drawn from: the definition, symbol by symbol."""
+    """The distribution to sample from, computed symbol by symbol from its definition."""
     weights = np.exp(values / temperature - (values / temperature).max())
     ranked = sorted(range(len(values)), key=lambda id: (-values[id], id))[: top_k or None]
-    total, reached, kept = sum(weights[id] for id in ranked), 0.0, []
+    total, reached, candidates = sum(weights[id] for id in ranked), 0.0, []
     for id in ranked:
-        if kept and reached / total >= top_p:
+        if candidates and reached / total >= top_p:
             break
         assume(abs(reached / total - top_p) > 1e-6)
         reached += weights[id]
-        kept.append(id)
+        candidates.append(id)
     wanted = np.zeros(len(values))
-    wanted[kept] = weights[kept] / weights[kept].sum()
+    wanted[candidates] = weights[candidates] / weights[candidates].sum()
     return wanted
 
 
@@ -68,7 +68,7 @@ def distribution(values, temperature, top_k, top_p):
 
 @every_choose
 @given(apart, temperatures, st.integers(0, 14), st.sampled_from([1.0]) | st.floats(0.01, 1))
-def test_choose_draws_from_the_softmax_of_those_that_are_left(choose, values, temperature, top_k, top_p):
+def test_choose_samples_from_the_softmax_of_the_candidates(choose, values, temperature, top_k, top_p):
     found = frequencies(choose, values, SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p))
     wanted = distribution(values, temperature, top_k, top_p)
     np.testing.assert_allclose(found, wanted, atol=1 / 2000 + 1e-6)
@@ -76,13 +76,13 @@ def test_choose_draws_from_the_softmax_of_those_that_are_left(choose, values, te
 
 
 @given(logits, st.floats(0, 1, exclude_max=True))
-@example(np.array([-1e-17, 0.0]), 0.0)  # their exponentials are equal
-def test_no_temperature_and_one_candidate_take_the_most_probable(values, number):
+@example(np.array([-1e-17, 0.0]), 0.0)  # the exponentials are equal
+def test_zero_temperature_and_one_candidate_choose_the_most_probable(values, number):
     check_the_most_probable(choose, values, number)
 
 
 @given(apart, st.floats(0, 1, exclude_max=True))
-def test_the_kernel_does_so_too(values, number):
+def test_the_kernel_chooses_the_most_probable_too(values, number):
     check_the_most_probable(choose_on_the_cpu, values, number)
 
 
@@ -96,13 +96,13 @@ def check_the_most_probable(choose, values, number):
 
 @every_choose
 @given(st.integers(1, 6), st.integers(1, 6))
-def test_of_equals_the_first_are_kept(choose, size, top_k):
+def test_among_equals_the_first_are_candidates(choose, size, top_k):
     found = frequencies(choose, np.zeros(size), SamplingConfig(top_k=top_k))
     assert np.flatnonzero(found).tolist() == list(range(min(size, top_k)))
 
 
 @given(logits, st.data(), temperatures)
-def test_a_symbol_of_no_probability_is_never_drawn(values, data, temperature):
+def test_a_symbol_with_probability_zero_is_never_chosen(values, data, temperature):
     banned = sorted(data.draw(st.sets(st.integers(0, len(values) - 1), max_size=len(values) - 1)))
     barred = values.copy()
     barred[banned] = -np.inf
@@ -114,7 +114,7 @@ def test_a_symbol_of_no_probability_is_never_drawn(values, data, temperature):
 
 
 @every_choose
-def test_temperature_may_be_extreme(choose):
+def test_extreme_temperatures(choose):
     values = np.array([1.0, 3.0, 2.0])
     for heat in (1e-300, 1e-45, 1e-38, 1e-6):
         assert {choose(values, SamplingConfig(temperature=heat), number) for number in (1e-9, 0.5, 0.999)} == {1}
@@ -127,8 +127,8 @@ def test_temperature_may_be_extreme(choose):
     random=strategies.generators, size=st.integers(1, 3 * sampling.BLOCK + 5), spread=st.sampled_from([1, 8]),
     temperature=temperatures, top_k=st.sampled_from([0]) | st.integers(1, 900), top_p=st.sampled_from([1.0]) | st.floats(0.01, 1),
 )  # fmt: skip
-def test_the_kernel_picks_what_choose_picks(random, size, spread, temperature, top_k, top_p):
-    """But for numbers and for masses of top_p that are nearer to a border than float32 sees."""
+def test_the_kernel_agrees_with_choose(random, size, spread, temperature, top_k, top_p):
+    """Except for random numbers and sums for top_p that are closer to a limit than float32 can distinguish."""
     values, near = np.round(64 * spread * random.standard_normal(size)) / 64, (-1e-6, 0, 1e-6)
     config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
     nearby = [config] if top_p == 1 else [replace(config, top_p=min(1, top_p + off)) for off in near]
@@ -143,30 +143,30 @@ def test_the_kernel_picks_what_choose_picks(random, size, spread, temperature, t
 def test_the_kernel_finds_every_symbol_of_a_long_row(size):
     config, numbers = SamplingConfig(), (np.arange(size) + 0.5) / size
     assert [choose_on_the_cpu(np.zeros(size), config, number) for number in numbers] == list(range(size))
-    for only in (0, sampling.BLOCK - 2, size - 1):  # nothing in the blocks before and behind
+    for only in (0, sampling.BLOCK - 2, size - 1):  # all other blocks are empty
         banned = np.delete(np.arange(size), only)
         assert {choose_on_the_cpu(np.zeros(size), config, number, banned) for number in (0.0, 0.5, largest)} == {only}
 
 
 @every_choose
 @pytest.mark.parametrize("size", [4, 2 * sampling.BLOCK])
-def test_a_number_on_a_border_belongs_to_the_symbol_behind_it(choose, size):
-    """Of equals, whose weights are summed without rounding."""
+def test_a_number_on_a_boundary_selects_the_next_symbol(choose, size):
+    """With equal weights, which are summed without rounding errors."""
     assert [choose(np.zeros(size), SamplingConfig(), number / size) for number in range(size)] == list(range(size))
 
 
 @every_choose
 @pytest.mark.parametrize("heat", [1e-4, 3e-5, 1e-6])
-def test_a_temperature_near_zero_still_is_one(choose, heat):
-    """What the next symbol is less probable by is what the definition says, however near its logit is."""
+def test_a_temperature_near_zero_still_samples(choose, heat):
+    """Ratios of probabilities follow the definition, however close the logits are."""
     near = 2.0 ** np.round(np.log2(heat))
     wanted = 1 / (1 + np.exp(-near / heat))
     found = frequencies(choose, np.array([1.0, 1 - near]) if near > 2**-20 else np.array([0.0, -near]), SamplingConfig(temperature=heat))
     np.testing.assert_allclose(found, [wanted, 1 - wanted], atol=1 / 2000 + 1e-6)
 
 
-def test_a_number_behind_all_sums_is_no_banned_symbol():
-    """Blocks of weights are summed in another order than all of them, and the largest number may fall behind their sum."""
+def test_a_number_beyond_the_total_never_selects_a_banned_symbol():
+    """Blocks of weights are summed in another order than the total, so the largest number may exceed the sum of the blocks."""
     random, size, reached = np.random.default_rng(0), 2 * sampling.BLOCK, 0
     for _ in range(100):
         weights = np.exp(-40 * random.random(size)).astype(np.float32)
@@ -174,10 +174,10 @@ def test_a_number_behind_all_sums_is_no_banned_symbol():
         blocks = sum(summed(weights[first : first + sampling.BLOCK]) for first in range(0, size, sampling.BLOCK))
         reached += largest * summed(weights) >= blocks
         assert found_in(weights, largest) == size - 4
-    assert reached > 5  # times
+    assert reached > 5  # how often that happened
 
 
-def test_choose_leaves_the_logits_alone():
+def test_choose_does_not_change_the_logits():
     values = np.array([1.0, 2.0, 3.0])
     choose(values, SamplingConfig(top_k=1, top_p=0.5), 0.5)
     assert values.tolist() == [1, 2, 3]
@@ -203,7 +203,7 @@ def test_the_random_numbers_are_uniform():
         assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.05
 
 
-# Many symbols
+# Texts
 
 
 @pytest.mark.parametrize(
@@ -215,19 +215,19 @@ def test_the_random_numbers_are_uniform():
         {}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}, {"temperature": 0}, {"weights": "int8"},
     ]),
 )  # fmt: skip
-def test_written_in_two_calls_it_is_the_same(tokenizer, prompt, first, second, seed, options):
+def test_generating_in_two_calls_gives_the_same_text(tokenizer, prompt, first, second, seed, options):
     model = trained(tokenizer)
 
-    def go_on(prompt, length):
-        written = model.generate(prompt, length, seed=seed, **options)
-        return prompt + written if isinstance(prompt, str) else [*prompt, *written.tolist()]
+    def resume(prompt, length):
+        generated = model.generate(prompt, length, seed=seed, **options)
+        return prompt + generated if isinstance(prompt, str) else [*prompt, *generated.tolist()]
 
-    assert go_on(go_on(prompt, first), second) == go_on(prompt, first + second)
+    assert resume(resume(prompt, first), second) == resume(prompt, first + second)
 
 
 @every_tokenizer
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_each_of_a_list_of_prompts_is_continued_as_it_would_be_alone(tokenizer, weights):
+def test_prompts_in_a_list_are_continued_independently(tokenizer, weights):
     model, prompt = trained(tokenizer), PROMPTS[tokenizer]
     prompts = [prompt, prompt[:2], prompt + prompt[::-1]] if tokenizer != "word" else ["to be or", "to", "the question"]
     got = model.generate(prompts, 12, seed=7, weights=weights)
@@ -238,37 +238,37 @@ def test_each_of_a_list_of_prompts_is_continued_as_it_would_be_alone(tokenizer, 
 
 @every_tokenizer
 @given(length=lengths, seed=seeds)
-def test_the_stream_adds_up(tokenizer, length, seed):
+def test_the_pieces_of_a_stream_join_to_the_text(tokenizer, length, seed):
     model, prompt = trained(tokenizer), PROMPTS[tokenizer]
     pieces = list(model.stream(prompt, length, seed=seed))
-    written = model.generate(prompt, length, seed=seed)
+    generated = model.generate(prompt, length, seed=seed)
     if tokenizer is None:
-        assert pieces == written.tolist()
-        assert written.dtype == np.int32
+        assert pieces == generated.tolist()
+        assert generated.dtype == np.int32
     else:
-        assert "".join(pieces) == written
+        assert "".join(pieces) == generated
         assert all(pieces)
     if tokenizer in ("char", None):
-        assert len(written) == length
+        assert len(generated) == length
 
 
-def test_the_stream_is_as_early_as_it_can_be():
+def test_the_stream_delivers_symbols_immediately():
     model = trained("char")
-    model.generate("to", 1)  # compiled
+    model.generate("to", 1)  # compiles the kernels
     tracemalloc.start()
     stream = model.stream("to", length=10**9, seed=1)
     assert len("".join(next(stream) for _ in range(5))) == 5
-    assert tracemalloc.get_traced_memory()[1] < 1e7  # and takes no more memory than what it has written
+    assert tracemalloc.get_traced_memory()[1] < 1e7  # and needs memory only for the symbols generated so far
     tracemalloc.stop()
 
 
-def test_other_seeds_and_temperatures_write_other_texts():
+def test_other_seeds_and_temperatures_give_other_texts():
     model = trained("char")
     texts = {model.generate("to", 40, seed=seed, temperature=heat) for seed in range(5) for heat in (0.7, 1.0)}
     assert len(texts) == 10
 
 
-def test_without_a_seed_each_call_draws_one(monkeypatch):
+def test_without_a_seed_each_call_draws_a_new_one(monkeypatch):
     model, drawn = trained("char"), iter([5, 6])
     monkeypatch.setattr(language_model.secrets, "randbits", lambda bits: next(drawn) if bits == 63 else None)
     texts = [model.generate("to", 30) for _ in range(2)]
@@ -276,7 +276,7 @@ def test_without_a_seed_each_call_draws_one(monkeypatch):
     assert texts[0] != texts[1]
 
 
-def test_the_most_probable_symbol_again_and_again():
+def test_temperature_zero_repeats_the_most_probable_symbol():
     model = trained("char")
     greedy = model.generate("to b", 30, temperature=0)
     assert greedy == model.generate("to b", 30, top_k=1, seed=3) == model.generate("to b", 30, temperature=0, seed=9)
@@ -292,7 +292,7 @@ def test_drawn_symbols_follow_the_models_distribution():
     scores = {symbol: model.score("to b" + symbol, eos=False) - model.score("to b", eos=False)
               for symbol in sorted(set(LINES))}
     drawn = [model.generate("to b", 1, seed=seed) for seed in range(2000)]
-    total = sum(map(np.exp, scores.values()))  # <unk> is left out
+    total = sum(map(np.exp, scores.values()))  # <unk> is never generated
     for symbol, score in scores.items():
         wanted = np.exp(score) / total
         assert abs(drawn.count(symbol) / 2000 - wanted) < 5 * np.sqrt(wanted / 2000) + 1e-3
@@ -300,7 +300,7 @@ def test_drawn_symbols_follow_the_models_distribution():
 
 @pytest.mark.parametrize("size", [63, 64, 65, 150])
 @pytest.mark.parametrize("stretch", [1, 7])
-def test_a_long_prompt_may_be_read_in_any_stretches(size, stretch, monkeypatch):
+def test_a_long_prompt_may_be_read_in_pieces_of_any_size(size, stretch, monkeypatch):
     model = trained("char")
     prompt = (LINES * 5)[:size]
     want = model.generate(prompt, 20, seed=1)
@@ -317,24 +317,24 @@ def test_all_of_a_long_prompt_counts():
     assert len(texts) > 3
 
 
-def test_streams_of_one_model_do_not_disturb_each_other():
+def test_streams_of_one_model_do_not_affect_each_other():
     model = trained("char")
     want = [model.generate(prompt, 10, seed=1) for prompt in ("to", "be")]
     pairs = list(zip(*(model.stream(prompt, 10, seed=1) for prompt in ("to", "be")), strict=True))
     assert ["".join(pieces) for pieces in zip(*pairs, strict=True)] == want
 
 
-# Symbols
+# Unknown symbols, and other symbols
 
 
 @every_tokenizer
-def test_no_length(tokenizer):
-    written = trained(tokenizer).generate(PROMPTS[tokenizer], 0)
-    assert written == "" if tokenizer else written.shape == (0,)
+def test_length_zero(tokenizer):
+    generated = trained(tokenizer).generate(PROMPTS[tokenizer], 0)
+    assert generated == "" if tokenizer else generated.shape == (0,)
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
-def test_without_a_prompt_a_new_line_begins(tokenizer):
+def test_without_a_prompt_the_model_starts_a_new_line(tokenizer):
     model = trained(tokenizer)
     assert model.generate(length=20, seed=1) == model.generate("", length=20, seed=1)
     line_end = np.array([model.tokenizer_.line_end])
@@ -342,7 +342,7 @@ def test_without_a_prompt_a_new_line_begins(tokenizer):
 
 
 def loves_unknown():
-    """A model that holds ``<unk>`` for all but certain."""
+    """A model that predicts ``<unk>`` almost with certainty."""
     model = fit(untrained(), epochs=1)
     weights = model.network_.weights()
     weights["dense/b"][model.tokenizer_.unknown] = 50
@@ -350,7 +350,7 @@ def loves_unknown():
     return model
 
 
-def test_the_unknown_symbol_is_never_written():
+def test_the_unknown_symbol_is_never_generated():
     model = loves_unknown()
     assert model.full_scores("x")[0].log_probability > -1e-6
     for options in ({"temperature": 0}, {"seed": 1}, {"seed": 1, "top_k": 1}, {"seed": 1, "top_p": 0.1},
@@ -373,17 +373,17 @@ def test_unknown_symbols_of_a_prompt_are_named_or_read_as_unknown(tokenizer, pro
     with pytest.raises(VocabularyError, match=message):
         model.generate(prompt)
     with pytest.raises(VocabularyError, match=message):
-        model.stream(prompt)  # at once, not with the first symbol
-    written = model.generate(prompt, 10, seed=1, unknown="unk")
+        model.stream(prompt)  # raises immediately, not at the first symbol
+    generated = model.generate(prompt, 10, seed=1, unknown="unk")
     known = prompt.replace(symbol, "ü").replace("hear", "smell").replace("x", "y")
-    assert written == model.generate(known, 10, seed=1, unknown="unk")
+    assert generated == model.generate(known, 10, seed=1, unknown="unk")
 
 
 def test_bytes_are_never_unknown():
     assert len(trained("byte").generate("é中😀", 5, temperature=0)) == 5
 
 
-def test_words_are_set_apart():
+def test_words_are_separated():
     model = fit(untrained(tokenizer="word", hidden=32), epochs=200)
     prompt = "to be or not to be"
     assert model.generate(prompt, 7, temperature=0) == "\nthat is the question\nto"
@@ -393,13 +393,13 @@ def test_words_are_set_apart():
     assert list(model.stream(prompt, 3, temperature=0)) == ["\n", "that", " is"]
 
 
-def test_characters_of_several_bytes_come_whole():
+def test_multi_byte_characters_are_delivered_whole():
     text = "né 中文 😀\n"
     model = fit(untrained(tokenizer="byte", hidden=64, embedding=32), text * 20, epochs=100, streams=2, steps=20)
-    written = (text * 3).encode()[1:]
+    generated = (text * 3).encode()[1:]
     for size in range(2 * len(text.encode())):
         pieces = list(model.stream("中文 😀\nn", size, temperature=0))
-        assert "".join(pieces) == written[:size].decode(errors="replace")
+        assert "".join(pieces) == generated[:size].decode(errors="replace")
         assert all(pieces)
 
 
@@ -431,7 +431,7 @@ def test_characters_of_several_bytes_come_whole():
         ("char", {"unknown": "skip"}, ConfigError, "unknown is 'skip', expected one of 'error', 'unk'"),
     ],
 )
-def test_impossible_wishes_are_refused(tokenizer, arguments, error, message):
+def test_invalid_arguments_are_rejected(tokenizer, arguments, error, message):
     with pytest.raises(error, match=message):
         trained(tokenizer).generate(**arguments)
     with pytest.raises(error, match=message):
@@ -444,7 +444,7 @@ def test_impossible_wishes_are_refused(tokenizer, arguments, error, message):
     lambda model: fit(model, epochs=1),
     lambda model: model.network_.set_weights({name: 2 * array for name, array in model.network_.weights().items()}),
 ], ids=["fit", "set_weights"])
-def test_one_text_is_never_of_two_models(backend, begun, change):
+def test_a_text_is_never_generated_by_two_versions_of_a_model(backend, begun, change):
     model = fit(untrained(backend=backend))
     expected, stream = model.generate("to", 5, seed=1), model.stream("to", 10**6, seed=1)
     if begun:
@@ -457,7 +457,7 @@ def test_one_text_is_never_of_two_models(backend, begun, change):
         "model generates.")
 
 
-def test_a_text_outlives_a_change_that_leaves_its_weights_alone():
+def test_a_change_that_does_not_affect_the_weights_does_not_end_a_text():
     model = fit(untrained())
     expected, stream = model.generate("to", 400, seed=1), model.stream("to", 400, seed=1)
     text = next(stream)
