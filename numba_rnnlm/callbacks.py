@@ -28,6 +28,9 @@ from .paths import is_empty, regular
 from .reports import report, warn
 from .runs import expect_ended
 from .storage import expect_room
+from .training.history import Row
+from .training.loop import Trainer
+from .training.watchers import Watcher
 
 BEST_SO_FAR = Only("what counts is the best so far")
 WEIGHT_BYTES = 4  # a saved model stores float32
@@ -107,6 +110,58 @@ def read_callbacks(callbacks: Any) -> list[Callback]:
                 raise ConfigError(f"{type(callback).__name__} has {name}, which is never called; "
                                   f"expected some of {', '.join(known)}.")
     return found
+
+
+class Called(Watcher):
+    """Calls callbacks at the events of a training.
+
+    Parameters
+    ----------
+    model
+        The front end, which callbacks see; they may set its ``stop_training``.
+    callbacks
+        In the order in which they are called.
+    params
+        What they are told of the training; its ``metrics`` are the names of the values that they get after an epoch.
+    """
+
+    def __init__(self, model: Any, callbacks: Iterable[Callback], params: Mapping[str, Any]) -> None:
+        self.model, self.callbacks, self.params, self.logs = model, list(callbacks), params, dict[str, float]()
+
+    def begin(self, trainer: Trainer) -> None:
+        for callback in self.callbacks:
+            callback.set_model(self.model)
+            callback.set_params(self.params)
+            callback.on_train_begin({})
+
+    def begin_epoch(self, trainer: Trainer) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_begin(trainer.at.epoch - 1, {})
+
+    def begin_batch(self, trainer: Trainer) -> None:
+        for callback in self.callbacks:
+            callback.on_train_batch_begin(trainer.at.batch // trainer.config.accumulate, {})
+
+    def end_batch(self, trainer: Trainer) -> None:
+        if self.callbacks:
+            trainer.settle()
+        for callback in self.callbacks:
+            callback.on_train_batch_end((trainer.at.batch - 1) // trainer.config.accumulate, trainer.means())
+
+    def end_epoch(self, trainer: Trainer, row: Row) -> None:
+        self.logs = self.named(row)
+        for callback in self.callbacks:
+            callback.on_epoch_end(trainer.at.epoch - 1, self.logs)
+        if self.model.stop_training:
+            trainer.stop("a callback has set stop_training")
+
+    def end(self, trainer: Trainer) -> None:
+        for callback in self.callbacks:
+            callback.on_train_end(self.logs)
+
+    def named(self, row: Row) -> dict[str, float]:
+        """The values of a report that callbacks get."""
+        return {name: row[name] for name in self.params["metrics"] if name in row}
 
 
 @checked

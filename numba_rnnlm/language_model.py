@@ -54,7 +54,7 @@ from .interrupts import Interrupts
 from .network import Network
 from .optimizers import Optimizer, describe
 from .paths import same_file
-from .plan import Plan, plan, told
+from .progress import Progress
 from .recognition import cells_of_file, difference, records
 from .reports import warn
 from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
@@ -81,13 +81,19 @@ from .text import (
     open_source,
     read_corpus,
     segments,
-    segments_per_epoch,
     sentences,
     split,
     streams_that_fit,
 )
-from .training import COLUMNS, Checkpoints, History, Position, Trainer, make_optimizer, new_history
-from .training_log import Log
+from .training.history import COLUMNS, History, history_about, new_history, read_history
+from .training.log import Log
+from .training.loop import Trainer
+from .training.plan import Plan, plan, told
+from .training.position import Position
+from .training.reports import Reports
+from .training.streams import StreamTask, make_optimizer
+from .training.updater import Updater
+from .training.watchers import Checkpoints
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
@@ -313,6 +319,7 @@ class LanguageModel:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         reduction: str = "mean",
+        accumulate: int = 1,
         patience: int | None = None,
         validation_split: float = 0.0,
         validate_every: int | None = None,
@@ -352,6 +359,8 @@ class LanguageModel:
         reduction
             Of the loss that is differentiated: "mean" over tokens, or "sum_time", summed over the steps and
             averaged over the streams, which published recipes use (Zaremba et al. 2014).
+        accumulate
+            Batches whose gradients are added up for one update: as ``accumulate`` times as many streams, in the memory of ``streams``.
         patience
             Stop after this many epochs (with ``validate_every``, reports) without improvement.
         validation_split
@@ -458,12 +467,13 @@ class LanguageModel:
         if saved is not None:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
+                _expect_reached(saved.at, start.history, trainer.task.batches_per_epoch)
                 trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
         settings = runs.settings(chosen)
         if keeping.checkpoint is not None:
-            trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
-        if log is not None:
-            trainer.watchers = [log.write]
+            trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts, start.history)
+        progress = Progress(config.verbose)
+        trainer.watchers = [Reports(start.history, progress, log)]
         notes = self._notes(start, config, chosen, trainer, saved, keeping)
         before, done = (self.tokenizer_, self._network, self.history_, self.validation_, self._learned), trainer.at.updates
         self.tokenizer_, self._network, self.history_ = start.tokenizer, trainer.network, start.history
@@ -473,14 +483,14 @@ class LanguageModel:
             if prepare is not None:
                 prepared = prepare(self._about())
                 expect_kind("what prepare gave", prepared, Prepared, "a Prepared")
-                out, trainer.saving, notes = prepared.out, prepared.seconds, [*prepared.notes, *notes]
+                out, trainer.clock.saving, notes = prepared.out, prepared.seconds, [*prepared.notes, *notes]
                 if same_file(os.fsdecode(out), keeping.log):
                     raise ConfigError(f"log is {keeping.log!r}, where the model is to be saved; give one of them another name.")
             expect_room(self._files(trainer, start.tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
             if log is not None:
                 log.begin()
             for note in notes:
-                trainer.progress.line(note)
+                progress.line(note)
             trainer.run()
         except BaseException as error:
             if _is_lost(error, trainer.at, done):
@@ -535,24 +545,21 @@ class LanguageModel:
         model.expect_memory_for_training(self._ops, chosen.steps, chosen.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(start.tokenizer)
         validation = None if start.valid is None else self._evaluator(network, start.valid)
+        validate = None if validation is None else lambda: validation().nats_per_token
+        trained = ceil(start.history["epoch"][-1]) if start.history["epoch"] else 0
         return Trainer(
-            network, chosen, optimizer,
-            lambda first: segments(ids, chosen.streams, chosen.steps, first=first),
-            segments_per_epoch(len(ids), chosen.streams, chosen.steps),
-            None if validation is None else lambda: validation().nats_per_token,
-            self._seed, start.history,
-            interrupted=interrupts,
-            foresee=None if start.valid is None else partial(self._foresee, network, start.valid),
+            network, StreamTask(ids, chosen, self._seed, validate), Updater(network, optimizer), chosen.epochs, chosen, Position(trained),
+            interrupted=interrupts, foresee=None if start.valid is None else partial(self._foresee, network, start.valid),
         )
 
     def _notes(
         self, start: Start, config: TrainingConfig, chosen: Plan, trainer: Trainer, saved: runs.Run | None, keeping: CheckpointConfig
     ) -> list[str]:
         """What there is to say before a training: lines for its reports; what asks for attention is a warning."""
-        optimizer, read, held_out = trainer.optimizer, start.corpus, start.valid
+        optimizer, read, held_out = trainer.updater.optimizer, start.corpus, start.valid
         notes = [f"optimizer {optimizer.name}, learning rate {plain(optimizer.learning_rate)}, "
-                 f"schedule {chosen.schedule}", *told(config, chosen, len(read.ids), chosen.epochs * trainer.batches_per_epoch), start.added]
-        if (streams := trainer.config.streams) < chosen.streams:
+                 f"schedule {chosen.schedule}", *told(config, chosen, len(read.ids), chosen.epochs * ceil(trainer.task.batches_per_epoch / chosen.accumulate)), start.added]
+        if (streams := trainer.task.streams) < chosen.streams:
             warn(f"the corpus has {len(read.ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "
                  f"training on {streams} {'stream' if streams == 1 else 'streams'}. Fewer streams or steps give more updates.")
         if held_out is not None:
@@ -625,17 +632,15 @@ class LanguageModel:
         return run.model, run.training
 
     def _checkpoints(
-        self, keeping: CheckpointConfig, trainer: Trainer, settings: Mapping[str, Any], texts: Mapping[str, str | None]
+        self, keeping: CheckpointConfig, trainer: Trainer, settings: Mapping[str, Any], texts: Mapping[str, str | None], history: History
     ) -> Checkpoints:
         path = keeping.checkpoint
         assert path is not None
 
         def write(at: Position, groups: Mapping[str, Iterable[tuple[str, np.ndarray]]]) -> None:
-            measured = trainer.validate is not None and at.best < inf
             run = {"config": settings, "precision": self._precision, "rounding": trainer.updater.rounding, "texts": texts,
-                   "position": runs.position_about(at), "model": "good" if measured else "weights"}
-            history = runs.history_about(trainer.history, clock=True)
-            write_model(path, "language_model", {**self._about(gradients=True), "history": history, "run": run}, groups)
+                   "position": at.about(), "model": "good" if trainer.is_measured() else "weights"}
+            write_model(path, "language_model", {**self._about(gradients=True), "history": history_about(history, clock=True), "run": run}, groups)
 
         return Checkpoints(write, keeping.every)
 
@@ -1071,7 +1076,7 @@ class LanguageModel:
         """The files that a training and its caller will write, and the bytes that each needs at most."""
         parameters = trainer.network.parameters
         about = {"tokenizer": tokenizer.to_dict() if tokenizer else None}
-        history = NUMBER_BYTES * len(COLUMNS) * min(trainer.config.epochs, 10_000)
+        history = NUMBER_BYTES * len(COLUMNS) * min(trainer.epochs, 10_000)
 
         def bytes_of(groups: int, others: int = 0) -> int:
             weights = (groups * parameters.layout.size + others) * trainer.network.ops.dtype.itemsize
@@ -1079,7 +1084,7 @@ class LanguageModel:
 
         files = [] if out is None else [(out, bytes_of(1))]
         if checkpoint is not None:  # the next one is written beside the one before
-            size = bytes_of(2 + trainer.optimizer.rule.moments, trainer.state.layout.size)
+            size = bytes_of(2 + trainer.updater.optimizer.rule.moments, trainer.network.graph.state(trainer.task.streams).size)
             files.append((checkpoint, size if os.path.exists(checkpoint) else 2 * size))
         return files
 
@@ -1091,7 +1096,7 @@ class LanguageModel:
         about = {
             "config": self._settings(),
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
-            "history": runs.history_about(self.history_),
+            "history": history_about(self.history_),
         }
         about |= self._learned
         own = records(self._ops, self.network_.graph.layers, gradients)
@@ -1146,7 +1151,7 @@ class LanguageModel:
             for setting, value in (("tokenizer", getattr(tokenizer, "name", None)), ("line_ends", getattr(tokenizer, "line_ends", None))):
                 if getattr(self._text, setting) not in ((value,) if setting == "tokenizer" else (value, None)):
                     raise ValueError(f"{setting} is {getattr(self._text, setting)!r} in its configuration and {value!r} in its tokenizer")
-            return tokenizer, self._build(tokenizer, weights), runs.read_history(about.get("history"))
+            return tokenizer, self._build(tokenizer, weights), read_history(about.get("history"))
 
     @property
     def parameter_count(self) -> int:
@@ -1157,6 +1162,13 @@ class LanguageModel:
 def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
     """A configuration whose fields are the arguments of the same names."""
     return config(**{item.name: given[item.name] for item in fields(config)})
+
+
+def _expect_reached(at: Position, history: History, batches_per_epoch: int) -> None:
+    """Raise ValueError unless a training that stands here may have this history."""
+    last = history["epoch"][-1] if history["epoch"] else 0
+    if not at.trained <= ceil(last) or last > at.trained + at.epoch - 1 + at.batch / batches_per_epoch:
+        raise ValueError(f"epoch {at.epoch}, batch {at.batch} of {batches_per_epoch}, after {at.trained} earlier epochs, and a history of {last:g} epochs")
 
 
 def _is_lost(error: BaseException, at: Position, done: int) -> bool:

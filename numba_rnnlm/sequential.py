@@ -11,8 +11,9 @@ import numpy as np
 from . import backends, optimizers, runs
 from .arguments import Only, checked_calls
 from .backends.ops import Ops
-from .callbacks import Callback, History, read_callbacks
+from .callbacks import Callback, Called, History, read_callbacks
 from .cells import Cell
+from .config import TrainingConfig
 from .display import clean
 from .errors import (
     ConfigError,
@@ -31,16 +32,20 @@ from .errors import (
 )
 from .interrupts import Interrupts
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
-from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
+from .keras.compiled import LOSSES, METRICS, Compiled
+from .keras.examples import ExampleTask, Lines, line, measure
 from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
 from .layers import LAYERS, Layer
 from .layers.description import describe, descriptions, rebuild
 from .layers.layer import above
 from .network import Graph, Network
-from .optimizers import Optimizer, Updater
+from .optimizers import Optimizer
 from .progress import Progress
 from .recognition import cells_of_file, records
 from .storage import open_model, write_model
+from .training.loop import Trainer
+from .training.position import MOST, Position
+from .training.updater import Updater
 
 Path = str | os.PathLike[str]
 
@@ -290,6 +295,14 @@ class Sequential:
         initial_epoch: int = 0,
         on_interrupt: str = "raise",
         *,
+        schedule: str = "constant",
+        warmup: float = 0.0,
+        decay_factor: float = 2.0,
+        decay_after: int = 4,
+        accumulate: int = 1,
+        patience: int | None = None,
+        max_seconds: float | str | None = None,
+        not_finite: str = "stop",
         sample_weight: Weights = None,
         class_weight: Annotated[None, Only("every class counts the same")] = None,
         steps_per_epoch: Steps = None,
@@ -325,6 +338,17 @@ class Sequential:
             Give each epoch an order of its own.
         on_interrupt
             After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
+        schedule, warmup, decay_factor, decay_after
+            Of the learning rate, over all ``epochs``: see :class:`~numba_rnnlm.config.TrainingConfig`.
+        accumulate
+            Batches whose gradients are added up for one update: as a batch ``accumulate`` times as large, in the memory of one.
+        patience
+            Stop after this many epochs without a better validation loss (loss, if nothing is validated). EarlyStopping can do more.
+        max_seconds
+            End cleanly within this time, in seconds or as "45min"; it includes validations, but not compiling.
+        not_finite
+            When the loss or a gradient is NaN or infinite: "stop", or "skip" the update and halve the learning rate; from the second in
+            a row on, the weights of the last whole epoch are back, too, and more than 10 in a row stop.
 
         Raises
         ------
@@ -332,6 +356,8 @@ class Sequential:
             If x or y is not what the layers and the loss expect.
         DivergenceError
             If training ran into NaN; the weights are back as the last whole epoch left them.
+        TrainingError
+            If a validation failed, or memory ran out, in the middle; what was learned is kept.
         """
         batch_size = expect_number("batch_size", batch_size, 1, whole=True)
         epochs = expect_number("epochs", epochs, 0, whole=True)
@@ -353,6 +379,8 @@ class Sequential:
             if not len(examples) or not len(held_out):
                 raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
                                   f"{len(held_out)} to validate on; both need some.")
+        config = TrainingConfig(schedule=schedule, warmup=warmup, decay_factor=decay_factor, decay_after=decay_after, accumulate=accumulate,
+                                patience=patience, max_seconds=max_seconds, not_finite=not_finite)  # type: ignore[arg-type]  # "1h" is a time
         held = (self._network.held if self._network else 0) + (self._updater.moments.size if self._updater else 0)
         self._graph_for(examples.x).expect_memory_for_training(
             self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, held
@@ -360,10 +388,18 @@ class Sequential:
         network = self._network_for(examples.x)
         self._updater = self._updater or Updater(network, compiled.optimizer)
         self.history, self.stop_training = history, False
+        task = ExampleTask(network, examples, held_out, compiled.metrics, batch_size, shuffle, self._seed)
+        names = ["loss", *compiled.metrics]
+        params = {"epochs": epochs, "steps": -(-task.batches_per_epoch // accumulate), "verbose": progress.verbose,
+                  "metrics": names + [f"val_{name}" for name in names if held_out is not None]}
+        called = Called(self, watching, params)
+        trainer = Trainer(
+            network, task, self._updater, epochs, config, Position(epoch=initial_epoch + 1, updates=self._updater.steps), keeps_best=False,
+            watchers=[Lines(progress, called.named), called], interrupted=interrupts, clipping="clipnorm=1 in the optimizer",
+        )
         with interrupts:
             try:
-                Fitting(self, network, self._updater, compiled, examples, held_out, batch_size, initial_epoch, epochs,
-                        self._seed, shuffle, watching, progress, interrupts).run()
+                trainer.run()
             except DivergenceError:
                 self._updater = None  # its moments belong to weights that are gone
                 raise
@@ -399,7 +435,7 @@ class Sequential:
         expect_flag("return_dict", return_dict)
         progress = _progress(verbose)
         compiled, examples = self._ready(), self._examples("", x, y)
-        logs = measure(self._network_for(examples.x), examples, compiled.metrics, batch_size, progress).logs()
+        logs = measure(self._network_for(examples.x), examples, compiled.metrics, batch_size, progress)
         progress.line(line(logs))
         if return_dict:
             return logs
@@ -554,7 +590,7 @@ class Sequential:
             optimizer = optimizers.rebuild(compiled["optimizer"], custom_objects,
                                 "load with custom_objects={name: class} to go on with it, or with compile=False for the weights alone")
             self.compile(optimizer, compiled["loss"], compiled["metrics"])
-        expect_number("updates", about["updates"], 0, runs.MOST, whole=True)
+        expect_number("updates", about["updates"], 0, MOST, whole=True)
         if about["updates"] and self._compiled:
             self._updater = Updater(self._network, self._compiled.optimizer)
             self._updater.resume(about["updates"], about.get("rounding"))

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import floats, unwritten
 
-from numba_rnnlm import LanguageModel, Sequential, backends, errors, training
+from numba_rnnlm import LanguageModel, Sequential, backends, errors
 from numba_rnnlm.architecture import build
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
@@ -27,10 +27,11 @@ from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, Shape
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
 from numba_rnnlm.memory import Space
 from numba_rnnlm.network import Network
-from numba_rnnlm.optimizers import Updater
 from numba_rnnlm.optimizers.pytorch import Adam
 from numba_rnnlm.portable import stream_key
 from numba_rnnlm.rules import ADAM, SGD
+from numba_rnnlm.training import loop
+from numba_rnnlm.training.updater import Updater
 
 pytestmark = pytest.mark.device
 
@@ -563,7 +564,7 @@ def test_a_training_that_the_device_cannot_hold(device_memory, monkeypatch):
     need = needed(build(ModelConfig(hidden=150, layers=1, embedding=4, vocabulary_size=5)), 40, 2, 2)
     assert need > 1e6
     trained = []
-    monkeypatch.setattr(training.Trainer, "run", lambda self: trained.append(self.network.held))
+    monkeypatch.setattr(loop.Trainer, "run", lambda self: trained.append(self.network.held))
     device_memory(need - 1)
     with pytest.raises(ConfigError, match=r"this training \(5 times the 0\.1 million weights, and the activations of 2 streams × 40 "
                                           r"steps\) would take 0\.0 GB, the device has 0\.0 GB free for it; reduce the streams"):
@@ -621,15 +622,15 @@ def test_what_is_free_on_the_device(cuda, monkeypatch):
 
 def test_a_training_that_moves_to_another_device_says_so_once(tmp_path, monkeypatch):
     text, options = "to be or not to be\n" * 4, {"epochs": 1, "streams": 2, "steps": 5, "verbose": 0, "checkpoint_every": 1e-6}
-    path, step, stops, seen = tmp_path / "run.npz", training.Trainer._step, [], []
+    path, step, stops, seen = tmp_path / "run.npz", loop.Trainer._step, [], []
 
     def stopping(self, *arguments):
         if self.at.batch == len(stops):
             raise KeyboardInterrupt
         step(self, *arguments)
 
-    monkeypatch.setattr(training.Trainer, "_step", stopping)
-    monkeypatch.setattr(training, "compile_kernels", lambda *_: None)
+    monkeypatch.setattr(loop.Trainer, "_step", stopping)
+    monkeypatch.setattr(loop, "compile_kernels", lambda *_: None)
     for backend in ("cpu", "cpu", "cuda", "cpu"):
         stops.append(backend)
         model = LanguageModel(hidden=3, layers=1, embedding=2, seed=1, backend=backend)
