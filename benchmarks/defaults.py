@@ -1,12 +1,12 @@
-"""What a training with all defaults comes to, through the command line, on six texts of 3 KB to 10 MB: held-out perplexity and seconds.
+"""Held-out perplexity and seconds of a training with default settings, on the command line, for six texts of 3 KB to 10 MB.
 
     NUMBA_RNNLM_DATA=folder python -m benchmarks.defaults
     python -m benchmarks.defaults --texts english-3k code-100k --turns 3
 
-Beside it the same model with fixed settings: 10 epochs, 50 streams, 50 steps. The last 5 % of each text, cut at a line end, are held out: they
-choose the best epoch, and the perplexity is theirs. The code is the standard library of the Python that runs; the other texts are in the folder that
-NUMBA_RNNLM_DATA names. Turns differ by their seed. Seconds are those of the command ``train``, with all kernels compiled before;
-processor seconds, of all threads, tell more where other programs run beside it.
+The same model is also trained with fixed settings: 10 epochs, 50 streams, 50 steps. The last 5 % of each text, split off at a newline, are
+held out; they select the best epoch and are used for the perplexity. The code texts are the standard library of the running Python; the
+other texts are in the folder NUMBA_RNNLM_DATA. Every turn uses another seed. Seconds are those of the command ``train`` with all kernels
+compiled beforehand; processor seconds, summed over threads, are more reliable if other programs are running.
 """
 
 import json
@@ -38,7 +38,7 @@ def chinese() -> bytes:
 
 
 def code() -> bytes:
-    """The modules of the standard library, one after the other, without its tests."""
+    """The modules of the standard library without its tests, concatenated."""
     folder = Path(sysconfig.get_path("stdlib"))
     names = (path.relative_to(folder) for path in folder.rglob("*.py"))
     chosen = sorted(name for name in names if not {"test", "tests", "idlelib", "site-packages"} & set(name.parts))
@@ -48,7 +48,7 @@ def code() -> bytes:
 def data(*names: str) -> bytes:
     folder = os.environ.get("NUMBA_RNNLM_DATA")
     if folder is None:
-        raise SystemExit(f"NUMBA_RNNLM_DATA is not set; it names the folder that has {'/'.join(names)}. Nothing was measured.")
+        raise SystemExit(f"NUMBA_RNNLM_DATA is not set; set it to the folder that contains {'/'.join(names)}. Nothing was measured.")
     return Path(folder, *names).read_bytes()
 
 
@@ -69,19 +69,19 @@ TEXTS = {
 
 
 def main() -> None:
-    flags = parser("Train with all defaults, and with fixed settings.")
+    flags = parser("Train with default settings and with fixed settings.")
     flags.set_defaults(turns=1)
-    flags.add_argument("--texts", nargs="+", choices=TEXTS, default=list(TEXTS), help="those to train on")
+    flags.add_argument("--texts", nargs="+", choices=TEXTS, default=list(TEXTS), help="texts to train on")
     options = read(flags, "defaults")
     if options.peer:
-        raise SystemExit("--peer is given, but these defaults are our own. Nothing was measured.")
+        raise SystemExit("--peer is given, but peers do not have these defaults. Nothing was measured.")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("train", "valid"):
             (folder / f"small.{part}").write_bytes(b"to be or not to be\n" * 20)
         for tokenizer in sorted({TEXTS[text].tokenizer for text in options.texts}):
-            train(folder, "small", tokenizer, ["--epochs", "1"], options)  # compiles
+            train(folder, "small", tokenizer, ["--epochs", "1"], options)  # compiles the kernels
         for text in options.texts:
             save(folder, text)
             rows.append(measure(folder, text, options))
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def save(folder: Path, name: str) -> None:
-    """The text as two files, NAME.train and NAME.valid."""
+    """Write the text to two files, NAME.train and NAME.valid."""
     source = TEXTS[name].source()[: TEXTS[name].bytes]
     text = source[: source.rindex(b"\n") + 1]
     border = text.rindex(b"\n", 0, round(len(text) * (1 - HELD_OUT))) + 1
@@ -107,15 +107,15 @@ def measure(folder: Path, name: str, options: Any) -> dict[str, Any]:
 
 
 def train(folder: Path, name: str, tokenizer: str, arguments: list[str], options: Any) -> dict[str, Any]:
-    """One training: its plan, its seconds, and the held-out perplexity of its model."""
+    """Train once; return the chosen settings, the seconds, and the held-out perplexity."""
     model, held_out = folder / "model.npz", folder / f"{name}.valid"
     model.unlink(missing_ok=True)
     start, before = time.perf_counter(), processor_seconds()
-    told = command(options, "train", folder / f"{name}.train", "--valid", held_out, "--tokenizer", tokenizer, "--out", model, *arguments)
+    printed = command(options, "train", folder / f"{name}.train", "--valid", held_out, "--tokenizer", tokenizer, "--out", model, *arguments)
     seconds, busy = time.perf_counter() - start, processor_seconds() - before
-    found = PLAN.search(told)
+    found = PLAN.search(printed)
     if found is None:
-        raise SystemExit(f"train does not tell its plan as expected; it printed {told!r}")
+        raise SystemExit(f"train did not print its settings as expected; it printed {printed!r}")
     tokens, epochs, streams, steps, updates = (int(number.replace(",", "")) for number in found.groups())
     measured = json.loads(command(options, "eval", model, held_out, "--json"))
     return {"tokens": tokens, "epochs": epochs, "streams": streams, "steps": steps, "updates": updates,
@@ -123,13 +123,13 @@ def train(folder: Path, name: str, tokenizer: str, arguments: list[str], options
 
 
 def processor_seconds() -> float:
-    """Of all commands so far."""
+    """Processor seconds of all commands so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def command(options: Any, *arguments: object) -> str:
-    """What the program prints."""
+    """Run numba_rnnlm and return its output."""
     flags = ["--backend", options.backend]
     done = subprocess.run([sys.executable, "-m", "numba_rnnlm", *map(str, arguments), *flags], stdout=subprocess.PIPE, text=True,
                           env=environment(options.threads))
@@ -139,11 +139,11 @@ def command(options: Any, *arguments: object) -> str:
 
 
 def describe(row: dict[str, Any], setting: str) -> str:
-    """One row as a line of text."""
+    """Format one row as a line of text."""
     found = row[setting]
     return (f"{row['text']:12} {row['tokenizer']:5} {setting:8} epochs {found['epochs']:3}  streams {found['streams']:3}  steps {found['steps']:3}  "
             f"{found['updates']:7,} updates  perplexity {found['perplexity']['median']:8.3f}  {found['seconds']['median']:7.1f} s, "
-            f"{found['processor_seconds']['median']:7.1f} of processors")
+            f"{found['processor_seconds']['median']:7.1f} processor s")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Drawing symbols: microseconds a token, the choice of the symbol included.
+"""Microseconds per generated token, including the choice of the symbol.
 
     python -m benchmarks.generation                                   one stream
     python -m benchmarks.generation --streams 1 64 --weights float32 int8 --peer torch
 
-First all must write the same ids at temperature 0; then they draw at temperature 1. The floor is the time in which
-the same threads read as many bytes as the weights that a token needs (all but the embedding, of which one row) have in
-float32, by a plain loop over one buffer again and again.
+First, all libraries must generate the same ids at temperature 0; then sampling at temperature 1 is timed. The floor is the time in which
+the same threads, in a plain loop over one buffer, read as many bytes as a token needs of the float32 weights (all except the
+embedding, of which it needs one row).
 """
 
 import statistics
@@ -14,17 +14,17 @@ from typing import Any
 from .harness import OURS, Contestant, compare, contestants, convert, describe, parser, read, write_results
 from .shapes import Row, chosen, model_flags
 
-SECONDS = 0.4  # of one turn, about
-TOKENS = 100  # drawn at once, by each stream
-GREEDY = 30  # ids that must be the same
+SECONDS = 0.4  # approximate duration of one turn
+TOKENS = 100  # symbols per call and stream
+GREEDY = 30  # ids that must be equal
 TIE = 1e-4  # logits closer than this may be ranked either way
 
 
 def main() -> None:
-    flags = parser("Time the drawing of one symbol.")
+    flags = parser("Time the generation of one symbol.")
     model_flags(flags)
-    flags.add_argument("--streams", nargs="*", type=int, default=[1], help="texts side by side")
-    flags.add_argument("--weights", nargs="*", default=["float32"], choices=["float32", "int8"], help="ours; peers: float32")
+    flags.add_argument("--streams", nargs="*", type=int, default=[1], help="texts per batch")
+    flags.add_argument("--weights", nargs="*", default=["float32"], choices=["float32", "int8"], help="for numba_rnnlm; peers use float32")
     options = read(flags, "generation")
     rows: list[dict[str, Any]] = []
     with contestants(options) as players:
@@ -57,17 +57,17 @@ def measure(players: dict[str, Contestant], row: Row, weights: str, options: Any
 
 
 def expect_same_ids(players: dict[str, Contestant], row: Row) -> int:
-    """End unless all write the same; → how many texts part where two logits are equal but for rounding."""
+    """End the program unless all generate the same ids; → the number of texts that diverge at a tie, where rounding decides."""
     found = {who: player.ask(command="greedy", length=GREEDY) for who, player in players.items()}
     ties = 0
     for who in list(found)[1:]:
         texts = zip(found[OURS]["ids"], found[who]["ids"], found[OURS]["margins"], strict=True)
         for stream, (ours, theirs, margins) in enumerate(texts):
-            parted = [place for place in range(GREEDY) if ours[place] != theirs[place]][:1]
-            for place in parted:
+            diverged = [place for place in range(GREEDY) if ours[place] != theirs[place]][:1]
+            for place in diverged:
                 if margins[place] > TIE:
-                    raise SystemExit(f"{row}, stream {stream}: symbol {place} is {theirs[place]} for {who}, {ours[place]} for "
-                                     f"{OURS}, where the largest logit is {margins[place]:.2g} above the second.")
+                    raise SystemExit(f"{row}, stream {stream}: symbol {place} is {theirs[place]} for {who} and {ours[place]} for "
+                                     f"{OURS}, although the largest logit is {margins[place]:.2g} above the second.")
                 ties += 1
     return ties
 

@@ -1,4 +1,4 @@
-"""Contestants in turns, each in a process of its own; medians, spreads and the machine, as JSON."""
+"""Times libraries alternately, each in a process of its own, and writes medians, spreads and the computer's description as JSON."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 OURS = "numba_rnnlm"
 
 DEVICE = "nvidia-h100-80gb-hbm3"
-TRACKED = {  # result files that tables and documents are made of → the command that measures them, and no other may write them
+TRACKED = {  # result files that tables and documents are made from → the only command that may write them
     "training": "training --cells lstm gru tanh --peer torch",
     "training-bf16": "training --rows zaremba-small zaremba-medium --precision bf16",
     "listing": "listing --peer torch --peer keras",
@@ -45,23 +45,23 @@ Spread = dict[str, float]  # min, median, max
 
 
 def environment(threads: int | None) -> dict[str, str]:
-    """Of every process that is measured. Without ``threads`` it takes what it finds right."""
+    """The environment of measured processes. Without ``threads``, each library uses its default number of threads."""
     variables = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     for variable in THREADS:
         if threads is None:
             variables.pop(variable, None)
         else:
             variables[variable] = str(threads)
-    # Some machines pin an old OpenBLAS kernel; no contestant should be slowed by it.
+    # Some computers pin an old OpenBLAS kernel, which would slow down the peers.
     for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         variables.pop(variable, None)
     return variables
 
 
 class Contestant:
-    """A worker process: it takes a line of JSON, does the work, answers with a line of JSON.
+    """A worker process: it reads a request as a line of JSON, does the work, and answers with a line of JSON.
 
-    ``group`` is the folder of a control group that it belongs to from its start.
+    ``group`` is the folder of a control group in which the process starts.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Contestant:
     def ask(self, **request: Any) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
         line = ""
-        with suppress(BrokenPipeError):  # it has ended
+        with suppress(BrokenPipeError):  # the worker has ended
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
@@ -98,7 +98,7 @@ class Contestant:
 
 @contextmanager
 def contestants(options: argparse.Namespace, threads: int | None = None) -> Iterator[dict[str, Contestant]]:
-    """Start numba_rnnlm and the peers; close them all at the end."""
+    """Start the workers of numba_rnnlm and of the peers, and close them at the end."""
     with ExitStack() as stack:
         yield {
             who: stack.enter_context(Contestant(who, threads or options.threads, python_of(options, who)))
@@ -112,19 +112,19 @@ def python_of(options: argparse.Namespace, who: str) -> str:
 
 
 class Task(Protocol):
-    """The worker's side: work made ready by the constructor, and the figures that must be equal for all."""
+    """A task of a worker: the constructor prepares the work and computes the figures that must be equal for all libraries."""
 
     figures: dict[str, float]
 
     def step(self) -> object:
-        """What is timed."""
+        """The work that is timed."""
 
     def wait(self) -> object:
-        """Return when a device has done what it was given."""
+        """Wait until a device has finished its work."""
 
 
 class Worker:
-    """Answers requests: "check" makes a task, "run" times its step, any other command is a method of the task."""
+    """Answers requests: "check" creates a task, "run" times its step, and any other command is a method of the task."""
 
     def __init__(self, tasks: Mapping[str, Callable[..., Task]]) -> None:
         self.tasks = tasks
@@ -142,7 +142,7 @@ class Worker:
 
 
 def serve(tasks: Mapping[str, Callable[..., Task]]) -> None:
-    """Answer each request until the input ends. Only answers go to standard output."""
+    """Answer requests until the input ends. Only answers are written to standard output."""
     answers, sys.stdout = sys.stdout, sys.stderr
     worker = Worker(tasks)
     for line in sys.stdin:
@@ -151,7 +151,7 @@ def serve(tasks: Mapping[str, Callable[..., Task]]) -> None:
 
 
 def timed(step: Callable[[], object], repeat: int, wait: Callable[[], object]) -> float:
-    """Seconds of one step, the mean of ``repeat``."""
+    """Mean seconds per step, over ``repeat`` steps."""
     wait()
     start = time.perf_counter()
     for _ in range(repeat):
@@ -163,15 +163,15 @@ def timed(step: Callable[[], object], repeat: int, wait: Callable[[], object]) -
 def compare(
     players: Mapping[str, Contestant], turns: int, seconds: float, tolerance: float, requests: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """First the same figures for all, within ``tolerance`` of the first player's, then the time in turns.
+    """Check that the figures of all players are within ``tolerance`` of the first one's, then time the players alternately.
 
-    Each player gets its own request; ``seconds`` is about what one turn takes.
+    Each player gets its own request; ``seconds`` is the approximate duration of one turn.
     """
     checks = {who: player.ask(command="check", **requests[who]) for who, player in players.items()}
     ours, *others = players
     expect_equal({who: check | {"seconds": 0} for who, check in checks.items()}, tolerance, str(requests[ours]))
     repeat = max(1, round(seconds / max(check["seconds"] for check in checks.values())))
-    found = in_turns(players, turns, repeat=repeat)
+    found = alternately(players, turns, repeat=repeat)
     return {
         "steps_per_turn": repeat,
         "milliseconds": {who: spread([1000 * value for value in times]) for who, times in found.items()},
@@ -183,7 +183,7 @@ def compare(
 
 
 def expect_equal(figures: Mapping[str, Mapping[str, float]], tolerance: float, what: str) -> None:
-    """End unless everyone's figures are within ``tolerance`` of the first one's, relative to it."""
+    """End the program unless all figures are within a relative ``tolerance`` of the first player's."""
     first, *others = figures
     for who in others:
         for name, value in figures[first].items():
@@ -191,8 +191,8 @@ def expect_equal(figures: Mapping[str, Mapping[str, float]], tolerance: float, w
                 raise SystemExit(f"{what}: {name} is {figures[who][name]} for {who}, {value} for {first}.")
 
 
-def in_turns(players: Mapping[str, Contestant], turns: int, **request: Any) -> dict[str, list[float]]:
-    """Seconds of each player's turns, A B A B …, so that a drift of the machine meets all alike."""
+def alternately(players: Mapping[str, Contestant], turns: int, **request: Any) -> dict[str, list[float]]:
+    """Seconds of each player's turns, in the order A B A B …, so that changes in the computer's speed affect all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in players}
     for _ in range(turns):
         for name, player in players.items():
@@ -201,7 +201,7 @@ def in_turns(players: Mapping[str, Contestant], turns: int, **request: Any) -> d
 
 
 def program(who: str, options: argparse.Namespace, *arguments: object, **variables: str) -> tuple[float, dict[str, Any]]:
-    """A fresh process of :mod:`benchmarks.programs`: seconds from its start to its line of JSON, and that line."""
+    """Run a program of :mod:`benchmarks.programs` in a fresh process; return the seconds until it prints its line of JSON, and that line."""
     module = "benchmarks.programs." + ("ours" if who == OURS else who)
     start = time.perf_counter()
     with subprocess.Popen(
@@ -222,12 +222,12 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def convert(spreads: Mapping[str, Spread], unit: Callable[[float], float]) -> dict[str, Spread]:
-    """The same in another unit."""
+    """Convert spreads to another unit."""
     return {who: spread([unit(value) for value in values.values()]) for who, values in spreads.items()}
 
 
 def describe(label: str, spreads: Mapping[str, Spread], unit: str, ratio: Mapping[str, float] | None = None) -> str:
-    """One row as a line of text."""
+    """Format one row as a line of text."""
     text = f"{label:32}"
     for who, times in spreads.items():
         text += f"  {who} {times['median']:.4g} {unit} ({times['min']:.4g} to {times['max']:.4g})"
@@ -241,7 +241,7 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def machine(threads: int | None) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """A description of the computer."""
     name = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -254,7 +254,7 @@ def machine(threads: int | None) -> dict[str, Any]:
 def write_results(
     benchmark: str, options: argparse.Namespace, rows: Sequence[dict[str, Any]], missing: Sequence[str] = (), **about: Any
 ) -> None:
-    """Write the file that :func:`read` has chosen, if it has. Call it when all is measured but what is ``missing``."""
+    """Write the result file that :func:`read` has chosen, if any. ``missing`` names what could not be measured."""
     if options.result is None:
         print("no result file was written: see the first line")
         return
@@ -270,7 +270,7 @@ def write_results(
 
 
 def replace(path: Path, text: str) -> None:
-    """Write a file in one piece: until it is complete, the one before stays."""
+    """Replace a file atomically: the old one remains until the new one is complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text)
@@ -280,10 +280,10 @@ def replace(path: Path, text: str) -> None:
 
 
 def read(flags: argparse.ArgumentParser, benchmark: str) -> argparse.Namespace:
-    """The options of this run, with ``result``: the file for the results, or None.
+    """Parse the options of this run, and add ``result``: the file for the results, or None.
 
-    Ends, before anything is measured, if a peer does not run, or if --out names a file that another command measures. Without --out
-    only that command writes its file.
+    Ends the program before anything is measured if a peer does not run, or if --out names a file that belongs to another command.
+    Without --out, a result file is written only by the command that it belongs to.
     """
     options = flags.parse_args()
     for peer in options.peer:
@@ -295,18 +295,18 @@ def read(flags: argparse.ArgumentParser, benchmark: str) -> argparse.Namespace:
         wanted = f"; only `python -m benchmarks.{command}` writes {path.name}" if command else ""
         if options.out:
             raise SystemExit(f"--out is {options.out!r}, but these are not its options{wanted}. Give --out another name. Nothing was measured.")
-        print(f"the results will be shown and not written{wanted}; --out NAME writes them elsewhere")
+        print(f"the results will be printed but not written{wanted}; --out NAME writes them to another file")
         options.result = None
     return options
 
 
 def tracked(path: Path) -> str | None:
-    """The command that alone may write this result file, if there is one."""
+    """The only command that may write this result file; None if any may."""
     return TRACKED.get(path.stem) if path.parent.resolve() == RESULTS.resolve() else None
 
 
 def is_command(flags: argparse.ArgumentParser, options: argparse.Namespace, benchmark: str, command: str) -> bool:
-    """Whether this benchmark with these options is the command."""
+    """Whether this benchmark with these options is ``command``."""
     name, *arguments = shlex.split(command) or [""]
     if name != benchmark:
         return False
@@ -316,7 +316,7 @@ def is_command(flags: argparse.ArgumentParser, options: argparse.Namespace, benc
 
 
 def expect_peer(peer: str, python: str, threads: int | None) -> None:
-    """End with a sentence unless the peer's worker can be imported by its interpreter."""
+    """End the program with a message unless the peer's interpreter can import its worker."""
     try:
         done = subprocess.run([python, "-c", f"import benchmarks.workers.{peer}"], capture_output=True, text=True, cwd=ROOT,
                               env=environment(threads))
@@ -324,17 +324,17 @@ def expect_peer(peer: str, python: str, threads: int | None) -> None:
         raise SystemExit(f"--peer-python is {python!r}, which does not run: {error.strerror}. Nothing was measured.") from error
     if done.returncode:
         *_, reason = done.stderr.strip().splitlines() or [f"it ended with exit status {done.returncode}"]
-        raise SystemExit(f"the peer {peer!r} does not run in {python}: {reason}. Name an interpreter that has it, and NumPy and Numba, with "
+        raise SystemExit(f"the peer {peer!r} does not run in {python}: {reason}. Pass an interpreter that has it (and NumPy and Numba) with "
                          "--peer-python, or leave --peer out. Nothing was measured.")
 
 
 def parser(description: str, peers: Sequence[str] = ("torch",), backends: Sequence[str] = ("cpu",)) -> argparse.ArgumentParser:
-    """The flags that every benchmark has."""
+    """A parser with the flags of all benchmarks."""
     flags = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    flags.add_argument("--peer", action="append", default=[], choices=peers, help="compare with this framework in turns")
-    flags.add_argument("--peer-python", default=sys.executable, help="the interpreter that has the peer installed")
-    flags.add_argument("--threads", type=int, default=2, help="for everyone")
-    flags.add_argument("--turns", type=int, default=7, help="timed turns of each contestant")
-    flags.add_argument("--backend", default=backends[0], choices=backends, help="where everyone computes")
+    flags.add_argument("--peer", action="append", default=[], choices=peers, help="framework to compare with; may be repeated")
+    flags.add_argument("--peer-python", default=sys.executable, help="interpreter that has the peers installed")
+    flags.add_argument("--threads", type=int, default=2, help="number of threads for every library")
+    flags.add_argument("--turns", type=int, default=7, help="number of timed turns for every library")
+    flags.add_argument("--backend", default=backends[0], choices=backends, help="backend for every library")
     flags.add_argument("--out", default=None, help="name of the result file in benchmarks/results, without .json")
     return flags

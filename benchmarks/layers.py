@@ -1,4 +1,4 @@
-"""One recurrent layer on a GPU, forward and back, against torch.nn (cuDNN).
+"""One recurrent layer on a GPU, forward and backward, compared with torch.nn (cuDNN).
 
     python -m benchmarks.layers --peer torch
     python -m benchmarks.layers --peer torch --shapes 20,35,200 --cells lstm --precisions tf32
@@ -9,8 +9,8 @@ from typing import Any
 from .harness import OURS, compare, contestants, describe, parser, read, write_results
 
 SHAPES = ["20,35,200", "20,35,650", "64,128,512"]
-SECONDS = 0.1  # of one turn, about
-# Ours → what cuDNN is given beside it; fp16 is half the bits of everything, gradients and state too.
+SECONDS = 0.1  # approximate duration of one turn
+# Our precision → those of cuDNN to compare with; fp16 means that everything is fp16, including gradients and state.
 PRECISIONS = {"float32": ["float32"], "tf32": ["tf32", "fp16"], "bf16": ["tf32", "fp16"]}
 TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
 
@@ -46,8 +46,8 @@ def measure(
 
 
 def line(row: dict[str, Any]) -> str:
-    what = "forward and back" if row["backward"] else "forward"
-    label = f"{row['cell']:5}({row['streams']}, {row['steps']}, {row['hidden']})  {what:17} {row['precision']:8}"
+    what = "forward and backward" if row["backward"] else "forward"
+    label = f"{row['cell']:5}({row['streams']}, {row['steps']}, {row['hidden']})  {what:20} {row['precision']:8}"
     return describe(label, row["milliseconds"], "ms", row["ratio"]) + f" in {row['peer_precision']}"
 
 

@@ -1,11 +1,11 @@
-"""Peak resident memory of a process that trains: MB (10⁶ bytes), everything counted, the interpreter too.
+"""Peak resident memory of a training process in MB (10⁶ bytes), including the interpreter.
 
     python -m benchmarks.memory --peer torch
     python -m benchmarks.memory --rows char --tokens 1000000
 
-It should grow neither with the number of updates nor with the corpus, a file of ids. Pages of a file that is mapped
-count in the peak though the system may take them back at any time; "anonymous" is what the process holds at the end
-without them (Linux).
+It should not grow with the number of updates or with the corpus, a file of ids. Pages of a mapped file count towards the
+peak, although the system may reclaim them at any time; "anonymous" is the memory of the process at the end without these pages
+(Linux only).
 """
 
 import tempfile
@@ -16,16 +16,16 @@ from .harness import OURS, describe, expect_equal, parser, program, read, spread
 from .programs.files import save_corpus, save_models
 from .shapes import Row, chosen, model_flags
 
-TOLERANCE = 1e-3  # of the mean loss
+TOLERANCE = 1e-3  # for the mean loss
 UPDATES = (5, 50)
-LARGER = 10  # times
+LARGER = 10  # factor between the sizes of the two corpora
 
 
 def main() -> None:
-    flags = parser("Measure the memory that training takes.")
+    flags = parser("Measure the peak memory of training.")
     flags.set_defaults(turns=3)
     model_flags(flags, rows=["zaremba-medium"])
-    flags.add_argument("--tokens", type=int, default=10_000_000, help=f"of the corpus, and then {LARGER} times as many")
+    flags.add_argument("--tokens", type=int, default=10_000_000, help=f"size of the corpus; a corpus of {LARGER} times this size follows")
     options = read(flags, "memory")
     rows: list[dict[str, Any]] = []
     for row in chosen(options):

@@ -1,9 +1,9 @@
-"""One training step on 1, 2, 4, ... threads, and how much faster that is than one.
+"""One training step on 1, 2, 4, ... threads, and the speed-up over one thread.
 
     python -m benchmarks.scaling
     python -m benchmarks.scaling --threads 8 --rows char zaremba-medium --peer torch
 
-All compute the same loss and gradient first; the process of each number of threads takes its turn.
+First, all must compute the same loss and gradient. Each number of threads has a process of its own, and they are timed alternately.
 """
 
 import os
@@ -13,12 +13,12 @@ from typing import Any
 from .harness import Contestant, compare, contestants, describe, parser, read, write_results
 from .shapes import Row, chosen, model_flags
 
-SECONDS = 0.4  # of one turn, about
+SECONDS = 0.4  # approximate duration of one turn
 TOLERANCE = 1e-3
 
 
 def main() -> None:
-    flags = parser("Time one training step on more and more threads.")
+    flags = parser("Time one training step on increasing numbers of threads.")
     flags.set_defaults(threads=os.cpu_count() or 1)
     model_flags(flags, rows=["zaremba-medium"])
     options = read(flags, "scaling")
@@ -31,7 +31,7 @@ def main() -> None:
                 rows.append(found)
                 label = f"{row.name} {row.cell}, threads {found['threads']}"
                 speedups = ", ".join(f"{who} {value:.2f}x" for who, value in found["speedup"].items())
-                print(describe(label, found["milliseconds"], "ms"), f" to one thread: {speedups}", flush=True)
+                print(describe(label, found["milliseconds"], "ms"), f" speed-up over one thread: {speedups}", flush=True)
     write_results("scaling", options, rows)
 
 

@@ -1,8 +1,8 @@
-"""The log-probabilities of sentences of different lengths, 5 to 60 ids: sentences a second.
+"""Sentences scored per second; the sentences have 5 to 60 ids.
 
     python -m benchmarks.scoring --peer torch
 
-PyTorch does it as its users do: sorted by length, in batches of 64, padded.
+With PyTorch, sentences are sorted by length and padded in batches of 64, as is common.
 """
 
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 from .harness import Contestant, compare, contestants, convert, describe, parser, read, write_results
 from .shapes import Row, chosen, model_flags
 
-SECONDS = 0.4  # of one turn, about
-TOLERANCE = 1e-4  # of the sum of all log-probabilities, and of the norm of the sentences'
+SECONDS = 0.4  # approximate duration of one turn
+TOLERANCE = 1e-4  # for the sum of all log-probabilities, and for the norm of the sentences' log-probabilities
 
 
 def main() -> None:
     flags = parser("Time the scoring of sentences.")
     model_flags(flags)
-    flags.add_argument("--sentences", type=int, default=1000, help="how many there are")
+    flags.add_argument("--sentences", type=int, default=1000, help="number of sentences")
     options = read(flags, "scoring")
     rows: list[dict[str, Any]] = []
     with contestants(options) as players:

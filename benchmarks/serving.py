@@ -1,14 +1,14 @@
-"""Answers to requests on a machine that others use too: milliseconds until 1, 20, 100 symbols are written.
+"""Response times on a shared computer: milliseconds until 1, 20 or 100 symbols are generated.
 
     python -m benchmarks.serving
     python -m benchmarks.serving --peer torch --peer-python /path/to/python
     python -m benchmarks.serving --rows zaremba-medium --situations quiet "2 busy" --lengths 20
 
-Contestants are numba_rnnlm as it is installed, with one thread, with as many as there are processors, and the peers with what they
-take by default. They take turns within each situation: quiet; after 10 ms and 3 s of rest; beside 1 and 2 processes that
-compute; under quotas of control groups, where such can be made; and with many threads that ask at once. Ratios are medians over
-turns. Then training and scoring: what they keep of their speed beside busy processes, and how much of the share that a scheduler
-leaves which is fair to threads.
+The contestants are numba_rnnlm with default settings, with one thread, and with one thread per processor, and the peers with default
+settings. They are timed alternately in each situation: quiet; after 10 ms and 3 s of rest; next to 1 and 2 busy processes;
+under control group quotas, where these can be created; and with many client threads at once. Ratios are medians over turns. Then the
+speed of training and scoring next to busy processes is compared with the quiet speed, scaled by the share of processor time that a
+scheduler fair to threads would give.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from .generation import expect_same_ids
 from .harness import OURS, Contestant, expect_equal, parser, python_of, read, write_results
 from .shapes import Row, chosen, model_flags
 
-SECONDS = 0.15  # one contestant's turn, about
+SECONDS = 0.15  # approximate duration of one turn
 CLIENT_SECONDS = 0.5
-WORK_SECONDS = 0.5  # one turn of training or scoring
-RESTED = 20  # symbols of the requests after long rest, and of many clients'
+WORK_SECONDS = 0.5  # duration of one turn of training or scoring
+RESTED = 20  # symbols per request after a long rest, and with many clients
 REST = {"after 10 ms": 0.01, "after 3 s": 3.0}
 BUSY = {"1 busy": 1, "2 busy": 2}
 QUOTAS = {"quota 1": 1.0, "quota 0.5": 0.5}
@@ -43,11 +43,11 @@ Players = dict[str, Contestant]
 
 
 def main() -> None:
-    flags = parser("Time requests on a shared machine.")
+    flags = parser("Time requests on a shared computer.")
     flags.set_defaults(threads=os.cpu_count())
     model_flags(flags, rows=["tiny", "char", "zaremba-medium"])
     flags.add_argument("--situations", nargs="*", default=SITUATIONS, choices=SITUATIONS)
-    flags.add_argument("--lengths", nargs="*", type=int, default=[1, 20, 100], help="symbols of a request")
+    flags.add_argument("--lengths", nargs="*", type=int, default=[1, 20, 100], help="symbols per request")
     options = read(flags, "serving")
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
@@ -65,14 +65,14 @@ def main() -> None:
 
 @contextmanager
 def players_of(options: argparse.Namespace, quota: str | None) -> Iterator[Players]:
-    """The contestants, each under the quota; none where no control group can be made."""
+    """Start the contestants, each under the quota; none if control groups cannot be created."""
     with ExitStack() as stack:
         settings = {OURS: None, ONE: 1, f"{options.threads} threads": options.threads, **dict.fromkeys(options.peer)}
         groups: dict[str, Path | None] = dict.fromkeys(settings)
         if quota:
             groups |= {who: stack.enter_context(control_group(QUOTAS[quota])) for who in settings}
             if None in groups.values():
-                print(f"{quota}: not measured, as no control group can be made here")
+                print(f"{quota}: not measured, because control groups cannot be created here")
                 yield {}
                 return
         yield {
@@ -85,7 +85,7 @@ def players_of(options: argparse.Namespace, quota: str | None) -> Iterator[Playe
 
 @contextmanager
 def control_group(processors: float) -> Iterator[Path | None]:
-    """A new group that may use so much of the processors; None where the system has or allows none."""
+    """Create a control group that may use this many processors; None if the system does not support or allow it."""
     name, quota = f"numba_rnnlm-{os.getpid()}-{time.monotonic_ns()}", str(int(processors * PERIOD))
     for root, limit, text in (("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", quota), ("/sys/fs/cgroup", "cpu.max", f"{quota} {PERIOD}")):
         group = Path(root, name)
@@ -103,7 +103,7 @@ def control_group(processors: float) -> Iterator[Path | None]:
 
 @contextmanager
 def busy_processes(number: int) -> Iterator[None]:
-    """So many that do nothing but compute."""
+    """Run this many processes that only compute."""
     command = [sys.executable, "-c", "while True: pass"]
     processes = [subprocess.Popen(command) for _ in range(number)]
     try:
@@ -134,17 +134,17 @@ def measure(players: Players, row: Row, situations: Sequence[str], options: Any)
     for work in (name for name in situations if name in WORK):
         begin(players, row.request(work, backend="cpu", **WORK[work]), 1e-3)
         for situation, busy in BUSY.items():
-            yield {"situation": f"{work}, {situation}"} | kept(players, busy, options)
+            yield {"situation": f"{work}, {situation}"} | busy_speeds(players, busy, options)
 
 
 def begin(players: Players, request: dict[str, Any], tolerance: float) -> None:
-    """All make the same task, and compute the same."""
+    """Let all players create the same task, and check that they compute the same figures."""
     checks = {who: player.ask(command="check", **request) for who, player in players.items()}
     expect_equal({who: check | {"seconds": 0} for who, check in checks.items()}, tolerance, str(request))
 
 
 def turns(players: Players, number: int, request: dict[str, Any], rest: float = 0) -> dict[str, Any]:
-    """Percentiles of all requests' milliseconds; each contestant's median, and rate, by the others' of the same turn."""
+    """Percentiles of the milliseconds of all requests, and ratios of medians and rates, computed per turn."""
     seconds: dict[str, list[float]] = {who: [] for who in players}
     medians: dict[str, list[float]] = {who: [] for who in players}
     rates: dict[str, list[float]] = {who: [] for who in players}
@@ -166,8 +166,8 @@ def turns(players: Players, number: int, request: dict[str, Any], rest: float = 
     return found
 
 
-def kept(players: Players, busy: int, options: Any) -> dict[str, Any]:
-    """Steps a second beside busy processes: by the fair share of the quiet ones, and by those of one thread."""
+def busy_speeds(players: Players, busy: int, options: Any) -> dict[str, Any]:
+    """Steps per second next to busy processes, relative to the fair share of the quiet speed, and to the speed of one thread."""
     ours, one = players[OURS], players[ONE]
     quiet_speeds, speeds, single = [], [], []
     for _ in range(options.turns):
@@ -184,7 +184,7 @@ def kept(players: Players, busy: int, options: Any) -> dict[str, Any]:
 
 
 def speed(player: Contestant) -> float:
-    """Steps a second, in one turn."""
+    """Steps per second in one turn."""
     repeat = max(1, round(WORK_SECONDS / player.ask(command="run", repeat=1)["seconds"]))
     return float(1 / player.ask(command="run", repeat=repeat)["seconds"])
 
@@ -194,7 +194,7 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Milliseconds."""
+    """Percentiles in milliseconds."""
     ordered = sorted(seconds)
     return {f"p{part}": 1000 * ordered[min(len(ordered) - 1, len(ordered) * part // 100)] for part in (50, 90, 99)}
 

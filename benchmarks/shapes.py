@@ -1,4 +1,4 @@
-"""The models that are measured, and the arithmetic and the reading that they need."""
+"""The models of the benchmarks, and how many operations a token takes."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ class Shape(NamedTuple):
     steps: int
 
     def multiply_adds(self, cell: str) -> int:
-        """Of the forward pass for one token: the elements of the recurrent and output matrices."""
+        """Multiply-adds of the forward pass for one token: the number of elements of the recurrent and output matrices."""
         inputs = self.embedding + self.hidden * (self.layers - 1)
         recurrent = GATES[cell] * self.hidden * (inputs + self.hidden * self.layers)
         return recurrent + self.hidden * self.vocabulary
 
     def flops(self, cell: str) -> float:
-        """Of one training step: 6 per multiply-add and per token."""
+        """Floating-point operations of one training step: 6 per multiply-add and token."""
         return 6.0 * self.multiply_adds(cell) * self.streams * self.steps
 
 
@@ -45,24 +45,24 @@ class Row(NamedTuple):
     shape: Shape
 
     def request(self, task: str, **more: Any) -> dict[str, Any]:
-        """What the workers are asked to check and time."""
+        """The request that makes a worker check and time this model."""
         return {"task": task, "cell": self.cell, **self.shape._asdict(), **more}
 
     def about(self) -> dict[str, Any]:
-        """Its part of the result file."""
+        """The description of this model in the result file."""
         return {"row": self.name, "cell": self.cell, "shape": self.shape._asdict()}
 
 
 def model_flags(flags: argparse.ArgumentParser, rows: Sequence[str] = tuple(SHAPES)) -> None:
-    """--rows, --shape and --cells."""
+    """Add the flags --rows, --shape and --cells."""
     flags.add_argument("--rows", nargs="*", default=list(rows), choices=list(SHAPES), help="named models")
     flags.add_argument("--shape", action="append", default=[],
-                       help="instead, a model of your own: vocabulary,embedding,hidden,layers,streams,steps; may be repeated")
-    flags.add_argument("--cells", nargs="*", default=["lstm"], choices=list(GATES), help="each with every model")
+                       help="another model, in place of the named ones: vocabulary,embedding,hidden,layers,streams,steps; may be repeated")
+    flags.add_argument("--cells", nargs="*", default=["lstm"], choices=list(GATES), help="cells, each measured with every model")
 
 
 def chosen(options: argparse.Namespace) -> list[Row]:
-    """The models that the flags ask for."""
+    """The models that the flags select."""
     shapes = {text: Shape(*(int(number) for number in text.split(","))) for text in options.shape}
     shapes = shapes or {name: SHAPES[name] for name in options.rows}
     return [Row(name, cell, shape) for name, shape in shapes.items() for cell in options.cells]

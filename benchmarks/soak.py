@@ -1,13 +1,13 @@
-"""A GPU under load for minutes: time loops against the reference, the same bits in every run, no memory lost.
+"""Soak test of a GPU: compares time loops with the reference, and checks for equal bits in every run and for lost memory.
 
     python -m benchmarks.soak --seconds 120 --processes 2
     NUMBA_ENABLE_CUDASIM=1 python -m benchmarks.soak --small --rounds 1     # on the simulator
 
-A round draws the shape of a time loop for each cell and precision and runs it forward and back, and a long one of 128 blocks; it
-trains two models alternately. A few rounds repeat: the first time, results are compared with the reference's, and each model is
-trained alone, too; afterwards all bits must be the same. After a round no array may be left, and at the end the device must have
-as much free memory as when the rounds began to repeat. With ``--processes 2`` another process does the same at the same time, so
-that kernels whose blocks wait for one another are interrupted. The first thing that is wrong ends the run with an exception.
+A round draws the shape of a time loop for each cell and precision and runs it forward and backward, runs a long time loop with 128
+blocks, and trains two models alternately. A small number of rounds is repeated. The first time, results are compared with the reference,
+and each model is also trained on its own; after that, all bits must be the same. After each round no array may be left on the device,
+and at the end the device must have as much free memory as when the rounds began to repeat. With ``--processes 2`` another process does
+the same concurrently, so that kernels whose blocks wait for one another are interrupted. The first error ends the run with an exception.
 """
 
 import argparse
@@ -32,29 +32,29 @@ from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import Adam
 from numba_rnnlm.training.updater import Updater
 
-SEEDS = 4  # rounds that differ: when they repeat, all kernels have been compiled
-LOST = {"float32": 5e-5, "tf32": 4e-3, "bf16": 4e-2}  # errors allowed, relative to the largest element: ten times those of rounded factors
-GRAIN = 32 << 20  # bytes of free memory that the driver may take for itself
-LARGE = {"steps": 40, "streams": 130, "hidden": 520}  # the largest shape that is drawn, and that of the long loop
+SEEDS = 4  # number of different rounds; when they repeat, all kernels have been compiled
+TOLERANCE = {"float32": 5e-5, "tf32": 4e-3, "bf16": 4e-2}  # relative to the largest element: ten times the error of rounding the factors
+GRAIN = 32 << 20  # bytes of memory that the driver may take for itself
+LARGE = {"steps": 40, "streams": 130, "hidden": 520}  # maximum sizes to draw; longer loops are not compared with the reference
 SMALL = {"steps": 2, "streams": 17, "hidden": 9}
 LONG = {"steps": 500, "streams": 64, "hidden": 512}
-UPDATES = 4  # each of the two models makes so many
+UPDATES = 4  # updates of each of the two models
 
 Arrays = dict[str, np.ndarray]
 
 
 class Wrong(Exception):
-    """What the soak found."""
+    """The soak test found an error."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("--seconds", type=float, default=120, help="how long, after the first round of each seed")
-    flags.add_argument("--rounds", type=int, help="so many rounds instead")
-    flags.add_argument("--processes", type=int, default=1, help="processes that do this at the same time")
-    flags.add_argument("--seed", type=int, default=0, help="of shapes and numbers")
-    flags.add_argument("--small", action="store_true", help="one cell, and shapes that the simulator can do")
-    flags.add_argument("--beside", action="store_true", help="another process uses the device too: its free memory says nothing")
+    flags.add_argument("--seconds", type=float, default=120, help="duration, after the first round of each seed")
+    flags.add_argument("--rounds", type=int, help="number of rounds, in place of --seconds")
+    flags.add_argument("--processes", type=int, default=1, help="number of concurrent processes")
+    flags.add_argument("--seed", type=int, default=0, help="seed of shapes and numbers")
+    flags.add_argument("--small", action="store_true", help="one cell, and shapes that the simulator can handle")
+    flags.add_argument("--beside", action="store_true", help="do not check the free memory, because another process uses the device too")
     options = flags.parse_args(arguments)
     if "cuda" not in backends.available():
         sys.exit(f"no GPU to test: it {backends.about()['cuda']}")
@@ -67,12 +67,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def soak(options: argparse.Namespace, others: list[subprocess.Popen[bytes]]) -> str:
-    """All rounds; → what was done. Raises :class:`Wrong`. ``others`` gets the processes that were started."""
+    """Run all rounds and return a summary. Raises :class:`Wrong`. Processes that are started are added to ``others``."""
     from numba_rnnlm.backends.cuda import linear
 
-    linear.nothing()  # an array that stays
+    linear.nothing()  # allocates an array that is never freed
     before, free, loops = held(), None, 0
-    digests: dict[str, str] = {}  # the results that were right, by what computed them
+    digests: dict[str, str] = {}  # computation → digest of its correct result
     started = time.monotonic()
     for number in count():
         seed = SEEDS * options.seed + number % SEEDS
@@ -94,25 +94,25 @@ def soak(options: argparse.Namespace, others: list[subprocess.Popen[bytes]]) -> 
             raise Wrong(f"round {number} left {left} bytes of arrays")
     for process in others:
         if process.wait() != 0:
-            raise Wrong(f"a process at the same time ended with exit status {process.returncode}")
-    told = "not asked for"
+            raise Wrong(f"a concurrent process ended with exit status {process.returncode}")
+    used = "not measured"
     if free is not None and not options.beside:
         lost = free - free_memory()
         if lost > GRAIN:
             raise Wrong(f"the device has {lost / 1e6:.0f} MB less free memory than at the beginning")
-        told = f"{lost / 1e6:+.1f} MB used"
-    return f"{number} rounds, {loops} time loops, nothing wrong; memory of the device: {told}"
+        used = f"{lost / 1e6:+.1f} MB used"
+    return f"{number} rounds, {loops} time loops, no errors; memory of the device: {used}"
 
 
 def beside(options: argparse.Namespace, process: int) -> "subprocess.Popen[bytes]":
-    """The same in another process, with other seeds."""
+    """Start the same test in another process, with other seeds."""
     more = ["--small"] * options.small + (["--rounds", str(options.rounds)] if options.rounds else [])
     return subprocess.Popen([sys.executable, "-m", "benchmarks.soak", "--beside", "--seconds", str(options.seconds),
                              "--seed", str(options.seed + process), *more])
 
 
 def draw(seed: int, number: int, small: bool) -> Iterator[tuple[str, Cell, str, tuple[int, int, int]]]:
-    """Cells and precisions, each with (steps, streams, hidden)."""
+    """Draw (steps, streams, hidden) for all cells and precisions."""
     random = np.random.default_rng([seed, 1])
     kinds = [(name, precision) for name in sorted(BUILT_IN) for precision in PRECISIONS]
     for name, precision in [kinds[number * 4 % len(kinds)]] if small else kinds:
@@ -124,7 +124,8 @@ def draw(seed: int, number: int, small: bool) -> Iterator[tuple[str, Cell, str, 
 
 
 def time_loop(name: str, cell: Cell, precision: str, shape: tuple[int, int, int], seed: int, digests: dict[str, str]) -> None:
-    """One time loop, forward and back: as the last time, or, the first time, as the reference, unless it is the long one."""
+    """Run a time loop forward and backward, and compare it with the last run, or (the first time, except for the long loop) with the
+    reference."""
     steps, streams, hidden = shape
     random = np.random.default_rng([seed, 2, steps, streams, hidden])
     first, last = cell.window("h")
@@ -136,17 +137,17 @@ def time_loop(name: str, cell: Cell, precision: str, shape: tuple[int, int, int]
         "d": random.standard_normal((streams, len(cell.states), hidden), np.float32),
     }
     what = f"{name} in {precision}, {steps} steps, {streams} streams, {hidden} units, seed {seed}"
-    found = forward_and_back(backends.get("cuda", precision=precision), cell, given)
+    found = forward_and_backward(backends.get("cuda", precision=precision), cell, given)
     if what not in digests and steps <= LARGE["steps"]:
-        want = forward_and_back(backends.get("reference"), cell, given)
-        if name == "relu":  # where a unit is switched off is decided by rounding
+        want = forward_and_backward(backends.get("reference"), cell, given)
+        if name == "relu":  # rounding decides which units are off, so gradients differ
             want = {"s": want["s"]}
-        expect_close(what, found, want, LOST[precision])
+        expect_close(what, found, want, TOLERANCE[precision])
     expect_same(what, found, digests)
 
 
-def forward_and_back(ops: Any, cell: Cell, given: Arrays) -> Arrays:
-    """States, gradients of the sums, of the initial state and of U."""
+def forward_and_backward(ops: Any, cell: Cell, given: Arrays) -> Arrays:
+    """The states, and the gradients of the pre-activations, of the initial state and of U."""
     steps = len(given["z"])
     U, z, dy, d = (ops.upload(np.array(given[name])) for name in ("U", "z", "dy", "d"))
     s, dU = ops.empty((steps + 1, *given["s"].shape[1:])), ops.empty(given["U"].shape)
@@ -158,7 +159,7 @@ def forward_and_back(ops: Any, cell: Cell, given: Arrays) -> Arrays:
 
 
 def train(which: Iterable[int], seed: int, small: bool) -> Iterator[Arrays]:
-    """The weights of these models, trained alternately, one update each."""
+    """Train these models alternately, one update each, and yield their weights."""
     size = 3 if small else 60
     training = []
     for index in which:
@@ -180,22 +181,22 @@ def _update(network: Network, updater: Updater, state: Arena, x: np.ndarray, y: 
 
 
 def expect_same(what: str, got: Arrays, digests: dict[str, str]) -> None:
-    """Raise :class:`Wrong` unless all bits are those of the first time."""
+    """Raise :class:`Wrong` unless all bits are the same as the first time."""
     found = hashlib.sha256(b"".join(got[name].tobytes() for name in sorted(got))).hexdigest()
     if digests.setdefault(what, found) != found:
-        raise Wrong(f"{what}: not the bits of the first time")
+        raise Wrong(f"{what}: the bits differ from the first time")
 
 
 def expect_close(what: str, got: Arrays, want: Arrays, tolerance: float) -> None:
-    """Raise :class:`Wrong` if an element differs by more than this part of the largest, or is not finite."""
+    """Raise :class:`Wrong` if an element differs by more than ``tolerance`` times the largest element, or is not finite."""
     for name in want:
         error = abs(got[name] - want[name]).max() / max(abs(want[name]).max(), 1e-30)
         if not error <= tolerance:
-            raise Wrong(f"{what}: {name} is {error:.1e} off the reference, at most {tolerance:.1e} is rounding")
+            raise Wrong(f"{what}: {name} differs from the reference by {error:.1e}; rounding explains at most {tolerance:.1e}")
 
 
 def held() -> int:
-    """Bytes of all arrays on the device that this process has."""
+    """Bytes of all arrays of this process on the device."""
     from numba_rnnlm.backends.cuda.arrays import Memory
 
     gc.collect()
@@ -203,7 +204,7 @@ def held() -> int:
 
 
 def free_memory() -> float:
-    """Bytes of the device that nobody has."""
+    """Free bytes on the device."""
     return backends.get("cuda").memory().bytes
 
 

@@ -1,10 +1,10 @@
-"""From starting Python to a result: seconds, each time in a fresh process.
+"""Seconds from starting Python to a result, each in a fresh process.
 
     python -m benchmarks.startup
     python -m benchmarks.startup --peer torch --rows char zaremba-medium
 
-The interpreter alone; the import; a model file loaded and the first token written; the same and the first training step;
-and that step where no kernel was ever compiled (an empty NUMBA_CACHE_DIR).
+Measured are the interpreter alone; the import; loading a model and generating the first token; loading a model and the first training
+step; and the latter with an empty kernel cache (NUMBA_CACHE_DIR).
 """
 
 import tempfile
@@ -17,12 +17,12 @@ from .harness import OURS, describe, expect_equal, parser, program, read, spread
 from .programs.files import save_corpus, save_models
 from .shapes import Row, chosen, model_flags
 
-TOLERANCE = 1e-3  # of the loss
-COLD_TURNS = 3  # at most: compiling everything takes long
+TOLERANCE = 1e-3  # for the loss
+COLD_TURNS = 3  # maximum, because compiling everything takes long
 
 
 def main() -> None:
-    flags = parser("Time the way from starting Python to a result.")
+    flags = parser("Time how long it takes from starting Python to a result.")
     model_flags(flags, rows=["char"])
     options = read(flags, "startup")
     rows: list[dict[str, Any]] = []
@@ -47,7 +47,7 @@ def measure(row: Row, options: Any) -> list[dict[str, Any]]:
         }
         rows = []
         for what, arguments_of in arguments.items():
-            check = {who: program(who, options, *arguments_of(who))[1] for who in models}  # compiles, fills disk caches
+            check = {who: program(who, options, *arguments_of(who))[1] for who in models}  # compiles, and fills the disk cache
             same = {who: {name: answer[name] for name in answer if name in ("id", "loss")} for who, answer in check.items()}
             expect_equal(same, TOLERANCE, what)
             seconds: dict[str, list[float]] = {who: [] for who in models}

@@ -15,7 +15,7 @@ NAMES = {OURS: OURS, "torch": "PyTorch", "keras": "Keras"}
 
 
 def summary(*files: dict[str, Any]) -> list[str]:
-    """Two models, the same in every row, out of the other tables."""
+    """Selected rows of the other tables, always for the same two models."""
     training, listing, generation, scoring, startup, memory, device = files
     small, large = ({"row": name, "cell": "lstm"} for name in ("char", "zaremba-medium"))
     one, many = ({"weights": "float32", "streams": streams} for streams in (1, 64))
@@ -212,7 +212,7 @@ TABLES: dict[str, tuple[Callable[..., list[str]], tuple[str, ...]]] = {  # and t
 
 
 def table(left: list[str], right: list[str], rows: Iterable[list[str]], last: Sequence[str] = ()) -> list[str]:
-    """Columns of words, aligned left; of numbers, aligned right; and more of words."""
+    """A table with left-aligned columns of words, right-aligned columns of numbers, and ``last`` columns of words."""
     rule = "|" + "---|" * len(left) + "---:|" * len(right) + "---|" * len(last)
     return [line([*left, *right, *last]), rule, *map(line, rows)]
 
@@ -257,7 +257,7 @@ def article(name: str) -> str:
 
 
 def filled(text: str) -> str:
-    """A document with its tables made anew."""
+    """Replace the tables in the text of a document by new ones."""
     for name, (make, files) in TABLES.items():
         pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if pattern.search(text) and not missing(files):

@@ -1,12 +1,12 @@
 """One training step of a language model: embedding, recurrent layers, softmax, loss, backward, clip, SGD.
 
-    python -m benchmarks.training                        our milliseconds and GFLOP/s, and their share of the limit
-    python -m benchmarks.training --peer torch           PyTorch on the same work, in turns, and the ratio
+    python -m benchmarks.training                        milliseconds, GFLOP/s and the share of the peak rate
+    python -m benchmarks.training --peer torch           compares with PyTorch, timed alternately
     python -m benchmarks.training --shape 5000,100,300,1,8,25 --cells gru
     python -m benchmarks.training --precision bf16 --peer torch --out training-bf16
     python -m benchmarks.training --backend cuda --precision tf32 --peer torch
 
-The limit, on a CPU, is what the register tile reaches on float32 in first-level cache, on all threads at once, measured
+The peak rate of a CPU is that of the float32 register tile with data in L1 cache, on all threads at once, measured
 between the rows.
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 from .harness import OURS, compare, contestants, describe, geometric_mean, parser, read, write_results
 from .shapes import Row, chosen, model_flags
 
-SECONDS = 0.4  # of one turn, about
-TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}  # of loss and gradient
-PEERS = {  # what the peer may round to, where we do
+SECONDS = 0.4  # approximate duration of one turn
+TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}  # for loss and gradient
+PEERS = {  # backend → our precision → the precision of the peer
     "cpu": {"float32": "float32", "tf32": "float32", "bf16": "float32"},
     "cuda": {"float32": "float32", "tf32": "tf32", "bf16": "tf32"},
 }
@@ -27,7 +27,7 @@ PEERS = {  # what the peer may round to, where we do
 def main() -> None:
     flags = parser("Time one training step of a language model.", backends=("cpu", "cuda"))
     model_flags(flags)
-    flags.add_argument("--precision", default="float32", choices=list(TOLERANCE), help="of the factors of products")
+    flags.add_argument("--precision", default="float32", choices=list(TOLERANCE), help="precision of the factors of matrix products")
     options = read(flags, "training")
     rows: list[dict[str, Any]] = []
     roofs: list[float] = []
@@ -41,11 +41,11 @@ def main() -> None:
                 roofs += [players[OURS].ask(command="roof")["gflops"] for _ in range(3)]
     if roofs:
         roof = statistics.median(roofs)
-        print(f"the register tile, float32, in first-level cache: {roof:.0f} GFLOP/s ({min(roofs):.0f} to {max(roofs):.0f})")
+        print(f"peak rate of the float32 register tile in L1 cache: {roof:.0f} GFLOP/s ({min(roofs):.0f} to {max(roofs):.0f})")
         for found in rows:
             found |= {"roof_gflops": roof, "share": {who: value / roof for who, value in found["gflops"].items()}}
             shares = ", ".join(f"{who} {share:.0%}" for who, share in found["share"].items())
-            print(f"{found['row'] + ' ' + found['cell']:32}  {shares} of it")
+            print(f"{found['row'] + ' ' + found['cell']:32}  {shares} of peak")
     for peer in options.peer:
         ratios = [row["ratio"][peer] for row in rows]
         print(f"geometric mean of {len(ratios)} ratios to {peer}: {geometric_mean(ratios):.2f}, smallest {min(ratios):.2f}")

@@ -1,4 +1,4 @@
-"""A listing written for Keras; only the import lines have changed. It learns the next character of a verse."""
+"""A model written for Keras, with only the imports changed. It learns to predict the next character of a verse."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ vocab_size = len(characters)
 max_length = 12
 
 x_train = np.array([[index[c] for c in text[i : i + max_length]] for i in range(len(text) - max_length)])
-y_train = np.eye(vocab_size)[[index[c] for c in text[max_length:]]]  # one-hot, as to_categorical gives it
+y_train = np.eye(vocab_size)[[index[c] for c in text[max_length:]]]  # one-hot, like the result of to_categorical
 
 model = Sequential()
 model.add(Embedding(vocab_size, 16, input_length=max_length))
@@ -33,8 +33,8 @@ for epoch in (0, 9, 29, 59):
     print(f"epoch {epoch + 1:2}: loss {history.history['loss'][epoch]:.3f}, "
           f"accuracy {history.history['accuracy'][epoch]:.3f}")
 
-written = text[:max_length]
+generated = text[:max_length]
 for _ in range(70):
-    window = np.array([[index[c] for c in written[-max_length:]]])
-    written += characters[int(model.predict(window, verbose=0)[0].argmax())]
-print(f"\nfrom its first {max_length} characters:\n{written}")
+    window = np.array([[index[c] for c in generated[-max_length:]]])
+    generated += characters[int(model.predict(window, verbose=0)[0].argmax())]
+print(f"\ngenerated from the first {max_length} characters:\n{generated}")

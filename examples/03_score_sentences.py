@@ -1,4 +1,4 @@
-"""Which of two sentences is better? A word model that has learned agreement from a small grammar."""
+"""Which of two sentences is better? A word model learns agreement from a small grammar, and scores sentences."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ VERBS = {"sleeps": "sleep", "sings": "sing", "runs": "run"}
 
 
 def sentence(random: np.random.Generator) -> str:
-    """the NOUN (near the NOUN)? VERB: the verb agrees with the first noun, whatever stands between."""
+    """the NOUN (near the NOUN)? VERB, where the verb agrees with the first noun, not with the one before it."""
     plural = random.random() < 0.5
     singular_noun = random.choice(list(NOUNS))
     words = ["the", NOUNS[singular_noun] if plural else singular_noun]
@@ -35,6 +35,6 @@ for (good, bad), (better, worse) in zip(pairs, scores, strict=True):
     print(f"{better:8.2f}  {good}\n{worse:8.2f}  {bad}\n")
     assert better > worse
 
-print("word by word (nats; ? is not in the vocabulary):")
+print("score of each word in nats (? marks words that are not in the vocabulary):")
 for token, log_probability, oov in model.full_scores("the dogs near the cow sleeps"):
     print(f"{log_probability:8.2f}  {token}{' ?' * oov}")

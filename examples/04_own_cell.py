@@ -1,11 +1,11 @@
-"""A cell of your own: the minimal gated unit (Zhou et al. 2016), with its product before the gate, as in cuDNN's GRU.
+"""A custom cell: the minimal gated unit (Zhou et al. 2016), with the matrix product before the gate, as in cuDNN's GRU.
 
 ::
 
     f = σ(W x + U h + b)      m = U h + b_m      n = tanh(W x + b_n + f ⊙ m)
     h' = (1 - f) ⊙ h + f ⊙ n
 
-Slots in the order m f n: those that see the state come first, those that see the input last.
+The slots are in the order m f n: those that depend on the state come first, those that depend on the input last.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from numba_rnnlm.portable import dsigmoid, dtanh, portable, sigmoid, tanh
 
 
 def equations(z, prev):
-    """The specification, in NumPy; the reference backend differentiates it by itself."""
+    """The specification in NumPy, which the reference backend differentiates automatically."""
     m, f, n = z
     (h,) = prev
     f = 0.5 * np.tanh(0.5 * f) + 0.5
@@ -28,7 +28,7 @@ def equations(z, prev):
 
 @portable
 def forward(z, prev, next, start, stride):
-    """One stream, one step; element j sees column j only. One short loop per gate vectorises best."""
+    """One step of one stream; element j depends on column j only. One short loop per gate vectorises best."""
     m, f, n = z[0], z[1], z[2]
     h, h_prev = next[0], prev[0]
     for j in range(start, h.size, stride):
@@ -41,7 +41,7 @@ def forward(z, prev, next, start, stride):
 
 @portable
 def backward(z, prev, next, d, start, stride):
-    """Activations become the gradients of the sums; d, the gradient of h', becomes that of h."""
+    """Overwrite the activations with the gradients of the pre-activations, and d, the gradient of h', with the gradient of h."""
     m, f, n = z[0], z[1], z[2]
     h_prev, dh = prev[0], d[0]
     for j in range(start, dh.size, stride):
@@ -55,7 +55,7 @@ def backward(z, prev, next, d, start, stride):
 
 MGU = Cell("mgu", {"m": "h", "f": "xh", "n": "x"}, ("h",), equations, forward, backward)
 
-# Is the derivative right? The rows on the CPU against the equations, which the reference differentiates.
+# Check the derivative: compare the row functions on the CPU with the equations, which the reference backend differentiates.
 cells.register(MGU)
 model = build(ModelConfig("mgu", hidden=9, layers=2, embedding=5, vocabulary_size=11))
 random = np.random.default_rng(1)

@@ -1,8 +1,8 @@
-"""Turns wrong calls into sentences: missing and unknown arguments, arguments of other libraries that have only one allowed value here, and calls
-that run out of memory.
+"""Raises readable errors for wrong calls: missing or unknown arguments, arguments of other libraries that have only one allowed value here,
+and calls that run out of memory.
 
-An argument without a choice is a parameter as any other, so that type checkers, editors and ``help`` know it. Its default is the one value
-that it takes, and :class:`Only` in its annotation says what to do instead of giving another.
+An argument with one allowed value is an ordinary parameter, so that type checkers, editors and ``help`` know it. Its default is the allowed
+value, and :class:`Only` in its annotation says what to do instead of passing another.
 """
 
 import inspect
@@ -22,38 +22,38 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Only:
-    """The mark of a parameter that takes its default only, as in ``dropout: Annotated[float, Only("use a Dropout layer")] = 0.0``.
+    """Marks a parameter that accepts its default only, as in ``dropout: Annotated[float, Only("use a Dropout layer")] = 0.0``.
 
     Parameters
     ----------
     instead
-        What to do instead of giving another value.
+        What to do instead of passing another value.
     """
 
     instead: str
 
 
 def only(annotation: object) -> Only | None:
-    """The mark in an annotation, if it has one."""
+    """The :class:`Only` mark of an annotation, or None."""
     return next((mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Only)), None)
 
 
 def hidden(value: Value) -> Value:
-    """The default of a field that is no part of what a dataclass is: it is neither shown nor compared nor saved."""
+    """The default of a dataclass field that is neither shown nor compared nor saved."""
     return field(default=value, repr=False, compare=False)
 
 
 def expect_default(owner: str, name: str, value: object, default: object, mark: Only) -> None:
     """Raise :class:`ConfigError` unless ``value`` is the default."""
-    plain = isinstance(value, (str, int, float))  # an array would answer == with an array
+    plain = isinstance(value, (str, int, float))  # comparing an array would give an array
     if value is not default and not (plain and value == default):
         raise ConfigError(f"{owner}: {name} is {shown(value)}, expected {default!r}; {mark.instead}.")
 
 
 def checked(called: Called) -> Called:
-    """Let a function, or a class when it is made, answer wrong arguments with a :class:`ConfigError`.
+    """Make a function, or the constructor of a class, raise :class:`ConfigError` for wrong arguments.
 
-    These are the ones that are missing, those that it does not know, and other values than the default where :class:`Only` marks a parameter.
+    Wrong arguments are missing ones, unknown ones, and any value but the default for a parameter marked with :class:`Only`.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def checked(called: Called) -> Called:
 
 
 def checked_calls(kind: type[Kind]) -> type[Kind]:
-    """Let every public method of a class, and its constructor, check its arguments as :func:`checked` does."""
+    """Apply :func:`checked` to the constructor and all public methods of a class."""
     for name, method in list(vars(kind).items()):
         owner = kind.__name__ if name == "__init__" else f"{kind.__name__}.{name}"
         if name.startswith("_") and name != "__init__":
@@ -93,21 +93,21 @@ def checked_calls(kind: type[Kind]) -> type[Kind]:
 
 
 def _checked(function: Called, owner: str) -> Called:
-    """The function, with its arguments checked; ``owner`` is what messages call it."""
+    """Wrap a function so that it checks its arguments; messages call it ``owner``."""
     signature = inspect.signature(function)
     defaults = {name: (parameter.default, mark) for name, parameter in signature.parameters.items() if (mark := only(parameter.annotation))}
-    taken = [name for name in signature.parameters if name not in ("self", "cls", *defaults)]
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    accepted = [name for name in signature.parameters if name not in ("self", "cls", *defaults)]
+    accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
 
     @wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
         for name in list(keywords):
             if name in defaults:
                 expect_default(owner, name, keywords.pop(name), *defaults[name])
-            elif name not in taken and not anything:
-                meant = argument_meant(name, taken)
+            elif name not in accepted and not accepts_any:
+                meant = argument_meant(name, accepted)
                 raise ConfigError(f"{owner} has no argument {name!r}" + (
-                    f"; did you mean {meant!r}?" if meant else f", expected {'some of ' * bool(taken)}{', '.join(taken) or 'none'}."))
+                    f"; did you mean {meant!r}?" if meant else f", expected {'some of ' * bool(accepted)}{', '.join(accepted) or 'none'}."))
         try:
             signature.bind(*args, **keywords)
         except TypeError as error:

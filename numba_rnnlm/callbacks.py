@@ -29,8 +29,7 @@ from .reports import report, warn
 from .runs import expect_ended
 from .storage import expect_room
 from .training.history import Row
-from .training.loop import Trainer
-from .training.watchers import Watcher
+from .training.loop import Trainer, Watcher
 
 BEST_SO_FAR = Only("what counts is the best so far")
 WEIGHT_BYTES = 4  # a saved model stores float32

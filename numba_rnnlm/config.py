@@ -1,7 +1,7 @@
-"""What a user may choose: frozen dataclasses, validated on construction.
+"""All options of the library, as frozen dataclasses that are validated on construction.
 
-One field here is the constructor's argument, the command line's flag, the key in the model file and the
-line of documentation (``metadata["help"]``).
+Each field is at once a constructor argument, a command-line flag, a key in the model file and a line of documentation
+(``metadata["help"]``).
 """
 
 import os
@@ -35,7 +35,7 @@ INITIALIZERS = ("glorot", "uniform")
 NOT_FINITE = ("stop", "skip")
 UNKNOWN = ("count", "exclude", "penalize")
 WEIGHTS = ("float32", "int8")
-UNITS = {  # seconds → the names of the unit in a duration
+UNITS = {  # seconds → the names of this unit in a duration
     1: ("s", "sec", "secs", "second", "seconds"), 60: ("m", "min", "mins", "minute", "minutes"),
     3600: ("h", "hr", "hrs", "hour", "hours"), 86400: ("d", "day", "days"),
 }
@@ -55,13 +55,13 @@ class _Config:
         take_plain_values(self, (item.name for item in fields(self)))  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON."""
+        """The fields as plain values that JSON can represent."""
         values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
         return values
 
     @classmethod
     def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
-        """Take the fields that this class has from ``values``; anything else is a :class:`ConfigError`."""
+        """Make a configuration from ``values``; an unknown key raises :class:`ConfigError`."""
         known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - known)
         if unknown:
@@ -72,19 +72,19 @@ class _Config:
 @checked
 @dataclass(frozen=True)
 class ModelConfig(_Config):
-    """The network: an embedding, a stack of recurrent layers, a softmax over the vocabulary."""
+    """The network: an embedding, a stack of recurrent layers, and a softmax over the vocabulary."""
 
     cell: str = _option("lstm", "recurrent cell: lstm, gru, tanh, relu, sigmoid, or the name of a registered cell")
     hidden: int = _option(128, "units in each recurrent layer")
-    layers: int = _option(2, "recurrent layers, one on top of the other")
-    embedding: int = _option(64, "size of the vector that stands for a symbol")
-    dropout: float = _option(0.0, "part of the values dropped between layers while training, 0 to 1")
-    tied: bool = _option(False, "the output layer uses the embedding's matrix (projected if the sizes differ)")
+    layers: int = _option(2, "number of recurrent layers in the stack")
+    embedding: int = _option(64, "size of the embedding vectors")
+    dropout: float = _option(0.0, "fraction of the values, 0 to 1, dropped between layers during training")
+    tied: bool = _option(False, "share the embedding's matrix with the output layer (with a projection if the sizes differ)")
     forget_bias: float = _option(1.0, "initial bias of the LSTM's forget gate")
-    initializer: str = _option("glorot", "glorot: as in Keras (orthogonal recurrent matrix), with an embedding of unit size; "
+    initializer: str = _option("glorot", "glorot: as in Keras (orthogonal recurrent matrix), with embeddings of unit scale; "
                                "uniform: all weights within ±initializer_scale, as in Zaremba et al. 2014", INITIALIZERS)
-    initializer_scale: float = _option(0.1, "half the width of the uniform initialiser")
-    vocabulary_size: int | None = _option(None, "number of symbols, when the corpus is an array of ids", type=int)
+    initializer_scale: float = _option(0.1, "half the width of the uniform initialiser's range")
+    vocabulary_size: int | None = _option(None, "number of symbols if the corpus is an array of ids", type=int)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,14 +103,14 @@ class ModelConfig(_Config):
 @checked
 @dataclass(frozen=True)
 class TextConfig(_Config):
-    """How text becomes ids."""
+    """How text is converted to ids."""
 
-    tokenizer: str | None = _option("char", "byte, char (Unicode code points) or word (between ASCII white space, which a "
-                                    "no-break space is not; a line end is <eos>)", TOKENIZERS, type=str)
-    min_count: int = _option(1, "symbols seen less often than this in the training text become <unk>")
-    max_vocabulary: int | None = _option(None, "keep only this many of the most frequent symbols", type=int)
-    line_ends: str | None = _option(None, "lf: CRLF and CR are read as LF, everywhere the model reads a text; keep: they stay as they are; left "
-                                    "out, lf for char and word, keep for byte", LINE_ENDS, type=str)
+    tokenizer: str | None = _option("char", "byte, char (Unicode code points) or word (separated by ASCII white space, which excludes "
+                                    "the no-break space; a newline is <eos>)", TOKENIZERS, type=str)
+    min_count: int = _option(1, "symbols that occur less often than this in the training text become <unk>")
+    max_vocabulary: int | None = _option(None, "maximum size of the vocabulary; the most frequent symbols are kept", type=int)
+    line_ends: str | None = _option(None, "lf: read CRLF and CR as LF wherever the model reads text; keep: leave them unchanged; by "
+                                    "default, lf for char and word, keep for byte", LINE_ENDS, type=str)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,11 +126,11 @@ class TextConfig(_Config):
 
 
 def expect_vocabulary(tokenizer: str | None, vocabulary_size: int | None) -> None:
-    """Raise :class:`ConfigError` unless the vocabulary comes from one of them: a tokenizer that learns it, or its size."""
+    """Raise :class:`ConfigError` unless exactly one of the two is given: a tokenizer, which learns a vocabulary, or its size."""
     if tokenizer is None and vocabulary_size is None:
         raise ConfigError("tokenizer is None, so the corpus is ids: give vocabulary_size, the number of different ids.")
     if tokenizer is not None and vocabulary_size is not None:
-        raise ConfigError("vocabulary_size goes with tokenizer=None; with a tokenizer the text decides it (max_vocabulary limits it).")
+        raise ConfigError("vocabulary_size is for tokenizer=None only; with a tokenizer the text determines it (max_vocabulary limits it).")
 
 
 @checked
@@ -138,49 +138,49 @@ def expect_vocabulary(tokenizer: str | None, vocabulary_size: int | None) -> Non
 class TrainingConfig(_Config):
     """One call of ``fit``: truncated back-propagation through time over parallel streams of the corpus."""
 
-    epochs: int | None = _option(None, "passes over the training text; left out, chosen from the size of the text: 10, fewer above a million "
+    epochs: int | None = _option(None, "passes over the training text; by default chosen from the size of the text: 10, fewer above a million "
                                  "tokens and more below 2,500", type=int)
-    streams: int | None = _option(None, "parallel streams that the text is cut into (the batch size); left out, chosen from the size of the "
-                                  "text: so many that an update sees 1.25 √tokens tokens, at most 100 streams", type=int)
-    steps: int | None = _option(None, "time steps between updates; the hidden state is carried on (BPTT length); left out, 50, or fewer for "
-                                "a text below 2,500 tokens", type=int)
-    optimizer: str | Mapping[str, Any] = _option("adam", "rule of the weight update, PyTorch's", OPTIMIZERS, type=str)
-    learning_rate: float | None = _option(None, "step size; left out, a rate that suits cell and optimizer", type=float)
+    streams: int | None = _option(None, "parallel streams that the text is split into (the batch size); by default chosen from the size of the "
+                                  "text so that each update sees 1.25 √tokens tokens, at most 100 streams", type=int)
+    steps: int | None = _option(None, "time steps between updates, across which gradients are propagated (BPTT length); the hidden state is "
+                                "carried over; by default 50, or fewer for a text below 2,500 tokens", type=int)
+    optimizer: str | Mapping[str, Any] = _option("adam", "update rule, as defined by PyTorch", OPTIMIZERS, type=str)
+    learning_rate: float | None = _option(None, "step size; by default a rate that suits the cell and the optimizer", type=float)
     momentum: float = _option(0.0, "momentum of sgd, 0 to 1")
-    weight_decay: float | None = _option(None, "decoupled weight decay of adamw, L2 penalty of the others; left out, "
+    weight_decay: float | None = _option(None, "decoupled weight decay for adamw, L2 penalty for the others; by default "
                                          "0.01 for adamw and 0 for the others", type=float)
-    schedule: str = _option("linear", "learning rate over time: constant; linear or cosine down to zero at the end; "
+    schedule: str = _option("linear", "learning rate over time: constant; linear or cosine decay to zero at the end; "
                             "plateau: divided when validation (else training) stops improving; zaremba: constant for "
-                            "decay_after epochs, then divided each epoch", SCHEDULES)
-    warmup: float = _option(0.0, "part of the training, 0 to 1, during which the rate rises from zero")
+                            "decay_after epochs, then divided after each epoch", SCHEDULES)
+    warmup: float = _option(0.0, "fraction of the training, 0 to 1, during which the rate rises from zero")
     decay_factor: float = _option(2.0, "divisor of the plateau and zaremba schedules")
     decay_after: int = _option(4, "epochs at the full rate in the zaremba schedule")
-    clip_norm: float | None = _option(None, "scale the gradient down to this norm; left out, 1 (times the steps with "
-                                      "reduction sum_time); 0 or inf is off", type=float)
-    clip_value: float | None = _option(None, "cut each element of the gradient at this size; 0 or inf is off", type=float)
-    reduction: str = _option("mean", "loss that is differentiated: mean over tokens, or sum_time: summed over the "
+    clip_norm: float | None = _option(None, "scale the gradient down to this norm; by default 1 (times the number of steps with "
+                                      "reduction sum_time); 0 or inf disables it", type=float)
+    clip_value: float | None = _option(None, "clip each element of the gradient to this magnitude; 0 or inf disables it", type=float)
+    reduction: str = _option("mean", "the loss to differentiate: mean over tokens, or sum_time: summed over the "
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
     accumulate: int = _option(1, "batches whose gradients are added up for one update: as many times as many streams in the same memory")
     patience: int | None = _option(None, "stop after this many epochs (with validate_every, reports) without a better validation loss "
-                                   "(training loss, if there is no validation text)", type=int)
-    validation_split: float = _option(0.0, "part of the training text, 0 to 1, that is held out at its end to validate, if that "
-                                     "is at least 100 bytes; not trained on")
-    validate_every: int | None = _option(None, "report and validate after every so many updates of an epoch too, not only at its end; the "
+                                   "(training loss if there is no validation text)", type=int)
+    validation_split: float = _option(0.0, "fraction of the training text, 0 to 1, to hold out from its end for validation, if that "
+                                     "is at least 100 bytes")
+    validate_every: int | None = _option(None, "report and validate after this many updates too, not only at the end of each epoch; the "
                                          "best weights, patience and the plateau schedule follow these reports", type=int)
-    max_seconds: float | None = _option(None, "end training cleanly within this time, the last validation and saving included: "
+    max_seconds: float | None = _option(None, "end training cleanly within this time, including the last validation and saving: "
                                               "90s, 45min, 1h30m or a number of seconds", type=str)
-    not_finite: str = _option("stop", "when the loss or a gradient is NaN or infinite: stop, with the last good weights; or skip "
-                              "the update, let the streams begin anew and halve the learning rate", NOT_FINITE)
-    extend_vocabulary: bool = _option(False, "where a trained model is trained on: symbols of the training text that it does not know get rows "
-                                      "of their own in the embedding and the output layer, as far as its min_count and max_vocabulary allow")
-    verbose: int = _option(1, "0 silent, 1 live progress, 2 one line an epoch")
+    not_finite: str = _option("stop", "what to do when the loss or a gradient is NaN or infinite: stop, with the last good weights; or skip "
+                              "the update, reset the streams and halve the learning rate", NOT_FINITE)
+    extend_vocabulary: bool = _option(False, "when training a trained model further, add its unknown symbols in the training text to the "
+                                      "embedding and the output layer, as far as its min_count and max_vocabulary allow")
+    verbose: int = _option(1, "0 silent, 1 live progress, 2 one line per epoch")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("epochs", "streams", "steps"):
             if getattr(self, name) is not None:
                 expect_number(name, getattr(self, name), 1, whole=True)
-        if isinstance(self.optimizer, dict):  # an object, told of by optimizers.describe
+        if isinstance(self.optimizer, dict):  # an object, as described by optimizers.describe
             _expect_description("optimizer", self.optimizer)
         else:
             expect_one_of("optimizer", self.optimizer, OPTIMIZERS)
@@ -220,16 +220,16 @@ class TrainingConfig(_Config):
 @checked
 @dataclass(frozen=True)
 class CheckpointConfig(_Config):
-    """What a training leaves on disk, so that it can be resumed after something has stopped it."""
+    """The files that a training writes, so that it can be resumed after it was stopped."""
 
-    checkpoint: str | None = _option(None, "file to keep the whole state of the training in; a model file too. Only the checkpoint of a run "
-                                     "that has ended is replaced", type=str)
-    checkpoint_every: str | float = _option("5min", "how often it is written: 30s, 5min, 2h or a number of seconds", type=str)
-    resume: str | None = _option(None, "resume the training that wrote this checkpoint, with the same texts, as if "
-                                 "nothing had stopped it; settings that are left out are those of the run; with the schedules "
-                                 "constant, plateau and zaremba, without warmup, epochs and max_seconds may be others. If it is the file of "
-                                 "--checkpoint and not there yet, the run begins", type=str)
-    log: str | None = _option(None, "append a row for each report to this file, with the time of day: a table if its name ends in .csv, JSON "
+    checkpoint: str | None = _option(None, "file for the complete state of the training, which is a model file too; replaces only the "
+                                     "checkpoint of a finished run", type=str)
+    checkpoint_every: str | float = _option("5min", "how often to write the checkpoint: 30s, 5min, 2h or a number of seconds", type=str)
+    resume: str | None = _option(None, "resume the training that wrote this checkpoint, with the same texts, as if nothing had stopped it. "
+                                 "Omitted settings default to those of the run; epochs and max_seconds may differ if the schedule is "
+                                 "constant, plateau or zaremba, without warmup. If this is the file of --checkpoint and does not exist yet, "
+                                 "a new run starts", type=str)
+    log: str | None = _option(None, "append a row for each report, with the time of day, to this file: a table if its name ends in .csv, JSON "
                               "lines if it ends in .jsonl, .ndjson or .json", type=str)
 
     def __post_init__(self) -> None:
@@ -239,14 +239,14 @@ class CheckpointConfig(_Config):
                 object.__setattr__(self, name, expect_path(name, getattr(self, name), example))
         _seconds("checkpoint_every", self.checkpoint_every)
         if self.log is not None and not self.log.lower().endswith(LOGS):
-            raise ConfigError(f"log is {shown(self.log)}, expected the name of a file that ends in .csv for a table, or in .jsonl, .ndjson or .json "
+            raise ConfigError(f"log is {shown(self.log)}, expected a file name that ends in .csv for a table, or in .jsonl, .ndjson or .json "
                               "for JSON lines.")
         if self.checkpoint is None and self.checkpoint_every != "5min":
-            raise ConfigError(f"checkpoint_every is {self.checkpoint_every!r}, but no checkpoint is named; give checkpoint a file.")
+            raise ConfigError(f"checkpoint_every is {self.checkpoint_every!r}, but checkpoint is not set; give the name of a file.")
 
     @property
     def begins(self) -> bool:
-        """Whether the run to resume has yet to begin: its checkpoint is to be written and does not exist."""
+        """Whether the run to resume has yet to begin: it is also the checkpoint to write, and does not exist."""
         return self.resume is not None and same_file(self.resume, self.checkpoint) and not os.path.exists(self.resume)
 
     @property
@@ -255,14 +255,14 @@ class CheckpointConfig(_Config):
         return _seconds("checkpoint_every", self.checkpoint_every)
 
 
-def _expect_description(name: str, told: Mapping[str, Any]) -> None:
-    """Raise :class:`ConfigError` unless this may be what :func:`numba_rnnlm.optimizers.describe` gives: JSON has no other keys than str."""
-    if not all(isinstance(key, str) for key in told) or not isinstance(told.get("class"), str):  # optimizers.rebuild checks the name
-        raise ConfigError(f"{name} is {shown(told)}, expected a name, or what numba_rnnlm.optimizers.describe(optimizer) gives.")
+def _expect_description(name: str, described: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` unless this looks like a result of :func:`numba_rnnlm.optimizers.describe`: JSON keys are str."""
+    if not all(isinstance(key, str) for key in described) or not isinstance(described.get("class"), str):  # optimizers.rebuild checks the name
+        raise ConfigError(f"{name} is {shown(described)}, expected a name, or the result of numba_rnnlm.optimizers.describe(optimizer).")
 
 
 def _seconds(name: str, value: Any) -> float:
-    """A duration, such as 0.2, "30s", "5min" or "1h30m", in seconds."""
+    """Convert a duration such as 0.2, "30s", "5min" or "1h30m" to seconds."""
     value = plain_value(value)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     text, seconds = value.strip().lower() if isinstance(value, str) and len(value) < 100 else "", nan
@@ -280,12 +280,12 @@ def _seconds(name: str, value: Any) -> float:
 @checked
 @dataclass(frozen=True)
 class UnknownConfig(_Config):
-    """How symbols that are not in the vocabulary count where a text is scored."""
+    """How symbols outside the vocabulary are scored."""
 
-    unknown: str = _option("count", "symbols that the model does not know: count scores them as <unk>; exclude leaves them out of the result "
-                           "(they are still read); penalize scores them as <unk> and adds a penalty for each of their characters", UNKNOWN)
-    penalty: float | None = _option(None, "with penalize: nats for each character of an unknown symbol; left out, 4.605 (log 100: one of 100 "
-                                    "characters that are equally probable)", type=float)
+    unknown: str = _option("count", "how to score symbols that the model does not know: count scores them as <unk>; exclude leaves them out of "
+                           "the result (the model still reads them); penalize scores them as <unk> and adds a penalty per character", UNKNOWN)
+    penalty: float | None = _option(None, "with penalize, nats per character of an unknown symbol; by default 4.605 (log 100: one of 100 "
+                                    "equally probable characters)", type=float)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -302,7 +302,7 @@ class UnknownConfig(_Config):
 
     @property
     def nats_per_character(self) -> float:
-        """What each character of an unknown symbol costs on top of ``<unk>``."""
+        """The cost of each character of an unknown symbol, in addition to that of ``<unk>``."""
         if self.unknown != "penalize":
             return 0.0
         return log(100) if self.penalty is None else float(self.penalty)
@@ -313,13 +313,13 @@ class UnknownConfig(_Config):
 class SamplingConfig(_Config):
     """How the next symbol is drawn from the model's distribution."""
 
-    length: int = _option(200, "symbols to write")
-    temperature: float = _option(1.0, "below 1 safer, above 1 wilder; 0 always takes the most probable")
-    top_k: int = _option(0, "draw only among the k most probable; 0 is off")
-    top_p: float = _option(1.0, "draw only among the most probable that together reach this probability")
-    seed: int | None = _option(None, "the same seed writes the same text; left out, each call differs", type=int)
-    weights: str = _option("float32", "how the matrices are kept for writing: float32, or int8, a quarter of the bytes: faster for "
-                           "large models, and the probabilities change a little", WEIGHTS)
+    length: int = _option(200, "number of symbols to generate")
+    temperature: float = _option(1.0, "below 1 more conservative, above 1 more random; 0 always chooses the most probable symbol")
+    top_k: int = _option(0, "sample only from the k most probable symbols; 0 disables it")
+    top_p: float = _option(1.0, "sample only from the most probable symbols whose probabilities add up to this")
+    seed: int | None = _option(None, "the same seed generates the same text; without a seed, every call differs", type=int)
+    weights: str = _option("float32", "data type of the matrices during generation: float32, or int8, which takes a quarter of the memory, is "
+                           "faster for large models, and changes the probabilities slightly", WEIGHTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -333,7 +333,7 @@ class SamplingConfig(_Config):
 
 
 class Sampling(TypedDict, total=False):
-    """Arguments that all overloads of ``generate`` and ``stream`` share."""
+    """The arguments that all overloads of ``generate`` and ``stream`` share."""
 
     top_k: int
     top_p: float

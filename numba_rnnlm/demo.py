@@ -1,26 +1,26 @@
-"""A text that every CPython carries, for demonstrations: nothing is downloaded."""
+"""The text of the demo: documentation bundled with CPython, so that nothing needs to be downloaded."""
 
 from .errors import CorpusError
 
-HELD_OUT = 0.05  # part of the text that the model never sees
+HELD_OUT = 0.05  # fraction of the text that the model never sees
 
 
 def documentation() -> tuple[str, str]:
-    """(training text, held-out text): Python's documentation of its language, as ``help()`` shows it, without tables.
+    """Return (training text, held-out text): the language documentation that ``help()`` shows, without tables.
 
-    Some topics repeat others; each paragraph is kept once, so that nothing held out was trained on.
+    Some topics repeat others. Each paragraph appears once, so that no held-out paragraph is trained on.
 
     Raises
     ------
     CorpusError
-        If this Python was built without its documentation.
+        This Python was built without its documentation.
     """
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise CorpusError(
-            "this Python was built without its documentation (the module pydoc_data.topics), the text of the demo; "
-            "use a text of your own: numba-rnnlm train FILE"
+            "the demo needs the module pydoc_data.topics, but this Python was built without its documentation; "
+            "train on your own text instead: numba-rnnlm train FILE"
         ) from error
     lines = "\n\n".join(topics[name] for name in sorted(topics)).splitlines()
     prose = "\n".join(line.rstrip() for line in lines if not _in_table(line))
@@ -31,5 +31,5 @@ def documentation() -> tuple[str, str]:
 
 
 def _in_table(line: str) -> bool:
-    """Tables, grammars and rules: a model writes them as rows of bars and dashes, which nobody wants to read."""
+    """Whether a line belongs to a table or a grammar, from which a model would learn to generate bars and dashes."""
     return any(mark in line for mark in ("|", "---", "===")) or 2 * line.count(" ") > len(line)

@@ -1,21 +1,21 @@
-"""Text that may come from a stranger's file, as a terminal may show it.
+"""Makes text from untrusted files safe to print on a terminal.
 
-A terminal obeys what it is shown: an ESC in the name of a layer could clear the screen, and a character that reverses the direction of
-writing could make one name look like another. So whatever is shown and may come from a file passes through here.
+A terminal interprets control characters: an ESC in the name of a layer could clear the screen, and a character that reverses the writing
+direction could make one name look like another. All text that is shown and may come from a file passes through this module.
 """
 
 import re
 
 LONGEST = 1000  # characters of a message
-BEGINNING = 650  # characters of a longer one that stay at its beginning; its end, which says what to do, stays too
+BEGINNING = 650  # characters kept from the beginning of a longer message; the rest is its end, which says what to do
 
-# C0 without tab and line feed, DEL and C1; characters that change the direction of writing; halves of surrogate pairs, as which Python has
-# the bytes of file names that are no text.
+# C0 except tab and line feed, DEL and C1; characters that change the writing direction; lone surrogates, by which Python represents
+# undecodable bytes in file names.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    r"""The text with escapes in place of control characters, except ``"\n"`` and ``"\t"``.
+    r"""Escape the control characters of a text, except ``"\n"`` and ``"\t"``.
 
     Examples
     --------
@@ -26,12 +26,12 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""The same in one line: with escapes for ``"\n"`` and ``"\t"``, too."""
+    r"""Like :func:`printable`, but escape ``"\n"`` and ``"\t"`` too, so that the text is one line."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def message(text: str) -> str:
-    """The same for an error or a warning: in one line, and of a very long one the beginning and the end.
+    """Prepare an error or a warning for display: one line, of which only the beginning and the end are kept if it is very long.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def message(text: str) -> str:
 
 
 def amount(count: int) -> str:
-    """A number of bytes, for a sentence.
+    """Format a number of bytes for use in a sentence.
 
     Examples
     --------
@@ -53,16 +53,16 @@ def amount(count: int) -> str:
 
 
 def clean(error: BaseException) -> BaseException:
-    """An error of Python's, whose text may quote a file, as the cause of one of ours: a traceback shows both."""
+    """Clean the text of an exception, which may quote a file, so that it can be the ``__cause__`` of ours: a traceback shows both."""
     error.args = tuple(message(one) if isinstance(one, str) else _modest(one) for one in error.args)
     return error
 
 
 def _modest(value: object) -> object:
-    """A value, or where it takes long to show what it would be shown as, such as the number 10**4000 that is no key."""
+    """A value, or a shortened text in its place if its ``repr`` is long or not printable."""
     try:
         text = repr(value)
-    except ValueError:  # a number of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python converts
         return f"a number of type {type(value).__name__}"
     return value if len(text) <= LONGEST and text == one_line(text) else message(text)
 

@@ -1,7 +1,7 @@
-"""A trained model whose vocabulary grows: rows for new symbols in the embedding and the output layer.
+"""Extends the vocabulary of a trained model by adding rows for new symbols to the embedding and the output layer.
 
-Before the next update, the new symbols and ``<unk>`` share the probability that ``<unk>`` had, all alike, so every other symbol is just as
-probable as it was.
+Until the next update, the new symbols and ``<unk>`` share the former probability of ``<unk>`` equally, so the probability of every other
+symbol is unchanged.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from .network import Graph
 def extended(
     graph: Graph, weights: Mapping[str, np.ndarray], initial: Mapping[str, np.ndarray], unknown: int
 ) -> dict[str, np.ndarray]:
-    """The weights of a language model for ``graph``, which is the same but for a larger vocabulary.
+    """Convert the weights of a language model to ``graph``, which differs only by a larger vocabulary.
 
     Parameters
     ----------
     graph
-        With the symbols that are new behind the others.
+        The larger network; new symbols have the highest ids.
     weights
-        By name, of the smaller vocabulary.
+        The weights of the smaller model, by name.
     initial
-        Starting weights of ``graph``, which new rows of the embedding are taken from. Where the output layer is tied to the
-        embedding, they are copies of the row of ``<unk>``, as output layers' are.
+        Initial weights of ``graph``, which provide the new rows of the embedding. If the output layer is tied to the embedding,
+        the new rows are copies of the row of ``<unk>``, as they are in the output layer.
     unknown
         The id of ``<unk>``.
     """

@@ -1,6 +1,6 @@
-"""Digests of code: two are equal only if the functions and the constants in them are.
+"""Digests of code, which are equal only if the functions and the constants that they use are equal.
 
-Whatever is not understood completely makes a digest that no other process can arrive at, so that nothing is found again by it.
+An object that cannot be compared across processes makes the digest unique to this process, so that no cached code is found by it.
 """
 
 import enum
@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-ONLY_HERE = f"process {os.urandom(8).hex()}"  # stands for an object that another process cannot recognise
-_LIBRARIES = {"builtins", "math", "numpy", "numba", "llvmlite"}  # known by their versions, not by their code
+ONLY_HERE = f"process {os.urandom(8).hex()}"  # represents an object that another process cannot recognise
+_LIBRARIES = {"builtins", "math", "numpy", "numba", "llvmlite"}  # identified by their versions, not by their code
 _PLAIN = {type(None), type(...), bool, int, float, complex, str, bytes}
 
 
 def of_function(function: Any, known: str = "") -> str:
-    """A digest of a function that Numba compiles, and of all the functions and constants that it uses, wherever they are written.
+    """The digest of a function compiled by Numba, including all functions and constants that it uses, from any module.
 
-    Functions of the module named ``known`` count by their names alone: cover them with :func:`of_modules`. The result contains
-    :data:`ONLY_HERE` if something is used whose value cannot be compared, or that may be implemented elsewhere.
+    Functions of the module named ``known`` are identified by name only; cover them with :func:`of_modules`. The result contains
+    :data:`ONLY_HERE` if the function uses an object that cannot be compared, or one that may be implemented elsewhere.
 
     Examples
     --------
@@ -34,12 +34,12 @@ def of_function(function: Any, known: str = "") -> str:
 
 
 def of_body(function: Any) -> str:
-    """A digest of a function's own code and of what it closes over: tells apart functions of one name."""
+    """The digest of a function's own code and closure, which distinguishes functions of the same name."""
     return _digest(_Walk(False).parts(function))
 
 
 def of_modules(modules: Iterable[ModuleType]) -> str:
-    """A digest of all the code of these modules. Take it when they have been imported: it is that of the files behind them."""
+    """The digest of all code in these modules. Compute it right after importing them, because it is read from their files."""
     found: list[str] = []
     for module in modules:
         loader: Any = module.__spec__ and module.__spec__.loader
@@ -55,14 +55,14 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 class _Walk:
-    """Visits values and what they are made of, each function once.
+    """Visits values and everything that they consist of, each function once.
 
     Parameters
     ----------
     follow
         Whether to visit the globals that functions use.
     known
-        A module whose functions are only named.
+        A module whose functions are identified by name only.
     """
 
     def __init__(self, follow: bool, known: str = "") -> None:
@@ -70,7 +70,7 @@ class _Walk:
         self.seen: set[int] = set()
 
     def parts(self, value: Any, names: frozenset[str] = frozenset()) -> Iterator[str]:
-        """What a value consists of; of a module, what ``names`` look up in it."""
+        """Yield the parts of a value; for a module, the parts of the attributes in ``names``."""
         kind = type(value)
         if kind in _PLAIN:
             yield f"{kind.__name__} {value!r}"
@@ -106,11 +106,11 @@ class _Walk:
             if not self.follow:
                 yield from self.function(value)
             elif value.__module__ != self.known and not _is_librarys(value):
-                yield ONLY_HERE  # what runs in its place is an overload, which is not to be seen from here
+                yield ONLY_HERE  # Numba runs an overload in its place, which cannot be inspected here
         elif hasattr(value, "py_func"):
             yield f"{kind.__qualname__} {value.py_func.__module__} {value.py_func.__qualname__}"
             yield from self.parts(dict(value.targetoptions))
-            if not getattr(value, "_can_compile", True):  # by explicit signatures only
+            if not getattr(value, "_can_compile", True):  # compiled for explicit signatures only
                 yield repr(value.nopython_signatures)
             if value.py_func.__module__ != self.known:
                 yield from self.function(value.py_func)
@@ -154,6 +154,6 @@ def _is_librarys(value: Any) -> bool:
 
 
 def _names(code: CodeType) -> frozenset[str]:
-    """All names that a function's code, or a function inside it, looks up."""
+    """All names that the code of a function, or of a function nested in it, looks up."""
     inner = (const for const in code.co_consts if isinstance(const, CodeType))
     return frozenset(code.co_names).union(*map(_names, inner))

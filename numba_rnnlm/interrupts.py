@@ -1,29 +1,29 @@
-"""Signals during a training: the first one ends it cleanly, the second one at once.
+"""Signals during training: the first one ends it cleanly, the second one immediately.
 
-Ctrl-C (SIGINT), what a scheduler, ``timeout`` or a closing terminal sends (SIGTERM, SIGHUP), and the warnings of batch systems
-(SIGXCPU: the processor time is nearly over; SIGUSR1) are handled alike:
+Ctrl-C (SIGINT), the signals of a scheduler, ``timeout`` or a closing terminal (SIGTERM, SIGHUP), and the warnings of batch systems
+(SIGXCPU: processor time is running out; SIGUSR1) are handled alike:
 
 =============================================  =======================================================================
-what is going on                               what the first signal does
+during                                         the first signal
 =============================================  =======================================================================
-reading a corpus, preparing                    stops at once: nothing was learned yet
-compiling, before the first update             the kernel is completed (:func:`postponed`), then it stops
-training                                       the update in progress is completed, the checkpoint written, the
-                                               epoch closed: validated, noted in the history, the best weights kept
-validating                                     the validation is completed; then as during training
-writing a checkpoint                           the file is completed; then as during training
-measuring and saving after the training (the   waits until the model is saved
+reading a corpus, preparing                    stops immediately: nothing has been learned yet
+compiling, before the first update             stops after the kernel is compiled (:func:`postponed`)
+training                                       completes the current update, writes the checkpoint and ends the epoch:
+                                               validates, adds a row to the history, restores the best weights
+validating                                     completes the validation; then as during training
+writing a checkpoint                           completes the file; then as during training
+evaluating and saving after training (the      waits until the model is saved
 command line)
 =============================================  =======================================================================
 
-A second signal stops all of these at once; a file that was being written is removed, the one that it would have replaced stays.
+A second signal stops all of these immediately; a file that was being written is removed, and the file that it would have replaced remains.
 
-Afterwards the signal has its own consequence. In Python the handlers of the host program are back and the signal is raised
-again: ``KeyboardInterrupt`` for Ctrl-C, a call of the host's handler, or the end of the process; unless :class:`Interrupts` was
-asked to return. The command line saves the model and exits with 128 + the signal's number.
+Afterwards the signal has its usual effect. In Python, the handlers of the host program are restored and the signal is raised again, which
+means ``KeyboardInterrupt`` for Ctrl-C, a call of the host's handler, or the end of the process; unless :class:`Interrupts` was told to
+return. The command line saves the model and exits with 128 + the number of the signal.
 
-A signal that is ignored stays ignored (SIGHUP under ``nohup``, SIGINT of a shell's background job), and a handler that the host
-program has set in C is left alone: Python could not put it back. Threads other than the main one receive no signals.
+Ignored signals remain ignored (SIGHUP under ``nohup``, SIGINT in a shell's background job), and handlers that the host program has set in
+C are not replaced, because Python could not restore them. Threads other than the main one receive no signals.
 """
 
 import contextlib
@@ -40,18 +40,18 @@ from .arguments import checked
 from .errors import expect_flag, expect_one_of
 from .reports import is_stuck
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGBREAK")  # as far as the system has them
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGUSR1", "SIGBREAK")  # those that the system has
 THEN = ("raise", "return")
-NOTICE = b"\ninterrupted: ending cleanly; once more stops at once and loses what no file has\n"
+NOTICE = b"\ninterrupted: finishing cleanly; a second signal stops immediately and loses unsaved progress\n"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the work at once.
+    """A signal stopped the work immediately.
 
     Attributes
     ----------
     number
-        Of the signal.
+        Number of the signal.
     """
 
     def __init__(self, number: int, *arguments: object) -> None:
@@ -61,21 +61,21 @@ class Interrupted(KeyboardInterrupt):
 
 @checked
 class Interrupts:
-    """Within ``with``, signals are noted here instead of having their consequence. It may be entered again while it is open.
+    """Records signals within the ``with`` in place of their usual effect. It may be entered again while it is open.
 
     Parameters
     ----------
     then
-        What follows at the end of the ``with`` if there was a signal: "raise" it again, or "return".
+        What to do at the end of the ``with`` if there was a signal: "raise" it again, or "return".
     notice
-        Answer the first one on standard error.
+        Print a notice to standard error on the first signal.
 
     Attributes
     ----------
     number
-        Of the first signal; 0 if there was none.
+        Number of the first signal; 0 if there was none.
     waiting
-        Whether the first signal waits for a clean end: after :meth:`wait`. Before, it raises :class:`Interrupted`.
+        Whether the first signal waits for a clean end. False until :meth:`wait`; until then a signal raises :class:`Interrupted`.
     """
 
     def __init__(self, then: str = "raise", notice: bool = False) -> None:
@@ -84,7 +84,7 @@ class Interrupts:
         self.then, self.notice = then, notice
         self.number, self.waiting = 0, False
         self._depth = 0
-        self._only_noting = True  # while handlers change
+        self._recording_only = True  # while handlers are being replaced
         self._hosts: dict[int, Any] = {}
 
     def is_set(self) -> bool:
@@ -92,12 +92,12 @@ class Interrupts:
         return self.number != 0
 
     def wait(self) -> None:
-        """From here on there is something to lose: the first signal waits for a clean end.
+        """Let the first signal wait for a clean end from now on, because there is progress to lose.
 
         Raises
         ------
         Interrupted
-            If a signal came earlier and its exception was lost: C code that calls Python may be unable to pass an exception on.
+            A signal came earlier and its exception was lost: C code that calls Python may be unable to propagate an exception.
         """
         if self.number:
             raise Interrupted(self.number)
@@ -106,16 +106,16 @@ class Interrupts:
     def __enter__(self) -> Self:
         self._depth += 1
         if self._depth == 1:
-            self._only_noting = True
+            self._recording_only = True
             self._hosts = _take(self._note)
-            self._only_noting = False
+            self._recording_only = False
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._depth -= 1
         if self._depth:
             return
-        self._only_noting = True
+        self._recording_only = True
         hosts, self._hosts = self._hosts, {}
         _put_back(hosts)
         if self.number in hosts and self.then == "raise":
@@ -124,52 +124,53 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         first = self.number == 0
         self.number = self.number or number
-        if self._only_noting:
+        if self._recording_only:
             return
         if not first or not self.waiting:
             raise Interrupted(number)
         if self.notice:
             with contextlib.suppress(Exception):  # standard error may be closed, or an object of the host program
                 if not is_stuck(sys.stderr, 0):
-                    os.write(sys.stderr.fileno(), NOTICE)  # not print: the handler may have interrupted one
+                    os.write(sys.stderr.fileno(), NOTICE)  # not print(), which the handler may have interrupted
 
 
 @contextlib.contextmanager
-def postponed(told: Callable[[], None]) -> Iterator[None]:
-    """Within ``with``, signals are noted, and ``told`` is called; at its end they are raised again, in their order.
+def postponed(notify: Callable[[], None]) -> Iterator[None]:
+    """Postpone signals that arrive within the ``with`` until its end, and call ``notify`` for each when it arrives.
 
     The compiler needs this: LLVM calls Python, and an exception that a handler raises there is lost, or leaves LLVM's objects incomplete,
     which may crash the process.
     """
-    came: list[int] = []
+    arrived: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        told()
+        arrived.append(number)
+        notify()
 
     hosts = _take(note)
     try:
         yield
     finally:
         _put_back(hosts)
-        for number in came:
+        for number in arrived:
             signal.raise_signal(number)
 
 
 def _take(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Install a handler for all signals that may be taken; return the previous handlers. Outside the main thread, none is taken."""
+    """Install a handler for all signals whose handlers may be replaced, and return the previous handlers. Does nothing outside the main
+    thread."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     hosts = {number: signal.getsignal(number) for number in _signals()}
-    pythons = 0  # what the system calls for a handler in Python
+    pythons = 0  # the C handler that calls handlers in Python
     try:
         for number in sorted(hosts, key=lambda number: callable(hosts[number])):
             if callable(hosts[number]) and pythons and _c_handler(number) != pythons:
-                del hosts[number]  # C has replaced the handler that Python remembers
+                del hosts[number]  # C code has replaced the handler that Python remembers
                 continue
             signal.signal(number, handler)
             pythons = _c_handler(number)
-    except BaseException:  # raised by a handler that is not replaced yet
+    except BaseException:  # raised by a handler that has not been replaced yet
         _put_back(hosts)
         raise
     return hosts
@@ -179,19 +180,19 @@ def _put_back(hosts: dict[int, Any]) -> None:
     try:
         for number, handler in hosts.items():
             signal.signal(number, handler)
-    except BaseException:  # raised by a handler that is already back
+    except BaseException:  # raised by a handler that has already been restored
         _put_back(hosts)
         raise
 
 
 def _signals() -> list[int]:
-    """The signals that may be taken: not those that are ignored, nor those whose handlers were set in C."""
+    """The signals whose handlers may be replaced: those that are neither ignored nor have a handler in C."""
     numbers = [int(getattr(signal, name)) for name in NAMES if hasattr(signal, name)]
     return [number for number in numbers if _is_pythons(number)]
 
 
 def _is_pythons(number: int) -> bool:
-    """Whether this signal has its default action, or a handler in Python."""
+    """Whether this signal has its default action or a handler in Python."""
     handler = signal.getsignal(number)
     if handler in (None, signal.SIG_IGN):
         return False
@@ -201,13 +202,13 @@ def _is_pythons(number: int) -> bool:
 
 
 def _c_handler(number: int) -> int:
-    """The address of the handler that the system would call; 0 for the default action, or if that cannot be found out.
+    """The address of the handler that the system would call; 0 for the default action, or if it cannot be determined.
 
-    Python does not notice handlers that were set in C after it has started (by ``faulthandler``, MPI or a Java machine, say).
+    Python does not notice handlers that C code sets after startup (``faulthandler``, MPI or a Java virtual machine, for example).
     """
     try:
         ask = ctypes.pythonapi.PyOS_getsig
-    except AttributeError:  # another Python than CPython
+    except AttributeError:  # not CPython
         return 0
     ask.restype, ask.argtypes = ctypes.c_void_p, [ctypes.c_int]
     return ask(number) or 0

@@ -85,6 +85,7 @@ from .text import (
     split,
     streams_that_fit,
 )
+from .training.checkpoints import Checkpoints
 from .training.history import COLUMNS, History, history_about, new_history, read_history
 from .training.log import Log
 from .training.loop import Trainer
@@ -93,7 +94,6 @@ from .training.position import Position
 from .training.reports import Reports
 from .training.streams import StreamTask, make_optimizer
 from .training.updater import Updater
-from .training.watchers import Checkpoints
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning

@@ -1,4 +1,4 @@
-"""How much memory there is, and the refusal of what cannot fit into it."""
+"""Finds out how much memory is available, and rejects what cannot fit into it."""
 
 import contextlib
 import os
@@ -11,36 +11,36 @@ CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.l
 
 
 class Space(NamedTuple):
-    """Memory for arrays: how many bytes, infinity where nothing tells, and a sentence with a place for their number."""
+    """Memory for arrays: the number of bytes (infinity if unknown), and a phrase with a placeholder for it."""
 
     bytes: float
     words: str
 
 
 def expect_memory(elements: int, what: str, reduce: str, element_bytes: int = 4, space: Space | None = None) -> None:
-    """Raise :class:`ConfigError` if ``elements`` numbers do not fit into this space; by default :func:`host_memory`."""
+    """Raise :class:`ConfigError` if an array of ``elements`` numbers does not fit into ``space``, by default :func:`host_memory`."""
     space = space or host_memory()
-    elements = min(elements, 10**30)  # a hostile number may be larger than any float
+    elements = min(elements, 10**30)  # a number from a malicious file may be too large for a float
     if elements * element_bytes > space.bytes:
         has = space.words.format(_gigabytes(space.bytes))
         raise ConfigError(f"{what} would take {_gigabytes(elements * element_bytes)}, {has}; reduce {reduce}.")
 
 
 def host_memory() -> Space:
-    """What this process may use of the memory that Python's own objects are in."""
+    """The main memory that this process may use."""
     return Space(_memory(), "this machine has {}")
 
 
 @contextlib.contextmanager
 def enough_memory(call: str) -> Iterator[None]:
-    """Within ``with``, a :class:`MemoryError` becomes an :class:`OutOfMemoryError` that names the call, and how much NumPy asked for."""
+    """Turn a :class:`MemoryError` within the ``with`` into an :class:`OutOfMemoryError` that names the call and what NumPy asked for."""
     try:
         yield
     except MemoryError as error:
-        cause = error.__cause__ if isinstance(error, OutOfMemoryError) else error  # a nested call may have wrapped it already
+        cause = error.__cause__ if isinstance(error, OutOfMemoryError) else error  # a nested call may already have converted it
         what = f": {cause}" if str(cause) else ""
-        raise OutOfMemoryError(f"{call} needs more memory than this process can get{what}. Give it less at once, close other programs, or raise this "
-                               "process's limit of memory.") from cause
+        raise OutOfMemoryError(f"{call} needs more memory than this process can get{what}. Pass less data at a time, close other programs, or raise "
+                               "the memory limit of this process.") from cause
 
 
 def _gigabytes(count: float) -> str:
@@ -48,11 +48,11 @@ def _gigabytes(count: float) -> str:
 
 
 def _memory() -> float:
-    """Bytes that this process may use: of the machine, or of its container; infinity where nothing tells."""
+    """The number of bytes that this process may use: of the computer, or within the limits of its container; infinity if unknown."""
     found = [float("inf")]
     with contextlib.suppress(AttributeError, ValueError, OSError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limits
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limit
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]

@@ -1,4 +1,4 @@
-"""Paths, compared as files, and opened where they are files."""
+"""Compares paths by the files they name, and opens regular files only."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def same_file(one: Path | None, other: Path | None) -> bool:
-    """Whether two paths name one file, which need not exist; None names none.
+    """Whether two paths name the same file, which need not exist; None names no file.
 
     Examples
     --------
@@ -23,16 +23,16 @@ def same_file(one: Path | None, other: Path | None) -> bool:
     try:
         if os.path.samefile(one, other):
             return True
-    except (OSError, ValueError):  # one of them does not exist, or is no path at all
+    except (OSError, ValueError):  # one of them does not exist or is not a valid path
         pass
     try:
         return _real(one) == _real(other)
-    except (OSError, ValueError):  # OSError: a relative path, and the current folder was removed
+    except (OSError, ValueError):  # OSError: a relative path in a current folder that was removed
         return False
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file, which need not exist, is in a folder or in one of its folders.
+    """Whether a file, which need not exist, is in a folder or one of its subfolders.
 
     Examples
     --------
@@ -43,10 +43,10 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def is_empty(file: Path | int) -> bool:
-    """Whether a file, open or of this name, is a regular file without content. Raises OSError if it cannot be inspected.
+    """Whether a file, given by path or descriptor, is an empty regular file. Raises OSError if it cannot be inspected.
 
-    The files of ``/proc``, ``/sys`` and their like are not empty, though their size is 0: what is written to one changes the system. Such a file
-    system stores nothing, so it has no blocks.
+    Files in ``/proc``, ``/sys`` and the like do not count as empty although their size is 0, because writing to one changes the system.
+    They are recognised by their file system, which has no blocks.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def is_empty(file: Path | int) -> bool:
 def regular(name: str, flags: int) -> int:
     """An ``opener`` for :func:`open` that raises OSError for a pipe, a device or a socket, without opening it.
 
-    Opening a pipe waits for its other end, and opening a device may do anything.
+    Opening a pipe waits for its other end, and opening a device can have any effect.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def regular(name: str, flags: int) -> int:
         _expect_regular(os.stat(name))
     descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0), 0o666)
     try:
-        _expect_regular(os.fstat(descriptor))  # the name may have been given to another file since the check
+        _expect_regular(os.fstat(descriptor))  # the path may name another file since the first check
         if hasattr(os, "O_NONBLOCK"):
             os.set_blocking(descriptor, True)
     except BaseException:
@@ -85,21 +85,21 @@ def regular(name: str, flags: int) -> int:
 
 
 def _expect_regular(found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # open reports folders itself
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):  # open() itself rejects folders
         raise OSError(errno.EINVAL, "it is a pipe, a device or a socket, expected a file")
 
 
 def real_path(path: Path, error: type[LanguageModelError] = ModelFileError) -> str:
-    """The absolute path of a file, which need not exist, with all links followed.
+    """The absolute path of a file, which need not exist, with all symbolic links resolved.
 
-    Raises ``error`` at a relative path in a current folder that no longer exists, and ValueError at what is no path.
+    Raises ``error`` for a relative path if the current folder no longer exists, and ValueError for an invalid path.
     """
     name = os.fsdecode(path)
     try:
         return os.path.realpath(name)
-    except OSError as cause:  # from os.getcwd; other missing parts are no error
-        raise error(f"cannot find {name!r}: the current folder, where this path starts, was removed or cannot be read. Change to another one, os.chdir or "
-                    "cd, or give an absolute path.") from cause
+    except OSError as cause:  # from os.getcwd; other missing folders raise no error
+        raise error(f"cannot resolve {name!r}: the current folder was removed or cannot be read. Change to another folder (cd, os.chdir), or "
+                    "give an absolute path.") from cause
 
 
 def _real(path: Path) -> str:

@@ -1,8 +1,7 @@
-"""Scalar mathematics that vectorises on a CPU and compiles on a GPU: no loop, no array, no machine.
+"""Scalar mathematics that vectorises on CPUs and compiles for GPUs: no loops, no arrays, nothing specific to a backend.
 
-Everything is generic in the float type. A bare float literal would promote float32 code to float64, so
-constants are written ``type(x)(0.5)``. Where float32 takes a polynomial that vectorises, float64 (used by
-tests) takes the accurate function of ``math``.
+All functions are generic in the float type. A bare float literal would promote float32 code to float64, so
+constants are written ``type(x)(0.5)``.
 """
 
 import hashlib
@@ -28,13 +27,13 @@ CODE = fingerprint.of_modules([sys.modules[__name__]])
 
 def portable(function: Any) -> Any:
     """Compile ``function`` so that any kernel of any backend may inline it."""
-    # No counting of references to arrays, no entry for C: private options of Numba.
+    # Private options of Numba: no reference counting of arrays, no C entry point.
     options: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
     return njit(error_model="numpy", nogil=True, forceinline=True, **options)(named(function))
 
 
 def fault(function: Any) -> str:
-    """Why no backend can compile this function, in words; empty if it can, as far as that can be seen without trying."""
+    """Explain why no backend can compile this function; empty if it can, as far as can be determined without compiling."""
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return ""
     if not hasattr(function, "py_func"):
@@ -48,7 +47,7 @@ def fault(function: Any) -> str:
 
 
 def _implemented(function: FunctionType) -> bool:
-    """Whether somebody has given Numba an implementation of a plain function."""
+    """Whether Numba has an overload for a plain function."""
     cpu_target.typing_context.refresh()
     try:
         cpu_target.typing_context.resolve_value_type(function)
@@ -58,26 +57,26 @@ def _implemented(function: FunctionType) -> bool:
 
 
 def named(function: Any) -> Any:
-    """The function, with a digest of its code at the end of its qualified name.
+    """Append a digest of a function's code to its qualified name, and return the function.
 
-    The compiler names machine code by that and by a counter that starts at zero in each process: of two functions with one name,
-    such as those made by one function for several cells, stored code of the one could pass for the other.
+    The compiler names machine code by the qualified name and a counter that starts at zero in each process. Two functions with the
+    same name, for example made by one factory for several cells, could otherwise be confused in cached code.
     """
     function.__qualname__ += f".{fingerprint.of_body(function)}"
     return function
 
 
 class Rows:
-    """Functions over rows of elements that a backend's loops are generic over: a cell, an optimiser's rule.
+    """A set of row functions, each of which processes a row of elements: a cell, or the update rule of an optimiser.
 
-    ``key`` names the rows and carries a digest of all that they are made of, so that machine code stored for
-    one version of a row is never used for another.
+    The loops of a backend are generic over row functions. ``key`` identifies them by name and by a digest of all their code, so
+    that machine code cached for one version of a row function is never used for another.
     """
 
     name: str
 
     def rows(self) -> dict[str, Callable[..., None]]:
-        """The row functions by the names that the loops call them."""
+        """The row functions, by the names under which the loops call them."""
         raise NotImplementedError
 
     @cached_property
@@ -85,14 +84,14 @@ class Rows:
         return self.current_key()
 
     def current_key(self) -> str:
-        """What ``key`` would be now: another one, if a global that the rows use has changed since."""
+        """The current value of ``key``; it differs from ``key`` if a global that the row functions use has changed since."""
         parts = [CODE, *(fingerprint.of_function(row, known=__name__) for row in self.rows().values())]
         unknown = fingerprint.ONLY_HERE if any(fingerprint.ONLY_HERE in part for part in parts) else ""
         return f"{self.name}:{hashlib.sha256(''.join(parts).encode()).hexdigest()[:16]}{unknown}"
 
 
 def fma(x: Any, y: Any, z: Any) -> Any:
-    """x y + z, rounded once on every processor that can."""
+    """x y + z, rounded once on processors that support it."""
     return type(x)(x * y + z)
 
 
@@ -114,31 +113,31 @@ def _fma(x, y, z):
 
 @portable
 def quotient(x, y):
-    """x / y, where 1 <= y <= 2 and |x| <= y: a GPU has a shorter way, to the same bits, for such numbers."""
+    """x / y for 1 <= y <= 2 and |x| <= y; a GPU has a shorter sequence, with bit-identical results, for such numbers."""
     return x / y
 
 
-# exp, tanh, the sigmoid and log are our own in both precisions: a system's functions differ from those of the next, and most do not
-# vectorise. e^x = 2^n e^r with |r| <= ln(2)/2 (Cody and Waite), and e^r - 1 is a polynomial, which loses nothing near zero.
+# We implement exp, tanh, sigmoid and log ourselves in both precisions, because the functions of system libraries differ and most do not
+# vectorise. e^x = 2^n e^r with |r| <= ln(2)/2 (Cody and Waite); e^r - 1 is a polynomial, which keeps its precision near zero.
 
 
 def exp(x: Any) -> Any:
-    """e to the x, within 2 units in the last place, denormal results included. NaN stays NaN."""
+    """e^x within 2 units in the last place, including denormal results. NaN gives NaN."""
     return type(x)(math.inf if x >= 709.79 else math.exp(x))
 
 
 def exp_below_zero(x: Any) -> Any:
-    """e to the x for x <= 0, as exp has it. NaN stays NaN."""
+    """e^x for x <= 0, with the same result as :func:`exp`. NaN gives NaN."""
     return exp(x)
 
 
 def tanh(x: Any) -> Any:
-    """Hyperbolic tangent, within 2 units in the last place for any x. NaN stays NaN."""
+    """Hyperbolic tangent, within 2 units in the last place for any x. NaN gives NaN."""
     return type(x)(math.tanh(x))
 
 
 def log(x: Any) -> Any:
-    """Natural logarithm, within 1 unit in the last place. -inf of zero, NaN of what is below."""
+    """Natural logarithm, within 1 unit in the last place: -inf for zero, NaN for negative numbers."""
     return type(x)(math.log(x) if x > 0 else -math.inf if x == 0 else math.nan)
 
 
@@ -151,9 +150,9 @@ def log1p(x: Any) -> Any:
 def _reduced_float32(x):
     """(e^r - 1, n) with x = n ln(2) + r."""
     T = type(x)
-    sum_ = fma(x, T(1.4426950408889634), T(12582912))  # 1.5 * 2^23: the sum has no bits for a fraction, and n in its last bits
+    sum_ = fma(x, T(1.4426950408889634), T(12582912))  # 1.5 * 2^23: the sum has no fraction bits, and its last bits are n
     n = sum_ - T(12582912)
-    r = fma(n, T(-1.42860677e-06), fma(n, T(-0.693145752), x))  # ln(2) in two parts, the first of 12 bits
+    r = fma(n, T(-1.42860677e-06), fma(n, T(-0.693145752), x))  # ln(2) in two parts, the first one of 12 bits
     p = fma(T(1.388252233911821e-3), r, T(8.366515179438646e-3))
     p = fma(p, r, T(4.166719968832235e-2))
     p = fma(p, r, T(1.6666543660948657e-1))
@@ -166,7 +165,7 @@ def _reduced_float64(x):
     T = type(x)
     n = fma(x, T(1.4426950408889634), T(6755399441055744)) - T(6755399441055744)  # 1.5 * 2^52
     r = fma(n, T(-1.9082149292705877e-10), fma(n, T(-0.6931471803691238), x))
-    p = fma(T(1 / 6227020800), r, T(1 / 479001600))  # Taylor's series: the first term left out is below 2^-54
+    p = fma(T(1 / 6227020800), r, T(1 / 479001600))  # Taylor series; the first omitted term is below 2^-54
     p = fma(p, r, T(1 / 39916800))
     p = fma(p, r, T(1 / 3628800))
     p = fma(p, r, T(1 / 362880))
@@ -190,7 +189,7 @@ def _power_float64(n):
     return np.int64((n + np.int64(1023)) << np.int64(52)).view(np.float64)
 
 
-# e^x for x <= 0 needs one power only: the constant factor makes denormal numbers of it.
+# e^x for x <= 0 needs only one power of 2; multiplying by the constant makes the result denormal where necessary.
 
 
 @portable
@@ -212,10 +211,10 @@ def _exp_below_zero_float64(x):
 @portable
 def _exp_float32(x):
     T = type(x)
-    x = T(90) if x > T(90) else x  # by comparison: NaN stays NaN
+    x = T(90) if x > T(90) else x  # a comparison rather than min(), so that NaN stays NaN
     x = T(-105) if x < T(-105) else x
     q, n = _reduced_float32(x)
-    half = n >> np.int32(1)  # 2^n in two factors: together they reach infinity and the denormal numbers
+    half = n >> np.int32(1)  # 2^n as two factors, whose product can be infinite or denormal
     return (q + T(1)) * _power_float32(half) * _power_float32(n - half)
 
 
@@ -256,14 +255,14 @@ def _tanh_float64(x):
 def _tanh_below_zero(t):
     T = type(t)
     y = quotient(t, t + T(2))
-    # What rounding the sum and the quotient lost: t - 2 y is exact, and 2 / (t + 2) is 1 - y.
+    # Correct the rounding errors of the sum and the quotient: t - 2 y is exact, and 2 / (t + 2) is 1 - y.
     left = fma(-y, t, fma(T(-2), y, t))
     return fma(left, fma(T(-0.5), y, T(0.5)), y)
 
 
 @portable
 def _log_float64(x):
-    # x = 2^k (1 + f) with 1 + f between the square roots of 1/2 and 2; log(1 + f) by the series in s = f / (2 + f).
+    # x = 2^k (1 + f) with 1 + f between √(1/2) and √2; log(1 + f) is a series in s = f / (2 + f).
     T = type(x)
     tiny = x < T(2.2250738585072014e-308)
     scale = T(18014398509481984) if tiny else T(1)  # 2^54
@@ -302,7 +301,7 @@ def _tanh(x):
 @overload(log, inline="always")
 def _log(x):
     if x == types.float32:
-        return lambda x: np.float32(_log_float64(np.float64(x)))  # float64 is no slower, and then it is exact
+        return lambda x: np.float32(_log_float64(np.float64(x)))  # float64 is not slower, and makes the result exact
     return lambda x: _log_float64(x)
 
 
@@ -310,7 +309,7 @@ def _log(x):
 def _log1p_float64(x):
     T = type(x)
     y = T(1) + x
-    rest = (x - (y - T(1))) / y  # what the sum lost
+    rest = (x - (y - T(1))) / y  # corrects the rounding error of the sum
     return _log_float64(y) + (rest if y < T(math.inf) else T(0))
 
 
@@ -323,46 +322,46 @@ def _log1p(x):
 
 @portable
 def sigmoid(x):
-    """1 / (1 + exp(-x)), within 2 units in the last place for any x. NaN stays NaN."""
+    """1 / (1 + exp(-x)), within 2 units in the last place for any x. NaN gives NaN."""
     T = type(x)
     small = exp_below_zero(-abs(x))
     y = quotient(small, T(1) + small)
-    # The sum in it was rounded: two neighbours may have results that fall. y is between half of small and small, so that what is left,
-    # small - y (1 + small), is exact but for one rounding.
+    # The sum 1 + small was rounded, so the result might not be monotonic. Since y is between small / 2 and small, the residual
+    # small - y (1 + small) is computed with one rounding only, and corrects y.
     y = fma(fma(-y, small, small - y), T(1) - y, y)
     return T(1) - y if x >= T(0) else y
 
 
 @portable
 def relu(x):
-    """max(x, 0); NaN stays NaN."""
+    """max(x, 0). NaN gives NaN."""
     return type(x)(0) if x < type(x)(0) else x
 
 
 @portable
 def dtanh(y):
-    """Derivative of tanh, from its output."""
+    """Derivative of tanh as a function of its output."""
     return type(y)(1) - y * y
 
 
 @portable
 def dsigmoid(y):
-    """Derivative of the sigmoid, from its output."""
+    """Derivative of the sigmoid as a function of its output."""
     return y * (type(y)(1) - y)
 
 
 @portable
 def drelu(y):
-    """Derivative of ReLU, from its output."""
+    """Derivative of ReLU as a function of its output."""
     return type(y)(1) if y > type(y)(0) else type(y)(0)
 
 
 @portable
 def random_bits(key, index):
-    """The 64 random bits number ``index`` of the stream ``key``: SplitMix64 (Steele, Lea, Flood 2014).
+    """Element ``index`` of the stream ``key``, 64 random bits from SplitMix64 (Steele, Lea, Flood 2014).
 
-    A counter-based generator: any element can be drawn alone, so a dropout mask is the same on every
-    machine and for any number of threads. Both arguments and the result are uint64.
+    The generator is counter-based: every element can be computed on its own, so a dropout mask is the same on every
+    backend and for any number of threads. Both arguments and the result are uint64.
     """
     z = key + (index + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -371,7 +370,7 @@ def random_bits(key, index):
 
 
 def stream_key(*counters: int) -> int:
-    """Mix whole numbers (seed, step, layer, …) into one 64-bit key for :func:`random_bits`."""
+    """Mix integers (seed, step, layer, …) into one 64-bit key for :func:`random_bits`."""
     mask = 0xFFFFFFFFFFFFFFFF
     key = 0
     for counter in counters:

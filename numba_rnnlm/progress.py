@@ -1,4 +1,4 @@
-"""What long work shows: a live line on a terminal, plain lines elsewhere."""
+"""Progress reports: a live line on a terminal, plain lines elsewhere."""
 
 import shutil
 import sys
@@ -8,13 +8,13 @@ from typing import TextIO
 from .display import one_line
 from .reports import is_terminal, report
 
-EVERY = 0.2  # seconds between two pictures of the live line
-PLAIN_EVERY = 30.0  # seconds between two plain lines within an epoch
-ERASE = "\r\x1b[K"  # the live line
+EVERY = 0.2  # seconds between updates of the live line
+PLAIN_EVERY = 30.0  # seconds between plain lines within an epoch
+ERASE = "\r\x1b[K"  # erases the live line
 
 
 def duration(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss.
+    """Format seconds as m:ss or h:mm:ss.
 
     Examples
     --------
@@ -27,14 +27,15 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Shows lines that replace one another, and lines that stay. What cannot be written is lost: see :mod:`numba_rnnlm.reports`.
+    """Prints a temporary line, which the next line replaces, and permanent lines. Lines that cannot be written are dropped
+    (see :mod:`numba_rnnlm.reports`).
 
     Parameters
     ----------
     verbose
-        0 nothing; 1 live line on a terminal, now and then a plain line elsewhere; 2 only lines that stay.
+        0 prints nothing; 1 updates a live line on a terminal, or prints a plain line now and then elsewhere; 2 prints permanent lines only.
     stream
-        Where to; standard output by default.
+        The stream to print to; standard output by default.
     """
 
     def __init__(self, verbose: int, stream: TextIO | None = None) -> None:
@@ -45,13 +46,13 @@ class Progress:
         self._drawn = False
 
     def due(self) -> bool:
-        """Whether it is time for the next picture: ask before composing one."""
+        """Whether it is time to update the temporary line; check this before composing one."""
         if self.verbose != 1:
             return False
         return time.monotonic() - self._shown >= (EVERY if self.live else PLAIN_EVERY)
 
     def show(self, text: str) -> None:
-        """A line that the next one replaces."""
+        """Print a temporary line."""
         self._shown, text = time.monotonic(), one_line(text)
         if self.live:
             width = shutil.get_terminal_size().columns - 1
@@ -61,7 +62,7 @@ class Progress:
             report(text + "\n", self.stream)
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self._shown = time.monotonic()
         if self._drawn:
             report("", self.stream, control=ERASE)

@@ -1,8 +1,9 @@
-"""Reports: what is shown about work in progress. A report that cannot be written is lost, and the work continues.
+"""Prints reports about work in progress. A report that cannot be written is dropped, and the work continues.
 
-Standard output and standard error may be missing (``sys.stdout is None`` under ``pythonw``), closed, full, a pipe that nobody
-reads, a terminal that is stopped or has hung up, or an object of the host program with no more than ``write``. None of that may end a
-training of a week. What a command was asked for (a generated text, scores) is data and not a report: there an error is an error.
+Standard output and standard error may be missing (``sys.stdout is None`` under ``pythonw``), closed, full, a pipe without a reader, a
+terminal that is stopped or has hung up, or an object of the host program with only a ``write`` method. None of this may end a training
+that has run for a week. The output that a command was asked for (generated text, scores) is data, not a report: failing to write it is
+an error.
 """
 
 import select
@@ -12,15 +13,15 @@ from typing import Any
 
 from . import display
 
-PATIENCE = 5.0  # seconds to wait for whoever reads a stream
+PATIENCE = 5.0  # seconds to wait for the reader of a stream
 
-_told: Any = ()  # the last stream whose loss was told
+_failed: Any = ()  # the last stream whose failure was reported
 
 
 def put(stream: Any, text: str, patience: float | None = None) -> str:
-    """Write and flush; → why that was not possible, "" if it was.
+    """Write and flush. Returns the reason if that failed, otherwise "".
 
-    With ``patience``, wait no more than so many seconds for whoever reads the stream.
+    ``patience`` is the maximum number of seconds to wait for the reader of the stream.
     """
     if stream is None:
         return "it is closed"
@@ -36,49 +37,48 @@ def put(stream: Any, text: str, patience: float | None = None) -> str:
 
 
 def report(text: str, stream: Any = None, control: str = "") -> None:
-    """Show a text, by default on standard output, with escapes for its control characters; ``control`` goes in front as it is.
+    """Print a text, by default to standard output, with its control characters escaped; ``control`` is printed before it, unescaped.
 
-    If it cannot be written, the other standard stream is told, once for each stream.
+    If that fails, the other standard stream gets a message, once per stream.
 
     Examples
     --------
     >>> report("epoch 1\\n")
     epoch 1
     """
-    global _told
+    global _failed
     stream = sys.stdout if stream is None else stream
-    reason = put(stream, control + display.printable(text), 0 if _told is stream else PATIENCE)
-    if reason and _told is not stream:
-        _told = stream
+    reason = put(stream, control + display.printable(text), 0 if _failed is stream else PATIENCE)
+    if reason and _failed is not stream:
+        _failed = stream
         name, other = ("standard error", sys.stdout) if stream is sys.stderr else ("standard output", sys.stderr)
-        put(other, f"numba_rnnlm: cannot write reports to {name} ({reason}): they are lost, the work continues\n", 0)
+        put(other, f"numba_rnnlm: cannot write reports to {name} ({reason}); continuing without them\n", 0)
 
 
 def is_stuck(stream: Any, patience: float) -> bool:
-    """Whether a line would still wait after so many seconds: a pipe that is full, a terminal that is stopped (Ctrl-S)."""
+    """Whether a write would still block after this many seconds, for example on a full pipe or a stopped terminal (Ctrl-S)."""
     if not hasattr(select, "poll"):
         return False
     try:
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLOUT)
         return not poll.poll(1000 * patience)
-    except Exception:  # it is no file of the system
+    except Exception:  # the stream is not a file of the operating system
         return False
 
 
 def is_terminal(stream: Any) -> bool:
-    """Whether somebody watches this stream live."""
+    """Whether this stream is a terminal."""
     try:
         return bool(stream.isatty())
-    except Exception:  # None, closed, or an object that knows no such question
+    except Exception:  # None, closed, or an object without this method
         return False
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """:func:`warnings.warn` at the line of the program that uses the library, but it never ends the work.
+    """Like :func:`warnings.warn`, at the line of the program that uses the library, but a warning that cannot be shown raises no error.
 
-    Where standard error is closed, Python's own raises an error; here the warning is lost. One that the user has turned into an
-    error is raised.
+    ``warnings.warn`` itself raises if standard error is closed. Warnings that the user has turned into errors are still raised.
     """
     message = display.message(message)
     level, frame = 1, sys._getframe(0)
@@ -88,5 +88,5 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         warnings.warn(message, category, stacklevel=level)
     except Warning:
         raise
-    except Exception as error:  # of the stream, or of the host program's own showwarning
+    except Exception as error:  # from the stream, or from the host program's showwarning
         report(f"numba_rnnlm: warning: {message} (it could not be shown as a warning: {error})\n")

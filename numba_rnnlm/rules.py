@@ -1,12 +1,13 @@
-"""Optimisers' rules: how one element of the weights moves. No schedule, no clipping policy, no loop over layers.
+"""The update rules of optimisers, element by element; schedules, clipping policies and loops over layers are elsewhere.
 
-A rule sees the weights ``p`` (n,), their gradient ``g`` (n,), its moments ``m`` (M, n) and a few numbers
-``h``: ``h[0]`` scales the gradient, ``h[1]`` is the largest size of an element of it, the rest is the rule's
-own, by the names in ``Rule.hyper``. Every rule takes weight decay in two ways: ``shrink`` multiplies the weight (decoupled
-decay), ``decay`` times the weight is added to the gradient (an L2 penalty).
+A rule gets the weights ``p`` (n,), their gradient ``g`` (n,), its moments ``m`` (M, n) and a few numbers
+``h``: ``h[0]`` scales the gradient, ``h[1]`` is the limit for the magnitude of its elements, and the others are named by
+``Rule.hyper``. Every rule supports two kinds of weight decay: ``shrink`` multiplies the weight (decoupled decay), and ``decay`` times
+the weight is added to the gradient (an L2 penalty).
 
-One row serves Keras and PyTorch where they differ only in numbers: where ε stands (``inner``: under the root, ``outer``: beside it),
-and whether a velocity holds the rate. ``1 - β`` is a number of its own, because in float32 it would lose five digits.
+One row function serves Keras and PyTorch where they differ only in numbers: the place of ε (``inner``: under the root, ``outer``: outside
+it), and whether a velocity includes the learning rate. ``1 - β`` is passed as a separate number (``fresh``), because computing it in
+float32 would lose five digits.
 """
 
 import math
@@ -18,7 +19,7 @@ from .portable import Rows, portable
 
 @portable
 def _gradient(p, g, h):
-    """The gradient, scaled, cut, with the penalty's."""
+    """The gradient after scaling and clipping, plus that of the L2 penalty."""
     x, most = g * h[0], h[1]
     x = -most if x < -most else x
     x = most if x > most else x
@@ -118,9 +119,9 @@ def _lion(p, g, m, h, start, stride):
     v = m[0]
     for j in range(start, p.size, stride):
         x = _gradient(p[j], g[j], h)
-        way = beta1 * v[j] + fresh1 * x
+        direction = beta1 * v[j] + fresh1 * x
         v[j] = beta2 * v[j] + fresh2 * x
-        p[j] = shrink * p[j] - (rate if way > zero else -rate if way < zero else zero)
+        p[j] = shrink * p[j] - (rate if direction > zero else -rate if direction < zero else zero)
 
 
 @portable
@@ -131,18 +132,18 @@ def _scale(p, g, m, h, start, stride):
 
 @dataclass(frozen=True, eq=False)
 class Rule(Rows):
-    """One optimiser's update of one element.
+    """The update rule of an optimiser.
 
     Parameters
     ----------
     name
-        Of the rule.
+        Name of the rule.
     moments
-        Arrays as long as the weights that the rule keeps.
+        M, the number of moments per weight.
     hyper
         Names of ``h[2:]``.
     row
-        Row function ``(p, g, m, h, start, stride)``.
+        Row function ``(p, g, m, h, start, stride)``, which updates the elements ``start``, ``start + stride``, …
     """
 
     name: str
@@ -166,4 +167,4 @@ ADADELTA = Rule("adadelta", 2, ("shrink", "decay", "rate", "rho", "fresh", "epsi
 ADAM = Rule("adam", 2, _ADAM, _adam)
 AMSGRAD = Rule("amsgrad", 3, _ADAM, _amsgrad)
 LION = Rule("lion", 1, ("shrink", "decay", "rate", "beta1", "fresh1", "beta2", "fresh2"), _lion)
-SCALE = Rule("scale", 0, (), _scale)  # clips the gradient of one variable: p is that gradient
+SCALE = Rule("scale", 0, (), _scale)  # clips the gradient of one variable; p is that gradient

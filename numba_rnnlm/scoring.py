@@ -1,28 +1,28 @@
-"""How probable a model finds a text: totals over a corpus, and single tokens of sentences.
+"""Computes how probable a text is according to a model: totals over a corpus, and scores of single tokens in sentences.
 
-*What is scored.* A model predicts a token from those before it, so a token is scored if something stands before it. Nothing
-stands before the first token of a text, unless a line end is put there: that is ``bos``, for "beginning of sentence".
+*What is scored.* A model predicts a token from the tokens before it, so a token is scored if another token precedes it. Nothing
+precedes the first token of a text, unless ``bos`` (for "beginning of sentence") puts a newline there.
 
 * A corpus (``evaluate``, ``perplexity``) is one long text, and ``bos`` is False by default: all tokens but the first are scored,
   as in the published perplexities of Penn Treebank and WikiText and in PyTorch's word_language_model.
-* A sentence (``score``, ``full_scores``) follows a line end and is followed by one: ``bos`` and ``eos`` are True by default, and all
-  tokens of the sentence and the line end behind it are scored, as in KenLM.
+* A sentence (``score``, ``full_scores``) is preceded and followed by a newline: ``bos`` and ``eos`` are True by default, and all
+  tokens of the sentence and the newline after it are scored, as in KenLM.
 
-Everything that is counted, tokens, characters, bytes and unknown ones, is counted over what is scored. So a sentence with a line end
-behind it has one perplexity: ``perplexity(s + "\\n", bos=True)`` is ``exp(-score(s) / len(full_scores(s)))``. The lines of a corpus
+All counts (tokens, characters, bytes, unknown symbols) cover the scored tokens only. Therefore a sentence that ends in a newline has
+a consistent perplexity: ``perplexity(s + "\\n", bos=True)`` is ``exp(-score(s) / len(full_scores(s)))``. The lines of a corpus
 are not separate sentences: the model keeps its state from line to line.
 
-*Unknown symbols.* A symbol outside the vocabulary is read as ``<unk>``, and ``<unk>`` is often easier to predict than the symbol would be,
-so that a sentence of unknown words may seem more probable than a good one. ``unknown`` says what then counts
+*Unknown symbols.* A symbol outside the vocabulary is read as ``<unk>``, which is often easier to predict than the symbol itself
+would be, so a sentence of unknown words may seem more probable than a good one. ``unknown`` selects how such tokens are scored
 (:class:`~numba_rnnlm.config.UnknownConfig`):
 
-* "count": log p(``<unk>``), as of any token; ``oov`` tells how many there are.
-* "exclude": nothing. These tokens, with the characters and bytes that they stand for, are left out; the model still reads them.
-  What is left is comparable between texts, not between models whose vocabularies differ.
-* "penalize": log p(``<unk>``) minus ``penalty`` nats for each character, about what spelling the symbol would cost. So models with
-  different vocabularies can be compared.
+* "count": as log p(``<unk>``), like any other token; ``oov`` is their number.
+* "exclude": not at all. These tokens, with the characters and bytes that they stand for, are left out; the model still reads them.
+  The results are comparable between texts, but not between models with different vocabularies.
+* "penalize": as log p(``<unk>``) minus ``penalty`` nats for each character, about the cost of spelling the symbol. This makes
+  models with different vocabularies comparable.
 
-The word ``<unk>`` in a text, as in Penn Treebank, counts as unknown too, but has no characters to pay for.
+The word ``<unk>`` in a text, as in Penn Treebank, counts as unknown too, but has no characters to penalize.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,10 +35,10 @@ import numpy as np
 from .config import UnknownConfig
 from .network import Network
 
-SENTENCES = 64  # long sentences scored in one batch
-SHORTEST = 8  # steps; a batch of shorter sentences has as many tokens as one of this length
-TREATED = {"count": "", "exclude": " left out", "penalize": " penalized"}  # unknown tokens
-STEPS = 64  # the longest stretch computed at once: memory does not grow with the length of a sentence
+SENTENCES = 64  # long sentences per batch
+SHORTEST = 8  # steps; a batch of shorter sentences is sized as if they had this length
+TREATED = {"count": "", "exclude": " left out", "penalize": " penalized"}  # how each policy treats unknown tokens
+STEPS = 64  # maximum number of steps per forward pass, so that memory does not grow with the length of a sentence
 
 
 class TokenScore(NamedTuple):
@@ -50,17 +50,17 @@ class TokenScore(NamedTuple):
 
 
 def judge(scores: np.ndarray, unknown: np.ndarray, spelled: np.ndarray, config: UnknownConfig) -> tuple[np.ndarray, np.ndarray]:
-    """What a configuration makes of the log-probabilities of tokens.
+    """Apply a policy for unknown symbols to the log-probabilities of tokens.
 
     Parameters
     ----------
     scores, unknown, spelled
-        (n,): log p in nats; which are ``<unk>``; of how many characters the symbol has in whose place it stands.
+        (n,) each: log p in nats; whether the token is ``<unk>``; the number of characters of the symbol that it replaces.
 
     Returns
     -------
     scores, counted
-        The scores (m,) of the tokens that count, and which these are, (n,).
+        The scores (m,) of the tokens that count, and the mask (n,) of these tokens.
 
     Examples
     --------
@@ -79,24 +79,24 @@ def judge(scores: np.ndarray, unknown: np.ndarray, spelled: np.ndarray, config: 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model predicts a text. What is scored and counted: see :mod:`numba_rnnlm.scoring`.
+    """How well a model predicts a text. See :mod:`numba_rnnlm.scoring` for what is scored and counted.
 
     Attributes
     ----------
     nats
         Total negative log-probability.
     tokens
-        Scored tokens, line ends included: all but the first, which nothing precedes, or with ``bos`` all; without those that
+        Number of scored tokens, newlines included: all tokens except the first (with ``bos``, all), without those that
         ``unknown="exclude"`` leaves out.
     oov
-        How many tokens are not in the vocabulary.
+        Number of tokens that are not in the vocabulary.
     characters, bytes
-        Of the text that they stand for; None where the corpus was ids. White space belongs to the word behind it. A character
-        of which the byte tokenizer has not scored the first byte is not counted.
+        Size of the scored text; None if the corpus was ids. White space belongs to the word after it. A character
+        whose first byte the byte tokenizer has not scored is not counted.
     bos
-        Whether the text followed a line end, so that its first token is scored too.
+        Whether a newline preceded the text, so that its first token is scored too.
     unknown
-        What was done with tokens that are not in the vocabulary: "count", "exclude" or "penalize".
+        The policy for tokens that are not in the vocabulary: "count", "exclude" or "penalize".
     """
 
     nats: float
@@ -127,23 +127,23 @@ class Evaluation:
 
     @property
     def bits_per_character(self) -> float | None:
-        """Total bits over the characters that were scored: comparable between tokenisers."""
+        """Total bits divided by the number of scored characters: comparable between tokenizers."""
         return self.nats / log(2) / self.characters if self.characters else None
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Total bits over the bytes that were scored: comparable between tokenisers and alphabets."""
+        """Total bits divided by the number of scored bytes: comparable between tokenizers and alphabets."""
         return self.nats / log(2) / self.bytes if self.bytes else None
 
 
 def without(batches: Iterable[tuple[np.ndarray, np.ndarray]], id: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches with targets of -1 in place of ``id``: it is read, but not scored."""
+    """Replace the target ``id`` by -1 in all batches, so that it is read but not scored."""
     for inputs, targets in batches:
         yield inputs, np.where(targets == id, -1, targets)
 
 
 def total_loss(network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
-    """(total nats, tokens counted) over consecutive (inputs, targets), each (T, N); targets of -1 are not counted."""
+    """(total nats, number of scored tokens) over consecutive batches of (inputs, targets), each (T, N); targets of -1 are not scored."""
     ops, nats, count, state = network.ops, 0.0, 0, None
     for inputs, targets in batches:
         state = state or network.state(inputs.shape[1])
@@ -154,10 +154,10 @@ def total_loss(network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]
 
 
 def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For each sentence of ids, the log-probability in nats of every id but the first, given those before it.
+    """For each sentence of ids, the log-probability in nats of every id but the first, given the ids before it.
 
-    Sentences of different length are computed in one batch; none sees another, and the result does not
-    depend on their company or order. An array that is given several times is computed once.
+    Sentences of different lengths are computed in one batch; the result for a sentence does not depend on the
+    other sentences or their order. An array object that occurs several times is computed once.
     """
     places = {id(sentence): place for place, sentence in enumerate(sentences)}
     found = [np.empty(0)] * len(sentences)
@@ -165,7 +165,7 @@ def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list
     while order:
         longest = len(sentences[order[-1]]) - 1
         width = SENTENCES * STEPS // min(max(longest, SHORTEST), STEPS)
-        group = order[: -width - 1 : -1]  # the longest first
+        group = order[: -width - 1 : -1]  # longest first
         del order[-width:]
         for index, scores in zip(group, _batch(network, [sentences[index] for index in group]), strict=True):
             found[index] = scores
@@ -173,12 +173,12 @@ def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list
 
 
 def _batch(network: Network, sentences: list[np.ndarray]) -> list[np.ndarray]:
-    """The log-probabilities of sentences of two ids or more, the longest first."""
+    """The log-probabilities of sentences of at least two ids, sorted from longest to shortest."""
     ops, streams, state = network.ops, len(sentences), network.state(len(sentences))
     found = [np.empty(len(sentence) - 1) for sentence in sentences]
     for start in range(0, len(sentences[0]) - 1, STEPS):
         left = sum(len(sentence) - 1 > start for sentence in sentences[:streams])
-        if 2 * left <= streams:  # drop the sentences that have ended; only by halves, because each width allocates its own buffers
+        if 2 * left <= streams:  # drop finished sentences, but only when half of them are, because each width allocates its own buffers
             narrow = network.state(left)
             for name in narrow:
                 ops.copy(state[name][:left], narrow[name])

@@ -1,10 +1,10 @@
-"""What was probably meant: names that other tools have for our flags and values, and slips of the pen."""
+"""Suggests what a wrong name probably meant: another tool's name for one of our flags or values, or a misspelling."""
 
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-FLAGS = {  # ours → what Keras, PyTorch and their examples, and other trainers of language models call it; "-" and "_" are the same
+FLAGS = {  # our flag → its names in Keras, PyTorch, their examples, and other language model trainers; "-" and "_" are equivalent
     "--learning-rate": "lr eta alpha step-size init-lr base-lr start-lr",
     "--streams": "batch-size batch bs bsz b minibatch mini-batch-size train-batch-size per-device-train-batch-size",
     "--hidden": "hidden-size hidden-dim hidden-units hidden-layer-size nhid n-hid n-hidden num-hidden units num-units n-units rnn-size rnn-units "
@@ -62,7 +62,7 @@ FLAGS = {  # ours → what Keras, PyTorch and their examples, and other trainers
     "--bos": "add-bos start-of-sentence",
     "--unknown": "unk oov unknown-words handle-unknown",
 }  # fmt: skip
-VALUES = {  # ours → what others call it
+VALUES = {  # our value → its names elsewhere
     "tanh": "rnn rnn_tanh simple simple_rnn simplernn vanilla elman", "relu": "rnn_relu irnn", "lstm": "long_short_term_memory lstmcell cudnnlstm",
     "gru": "grucell cudnngru gated", "sgd": "momentum nesterov gd", "adam": "amsgrad nadam adamax radam", "adamw": "adam_w",
     "rmsprop": "rms rms_prop", "adagrad": "ada_grad adadelta",
@@ -77,19 +77,19 @@ VALUES = {  # ours → what others call it
     "demo": "example tutorial quickstart", "skip": "ignore continue", "stop": "raise error", "unk": "<unk>",
 }
 
-LAYERS = {  # layers of Keras that do not exist here → what to do instead
-    "Bidirectional": "recurrent layers read forwards only, as a model must that writes",
-    "TimeDistributed": "leave it out: Dense works on each step of a sequence",
-    "Masking": "every step counts; give sequences of one length",
-    "Activation": "give the activation to the layer before, as in Dense(units, activation='softmax')",
-    **dict.fromkeys(("Input", "InputLayer"), "leave it out; a first layer that is no Embedding takes input_shape"),
+LAYERS = {  # Keras layers that are not supported → what to do instead
+    "Bidirectional": "recurrent layers read forwards only, as a model that generates text must",
+    "TimeDistributed": "leave it out: Dense is applied to each step of a sequence",
+    "Masking": "every step counts; pass sequences of equal length",
+    "Activation": "pass the activation to the previous layer, as in Dense(units, activation='softmax')",
+    **dict.fromkeys(("Input", "InputLayer"), "leave it out; a first layer other than Embedding accepts input_shape"),
     "SpatialDropout1D": "use Dropout",
     **dict.fromkeys(("RNN", "SimpleRNNCell", "LSTMCell", "GRUCell", "StackedRNNCells"), "use SimpleRNN, LSTM, GRU, or Recurrent(units, cell=...)"),
 }
 
 
 def flag_meant(given: str, known: Iterable[str]) -> str:
-    """Which of the known flags was probably meant; empty if none is like it.
+    """The known flag that was probably meant; empty if none is similar.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def argument_meant(given: str, known: Iterable[str]) -> str:
 
 
 def value_meant(given: str, known: Iterable[str]) -> str:
-    """Which of the known values was probably meant; empty if none is like it.
+    """The known value that was probably meant; empty if none is similar.
 
     Examples
     --------
@@ -136,5 +136,5 @@ def value_meant(given: str, known: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """As flags are written: small letters, with hyphens between words, as in hiddenSize."""
+    """Convert a name such as hiddenSize or hidden_size to the style of flags: lower case, with hyphens between words."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).replace("_", "-").lower()

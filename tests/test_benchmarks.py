@@ -1,4 +1,4 @@
-"""Result files of benchmarks: written whole, by the command that they belong to, and by no run that cannot be complete."""
+"""Result files of benchmarks are written atomically, only by the command they belong to, and only by complete runs."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ BEFORE = "the result of an earlier run"
 
 @pytest.fixture(autouse=True)
 def results(tmp_path, monkeypatch):
-    """A folder with all the tracked files."""
+    """A folder with all tracked files."""
     folder = tmp_path / "results"
     folder.mkdir()
     for name in TRACKED:
@@ -30,7 +30,7 @@ def results(tmp_path, monkeypatch):
 
 @pytest.fixture
 def python(tmp_path):
-    """An interpreter: a script that says this, and ends so."""
+    """Make a fake interpreter: a script that prints this and ends with this exit code."""
     def make(words, code):
         path = tmp_path / "python"
         path.write_text(f"#!/bin/sh\necho {shlex.quote(words)} >&2\nexit {code}\n")
@@ -46,7 +46,7 @@ def run(monkeypatch, name, *arguments):
 
 
 def options_of(monkeypatch, name, *arguments):
-    """The options with which a benchmark begins to measure."""
+    """The options that a benchmark would measure with."""
     class Begun(Exception):
         pass
 
@@ -65,13 +65,13 @@ def untouched(folder):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_peer_that_is_missing_is_told_at_once(name, results, python, monkeypatch):
+def test_a_missing_peer_is_reported_at_once(name, results, python, monkeypatch):
     missing = python("Traceback\nModuleNotFoundError: No module named 'torch'", 1)
-    words = f"the peer 'torch' does not run in {missing}: ModuleNotFoundError: No module named 'torch'. Name an interpreter that has it"
+    words = f"the peer 'torch' does not run in {missing}: ModuleNotFoundError: No module named 'torch'. Pass an interpreter that has it"
     for peer in (["--peer", "torch"], ["--peer", "torch", "--out", "mine"]):
-        with pytest.raises(SystemExit, match=re.escape(words)) as told:
+        with pytest.raises(SystemExit, match=re.escape(words)) as caught:
             run(monkeypatch, name, *peer, "--peer-python", missing)
-        assert str(told.value).endswith("with --peer-python, or leave --peer out. Nothing was measured.")
+        assert str(caught.value).endswith("with --peer-python, or leave --peer out. Nothing was measured.")
     assert untouched(results)
 
 
@@ -83,7 +83,7 @@ def test_an_interpreter_that_does_not_run(results, tmp_path, python, monkeypatch
     assert untouched(results)
 
 
-def test_a_worker_that_has_ended_is_told(monkeypatch):
+def test_a_worker_that_has_ended_is_reported(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(SystemExit, match=r"the worker .* ended; its error is above"), harness.Contestant("torch", 1, "/bin/true") as worker:
         worker.process.wait()
@@ -91,7 +91,7 @@ def test_a_worker_that_has_ended_is_told(monkeypatch):
 
 
 @pytest.mark.parametrize("file", TRACKED)
-def test_the_command_of_a_file_writes_it_and_no_other(file, results, monkeypatch, capsys):
+def test_only_its_own_command_writes_a_tracked_file(file, results, monkeypatch, capsys):
     name, *arguments = shlex.split(TRACKED[file])
     out = [] if file == name else ["--out", file]
     options = options_of(monkeypatch, name, *arguments, *out, "--peer-python", "anything")
@@ -114,7 +114,7 @@ def test_the_command_of_a_file_writes_it_and_no_other(file, results, monkeypatch
     assert untouched(results)
 
 
-def test_other_results_go_where_out_says(results, tmp_path, monkeypatch):
+def test_other_results_are_written_to_out(results, tmp_path, monkeypatch):
     options = options_of(monkeypatch, "scoring", "--rows", "tiny", "--out", "mine")
     harness.write_results("scoring", options, [], ["quota 1"])
     assert json.loads((results / "mine.json").read_text())["missing"] == ["quota 1"]
@@ -122,28 +122,28 @@ def test_other_results_go_where_out_says(results, tmp_path, monkeypatch):
     harness.write_results("scoring", options, [])
     assert (tmp_path / "folder" / "training.json").exists()
     (results / "mine.json").unlink()
-    for benchmark in ("scoring", "listing"):  # the file of another one
+    for benchmark in ("scoring", "listing"):  # the file belongs to another benchmark
         with pytest.raises(SystemExit, match="--out is 'training', but these are not its options"):
             options_of(monkeypatch, benchmark, "--out", "training")
     assert options_of(monkeypatch, "listing", "--peer", "keras", "--peer", "torch").result == results / "listing.json"
     assert untouched(results)
 
 
-def test_a_run_that_could_not_measure_all_writes_no_tracked_file(results, monkeypatch, capsys):
+def test_an_incomplete_run_writes_no_tracked_file(results, monkeypatch, capsys):
     options = options_of(monkeypatch, "serving", *shlex.split(TRACKED["serving"])[1:])
     harness.write_results("serving", options, [], ["quota 1", "quota 0.5"])
     assert "serving.json was not written: quota 1, quota 0.5 could not be measured here" in capsys.readouterr().out
     assert untouched(results)
 
 
-def test_a_file_is_written_whole_or_not_at_all(results, monkeypatch):
+def test_a_file_is_replaced_atomically(results, monkeypatch):
     monkeypatch.setattr(harness.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("the disk is full")))
     with pytest.raises(OSError, match="the disk is full"):
         harness.replace(results / "scoring.json", "half")
     assert untouched(results)
 
 
-def test_every_tracked_file_has_its_command():
+def test_every_tracked_file_has_a_command():
     files = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
     assert files == set(TRACKED)
     assert {file for _, files in table.TABLES.values() for file in files} <= set(TRACKED)

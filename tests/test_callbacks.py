@@ -244,7 +244,7 @@ def test_a_log_that_cannot_be_opened_is_an_error_before_the_training(model, tmp_
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_the_training(model, tmp_path):
     before = model.get_weights()[0]
-    with pytest.raises(ModelFileError, match=r"cannot write '.*missing/a model', for which 960 bytes are needed: No such file or directory"):
+    with pytest.raises(ModelFileError, match=r"cannot write '.*missing/a model', which needs 960 bytes: No such file or directory"):
         model.fit(X, Y, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "missing" / "m.npz")])
     np.testing.assert_array_equal(model.get_weights()[0], before)
 

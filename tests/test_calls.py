@@ -449,11 +449,11 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: fit(trained(), log="a\0.csv"), r"log is 'a\\x00\.csv', expected a path such as 'run\.csv'\."),
     (lambda: fit(trained(), on_interrupt=np.array([])), r"on_interrupt is array\(\[\], dtype=float64\), expected one of 'raise', 'return'\."),
     (lambda: fit(trained(), decay_factor=float("inf")), r"decay_factor is inf, expected a number above 1 and at most 1,000,000\."),
-    (lambda: fit(trained(), epochs=10**400), r"epochs is a number of about 400 digits, expected a whole number at least 1 and at most 9,007,199,254,740,992\."),
+    (lambda: fit(trained(), epochs=10**400), r"epochs is a number of about 400 digits, expected a whole number of at least 1 and at most 9,007,199,254,740,992\."),
     (lambda: trained().fit_config(TEXT, None, 5), r"config is 5, expected a TrainingConfig\."),
     (lambda: trained().fit_config(TEXT, None, TrainingConfig(), prepare=5), r"prepare is 5, expected a function\."),
     (lambda: trained().fit_config(TEXT, None, TrainingConfig(epochs=1, verbose=0), prepare=lambda about: 5), r"what prepare gave is 5, expected a Prepared\."),
-    (lambda: TrainingConfig(optimizer={1: 2}), r"optimizer is \{1: 2\}, expected a name, or what numba_rnnlm\.optimizers\.describe"),
+    (lambda: TrainingConfig(optimizer={1: 2}), r"optimizer is \{1: 2\}, expected a name, or the result of numba_rnnlm\.optimizers\.describe"),
     (lambda: language_model(tied=np.array([1, 2])), r"tied is array\(\[1, 2\]\), expected one of True, False\."),
     (lambda: language_model(cell="LSTM"), r"cell is 'LSTM', expected .*; did you mean 'lstm'\?"),
     (lambda: language_model(tokenizer="Words"), r"tokenizer is 'Words', expected .*; did you mean 'word'\?"),
@@ -470,7 +470,7 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: sequential().fit(X, Y, shuffle="yes"), r"shuffle is 'yes', expected one of True, False\."),
     (lambda: sequential().predict(Hostile()), r"x is <Hostile instance at 0x\w+>, which NumPy cannot make an array of"),
     (lambda: sequential().save(None), r"path is None, expected a path such as 'model\.npz'\."),
-    (lambda: layers.LSTM(3, forget_bias=float("nan")), r"LSTM: forget_bias is nan, expected a number at least -100 and at most 100\."),
+    (lambda: layers.LSTM(3, forget_bias=float("nan")), r"LSTM: forget_bias is nan, expected a number of at least -100 and at most 100\."),
     (lambda: layers.LSTM(3, cell="gru"), r"LSTM: cell is 'gru', expected 'lstm'; Recurrent\(units, cell=\.\.\.\) takes any cell\."),
     (lambda: layers.GRU(3, cell=cells.Cell(**CELL)), r"GRU: cell is 'own', expected 'gru'"),
     (lambda: layers.Dense(3, tied="no"), r"Dense: tied is 'no', expected one of True, False\."),
@@ -478,31 +478,31 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: cells.register("x"), r"cell is 'x', expected a numba_rnnlm\.cells\.Cell\."),
     (lambda: cells.Cell(**CELL | {"gates": ["a"]}), r"cell 'own': gates is \['a'\], expected slots and what they see"),
     (lambda: cells.Cell(**CELL | {"gates": {"a": 5}}), r"cell 'own': slot 'a' sees 5, expected 'x', 'h' or 'xh'\."),
-    (lambda: cells.Cell(**CELL | {"gates": {5: "xh"}}), r"cell 'own': a slot of gates is 5, expected a text such as 'a'\."),
+    (lambda: cells.Cell(**CELL | {"gates": {5: "xh"}}), r"cell 'own': a slot of gates is 5, expected a str such as 'a'\."),
     (lambda: cells.Cell(**CELL | {"states": ()}), r"cell 'own': states is empty, expected names such as \('h',\)\."),
     (lambda: cells.Cell(**CELL | {"equations": 5}), r"cell 'own': equations is 5, expected a function\."),
     (lambda: backends.get("cpu", "float16"), r"dtype is 'float16', expected float32 or float64\."),
-    (lambda: backends.get("reference", threads=0), r"threads is 0, expected a whole number at least 1 and at most 1,024\."),
+    (lambda: backends.get("reference", threads=0), r"threads is 0, expected a whole number of at least 1 and at most 1,024\."),
     (lambda: callbacks.CSVLogger(None), r"path is None, expected a path such as 'log\.csv'\."),
     (lambda: callbacks.CSVLogger("log.csv", "||"), r"separator is '\|\|', expected one character such as ',' or ';'\."),
     (lambda: callbacks.CSVLogger("log.csv", '"'), r"separator is '\"', which has a meaning of its own in a CSV file"),
     (lambda: callbacks.ModelCheckpoint("{loss.x}"), r"filepath is '\{loss\.x\}'; in braces it may name epoch, values such as val_loss\."),
     (lambda: callbacks.LambdaCallback(on_epoch_end=5), r"on_epoch_end is 5, expected a function of epoch and logs\."),
     (lambda: callbacks.LambdaCallback(on_epoch_end=lambda epoch: 5), r"on_epoch_end is a function of \(epoch\), expected one of epoch and logs\."),
-    (lambda: callbacks.EarlyStopping(5), r"monitor is 5, expected a text such as 'val_loss'\."),
+    (lambda: callbacks.EarlyStopping(5), r"monitor is 5, expected a str such as 'val_loss'\."),
     (lambda: text.Files("a\0b").open(), r"the path of a text is 'a\\x00b', expected a path such as 'corpus\.txt'\."),
     (lambda: fit(trained(), Numbered()), r"the path of a text is <\S*Numbered .*>, expected a path such as 'corpus\.txt'\."),
     (lambda: trained().score(Numbered()), r"the path of a text is <\S*Numbered .*>, expected a path"),
-    (lambda: LanguageModel().fit(np.int64(3)), r"The corpus is np\.int64\(3\), expected a path, a text, lines of text or a 1-D array of ids\."),
+    (lambda: LanguageModel().fit(np.int64(3)), r"The corpus is np\.int64\(3\), expected a path, a text, lines of text, or a 1-D array of ids\."),
     (lambda: LanguageModel().fit(Arrayed()), r"A vocabulary is learned from text, but the source is ids\."),
     (lambda: LanguageModel().fit(np.array(3)), r"The corpus is array\(3\), expected a path, a text"),
-    (lambda: trained(None).score([1, True]), r"sentence holds a bool, True or False, expected integers\."),
-    (lambda: fit(trained(None), [True, *IDS]), r"ids holds a bool, True or False, expected integers\."),
+    (lambda: trained(None).score([1, True]), r"sentence contains a bool, expected integers\."),
+    (lambda: fit(trained(None), [True, *IDS]), r"ids contains a bool, expected integers\."),
     (lambda: setattr(sequential(), "stop_training", np.array([1, 2])), r"stop_training is array\(\[1, 2\]\), expected one of True, False\."),
     (lambda: sequential().fit(X, Y, verbose=np.ma.masked), r"verbose is masked, expected one of 'auto', 0, 1, 2\."),
-    (lambda: trained().score(5.5), r"sentence is a float of shape \(\), expected a 1-D array of integers\."),
-    (lambda: trained().score(object()), r"sentence is <object object at 0x\w+>, expected a 1-D array of integers; text comes as a str\."),
-    (lambda: trained().score(np.array([[0], [1]])), r"sentence is a ndarray of shape \(2, 1\), expected a 1-D array of integers\."),
+    (lambda: trained().score(5.5), r"sentence has type float and shape \(\), expected a 1-D array of integers\."),
+    (lambda: trained().score(object()), r"sentence is <object object at 0x\w+>, expected a 1-D array of integers; pass text as a str\."),
+    (lambda: trained().score(np.array([[0], [1]])), r"sentence has type ndarray and shape \(2, 1\), expected a 1-D array of integers\."),
 ])  # fmt: skip
 def test_the_words(call, message, folder):
     with pytest.raises(LanguageModelError, match=message):
@@ -527,7 +527,7 @@ ROWS = MASKED.reshape(8, 3)
 ])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*converting a masked element")
 def test_a_mask_is_not_dropped(call, folder):
-    with pytest.raises(ShapeError, match=r"has a mask, which would be lost; give \.compressed\(\), what is not masked, or \.filled\(value\)\.$"):
+    with pytest.raises(ShapeError, match=r"has a mask, which would be lost; pass \.compressed\(\) \(the unmasked elements\) or \.filled\(value\)\.$"):
         call()
 
 

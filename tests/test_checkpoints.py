@@ -34,10 +34,10 @@ from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
 from numba_rnnlm.errors import ConfigError, CorpusError, DivergenceError, ModelFileError, TrainingError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import open_model, read_about
+from numba_rnnlm.training.checkpoints import Checkpoints
 from numba_rnnlm.training.clock import Clock
 from numba_rnnlm.training.loop import MOST_SKIPPED, Trainer
 from numba_rnnlm.training.position import Position
-from numba_rnnlm.training.watchers import Checkpoints
 
 TEXT = LINES * 8
 VALID = "that question is not the question\nto be that\n" * 3
@@ -827,8 +827,8 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
     ):
         model = train(valid=VALID, checkpoint=path, **ALWAYS)
     assert {str(warning.message) for warning in told} == {
-        f"no checkpoint was written, training continues: cannot write {str(path)!r}: No space left on device. Nothing that was "
-        "there has changed; choose a folder that exists, can be written and has room."
+        f"no checkpoint was written, training continues: cannot write {str(path)!r}: No space left on device. Existing files "
+        "were not changed; choose a folder that exists, is writable and has enough space."
     }
     assert content(model, tmp_path) == want
     assert os.listdir(tmp_path) == ["run.npz"]
@@ -840,7 +840,7 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
 def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
     path = tmp_path / "missing" / "run.npz"
     model = untrained()
-    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Nothing that was there has changed; "):
+    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Existing files were not changed; "):
         train(model, checkpoint=path)
     assert model.tokenizer_ is None  # nothing was trained
     text = tmp_path / "text.txt"
@@ -983,7 +983,7 @@ def test_a_checkpoint_that_could_be_written_but_not_replaced_is_an_error_before_
     monkeypatch.setattr(Trainer, "_step", None)
     monkeypatch.setattr(os, "replace", lambda *arguments: os.stat(tmp_path / "nothing"))
     model = untrained()
-    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Nothing that was there has changed; "):
+    with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Existing files were not changed; "):
         train(model, checkpoint=tmp_path / "run.npz")
     assert model.tokenizer_ is None and os.listdir(tmp_path) == []
 
@@ -1070,9 +1070,9 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--checkpoint", "out.npz"], "--checkpoint is 'out.npz', and --out is the same file; give it a name of its own."),
         (["--checkpoint", "text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
         (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
-        (["--checkpoint", "held.txt"], "--checkpoint: cannot write 'held.txt': this file is not a model of this numba_rnnlm and is "
+        (["--checkpoint", "held.txt"], "--checkpoint: cannot write 'held.txt': the existing file is not a model that this numba_rnnlm can read, and is "
          "not overwritten; give another name, or delete it."),
-        (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but no checkpoint is named; give checkpoint a file."),
+        (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but checkpoint is not set; give the name of a file."),
         (["--checkpoint", "whole.npz"], "'whole.npz' is a model file; a checkpoint would take its place. Give the checkpoint a name "
          "of its own."),
         (["--checkpoint-every", "soon"], "--checkpoint-every is 'soon', expected a duration such as '30s', '5min', '2h', '1h30m' or a number of "

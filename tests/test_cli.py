@@ -1,4 +1,4 @@
-"""The command line: every command as a user types it, in this process; and whole processes where that matters."""
+"""The command line: commands as a user types them, run in this process, or in a real process where that matters."""
 
 import io
 import json
@@ -57,7 +57,7 @@ CONFIGS = [(ModelConfig, "train"), (TextConfig, "train"), (TrainingConfig, "trai
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Texts, and a model of characters, of words, of bytes and of ids."""
+    """A folder with texts and with models of characters, words, bytes and ids."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "text.txt").write_text(TEXT)
     (folder / "held_out.txt").write_text(HELD_OUT)
@@ -71,18 +71,18 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _inside(folder, monkeypatch, capsys):
+def _in_folder(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     capsys.readouterr()
 
 
 def typed(monkeypatch, data: bytes) -> None:
-    """What stands on standard input."""
+    """Put data on standard input."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
 def process(*arguments: str, **options) -> subprocess.Popen:
-    """The command line in a process of its own."""
+    """Run the command line in its own process."""
     return subprocess.Popen(
         [sys.executable, "-m", "numba_rnnlm", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": HOME}, **options,
@@ -98,15 +98,15 @@ def flag(name: str) -> str:
 
 @pytest.mark.parametrize(("config", "command"), CONFIGS)
 def test_every_field_is_a_flag_with_its_name_and_help(config, command, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "1000")  # no line of help is broken
+    monkeypatch.setenv("COLUMNS", "1000")  # so that no help text is wrapped
     assert main([command, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     for item in fields(config):
-        if item.name == "vocabulary_size":  # only for corpora of ids
+        if item.name == "vocabulary_size":  # for corpora of ids, which the command line does not read
             assert flag(item.name) not in shown
             continue
         assert f"{flag(item.name)} " in shown or f"{flag(item.name)}," in shown
-        if item.name == "cell":  # registered cells are for Python only
+        if item.name == "cell":  # registered cells are available in Python only
             assert f"--cell {{{','.join(CELLS)}}} recurrent cell (default: lstm)" in shown
             continue
         assert " ".join(item.metadata["help"].split()) in shown
@@ -115,7 +115,7 @@ def test_every_field_is_a_flag_with_its_name_and_help(config, command, monkeypat
 
 
 def values(item) -> st.SearchStrategy:
-    """What a flag may be given."""
+    """Values for a flag."""
     kind = item.metadata["type"] or type(item.default)
     if item.metadata["choices"]:
         return st.sampled_from(item.metadata["choices"])
@@ -128,7 +128,7 @@ def values(item) -> st.SearchStrategy:
 
 @pytest.mark.parametrize(("config", "command"), CONFIGS)
 @given(data=st.data())
-def test_what_is_given_is_what_arrives(config, command, data):
+def test_flags_are_parsed_to_the_given_values(config, command, data):
     items = [item for item in fields(config) if item.name != "vocabulary_size"]
     wanted = data.draw(st.fixed_dictionaries({}, optional={item.name: values(item) for item in items}))
     arguments = []
@@ -161,21 +161,21 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
         raise ConfigError("seen enough")
 
     monkeypatch.setattr(LanguageModel, "fit_config", fit)
-    machine = {"backend": "reference", "threads": 2, "precision": "float32", "seed": 11}
-    given = {**model, **text, **training, **keeping, **machine}
+    options = {"backend": "reference", "threads": 2, "precision": "float32", "seed": 11}
+    given = {**model, **text, **training, **keeping, **options}
     arguments = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in given.items()]
-    assert main(["train", "text.txt", "--valid", "held_out.txt", *arguments]) == 2  # as of every ConfigError
-    params = {**model, **text, **machine, "vocabulary_size": None}
+    assert main(["train", "text.txt", "--valid", "held_out.txt", *arguments]) == 2  # the exit code of ConfigError
+    params = {**model, **text, **options, "vocabulary_size": None}
     assert calls == [(params, "text.txt", "held_out.txt", TrainingConfig(**training), CheckpointConfig(**keeping))]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_examples_that_are_commands(command, capsys):
+def test_the_examples_in_the_help_are_valid_commands(command, capsys):
     assert main([command, "--help"]) == 0
     examples = capsys.readouterr().out.split("examples:\n")[1].splitlines()
     assert examples
     for line in examples:
-        typed = re.split(r" {3,}| [|<] ", line.partition("numba-rnnlm ")[2])[0]  # without remarks and redirections
+        typed = re.split(r" {3,}| [|<] ", line.partition("numba-rnnlm ")[2])[0]  # without comments and redirections
         assert typed.split()[0] == command
         cli.parser().parse_args(shlex.split(typed))
 
@@ -208,29 +208,29 @@ def test_wrong_usage_is_one_line(arguments, capsys):
     assert err.count("\n") == 1
 
 
-def test_every_flag_of_a_number_says_that_it_expects_one(capsys):
+def test_every_numeric_flag_rejects_other_values(capsys):
     commands = next(action.choices for action in cli.parser()._actions if action.metavar == "COMMAND")
     flags = [(command, action) for command, parser in commands.items() for action in parser._actions if action.type in (int, float)]
     assert len(flags) > 30
     for command, flag in flags:
-        name, expected = flag.option_strings[0], "whole number, such as 100" if flag.type is int else "number, such as 0.5 or 1e-3"
+        name, expected = flag.option_strings[0], "whole number such as 100" if flag.type is int else "number such as 0.5 or 1e-3"
         for value in ("many", "1e99" if flag.type is int else "1e", "9" * 5000 + "x"):
             assert main([command, "x", f"{name}={value}"]) == 2
-            told = capsys.readouterr().err
-            assert f"argument {name}: it is '{value[:9]}" in told and f"', expected a {expected}; see" in told and len(told) < 500
+            err = capsys.readouterr().err
+            assert f"argument {name}: it is '{value[:9]}" in err and f"', expected a {expected}; see" in err and len(err) < 500
 
 
-def test_the_program_alone_shows_its_help(capsys):
+def test_without_arguments_the_program_prints_its_help(capsys):
     assert main([]) == 0
-    alone = capsys.readouterr()
+    printed = capsys.readouterr()
     assert main(["--help"]) == 0
-    assert capsys.readouterr() == alone and alone.err == ""
+    assert capsys.readouterr() == printed and printed.err == ""
     run = process()
-    told, err = run.communicate(timeout=HANG)
-    assert run.returncode == 0 and err == b"" and told.startswith(b"usage: numba-rnnlm ")
+    out, err = run.communicate(timeout=HANG)
+    assert run.returncode == 0 and err == b"" and out.startswith(b"usage: numba-rnnlm ")
 
 
-# what was meant
+# suggestions
 
 
 @pytest.mark.parametrize(("command", "given", "meant"), [
@@ -249,7 +249,7 @@ def test_the_program_alone_shows_its_help(capsys):
     ("generate", "--temp", "--temperature"), ("generate", "--num-samples", "--samples"), ("generate", "--max-new-tokens", "--length"),
     ("generate", "--topk", "--top-k"), ("generate", "--nucleus", "--top-p"), ("eval", "--device", "--backend"), ("score", "--normalise", "--normalize"),
 ])  # fmt: skip
-def test_a_flag_of_other_tools_is_answered_with_ours(command, given, meant, capsys):
+def test_a_flag_of_another_tool_suggests_ours(command, given, meant, capsys):
     assert main([command, "char.npz", *["text.txt"] * (command == "eval"), given + "=3"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err == (f"numba-rnnlm {command}: error: unrecognized arguments: {given}=3; did you mean {meant}? "
@@ -259,7 +259,7 @@ def test_a_flag_of_other_tools_is_answered_with_ours(command, given, meant, caps
 def test_several_flags_of_other_tools(capsys):
     assert main(["train", "text.txt", "--lr", "0.1", "--hidden", "9", "--batch-size", "20", "--zzz"]) == 2
     assert "did you mean --learning-rate for --lr, --streams for --batch-size? See numba-rnnlm train --help" in capsys.readouterr().err
-    assert main(["eval", "char.npz", "text.txt", "--lr", "0.1"]) == 2  # which eval has no use for
+    assert main(["eval", "char.npz", "text.txt", "--lr", "0.1"]) == 2  # eval has no such flag
     assert "did you mean" not in capsys.readouterr().err
 
 
@@ -270,7 +270,7 @@ def test_several_flags_of_other_tools(capsys):
     (["train", "t", "--optimizer", "Adamm"], "adam"), (["train", "t", "--schedule", "ReduceLROnPlateau"], "plateau"),
     (["train", "t", "--backend", "gpu"], "cuda"), (["train", "t", "--precision", "bfloat16"], "bf16"), (["warmup", "--cells", "ltsm"], "lstm"),
 ])  # fmt: skip
-def test_a_value_of_other_tools_is_answered_with_ours(arguments, meant, capsys):
+def test_a_value_of_another_tool_suggests_ours(arguments, meant, capsys):
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == "" and f"; did you mean {meant}? See numba-rnnlm" in err and err.count("\n") == 1
@@ -280,12 +280,12 @@ def test_a_value_of_other_tools_is_answered_with_ours(arguments, meant, capsys):
     ("--cell", "LSTM"), ("--tokenizer", "Word"), ("--optimizer", "Adam"), ("--optimizer", "SGD"), ("--schedule", "Cosine"), ("--backend", "CPU"),
     ("--precision", "BF16"), ("--initializer", "Glorot"), ("--reduction", "MEAN"), ("--not-finite", "Skip"),
 ])  # fmt: skip
-def test_any_capitals_are_accepted(flag, value):
+def test_values_are_case_insensitive(flag, value):
     args = cli.parser().parse_args(["train", "text.txt", flag, value])
     assert getattr(args, flag[2:].replace("-", "_")) == value.lower()
 
 
-def test_every_name_of_the_tables_is_ours():
+def test_every_suggestion_exists():
     subparsers = next(action for action in cli.parser()._actions if action.dest == "==SUPPRESS==" or action.choices).choices
     flags = {name for command in subparsers.values() for action in command._actions for name in action.option_strings}
     assert set(suggestions.FLAGS) <= flags
@@ -320,12 +320,12 @@ def test_an_error_is_one_sentence_and_no_traceback(arguments, capsys):
     ["generate", "char.npz", "--temperature", "-1"], ["generate", "char.npz", "--samples", "0"], ["generate", "char.npz", "--top-p", "2"],
     ["demo", "--seconds", "0"], ["warmup", "--threads", "0"],
 ])
-def test_an_impossible_value_is_wrong_usage_too(arguments, capsys):
+def test_an_invalid_value_is_wrong_usage_too(arguments, capsys):
     expect_error(arguments, 2, capsys)
 
 
 def expect_error(arguments, code, capsys):
-    """One sentence, this exit code, and nothing written."""
+    """Assert that the command prints one sentence, ends with this exit code and writes nothing."""
     before = sorted(os.listdir())
     assert main(arguments) == code
     out, err = capsys.readouterr()
@@ -333,7 +333,7 @@ def expect_error(arguments, code, capsys):
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (["generate", "char.npz", "--prompt", "zebra"], "give --unknown unk to read"),
     (["train", "latin1.txt", "--verbose", "0"], "with --tokenizer byte."),
     (["train", "text.txt", "--learning-rate", "0"], "error: --learning-rate is 0.0, expected"),
@@ -343,38 +343,38 @@ def expect_error(arguments, code, capsys):
     (["demo", "--seconds", "0"], "error: --seconds is 0.0, expected"),
     (["train", "text.txt", "--tokenizer", "byte", "--max-vocabulary", "9"], "error: --max-vocabulary is 9 with --tokenizer byte, which"),
     (["train", "text.txt", "--tokenizer", "byte", "--min-count", "2"], "error: --min-count is 2 with --tokenizer byte, which"),
-    (["train", "text.txt", "--hidden", "10000000000"], "error: --hidden is 10000000000, expected a whole number at least 1 and at most"),
-    (["eval", "text.txt", "char.npz"], "it is not a zip archive. The model comes first: numba-rnnlm eval char.npz text.txt"),
-    (["score", "text.txt", "word.npz"], "The model comes first: numba-rnnlm score word.npz text.txt"),
-    (["generate", "the cat", "char.npz"], "The model comes first: numba-rnnlm generate char.npz 'the cat'"),
-    (["generate", "char.npz", "-the"], "a prompt that begins with - is written --prompt=-the; see"),
-    (["generate", "char.npz", "--prompt", "-the"], "a value that begins with - is written --prompt=-VALUE; see"),
+    (["train", "text.txt", "--hidden", "10000000000"], "error: --hidden is 10000000000, expected a whole number of at least 1 and at most"),
+    (["eval", "text.txt", "char.npz"], "it is not a zip archive. Give the model first: numba-rnnlm eval char.npz text.txt"),
+    (["score", "text.txt", "word.npz"], "Give the model first: numba-rnnlm score word.npz text.txt"),
+    (["generate", "the cat", "char.npz"], "Give the model first: numba-rnnlm generate char.npz 'the cat'"),
+    (["generate", "char.npz", "-the"], "write a prompt that begins with - as --prompt=-the; see"),
+    (["generate", "char.npz", "--prompt", "-the"], "write a value that begins with - as --prompt=-VALUE; see"),
     (["train", ""], "argument CORPUS: it is empty, expected the name of a file"),
     (["score", "char.npz", "text.txt", "--eos"], "unrecognized arguments: --eos; see"),
     (["eval", "char.npz", "text.txt", "--eos"], "unrecognized arguments: --eos; see"),
 ])
-def test_errors_speak_of_flags(arguments, told, tmp_path, monkeypatch, capsys):
+def test_errors_name_flags_instead_of_arguments(arguments, message, tmp_path, monkeypatch, capsys):
     if "latin1.txt" in arguments:
         monkeypatch.chdir(tmp_path)
         Path("latin1.txt").write_bytes(b"caf\xe9\n" * 100)
     assert main(arguments) in (1, 2)
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("message", [
     "the prompt has 'seed=3' at position 0.", "there is no model file '/steps=3/m.npz'.", "give colour='red'.",
     "the seed is lost.",
 ])
-def test_other_words_stay_as_they_are(message):
+def test_text_that_is_not_an_argument_stays_unchanged(message):
     assert with_flags(message) == message
 
 
 @given(st.sampled_from(sorted(OPTIONS)), st.from_regex(r"[a-z0-9.]*[a-z0-9]", fullmatch=True),
        st.sampled_from(["", "'", '"']))
-def test_every_option_is_told_as_its_flag(name, value, quote):
+def test_every_argument_becomes_its_flag(name, value, quote):
     message = f"{name} is wrong, try {name}={quote}{value}{quote}, or (another {name}={quote}{value}{quote})."
-    told = f"{flag(name)} is wrong, try {flag(name)} {value}, or (another {flag(name)} {value})."
-    assert with_flags(message) == told
+    expected = f"{flag(name)} is wrong, try {flag(name)} {value}, or (another {flag(name)} {value})."
+    assert with_flags(message) == expected
 
 
 @pytest.mark.parametrize(("error", "code"), [
@@ -386,8 +386,8 @@ def test_exit_codes(error, code, monkeypatch, capsys):
 
     monkeypatch.setattr(LanguageModel, "load", fail)
     assert main(["info", "char.npz"]) == code
-    told = f"error: {error}" if code == 1 else "interrupted"
-    assert capsys.readouterr().err == f"numba-rnnlm: {told}\n"
+    message = f"error: {error}" if code == 1 else "interrupted"
+    assert capsys.readouterr().err == f"numba-rnnlm: {message}\n"
 
 
 @pytest.mark.parametrize(("command", "cannot", "what"), [
@@ -403,7 +403,7 @@ def test_standard_input_that_cannot_be_read(command, cannot, what, monkeypatch, 
             raise OSError(5, "Input/output error")
 
     for stdin, words in ((io.TextIOWrapper(io.BufferedReader(Raw())), f"{cannot} read {what}: Input/output error."),
-                         (None, "standard input is closed; give the name of a file, or something to read.")):
+                         (None, "standard input is closed; give the name of a file, or redirect standard input.")):
         monkeypatch.setattr(sys, "stdin", stdin)
         assert main(command.split()) == 1
         assert capsys.readouterr().err == f"numba-rnnlm: error: {words}\n"
@@ -411,13 +411,13 @@ def test_standard_input_that_cannot_be_read(command, cannot, what, monkeypatch, 
 
 def test_exit_codes_are_documented(capsys):
     assert main(["--help"]) == 0
-    told = capsys.readouterr().out
-    assert "exit codes of every command:" in told
+    out = capsys.readouterr().out
+    assert "exit codes of every command:" in out
     for code in (0, 1, 2, 3, 128):
-        assert f"\n  {code} " in told
+        assert f"\n  {code} " in out
 
 
-def test_out_is_not_the_checkpoint_of_a_run_that_has_not_ended(tmp_path, capsys, monkeypatch):
+def test_out_must_not_be_the_checkpoint_of_an_unfinished_run(tmp_path, capsys, monkeypatch):
     run = tmp_path / "run.npz"
     train = ["train", "text.txt", *SMALL, *BRIEF]
     with monkeypatch.context() as patch:
@@ -425,13 +425,13 @@ def test_out_is_not_the_checkpoint_of_a_run_that_has_not_ended(tmp_path, capsys,
         assert main([*train, "--checkpoint", str(run), "--out", str(tmp_path / "m.npz")]) == 0
     before = run.read_bytes()
     assert main([*train, "--out", str(run)]) == 1
-    assert f"--out is {str(run)!r}, the checkpoint of a run that has not ended; it is not replaced" in capsys.readouterr().err and run.read_bytes() == before
-    assert main(["train", "text.txt", "--resume", str(run), "--out", str(run), "--verbose", "0"]) == 0  # it ends there
+    assert f"--out is {str(run)!r}, the checkpoint of an unfinished run; it is not replaced" in capsys.readouterr().err and run.read_bytes() == before
+    assert main(["train", "text.txt", "--resume", str(run), "--out", str(run), "--verbose", "0"]) == 0  # finishes the run
     assert LanguageModel.load(run).history_["epoch"] == [1, 2]
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_model_that_cannot_be_saved_where_it_should_is_saved_elsewhere(kept, tmp_path, capsys, monkeypatch):
+def test_a_model_that_cannot_be_saved_to_its_path_is_saved_elsewhere(kept, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     def missing():
         raise FileNotFoundError(2, "No such file or directory")
@@ -459,11 +459,11 @@ def test_a_model_that_cannot_be_saved_where_it_should_is_saved_elsewhere(kept, t
     monkeypatch.setattr(Path, "home", lambda: Path("~no such user").expanduser())
     (tmp_path / "out" / "run.npz").unlink(missing_ok=True)
     assert main([*train, *out]) == 1
-    told = capsys.readouterr().err
-    assert "error: cannot write it." in told and (f"--resume {tmp_path / 'out' / 'run.npz'} writes the model from it." in told) == kept
+    err = capsys.readouterr().err
+    assert "error: cannot write it." in err and (f"--resume {tmp_path / 'out' / 'run.npz'} writes the model from it." in err) == kept
 
 
-def test_errors_that_are_bugs_are_not_hidden(monkeypatch):
+def test_bugs_raise_their_traceback(monkeypatch):
     monkeypatch.setattr(LanguageModel, "load", None)
     with pytest.raises(TypeError):
         main(["info", "char.npz"])
@@ -479,7 +479,7 @@ def test_a_warning_is_one_line(capsys, tmp_path):
 # train
 
 
-def test_train_is_the_library(tmp_path, capsys):
+def test_train_gives_the_same_model_as_the_library(tmp_path, capsys):
     out = tmp_path / "m.npz"
     arguments = ["--seed", "3", "--streams", "4", "--steps", "10", "--epochs", "2"]
     assert main(["train", "text.txt", "--valid", "held_out.txt", "--out", str(out), *SMALL, *arguments]) == 0
@@ -488,17 +488,17 @@ def test_train_is_the_library(tmp_path, capsys):
     saved = LanguageModel.load(out)
     for name, weights in same.network_.weights().items():
         np.testing.assert_array_equal(saved.network_.weights()[name], weights)
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     best = min(same.history_["valid_loss"])
-    assert f"validation loss {best:.4f} nats/token, perplexity {np.exp(best):.2f}" in told
-    assert f"{same.bits_per_character(HELD_OUT):.3f} bits/character" in told
-    assert told.startswith("optimizer adam, learning rate 0.004, schedule linear\n")
-    assert f"saved {out} (" in told and f"{same.parameter_count:,} weights" in told
-    assert f"numba-rnnlm generate {out} --prompt TEXT" in told and f"numba-rnnlm eval {out} held_out.txt" in told
+    assert f"validation loss {best:.4f} nats/token, perplexity {np.exp(best):.2f}" in shown
+    assert f"{same.bits_per_character(HELD_OUT):.3f} bits/character" in shown
+    assert shown.startswith("optimizer adam, learning rate 0.004, schedule linear\n")
+    assert f"saved {out} (" in shown and f"{same.parameter_count:,} weights" in shown
+    assert f"numba-rnnlm generate {out} --prompt TEXT" in shown and f"numba-rnnlm eval {out} held_out.txt" in shown
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "holds no symbols"), ("a", "expected at least 2")])
-def test_an_error_of_the_text_is_all_that_is_shown(text, words, tmp_path, capsys):
+@pytest.mark.parametrize(("text", "words"), [("", "contains no symbols"), ("a", "expected at least 2")])
+def test_an_error_in_the_text_is_the_only_output(text, words, tmp_path, capsys):
     (tmp_path / "text").write_text(text)
     arguments = [str(tmp_path / "text"), "--checkpoint", str(tmp_path / "c.npz"), "--resume", str(tmp_path / "c.npz")]
     assert main(["train", *arguments, "--out", str(tmp_path / "m.npz"), *SMALL]) == 1
@@ -506,7 +506,7 @@ def test_an_error_of_the_text_is_all_that_is_shown(text, words, tmp_path, capsys
     assert out == "" and words in err and err.count("\n") == 1
 
 
-def test_train_without_validation_says_so(tmp_path, capsys):
+def test_train_without_validation_reports_the_training_loss(tmp_path, capsys):
     assert main(["train", "text.txt", "--out", str(tmp_path / "m.npz"), *SMALL, *BRIEF, "--verbose", "2"]) == 0
     loss = LanguageModel.load(tmp_path / "m.npz").history_["loss"][-1]
     assert f"training loss {loss:.4f} nats/token" in capsys.readouterr().out
@@ -518,7 +518,7 @@ def test_verbose_0_is_silent(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_train_from_goes_on(tmp_path):
+def test_train_from_continues(tmp_path):
     out = tmp_path / "m.npz"
     assert main(["train", "text.txt", "--from", "char.npz", "--out", str(out), *BRIEF]) == 0
     same = LanguageModel.load("char.npz").fit(Path("text.txt"), epochs=2, streams=4, steps=10, verbose=0, validation_split=0.05)
@@ -529,7 +529,7 @@ def test_train_from_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("given", [["--hidden", "128"], ["--no-tied"], ["--tokenizer", "char"], ["--seed", "0"]])
-def test_train_from_refuses_what_the_saved_model_decides(given, tmp_path, capsys):
+def test_train_from_rejects_settings_of_the_saved_model(given, tmp_path, capsys):
     assert main(["train", "text.txt", "--from", "char.npz", "--out", str(tmp_path / "m.npz"), *given]) == 2
     assert f"{given[0].replace('no-', '')} cannot be changed with --from" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
@@ -573,7 +573,7 @@ def test_only_models_are_overwritten(tmp_path, capsys):
     for verb in ("saved", "replaced"):
         assert main(train) == 0
         assert f"\n{verb} {out} (" in capsys.readouterr().out
-    out.write_bytes(b"")  # as mktemp makes one
+    out.write_bytes(b"")  # like a file made by mktemp
     assert main(train) == 0 and LanguageModel.load(out).parameter_count > 0
 
 
@@ -583,7 +583,7 @@ def trained(*arguments, text="text.txt"):
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """A folder with text.txt, others.txt of the same ids, and held_out.txt."""
+    """A folder with text.txt, held_out.txt, and others.txt, which has the same ids as text.txt."""
     monkeypatch.chdir(tmp_path)
     for name, text in (("text.txt", TEXT), ("others.txt", TEXT.upper()), ("held_out.txt", HELD_OUT)):
         (tmp_path / name).write_text(text)
@@ -596,15 +596,15 @@ def test_without_out_nothing_is_overwritten(elsewhere, capsys):
     Path("model-3.npz").write_text("a file of something else")
     for name in ("model-2.npz", "model-4.npz"):
         assert trained("--verbose", "1") == 0
-        told = capsys.readouterr().out
-        assert told.startswith(f"model.npz exists: the model will be saved as {name}\n")
-        assert f"\nsaved {name} (" in told and f"numba-rnnlm generate {name} " in told
+        out = capsys.readouterr().out
+        assert out.startswith(f"model.npz exists: the model will be saved as {name}\n")
+        assert f"\nsaved {name} (" in out and f"numba-rnnlm generate {name} " in out
         assert Path(name).read_bytes() == first
     assert Path("model.npz").read_bytes() == first and Path("model-3.npz").read_text() == "a file of something else"
 
 
 @pytest.mark.parametrize("there", ["text", "folder", "link", "sequential"])
-def test_whatever_has_the_default_name_stays(there, elsewhere):
+def test_an_existing_file_with_the_default_name_is_not_replaced(there, elsewhere):
     path = Path("model.npz")
     if there == "text":
         path.write_text("notes")
@@ -619,7 +619,7 @@ def test_whatever_has_the_default_name_stays(there, elsewhere):
     assert path.is_symlink() if there == "link" else path.exists()
 
 
-def test_a_default_name_that_is_taken_while_it_trains(elsewhere, monkeypatch, capsys):
+def test_a_default_name_that_is_taken_during_training(elsewhere, monkeypatch, capsys):
     fit = LanguageModel.fit_config
 
     def slow(self, *arguments, **options):
@@ -646,25 +646,25 @@ def test_a_model_of_another_text_is_not_replaced(elsewhere, capsys):
     assert list(LanguageModel.load("m.npz").tokenizer_.unknown_symbols("the"))
 
 
-def test_why_a_model_of_the_same_text_has_another_vocabulary(elsewhere, capsys):
+def test_the_error_explains_why_the_vocabularies_differ(elsewhere, capsys):
     Path("text.txt").write_text(TEXT * 2 + "Zebra\n")
     assert main(["train", "text.txt", "--out", "m.npz", *SMALL, "--epochs", "1", "--verbose", "0"]) == 0
     for _ in range(2):
         assert trained("--out", "m.npz", "--min-count", "2") == 1
         assert capsys.readouterr().err.endswith(
-            "a model of the same text with another vocabulary (--min-count 1 there, 2 here; held out from it: 5% of the text there, nothing here, which "
-            "--valid and --validation-split decide); it is not replaced. Give another name, or --overwrite.\n")
+            "a model of the same text with another vocabulary (--min-count 1 there, 2 here; held out: 5% of the text there, nothing here, because of "
+            "--valid and --validation-split); it is not replaced. Give another name, or --overwrite.\n")
     assert main(["train", "text.txt", "--from", "m.npz", "--extend-vocabulary", "--out", "n.npz", *BRIEF]) == 0
     assert main(["train", "text.txt", "--from", "m.npz", "--out", "n.npz", *BRIEF]) == 1
-    assert "(with other symbols, from a model that was trained before)" in capsys.readouterr().err
+    assert "(it has other symbols, inherited from an earlier model)" in capsys.readouterr().err
 
 
-CUT_SHORT = "stays as it was, because only a complete training replaces a model"
+CUT_SHORT = "is unchanged, because only a complete training replaces a model"
 
 
 @pytest.fixture
 def stopped(monkeypatch):
-    """A training that is interrupted in its second epoch."""
+    """Run a training that is interrupted in its second epoch."""
     step = Trainer._step
 
     def interrupted(self, *arguments):
@@ -682,8 +682,8 @@ def stopped(monkeypatch):
 
 def test_a_training_that_is_cut_short_replaces_no_model(elsewhere, stopped, capsys):
     out = ["--out", "m.npz"]
-    assert stopped(*out) == 130  # nothing is lost
-    assert trained(*out, "--epochs", "1") == 0  # complete, though of fewer epochs than what follows
+    assert stopped(*out) == 130  # the model is saved
+    assert trained(*out, "--epochs", "1") == 0  # complete, although with fewer epochs than the next one
     whole = Path("m.npz").read_bytes()
     capsys.readouterr()
     assert stopped(*out) == 130
@@ -703,7 +703,7 @@ def test_a_resumed_run_that_is_cut_short_replaces_its_own_model_only(elsewhere, 
     lengths = []
     for _ in range(2):
         assert stopped(*run) == 130
-        assert Path("m.npz").read_bytes() == whole  # the complete model with the same settings stays
+        assert Path("m.npz").read_bytes() == whole  # the complete model with the same settings is not replaced
         lengths.append(LanguageModel.load("m-2.npz").history_["epoch"][-1])
     assert lengths[0] < lengths[1] and not Path("m-3.npz").exists()
     assert stopped("--resume", "run.npz", "--out", "run.npz", "--epochs", "4") == 130 and Path("run-2.npz").exists()
@@ -711,7 +711,7 @@ def test_a_resumed_run_that_is_cut_short_replaces_its_own_model_only(elsewhere, 
 
 
 @pytest.mark.parametrize("words", [[], ["--resume", "run.npz"], ["--resume", "./run.npz"]])
-def test_what_continues_an_interrupted_training_is_told(words, elsewhere, stopped, capsys):
+def test_an_interrupted_training_prints_the_command_that_resumes_it(words, elsewhere, stopped, capsys):
     assert stopped("--checkpoint", "run.npz", "--out", "a b.npz", *words, "--verbose", "2") == 130
     (command,) = re.findall(r"^next:\n  (numba-rnnlm train .*)$", capsys.readouterr().out, re.MULTILINE)
     assert command.count("--resume") == 1 and main(shlex.split(command)[1:]) == 0
@@ -720,7 +720,7 @@ def test_what_continues_an_interrupted_training_is_told(words, elsewhere, stoppe
     assert stopped("--verbose", "2") == 130 and "\nnext:\n  numba-rnnlm generate " in capsys.readouterr().out
 
 
-def test_two_trainings_do_not_write_one_model(elsewhere, capsys):
+def test_two_trainings_do_not_write_the_same_model(elsewhere, capsys):
     with locked("m.npz", "model"), locked("model.npz", "model"):
         assert trained("--out", "m.npz") == 1
         assert f"error: the model 'm.npz' is being written by process {os.getpid()} on host " in capsys.readouterr().err
@@ -729,26 +729,26 @@ def test_two_trainings_do_not_write_one_model(elsewhere, capsys):
     assert sorted(os.listdir()) == ["held_out.txt", "model-2.npz", "others.txt", "text.txt"]
 
 
-def test_nothing_is_shown_before_a_refusal(elsewhere, capsys):
+def test_an_unusable_log_is_rejected_before_any_output(elsewhere, capsys):
     assert trained() == 0
     Path("folder.csv").mkdir()
-    for arguments, told in ((["--log", "nowhere/log.csv"], "cannot write the log"), (["--log", "folder.csv"], "cannot read the log")):
+    for arguments, message in ((["--log", "nowhere/log.csv"], "cannot write the log"), (["--log", "folder.csv"], "cannot read the log")):
         assert trained("--verbose", "2", *arguments) == 1
         out, err = capsys.readouterr()
-        assert out == "" and told in err
+        assert out == "" and message in err
 
 
-def test_the_summary_has_bits_of_what_was_predicted(elsewhere, capsys):
+def test_the_summary_has_bits_per_predicted_unit(elsewhere, capsys):
     for tokenizer, unit in (("byte", "byte"), ("char", "character")):
         assert trained("--tokenizer", tokenizer, "--valid", "held_out.txt", "--verbose", "2") == 0
         assert re.search(rf"^best validation loss .*, \d\.\d{{3}} bits/{unit}$", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_an_output_that_is_another_file_of_the_command(elsewhere, capsys):
+def test_an_output_must_differ_from_the_other_files_of_the_command(elsewhere, capsys):
     Path("link.npz").symlink_to("held_out.txt")
     Path("loop.npz").symlink_to("loop.npz")
-    target, loop = str(elsewhere / "held_out.txt"), "a link that leads back to itself"
-    for arguments, told in (
+    target, loop = str(elsewhere / "held_out.txt"), "a link to itself"
+    for arguments, message in (
         (["--out", "text.txt"], "--out is 'text.txt', and CORPUS is the same file; give it a name of its own."),
         (["--out", "link.npz"], f"--out is 'link.npz', a link to {target!r}, and --valid is the same file; give it a name of its own."),
         (["--out", "m.npz", "--checkpoint", "m.npz"], "--checkpoint is 'm.npz', and --out is the same file; give it a name of its own."),
@@ -756,13 +756,13 @@ def test_an_output_that_is_another_file_of_the_command(elsewhere, capsys):
         (["--checkpoint", "loop.npz"], f"--out: cannot write 'loop.npz': it is {loop}; give another name."),
     ):
         assert trained(*arguments, "--valid", "held_out.txt") in (1, 2)
-        assert told.removeprefix("--out: ") in capsys.readouterr().err
+        assert message.removeprefix("--out: ") in capsys.readouterr().err
     assert Path("loop.npz").is_symlink()
 
 
-def test_what_else_out_does_not_replace(elsewhere, capsys):
+def test_other_models_that_out_does_not_replace(elsewhere, capsys):
     def header(change):
-        """m.npz with another header."""
+        """Write m.npz with a changed header."""
         with np.load("whole.npz") as file:
             arrays = dict(file)
         about = change(json.loads(arrays.pop("about").tobytes()))
@@ -773,8 +773,8 @@ def test_what_else_out_does_not_replace(elsewhere, capsys):
         header(lambda about, texts=texts: {**about, "texts": texts} if texts != "missing" else {
             key: value for key, value in about.items() if key != "texts"})
         assert trained("--out", "m.npz") == 1
-        assert "--out is 'm.npz', a model that does not tell on which text it was trained; it is not replaced" in capsys.readouterr().err
-    assert trained("--out", "run.npz") == 0  # a run of the same text that has ended
+        assert "--out is 'm.npz', a model that does not record its training text; it is not replaced" in capsys.readouterr().err
+    assert trained("--out", "run.npz") == 0  # a finished run of the same text
     assert trained("--checkpoint", "run.npz", "--out", "n.npz") == 1
     assert "'run.npz' is a model file; a checkpoint would take its place" in capsys.readouterr().err
     LanguageModel().fit_config("text.txt", None, TrainingConfig(epochs=1, verbose=0), CheckpointConfig("run2.npz"))
@@ -785,10 +785,10 @@ def test_what_else_out_does_not_replace(elsewhere, capsys):
         patch.setattr(Trainer, "_train", lambda self: None)
         LanguageModel().fit_config("text.txt", None, TrainingConfig(epochs=1, verbose=0), CheckpointConfig("run3.npz"))
     assert trained("--out", "run3.npz") == 1
-    assert "--out is 'run3.npz', the checkpoint of a run that has not ended; it is not replaced" in capsys.readouterr().err
+    assert "--out is 'run3.npz', the checkpoint of an unfinished run; it is not replaced" in capsys.readouterr().err
 
 
-def test_a_resumed_run_without_out_replaces_what_it_saved_itself(elsewhere, capsys):
+def test_a_resumed_run_without_out_replaces_its_own_model(elsewhere, capsys):
     run = ["--checkpoint", "run.npz", "--resume", "run.npz"]
     assert trained("--schedule", "constant") == 0
     other = Path("model.npz").read_bytes()
@@ -800,11 +800,11 @@ def test_a_resumed_run_without_out_replaces_what_it_saved_itself(elsewhere, caps
     assert Path("model-2.npz").read_bytes() != short and LanguageModel.load("model-2.npz").history_["epoch"] == [1, 2, 3]
 
 
-def test_a_run_goes_on_longer_in_another_process(elsewhere):
+def test_a_run_can_be_resumed_with_more_epochs_in_another_process(elsewhere):
     def done(*arguments):
         run = process("train", "text.txt", *SMALL, *BRIEF, "--schedule", "plateau", *arguments)
-        told, err = run.communicate(timeout=HANG)
-        return run.returncode, told, without_notice(err)
+        out, err = run.communicate(timeout=HANG)
+        return run.returncode, out, without_notice(err)
 
     assert done("--out", "whole.npz", "--epochs", "4", "--seed", "2") == (0, b"", b"")
     assert done("--out", "part.npz", "--checkpoint", "run.npz", "--seed", "2") == (0, b"", b"")
@@ -812,14 +812,14 @@ def test_a_run_goes_on_longer_in_another_process(elsewhere):
     assert Path("part.npz").read_bytes() == Path("whole.npz").read_bytes()
 
 
-def test_the_held_out_text_is_not_read_again_after_the_training(elsewhere, monkeypatch, capsys):
+def test_the_validation_text_is_not_read_again_after_training(elsewhere, monkeypatch, capsys):
     monkeypatch.setattr(LanguageModel, "evaluate", None)
     assert trained("--valid", "held_out.txt", "--verbose", "2", "--validate-every", "20", "--max-seconds", "1h", "--log", "log.csv") == 0
     assert "\nbest validation loss " in capsys.readouterr().out
     assert len(Path("log.csv").read_text().splitlines()) > 3
 
 
-def test_train_interrupted_twice_says_that_nothing_was_saved(tmp_path, monkeypatch, capsys):
+def test_train_interrupted_twice_reports_that_nothing_was_saved(tmp_path, monkeypatch, capsys):
     def fit(*arguments, **options):
         raise Interrupted(signal.SIGTERM)
 
@@ -833,9 +833,9 @@ WILD = ["--cell", "relu", "--optimizer", "sgd", "--learning-rate", "1e6", "--cli
         "--epochs", "9", "--streams", "1"]
 
 
-def test_divergence_after_an_epoch_saves_what_was_kept(tmp_path, capsys):
+def test_divergence_after_an_epoch_saves_the_last_good_weights(tmp_path, capsys):
     out = tmp_path / "m.npz"
-    late = ["--warmup", "1", "--steps", "100000"]  # one update an epoch, the first one at a rate of 0
+    late = ["--warmup", "1", "--steps", "100000"]  # one update per epoch, the first one with a learning rate of 0
     assert main(["train", "text.txt", "--out", str(out), *SMALL, *WILD, *late]) == 3
     err = capsys.readouterr().err
     assert "diverged" in err and f"saved in {str(out)!r}" in err
@@ -849,7 +849,7 @@ def test_divergence_after_an_epoch_saves_what_was_kept(tmp_path, capsys):
         np.testing.assert_array_equal(saved.network_.weights()[name], weights)
 
 
-def test_divergence_at_once_saves_nothing(tmp_path, capsys):
+def test_divergence_in_the_first_epoch_saves_nothing(tmp_path, capsys):
     out = tmp_path / "m.npz"
     assert main(["train", "text.txt", "--out", str(out), *SMALL, *WILD, "--steps", "10"]) == 1
     assert "diverged" in capsys.readouterr().err and not out.exists()
@@ -860,8 +860,8 @@ def test_interrupted_training_is_saved(tmp_path):
     run = process("train", "text.txt", "--out", str(out), *SMALL, "--epochs", "1000000", "--streams", "4")
     assert any(line.startswith(b"epoch 1") for line in run.stdout)
     run.send_signal(signal.SIGINT)
-    told, err = run.communicate(timeout=HANG)
-    assert run.returncode == 130 and b"Traceback" not in err and b"stopped: interrupted" in told and b"saved " in told
+    printed, err = run.communicate(timeout=HANG)
+    assert run.returncode == 130 and b"Traceback" not in err and b"stopped: interrupted" in printed and b"saved " in printed
     assert LanguageModel.load(out).history_["epoch"][-1] >= 1
 
 
@@ -871,9 +871,9 @@ def test_interrupted_training_is_saved(tmp_path):
 @pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
 def test_eval(model, capsys):
     assert main(["eval", model, "held_out.txt", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)
     found = LanguageModel.load(model).evaluate(HELD_OUT)
-    assert told == {name: getattr(found, name) for name in (
+    assert report == {name: getattr(found, name) for name in (
         "perplexity", "nats_per_token", "bits_per_token", "bits_per_character", "bits_per_byte", "tokens", "oov",
         "characters", "bytes", "bos", "unknown",
     )}
@@ -892,12 +892,12 @@ def test_eval(model, capsys):
 
 @pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
 def test_eval_of_rounded_weights(model, capsys):
-    told = {}
+    losses = {}
     for weights in ("float32", "int8"):
         assert main(["eval", model, "held_out.txt", "--json", "--weights", weights]) == 0
-        told[weights] = json.loads(capsys.readouterr().out)["nats_per_token"]
-        assert told[weights] == LanguageModel.load(model).evaluate(HELD_OUT, weights=weights).nats_per_token
-    assert told["int8"] != told["float32"] and told["int8"] == pytest.approx(told["float32"], rel=1e-3)
+        losses[weights] = json.loads(capsys.readouterr().out)["nats_per_token"]
+        assert losses[weights] == LanguageModel.load(model).evaluate(HELD_OUT, weights=weights).nats_per_token
+    assert losses["int8"] != losses["float32"] and losses["int8"] == pytest.approx(losses["float32"], rel=1e-3)
 
 
 def test_eval_of_bytes_in_which_no_character_begins(tmp_path, capsys):
@@ -906,7 +906,7 @@ def test_eval_of_bytes_in_which_no_character_begins(tmp_path, capsys):
     assert "\nbits/character          no\n" in capsys.readouterr().out
 
 
-def test_eval_of_one_line_is_its_score(tmp_path, capsys):
+def test_eval_of_one_line_equals_its_score(tmp_path, capsys):
     (tmp_path / "line.txt").write_text("the cat\n")
     for model in ("char.npz", "word.npz", "byte.npz"):
         assert main(["eval", model, str(tmp_path / "line.txt"), "--bos", "--json"]) == 0
@@ -927,12 +927,12 @@ def test_score(model, end, monkeypatch, capsys, tmp_path):
     want = LanguageModel.load(model).score(LINES)
     (tmp_path / "lines.txt").write_text(data)
     assert main(["score", model, str(tmp_path / "lines.txt")]) == 0
-    told = capsys.readouterr().out
-    assert np.array(told.split(), float) == pytest.approx(want, abs=1e-5)
+    out = capsys.readouterr().out
+    assert np.array(out.split(), float) == pytest.approx(want, abs=1e-5)
     for arguments in ([], ["-"]):
         typed(monkeypatch, data.encode())
         assert main(["score", model, *arguments]) == 0
-        assert capsys.readouterr().out == told
+        assert capsys.readouterr().out == out
 
 
 @pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz"])
@@ -952,32 +952,32 @@ def test_score_of_tokens(model, monkeypatch, capsys):
     typed(monkeypatch, "\n".join(LINES).encode())
     assert main(["score", model, "--per-token", "--json"]) == 0
     for line, scores in zip(capsys.readouterr().out.splitlines(), want, strict=True):
-        told = json.loads(line)
-        assert [oov for _, _, oov in told["scores"]] == [oov for _, _, oov in scores]
-        assert [token for token, _, oov in told["scores"] if oov] == [token for token, _, oov in scores if oov]
-        assert told["log_probability"] == pytest.approx(sum(nats for _, nats, _ in scores), abs=1e-4)
-        assert (told["tokens"], told["oov"]) == (len(scores), sum(oov for _, _, oov in scores))
+        row = json.loads(line)
+        assert [oov for _, _, oov in row["scores"]] == [oov for _, _, oov in scores]
+        assert [token for token, _, oov in row["scores"] if oov] == [token for token, _, oov in scores if oov]
+        assert row["log_probability"] == pytest.approx(sum(nats for _, nats, _ in scores), abs=1e-4)
+        assert (row["tokens"], row["oov"]) == (len(scores), sum(oov for _, _, oov in scores))
 
     typed(monkeypatch, "\n".join(LINES).encode())
     assert main(["score", model, "--normalize"]) == 0
-    tokens = [token for token, _, _ in told["scores"]]  # of the last line
+    tokens = [token for token, _, _ in row["scores"]]  # the tokens of the last line
     assert tokens == ["dog"] * 100 + ["\n"] if model == "word.npz" else "".join(tokens) == LINES[-1] + "\n"
     means = [np.mean([nats for _, nats, _ in scores]) for scores in want]
     assert np.array(capsys.readouterr().out.split(), float) == pytest.approx(means, abs=1e-5)
 
 
-def test_score_of_equal_lines_some_at_a_time(monkeypatch, capsys):
+def test_score_of_equal_lines_in_several_batches(monkeypatch, capsys):
     monkeypatch.setattr(sources, "LINES", 3)
     lines = ["the cat", "", "", "", "the cow", "the cat", "the cow", "the cow"]
     typed(monkeypatch, "\n".join(lines).encode())
     assert main(["score", "word.npz", "--json"]) == 0
-    told, report = capsys.readouterr()
+    out, report = capsys.readouterr()
     for line in sorted(set(lines)):
         typed(monkeypatch, line.encode() + b"\n")
         assert main(["score", "word.npz", "--json"]) == 0
         alone = capsys.readouterr().out
-        assert [one + "\n" == alone for one in told.splitlines()] == [one == line for one in lines]
-    assert "3 of 18, in 3 of 8 lines" in report and "'cow' (3 times)" in report
+        assert [one + "\n" == alone for one in out.splitlines()] == [one == line for one in lines]
+    assert "3 of 18 tokens, in 3 of 8 lines" in report and "'cow' (3 times)" in report
     typed(monkeypatch, b"the\nthe\n\n\n\nc\xfft\nc\xfft\n")
     assert main(["score", "char.npz"]) == 1
     assert "standard input, line 6: The text is not UTF-8" in capsys.readouterr().err
@@ -991,12 +991,12 @@ def test_score_of_any_bytes(monkeypatch, capsys):
     ]
     typed(monkeypatch, b"the\nc\xfft\n")
     assert main(["score", "char.npz"]) == 1
-    told = capsys.readouterr().err
-    assert "error: standard input, line 2: The text is not UTF-8: the byte at offset 1 is 0xff." in told and "give --encoding cp1252" in told
+    err = capsys.readouterr().err
+    assert "error: standard input, line 2: The text is not UTF-8: the byte at offset 1 is 0xff." in err and "give --encoding cp1252" in err
 
 
 def test_a_line_as_long_as_the_text_is_joined_once():
-    """In pieces of 1 kB: joined with each of them, 24 MB would be copied 300 GB."""
+    """The line comes in pieces of 1 kB; joining it with each piece would copy 300 GB."""
     data = b"." * 24_000_000 + b"\nend"
     pieces = Text("pipe", [Part("pipe", lambda: (data[start : start + 1024] for start in range(0, len(data), 1024)))])
     assert [len(line) for lines in pieces.lines("keep") for line in lines] == [24_000_000, 3]
@@ -1009,18 +1009,18 @@ def test_tokens_in_json_are_text(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("model", ["char.npz", "word.npz"])
-def test_any_line_end(model, monkeypatch, capsys):
-    told = set()
+def test_score_accepts_any_line_ending(model, monkeypatch, capsys):
+    outputs = set()
     for end in (b"\n", b"\r\n", b"\r"):
         typed(monkeypatch, b"the cat" + end + end + b"dog" + end)
         assert main(["score", model, "--json"]) == 0
-        told.add(capsys.readouterr().out)
-    assert len(told) == 1 and told.pop().count("\n") == 3
+        outputs.add(capsys.readouterr().out)
+    assert len(outputs) == 1 and outputs.pop().count("\n") == 3
 
 
-# A line that begins with a dot begins neither as a packed file nor with a byte order mark.
+# Lines begin with a dot because that is neither the beginning of a compressed file nor a byte order mark.
 @given(st.lists(st.just(b"") | st.binary(max_size=20).map(lambda line: b"." + line.replace(b"\n", b"")), max_size=8), st.integers(1, 30))
-def test_lines_arrive_whole_however_they_are_cut(lines, size):
+def test_lines_arrive_whole_whatever_the_pieces(lines, size):
     class Pipe(io.BytesIO):
         def read1(self, limit=-1):
             return super().read1(min(limit, size))
@@ -1041,14 +1041,14 @@ def test_score_of_nothing_is_an_error(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_score_answers_a_slow_pipe_at_once():
+def test_score_answers_each_line_of_a_slow_pipe_at_once():
     run = process("score", "char.npz")
     for line in ("the cat", "the dog"):
         run.stdin.write(f"{line}\n".encode())
         run.stdin.flush()
         assert float(run.stdout.readline()) == pytest.approx(LanguageModel.load("char.npz").score(line), abs=1e-5)
-    told, err = run.communicate(timeout=HANG)
-    assert (told, without_notice(err), run.returncode) == (b"", b"", 0)
+    out, err = run.communicate(timeout=HANG)
+    assert (out, without_notice(err), run.returncode) == (b"", b"", 0)
 
 
 # generate
@@ -1059,7 +1059,7 @@ def test_generate(model, monkeypatch, capsys):
     options = {"length": 12, "temperature": 0.5, "top_k": 5, "top_p": 0.9}
     flags = [f"{flag(name)}={value}" for name, value in options.items()]
     loaded = LanguageModel.load(model)
-    end = "\n" * (model != "byte.npz")  # bytes in a file end where they end
+    end = "\n" * (model != "byte.npz")  # no newline is added to bytes
     texts = ["the cat" + loaded.generate("the cat", **options, seed=seed) + end for seed in (4, 5)]
     assert main(["generate", model, "--prompt", "the cat", "--seed", "4", "--samples", "2", *flags]) == 0
     assert capsys.readouterr().out == texts[0].removesuffix(end) + "\n\n" + texts[1]
@@ -1072,7 +1072,7 @@ def test_generate(model, monkeypatch, capsys):
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("samples", [1, 3])
-def test_samples_are_written_side_by_side_as_alone(weights, samples, capsys):
+def test_samples_generated_in_a_batch_equal_single_samples(weights, samples, capsys):
     options = {"length": 20, "top_p": 0.9, "weights": weights}
     flags = [f"{flag(name)}={value}" for name, value in options.items()]
     loaded = LanguageModel.load("char.npz")
@@ -1083,8 +1083,8 @@ def test_samples_are_written_side_by_side_as_alone(weights, samples, capsys):
 
 def test_samples_without_a_seed_differ(capsys):
     assert main(["generate", "char.npz", "--length", "60", "--samples", "2", "--temperature", "5"]) == 0
-    told = capsys.readouterr().out
-    assert len(told) == 2 * 61 + 1 and told[:60] != told[62:122]
+    out = capsys.readouterr().out
+    assert len(out) == 2 * 61 + 1 and out[:60] != out[62:122]
 
 
 def test_generate_without_a_prompt_or_a_seed(capsys):
@@ -1095,7 +1095,7 @@ def test_generate_without_a_prompt_or_a_seed(capsys):
     assert len(outs) == 2 and {len(out) for out in outs} == {61}
 
 
-def test_generate_reads_unknown_symbols_if_told_to(capsys):
+def test_generate_reads_unknown_symbols_with_unk(capsys):
     assert main(["generate", "char.npz", "--prompt", "a zebra", "--unknown", "unk", "--length", "5"]) == 0
     assert capsys.readouterr().out.startswith("a zebra")
 
@@ -1119,22 +1119,22 @@ def test_a_closed_pipe_ends_generate_quietly():
 # info
 
 
-def test_info_of_the_machine(capsys):
+def test_info_of_the_system(capsys):
     assert main(["info"]) == 0
-    told = capsys.readouterr().out
+    out = capsys.readouterr().out
     for part in (numba_rnnlm.__version__, np.__version__, "cpu, reference", "bits", "kernel cache"):
-        assert part in told
+        assert part in out
 
 
 def test_info_of_a_model(capsys):
     assert main(["info", "word.npz"]) == 0
-    told = capsys.readouterr().out
+    out = capsys.readouterr().out
     model = LanguageModel.load("word.npz")
-    rows = [line.split(maxsplit=1) for line in told.splitlines()]
+    rows = [line.split(maxsplit=1) for line in out.splitlines()]
     assert ["hidden", "8"] in rows and ["tokenizer", "word"] in rows and ["seed", "0"] in rows
     assert ["weights", f"{model.parameter_count:,}"] in rows
     assert ["vocabulary", "6 symbols: '<unk>' '<eos>' 'the' 'cat' 'dog' 'sees'"] in rows
-    assert f"loss {model.history_['loss'][-1]:.4f}" in told and "epochs trained" in told
+    assert f"loss {model.history_['loss'][-1]:.4f}" in out and "epochs trained" in out
     assert main(["info", "ids.npz"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["vocabulary_size", "5"] in rows and ["backend", "auto"] not in rows
@@ -1166,33 +1166,33 @@ def test_info_of_a_damaged_sequential(about, tmp_path, capsys):
 @pytest.mark.parametrize("model", ["char.npz", "word.npz", "byte.npz", "ids.npz"])
 def test_info_as_json(model, capsys):
     assert main(["info", model, "--json"]) == 0
-    told, loaded = json.loads(capsys.readouterr().out), LanguageModel.load(model)
-    assert (told["kind"], told["weights"], told["file"]) == ("language_model", loaded.parameter_count, model)
-    assert told["bytes"] == Path(model).stat().st_size and told["config"]["hidden"] == loaded.get_params()["hidden"]
-    assert told["history"]["loss"] == loaded.history_["loss"] and set(told["history"]["seconds"]) <= {None}
-    assert (None if told["vocabulary"] is None else len(told["vocabulary"])) == (loaded.tokenizer_.size if loaded.tokenizer_ else None)
-    assert told["texts"] == read_about(model).get("texts") and ("run" in told) is False
-    assert told["epochs"] == (2 if loaded.tokenizer_ else 0)
+    about, loaded = json.loads(capsys.readouterr().out), LanguageModel.load(model)
+    assert (about["kind"], about["weights"], about["file"]) == ("language_model", loaded.parameter_count, model)
+    assert about["bytes"] == Path(model).stat().st_size and about["config"]["hidden"] == loaded.get_params()["hidden"]
+    assert about["history"]["loss"] == loaded.history_["loss"] and set(about["history"]["seconds"]) <= {None}
+    assert (None if about["vocabulary"] is None else len(about["vocabulary"])) == (loaded.tokenizer_.size if loaded.tokenizer_ else None)
+    assert about["texts"] == read_about(model).get("texts") and ("run" in about) is False
+    assert about["epochs"] == (2 if loaded.tokenizer_ else 0)
 
 
-def test_info_as_json_of_anything_else(tmp_path, capsys):
+def test_info_as_json_of_other_files_and_of_the_system(tmp_path, capsys):
     assert main(["info", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["version"] == numba_rnnlm.__version__ and "cpu" in told["backends"] and told["threads"] >= 1
+    about = json.loads(capsys.readouterr().out)
+    assert about["version"] == numba_rnnlm.__version__ and "cpu" in about["backends"] and about["threads"] >= 1
     model = Sequential([Embedding(4, 8), LSTM(16), Dense(4, activation="softmax")], seed=3)
     for compiled in (False, True):
         if compiled:
             model.compile("adam", loss="sparse_categorical_crossentropy")
         model.save(tmp_path / "m.npz")
         assert main(["info", str(tmp_path / "m.npz"), "--json"]) == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["kind"], told["weights"], told["seed"], len(told["layers"])) == ("sequential", model.count_params(), 3, 3)
-        assert (told["compiled"] is not None) == compiled
+        about = json.loads(capsys.readouterr().out)
+        assert (about["kind"], about["weights"], about["seed"], len(about["layers"])) == ("sequential", model.count_params(), 3, 3)
+        assert (about["compiled"] is not None) == compiled
     checkpoint = str(tmp_path / "run.npz")
     LanguageModel(hidden=4, layers=1).fit("a rose\n" * 9, epochs=1, checkpoint=checkpoint, verbose=0, streams=1, steps=5)
     assert main(["info", checkpoint, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["kind"] == "checkpoint" and told["run"]["position"]["ended"] == "all epochs are done" and told["run"]["training"]["epochs"] == 1
+    about = json.loads(capsys.readouterr().out)
+    assert about["kind"] == "checkpoint" and about["run"]["position"]["ended"] == "all epochs are done" and about["run"]["training"]["epochs"] == 1
 
 
 # warmup
@@ -1206,7 +1206,7 @@ with event.install_recorder("numba:compile") as record:
         assert main(command.split()) == 0, command
 print(sorted({begun.data["dispatcher"].py_func.__name__ for _, begun in record.buffer}), file=sys.stderr)
 """
-ALL_OF_IT = """
+EVERYTHING = """
 train text.txt --valid held_out.txt --cell tanh --hidden 24 --dropout 0.5 --epochs 2 --out {0}/tied.npz --tied --tokenizer word
 train text.txt --valid held_out.txt --cell tanh --hidden 72 --layers 3 --epochs 1 --out {0}/deep.npz --clip-value 1
 train text.txt --cell tanh --streams 1 --steps 3 --max-seconds 1 --out {0}/one.npz --reduction sum_time
@@ -1222,7 +1222,7 @@ generate {0}/tied.npz --samples 2 --weights int8
 """.strip()  # fmt: skip
 
 
-def test_after_a_warmup_nothing_is_compiled(tmp_path, monkeypatch):
+def test_nothing_is_compiled_after_a_warmup(tmp_path, monkeypatch):
     kernels = tmp_path / "kernels"
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernels))
 
@@ -1230,52 +1230,52 @@ def test_after_a_warmup_nothing_is_compiled(tmp_path, monkeypatch):
         return {path: path.stat().st_mtime_ns for path in kernels.rglob("*") if path.is_file()}
 
     cold = process("warmup", "--cells", "tanh", "--backend", "cpu")
-    told, shown = cold.communicate(timeout=HANG)
+    out, shown = cold.communicate(timeout=HANG)
     assert cold.returncode == 0
-    assert told.startswith(f"kernels are stored in {kernels / 'numba_rnnlm'}; ".encode()) and told.endswith(b" s\n")
+    assert out.startswith(f"kernels are cached in {kernels / 'numba_rnnlm'}; ".encode()) and out.endswith(b" s\n")
     assert shown.startswith(b"tanh: ") and shown.endswith(b" s\n") and shown.count(b"\n") == 1
-    kept = files()
-    assert len(kept) > 50
+    cached = files()
+    assert len(cached) > 50
     with (tmp_path / "commands").open("w+") as commands:
-        commands.write("".join(f"{line} --backend cpu\n" for line in ALL_OF_IT.format(tmp_path).splitlines()))
+        commands.write("".join(f"{line} --backend cpu\n" for line in EVERYTHING.format(tmp_path).splitlines()))
         commands.seek(0)
         used = subprocess.run([sys.executable, "-c", COMPILED], stdin=commands, capture_output=True, timeout=HANG,
                               env={**os.environ, "PYTHONPATH": HOME})
     assert used.stderr.splitlines()[-1] == b"[]" and used.returncode == 0
-    assert files() == kept
+    assert files() == cached
 
 
 @pytest.mark.parametrize("settings", [
     {"NUMBA_CACHE_DIR": "text.txt/kernels"}, {"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CACHE_DIR": "", "HOME": "nowhere"},
 ], ids=str)  # fmt: skip
-def test_warmup_says_at_once_that_nothing_is_kept(settings, monkeypatch):
+def test_warmup_fails_at_once_if_kernels_cannot_be_cached(settings, monkeypatch):
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     run = process("warmup", "--backend", "cpu")
-    told, shown = run.communicate(timeout=HANG)
-    assert run.returncode == 1 and told == b""
+    out, shown = run.communicate(timeout=HANG)
+    assert run.returncode == 1 and out == b""
     assert shown.startswith(b"numba-rnnlm: error: nothing was compiled") and shown.count(b"\n") == 1
 
 
-def test_warmup_says_why_nothing_would_be_stored(tmp_path, monkeypatch, capsys):
+def test_warmup_explains_why_kernels_cannot_be_cached(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
     assert main(["warmup", "--backend", "cpu"]) == 1
-    assert "file' is no folder); set NUMBA_CACHE_DIR to a folder that you can write" in capsys.readouterr().err
+    assert "file' is no folder); set NUMBA_CACHE_DIR to a writable folder." in capsys.readouterr().err
     monkeypatch.setattr(backends, "COMPILER_IS_OFF", True)
     assert main(["warmup", "--backend", "cpu"]) == 1
     assert "NUMBA_DISABLE_JIT is set; unset it" in capsys.readouterr().err
 
 
-def test_warmup_takes_what_is_asked_for(monkeypatch, capsys):
+def test_warmup_compiles_the_requested_cells_and_optimizers(monkeypatch, capsys):
     used = []
-    monkeypatch.setattr(cli.warmup, "use", lambda cell, configs, weights, machine: used.append((cell, configs, machine)))
+    monkeypatch.setattr(cli.warmup, "use", lambda cell, configs, weights, options: used.append((cell, configs, options)))
     assert main(["warmup", "--backend", "cpu", "--optimizers", "sgd", "adam", "--threads", "2"]) == 0
     assert [cell for cell, _, _ in used] == list(CELLS)
-    for _, configs, machine in used:
+    for _, configs, options in used:
         rules = {make_optimizer(config, "tanh").rule.name for config in configs}
         assert rules == {"sgd", "momentum", "adam"}
-        assert machine == {"backend": "cpu", "threads": 2, "precision": "float32"}
+        assert options == {"backend": "cpu", "threads": 2, "precision": "float32"}
     out, err = capsys.readouterr()
     assert out.count("\n") == 1 and err.count("\n") == len(CELLS)
     used.clear()
@@ -1287,7 +1287,7 @@ def test_warmup_takes_what_is_asked_for(monkeypatch, capsys):
 # demo
 
 
-def test_the_demo_replaces_only_models_of_its_own(elsewhere, monkeypatch, capsys):
+def test_the_demo_replaces_only_its_own_models(elsewhere, monkeypatch, capsys):
     monkeypatch.setattr(demo, "documentation", lambda: (TEXT, HELD_OUT))
     demonstrate = ["demo", "--seconds", "0.2", "--out", "m.npz"]
     assert main(demonstrate) == 0 and main(demonstrate) == 0
@@ -1309,21 +1309,21 @@ def test_the_demo_replaces_only_models_of_its_own(elsewhere, monkeypatch, capsys
 def test_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--seconds", "2"]) == 0
-    told, err = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert "warning" not in err
     model = LanguageModel.load("numba_rnnlm_demo.npz")
-    assert f"held out: {model.bits_per_character(demo.documentation()[1]):.3f} bits/character" in told
-    assert "\nThe function " in told and "saved numba_rnnlm_demo.npz" in told
-    assert " tokens: 2 seconds, at most 1,000 epochs, streams 32, steps 50\n" in told
+    assert f"held out: {model.bits_per_character(demo.documentation()[1]):.3f} bits/character" in out
+    assert "\nThe function " in out and "saved numba_rnnlm_demo.npz" in out
+    assert " tokens: 2 seconds, at most 1,000 epochs, streams 32, steps 50\n" in out
 
 
-def test_the_text_of_the_demo_is_prose():
+def test_the_demo_text_is_prose():
     text = "".join(demo.documentation())
     assert not any(mark in text for mark in ("|", "---", "==="))
     assert len(text) > 200_000 and text.count(" ") < len(text) / 3
 
 
-def test_nothing_held_out_is_trained_on():
+def test_the_demo_does_not_train_on_the_held_out_text():
     training, held_out = demo.documentation()
     assert training.endswith("\n") and held_out.endswith("\n")
     assert 0.03 < len(held_out) / len(training + held_out) < 0.07

@@ -1,4 +1,4 @@
-"""Options are checked when they are given, and go to a file and back."""
+"""Options are validated on construction, and survive a round trip through a file."""
 
 import json
 from dataclasses import FrozenInstanceError, fields, replace
@@ -30,11 +30,11 @@ CONFIGS = (ModelConfig, TextConfig, TrainingConfig, CheckpointConfig, SamplingCo
 every_config = pytest.mark.parametrize("config", CONFIGS)
 
 NAN, INFINITY = float("nan"), float("inf")
-NOT_COUNTS = (0, -1, 1.5, 2.0, "2", NAN, INFINITY, True, None, [3])  # where a whole number from 1 is needed
+NOT_COUNTS = (0, -1, 1.5, 2.0, "2", NAN, INFINITY, True, None, [3])  # invalid where a positive integer is required
 NOT_COUNTS_BUT_NONE = tuple(value for value in NOT_COUNTS if value is not None)
 NOT_NUMBERS = ("1", NAN, False, [0.5], np.array([0.5]), 1j)
 
-IMPOSSIBLE = {
+INVALID = {
     ModelConfig: {
         "cell": ("", None, 3),
         "hidden": NOT_COUNTS,
@@ -99,8 +99,8 @@ FIELDS = [(config, field.name) for config in CONFIGS for field in fields(config)
 
 
 @pytest.mark.parametrize(("config", "name"), FIELDS)
-def test_impossible_values_are_refused(config, name):
-    for value in IMPOSSIBLE[config][name]:
+def test_invalid_values_are_rejected(config, name):
+    for value in INVALID[config][name]:
         with pytest.raises(ConfigError, match="expected") as caught:
             config(**{name: value})
         assert name in str(caught.value)
@@ -122,7 +122,7 @@ def test_every_field_is_documented(config, name):
         config(**{name: choice})
 
 
-def test_the_names_that_are_offered_exist():
+def test_the_documented_names_exist():
     assert set(OPTIMIZERS) == set(optimizers.pytorch.OPTIMIZERS)
     assert all(cell in ModelConfig.__dataclass_fields__["cell"].metadata["help"] for cell in cells.CELLS)
 
@@ -150,7 +150,7 @@ def test_unknown_fields_are_named(config):
 
 
 @every_config
-def test_configs_do_not_change(config):
+def test_configs_are_immutable(config):
     with pytest.raises(FrozenInstanceError):
         setattr(config(), fields(config)[0].name, 1)
 

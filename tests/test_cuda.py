@@ -1,4 +1,4 @@
-"""Kernels for a GPU: what only they have. Run on a device, or on Numba's CUDA simulator at small sizes."""
+"""Tests of the GPU kernels beyond the common tests of backends. Run on a device, or on Numba's CUDA simulator at small sizes."""
 
 import contextlib
 import ctypes
@@ -36,13 +36,13 @@ from numba_rnnlm.training.updater import Updater
 pytestmark = pytest.mark.device
 
 REFERENCE = backends.get("reference")
-LOST = {"float32": 1e-5, "tf32": 4e-3, "bf16": 3e-2}  # of a product's factors 24, 11 and 8 bits are kept
+LOST = {"float32": 1e-5, "tf32": 4e-3, "bf16": 3e-2}  # the factors of products are rounded to 24, 11 and 8 bits
 small = st.integers(1, 20)
 
 
 @pytest.fixture(scope="module")
 def cuda():
-    """The module of the backend; imported here, so that collecting these tests needs no CUDA."""
+    """The backend module; imported here so that collecting these tests does not need CUDA."""
     from numba_rnnlm.backends import cuda
 
     return cuda
@@ -50,12 +50,12 @@ def cuda():
 
 @pytest.fixture(scope="module", params=LOST)
 def precise(request):
-    """The device in each precision."""
+    """The device at each precision."""
     return backends.get("cuda", precision=request.param)
 
 
 def random_call(verb, **drawn):
-    """Arguments of ``verb`` from fixed sizes."""
+    """Random arguments of ``verb`` with fixed sizes."""
     random = np.random.default_rng(sum(drawn.values()))
     if verb == "project":
         M, D, K = drawn["M"], drawn["D"], drawn["K"]
@@ -75,7 +75,7 @@ def random_call(verb, **drawn):
 
 
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data())
-def test_views_are_numpys(shape, data):
+def test_views_agree_with_numpy(shape, data):
     ops = backends.get("cuda")
     want = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     got = ops.upload(want)
@@ -103,7 +103,7 @@ def test_copies_between_strided_arrays(index):
     np.testing.assert_array_equal(ops.download(array), want)
 
 
-def test_reshape_and_what_a_view_cannot_do():
+def test_reshape_and_unsupported_views():
     ops = backends.get("cuda")
     array = ops.upload(np.arange(24.0).reshape(2, 3, 4))
     assert array.reshape(-1, 4).shape == (6, 4)
@@ -120,7 +120,7 @@ def test_reshape_and_what_a_view_cannot_do():
         np.asarray(array)
 
 
-def test_float64_is_refused():
+def test_float64_is_rejected():
     with pytest.raises(ConfigError, match="expects 'float32'"):
         backends.get("cuda", np.float64)
 
@@ -130,7 +130,7 @@ def test_float64_is_refused():
 
 @pytest.mark.parametrize("verb", ["project", "project_backward", "cross_entropy_backward"])
 @given(data=st.data())
-def test_products_lose_no_more_than_their_factors(precise, verb, data):
+def test_products_lose_no_more_precision_than_their_factors(precise, verb, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strategies, "sizes", small)
         arguments = data.draw(strategies.VERBS[verb]())
@@ -138,26 +138,26 @@ def test_products_lose_no_more_than_their_factors(precise, verb, data):
 
 
 @pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
-def test_the_time_loop_loses_no_more_than_its_factors(precise, cell):
+def test_the_time_loop_loses_no_more_precision_than_its_factors(precise, cell):
     arguments = random_call("recur_backward", cell=list(CELLS).index(cell), T=2, N=3, H=19)
     got, want = (call(ops, "recur_backward", arguments) for ops in (precise, REFERENCE))
-    assert_close(got, want, 3 * LOST[precise.precision])  # two steps, forward and back
+    assert_close(got, want, 3 * LOST[precise.precision])  # two steps, forward and backward
 
 
-def test_lower_precision_is_another_number():
+def test_lower_precision_gives_different_numbers():
     arguments = random_call("project", M=5, D=9, K=7)
     exact, tf32, bf16 = (call(backends.get("cuda", precision=name), "project", arguments)["out"] for name in LOST)
     want = call(REFERENCE, "project", arguments)["out"]
     assert error(exact, want) < 1e-6 < error(tf32, want) < error(bf16, want)
 
 
-# How the time loop is cut
+# Partitions of the time loop
 
 
 @pytest.mark.parametrize("cell", range(len(CELLS)), ids=list(CELLS))
 @pytest.mark.parametrize(("units", "tiles"), [(16, 1), (16, 2), (8, 1), (8, 2), (0, 0)])
-def test_every_cut_is_the_references(cuda, monkeypatch, cell, units, tiles):
-    """Several groups of streams and slices of units; 0 units is step by step."""
+def test_every_partition_agrees_with_the_reference(cuda, monkeypatch, cell, units, tiles):
+    """Several groups of streams and slices of units; 0 units means step by step."""
     monkeypatch.setattr(cuda.recurrence, "SHAPES", ((units, tiles),) if units else ())
     monkeypatch.setattr(cuda, "_plans", {})
     arguments = random_call("recur_backward", cell=cell, T=3, N=35 if tiles == 2 else 18, H=21)
@@ -175,14 +175,14 @@ def test_a_size_that_does_not_fit_runs_step_by_step(cuda):
         assert reason.startswith("step by step: not even ")
 
 
-# How products are cut
+# Partitions of products
 
 
 @pytest.mark.parametrize(("M", "D", "K"), [(130, 40, 129), (3, 300, 5), (70, 33, 64)])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("processors", [1, 500])
-def test_every_cut_of_a_product(cuda, monkeypatch, M, D, K, wide, processors):
-    """Small and wide tiles; with many processors, parts of the inner dimension that are added up."""
+def test_every_partition_of_a_product(cuda, monkeypatch, M, D, K, wide, processors):
+    """Small and wide tiles; with many processors, the inner dimension is split into parts that are summed."""
     monkeypatch.setattr(cuda.linear, "processors", lambda: processors)
     pick = cuda.linear.pick
     monkeypatch.setattr(cuda.linear, "pick", lambda precision, a, b, _: pick(precision, a, b, wide))
@@ -192,8 +192,8 @@ def test_every_cut_of_a_product(cuda, monkeypatch, M, D, K, wide, processors):
 
 
 @pytest.mark.parametrize(("transposed", "processors"), [(False, 1), (True, 1), (False, 3)])
-def test_a_long_product_is_added_in_pieces(cuda, monkeypatch, transposed, processors):
-    """Forward with a bias, the gradients set; pieces of 3 times 64 steps, or of 64."""
+def test_a_long_product_is_summed_in_pieces(cuda, monkeypatch, transposed, processors):
+    """Forward with a bias, and gradients that are set; in pieces of 3 times 64 steps, or of 64."""
     monkeypatch.setattr(cuda.linear, "processors", lambda: processors)
     monkeypatch.setattr(cuda.linear, "LONGEST", 64)
     monkeypatch.setattr(cuda.linear, "LEAST", 64)
@@ -209,8 +209,8 @@ def test_a_long_product_is_added_in_pieces(cuda, monkeypatch, transposed, proces
     assert_close(got, want, TOLERANCE["float32"])
 
 
-def test_a_bias_gradient_over_many_rows_loses_little(cuda):
-    """Equal rows are the hardest: roundings of a chain go the same way for long. Chains of all rows of a lane lose 1e-5, these 1.4e-7."""
+def test_a_bias_gradient_over_many_rows_is_accurate(cuda):
+    """Equal rows are the hardest case, because rounding errors of a chain accumulate in one direction. One chain per lane loses 1e-5, these lose 1.4e-7."""
     rows = 40_000
     ops, each = backends.get("cuda"), np.float32(0.1)
     c, db = ops.upload(np.full((rows, 2), each)), ops.empty((2,))
@@ -244,7 +244,7 @@ def test_rows_of_logits_for_a_warp_and_for_a_block(columns):
 
 
 @pytest.mark.parametrize("symbols", [5, 400])
-def test_sparse_gradients_by_id_and_by_place(symbols):
+def test_sparse_gradients_by_id_and_by_position(symbols):
     random = np.random.default_rng(symbols)
     arguments = {
         "ids": random.integers(0, symbols, (10, 30)), "rows": floats(random, 10, 30, 20),
@@ -254,7 +254,7 @@ def test_sparse_gradients_by_id_and_by_place(symbols):
     assert_close(got, want, TOLERANCE["float32"])
 
 
-def test_no_steps_change_nothing():
+def test_zero_steps_change_nothing():
     ops = backends.get("cuda")
     arguments = random_call("recur_backward", cell=list(CELLS).index("lstm"), T=1, N=3, H=4)
     arguments |= {name: arguments[name][:0] for name in ("z", "dy")} | {"s": arguments["s"][:1]}
@@ -264,8 +264,8 @@ def test_no_steps_change_nothing():
 
 
 @pytest.mark.parametrize("pattern", [0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0xFFC00000, 0x7F800001])
-def test_no_nan_is_lost(precise, pattern):
-    """The device's own NaN is all ones: rounding by an addition would carry it over to zero."""
+def test_nan_survives_rounding(precise, pattern):
+    """All bits of the device's own NaN are ones: rounding by an addition would overflow it to zero."""
     x = np.ones((3, 20), np.float32)
     x[1, 2] = np.array(pattern, np.uint32).view(np.float32)
     out = precise.empty((3, 5))
@@ -280,8 +280,8 @@ def test_no_nan_is_lost(precise, pattern):
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_a_cell_keeps_nan(name):
-    """The sum of each gate is NaN in a stream of its own, in one unit: so is the unit's state, and nothing else."""
+def test_a_cell_propagates_nan(name):
+    """A NaN in the pre-activation of one gate, unit and stream makes the state of that unit NaN, and nothing else."""
     ops, cell = backends.get("cuda"), CELLS[name]
     gates, H = len(cell.gates), 4
     z = np.ones((1, gates + 1, gates, H), np.float32)
@@ -295,18 +295,18 @@ def test_a_cell_keeps_nan(name):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "softmax"])
-def test_an_activation_keeps_nan(activation):
+def test_an_activation_propagates_nan(activation):
     ops = backends.get("cuda")
     x = ops.upload(np.array([[1, 2], [np.nan, 3]]))
     ops.activate(activation, x)
     assert np.isnan(ops.download(x)).any(1).tolist() == [False, True]
 
 
-# What the device does not have
+# Devices with fewer resources
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_less_shared_memory_changes_no_bit(cuda, monkeypatch, precision):
+def test_less_shared_memory_gives_the_same_bits(cuda, monkeypatch, precision):
     """Wide tiles of three stages need more than the 99 KB of many devices."""
     pick, shared = cuda.linear.pick, []
 
@@ -323,15 +323,15 @@ def test_less_shared_memory_changes_no_bit(cuda, monkeypatch, precision):
     assert shared[0] > 99 << 10 >= shared[1]
 
 
-def test_more_rows_than_a_launch_takes(cuda, monkeypatch):
+def test_more_rows_than_a_launch_allows(cuda, monkeypatch):
     arguments = random_call("project", M=150, D=3, K=4)
     want = call(backends.get("cuda"), "project", arguments)
     monkeypatch.setattr(cuda.linear, "MOST", 1)
     assert_same_bits(call(backends.get("cuda"), "project", arguments), want)
 
 
-def test_a_refused_launch_runs_step_by_step(cuda, monkeypatch):
-    """Where processes share a device, fewer blocks run at once than its numbers promise."""
+def test_a_time_loop_runs_step_by_step_if_its_launch_is_refused(cuda, monkeypatch):
+    """If processes share a device, fewer blocks run concurrently than its properties promise."""
 
     class Refused:
         def resident(self, *_):
@@ -351,7 +351,7 @@ def test_a_refused_launch_runs_step_by_step(cuda, monkeypatch):
     assert all(reason.startswith("step by step: a launch was refused") for reason in ops.explain(arguments["cell"], 3, 5).values())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        call(ops, "recur_backward", arguments)  # which does not try again
+        call(ops, "recur_backward", arguments)  # does not try the refused launch again
 
 
 @pytest.mark.parametrize(("code", "words"), [
@@ -367,14 +367,14 @@ def test_errors_of_the_driver(cuda, code, words):
     cuda.driver.check(0, "this")
 
 
-def test_a_forked_process_is_told(cuda, monkeypatch):
+def test_a_forked_process_gets_an_error(cuda, monkeypatch):
     monkeypatch.setitem(cuda.device._fork, "forked", True)
     with pytest.raises(BackendError, match=r"forked.*spawn"), cuda.driver.current():
         pass
 
 
-def test_ids_that_a_table_does_not_have(cuda):
-    """Arrays of other libraries are not checked first: nothing is read or written where it does not belong."""
+def test_ids_outside_a_table(cuda):
+    """Arrays of other libraries are not checked first, so kernels must not read or write out of bounds."""
     ops = backends.get("cuda")
     whole = ops.upload(np.arange(24.0).reshape(6, 4))
     table, ids, out = whole[1:4], ops.upload(np.array([2, 3, -1, 10**9])), ops.empty((4, 4))
@@ -389,7 +389,7 @@ def test_ids_that_a_table_does_not_have(cuda):
     assert np.isnan(ops.download(losses)).tolist() == [False, True, True]
 
 
-def test_the_gradients_of_no_rows_are_zero():
+def test_gradients_of_zero_rows_are_zero():
     ops = backends.get("cuda")
     W, none = ops.upload(np.ones((4, 5))), ops.empty((0, 4))
     ops.project(none, W, None, ops.empty((0, 5)))
@@ -403,12 +403,12 @@ def test_the_gradients_of_no_rows_are_zero():
     assert not any(ops.download(gradient).any() for gradient in gradients)
 
 
-# Updates that nobody waits for
+# Asynchronous updates
 
 
 @pytest.mark.parametrize("rule", [SGD, ADAM], ids=lambda rule: rule.name)
 @pytest.mark.parametrize("clip", [0.5, 1e9])
-def test_a_queued_update_is_the_update(rule, clip):
+def test_an_asynchronous_update_equals_a_synchronous_one(rule, clip):
     random, ops = np.random.default_rng(1), backends.get("cuda")
     p, g, losses = random.normal(size=300), random.normal(size=300), random.uniform(size=40)
     m, h = random.uniform(size=(rule.moments, 300)), np.array([1, np.inf, *[0.5] * len(rule.hyper)])
@@ -424,7 +424,7 @@ def test_a_queued_update_is_the_update(rule, clip):
 
 @pytest.mark.parametrize("where", ["gradient", "losses"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_changes_nothing_and_stops_what_follows(where, value):
+def test_a_gradient_that_is_not_finite_changes_nothing_and_stops_later_updates(where, value):
     ops = backends.get("cuda")
     p, m, h = ops.upload(np.ones(300)), ops.empty((0, 300)), np.array([1, np.inf, 1, 0, 0.1])
     arrays = {"gradient": np.ones(300), "losses": np.ones(20)}
@@ -441,29 +441,29 @@ def test_what_is_not_finite_changes_nothing_and_stops_what_follows(where, value)
     assert ops.download(p)[0] < 0.85  # training continues
 
 
-def test_a_training_skips_the_same_updates_on_every_machine(capsys):
-    """A loss that is not finite is noticed one update late on a device: that one is done again, from a fresh state."""
-    told = []
+def test_training_skips_the_same_updates_on_every_backend(capsys):
+    """On a device, a loss that is not finite is noticed one update late; the later update is repeated from a fresh state."""
+    skipped = []
     for backend in ("cuda", "cpu"):
         model = LanguageModel(cell="relu", hidden=5, layers=1, embedding=3, seed=1, backend=backend)
         with contextlib.suppress(DivergenceError):
             model.fit("to be or not to be\n" * 2, epochs=1, streams=2, steps=4, optimizer="sgd", learning_rate=1e6, clip_norm=0,
                       schedule="constant", not_finite="skip", verbose=1)
-        told.append([line for line in "".join(capsys.readouterr()).splitlines() if "skipped" in line])
-    assert told[0] == told[1] != []
+        skipped.append([line for line in "".join(capsys.readouterr()).splitlines() if "skipped" in line])
+    assert skipped[0] == skipped[1] != []
 
 
-def test_every_run_gives_the_same_bits():
+def test_every_run_computes_the_same_bits():
     arguments = random_call("recur_backward", cell=list(CELLS).index("lstm"), T=3, N=5, H=20)
     got = call(backends.get("cuda"), "recur_backward", arguments)
     assert_same_bits(call(backends.get("cuda"), "recur_backward", arguments), got)
 
 
-# The whole
+# Whole trainings
 
 
 def train(network, updater, state, text, steps):
-    """Losses of ``steps`` updates, each on the next segment of ``text`` (T, N) ids per step."""
+    """Losses of ``steps`` updates, each on the next segment of ``text`` (steps, T, N)."""
     ops, losses = network.ops, []
     for step in steps:
         x, y = text[step]
@@ -474,7 +474,7 @@ def train(network, updater, state, text, steps):
 
 
 def switched(config, text, names):
-    """Losses of a training in stretches, each on the machine of that name, weights, moments and state handed on."""
+    """Losses of a training in several parts, each on the named backend; weights, moments and state are handed over."""
     model = build(config)
     random = np.random.default_rng(3)
     weights = {name: random.uniform(-0.3, 0.3, shape) for name, shape in model.layout.items()}
@@ -502,7 +502,7 @@ def text_for(steps, streams, length, vocabulary):
     ]
 
 
-def test_a_training_goes_on_on_another_machine():
+def test_training_continues_on_another_backend():
     config = ModelConfig("gru", hidden=4, layers=1, embedding=3, dropout=0.2, vocabulary_size=5)
     text = text_for(20, 2, 2, 5)
     got, want = switched(config, text, ["cuda", "cpu", "cuda", "cpu"]), switched(config, text, ["cpu"])
@@ -541,13 +541,13 @@ def test_sequential_on_the_device():
 
 
 def needed(model, steps, streams, moments):
-    """Bytes that a training takes."""
+    """The number of bytes that a training needs."""
     return 4 * ((3 + moments) * model.layout.size + model.activations((steps, streams), "train").size)
 
 
 @pytest.fixture
 def device_memory(cuda, monkeypatch):
-    """Let the device have so many free bytes."""
+    """A function that sets the number of free bytes on the device."""
 
     def limit(count):
         monkeypatch.setattr(cuda.launch, "memory", lambda held: Space(count + held, "the device has {} free for it"))
@@ -555,8 +555,8 @@ def device_memory(cuda, monkeypatch):
     return limit
 
 
-def test_a_training_that_the_device_cannot_hold(device_memory, monkeypatch):
-    """It is refused before a kernel is compiled, whatever the host has."""
+def test_a_training_that_does_not_fit_on_the_device(device_memory, monkeypatch):
+    """It is rejected before a kernel is compiled, however much memory the host has."""
     monkeypatch.setattr(errors, "_memory", lambda: 1e6)
     text, options = np.arange(100) % 5, {"epochs": 1, "streams": 2, "steps": 40, "verbose": 0}
     ids = {"hidden": 150, "layers": 1, "embedding": 4, "vocabulary_size": 5, "tokenizer": None}
@@ -572,7 +572,7 @@ def test_a_training_that_the_device_cannot_hold(device_memory, monkeypatch):
     assert not trained
     device_memory(need)
     model.fit(text, **options)
-    device_memory(need - 4 * trained[0])  # what the model has is there already
+    device_memory(need - 4 * trained[0])  # the model's own arrays are already on the device
     model.fit(text, **options)
     device_memory(need - 4 * trained[0] - 1)
     with pytest.raises(ConfigError, match="the device has"):
@@ -580,7 +580,7 @@ def test_a_training_that_the_device_cannot_hold(device_memory, monkeypatch):
     assert len(trained) == 2
 
 
-def test_weights_and_activations_that_the_device_cannot_hold(cuda, device_memory):
+def test_weights_and_activations_that_do_not_fit_on_the_device(cuda, device_memory):
     model, ops = build(ModelConfig("tanh", hidden=4, layers=1, embedding=3, vocabulary_size=5)), backends.get("cuda")
     weights = model.initialize(1)
     device_memory(4 * model.layout.size - 1)
@@ -595,16 +595,16 @@ def test_weights_and_activations_that_the_device_cannot_hold(cuda, device_memory
     network.predict(x, network.state(2))
     with pytest.raises(ConfigError, match=r"the activations of 30 streams × 2 steps would take .*the device has"):
         network.predict(ops.upload(np.zeros((2, 30), int)), network.state(30))
-    assert first() is None  # before the larger one was asked for
+    assert first() is None  # created before the larger one was requested
 
 
-def test_what_is_free_on_the_device(cuda, monkeypatch):
-    """All that nobody uses any more counts: spare pieces, garbage in cycles, and what Numba would free later."""
-    told, waiting = [], [3, 4]
+def test_free_memory_on_the_device(cuda, monkeypatch):
+    """Includes everything that is no longer used: spare pieces, garbage in reference cycles, and what Numba would free later."""
+    released, waiting = [], [3, 4]
     context = SimpleNamespace(deallocations=waiting, get_memory_info=lambda: SimpleNamespace(free=1000 - sum(waiting)))
     monkeypatch.setattr(cuda.driver, "current", contextlib.nullcontext)
     monkeypatch.setattr(cuda.driver, "cuda", SimpleNamespace(current_context=lambda: context))
-    monkeypatch.setattr(cuda.driver, "release", told.append)
+    monkeypatch.setattr(cuda.driver, "release", released.append)
     monkeypatch.setattr(cuda.launch, "SIMULATED", False)
     monkeypatch.setattr(cuda.launch.Memory, "spare", {8: [1, 2], 16: [3]})
 
@@ -614,13 +614,13 @@ def test_what_is_free_on_the_device(cuda, monkeypatch):
 
     garbage = weakref.ref(Cycle())
     space = cuda.launch.memory(24)
-    assert (space.bytes, waiting, sorted(told), garbage()) == (1024, [], [1, 2, 3], None)
+    assert (space.bytes, waiting, sorted(released), garbage()) == (1024, [], [1, 2, 3], None)
 
 
-# What its numbers depend on
+# Dependence of the results on the device
 
 
-def test_a_training_that_moves_to_another_device_says_so_once(tmp_path, monkeypatch):
+def test_moving_a_training_to_another_device_causes_one_warning(tmp_path, monkeypatch):
     text, options = "to be or not to be\n" * 4, {"epochs": 1, "streams": 2, "steps": 5, "verbose": 0, "checkpoint_every": 1e-6}
     path, step, stops, seen = tmp_path / "run.npz", loop.Trainer._step, [], []
 
@@ -640,11 +640,11 @@ def test_a_training_that_moves_to_another_device_says_so_once(tmp_path, monkeypa
         seen.append([str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)])
     here = backends.get("cuda").rounding()
     assert [len(each) for each in seen] == [0, 0, 1, 1]
-    for (told,), (was, now) in zip(seen[2:], (("cpu, float32", here), (here, "cpu, float32")), strict=True):
-        assert told.startswith(f"the training so far was computed on {was!r} and continues on {now!r}: the result is as valid, but")
+    for (message,), (was, now) in zip(seen[2:], (("cpu, float32", here), (here, "cpu, float32")), strict=True):
+        assert message.startswith(f"the training so far was computed on {was!r} and continues on {now!r}: the result is as valid, but")
 
 
-def test_a_device_is_named_by_what_bits_depend_on(cuda, monkeypatch):
+def test_the_name_of_a_device_has_what_the_bits_depend_on(cuda, monkeypatch):
     names = {backends.get("cuda", precision=precision).rounding() for precision in LOST}
     assert len(names) == 3
     monkeypatch.setattr(cuda.launch, "SIMULATED", False)
@@ -654,8 +654,8 @@ def test_a_device_is_named_by_what_bits_depend_on(cuda, monkeypatch):
 
 
 @pytest.mark.parametrize(("hidden", "kernels"), [(20, {"forward", "backward"}), (5000, {"forward", "backward"})])
-def test_registers_that_do_not_suffice_are_told(cuda, monkeypatch, hidden, kernels):
-    """For a loop in one launch and for one that runs step by step."""
+def test_register_spills_are_reported(cuda, monkeypatch, hidden, kernels):
+    """For a loop in one launch, and for one that runs step by step."""
     ops, lstm, asked = backends.get("cuda"), CELLS["lstm"], []
     assert not any("registers" in reason for reason in ops.explain(lstm, 20, hidden).values())
     monkeypatch.setattr(cuda.launch.Kernel, "spilled", lambda self: asked.append(self.name) or 96)
@@ -664,7 +664,7 @@ def test_registers_that_do_not_suffice_are_told(cuda, monkeypatch, hidden, kerne
     assert all(reason.endswith("; slowed down: 96 bytes a thread do not fit into registers") for reason in reasons.values())
 
 
-# The soak
+# The soak test
 
 
 @pytest.fixture
@@ -674,17 +674,17 @@ def soak():
 
 def test_the_soak_runs(soak, capsys):
     soak.main(["--small", "--rounds", "1"])
-    assert "1 rounds, 1 time loops, nothing wrong" in capsys.readouterr().out
+    assert "1 rounds, 1 time loops, no errors" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("fault", "words"), [
-    ("none", None), ("rounding", "s is 1.0e-.* off the reference"), ("NaN", "z is nan off the reference"),
-    ("bits", "tanh .* not the bits of the first time"), ("models", "model 1 of two, seed 0: not the bits of the first time"),
+    ("none", None), ("rounding", "s differs from the reference by 1.0e-"), ("NaN", "z differs from the reference by nan"),
+    ("bits", "tanh .* the bits differ from the first time"), ("models", "model 1 of two, seed 0: the bits differ from the first time"),
     ("memory", "left 400 bytes of arrays"), ("the device's memory", "200 MB less free memory"),
 ])  # fmt: skip
-def test_the_soak_finds(soak, monkeypatch, fault, words):
-    """On what stands in for a device: the reference, and two models that do not train."""
-    compute, calls, left, free = soak.forward_and_back, [], [], iter([3e8, 1e8 if fault == "the device's memory" else 3e8])
+def test_the_soak_finds_errors(soak, monkeypatch, fault, words):
+    """With substitutes for a device: the reference, and two models that do not train."""
+    compute, calls, left, free = soak.forward_and_backward, [], [], iter([3e8, 1e8 if fault == "the device's memory" else 3e8])
 
     def loop(ops, cell, given):
         found = compute(REFERENCE, cell, given)
@@ -702,7 +702,7 @@ def test_the_soak_finds(soak, monkeypatch, fault, words):
         numbers = [0.0 if len(list(which)) == 1 or fault != "models" else index for index in which]
         return iter([{"W": np.array(number)} for number in numbers])
 
-    monkeypatch.setattr(soak, "forward_and_back", loop)
+    monkeypatch.setattr(soak, "forward_and_backward", loop)
     monkeypatch.setattr(soak, "train", train)
     monkeypatch.setattr(soak, "free_memory", lambda: next(free))
     monkeypatch.setattr(soak, "draw", lambda seed, number, small: iter([("tanh", CELLS["tanh"], "float32", (3, 4, 5))]))
@@ -715,7 +715,7 @@ def test_the_soak_finds(soak, monkeypatch, fault, words):
             soak.main(arguments)
 
 
-# On a real device: sizes that the simulator would take days for
+# On a real device, at sizes that would take days on the simulator
 
 
 @pytest.mark.gpu
@@ -725,7 +725,7 @@ def test_the_soak_finds(soak, monkeypatch, fault, words):
 def test_large_time_loops(precision, cell, T, N, H):
     arguments = random_call("recur_backward", cell=cell, T=T, N=N, H=H)
     if list(CELLS)[cell] == "relu":
-        arguments["U"] *= 0.5  # where a unit is switched off is not decided by rounding in the end
+        arguments["U"] *= 0.5  # avoids units whose activity is decided by rounding
         arguments["z"] += 0.5
     got, want = (
         call(ops, "recur_backward", arguments)
@@ -756,8 +756,8 @@ def test_large_products(precision, transposed, M, D, K):
 
 
 @pytest.mark.gpu
-def test_blocks_meet_a_hundred_thousand_times():
-    """A barrier that fails once in a million meetings would show as a wrong number, or as a run that never ends."""
+def test_blocks_synchronise_a_hundred_thousand_times():
+    """A barrier that fails once in a million times would show as a wrong number, or as a run that never ends."""
     ops = backends.get("cuda")
     arguments = random_call("recur_backward", cell=list(CELLS).index("tanh"), T=2000, N=20, H=200)
     want = call(ops, "recur_backward", arguments)
@@ -767,7 +767,7 @@ def test_blocks_meet_a_hundred_thousand_times():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_real_training_goes_on_on_another_machine(tied):
+def test_a_real_training_continues_on_another_backend(tied):
     config = ModelConfig("lstm", hidden=100, layers=2, embedding=100, dropout=0.3, tied=tied, vocabulary_size=2000)
     text = text_for(100, 16, 10, 2000)
     got, want = switched(config, text, ["cuda", "cpu", "cuda", "cpu"]), switched(config, text, ["cpu"])
@@ -775,7 +775,7 @@ def test_a_real_training_goes_on_on_another_machine(tied):
 
 
 @pytest.mark.gpu
-def test_arrays_of_other_libraries_are_seen_where_they_lie():
+def test_arrays_of_other_libraries_are_used_in_place():
     ops = backends.get("cuda")
     mine = ops.upload(np.arange(6.0).reshape(2, 3))
 
@@ -790,7 +790,7 @@ def test_arrays_of_other_libraries_are_seen_where_they_lie():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu"])
-def test_gates_are_the_cpus_to_the_last_bit(activation):
+def test_gates_are_bit_identical_to_the_cpus(activation):
     bits = np.arange(0, 2**32, 1021, np.uint64).astype(np.uint32).view(np.float32)
     x = bits[np.isfinite(bits)][np.newaxis]
     got, want = ({"x": call(backends.get(name), "activate", {"activation": activation, "x": x})["x"]} for name in ("cuda", "cpu"))
@@ -798,7 +798,7 @@ def test_gates_are_the_cpus_to_the_last_bit(activation):
 
 
 @pytest.mark.gpu
-def test_arrays_that_are_not_taken():
+def test_unsupported_foreign_arrays():
     ops = backends.get("cuda")
     mine = ops.upload(np.arange(6.0))
 
@@ -813,8 +813,8 @@ def test_arrays_that_are_not_taken():
 
 
 @pytest.mark.gpu
-def test_another_librarys_stream_is_waited_for(cuda):
-    """PyTorch names no stream, and its own do not wait for the default one."""
+def test_the_backend_waits_for_another_librarys_stream(cuda):
+    """PyTorch does not name its stream, and its streams do not wait for the default one."""
     torch = pytest.importorskip("torch", reason="no other library to take arrays from")
     there, ops = torch.zeros(1000, device="cuda"), backends.get("cuda")
     torch.cuda.synchronize()
@@ -825,8 +825,8 @@ def test_another_librarys_stream_is_waited_for(cuda):
 
 
 @pytest.mark.gpu
-def test_another_context_is_left_as_it_was(cuda):
-    """As when another library makes another device current."""
+def test_another_context_remains_current(cuda):
+    """As if another library had made another device current."""
     ops, library = backends.get("cuda"), cuda.driver._library()
     x = ops.upload(np.ones(100))
     new, here = ctypes.c_void_p(), ctypes.c_void_p()
@@ -843,14 +843,14 @@ def test_another_context_is_left_as_it_was(cuda):
 
 ROOT = Path(__file__).parent.parent
 ENDINGS = {
-    "an address of nothing": ("""
+    "an invalid address": ("""
 good, bad = ops.upload(np.zeros(8)), ops.upload(np.zeros(8))[:4]
 bad.packed = (0, 0, 4, 4, 8, 4, 4)
 ops.activate("tanh", bad)
 for work in (lambda: ops.download(good), lambda: ops.empty((10,)), lambda: ops.upload(np.ones(3))):
-    told(work)
+    attempt(work)
 """, ["a kernel failed before it in this process"] * 3),
-    "a wait for nothing": ("""
+    "an endless wait": ("""
 from numba_rnnlm.backends.cuda import intrinsics, launch
 intrinsics.PATIENCE = 1000
 def waits(x, i):
@@ -858,27 +858,27 @@ def waits(x, i):
 counts = cuda.DeviceArray.new((1,), np.dtype(np.uint32))
 ops.fill(counts, 0)
 launch.Kernel(waits, (launch.COUNTS, launch.INT))(1, 32, counts, 0)
-told(lambda: ops.download(counts))
+attempt(lambda: ops.download(counts))
 """, ["a kernel failed before it in this process"]),
     "a fork": ("""
 import os
 x = ops.upload(np.ones(3))
 if os.fork() == 0:
-    told(lambda: ops.upload(np.ones(3)))
-    told(lambda: ops.norm(x))
+    attempt(lambda: ops.upload(np.ones(3)))
+    attempt(lambda: ops.norm(x))
     print(backends.about()["cuda"], flush=True)
     del x
     os._exit(0)
 os.wait()
-told(lambda: ops.norm(x))
+attempt(lambda: ops.norm(x))
 """, ["forked from one that had used the GPU"] * 3 + ["nothing was raised"]),
 }  # fmt: skip
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ENDINGS)
-def test_after_it_nothing_works_and_that_is_said(name, tmp_path):
-    """Each in a process of its own."""
+def test_after_a_failure_every_call_raises(name, tmp_path):
+    """Each failure happens in a separate process."""
     code, words = ENDINGS[name]
     file = tmp_path / "program.py"
     file.write_text(f"""
@@ -886,7 +886,7 @@ import numpy as np
 from numba_rnnlm import backends
 from numba_rnnlm.backends import cuda
 from numba_rnnlm.errors import BackendError
-def told(work):
+def attempt(work):
     try:
         work()
         print("nothing was raised", flush=True)
@@ -902,15 +902,15 @@ ops = backends.get("cuda")
 
 
 @pytest.mark.gpu
-def test_numbers_beyond_float32_are_refused():
+def test_numbers_beyond_float32_are_rejected():
     ops = backends.get("cuda")
     with pytest.raises(BackendError, match="beyond float32"):
         ops.update(SGD, ops.empty((4,)), ops.empty((4,)), ops.empty((0, 4)), np.array([1e39, 1, 1, 0, 1]))
 
 
 @pytest.mark.gpu
-def test_a_device_that_is_shared_refuses_and_the_loop_runs_step_by_step(cuda, monkeypatch):
-    """A device that promises four times the multiprocessors that it has."""
+def test_a_time_loop_runs_step_by_step_on_an_overcommitted_device(cuda, monkeypatch):
+    """The device claims to have four times its real number of multiprocessors."""
     monkeypatch.setattr(cuda, "_plans", {})
     monkeypatch.setattr(cuda.launch, "processors", lambda: 4 * cuda.driver.attribute("MULTIPROCESSOR_COUNT"))
     arguments = random_call("recur_backward", cell=list(CELLS).index("lstm"), T=2, N=260, H=512)

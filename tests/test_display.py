@@ -1,4 +1,4 @@
-"""No control character of a stranger's file reaches a terminal, and no message is without end."""
+"""Control characters from untrusted files never reach a terminal, and messages have a maximum length."""
 
 import contextlib
 import io
@@ -36,12 +36,12 @@ HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]),
 
 
 def controls(text):
-    """The characters of a text that no terminal should get."""
+    """The characters of a text that must not reach a terminal."""
     return [character for character in text if (unicodedata.category(character) == "Cc" and character not in "\n\t") or character in BIDIRECTIONAL]
 
 
 class Terminal(io.StringIO):
-    """What looks like a terminal, and keeps what it is shown."""
+    """A terminal that records its output."""
 
     def isatty(self):
         return True
@@ -69,21 +69,21 @@ def test_every_control_character_becomes_an_escape(text):
 
 
 @given(st.text(st.characters(exclude_categories=())), st.integers(0, 3000))
-def test_a_message_has_an_end(text, number):
+def test_messages_have_a_maximum_length(text, number):
     shown = message(text + "x" * number + text)
     assert len(shown) <= LONGEST and message(shown) == shown and not controls(shown) and "\n" not in shown
     if len(one_line(text)) < 200:
         assert shown.startswith(one_line(text)) and shown.endswith(one_line(text))
 
 
-def test_every_error_of_the_library_has_an_end_and_no_controls():
+def test_every_error_is_short_and_has_no_control_characters():
     for kind in filter(lambda value: isinstance(value, type) and issubclass(value, LanguageModelError), vars(errors).values()):
         error = kind(f"a{HOSTILE}\n{'b' * 10**6} and do this.")
         assert len(str(error)) <= LONGEST and not controls(str(error)) and "\n" not in str(error) and str(error).endswith(" and do this.")
-        assert kind(*error.args).args == error.args  # as when it is unpickled
+        assert kind(*error.args).args == error.args  # as in unpickling
 
 
-def test_reports_and_warnings_show_no_controls(capsys):
+def test_reports_and_warnings_escape_control_characters(capsys):
     with pytest.warns(UserWarning) as caught:
         warn(HOSTILE + "x" * 10**6)
     assert len(str(caught[0].message)) <= LONGEST and not controls(str(caught[0].message))
@@ -97,7 +97,7 @@ def test_reports_and_warnings_show_no_controls(capsys):
         live = Progress(1)
         live.show(HOSTILE)
         live.line("done")
-    assert shown.getvalue() == f"\r\x1b[K{printable(HOSTILE)}\r\x1b[Kdone\n"  # our own
+    assert shown.getvalue() == f"\r\x1b[K{printable(HOSTILE)}\r\x1b[Kdone\n"  # these escapes are our own
 
 
 @pytest.mark.parametrize("call", [
@@ -109,51 +109,51 @@ def test_reports_and_warnings_show_no_controls(capsys):
     lambda text: Sequential([Embedding(3, 2), LSTM(2), Dense(3)]).compile(text), lambda text: Sequential().compile("adam", text),
     lambda text: fit(untrained()).save(text),
 ])  # fmt: skip
-def test_no_argument_makes_an_error_without_end(call):
+def test_arguments_of_any_length_give_short_errors(call):
     for text in ("x" * 10**6, HOSTILE * 10**5):
         with pytest.raises(LanguageModelError) as caught:
             call(text)
-        told = "".join(traceback.format_exception_only(caught.value))
-        assert len(str(caught.value)) <= LONGEST and not controls(told)
+        text = "".join(traceback.format_exception_only(caught.value))
+        assert len(str(caught.value)) <= LONGEST and not controls(text)
 
 
 # Files
 
 
-def places(value, way=()):
-    """The ways to all keys and strings of a JSON value."""
+def places(value, keys=()):
+    """The paths of keys to all keys and strings of a JSON value; yields (keys, whether it is a key)."""
     if isinstance(value, dict):
         for key, part in value.items():
-            yield (*way, key), True
-            yield from places(part, (*way, key))
+            yield (*keys, key), True
+            yield from places(part, (*keys, key))
     elif isinstance(value, list):
         for index, part in enumerate(value):
-            yield from places(part, (*way, index))
+            yield from places(part, (*keys, index))
     elif isinstance(value, str):
-        yield way, False
+        yield keys, False
 
 
-def spoiled(about, way, is_key, hostile):
-    """A header with a hostile text in place of one key or string, or behind it."""
+def spoiled(about, keys, is_key, hostile):
+    """A copy of a header in which one key or string is replaced by a hostile text."""
     about = json.loads(json.dumps(about))
     inside = about
-    for key in way[:-1]:
+    for key in keys[:-1]:
         inside = inside[key]
     if is_key:
-        inside[hostile] = inside.pop(way[-1])
+        inside[hostile] = inside.pop(keys[-1])
     else:
-        inside[way[-1]] = hostile
+        inside[keys[-1]] = hostile
     return about
 
 
-def commands(kind, path, way):
-    """Calls that read a file of this kind, and show something of it, which lies at the end of ``way``."""
+def commands(kind, path, keys):
+    """Calls that read a file of this kind and may show the part of its header at ``keys``."""
     if kind == "sequential":
         return [lambda: Sequential.load(path, threads=1), lambda: Sequential.load(path, threads=1, compile=False),
                 lambda: main(["info", path]), lambda: main(["info", path, "--json"]), lambda: LanguageModel.load(path)]
     found = [lambda: LanguageModel.load(path, threads=1), lambda: Sequential.load(path), lambda: main(["info", path]),
              lambda: main(["info", path, "--json"]), lambda: untrained().save(path)]
-    if kind == "checkpoint" and way[0] in ("run", "config"):
+    if kind == "checkpoint" and keys[0] in ("run", "config"):
         found += [lambda: main(["train", "text.txt", "--resume", path, "--out", "out.npz", "--verbose", "0", "--threads", "1"]),
                   lambda: untrained(hidden=1, embedding=1).fit("to be\n" * 9, checkpoint=path, epochs=1, verbose=0)]
     if kind in ("char", "word", "byte"):
@@ -164,26 +164,26 @@ def commands(kind, path, way):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_text_of_a_header_reaches_a_terminal_as_it_is(kind, tmp_path, monkeypatch):
+def test_text_from_a_header_is_escaped(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(LINES)
     about, shown_escapes = base(kind)[0], 0
-    for way, is_key in places(about):
-        for hostile in {HOSTILE, "\x9b"} if way[-2:-1] == ("symbols",) else {HOSTILE}:
-            Path("m.npz").write_bytes(model(kind, spoiled(about, way, is_key, hostile)))
-            for call in commands(kind, "m.npz", way):
+    for keys, is_key in places(about):
+        for hostile in {HOSTILE, "\x9b"} if keys[-2:-1] == ("symbols",) else {HOSTILE}:
+            Path("m.npz").write_bytes(model(kind, spoiled(about, keys, is_key, hostile)))
+            for call in commands(kind, "m.npz", keys):
                 with terminal() as shown:
                     try:
                         call()
                     except LanguageModelError as error:
                         print("".join(traceback.format_exception(error)))
                         assert len(str(error)) <= LONGEST
-                assert not controls(shown.getvalue()), (way, is_key, shown.getvalue())
+                assert not controls(shown.getvalue()), (keys, is_key, shown.getvalue())
                 shown_escapes += "\\x1b" in shown.getvalue() or "\\x9b" in shown.getvalue() or "\\u001b" in shown.getvalue()
-    assert shown_escapes > 10  # the walk has met what it looks for
+    assert shown_escapes > 10  # the hostile text was actually shown
 
 
-def test_names_of_members_and_files_are_shown_with_escapes(tmp_path, monkeypatch, capsys):
+def test_names_of_members_and_files_are_escaped(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     about, members = base("char")
     header = npy(np.frombuffer(json.dumps(about).encode(), np.uint8))
@@ -211,41 +211,41 @@ HOSTILE_SYMBOLS = ["\x1b", "\x9b", "[", "2", "J", "\x07", "\u202e", "\r", "\t", 
 
 @pytest.fixture(scope="module")
 def escaping(tmp_path_factory):
-    """A model of characters that writes control characters, and what it writes."""
+    """A character model that generates control characters, and a text that it generates."""
     path = tmp_path_factory.mktemp("escaping") / "m.npz"
     made = fit(untrained(hidden=3, embedding=2, line_ends="keep"), "".join(HOSTILE_SYMBOLS) * 40 + "\n", epochs=1)
     made.save(path)
-    written = made.generate("a", length=60, seed=1)
-    assert len(set(controls(written))) >= 4
-    return str(path), written
+    generated = made.generate("a", length=60, seed=1)
+    assert len(set(controls(generated))) >= 4
+    return str(path), generated
 
 
 def test_generate_escapes_for_a_terminal_only(escaping, capsys):
-    path, written = escaping
+    path, generated = escaping
     arguments = ["generate", path, "a", "--length", "60", "--seed", "1"]
     with terminal() as shown:
         assert main(arguments) == 0 and main([*arguments, "--samples", "2"]) == 0
-    assert not controls(shown.getvalue()) and shown.getvalue().startswith(printable("a" + written) + "\n")
+    assert not controls(shown.getvalue()) and shown.getvalue().startswith(printable("a" + generated) + "\n")
     assert main(arguments) == 0
-    assert capsys.readouterr().out == "a" + written + "\n"
+    assert capsys.readouterr().out == "a" + generated + "\n"
 
 
 def test_a_pseudo_terminal_gets_escapes_and_a_pipe_the_text(escaping):
-    path, written = escaping
+    path, generated = escaping
     arguments = [sys.executable, "-m", "numba_rnnlm", "generate", path, "a", "--length", "60", "--seed", "1"]
     done = subprocess.run(arguments, env=os.environ | {"PYTHONPATH": HOME}, capture_output=True, check=True)
-    assert done.stdout.decode() == "a" + written + "\n"
-    above, below = pty.openpty()
-    with subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": HOME, "PYTHONIOENCODING": "utf-8"}, stdout=below, stderr=below) as run:
-        os.close(below)
+    assert done.stdout.decode() == "a" + generated + "\n"
+    parent, child = pty.openpty()
+    with subprocess.Popen(arguments, env=os.environ | {"PYTHONPATH": HOME, "PYTHONIOENCODING": "utf-8"}, stdout=child, stderr=child) as run:
+        os.close(child)
         shown = b""
-        with contextlib.suppress(OSError):  # how Linux tells the end of a terminal
-            while piece := os.read(above, 4096):
+        with contextlib.suppress(OSError):  # Linux raises this when the terminal is closed
+            while piece := os.read(parent, 4096):
                 shown += piece
-    os.close(above)
+    os.close(parent)
     assert run.returncode == 0
     shown = shown.decode().replace("\r\n", "\n")
-    assert not controls(shown) and printable("a" + written) in shown
+    assert not controls(shown) and printable("a" + generated) in shown
 
 
 def test_score_shows_tokens_with_escapes(escaping, tmp_path):
@@ -255,27 +255,27 @@ def test_score_shows_tokens_with_escapes(escaping, tmp_path):
     assert not controls(shown.getvalue()) and re.findall(r"^(\S+)\t", shown.getvalue(), re.MULTILINE)[:2] == ["a", r"\x1b"]
 
 
-# What `info` shows of a Sequential has been checked
+# `info` validates the layers of a Sequential before it shows them
 
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"layers": [{"class": "Lambda"}]}, "class is 'Lambda', expected one of 'Embedding'"),
-    ({"layers": [{"class": "LSTM", "units": {"a": 1}}]}, r"an argument 'units' is \{'a': 1\}"),
-    ({"layers": [{"class": "LSTM", "no name": 1}]}, "an argument 'no name' is 1"),
-    ({"layers": [{"class": "LSTM", "cell": "x" * 300}]}, "an argument 'cell' is 'xxx"),
-    ({"compiled": {"optimizer": {"class": 3}, "loss": "binary_crossentropy", "metrics": []}}, "a class is 3"),
+    ({"layers": [{"class": "LSTM", "units": {"a": 1}}]}, r"the argument 'units' is \{'a': 1\}"),
+    ({"layers": [{"class": "LSTM", "no name": 1}]}, "the argument 'no name' is 1"),
+    ({"layers": [{"class": "LSTM", "cell": "x" * 300}]}, "the argument 'cell' is 'xxx"),
+    ({"compiled": {"optimizer": {"class": 3}, "loss": "binary_crossentropy", "metrics": []}}, "the class is 3"),
     ({"compiled": {"optimizer": {"class": "Adam"}, "loss": "mse", "metrics": []}}, "loss or metric is 'mse', expected one of"),
     ({"compiled": {"optimizer": {"class": "Adam"}, "loss": "binary_crossentropy", "metrics": ["auc"]}}, "loss or metric is 'auc'"),
     ({"compiled": {"optimizer": ["Adam"]}}, "its parts do not fit together"), ({"compiled": 3}, "its parts do not fit together"),
     ({"seed": "1"}, "seed is '1', expected a whole number"), ({"layers": 3}, "its parts do not fit together"),
 ], ids=str)  # fmt: skip
-def test_info_shows_no_layers_that_are_none(change, words, tmp_path, capsys):
+def test_info_rejects_invalid_layers(change, words, tmp_path, capsys):
     path = tmp_path / "m.npz"
     path.write_bytes(model("sequential", base("sequential")[0] | change))
     for flags in ([], ["--json"]):
         assert main(["info", str(path), *flags]) == 1
-        told = capsys.readouterr()
-        assert told.out == "" and re.search(f"is damaged: its parts do not fit together.*{words}|{words}", told.err)
+        out, err = capsys.readouterr()
+        assert out == "" and re.search(f"is damaged: its parts do not fit together.*{words}|{words}", err)
 
 
 def test_causes_in_a_traceback_are_escaped_too(tmp_path):
@@ -298,8 +298,8 @@ def test_causes_in_a_traceback_are_escaped_too(tmp_path):
 
 
 @pytest.mark.parametrize("value", [10**4000, 10**5000, -(10**4299), ["\x1b[2J"], ["x" * 5000], HOSTILE, b"\x9b" * 5000, 3, None, (1, 2)], ids=lambda value: type(value).__name__)
-def test_causes_are_short_whatever_they_hold(value):
-    told = str(clean(KeyError(value)))
-    assert not controls(told) and len(told) <= 2 * LONGEST  # a KeyError shows the backslashes of a str twice
+def test_causes_are_short_whatever_they_contain(value):
+    text = str(clean(KeyError(value)))
+    assert not controls(text) and len(text) <= 2 * LONGEST  # a KeyError doubles the backslashes of a str
     if value in (3, None, (1, 2)):
-        assert told == str(KeyError(value))
+        assert text == str(KeyError(value))

@@ -1,4 +1,4 @@
-"""The examples run, each by itself, in an empty folder, and leave nothing behind."""
+"""Every example runs on its own in an empty folder, and leaves no files behind."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A vocabulary that grows: what the model knew it still knows, what is new is learned, and a run continues as any other."""
+"""Extending a vocabulary: known symbols keep their probabilities, new ones are learned, and the run can be resumed like any other."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def softmax(values):
 
 @every_tokenizer
 @pytest.mark.parametrize("options", SIZES, ids=str)
-def test_what_was_known_keeps_its_probability(tokenizer, options):
+def test_known_symbols_keep_their_probabilities(tokenizer, options):
     model = fit(untrained(tokenizer=tokenizer, **options), epochs=5)
     size, text = model.tokenizer_.size, NEW[tokenizer] * 30
     before, score, weights = logits(model, range(size)), model.score(LINES), model.network_.weights()
@@ -66,7 +66,7 @@ def test_what_was_known_keeps_its_probability(tokenizer, options):
 
 
 @pytest.mark.parametrize("initializer", ["glorot", "uniform"])
-def test_new_vectors_are_those_that_a_new_model_would_have(initializer):
+def test_new_vectors_are_initialised_like_those_of_a_new_model(initializer):
     model = fit(untrained(initializer=initializer))
     size = model.tokenizer_.size
     grown(model, NEW["char"] * 30, **NO_STEP)
@@ -86,7 +86,7 @@ def test_every_cell_learns_the_new_symbols(cell):
 
 
 @every_tokenizer
-def test_min_count_and_max_vocabulary_hold(tokenizer):
+def test_min_count_and_max_vocabulary_apply_to_new_symbols(tokenizer):
     text, rare = {"char": ("kééßßß\n" * 4 + "ø\n", "ø"), "word": ("cow dog dog owl owl owl\n" * 4 + "emu\n", "emu")}[tokenizer]
     model = fit(untrained(tokenizer=tokenizer, min_count=2))
     size = model.tokenizer_.size
@@ -97,7 +97,7 @@ def test_min_count_and_max_vocabulary_hold(tokenizer):
         grown(model, text, epochs=1, streams=1, steps=4)
     assert model.tokenizer_.size == size + 1
     assert model.tokenizer_.vocabulary.symbols[-1] == {"char": "ß", "word": "owl"}[tokenizer]
-    assert not any("extend_vocabulary" in str(one.message) for one in caught)  # no advice that would not help
+    assert not any("extend_vocabulary" in str(one.message) for one in caught)  # no useless advice
     symbols = model.tokenizer_.vocabulary.symbols
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -106,7 +106,7 @@ def test_min_count_and_max_vocabulary_hold(tokenizer):
 
 
 @given(st.text(st.characters(), max_size=20), st.text(st.characters(), max_size=40))
-def test_ids_of_known_symbols_stay(first, second):
+def test_known_symbols_keep_their_ids(first, second):
     for kind in (CharTokenizer, WordTokenizer):
         tokenizer = kind.learn([first])
         larger = tokenizer.extended(kind.count([second]))
@@ -128,7 +128,7 @@ def test_ids_have_no_new_symbols(model):
         grown(model(), [1, 2] * 50)
 
 
-def test_a_failed_fit_leaves_the_vocabulary(tmp_path):
+def test_a_failed_fit_does_not_change_the_vocabulary(tmp_path):
     model = fit(untrained())
     tokenizer, weights = model.tokenizer_, model.network_.weights()
     with pytest.raises(numba_rnnlm.errors.CorpusError, match="missing"):
@@ -138,7 +138,7 @@ def test_a_failed_fit_leaves_the_vocabulary(tmp_path):
 
 
 @every_tokenizer
-def test_an_extended_model_is_saved_and_read(tokenizer, tmp_path):
+def test_an_extended_model_can_be_saved_and_loaded(tokenizer, tmp_path):
     model = grown(fit(untrained(tokenizer=tokenizer, tied=True)), NEW[tokenizer] * 30)
     model.save(tmp_path / "m.npz")
     other = LanguageModel.load(tmp_path / "m.npz")
@@ -148,7 +148,7 @@ def test_an_extended_model_is_saved_and_read(tokenizer, tmp_path):
     assert more.evaluate("¿ und noch was ?\n").oov == 0
 
 
-def test_new_symbols_are_told(capsys):
+def test_new_symbols_are_reported(capsys):
     grown(fit(untrained()), "to be or nét, nét, nö\n" * 20, verbose=2)
     assert "\nthe vocabulary has grown by 3 to 18 symbols: ',' (40 times), 'é' (40 times), 'ö' (20 times)\n" in capsys.readouterr().out
 
@@ -157,7 +157,7 @@ def test_new_symbols_are_told(capsys):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_run_that_has_grown_continues_to_the_same_bytes(tied, tmp_path, monkeypatch):
+def test_a_resumed_run_with_an_extended_vocabulary_gives_the_same_bytes(tied, tmp_path, monkeypatch):
     fit(untrained(tied=tied)).save(tmp_path / "start.npz")
     text, options = NEW["char"] * 40, {"epochs": 4, "streams": 2, "steps": 10, "verbose": 0, "extend_vocabulary": True, "valid": NEW["char"]}
 
@@ -183,7 +183,7 @@ def test_a_run_that_has_grown_continues_to_the_same_bytes(tied, tmp_path, monkey
     assert settings["extend_vocabulary"] is True
 
 
-# The command line, in processes of its own
+# The command line, in separate processes
 
 BRIEF = ["--streams", "4", "--steps", "10", "--validation-split", "0", "--backend", "cpu"]
 
@@ -201,10 +201,10 @@ def start(tmp_path):
     return tmp_path
 
 
-def test_training_on_new_symbols_says_so(start):
-    told = process("train", start / "new.txt", "--from", start / "char.npz", "--out", start / "out.npz", "--epochs", 1, "--verbose", 0, *BRIEF)
-    _, err = told.communicate(timeout=HANG)
-    assert told.returncode == 0
+def test_training_on_new_symbols_causes_a_warning(start):
+    run = process("train", start / "new.txt", "--from", start / "char.npz", "--out", start / "out.npz", "--epochs", 1, "--verbose", 0, *BRIEF)
+    _, err = run.communicate(timeout=HANG)
+    assert run.returncode == 0
     line = next(line for line in err.decode().splitlines() if "warning: " in line)
     assert line.endswith("has symbols that are not in the model's vocabulary and count as <unk>: 90 of 1,200 (7.5%), 'é' (60 times), 'ö' (30 times). "
                          "<unk> is easy to predict, so the loss says little; --extend-vocabulary gives them rows of their own.")
@@ -214,8 +214,8 @@ def test_training_on_new_symbols_says_so(start):
 def test_train_extends_the_vocabulary_and_is_killed_and_resumed(start, capsys):
     options = [start / "new.txt", "--from", start / "char.npz", "--extend-vocabulary", "--verbose", "2", *BRIEF]
     assert main(["train", *map(str, options), "--epochs", "60", "--out", str(start / "whole.npz")]) == 0
-    told, err = capsys.readouterr()
-    assert "warning" not in err and "\nthe vocabulary has grown by 2 to 17 symbols: 'é' (60 times), 'ö' (30 times)\n" in told
+    out, err = capsys.readouterr()
+    assert "warning" not in err and "\nthe vocabulary has grown by 2 to 17 symbols: 'é' (60 times), 'ö' (30 times)\n" in out
     run = [*options, "--epochs", 60, "--out", start / "part.npz", "--checkpoint", start / "run.npz", "--checkpoint-every", "0.02s",
            "--resume", start / "run.npz"]
     killed = process("train", *run)

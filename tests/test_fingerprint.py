@@ -1,4 +1,4 @@
-"""Digests of functions: equal for equal code in any process, different for any difference that code can have."""
+"""Digests of functions: equal for equal code in any process, different for any difference in the code."""
 
 import importlib
 import os
@@ -78,22 +78,22 @@ def test_equal_code_has_equal_digests():
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=str)
-def test_every_edit_is_seen(edit):
+def test_every_edit_changes_the_digest(edit):
     assert edit[0] in BASE + HELPERS
     assert of_function(build(BASE.replace(*edit), HELPERS.replace(*edit))) != of_function(build())
 
 
-def test_moving_a_function_in_its_file_changes_nothing():
+def test_moving_a_function_does_not_change_its_digest():
     assert of_function(build("\n\n# a comment\n" + BASE)) == of_function(build())
 
 
-def test_a_body_is_the_code_and_what_it_closes_over():
+def test_of_body_covers_the_code_and_the_closure():
     for edit in EDITS:
-        seen = edit[0] in ("outer(1)", "more=5", "last=7", "range(3)", "tanh", "[k + 1 for", "else last + more")
-        assert (of_body(build(BASE.replace(*edit), HELPERS.replace(*edit))) != of_body(build())) is seen, edit
+        differs = edit[0] in ("outer(1)", "more=5", "last=7", "range(3)", "tanh", "[k + 1 for", "else last + more")
+        assert (of_body(build(BASE.replace(*edit), HELPERS.replace(*edit))) != of_body(build())) is differs, edit
 
 
-def test_an_object_without_a_value_is_known_to_this_process_only():
+def test_an_object_that_cannot_be_compared_makes_the_digest_unique():
     for thing in (object(), sys.intern, lambda x: x, {1, object()}, [threading.Lock()], Path, np.zeros(1).view(type("Own", (np.ndarray,), {}))):
         scope = {"__name__": "edited", "thing": thing}
         exec("def function(x):\n    return thing", scope)
@@ -101,7 +101,7 @@ def test_an_object_without_a_value_is_known_to_this_process_only():
 
 
 def test_modules(tmp_path, monkeypatch):
-    """Everything that a module's file says counts, constants and classes too."""
+    """All code in a module's file counts, including constants and classes."""
     monkeypatch.syspath_prepend(tmp_path)
     first = "table = [1, {'a': 2}]\nclass Layout:\n    first, second = 1, 2\ndef function(x):\n    return x\n"
     digests = []
@@ -123,8 +123,8 @@ def test_functions_that_refer_to_themselves():
     assert of_function(scope["function"]) == of_function(scope["function"])
 
 
-def test_each_process_finds_the_same_digests():
-    """Whatever the order of its sets, with or without what Python caches of the sources."""
+def test_every_process_computes_the_same_digests():
+    """Independent of the order of sets, and of whether Python has cached the bytecode."""
     program = """
 from numba_rnnlm import portable
 from numba_rnnlm.backends.cpu import kernels
@@ -132,16 +132,16 @@ from numba_rnnlm.cells import CELLS
 print("-".join(kernels.CODE), *(cell.key for cell in CELLS.values()))
 """
     home = Path(numba_rnnlm.__file__).parents[1]
-    told = {
+    lines = {
         subprocess.run([sys.executable, *flags, "-c", program], env={"PYTHONHASHSEED": seed, "PATH": ""}, cwd=home, check=True,
                        capture_output=True, text=True).stdout
         for seed, flags in (("1", []), ("2", ["-B", "-X", "pycache_prefix=/nowhere"]))
     }  # fmt: skip
-    (line,) = told
+    (line,) = lines
     assert len(set(line.split())) == 1 + len(CELLS)
 
 
-def test_arrays_count_by_their_elements():
+def test_arrays_are_compared_by_their_elements():
     large = np.zeros(10_000)
     scopes = [{"__name__": "edited", "table": large}, {"__name__": "edited", "table": large.copy()}]
     scopes[1]["table"][5000] = 1e-9

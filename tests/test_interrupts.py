@@ -1,4 +1,4 @@
-"""Signals: what the first and the second one do, and what the host program has of them."""
+"""Signals: the effect of the first and the second one, and what the handlers of the host program see."""
 
 import contextlib
 import faulthandler
@@ -31,7 +31,7 @@ every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: num
 
 @pytest.fixture(autouse=True)
 def _handlers():
-    """After each test all handlers are as they were."""
+    """Check after each test that all handlers have been restored."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     after = {number: signal.getsignal(number) for number in SIGNALS}
@@ -42,7 +42,7 @@ def _handlers():
 
 @pytest.fixture
 def host(monkeypatch):
-    """The signals that handlers of the host program have been called with."""
+    """Record the signals for which handlers of the host program are called."""
     called = []
     before = {number: signal.signal(number, lambda number, frame: called.append(number)) for number in SIGNALS}
     yield called
@@ -51,7 +51,7 @@ def host(monkeypatch):
 
 
 @every_signal
-def test_the_first_signal_is_noted_and_then_has_its_consequence(number, host):
+def test_the_first_signal_is_recorded_and_then_has_its_usual_effect(number, host):
     with Interrupts() as found:
         found.wait()
         signal.raise_signal(number)
@@ -60,14 +60,14 @@ def test_the_first_signal_is_noted_and_then_has_its_consequence(number, host):
 
 
 @every_signal
-def test_it_may_be_asked_to_return(number, host):
+def test_return_suppresses_the_usual_effect(number, host):
     with Interrupts("return") as found:
         found.wait()
         signal.raise_signal(number)
     assert found.is_set() and host == []
 
 
-def test_without_a_signal_nothing_follows(host):
+def test_without_a_signal_nothing_happens(host):
     with Interrupts() as found:
         pass
     assert not found.is_set() and host == []
@@ -75,24 +75,24 @@ def test_without_a_signal_nothing_follows(host):
 
 @every_signal
 @pytest.mark.parametrize("then", ["raise", "return"])
-def test_before_there_is_anything_to_lose_it_stops_at_once(number, then, host):
+def test_before_wait_a_signal_stops_immediately(number, then, host):
     with pytest.raises(Interrupted) as caught, Interrupts(then):
         signal.raise_signal(number)
-        raise AssertionError("it went on")
+        raise AssertionError("the work continued")
     assert caught.value.number == number and host == [number] * (then == "raise")
 
 
 @pytest.mark.parametrize("second", SIGNALS[:2])
-def test_the_second_signal_stops_at_once(second, host):
+def test_the_second_signal_stops_immediately(second, host):
     with pytest.raises(Interrupted) as caught, Interrupts() as found:
         found.wait()
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(second)
-        raise AssertionError("it went on")
+        raise AssertionError("the work continued")
     assert caught.value.number == second and host == [signal.SIGTERM]
 
 
-def test_ctrl_c_is_a_keyboard_interrupt_in_the_end():
+def test_ctrl_c_finally_raises_keyboard_interrupt():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for waiting in (False, True):
         with pytest.raises(KeyboardInterrupt), Interrupts() as found:
@@ -101,7 +101,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_in_the_end():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_entered_again_it_is_the_outer_one_that_ends_it(host):
+def test_when_entered_again_only_the_outer_exit_ends_it(host):
     with Interrupts() as found:
         with found:
             found.wait()
@@ -110,7 +110,7 @@ def test_entered_again_it_is_the_outer_one_that_ends_it(host):
     assert host == [signal.SIGTERM]
 
 
-def test_one_within_another_hands_the_signal_on(host):
+def test_nested_interrupts_pass_the_signal_on(host):
     with Interrupts() as outer:
         outer.wait()
         with Interrupts() as inner:
@@ -122,7 +122,7 @@ def test_one_within_another_hands_the_signal_on(host):
 
 
 @every_signal
-def test_what_is_ignored_stays_ignored(number):
+def test_ignored_signals_remain_ignored(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
         with Interrupts() as found:
@@ -133,7 +133,7 @@ def test_what_is_ignored_stays_ignored(number):
         signal.signal(number, before)
 
 
-def test_a_handler_that_was_set_in_c_is_left_alone(tmp_path):
+def test_a_handler_set_in_c_is_not_replaced(tmp_path):
     """Python believes that the signal has its default action."""
     number = signal.SIGUSR1
     assert signal.getsignal(number) == signal.SIG_DFL
@@ -146,14 +146,14 @@ def test_a_handler_that_was_set_in_c_is_left_alone(tmp_path):
                 signal.raise_signal(number)
             assert interrupts._c_handler(number) == before and not found.is_set()
             file.seek(0)
-            assert "test_a_handler_that_was_set_in_c" in file.read()
+            assert "test_a_handler_set_in_c" in file.read()
         finally:
             faulthandler.unregister(number)
 
 
-def test_a_handler_in_c_that_has_replaced_one_of_python_is_left_alone(host, tmp_path):
+def test_a_handler_in_c_that_replaced_one_in_python_is_not_replaced(host, tmp_path):
     number = signal.SIGUSR1
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which Python's own handler is known
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # so that Python's own C handler becomes known
     with open(tmp_path / "stacks", "w") as file:
         faulthandler.register(number, file)
         try:
@@ -165,8 +165,8 @@ def test_a_handler_in_c_that_has_replaced_one_of_python_is_left_alone(host, tmp_
             signal.signal(signal.SIGTERM, lambda number, frame: None)
 
 
-def test_a_handler_that_python_does_not_know_is_left_alone(monkeypatch):
-    """So signal.getsignal tells of one that was there before Python."""
+def test_a_handler_unknown_to_python_is_not_replaced(monkeypatch):
+    """signal.getsignal returns None for a handler that was set before Python started."""
     asked = signal.getsignal
     monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else asked(number))
     mine = asked(signal.SIGTERM)
@@ -174,7 +174,7 @@ def test_a_handler_that_python_does_not_know_is_left_alone(monkeypatch):
         assert asked(signal.SIGTERM) is mine and asked(signal.SIGINT) is not mine
 
 
-def test_in_another_thread_signals_are_left_alone(host):
+def test_other_threads_do_not_replace_handlers(host):
     found = []
 
     def work():
@@ -200,14 +200,14 @@ def test_the_notice_never_raises(stream, host, monkeypatch, tmp_path):
     assert found.is_set()
 
 
-def test_the_notice_answers_once(host, capfd):
+def test_the_notice_is_printed_once(host, capfd):
     with Interrupts("return", notice=True) as found:
         found.wait()
         signal.raise_signal(signal.SIGTERM)
     assert capfd.readouterr().err == interrupts.NOTICE.decode()
 
 
-def test_other_words_than_raise_and_return():
+def test_on_interrupt_must_be_raise_or_return():
     with pytest.raises(ConfigError) as caught:
         fit(untrained(), on_interrupt="stop")
     assert str(caught.value) == "on_interrupt is 'stop', expected one of 'raise', 'return'."
@@ -217,7 +217,7 @@ def test_other_words_than_raise_and_return():
 
 
 def compiled_here():
-    """A kernel that this process has neither compiled nor loaded."""
+    """A kernel that this process has neither compiled nor loaded yet."""
 
     @kernel(entry=True)
     def halved(x):
@@ -228,16 +228,16 @@ def compiled_here():
 
 
 class Signalling:
-    """Within ``with``, signals come at these calls of Python functions, or in functions of these names."""
+    """Raises signals within the ``with``, at the calls of Python functions with these numbers, or in functions of these names."""
 
     def __init__(self, moments=(), names=(), numbers=(signal.SIGINT,)):
-        self.moments, self.names, self.numbers, self.calls, self.came = moments, names, numbers, 0, 0
+        self.moments, self.names, self.numbers, self.calls, self.sent = moments, names, numbers, 0, 0
 
     def _called(self, frame, event, argument):
         if event == "call" and frame.f_code is not Signalling.__exit__.__code__:
             self.calls += 1
             if self.calls in self.moments or frame.f_code.co_name in self.names:
-                self.came += 1
+                self.sent += 1
                 for number in self.numbers:
                     signal.raise_signal(number)
 
@@ -251,40 +251,40 @@ class Signalling:
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    """A store of its own."""
+    """A kernel cache of its own."""
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
     store = Store("cpu-0")
     monkeypatch.setattr(kernels, "store", lambda: store)
     return store
 
 
-def test_a_signal_in_the_compiler_is_raised_when_the_kernel_is_ready(stored):
-    """LLVM calls Python for what it has compiled and for what is stored. Numba and ctypes ignore what a handler raises there."""
+def test_a_signal_during_compilation_is_raised_when_the_kernel_is_ready(stored):
+    """LLVM calls Python for the code that it has compiled and that is cached. Numba and ctypes ignore exceptions that a handler raises there."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for _ in ("compiled", "loaded"):
         run, x = compiled_here(), np.ones(3, np.float32)
         with pytest.raises(KeyboardInterrupt), Signalling(names={"_raw_object_cache_notify", "_raw_object_cache_getbuffer"}) as signals:
             run(x)
-        assert signals.came and x.tolist() == [1, 1, 1]
+        assert signals.sent and x.tolist() == [1, 1, 1]
         run(x)
         assert x.tolist() == [0.5, 0.5, 0.5]
         assert len(list(stored.writable.iterdir())) == 1
 
 
 @pytest.mark.parametrize("how", ["compiled", "loaded"])
-def test_a_signal_at_any_moment_until_a_kernel_is_ready(how, stored):
+def test_a_signal_at_any_moment_of_compilation(how, stored):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     drawn, calls, raised = random.Random(how), [], 0
     for _ in range(3 + 12 * ROUNDS):
         run, x = compiled_here(), np.ones(3, np.float32)
-        moments = {drawn.randrange(1, calls[2])} if len(calls) > 2 else ()  # the first ones prepare Numba, and fill the store
+        moments = {drawn.randrange(1, calls[2])} if len(calls) > 2 else ()  # the first runs initialise Numba and fill the cache
         try:
             with Signalling(moments) as signals:
                 run(x)
         except KeyboardInterrupt:
             raised += 1
         else:
-            assert not signals.came
+            assert not signals.sent
         calls.append(signals.calls)
         run(x)
         assert x.tolist() in ([0.5] * 3, [0.25] * 3)
@@ -293,15 +293,15 @@ def test_a_signal_at_any_moment_until_a_kernel_is_ready(how, stored):
     assert raised > 6 * ROUNDS, calls
 
 
-def test_signals_in_the_compiler_come_in_their_order(host, stored):
+def test_signals_during_compilation_are_raised_in_order(host, stored):
     run, x = compiled_here(), np.ones(1, np.float32)
     with Signalling(names={"_raw_object_cache_notify"}, numbers=SIGNALS) as signals:
         run(x)
-    assert host == SIGNALS * signals.came and x == 0.5
+    assert host == SIGNALS * signals.sent and x == 0.5
 
 
-def test_a_handler_that_raises_leaves_no_other_in_place(monkeypatch):
-    """The first that is put back may raise before the others are."""
+def test_all_handlers_are_restored_even_if_one_raises(monkeypatch):
+    """The first handler that is restored may raise before the others are restored."""
     put, raised = signal.signal, []
 
     def signal_once_back(number, handler):
@@ -318,29 +318,29 @@ def test_a_handler_that_raises_leaves_no_other_in_place(monkeypatch):
     assert raised and [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_what_was_raised_and_lost_is_raised_where_the_work_begins():
+def test_an_exception_that_was_lost_is_raised_by_wait():
     with pytest.raises(Interrupted), Interrupts("return") as found:
         with contextlib.suppress(Interrupted):
             signal.raise_signal(signal.SIGTERM)
         found.wait()
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_who_waits_for_the_compiler_is_told_why_ctrl_c_does_nothing_yet(told, caplog):
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_log_message_explains_why_ctrl_c_waits_for_the_compiler(logged, caplog):
     notice = Notice()
-    notice._told = told
+    notice._told = logged
     with notice.around(Store("cpu-0")):
         notice.postpone()
         notice.postpone()
     notice.postpone()
-    assert caplog.messages == ["numba_rnnlm: interrupted: ending when the compiler has completed this kernel"] * told
+    assert caplog.messages == ["numba_rnnlm: interrupted: ending when the compiler has completed this kernel"] * logged
 
 
 # fit
 
 
 @every_signal
-def test_fit_keeps_what_it_has_learned_and_calls_the_hosts_handler(number, host, monkeypatch):
+def test_an_interrupted_fit_keeps_its_progress_and_calls_the_hosts_handler(number, host, monkeypatch):
     step, model = Trainer._step, untrained()
 
     def interrupted(self, *arguments):
@@ -354,7 +354,7 @@ def test_fit_keeps_what_it_has_learned_and_calls_the_hosts_handler(number, host,
     assert model.history_["epoch"] == [1, 1.2] and len(model.generate("to", 5)) == 5
 
 
-def test_a_loop_over_settings_does_not_go_on_after_ctrl_c(monkeypatch):
+def test_ctrl_c_ends_a_loop_of_trainings(monkeypatch):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     step, models = Trainer._step, []
     monkeypatch.setattr(Trainer, "_step", lambda self, *arguments: (step(self, *arguments), signal.raise_signal(signal.SIGINT)))
@@ -366,7 +366,7 @@ def test_a_loop_over_settings_does_not_go_on_after_ctrl_c(monkeypatch):
     assert model.history_["epoch"] == [0.2]
 
 
-def test_while_the_text_is_read_it_stops_at_once(host, monkeypatch, tmp_path):
+def test_a_signal_while_reading_the_text_stops_immediately(host, monkeypatch, tmp_path):
     monkeypatch.setattr("numba_rnnlm.language_model.learn_tokenizer", lambda *arguments: signal.raise_signal(signal.SIGTERM))
     model = untrained()
     with pytest.raises(Interrupted):
@@ -374,15 +374,15 @@ def test_while_the_text_is_read_it_stops_at_once(host, monkeypatch, tmp_path):
     assert host == [signal.SIGTERM] and model.tokenizer_ is None and not os.listdir(tmp_path)
 
 
-def test_from_another_process_at_any_time(host):
-    """As a scheduler sends it."""
+def test_a_signal_from_another_process_at_any_time(host):
+    """Like a signal from a scheduler."""
     model = untrained()
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
     began = time.monotonic()
     timer.start()
     try:
         fit(model, LINES * 8, epochs=100_000)
-    except Interrupted:  # it came before the training began
+    except Interrupted:  # the signal came before training began
         assert time.monotonic() - began >= 0.05
     timer.join()
     assert host == [signal.SIGTERM]

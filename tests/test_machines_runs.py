@@ -20,9 +20,9 @@ from machines import Stopped, before_update, explore, stop
 from numba_rnnlm import LanguageModel, language_model, runs
 from numba_rnnlm.errors import ConfigError, CorpusError, ModelFileError, TrainingError
 from numba_rnnlm.storage import locked
-from numba_rnnlm.training import clock, watchers
+from numba_rnnlm.training import checkpoints, clock
+from numba_rnnlm.training.checkpoints import Checkpoints
 from numba_rnnlm.training.loop import Trainer
-from numba_rnnlm.training.watchers import Checkpoints
 
 TEXT = "to be or not to be\n" * 3
 VALID = "be or not\nto be so\n"
@@ -59,7 +59,7 @@ class Clock:
 
         patch.setattr(Trainer, "_step", stepping)
         patch.setattr(clock.Clock, "reserve", lambda clock: 0.0)
-        for module in (clock, watchers):
+        for module in (clock, checkpoints):
             patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 

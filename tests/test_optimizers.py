@@ -1,4 +1,4 @@
-"""Optimisers: the numbers that they give their rule, clipping, and the update of all weights."""
+"""Optimisers: the numbers that they pass to their rule, clipping, and the update of all weights."""
 
 import json
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ from numba_rnnlm.optimizers import (
     rebuild,
 )
 
-OPTIMIZERS = KNOWN  # Keras's by their names, PyTorch's as pytorch.name
-SAME = {"learning_rate": 0.1}  # a rate at which a step is larger than rounding
+OPTIMIZERS = KNOWN  # Keras's under their own names, PyTorch's as pytorch.name
+SAME = {"learning_rate": 0.1}  # a rate at which steps are larger than rounding errors
 REFERENCE = backends.get("reference")  # float64
 limits = st.floats(0.01, 10)
 
 
 def updater(optimizer, gradient=None, start=None, **gradients):
-    """Of a network whose weights have these gradients, and start at 0: one weight, or several by their names."""
+    """The updater of a network whose weights start at 0 and have these gradients: one weight, or several by name."""
     gradients = gradients or {"w": gradient}
     layout = Layout({name: array.shape for name, array in gradients.items()})
 
@@ -56,7 +56,7 @@ def updater(optimizer, gradient=None, start=None, **gradients):
 
 
 def change(optimizer, gradient, rate=None):
-    """By what one update moves the weights, and the norm that it returns."""
+    """How far one update moves the weights, and the norm that it returns."""
     one = updater(optimizer, gradient)
     norm = one.update(rate)
     return one.network.parameters["w"], norm
@@ -64,7 +64,7 @@ def change(optimizer, gradient, rate=None):
 
 @pytest.mark.parametrize("clipped", [lambda limit: SGD(0.5, global_clipnorm=limit), lambda limit: pytorch.SGD(0.5, clip_norm=limit)])
 @given(random=strategies.generators, size=strategies.sizes, limit=limits)
-def test_the_whole_gradient_is_shortened(clipped, random, size, limit):
+def test_the_whole_gradient_is_scaled_to_its_norm_limit(clipped, random, size, limit):
     gradient = floats(random, size)
     length = np.sqrt((gradient**2).sum())
     moved, norm = change(clipped(limit), gradient)
@@ -73,7 +73,7 @@ def test_the_whole_gradient_is_shortened(clipped, random, size, limit):
 
 
 @given(strategies.generators, strategies.sizes, strategies.sizes, limits)
-def test_clipnorm_shortens_the_gradient_of_each_variable(random, first, second, limit):
+def test_clipnorm_scales_the_gradient_of_each_variable(random, first, second, limit):
     one = updater(SGD(0.5, clipnorm=limit), a=(a := floats(random, first)), b=(b := floats(random, second)))
     assert one.update() == pytest.approx(np.sqrt((a**2).sum() + (b**2).sum()))
     for name, gradient in (("a", a), ("b", b)):
@@ -83,7 +83,7 @@ def test_clipnorm_shortens_the_gradient_of_each_variable(random, first, second, 
 
 @pytest.mark.parametrize("clipped", [lambda limit: SGD(0.5, clipvalue=limit), lambda limit: pytorch.SGD(0.5, clip_value=limit)])
 @given(random=strategies.generators, size=strategies.sizes, limit=limits)
-def test_each_element_is_cut(clipped, random, size, limit):
+def test_each_element_is_clipped(clipped, random, size, limit):
     gradient = floats(random, size)
     moved, _ = change(clipped(limit), gradient)
     np.testing.assert_allclose(moved, -0.5 * gradient.clip(-limit, limit), rtol=1e-12)
@@ -95,7 +95,7 @@ def test_the_norm_is_clipped_before_the_elements():
     np.testing.assert_allclose(moved, [-0.6, -0.7])
 
 
-def test_keras_clips_in_one_way():
+def test_keras_optimizers_accept_one_kind_of_clipping():
     with pytest.raises(ConfigError, match=r"Adam got clipnorm=1 and global_clipnorm=2, expected at most one of them\."):
         Adam(clipnorm=1, global_clipnorm=2)
 
@@ -110,7 +110,7 @@ def test_none_and_zero_clip_nothing(name, random, size):
             np.testing.assert_array_equal(change(OPTIMIZERS[name](**SAME, **{limit: off}), gradient)[0], want)
 
 
-def test_a_gradient_of_zero_is_not_divided_by():
+def test_clipping_a_gradient_of_zero_does_not_divide_by_zero():
     for optimizer in (SGD(clipnorm=1), SGD(global_clipnorm=1), pytorch.SGD(clip_norm=1)):
         moved, norm = change(optimizer, np.zeros(3))
         assert norm == 0
@@ -118,7 +118,7 @@ def test_a_gradient_of_zero_is_not_divided_by():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_rate_of_a_schedule_takes_the_place_of_the_optimizers(name):
+def test_the_rate_of_a_schedule_replaces_the_optimizers_own(name):
     gradient = np.array([1.0, -2.0])
     np.testing.assert_array_equal(
         change(OPTIMIZERS[name](learning_rate=0.1), gradient, rate=0.3)[0],
@@ -150,7 +150,7 @@ def test_adam_moves_by_the_rate_from_the_first_update_on(optimizer, random, size
         np.testing.assert_allclose(one.network.parameters["w"], -0.1 * step * np.sign(gradient), rtol=1e-3)
 
 
-def test_weight_decay_is_in_pytorchs_gradients_but_adamws_is_not():
+def test_weight_decay_is_part_of_pytorchs_gradient_except_in_adamw():
     start, gradient = np.array([2.0, -3.0]), np.array([1.0, 1.0])
     for optimizer, want in (
         (pytorch.SGD(learning_rate=0.1, weight_decay=0.5), start - 0.1 * (gradient + 0.5 * start)),
@@ -172,7 +172,7 @@ def test_weight_decay_is_decoupled_in_all_of_keras(name):
 
 
 @pytest.mark.parametrize("kind", [SGD, pytorch.SGD])
-def test_momentum_gathers_speed(kind):
+def test_momentum_accumulates(kind):
     for nesterov, want in ((False, [-1, -2.5, -4.25]), (True, [-1.5, -3.25, -5.125])):
         one = updater(kind(learning_rate=1, momentum=0.5, nesterov=nesterov), np.array([1.0]))
         seen = []
@@ -182,7 +182,7 @@ def test_momentum_gathers_speed(kind):
         assert seen == want
 
 
-def test_a_velocity_of_keras_holds_the_rate_and_one_of_pytorch_does_not():
+def test_velocities_include_the_rate_in_keras_but_not_in_pytorch():
     for optimizer, want in ((SGD(momentum=0.5), -1 - 0.5 - 0.1), (pytorch.SGD(momentum=0.5), -1 - 0.1 * 1.5)):
         one = updater(optimizer, np.array([1.0]))
         one.update(rate=1.0)
@@ -190,7 +190,7 @@ def test_a_velocity_of_keras_holds_the_rate_and_one_of_pytorch_does_not():
         assert one.network.parameters["w"][0] == pytest.approx(want)
 
 
-def test_nadams_momenta_for_ten_thousand_updates():
+def test_nadam_schedules_its_momentum_for_ten_thousand_updates():
     nadam = keras.Nadam(beta_1=0.999)
     product = np.cumprod(0.999 * (1 - 0.5 * 0.96 ** np.arange(1, 10_001)))
     for step in (1, 2, 998, 999, 1000, 1001, 10_000):
@@ -223,7 +223,7 @@ class Half(Optimizer):
 
 @dataclass(frozen=True)
 class Noted(Half):
-    """The same with a note."""
+    """The same, with a field for a note."""
 
     note: tuple[int, ...] = ()
 
@@ -231,31 +231,31 @@ class Noted(Half):
 @pytest.mark.parametrize("name", KNOWN)
 def test_an_optimizer_is_described_and_rebuilt(name):
     one = KNOWN[name](learning_rate=np.float64(0.125))
-    told = json.loads(json.dumps(describe(one)))
-    assert told["class"] == name
-    assert rebuild(told, {}, "") == one
+    described = json.loads(json.dumps(describe(one)))
+    assert described["class"] == name
+    assert rebuild(described, {}, "") == one
 
 
-def test_an_optimizer_of_your_own_is_named_and_not_imported():
+def test_a_custom_optimizer_is_named_but_not_imported():
     moved, _ = change(Half(), np.array([4.0]))
     assert moved == -1
-    told = json.loads(json.dumps(describe(Half(part=0.25))))
-    assert told == {"class": "Half", "own": True, "rule": "sgd", "learning_rate": 0.5, "part": 0.25}
-    assert rebuild(told, {"Half": Half}, "") == Half(part=0.25)
-    with pytest.raises(ModelFileError, match=r"the optimizer is 'Half', a class of your own, which a file names and does not hold; do so\."):
-        rebuild(told, {}, "do so")
-    with pytest.raises(ConfigError, match=r"'Half' is 3, expected a class of numba_rnnlm.optimizers.Optimizer"):
-        rebuild(told, {"Half": 3}, "")
-    with pytest.raises(ModelFileError, match=r"'Half' had the rule 'adam', the class given has 'sgd': another optimiser of that name"):
-        rebuild(told | {"rule": "adam"}, {"Half": Half}, "")
-    with pytest.raises(ConfigError, match=r"Half is not made by learning_rate, whole: .*unexpected keyword"):
+    described = json.loads(json.dumps(describe(Half(part=0.25))))
+    assert described == {"class": "Half", "own": True, "rule": "sgd", "learning_rate": 0.5, "part": 0.25}
+    assert rebuild(described, {"Half": Half}, "") == Half(part=0.25)
+    with pytest.raises(ModelFileError, match=r"the optimizer is 'Half', a custom class, which the file names but does not contain; do so\."):
+        rebuild(described, {}, "do so")
+    with pytest.raises(ConfigError, match=r"'Half' is 3, expected a subclass of numba_rnnlm.optimizers.Optimizer"):
+        rebuild(described, {"Half": 3}, "")
+    with pytest.raises(ModelFileError, match=r"'Half' had the rule 'adam', but the given class has 'sgd': it is a different optimiser of the same name"):
+        rebuild(described | {"rule": "adam"}, {"Half": Half}, "")
+    with pytest.raises(ConfigError, match=r"Half cannot be constructed from learning_rate, whole: .*unexpected keyword"):
         rebuild({"class": "Half", "own": True, "rule": "sgd", "learning_rate": 0.5, "whole": 1}, {"Half": Half}, "")
     more = Half()
     object.__setattr__(more, "hidden", 1)
-    with pytest.raises(ConfigError, match="Half holds more than its fields, learning_rate, part, by which it would be rebuilt"):
+    with pytest.raises(ConfigError, match=r"Half has attributes besides its fields \(learning_rate, part\), so it cannot be rebuilt from them"):
         describe(more)
     assert describe(Adam(np.array(0.25)))["learning_rate"] == 0.25
-    with pytest.raises(ConfigError, match=r"Noted.note is \(1, 2\), which cannot be saved; expected a number, a text or None"):
+    with pytest.raises(ConfigError, match=r"Noted.note is \(1, 2\), which cannot be saved; expected a number, a str or None"):
         describe(Noted(note=(1, 2)))
 
 
@@ -267,7 +267,7 @@ def test_an_optimizer_of_your_own_is_named_and_not_imported():
         (Adam, r"expected a name .* or for example numba_rnnlm.optimizers.Adam\(learning_rate=1e-3\)"),
     ],
 )
-def test_get_refuses(optimizer, message):
+def test_get_rejects_invalid_optimizers(optimizer, message):
     with pytest.raises(ConfigError, match=message):
         get(optimizer)
 
@@ -290,7 +290,7 @@ def test_get_refuses(optimizer, message):
         (Lion, "beta_1", 0),
     ],
 )
-def test_impossible_numbers_are_refused(kind, name, value):
+def test_invalid_numbers_are_rejected(kind, name, value):
     with pytest.raises(ConfigError, match=f"{name} is {value!r}, expected a number"):
         kind(**{name: value})
 
@@ -300,7 +300,7 @@ def test_every_cell_has_a_default_rate(name):
     assert set(pytorch.DEFAULT_RATES) == set(pytorch.OPTIMIZERS)
     rates = [pytorch.default_rate(name, cell) for cell in CELLS]
     assert min(rates) > 0
-    assert pytorch.default_rate(name, "a cell of my own") == min(rates)
+    assert pytorch.default_rate(name, "a custom cell") == min(rates)
 
 
 @pytest.mark.parametrize(("kind", "flag"), [(SGD, "nesterov"), (RMSprop, "centered"), (Adam, "amsgrad"), (pytorch.SGD, "nesterov")])
@@ -309,9 +309,9 @@ def test_a_flag_is_true_or_false(kind, flag):
         kind(**{flag: "False"})
 
 
-def test_any_name_is_taken():
+def test_the_name_argument_is_accepted_and_ignored():
     assert Adam(name="adam") == Adam()
 
 
-def test_the_public_classes_are_those_of_keras():
+def test_the_public_classes_are_keras_optimizers():
     assert set(keras.OPTIMIZERS.values()) == {getattr(optimizers, kind.__name__) for kind in keras.OPTIMIZERS.values()}

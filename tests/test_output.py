@@ -1,4 +1,4 @@
-"""What goes in and comes out as text: UTF-8 whatever the locale, bytes as they are, one space, arguments in any order."""
+"""Input and output: UTF-8 whatever the locale, bytes unchanged, one space between words, arguments in any order."""
 
 import codecs
 import io
@@ -39,29 +39,29 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _inside(folder, monkeypatch):
+def _in_folder(folder, monkeypatch):
     monkeypatch.chdir(folder)
 
 
 def process(*arguments, data=b"", stdout=subprocess.PIPE, **environment):
-    """(standard output, standard error) of the command line in a process of its own."""
+    """Run the command line in its own process; return (standard output, standard error)."""
     done = subprocess.run([sys.executable, "-m", "numba_rnnlm", *arguments], input=data, stdout=stdout, stderr=subprocess.PIPE,
                           env={**os.environ, "PYTHONPATH": HOME, **environment}, timeout=HANG, check=True)
     return done.stdout, without_notice(done.stderr)
 
 
-# Text, in processes of their own
+# Text, in separate processes
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii:strict"}, NO_UTF8], ids=str)
 def test_a_file_gets_utf8_whatever_the_locale(environment, tmp_path):
     with (tmp_path / "out").open("wb") as file:
         process("generate", "ru.npz", "--seed", "1", "--length", "40", stdout=file, **environment)
-    written = LanguageModel.load("ru.npz").generate(length=40, seed=1)
-    assert (tmp_path / "out").read_bytes() == (written + "\n").encode() and not written.isascii()
+    text = LanguageModel.load("ru.npz").generate(length=40, seed=1)
+    assert (tmp_path / "out").read_bytes() == (text + "\n").encode() and not text.isascii()
 
 
-def test_so_does_a_pipe_and_standard_error():
+def test_pipes_and_standard_error_get_utf8_too():
     out, err = process("score", "words.npz", "--per-token", data="как лось в лесу\n".encode(), **LATIN_1)
     assert [row.split("\t")[0] for row in out.decode().splitlines()] == ["как", "лось", "в", "лесу", "<eos>", ""]
     assert "'лось' (once)" in err.decode()
@@ -71,23 +71,23 @@ def test_so_does_a_pipe_and_standard_error():
 
 @pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "лесу"), ("ascii", "\\u043b\\u0435\\u0441\\u0443")])
 def test_a_terminal_keeps_its_encoding(encoding, shown):
-    here, there = pty.openpty()
-    with os.fdopen(there, "wb") as terminal:
+    parent, child = pty.openpty()
+    with os.fdopen(child, "wb") as terminal:
         process("info", "words.npz", stdout=terminal, PYTHONIOENCODING=encoding)
-    told = b""
-    with os.fdopen(here, "rb", 0) as file:
+    out = b""
+    with os.fdopen(parent, "rb", 0) as file:
         try:
             while piece := file.read(4096):
-                told += piece
-        except OSError:  # Linux: the other end is closed
+                out += piece
+        except OSError:  # Linux raises this when the other end is closed
             pass
-    assert shown in told.decode(encoding)
+    assert shown in out.decode(encoding)
 
 
-# Bytes, in processes of their own
+# Bytes, in separate processes
 
 
-def test_a_byte_model_writes_its_bytes(tmp_path):
+def test_a_byte_model_outputs_its_bytes(tmp_path):
     bytes_model = LanguageModel.load("byte.npz")
     options = {"length": 200, "seed": 1, "temperature": 3.0}
     flags = [f"--{name}={value}" for name, value in options.items()]
@@ -103,7 +103,7 @@ def test_a_byte_model_writes_its_bytes(tmp_path):
     assert samples == b"\xff" + want + b"\n\n\xff" + bytes_model.generate(b"\xff", **options | {"seed": 2})
 
 
-# The same in this process
+# Bytes, in this process
 
 
 @pytest.mark.parametrize("prompt", ["né", b"n\xc3", b"\xc3\xa9\xff", b"", "to\nbe"])
@@ -134,7 +134,7 @@ def test_a_stream_without_a_buffer_gets_text(monkeypatch):
 
 
 @pytest.mark.parametrize(("model", "prompt"), [("char.npz", b"to\xff"), ("word.npz", b"to \xc3")])
-def test_other_models_take_text(model, prompt, monkeypatch, capsys):
+def test_other_models_reject_invalid_utf8(model, prompt, monkeypatch, capsys):
     assert main(["generate", model, os.fsdecode(prompt)]) == 1
     assert "error: the prompt is not UTF-8: " in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(prompt)))
@@ -145,19 +145,19 @@ def test_other_models_take_text(model, prompt, monkeypatch, capsys):
 # Bytes in Python
 
 
-@example(prompt=codecs.BOM_UTF8, length=9, seed=0)  # no text, in a prompt as in a file
+@example(prompt=codecs.BOM_UTF8, length=9, seed=0)  # removed from a prompt as from a file
 @example(prompt=codecs.BOM_UTF8 * 2 + b"a\n" + codecs.BOM_UTF8, length=9, seed=0)
 @given(prompt=st.binary(max_size=8), length=st.integers(0, 12), seed=st.integers(0, 99))
-def test_any_bytes_go_in_and_come_out(prompt, length, seed):
+def test_a_byte_model_accepts_and_returns_any_bytes(prompt, length, seed):
     model = trained("byte")
-    written = model.generate(prompt, length, seed=seed, temperature=5.0)
-    assert isinstance(written, bytes) and len(written) == length
+    generated = model.generate(prompt, length, seed=seed, temperature=5.0)
+    assert isinstance(generated, bytes) and len(generated) == length
     ids = model.generate(np.frombuffer(b"\n" + clean(prompt, "keep"), np.uint8), length, seed=seed, temperature=5.0)
-    assert written == bytes(ids.tolist())
-    assert b"".join(model.stream(prompt, length, seed=seed, temperature=5.0)) == written
+    assert generated == bytes(ids.tolist())
+    assert b"".join(model.stream(prompt, length, seed=seed, temperature=5.0)) == generated
     for same in (bytearray(prompt), memoryview(prompt)):
-        assert model.generate(same, length, seed=seed, temperature=5.0) == written
-    assert model.generate([prompt, prompt], length, seed=seed, temperature=5.0)[0] == written
+        assert model.generate(same, length, seed=seed, temperature=5.0) == generated
+    assert model.generate([prompt, prompt], length, seed=seed, temperature=5.0)[0] == generated
     text = prompt.decode("utf-8", "ignore")
     assert model.generate(text, length, seed=seed, as_bytes=True) == model.generate(text.encode(), length, seed=seed)
     assert model.generate(text, length, seed=seed) == (text.encode() + model.generate(text.encode(), length, seed=seed)).decode(
@@ -165,7 +165,7 @@ def test_any_bytes_go_in_and_come_out(prompt, length, seed):
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "word"])
-def test_text_goes_in_and_comes_out_as_bytes(tokenizer):
+def test_text_models_accept_and_return_bytes(tokenizer):
     model = LanguageModel.load({"char": "ru.npz", "word": "words.npz"}[tokenizer])
     want = model.generate("в лесу", 20, seed=1)
     assert model.generate("в лесу".encode(), 20, seed=1) == model.generate("в лесу", 20, seed=1, as_bytes=True) == want.encode()
@@ -186,22 +186,22 @@ def test_text_goes_in_and_comes_out_as_bytes(tokenizer):
 
 
 @pytest.mark.parametrize(("prompt", "end"), [("to be ", ""), ("to be  ", ""), ("to be\t", ""), ("to be \x0b", ""), ("to be", " "), ("to be\n", ""), (" ", ""), ("", "")])
-def test_one_space_stands_between_words(prompt, end, capsys):
+def test_one_space_separates_prompt_and_continuation(prompt, end, capsys):
     model = LanguageModel.load("word.npz")
     for seed in range(4):
-        written = model.generate(prompt, 3, seed=seed)
+        generated = model.generate(prompt, 3, seed=seed)
         words = model.tokenizer_.decode(model.generate(np.r_[1, model.tokenizer_.encode(prompt)], 3, seed=seed))
-        assert written == ("" if words.startswith("\n") else end) + words
-        assert model.generate(prompt.encode(), 3, seed=seed) == written.encode()
-        assert "".join(model.stream(prompt, 3, seed=seed)) == written
+        assert generated == ("" if words.startswith("\n") else end) + words
+        assert model.generate(prompt.encode(), 3, seed=seed) == generated.encode()
+        assert "".join(model.stream(prompt, 3, seed=seed)) == generated
     assert main(["generate", "word.npz", "--length", "3", "--seed", "3", "--prompt", prompt]) == 0
-    assert capsys.readouterr().out == prompt + written + "\n"
+    assert capsys.readouterr().out == prompt + generated + "\n"
     assert main(["generate", "word.npz", "--length", "3", "--seed", "3", "--samples", "2", "--prompt", prompt]) == 0
-    assert capsys.readouterr().out.startswith(prompt + written + "\n\n" + prompt)
+    assert capsys.readouterr().out.startswith(prompt + generated + "\n\n" + prompt)
 
 
 @given(length=st.integers(0, 6), more=st.integers(0, 6), seed=st.integers(0, 50), space=st.sampled_from([" ", "  ", "\t"]))
-def test_a_prompt_with_a_space_may_be_written_in_two_calls(length, more, seed, space):
+def test_generating_in_two_calls_after_a_space_gives_the_same_text(length, more, seed, space):
     model = trained("word")
     first = "to be" + space + model.generate("to be" + space, length, seed=seed)
     assert first + model.generate(first, more, seed=seed) == "to be" + space + model.generate("to be" + space, length + more, seed=seed)
@@ -221,7 +221,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("arguments", ORDERS, ids=" ".join)
-def test_a_prompt_stands_anywhere(arguments, capsys):
+def test_the_prompt_may_be_anywhere(arguments, capsys):
     assert main(["generate", *arguments]) == 0
     assert capsys.readouterr().out == "to be" + LanguageModel.load("char.npz").generate("to be", 5, seed=1) + "\n"
 
@@ -231,7 +231,7 @@ def test_a_prompt_stands_anywhere(arguments, capsys):
     ["eval", "--bos", "char.npz", "--json", "a.txt"], ["train", "--hidden", "3", "a.txt", "--tied"], ["info", "char.npz"],
     ["train", "--epochs", "2", "--", "a.txt"], ["train", "--valid", "held.txt", "a.txt", "--valid", "out.txt", "b.txt"], ["generate", "char.npz", "--", "-5 apples"],
 ], ids=" ".join)
-def test_so_do_the_arguments_of_every_command(arguments):
+def test_arguments_of_every_command_may_be_in_any_order(arguments):
     args = parser().parse_args(arguments)
     files = [word for word in arguments if word.endswith((".txt", ".npz", "apples"))]
     found = [getattr(args, name, None) or [] for name in ("model", "corpus", "valid", "file", "prompt")]
@@ -241,7 +241,7 @@ def test_so_do_the_arguments_of_every_command(arguments):
 
 @pytest.mark.parametrize("arguments", [["char.npz", "--length", "5", "to", "be"], ["--length", "5"], ["char.npz", "--lengths", "5"],
                                        ["char.npz", "to", "--prompt", "be"], ["char.npz", "-x"]], ids=" ".join)
-def test_wrong_arguments_are_still_one_line(arguments, capsys):
+def test_wrong_arguments_print_one_line(arguments, capsys):
     assert main(["generate", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("numba-rnnlm generate: error: ") and err.count("\n") == 1

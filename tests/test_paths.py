@@ -1,4 +1,4 @@
-"""Files that are not what they seem are neither opened nor written, whichever way the library gets their name."""
+"""The library neither opens nor writes pipes, devices and other special files, wherever their names come from."""
 
 import builtins
 import os
@@ -29,7 +29,7 @@ def model():
 
 
 def writers(model, path):
-    """Each way of the library to write a file that the caller names."""
+    """Every way to make the library write to a path of the caller's choice."""
     return {
         "log=": lambda: fit(untrained(), log=path),
         "CSVLogger": lambda: model.fit(IDS, IDS[:, 0], verbose=0, callbacks=CSVLogger(path)),
@@ -42,16 +42,16 @@ def writers(model, path):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
-def test_what_is_no_regular_file_is_not_opened(kind, model, tmp_path, monkeypatch):
+def test_special_files_are_not_opened(kind, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if kind == "pipe":
         os.mkfifo("it")
     elif kind == "socket":
         socket.socket(socket.AF_UNIX).bind("it")
-    begin = Log("link.csv").begin  # the link is made after the log was seen to be new
+    begin = Log("link.csv").begin  # the link is created after Log has checked the path
     os.symlink("/dev/ptmx" if kind == "device" else "it", "link.csv")
 
-    def without(open):  # to open a pipe would wait for ever
+    def guarded(open):  # opening a pipe would block for ever
         def opening(name, *arguments, **options):
             assert options.get("opener") is regular or isinstance(name, int) or not same_file(name, "link.csv")
             return open(name, *arguments, **options)
@@ -65,15 +65,15 @@ def test_what_is_no_regular_file_is_not_opened(kind, model, tmp_path, monkeypatc
         "log= of a resumed run": lambda: Log("link.csv", resumed=True),
         "Log.begin": begin,
     }
-    monkeypatch.setattr(builtins, "open", without(open))
-    monkeypatch.setattr(os, "open", without(os.open))
+    monkeypatch.setattr(builtins, "open", guarded(open))
+    monkeypatch.setattr(os, "open", guarded(os.open))
     for name, act in {**writers(model, "link.csv"), **readers}.items():
         with pytest.raises(ModelFileError, match=r"(read|write) .*: it is a pipe(, a device or a socket| or a device)"):
-            raise AssertionError(f"{name} came to {act()}")
+            raise AssertionError(f"{name} returned {act()}")
     assert sorted(os.listdir()) == ["it"] * (kind != "device") + ["link.csv"]
 
 
-def test_a_file_that_becomes_another_while_it_is_opened(tmp_path, monkeypatch):
+def test_a_file_that_is_replaced_while_it_is_opened(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "log").touch()
     real = os.stat(tmp_path / "log")
@@ -85,7 +85,7 @@ def test_a_file_that_becomes_another_while_it_is_opened(tmp_path, monkeypatch):
 
 
 @needs.linux
-def test_the_files_of_proc_and_sys_are_not_empty(tmp_path):
+def test_files_in_proc_and_sys_do_not_count_as_empty(tmp_path):
     (tmp_path / "empty").touch()
     assert is_empty(tmp_path / "empty")
     for name in ("/proc/self/clear_refs", "/proc/sys/kernel/hostname", "/proc/self/mountinfo"):
@@ -95,18 +95,18 @@ def test_the_files_of_proc_and_sys_are_not_empty(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
-def test_what_only_seems_to_be_empty_is_left_alone(name, model, tmp_path, monkeypatch):
+def test_files_that_only_seem_empty_are_left_unchanged(name, model, tmp_path, monkeypatch):
     path = tmp_path / name
     path.touch()
     before = file_state(path)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "statvfs", lambda file: SimpleNamespace(f_blocks=0))  # as in /proc
+        patch.setattr(os, "statvfs", lambda file: SimpleNamespace(f_blocks=0))  # like /proc
         for way, act in writers(model, path).items():
             with pytest.raises(LanguageModelError, match=r"is not a (log|model|numba_rnnlm model)"):
-                raise AssertionError(f"{way} came to {act()}")
+                raise AssertionError(f"{way} returned {act()}")
         assert file_state(path) == before and os.listdir(tmp_path) == [name]
     for way, act in writers(model, path).items():
         if way != "checkpoint=":
-            path.write_bytes(b"")  # as mktemp makes one
+            path.write_bytes(b"")  # like a file made by mktemp
             act()
             assert path.stat().st_size, way

@@ -1,4 +1,4 @@
-"""The scalar mathematics: how near to the truth, what at the edges, which instructions."""
+"""The scalar mathematics: accuracy, edge cases, and machine instructions."""
 
 import math
 import re
@@ -34,14 +34,14 @@ NAMES = "exp", "tanh", "sigmoid", "log", "log1p"
 
 
 def apply(x):
-    """Each function of each element, compiled for its dtype."""
+    """Apply each function to each element, compiled for its dtype."""
     results = {name: np.empty_like(x) for name in NAMES}
     _apply(x, *results.values())
     return results
 
 
 def exact(x):
-    """The same in the next wider float: float64, or long double where the platform has one."""
+    """The same in the next wider float type: float64, or long double if the platform has one."""
     with np.errstate(all="ignore"):
         x = x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
         small = np.exp(-abs(x))
@@ -50,7 +50,7 @@ def exact(x):
 
 
 def units_off(got, want):
-    """Differences in units in the last place of what is wanted, infinities and NaN included; smallest denormals count as one."""
+    """Errors in units in the last place of the expected values; handles infinities and NaN, and counts smallest denormals as one."""
     with np.errstate(over="ignore", invalid="ignore"):
         nearest = want.astype(got.dtype)
         unit = np.spacing(np.maximum(abs(nearest), np.nextafter(got.dtype.type(0), got.dtype.type(1))))
@@ -59,24 +59,24 @@ def units_off(got, want):
 
 
 def every(stride):
-    """Every ``stride``-th float32 of each sign: denormal numbers, infinity and NaN among them."""
+    """Every ``stride``-th float32 of each sign, including denormal numbers, infinity and NaN."""
     return np.arange(0, 2**32, stride, np.uint64).astype(np.uint32).view(np.float32)
 
 
 FLOATS = every(4099)  # a million
-# Over every float32 (every_float.py): exp 1.054, tanh 1.952, sigmoid 1.520; over every 64th: log 0.50.
+# Maximum errors over every float32 (every_float.py): exp 1.054, tanh 1.952, sigmoid 1.520; over every 64th: log 0.50.
 MOST = {"exp": 1.1, "tanh": 2, "sigmoid": 1.6, "log": 0.6, "log1p": 0.6}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_float32_is_right_everywhere(name):
+def test_float32_is_accurate_everywhere(name):
     x = FLOATS[~(FLOATS < 0)] if name == "log1p" else FLOATS
     assert units_off(apply(x)[name], exact(x)[name]).max() <= MOST[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @needs.long_double
-def test_float64_is_right_everywhere(name):
+def test_float64_is_accurate_everywhere(name):
     random = np.random.default_rng(0)
     x = np.concatenate([random.uniform(-750, 750, 20_000), random.standard_normal(20_000), FLOATS[::50].astype(np.float64),
                         np.exp(random.uniform(-745, 709, 20_000)), [5e-324, 1e-310, 1e308, np.inf, -np.inf, np.nan, 0]])  # fmt: skip
@@ -85,8 +85,8 @@ def test_float64_is_right_everywhere(name):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_they_rise_and_are_odd(dtype):
-    """No larger number has a smaller result, between neighbours in many places; every_float.py looks at all."""
+def test_the_functions_are_monotonic_and_odd(dtype):
+    """Results never decrease between neighbouring numbers, tested in many places; every_float.py tests all."""
     random = np.random.default_rng(0)
     starts = np.concatenate([random.uniform(-110, 90, 300), random.standard_normal(300), np.log(2) * np.arange(-40, 40) / 2])
     integer = np.int32 if dtype == np.float32 else np.int64
@@ -100,7 +100,7 @@ def test_they_rise_and_are_odd(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_exp_below_zero_is_exp(dtype):
+def test_exp_below_zero_equals_exp(dtype):
     @njit(error_model="numpy")
     def both(x, first, second):
         for j in range(x.size):
@@ -113,7 +113,7 @@ def test_exp_below_zero_is_exp(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [1, 67])  # alone, and in vectors with a rest
+@pytest.mark.parametrize("size", [1, 67])  # a scalar loop, and vectors with a remainder
 def test_edges(dtype, size):
     def at(value):
         return [result[-1] for result in apply(np.full(size, value, dtype)).values()]
@@ -129,7 +129,7 @@ def test_edges(dtype, size):
     assert at(-20)[2] == pytest.approx(2.0611536181902037e-9, rel=float(2 * np.finfo(dtype).eps))
 
 
-def test_with_the_compiler_off():
+def test_with_the_compiler_disabled():
     for T in (float, np.float32, np.float64):
         assert portable.exp(T(0.5)) == T(math.exp(0.5))
         assert portable.exp(T(1000)) == math.inf
@@ -145,7 +145,7 @@ def test_with_the_compiler_off():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @given(st.floats(-6, 6, width=32))
-def test_derivatives_from_outputs(dtype, x):
+def test_derivatives_as_functions_of_outputs(dtype, x):
     y = np.tanh(x)
     assert portable.dtanh(dtype(y)) == pytest.approx(1 - y * y, abs=1e-6)
     y = 1 / (1 + np.exp(-x))
@@ -168,7 +168,7 @@ def test_random_bits_are_splitmix64():
 
 
 @given(keys, keys)
-def test_random_bits_are_those_of_whole_numbers(key, index):
+def test_random_bits_equal_integer_arithmetic(key, index):
     mask = 2**64 - 1
     z = (key + (index + 1) * 0x9E3779B97F4A7C15) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
@@ -200,18 +200,18 @@ ROWS = {
 
 
 def doubles(compiled, *signature):
-    """The lines of a function's code that speak of float64."""
+    """The lines of a function's code that use float64."""
     compiled.compile(signature)
     return re.findall(r".*\bdouble\b.*", compiled.inspect_llvm(compiled.signatures[-1]))
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_no_float64_in_a_row_of_float32(name):
+def test_float32_rows_use_no_float64(name):
     row, arrays = ROWS[name]
     assert doubles(row, *arrays, intp, intp) == []
 
 
-def test_no_float64_in_the_mathematics_of_float32():
+def test_float32_mathematics_uses_no_float64():
     def gates(x, exps, tanhs, sigmoids):
         for j in range(x.size):
             exps[j], tanhs[j], sigmoids[j] = portable.exp(x[j]), portable.tanh(x[j]), portable.sigmoid(x[j])
@@ -220,17 +220,17 @@ def test_no_float64_in_the_mathematics_of_float32():
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_no_function_of_the_system_and_no_liberty_of_the_compiler(name):
-    """Either would let the bits depend on the processor or the system."""
+def test_no_system_functions_and_no_fast_math(name):
+    """Both would make the bits depend on the processor or the system."""
     row, arrays = ROWS[name]
     row.compile((*arrays, intp, intp))
     code = row.inspect_llvm(row.signatures[-1])
     assert not re.search(r"\b(fast|contract|reassoc|nnan|nsz|arcp|afn)\b (float|double|<)", code)
     called = set(re.findall(r"call [^@]*(?:float|double)(?: noundef)? @([\w.]+)\(", code))
-    assert called <= {"llvm.fmuladd.f32", "llvm.copysign.f32", "llvm.fabs.f32", "llvm.sqrt.f32", "sqrtf"}  # exact everywhere
+    assert called <= {"llvm.fmuladd.f32", "llvm.copysign.f32", "llvm.fabs.f32", "llvm.sqrt.f32", "sqrtf"}  # the same bits on every system
 
 
-def test_a_bare_literal_would_show():
+def test_a_bare_literal_would_be_detected():
     def halve(x, start):
         for j in range(start, x.size):
             x[j] = 0.1 * x[j]

@@ -1,4 +1,4 @@
-"""What is shown while something long runs."""
+"""Progress reports of long operations."""
 
 import io
 import os
@@ -28,7 +28,7 @@ def clock(monkeypatch):
 
 
 @given(st.integers(0, 10**6))
-def test_duration_reads_back(seconds):
+def test_duration_can_be_parsed_back(seconds):
     parts = [int(part) for part in duration(seconds).split(":")]
     assert all(part < 60 for part in parts[1:])
     assert sum(part * 60**power for power, part in enumerate(reversed(parts))) == seconds
@@ -49,7 +49,7 @@ def test_silent(stream, clock):
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
-def test_only_lines_that_stay(stream, clock):
+def test_only_permanent_lines(stream, clock):
     shown = Progress(2, stream())
     clock.seconds = 1e6
     assert not shown.due()
@@ -69,7 +69,7 @@ def test_a_live_line_is_replaced_and_then_erased(monkeypatch):
     assert shown.stream.getvalue() == f"start\n{CLEAR}one{CLEAR}012345678{CLEAR}end\nmore\n"
 
 
-def test_away_from_a_terminal_lines_are_plain():
+def test_without_a_terminal_lines_are_plain():
     shown = Progress(1, io.StringIO())
     shown.show("one")
     shown.line("end")
@@ -77,7 +77,7 @@ def test_away_from_a_terminal_lines_are_plain():
 
 
 @pytest.mark.parametrize(("stream", "wait"), [(Terminal, EVERY), (io.StringIO, PLAIN_EVERY)])
-def test_due_now_and_then(stream, wait, clock):
+def test_updates_are_due_at_intervals(stream, wait, clock):
     shown = Progress(1, stream())
     for tell in (shown.show, shown.line):
         assert not shown.due()

@@ -1,4 +1,4 @@
-"""Reports never end the work that they tell of."""
+"""A report that cannot be written never ends the work that it is about."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ from numba_rnnlm.reports import is_stuck, is_terminal, put, report, warn
 
 
 class OnlyWrite:
-    """As some host programs replace standard output."""
+    """A replacement for standard output such as some host programs install."""
 
     def __init__(self):
         self.text = ""
@@ -28,7 +28,7 @@ class OnlyWrite:
 
 
 class Broken(io.StringIO):
-    """A stream on which everything fails."""
+    """A stream whose methods all raise."""
 
     def __init__(self, error):
         super().__init__()
@@ -61,20 +61,20 @@ failing = pytest.mark.parametrize(("stream", "reason"), FAILING.values(), ids=FA
 
 
 @failing
-def test_the_other_stream_is_told_once(stream, reason, monkeypatch):
-    monkeypatch.setattr(reports, "_told", ())
+def test_the_other_stream_gets_one_message(stream, reason, monkeypatch):
+    monkeypatch.setattr(reports, "_failed", ())
     err = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream())
     monkeypatch.setattr(sys, "stderr", err)
     for _ in range(3):
         report("épsilon\n")
-    told = err.getvalue()
-    assert told.startswith("numba_rnnlm: cannot write reports to standard output (" + reason) and told.count("\n") == 1
+    text = err.getvalue()
+    assert text.startswith("numba_rnnlm: cannot write reports to standard output (" + reason) and text.count("\n") == 1
 
 
 @failing
 @pytest.mark.parametrize("verbose", [0, 1, 2])
-def test_fit_trains_on(stream, reason, verbose, monkeypatch):
+def test_fit_continues(stream, reason, verbose, monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream())
     monkeypatch.setattr(sys, "stderr", stream())
     want = fit(untrained(), verbose=0).network_.weights()
@@ -84,7 +84,7 @@ def test_fit_trains_on(stream, reason, verbose, monkeypatch):
 
 
 @failing
-def test_so_does_a_sequential_model_with_its_callbacks(stream, reason, monkeypatch, tmp_path):
+def test_a_sequential_model_with_callbacks_continues(stream, reason, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stdout", stream())
     monkeypatch.setattr(sys, "stderr", stream())
     model = Sequential([Embedding(5, 4), LSTM(3), Dense(5, activation="softmax")])
@@ -97,14 +97,14 @@ def test_so_does_a_sequential_model_with_its_callbacks(stream, reason, monkeypat
     assert (tmp_path / "m.npz").exists()
 
 
-def test_an_object_with_only_write_shows_all(monkeypatch):
+def test_an_object_with_only_a_write_method_gets_all_reports(monkeypatch):
     stream = OnlyWrite()
     monkeypatch.setattr(sys, "stdout", stream)
     fit(untrained(), verbose=2)
     assert stream.text.startswith("optimizer adam") and "\nepoch 2/2  loss " in stream.text
 
 
-def test_a_stream_that_recovers_shows_the_rest(monkeypatch):
+def test_a_stream_that_recovers_gets_the_rest(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     shown = Progress(2)
@@ -115,25 +115,25 @@ def test_a_stream_that_recovers_shows_the_rest(monkeypatch):
     assert stream.getvalue() == "two\n"
 
 
-def test_what_is_a_terminal():
+def test_broken_streams_are_not_terminals():
     for make, _ in FAILING.values():
         assert is_terminal(make()) is False
     assert is_terminal(OnlyWrite()) is False
 
 
 @failing
-def test_a_warning_that_cannot_be_shown_is_lost(stream, reason, monkeypatch):
+def test_a_warning_that_cannot_be_shown_becomes_a_report(stream, reason, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream())
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *rest: sys.stderr.write(f"warning: {message}\n")  # as Python's own, not pytest's
+        warnings.showwarning = lambda message, *rest: sys.stderr.write(f"warning: {message}\n")  # like Python's own showwarning, in place of pytest's
         warn("something")
         fit(untrained(), streams=50)
     assert reason == FAILING["characters"][1] or "numba_rnnlm: warning: something (it could not be shown as a warning: " in sys.stdout.getvalue()
 
 
-def test_a_warning_that_is_an_error_is_one():
+def test_a_warning_turned_into_an_error_is_raised():
     with warnings.catch_warnings(), pytest.raises(UserWarning, match="something"):
         warnings.simplefilter("error")
         warn("something")
@@ -142,13 +142,13 @@ def test_a_warning_that_is_an_error_is_one():
 def test_a_pipe_that_is_full_is_stuck():
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    with open(reading, "rb") as there, open(writing, "w") as here:
-        assert not is_stuck(here, 0) and put(here, "a line\n", 0) == ""
-        while not is_stuck(here, 0):
+    with open(reading, "rb") as reader, open(writing, "w") as writer:
+        assert not is_stuck(writer, 0) and put(writer, "a line\n", 0) == ""
+        while not is_stuck(writer, 0):
             os.write(writing, bytes(4096))
-        assert put(here, "a line\n", 0) == "nobody reads it"
+        assert put(writer, "a line\n", 0) == "nobody reads it"
         os.set_blocking(reading, False)
-        while there.read(1 << 16):
+        while reader.read(1 << 16):
             pass
-        assert put(here, "a line\n", 0) == ""
+        assert put(writer, "a line\n", 0) == ""
     assert not is_stuck(io.StringIO(), 0) and not is_stuck(None, 0)

@@ -114,13 +114,13 @@ def test_log_probabilities_of_empty_sentences():
         (None, "text", ShapeError, "the model has no tokenizer: give an array of ids"),
         (None, np.array([0.5]), ShapeError, "sentence has dtype float64, expected integers"),
         (None, np.array([np.nan]), ShapeError, "sentence has dtype float64"),
-        (None, np.zeros((2, 2), int), ShapeError, r"sentence is a ndarray of shape \(2, 2\), expected a 1-D array"),
+        (None, np.zeros((2, 2), int), ShapeError, r"sentence has type ndarray and shape \(2, 2\), expected a 1-D array"),
         (None, [1, 11], VocabularyError, r"sentence\[1\] is 11, expected 0 to 10"),
         (None, [-1], VocabularyError, r"sentence\[0\] is -1"),
         (None, [[1], [2, -3]], VocabularyError, r"sentence\[1\] is -3"),
         (None, np.array([], int), ShapeError, "sentence is empty, expected at least one id"),
         (None, None, ShapeError, "sentence is None, expected"),
-        ("char", 3, ShapeError, "sentence is a int"),
+        ("char", 3, ShapeError, "sentence has type int"),
         ("char", ["one", 3.0], ShapeError, "sentence 1 is 3.0, expected a str, bytes, or an array of ids"),
         ("char", np.array(["one", None]), ShapeError, "sentence 1 is None"),
         ("char", [["one", "two"]], ShapeError, "sentence is a list of str, expected one text"),
@@ -203,13 +203,13 @@ def test_one_symbol_can_be_scored_behind_a_line_end(tmp_path):
         model.evaluate("\n")
     (tmp_path / "empty").write_text("")
     for bos in (False, True):
-        with pytest.raises(CorpusError, match="holds no symbols, expected some text"):
+        with pytest.raises(CorpusError, match="contains no symbols, expected some text"):
             model.evaluate(tmp_path / "empty", bos=bos)
 
 
 def test_a_line_end_stands_before_text_only():
     for tokenizer in (None, "char"):
-        with pytest.raises(ConfigError, match="bos=True puts a line end in front of a text, but the corpus is ids"):
+        with pytest.raises(ConfigError, match="bos=True puts a newline in front of a text, but the corpus is ids"):
             trained(tokenizer).evaluate([1, 4, 9], bos=True)
     with pytest.raises(ConfigError, match="bos is 'yes', expected one of True, False"):
         trained("char").evaluate("a\n", bos="yes")

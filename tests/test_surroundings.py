@@ -1,4 +1,4 @@
-"""Real processes whose streams are closed, full or gone, whose terminal hangs up, that are suspended, or meet on one checkpoint."""
+"""Real processes whose streams are closed or full, whose terminal hangs up, that are suspended, or that share a checkpoint."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ ENDLESS = f"train t.txt {SMALL} --epochs 1000000 --verbose 2 --out m.npz"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A text and a model of it, m0.npz, which is what TRAIN comes to."""
+    """A folder with a text and m0.npz, the model that TRAIN makes of it."""
     folder = tmp_path_factory.mktemp("surroundings")
     (folder / "t.txt").write_text(TEXT)
     with contextlib.chdir(folder):
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _inside(folder, monkeypatch):
+def _in_folder(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", HOME)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
@@ -50,19 +50,19 @@ def _inside(folder, monkeypatch):
 
 
 def shell(line):
-    """(exit code, standard output, standard error) of a line for bash, which fails with the first program of a pipe that does."""
+    """Run a line in bash with pipefail; return (exit code, standard output, standard error)."""
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, timeout=HANG)
     return done.returncode, done.stdout.decode(), without_notice(done.stderr).decode()
 
 
 def lost(reason):
-    return f"numba_rnnlm: cannot write reports to standard output ({reason}): they are lost, the work continues\n"
+    return f"numba_rnnlm: cannot write reports to standard output ({reason}); continuing without them\n"
 
 
 # Reports that cannot be written
 
 
-@pytest.mark.parametrize(("streams", "told"), [
+@pytest.mark.parametrize(("streams", "message"), [
     ("| head -n 2", lost("Broken pipe")),
     ("> /dev/full", lost("No space left on device")),
     (">&-", lost("Bad file descriptor")),
@@ -70,22 +70,22 @@ def lost(reason):
     ("> /dev/full 2>&1", ""),
     (">&- 2>&- <&-", ""),
 ])  # fmt: skip
-def test_a_report_that_cannot_be_written_costs_the_report(streams, told):
+def test_training_continues_if_reports_cannot_be_written(streams, message):
     code, _, err = shell(f"{PROGRAM} {TRAIN} {streams}")
-    assert (code, err) == (0, told)
+    assert (code, err) == (0, message)
     assert Path("m.npz").read_bytes() == Path("m0.npz").read_bytes()
 
 
-def test_a_model_file_never_gets_the_number_of_a_closed_stream():
-    """Else what is meant for standard error would be written into it."""
-    program = ("import sys; from numba_rnnlm.cli import streams; from numba_rnnlm.reports import put; streams.fill(); file = open('x', 'wb');"
-               "assert file.fileno() > 2; print(put(sys.stderr, 'lost')); streams.settle()")
+def test_a_model_file_never_gets_the_descriptor_of_a_closed_stream():
+    """Otherwise output for standard error would be written into it."""
+    program = ("import sys; from numba_rnnlm.cli import streams; from numba_rnnlm.reports import put; streams.open_missing(); file = open('x', 'wb');"
+               "assert file.fileno() > 2; print(put(sys.stderr, 'lost')); streams.discard_unwritten()")
     code, out, _ = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} <&- 2>&-")
     assert (code, out, Path("x").read_bytes()) == (0, "Bad file descriptor\n", b"")
 
 
-def test_a_pipe_that_is_open_but_nobody_reads_costs_the_reports():
-    """Fifteen hundred lines do not fit into it."""
+def test_training_continues_if_nobody_reads_the_pipe():
+    """Fifteen hundred lines do not fit into the pipe."""
     run = start(TRAIN.replace("--epochs 20", "--epochs 1500").replace("--streams 4 --steps 10", "--streams 20 --steps 80"))
     assert run.wait(timeout=HANG) == 0
     assert run.stderr.read().decode() == lost("nobody reads it")
@@ -95,7 +95,7 @@ def test_a_pipe_that_is_open_but_nobody_reads_costs_the_reports():
 # Data that cannot be written, or read
 
 
-@pytest.mark.parametrize(("command", "code", "told"), [
+@pytest.mark.parametrize(("command", "code", "message"), [
     ("score m0.npz <&-", 1, "Cannot read standard input: Bad file descriptor."),
     ("generate m0.npz - <&-", 1, "cannot read the prompt from standard input: Bad file descriptor."),
     ("generate m0.npz > /dev/full", 1, "cannot write to standard output: No space left on device"),
@@ -106,16 +106,16 @@ def test_a_pipe_that_is_open_but_nobody_reads_costs_the_reports():
     ("train nothing.txt 2> /dev/full", 1, ""),
     ("trian 2>&-", 2, ""),
 ])  # fmt: skip
-def test_data_that_cannot_be_written_is_an_error(command, code, told):
+def test_data_that_cannot_be_written_is_an_error(command, code, message):
     found, _, err = shell(f"{PROGRAM} {command}")
-    assert (found, err) == (code, f"numba-rnnlm: error: {told}\n" if told else "")
+    assert (found, err) == (code, f"numba-rnnlm: error: {message}\n" if message else "")
 
 
 # Signals
 
 
 def start(line, begins=b"epoch 2", **options):
-    """The command line in a process of its own; wait for its second epoch."""
+    """Start the command line in its own process, and wait for a line that begins with ``begins``."""
     run = subprocess.Popen([sys.executable, "-m", "numba_rnnlm", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     for shown in run.stdout:
         if shown.startswith(begins):
@@ -123,8 +123,8 @@ def start(line, begins=b"epoch 2", **options):
     raise AssertionError(run.stderr.read().decode())
 
 
-def test_a_terminal_that_hangs_up_ends_the_training_cleanly():
-    """Standard output and error are gone, too."""
+def test_a_terminal_that_hangs_up_ends_training_cleanly():
+    """Standard output and standard error no longer work then either."""
     child, terminal = pty.fork()
     if not child:
         os.execvpe(sys.executable, [sys.executable, "-m", "numba_rnnlm", *ENDLESS.split(), "--checkpoint", "run.npz"], os.environ)
@@ -137,7 +137,7 @@ def test_a_terminal_that_hangs_up_ends_the_training_cleanly():
     assert Path("run.npz").exists() and not Path("run.npz.lock").exists()
 
 
-def test_under_nohup_a_terminal_that_hangs_up_is_nothing():
+def test_under_nohup_a_hangup_is_ignored():
     run = start(ENDLESS.replace("--verbose 2", "--verbose 2 --checkpoint run.npz"),
                 preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     run.send_signal(signal.SIGHUP)
@@ -148,7 +148,7 @@ def test_under_nohup_a_terminal_that_hangs_up_is_nothing():
     assert run.returncode == 143 and Path("m.npz").exists()
 
 
-def test_suspended_and_continued_it_comes_to_the_same():
+def test_suspending_does_not_change_the_result():
     run = start(TRAIN.replace("--epochs 20", "--epochs 100"))
     for _ in range(3):
         run.send_signal(signal.SIGSTOP)
@@ -174,34 +174,34 @@ for number in range(3):
 """
 
 
-@pytest.mark.parametrize(("number", "handler", "code", "told"), [
-    (signal.SIGINT, "_(): pass", -signal.SIGINT, b"KeyboardInterrupt"),  # Python's own consequence of Ctrl-C
+@pytest.mark.parametrize(("number", "handler", "code", "message"), [
+    (signal.SIGINT, "_(): pass", -signal.SIGINT, b"KeyboardInterrupt"),  # Python's default for Ctrl-C
     (signal.SIGTERM, "_(): pass", -signal.SIGTERM, b""),
     (signal.SIGUSR1, "_(*a): sys.exit(7)\nsignal.signal(signal.SIGUSR1, _)", 7, b""),  # a handler of the host program
 ])  # fmt: skip
-def test_in_python_the_signal_has_its_own_consequence(number, handler, code, told):
+def test_in_python_the_signal_has_its_usual_effect(number, handler, code, message):
     run = subprocess.Popen([sys.executable, "-c", LOOP.format(handler=handler)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert any(line.startswith(b"epoch 2") for line in run.stdout)
     run.send_signal(number)
     out, err = run.communicate(timeout=HANG)
-    assert run.returncode == code and told in err
-    if number != signal.SIGTERM:  # whose consequence is that nothing more runs
-        assert int(out.split()[-1]) >= 2  # what was learned was kept
-    assert sorted(Path().glob("run*")) == [Path("run0.npz")]  # the loop has not gone on to the next
+    assert run.returncode == code and message in err
+    if number != signal.SIGTERM:  # SIGTERM ends the process before the finally clause
+        assert int(out.split()[-1]) >= 2  # the model kept what it had learned
+    assert sorted(Path().glob("run*")) == [Path("run0.npz")]  # the loop did not continue
     assert LanguageModel.load("run0.npz").history_["epoch"]
 
 
 # Two jobs on one checkpoint
 
 
-def test_the_second_job_is_told_who_writes_the_checkpoint():
+def test_the_error_of_a_second_job_names_the_first():
     first = start(f"{ENDLESS} --checkpoint run.npz --resume run.npz")
     owner = json.loads(Path("run.npz.lock").read_text())
     assert owner["process"] == first.pid
     code, _, err = shell(f"{PROGRAM} {ENDLESS.replace('m.npz', 'm2.npz')} --checkpoint ./run.npz --resume run.npz")
     assert code == 1 and f"is being written by process {first.pid} on host" in err
     assert not Path("m2.npz").exists()
-    first.kill()  # its lock is left, and nobody's
+    first.kill()  # leaves a lock without an owner
     first.communicate(timeout=HANG)
     assert Path("run.npz.lock").exists()
     second = start(f"{ENDLESS} --checkpoint run.npz --resume run.npz", b"epoch ")
@@ -210,18 +210,18 @@ def test_the_second_job_is_told_who_writes_the_checkpoint():
     assert second.returncode == 130 and not Path("run.npz.lock").exists()
 
 
-# Room for the results
+# Space for the results
 
 
-def test_a_limit_of_the_process_is_found_before_the_training():
+def test_a_file_size_limit_is_detected_before_training():
     code, out, err = shell(f"ulimit -f 2; {PROGRAM} {TRAIN}")
-    assert (code, out) == (1, "") and re.search(r"cannot write 'm.npz', for which \d+\.\d kB are needed: File too large\.", err)
+    assert (code, out) == (1, "") and re.search(r"cannot write 'm.npz', which needs \d+\.\d kB: File too large\.", err)
     assert not Path("m.npz").exists() and not list(Path().glob(".numba*"))
 
 
 # A current folder that was removed
 
-LOST = r"cannot find '%s': the current folder, where this path starts, was removed or cannot be read\. Change to another one, os\.chdir or cd, or give "
+LOST = r"cannot resolve '%s': the current folder was removed or cannot be read\. Change to another folder \(cd, os\.chdir\), or give "
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [
@@ -233,7 +233,7 @@ LOST = r"cannot find '%s': the current folder, where this path starts, was remov
     (lambda model: model.save("model.npz"), ModelFileError, LOST % r"model\.npz"),
     (lambda model: expect_room([("model.npz", 1)]), ModelFileError, LOST % r"model\.npz"),
 ])  # fmt: skip
-def test_a_path_in_a_folder_that_was_removed_is_told_so(call, error, message, folder, tmp_path):
+def test_the_error_says_that_the_current_folder_was_removed(call, error, message, folder, tmp_path):
     model, away = LanguageModel.load(folder / "m0.npz"), tmp_path / "away"
     away.mkdir()
     with contextlib.chdir(away):

@@ -95,24 +95,24 @@ def test_learn_takes_the_most_frequent_and_ties_go_by_code_point(counts, min_cou
 
 
 @given(st.lists(words, unique=True))
-def test_index_is_the_place_in_the_list(symbols):
+def test_an_index_is_the_position_in_the_list(symbols):
     vocabulary = Vocabulary(["<unk>", *(symbol for symbol in symbols if symbol != "<unk>")])
     assert [vocabulary.index(symbol) for symbol in vocabulary.symbols] == list(range(len(vocabulary)))
     assert vocabulary.indices(vocabulary.symbols).tolist() == list(range(len(vocabulary)))
-    assert vocabulary.index("not there") == 0 and "not there" not in vocabulary
+    assert vocabulary.index("missing one") == 0 and "missing one" not in vocabulary
     assert all(symbol in vocabulary for symbol in vocabulary.symbols)
 
 
 @pytest.mark.parametrize(
     ("symbols", "message"),
     [
-        ([], "expected '<unk>' as id 0"),
-        (["a", "<unk>"], "expected '<unk>' as id 0"),
+        ([], "expected '<unk>' first"),
+        (["a", "<unk>"], "expected '<unk>' first"),
         (["<unk>", 3], r"symbols\[1\] is 3"),
         (["<unk>", "a", "b", "a"], r"symbols\[1\] and symbols\[3\] are both 'a'"),
     ],
 )
-def test_vocabulary_refuses(symbols, message):
+def test_invalid_vocabularies_are_rejected(symbols, message):
     with pytest.raises(VocabularyError, match=message):
         Vocabulary(symbols)
 
@@ -121,13 +121,13 @@ def test_vocabulary_refuses(symbols, message):
 
 
 @given(any_text, any_text)
-def test_bytes_are_utf8(text, other):
+def test_the_byte_tokenizer_encodes_utf8(text, other):
     tokenizer = ByteTokenizer()
     ids = tokenizer.encode(text)
     assert ids.dtype == np.int32
     assert bytes(ids.astype(np.uint8)) == text.encode("utf-8", "surrogatepass")
     assert ids.size == 0 or ids.max() < tokenizer.size == 256
-    assert text in tokenizer  # nothing is unknown to it
+    assert text in tokenizer  # a byte tokenizer knows every symbol
     assert tokenizer.encode(text + other).tolist() == [*ids, *tokenizer.encode(other)]
     assert tokenizer.encode("\n").tolist() == [tokenizer.line_end]
 
@@ -153,7 +153,7 @@ def test_characters_are_looked_up_one_by_one(known, text):
 @given(any_text, any_text)
 @example("a", "<unk> a\n\n b <eos>\r\nc")
 @example("a\u00a0b c\u3000d\x1fe", "a b\u00a0c\x85 a\u00a0b")
-def test_words_are_what_stands_between_white_space(known, text):
+def test_words_are_separated_by_ascii_white_space(known, text):
     tokenizer = tokenizer_for("word", known)
     symbols = tokenizer.to_dict()["symbols"]
     assert sorted(symbols) == sorted({"<unk>", "<eos>", *words_of(known)})
@@ -168,8 +168,8 @@ def test_words_are_what_stands_between_white_space(known, text):
 
 
 @given(st.lists(st.lists(words, max_size=4), min_size=1, max_size=4), st.booleans())
-def test_words_survive_decoding_up_to_white_space(lines, ends):
-    text = "\n".join(" ".join(line) for line in lines) + "\n" * ends
+def test_words_survive_decoding_except_for_white_space(lines, final_newline):
+    text = "\n".join(" ".join(line) for line in lines) + "\n" * final_newline
     tokenizer = tokenizer_for("word", text)
     assert tokenizer.decode(tokenizer.encode(text)) == text.replace("<eos>", "\n")
 
@@ -186,12 +186,12 @@ def test_a_stream_of_ids_is_decoded_as_early_as_possible(name, data):
     tokenizer = tokenizer_for(name, "ab c\nd é 中")
     ids = data.draw(st.lists(st.integers(0, tokenizer.size - 1), max_size=30))
     decoder = tokenizer.stream_decoder()
-    written = ""
+    decoded = ""
     for count, id in enumerate(ids, 1):
-        written += decoder(np.int32(id))
-        waiting = tokenizer.decode(ids[:count]).removeprefix(written)
-        assert waiting in ("", "\ufffd")  # a character of which some bytes are still to come
-    assert written + decoder.flush() == tokenizer.decode(np.array(ids, np.int64))
+        decoded += decoder(np.int32(id))
+        pending = tokenizer.decode(ids[:count]).removeprefix(decoded)
+        assert pending in ("", "\ufffd")  # only an incomplete character may be held back
+    assert decoded + decoder.flush() == tokenizer.decode(np.array(ids, np.int64))
 
 
 def test_stream_decoder_waits_for_whole_characters_and_replaces_broken_ones():
@@ -203,7 +203,7 @@ def test_stream_decoder_waits_for_whole_characters_and_replaces_broken_ones():
 @pytest.mark.parametrize("name", NAMES)
 @given(any_text)
 def test_tokenizers_survive_json(name, text):
-    # JSON melts two neighbouring surrogates of a word into one character.
+    # JSON merges two adjacent surrogates of a word into one character.
     tokenizer = tokenizer_for(name, re.sub("[\ud800-\udbff]", "", text) if name == "word" else text)
     assert tokenizer.name == name
     again = Tokenizer.from_dict(json.loads(json.dumps(tokenizer.to_dict(), ensure_ascii=True)))
@@ -211,7 +211,7 @@ def test_tokenizers_survive_json(name, text):
     assert np.array_equal(again.encode(text), tokenizer.encode(text))
 
 
-def test_a_pair_of_surrogates_stays_two_characters_in_json():
+def test_a_pair_of_surrogates_remains_two_characters_in_json():
     tokenizer = tokenizer_for("char", "\udc00\ud83d\ude00😀")
     assert Tokenizer.from_dict(json.loads(json.dumps(tokenizer.to_dict()))) == tokenizer
     assert tokenizer.size == 2 + 4
@@ -246,13 +246,13 @@ def test_a_pair_of_surrogates_stays_two_characters_in_json():
         {"name": "word", "symbols": ["<unk>", "<eos>"], "line_ends": "crlf"},
     ],
 )
-def test_from_dict_refuses_nonsense(values):
+def test_from_dict_rejects_invalid_descriptions(values):
     with pytest.raises(VocabularyError, match="expected"):
         Tokenizer.from_dict(values)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_ids_outside_the_vocabulary_are_refused(name):
+def test_ids_outside_the_vocabulary_are_rejected(name):
     tokenizer = tokenizer_for(name, "a b")
     for id in (-1, tokenizer.size):
         for use in (tokenizer.symbol, tokenizer.stream_decoder(), lambda id: tokenizer.decode([0, id])):
@@ -276,7 +276,7 @@ def test_symbols_have_printable_names(name):
 
 
 @pytest.mark.parametrize("name", ["char", "word"])
-def test_encoding_bytes_that_are_not_utf8(name):
+def test_encoding_rejects_bytes_that_are_not_utf8(name):
     tokenizer = tokenizer_for(name, "é")
     assert tokenizer.encode("é".encode()).tolist() == [2]
     with pytest.raises(CorpusError, match=r"offset 2 is 0xff.*byte"):
@@ -291,7 +291,7 @@ def test_encoding_bytes_that_are_not_utf8(name):
 @given(text=utf8_text.filter(str.strip), chunk=st.integers(1, 9))
 @example(text="a\r\n\r\nb b\r\n", chunk=1)
 @example(text="中" * 20 + " 中\n" + "a" * 30, chunk=4)
-def test_a_file_read_in_chunks_is_the_whole_text(name, suffix, text, chunk):
+def test_reading_a_file_in_chunks_yields_the_whole_text(name, suffix, text, chunk):
     config = TextConfig(tokenizer=name)
     content = as_read(text, name)
     assume(words_of(content))
@@ -303,15 +303,15 @@ def test_a_file_read_in_chunks_is_the_whole_text(name, suffix, text, chunk):
     assert (read.characters, read.bytes) == (len(content), len(content.encode()))
     assert (read.unknown, read.name) == (0, str(path))
     with in_file(text.encode(), chunk, suffix) as path:
-        behind = read_corpus(path, tokenizer, bos=True)
-    assert behind.ids.tolist() == [tokenizer.line_end, *read.ids.tolist()]
-    assert behind.scored[:3] == (len(content), len(content.encode()), 0)
-    assert behind.scored[:2] == (behind.characters, behind.bytes)
+        with_bos = read_corpus(path, tokenizer, bos=True)
+    assert with_bos.ids.tolist() == [tokenizer.line_end, *read.ids.tolist()]
+    assert with_bos.scored[:3] == (len(content), len(content.encode()), 0)
+    assert with_bos.scored[:2] == (with_bos.characters, with_bos.bytes)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(text=any_text.filter(str.strip))
-def test_text_is_read_as_a_file_is(name, text):
+def test_a_str_is_read_like_a_file(name, text):
     given_text, text = f"{text}\n", as_read(f"{text}\n", name)
     assume(name != "word" or words_of(text))
     tokenizer = learn_tokenizer(given_text, TextConfig(tokenizer=name))
@@ -348,7 +348,7 @@ def test_the_first_byte_that_is_not_utf8_is_named(data, chunk, name):
         assert read_corpus(path, ByteTokenizer()).ids.tobytes() == cleaning.clean(data, "keep")
 
 
-def test_cut_vocabularies_count_their_unknown_symbols():
+def test_limited_vocabularies_count_unknown_symbols():
     text = "a a a b b c\na\n"
     tokenizer = learn_tokenizer(text, TextConfig(tokenizer="word", min_count=2))
     assert tokenizer.to_dict()["symbols"] == ["<unk>", "<eos>", "a", "b"]
@@ -424,17 +424,17 @@ print(re.search("VmHWM: *\\t* *([0-9]+) kB", open("/proc/self/status").read())[1
 
 
 @needs.linux
-@pytest.mark.parametrize("dtype", ["int32", "int64"])  # taken as it is; made smaller, which goes to a file of its own
+@pytest.mark.parametrize("dtype", ["int32", "int64"])  # used in place; converted to a temporary file of int32
 def test_memory_does_not_grow_with_a_file_of_ids(dtype, tmp_path):
     home = str(Path(numba_rnnlm.__file__).parents[1])
     peaks = []
     for megabytes in (100 if dtype == "int64" else 4, 200):
         path = tmp_path / f"{megabytes}.npy"
         ids = np.lib.format.open_memmap(path, "w+", dtype, (megabytes * 10**6 // np.dtype(dtype).itemsize,))
-        del ids  # zeros, which take no room on the disk
-        told = subprocess.run([sys.executable, "-c", WALK, str(path)], check=True, capture_output=True, text=True,
+        del ids  # zeros: a sparse file, which occupies no disk space
+        finished = subprocess.run([sys.executable, "-c", WALK, str(path)], check=True, capture_output=True, text=True,
                               env={**os.environ, "PYTHONPATH": home})  # fmt: skip
-        peaks.append(int(told.stdout) / 1000)
+        peaks.append(int(finished.stdout) / 1000)
     assert peaks[1] < peaks[0] + 40
 
 
@@ -448,7 +448,7 @@ def test_pieces_of_a_mapped_file_are_the_file(mode, data):
         loaded = np.load(f"{folder}/ids.npy", mmap_mode=mode)
         if mode != "r":
             ids = ids[::-1].copy()
-            loaded[:] = ids  # what was changed is not lost with its pages
+            loaded[:] = ids  # giving the pages back must not lose these changes
         for array in (loaded, np.asarray(loaded), loaded.view()):
             assert np.array_equal(np.concatenate(list(mapped.pieces(array))), ids)
             mapped.give_back(array[3:])
@@ -457,29 +457,29 @@ def test_pieces_of_a_mapped_file_are_the_file(mode, data):
         del loaded, array
 
 
-def held(memory):
-    """Which pages of a mapped file the process holds."""
+def resident(memory):
+    """Which pages of a mapped file are in this process's memory."""
     first, pages = memory.ctypes.data // mmap.PAGESIZE, -(-memory.nbytes // mmap.PAGESIZE)
     return np.fromfile("/proc/self/pagemap", np.uint64, pages, offset=8 * first) >> np.uint64(63) == 1
 
 
 @needs.linux
 @pytest.mark.parametrize("first", [0, 2**20 + 5, 9 * 2**20, 27 * 2**20])
-def test_a_piece_is_given_back_and_little_else(tmp_path, first):
-    """All its pages and what lies within 4 MB of them: a neighbour that is given back must be read again."""
+def test_give_back_frees_a_piece_and_little_else(tmp_path, first):
+    """It may free pages within 4 MB of the piece, but no more: whatever it frees must be read again."""
     np.zeros(32 * 2**20, np.uint8).tofile(tmp_path / "bytes")
     memory = np.memmap(tmp_path / "bytes", np.uint8, "r")
-    assert memory.sum() == 0 and held(memory).all()
+    assert memory.sum() == 0 and resident(memory).all()
     piece = memory[first : first + 5 * 2**20]
     mapped.give_back(piece)
-    left, near = held(memory), 2 * mapped.LARGE
+    left, near = resident(memory), 2 * mapped.LARGE
     assert not left[first // mmap.PAGESIZE : (first + piece.size) // mmap.PAGESIZE].any()
     assert left[: max(0, first - near) // mmap.PAGESIZE].all()
     assert left[-(-(first + piece.size + near) // mmap.PAGESIZE) :].all()
 
 
 @given(st.integers(1, 50), st.integers(0, 49), st.integers(1, 40))
-def test_the_first_bad_id_is_named_wherever_it_is(size, place, read):
+def test_the_error_names_the_first_bad_id(size, place, read):
     ids = np.zeros(50, np.int64)
     ids[place:] = size
     with pytest.MonkeyPatch.context() as patch:
@@ -512,7 +512,7 @@ def test_ids_are_checked(ids, error, message):
 
 
 def test_vocabulary_size_must_be_known_and_agree():
-    with pytest.raises(ConfigError, match="vocabulary_size is None, expected the number of symbols: ids come without"):
+    with pytest.raises(ConfigError, match="vocabulary_size is None, expected the number of symbols: ids have no tokenizer"):
         read_corpus([1], None)
     with pytest.raises(ConfigError, match="256"):
         read_corpus([1], ByteTokenizer(), vocabulary_size=300)
@@ -530,11 +530,11 @@ def test_a_vocabulary_is_learned_from_text_only():
         learn_tokenizer([1, 2], TextConfig())
 
 
-def test_a_short_str_without_line_end_is_a_path(tmp_path, monkeypatch):
+def test_a_short_str_without_a_newline_is_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("file.txt").write_text("from the file")
     assert read_corpus("file.txt", ByteTokenizer()).characters == len("from the file")
-    with pytest.warns(UserWarning, match=r"'file.txt\\n' is taken for the text itself.*pathlib.Path\('file.txt'\) is the file"):
+    with pytest.warns(UserWarning, match=r"'file.txt\\n' is read as text.*pathlib.Path\('file.txt'\) to read the file"):
         assert read_corpus("file.txt\n", ByteTokenizer()).characters == len("file.txt\n")
     assert read_corpus("x" * 1025, ByteTokenizer()).characters == 1025
     for missing in ("To be or not to be", "x" * 1024, "", "nul\0", "\ud800"):
@@ -544,7 +544,7 @@ def test_a_short_str_without_line_end_is_a_path(tmp_path, monkeypatch):
             assert repr(missing)[:600] in str(caught.value)
 
 
-def test_files_that_cannot_be_read_say_why(tmp_path):
+def test_errors_say_why_a_file_cannot_be_read(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "mark").write_bytes(codecs.BOM_UTF8)
@@ -552,10 +552,10 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"packed" * 100)[:-10])
     reasons = {
         "missing": "No such file",
-        "folder": "has no files in it",
+        "folder": "contains no files",
         "empty/below": "Not a directory",
-        "empty": "holds no symbols",
-        "mark": "holds no symbols",
+        "empty": "contains no symbols",
+        "mark": "contains no symbols",
         "no.gz": "gzip",
         "cut.gz": "ended before",
     }
@@ -568,9 +568,9 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
                 read(tmp_path / name)
             assert repr(str(tmp_path / name)) in str(caught.value)
             assert "1,024" not in str(caught.value)
-    with pytest.raises(CorpusError, match="mark' holds no symbols"):
+    with pytest.raises(CorpusError, match="mark' contains no symbols"):
         read_corpus(tmp_path / "mark", ByteTokenizer())
-    with pytest.raises(CorpusError, match="holds no symbols"):
+    with pytest.raises(CorpusError, match="contains no symbols"):
         read_corpus("  " * 1024, tokenizer_for("word", "a"))
 
 
@@ -578,7 +578,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
 
 
 def whole(ids, streams, steps, warm):
-    """All segments, one below the other."""
+    """All segments, concatenated along time."""
     parts = list(segments(ids, streams, steps, warm))
     for inputs, targets in parts:
         assert inputs.dtype == targets.dtype == np.int32
@@ -617,13 +617,13 @@ def test_every_token_but_the_first_is_predicted_once(tokens, streams, steps, war
         inside = position < tokens - 1
         assert np.array_equal(column, np.where(inside, position + 1, 0))
         assert np.array_equal(is_scored, inside & ((np.arange(len(column)) >= warm) | (stream == 0)))
-    assert scored.any(axis=1).all()  # no row is read for nothing
+    assert scored.any(axis=1).all()  # every row has at least one target
     if warm == 0:
         assert len(inputs) == length and segments_per_epoch(tokens, streams, steps) == -(-length // steps)
 
 
 @given(tokens=st.integers(0, 300), streams=sizes, steps=sizes)
-def test_streams_that_fit_is_the_most_that_are_long_enough(tokens, streams, steps):
+def test_streams_that_fit_is_the_largest_number_of_long_enough_streams(tokens, streams, steps):
     def fits(count):
         return tokens - 1 >= count * steps
 
@@ -633,7 +633,7 @@ def test_streams_that_fit_is_the_most_that_are_long_enough(tokens, streams, step
     assert not any(fits(more) for more in range(found + 1, streams + 1))
 
 
-def test_streams_refuse_what_cannot_be():
+def test_segments_rejects_invalid_arguments():
     ids = np.arange(5)
     for ids_, streams, steps, warm, error in (
         (ids[:1], 1, 1, 0, CorpusError),
@@ -644,7 +644,7 @@ def test_streams_refuse_what_cannot_be():
         (ids, 1, 1, -1, ConfigError),
     ):
         with pytest.raises(error):
-            segments(ids_, streams, steps, warm)  # at once, not at the first segment
+            segments(ids_, streams, steps, warm)  # the call itself raises, not the first iteration
     with pytest.raises(CorpusError, match="1 token"):
         segments_per_epoch(1, 1, 1)
 

@@ -25,17 +25,16 @@ from numba_rnnlm.optimizers import Optimizer, pytorch
 from numba_rnnlm.progress import Progress
 from numba_rnnlm.scoring import total_loss
 from numba_rnnlm.text import segments
+from numba_rnnlm.training import checkpoints, loop
 from numba_rnnlm.training import clock as clock_module
-from numba_rnnlm.training import loop, watchers
 from numba_rnnlm.training.history import COLUMNS, new_history, perplexity
-from numba_rnnlm.training.loop import Trainer
+from numba_rnnlm.training.loop import Trainer, Watcher
 from numba_rnnlm.training.position import Position
 from numba_rnnlm.training.reports import Reports
 from numba_rnnlm.training.streams import StreamTask, make_optimizer
 from numba_rnnlm.training.task import Batch
 from numba_rnnlm.training.updater import Updater
 from numba_rnnlm.training.warmup import compile_kernels
-from numba_rnnlm.training.watchers import Watcher
 
 V, N, T, BATCHES = 7, 2, 4, 6  # symbols, streams, steps, batches per epoch
 IDS = np.arange(1 + BATCHES * N * T) ** 2 % V
@@ -349,7 +348,7 @@ def test_patience_with_the_training_loss():
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=0.0)
-    for module in (clock_module, watchers):
+    for module in (clock_module, checkpoints):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     return now
 
@@ -387,7 +386,7 @@ def test_max_seconds_includes_validation_and_saving(step, validation, writing, s
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (clock_module, watchers):
+        for module in (clock_module, checkpoints):
             patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
         one_step = Trainer._step
         patch.setattr(Trainer, "_step", lambda self, *batch: lasting(step, one_step(self, *batch)))
@@ -395,7 +394,7 @@ def test_max_seconds_includes_validation_and_saving(step, validation, writing, s
         one = trainer(validate=lambda: lasting(validation, 1.0), epochs=1000, max_seconds=limit, validate_every=every)
         one.clock.saving = saving
         one.foresee = (lambda limit: validation) if known else None
-        one.checkpoints = watchers.Checkpoints(lambda at, groups: lasting(writing), checkpoint_every)
+        one.checkpoints = checkpoints.Checkpoints(lambda at, groups: lasting(writing), checkpoint_every)
         one.run()
     started = writing  # the first checkpoint
     assert len(one.history["epoch"]) >= 1 and one.at.ended.endswith("are over")
@@ -854,7 +853,7 @@ def test_a_run_with_an_object_goes_on(optimizer, tmp_path):
 
 def test_a_run_with_an_optimizer_of_ones_own_needs_its_class(tmp_path):
     config = TrainingConfig(optimizer=optimizers.describe(Own(0.5)))
-    with pytest.raises(ModelFileError, match=r"the optimizer is 'Own', a class of your own, .*; give it in Python: fit\(\.\.\., optimizer="):
+    with pytest.raises(ModelFileError, match=r"the optimizer is 'Own', a custom class, .*; give it in Python: fit\(\.\.\., optimizer="):
         make_optimizer(config, "lstm")
 
 

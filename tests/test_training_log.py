@@ -1,4 +1,4 @@
-"""The log of a training: one row a report, appended, and never a reason to stop."""
+"""The log of a training has one row per report, is appended to, and never stops the training."""
 
 import csv
 import errno
@@ -27,7 +27,7 @@ HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]),
 
 
 def rows(path):
-    """What is in a log: dicts, numbers as floats, None where nothing was measured."""
+    """Read a log as dicts: numbers as floats, None for missing values."""
     with open(path, encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file)) if str(path).lower().endswith(".csv") else [json.loads(line) for line in file]
     return [{name: value if name == "time" else None if value in ("", None) else float(value) for name, value in row.items()} for row in found]
@@ -51,30 +51,30 @@ def test_a_row_for_each_report(name, tmp_path):
         assert [row[column] for row in found] == pytest.approx(model.history_[column])
     assert [row["updates"] for row in found] == [2, 4, 5, 7, 9, 10]
     assert all(tuple(row) == FIELDS for row in found)
-    times = [datetime.fromisoformat(row["time"]) for row in found]  # with the zone: another computer understands it
+    times = [datetime.fromisoformat(row["time"]) for row in found]  # includes the time zone, so it is unambiguous on any computer
     assert times == sorted(times) and before <= times[0] and times[-1] <= datetime.now().astimezone()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_not_measured_is_left_out(name, tmp_path):
+def test_missing_values_are_empty(name, tmp_path):
     (row,) = written(tmp_path / name, ROW)
     assert row["loss"] == 1.25 and row["updates"] == 1 and row["valid_loss"] is None and row["perplexity"] is None
     assert "1," in (tmp_path / name).read_text() and "1.0" not in (tmp_path / name).read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_appended_to(name, tmp_path):
+def test_rows_are_appended_to_an_existing_log(name, tmp_path):
     path = tmp_path / name
     first = fit(untrained(), epochs=2, log=path)
     data = path.read_bytes()
     fit(first, epochs=1, log=path)  # the training continues
-    fit(untrained(), epochs=1, log=path)  # another one
+    fit(untrained(), epochs=1, log=path)  # another training
     assert path.read_bytes().startswith(data)
     assert [row["epoch"] for row in rows(path)] == [1, 2, 3, 1]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_resumed_run_repeats_is_not_written_twice(name, tmp_path):
+def test_a_resumed_run_does_not_log_reports_twice(name, tmp_path):
     later = ROW | {"updates": 9.0}
     written(tmp_path / name, ROW, later)
     assert [row["updates"] for row in written(tmp_path / name, later, ROW | {"updates": 10.0}, resumed=True)] == [1, 9, 10]
@@ -85,24 +85,24 @@ def test_what_a_resumed_run_repeats_is_not_written_twice(name, tmp_path):
     ("log.csv", b"name,price\nshoe,3\n"), ("log.csv", b"the cat sees the dog\n"), ("log.csv", b"\xff\xfe\0"), ("log.csv", b"time,updates"),
     ("log.json", b'{"name": "shoe"}\n'), ("log.jsonl", b"[1, 2]\n"), ("log.jsonl", b"PK\x03\x04"), ("log.ndjson", b"\n"), ("log.json", b"3\n"),
 ])  # fmt: skip
-def test_another_file_is_left_alone(name, data, tmp_path):
+def test_a_file_that_is_not_a_log_is_left_unchanged(name, data, tmp_path):
     path = tmp_path / name
     path.write_bytes(data)
-    with pytest.raises(ConfigError, match=r"log is '.*', a file that exists and is not a log of trainings; nothing is appended to it\. Give"):
+    with pytest.raises(ConfigError, match=r"log is '.*', but this file exists and is not a training log, so nothing is appended to it; give"):
         fit(untrained(), log=path)
     assert path.read_bytes() == data
 
 
 @pytest.mark.parametrize("name", ["missing/log.csv", "file/log.jsonl"])
-def test_a_log_that_cannot_be_written_is_an_error_before_the_training(name, tmp_path):
+def test_a_log_that_cannot_be_written_is_an_error_before_training(name, tmp_path):
     (tmp_path / "file").write_text("")
     model = untrained()
-    with pytest.raises(ModelFileError, match=r"cannot write the log '.*': .*\. Choose a folder that exists and can be written\."):
+    with pytest.raises(ModelFileError, match=r"cannot write the log '.*': .*\. Choose a folder that exists and is writable\."):
         fit(model, log=f"{tmp_path}/{name}")
     assert model.history_["epoch"] == []
 
 
-def test_a_log_has_a_file_of_its_own(tmp_path, monkeypatch):
+def test_a_log_must_have_its_own_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("texts").mkdir()
     Path("texts/a.txt").write_text(LINES)
@@ -117,7 +117,7 @@ def test_a_log_has_a_file_of_its_own(tmp_path, monkeypatch):
             fit(model, Path("texts"), **options)
     assert os.listdir("texts") == ["a.txt"]
 
-def test_a_log_beside_the_model(tmp_path, monkeypatch, capsys):
+def test_a_log_must_not_be_the_model_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("t.txt").write_text(LINES)
     small = ["train", "t.txt", "--hidden", "4", "--layers", "1", "--embedding", "4", "--streams", "2", "--steps", "9", "--epochs", "1", "--verbose", "0"]
@@ -133,14 +133,14 @@ def test_a_log_that_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
 @pytest.mark.parametrize("fault", ["open", "write", "short"])
-def test_a_row_that_cannot_be_written_costs_that_row(name, fault, tmp_path, monkeypatch):
+def test_a_row_that_cannot_be_written_is_dropped(name, fault, tmp_path, monkeypatch):
     path, model = tmp_path / name, untrained()
     log = Log(str(path))
     log.begin()
     log.write(ROW)
 
     class Full:
-        """The second half of a row finds no space."""
+        """A file on a full disk: the second half of a row finds no space."""
 
         def __init__(self, *arguments, **options):
             if fault == "open":
@@ -162,7 +162,7 @@ def test_a_row_that_cannot_be_written_costs_that_row(name, fault, tmp_path, monk
                 return written
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match=r"a report is missing in the log '.*', training continues: "):
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match=r"a report could not be written to the log '.*', training continues: "):
         patch.setattr("numba_rnnlm.training.log.open", Full, raising=False)
         log.write(ROW | {"updates": 2.0})
     log.write(ROW | {"updates": 3.0})
@@ -176,7 +176,7 @@ def test_a_row_that_cannot_be_written_costs_that_row(name, fault, tmp_path, monk
     assert [row["updates"] for row in rows(path)] == [1, 3]
 
 
-def test_a_log_that_was_moved_away_begins_again(tmp_path):
+def test_a_log_that_was_moved_away_is_started_again(tmp_path):
     path = tmp_path / "log.csv"
     log = Log(str(path))
     log.begin()
@@ -186,7 +186,7 @@ def test_a_log_that_was_moved_away_begins_again(tmp_path):
     assert rows(path) == rows(tmp_path / "old.csv")
 
 
-def test_a_run_in_a_killed_process_has_one_log(tmp_path):
+def test_killing_and_resuming_a_run_yields_one_log(tmp_path):
     (tmp_path / "text.txt").write_text(LINES * 100)
     command = [sys.executable, "-m", "numba_rnnlm", "train", "text.txt", "--hidden", "12", "--layers", "1", "--streams", "4", "--steps", "16",
                "--epochs", "6", "--validate-every", "20", "--verbose", "0", "--backend", "cpu", "--out", "model.npz"]

@@ -1,4 +1,4 @@
-"""Symbols outside the vocabulary: counted, told, and judged as a policy says; against a direct computation from single tokens."""
+"""Symbols outside the vocabulary are counted, reported, and scored by policy; compared with a direct computation from single tokens."""
 
 import io
 import json
@@ -30,12 +30,12 @@ pytestmark = quiet
 
 
 def spelled(token):
-    """Characters that a penalty is paid for."""
+    """The number of characters that are penalized."""
     return len(token.token) if token.oov and token.token != "<unk>" else 0
 
 
 def chunks(text):
-    """Words and line ends, each with the white space in front of it: another way than the library's."""
+    """Words and newlines, each with the white space before it; independent of the library's implementation."""
     found, space = [], ""
     for character in text:
         if character == "\n":
@@ -56,7 +56,7 @@ def chunks(text):
 
 @every_tokenizer
 @given(text=texts, bos=st.booleans(), eos=st.booleans(), penalty=penalties)
-def test_policies_of_a_sentence_are_sums_of_its_tokens(tokenizer, text, bos, eos, penalty):
+def test_each_policy_sums_over_the_tokens_of_a_sentence(tokenizer, text, bos, eos, penalty):
     model = trained(tokenizer)
     tokens = model.full_scores(text, bos, eos)
     p, oov = np.array([token.log_probability for token in tokens]), np.array([token.oov for token in tokens], bool)
@@ -70,7 +70,7 @@ def test_policies_of_a_sentence_are_sums_of_its_tokens(tokenizer, text, bos, eos
     assert [token.log_probability for token in penalized] == pytest.approx((p - penalty * length).tolist())
 
 
-def test_a_word_that_the_model_does_not_know_no_longer_wins():
+def test_penalize_makes_unknown_words_score_lower():
     model = fit(untrained(tokenizer="word", max_vocabulary=4), epochs=8)  # <unk> is frequent
     good, bad = "to be be to", "to be qqqqq zzzz"
     assert model.score(bad) > model.score(good)
@@ -78,7 +78,7 @@ def test_a_word_that_the_model_does_not_know_no_longer_wins():
 
 
 @given(st.integers(0, 20), st.data())
-def test_judge_is_what_it_says(size, data):
+def test_judge_applies_each_policy(size, data):
     random = np.random.default_rng(data.draw(st.integers(0, 99)))
     scores, unknown = -random.random(size), random.random(size) < 0.4
     lengths = random.integers(1, 9, size) * unknown
@@ -104,7 +104,7 @@ def test_ids_have_no_characters(unknown):
             measure(ids, unknown=unknown)
 
 
-def test_policies_are_checked():
+def test_invalid_policies_are_rejected():
     model = trained("char")
     for measure in (model.score, model.full_scores, model.evaluate, model.perplexity, model.bits_per_character):
         with pytest.raises(ConfigError, match="unknown is 'skip', expected one of 'count', 'exclude', 'penalize'"):
@@ -119,7 +119,7 @@ def test_policies_are_checked():
 @every_tokenizer
 @pytest.mark.parametrize("bos", [False, True])
 @given(text=texts, size=st.integers(1, 9), penalty=penalties)
-def test_policies_of_a_corpus_are_sums_of_its_tokens(tokenizer, bos, text, size, penalty):
+def test_each_policy_sums_over_the_tokens_of_a_corpus(tokenizer, bos, text, size, penalty):
     model, text = trained(tokenizer), text + "\n"
     tokens = model.full_scores(text, bos=bos, eos=False)
     assume(any(not token.oov for token in tokens))
@@ -143,7 +143,7 @@ def test_policies_of_a_corpus_are_sums_of_its_tokens(tokenizer, bos, text, size,
 
 
 @pytest.mark.parametrize("streams", [1, 20])
-def test_streams_side_by_side_leave_out_the_same(streams, monkeypatch):
+def test_policies_do_not_depend_on_the_number_of_streams(streams, monkeypatch):
     monkeypatch.setattr("numba_rnnlm.language_model.EVALUATION_STREAMS", streams)
     text = (LINES + "the zebra sees\n") * 500
     model = trained("word")
@@ -153,7 +153,7 @@ def test_streams_side_by_side_leave_out_the_same(streams, monkeypatch):
     assert model.evaluate(text, unknown="penalize", penalty=1).nats == pytest.approx(plain.nats + 500 * len("zebrasees"))
 
 
-def test_an_evaluation_says_what_it_did():
+def test_an_evaluation_prints_its_policy():
     model = trained("word")
     assert str(model.evaluate("to see or not\n")).endswith(", 1 not in the vocabulary")
     assert str(model.evaluate("to see or not\n", unknown="exclude")).endswith("3 tokens after the first, 1 not in the vocabulary left out")
@@ -161,7 +161,7 @@ def test_an_evaluation_says_what_it_did():
 
 
 @pytest.mark.parametrize(("source", "bos"), [("x中y", True), ("tx中y", False), (np.array([3, 0, 0]), False)])
-def test_nothing_but_unknown_symbols_cannot_be_measured_without_them(source, bos):
+def test_excluding_every_token_is_an_error(source, bos):
     model = trained("char")
     source = source + "中" * 2000 if isinstance(source, str) else source
     with pytest.raises(CorpusError, match=r"all that is scored of (text|ids) is not in the vocabulary, and unknown='exclude' leaves it out"):
@@ -170,7 +170,7 @@ def test_nothing_but_unknown_symbols_cannot_be_measured_without_them(source, bos
 
 @given(st.lists(st.sampled_from(["the", "cow", "<unk>", "<eos>", "né", "中文"]), min_size=1, max_size=12),
        st.lists(st.sampled_from([" ", "\n", "\t ", " \n", "\x0c"]), min_size=12, max_size=12), st.integers(1, 9))
-def test_what_is_unknown_is_counted_whatever_the_pieces(words, spaces, size):
+def test_counts_of_unknown_symbols_do_not_depend_on_the_pieces(words, spaces, size):
     tokenizer = WordTokenizer.learn(["the dog"])
     text = "".join(word + space for word, space in zip(words, spaces, strict=False)) + "\n"
     with pytest.MonkeyPatch.context() as patch:
@@ -207,24 +207,24 @@ def test_the_most_frequent_symbols_are_named():
 KNOWN = LINES * 20
 
 
-def told(caught):
+def messages(caught):
     return [str(one.message) for one in caught if "not in the model's vocabulary" in str(one.message)]
 
 
 def with_unknown(part):
-    """A text of which this part of the characters is new."""
+    """A text with this fraction of unknown characters."""
     count = round(part * len(KNOWN) / (1 - part))
     return KNOWN + "é" * count
 
 
 @pytest.mark.parametrize(("part", "warned"), [(0.0, False), (0.005, False), (0.02, True), (0.5, True)])
-def test_more_than_one_in_a_hundred_is_worth_a_warning(part, warned):
+def test_more_than_one_percent_causes_a_warning(part, warned):
     model, text = trained("char"), with_unknown(part)
     for measure in (model.evaluate, model.perplexity, model.bits_per_character, lambda text: model.score(text.split("\n"))):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             measure(text)
-        assert len(told(caught)) == warned
+        assert len(messages(caught)) == warned
         for one in caught:
             assert one.filename == __file__ and "'é' (" in str(one.message) and "unknown='exclude' leaves them out" in str(one.message)
     with warnings.catch_warnings(record=True) as caught:
@@ -235,20 +235,20 @@ def test_more_than_one_in_a_hundred_is_worth_a_warning(part, warned):
         model.full_scores(text[:100])
         model.score(model.tokenizer_.encode(text))
         trained("byte").evaluate(text)
-    assert not told(caught)
+    assert not messages(caught)
 
 
-def test_held_out_text_of_unknown_symbols_is_told(capsys):
+def test_unknown_symbols_in_the_validation_text_cause_a_warning(capsys):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(untrained(), valid=with_unknown(0.1), epochs=1)
         fit(untrained(), valid=with_unknown(0.005), epochs=1, verbose=2)
-    (message,) = told(caught)
+    (message,) = messages(caught)
     assert "(10%), 'é' (" in message and "to compare models, evaluate with unknown='exclude' or unknown='penalize'" in message
     assert "text has symbols that are not in the model's vocabulary and count as <unk>: " in capsys.readouterr().out
 
 
-def test_what_was_cut_on_purpose_is_not_worth_a_warning():
+def test_a_limited_vocabulary_causes_no_warning():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = fit(untrained(tokenizer="word", max_vocabulary=9), LINES * 20, valid=LINES * 3, epochs=1)
@@ -257,9 +257,9 @@ def test_what_was_cut_on_purpose_is_not_worth_a_warning():
         literal = fit(untrained(tokenizer="word"), "to <unk> or not\n" * 40, valid="to <unk> or\n", epochs=1)
         assert literal.evaluate("<unk> to <unk>\n").oov == 1
         literal.score("to <unk>")
-        assert not told(caught)
+        assert not messages(caught)
         model.evaluate("the zebra sees a cow\n" + LINES)
-    assert len(told(caught)) == 1
+    assert len(messages(caught)) == 1
 
 
 # The command line, in this process
@@ -283,12 +283,12 @@ LINES_TO_SCORE = "to be or not\nto see or hear\nto <unk>\n"
 
 @pytest.mark.parametrize(("flags", "options", "what"), [
     ([], {}, "were scored as <unk>, which may be more probable than they are: 'hear' (once), 'see' (once); --counts shows how many each line "
-             "has, --unknown exclude leaves them out, --unknown penalize adds what spelling them would cost.\n"),
+             "has, --unknown exclude leaves them out, --unknown penalize adds the cost of spelling them.\n"),
     (["--unknown", "exclude"], {"unknown": "exclude"}, "were left out: 'hear' (once), 'see' (once).\n"),
     (["--unknown=penalize", "--penalty=2"], {"unknown": "penalize", "penalty": 2.0},
-     "were penalized by 2.000 nats a character: 'hear' (once), 'see' (once).\n"),
+     "were penalized by 2.000 nats per character: 'hear' (once), 'see' (once).\n"),
 ])
-def test_score_tells_of_unknown_symbols_in_its_last_line(word, monkeypatch, capsys, flags, options, what):
+def test_score_reports_unknown_symbols_in_its_last_line(word, monkeypatch, capsys, flags, options, what):
     lines = LINES_TO_SCORE.splitlines()
     model = LanguageModel.load(word)
     out, err = scored(word, monkeypatch, capsys, LINES_TO_SCORE, "--counts", *flags)
@@ -296,7 +296,7 @@ def test_score_tells_of_unknown_symbols_in_its_last_line(word, monkeypatch, caps
     assert [float(score) for score, _, _ in rows] == pytest.approx(model.score(lines, **options).tolist(), abs=1e-5)
     assert [int(count) for _, count, _ in rows] == [len(model.full_scores(line, **options)) for line in lines]
     assert [oov for _, _, oov in rows] == ["0", "2", "1"]
-    assert err == f"numba-rnnlm: tokens that are not in the vocabulary, 2 of 13, in 1 of 3 lines, {what}"
+    assert err == f"numba-rnnlm: 2 of 13 tokens, in 1 of 3 lines, are not in the vocabulary and {what}"
     out, err = scored(word, monkeypatch, capsys, LINES_TO_SCORE, "--json", "--per-token", *flags)
     for line, row in zip(lines, map(json.loads, out.splitlines()), strict=True):
         want = model.full_scores(line, **options)
@@ -307,21 +307,21 @@ def test_score_tells_of_unknown_symbols_in_its_last_line(word, monkeypatch, caps
     assert [row.split("\t")[0] for row in out.splitlines() if row] == [token.token for line in lines for token in model.full_scores(line, **options)]
 
 
-def test_score_of_known_symbols_tells_nothing(word, monkeypatch, capsys):
+def test_score_reports_nothing_if_all_symbols_are_known(word, monkeypatch, capsys):
     for data in ("to be or not\n", "to <unk>\n"):
         assert scored(word, monkeypatch, capsys, data).err == ""
 
 
-def test_counts_and_tokens_are_two_tables(word, capsys):
+def test_counts_and_per_token_exclude_each_other(word, capsys):
     assert main(["score", word, "--counts", "--per-token"]) == 2
-    assert "--counts has a number for each line and --per-token lines for each token" in capsys.readouterr().err
+    assert "--counts prints numbers per line, --per-token prints lines per token" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("flags", "options", "label"), [
     ([], {}, "out of vocabulary"), (["--unknown", "exclude"], {"unknown": "exclude"}, "out of vocabulary, left out"),
     (["--unknown", "penalize", "--penalty", "3"], {"unknown": "penalize", "penalty": 3}, "out of vocabulary, penalized"),
 ])
-def test_eval_counts_as_it_is_told(word, tmp_path, capsys, flags, options, label):
+def test_eval_applies_the_policy(word, tmp_path, capsys, flags, options, label):
     (tmp_path / "text").write_text(LINES_TO_SCORE)
     found = LanguageModel.load(word).evaluate(tmp_path / "text", **options)
     with warnings.catch_warnings():
@@ -332,12 +332,12 @@ def test_eval_counts_as_it_is_told(word, tmp_path, capsys, flags, options, label
     assert (rows["perplexity"], rows[label]) == (f"{found.perplexity:.4f}", "3")
     assert ("warning: " in err and "--unknown exclude leaves them out, and --unknown penalize adds" in err) == (not flags)
     assert main(["eval", word, str(tmp_path / "text"), "--json", *flags]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["nats_per_token"], told["oov"], told["unknown"]) == (found.nats_per_token, 3, options.get("unknown", "count"))
+    report = json.loads(capsys.readouterr().out)
+    assert (report["nats_per_token"], report["oov"], report["unknown"]) == (found.nats_per_token, 3, options.get("unknown", "count"))
 
 
 @pytest.mark.parametrize("command", ["score", "eval"])
-def test_a_penalty_alone_is_an_error(word, tmp_path, capsys, command):
+def test_a_penalty_without_penalize_is_an_error(word, tmp_path, capsys, command):
     (tmp_path / "text").write_text(LINES_TO_SCORE)
     assert main([command, word, str(tmp_path / "text"), "--penalty", "3"]) == 2
     assert "error: --penalty is 3.0 with --unknown count; only --unknown penalize has one.\n" in capsys.readouterr().err

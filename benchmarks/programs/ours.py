@@ -40,10 +40,9 @@ def train(path: str, corpus: str, streams: int, steps: int, updates: int) -> dic
     from numba_rnnlm import LanguageModel
     from numba_rnnlm.config import TrainingConfig
     from numba_rnnlm.text import read_corpus
-    from numba_rnnlm.training.loop import Trainer
+    from numba_rnnlm.training.loop import Trainer, Watcher
     from numba_rnnlm.training.streams import StreamTask, make_optimizer
     from numba_rnnlm.training.updater import Updater
-    from numba_rnnlm.training.watchers import Watcher
 
     class First(StreamTask):
         """The first updates of an epoch."""

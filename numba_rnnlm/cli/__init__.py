@@ -1,4 +1,4 @@
-"""The command line: ``numba-rnnlm train | eval | score | generate | info | warmup | demo``. One module a command."""
+"""The command line: ``numba-rnnlm train | eval | score | generate | info | warmup | demo``, one module per command."""
 
 from .main import main, parser
 

@@ -1,4 +1,4 @@
-"""Chooses where a command saves the model that it has trained, without losing what exists there."""
+"""Chooses the file in which a command saves its trained model, without losing a file that already exists."""
 
 import contextlib
 import os
@@ -21,52 +21,52 @@ from ..runs import corpus_of, fitting, run_of, same_corpus, same_training
 from ..storage import Held, locked, read_about
 from ..training.history import read_history
 from .exits import ERROR, Ended
-from .flags import flag, typed
+from .flags import flag, quoted
 
 OUT = Path("model.npz")
 VOCABULARY = ("tokenizer", "min_count", "max_vocabulary", "line_ends")  # settings that determine the vocabulary
 
-Ours = Callable[[Mapping[str, Any]], bool]  # answers whether a model with this header may be replaced
+Ours = Callable[[Mapping[str, Any]], bool]  # tells whether a model with this header may be replaced
 
 
 class Destination:
-    """The name of a model: chosen and locked before the training, and saved to after it.
+    """The file of a model: chosen and locked before training, written after it.
 
-    A training that was cut short does not replace a model, unless that is an earlier state of the same run.
+    A training that was cut short does not replace a model, unless that model is an earlier state of the same run.
 
     Parameters
     ----------
     out
-        The name that was given; None for :data:`OUT`, or the first of model-2.npz, model-3.npz, … that is free.
+        The given path; None for :data:`OUT`, or the first of model-2.npz, model-3.npz, … that is free.
     overwrite
-        Replace whatever model has the name that was given.
+        Replace whatever model the given path names.
     keeping
-        The checkpoints of the training.
+        The checkpoint settings of the training.
     model
-        What is trained.
+        The model to train and save.
     is_timed
-        Saving belongs to a limited time, so find out how long it takes.
+        The time limit of the training includes saving, so measure how long saving takes.
 
     Attributes
     ----------
     out
-        The name.
+        The path of the file.
     verb
-        "saved", or "replaced" if a model had that name.
-    spared
-        The name of a model that was not replaced because the training was cut short.
+        "saved", or "replaced" if the file was a model.
+    preserved
+        The path of a model that was not replaced because the training was cut short.
 
     Raises
     ------
     ModelFileError
-        On entering, if another process is writing a model to the name that was given.
+        On entering, if another process is writing a model to the given path.
     """
 
     def __init__(self, out: Path | None, overwrite: bool, keeping: CheckpointConfig, model: LanguageModel, is_timed: bool = False) -> None:
         self.given, self.overwrite, self.keeping, self.model, self.is_timed = out is not None, overwrite, keeping, model, is_timed
         self.resumed = keeping.resume is not None and not keeping.begins
-        self.out, self.verb, self.spared = OUT if out is None else out, "saved", ""
-        self._replaces = False  # whether the default name holds a model that the same run has written
+        self.out, self.verb, self.preserved = OUT if out is None else out, "saved", ""
+        self._replaces = False  # whether the default path has a model that an earlier part of this run has written
         self._about: Mapping[str, Any] = {}
         self._locks = ExitStack()
 
@@ -79,9 +79,9 @@ class Destination:
         self._locks.close()
 
     def prepare(self, about: Mapping[str, Any]) -> Prepared:
-        """Choose the name, or refuse the one that was given, when the texts have been read and before the training.
+        """Choose the path, or reject the given one; called after the texts have been read and before training.
 
-        ``about`` is the header of the model's file.
+        ``about`` is the header of the model file.
         """
         self._about, checkpoint, notes = about, self.keeping.checkpoint, []
         if not self.overwrite:
@@ -102,17 +102,17 @@ class Destination:
         Raises
         ------
         Ended
-            If it could not be saved under its name; the message says where it is instead.
+            The model could not be saved to its path; the message names the file where it was saved instead.
         """
         try:
             try:
                 self._save(cut_short)
-            except ModelFileError:  # a network's file system may have been away for a moment
+            except ModelFileError:  # a network file system may have been unavailable for a moment
                 self._save(cut_short)
         except ModelFileError as error:
             checkpoint = self.keeping.checkpoint
             for folder in (lambda: Path(checkpoint or self.out).parent, Path.cwd, Path.home, tempfile.gettempdir):
-                with contextlib.suppress(OSError, RuntimeError):  # no current folder, no home (RuntimeError), no folder for temporary files
+                with contextlib.suppress(OSError, RuntimeError):  # no current folder, no home folder (RuntimeError), or no temporary folder
                     file, name = tempfile.mkstemp(".npz", f"{self.out.stem}-", folder())
                     os.close(file)
                     try:
@@ -122,54 +122,54 @@ class Destination:
                         continue
                     raise Ended(ERROR, f"{error} The model is saved in {name!r} instead.") from error
             if checkpoint is not None:
-                raise Ended(ERROR, f"{error} The training is kept in {checkpoint!r}: --resume {typed(checkpoint)} writes the model from it.") from error
+                raise Ended(ERROR, f"{error} The training is saved in {checkpoint!r}; --resume {quoted(checkpoint)} writes the model from it.") from error
             raise
 
     @property
-    def told(self) -> str:
-        """Where the model is saved, in words."""
-        spared = f"; {self.spared!r} stays as it was, because only a complete training replaces a model" if self.spared else ""
-        return f"model is saved in {str(self.out)!r}{spared}"
+    def outcome(self) -> str:
+        """A phrase that says where the model is saved."""
+        preserved = f"; {self.preserved!r} is unchanged, because only a complete training replaces a model" if self.preserved else ""
+        return f"model is saved in {str(self.out)!r}{preserved}"
 
     def _save(self, cut_short: bool) -> None:
         if not self._is_ours(cut_short):
             name = self._claim(self.out, self._is_earlier if self.resumed else None)
-            self.spared, self.out = str(self.out) if self.given or self._replaces else "", name
+            self.preserved, self.out = str(self.out) if self.given or self._replaces else "", name
         self.verb = "replaced" if self.out.exists() else "saved"
         self.model.save(self.out, replace_run=self.overwrite or same_file(self.out, self.keeping.resume))
 
     def _is_ours(self, cut_short: bool) -> bool:
-        """Whether the model may be saved under the name that was chosen before the training."""
+        """Whether the model may be saved to the path that was chosen before training."""
         if not self.given and not self._replaces:
-            return not os.path.lexists(self.out)  # another program may have taken a default name in the meantime
+            return not os.path.lexists(self.out)  # another program may have created the file in the meantime
         return not cut_short or self.overwrite or _is_empty(self.out) or (self.resumed and _holds(self.out, self._is_earlier))
 
     def _is_of_this_run(self, there: Mapping[str, Any]) -> bool:
         return "run" not in there and same_training(there, self._about)
 
     def _is_earlier(self, there: Mapping[str, Any]) -> bool:
-        """Whether a model is of this run and has not seen more of the text than what would replace it."""
+        """Whether a model belongs to this run and was not trained for more epochs than the model that would replace it."""
         with fitting("the model"):
             return self._is_of_this_run(there) and read_history(dict(there["history"]))["epoch"][-1:] <= self.model.history_["epoch"][-1:]
 
     def _claim(self, path: Path, ours: Ours | None) -> Path:
-        """Lock the first free name of model.npz, model-2.npz, …: the file does not exist or is one of ours, and no process is writing it."""
+        """Lock the first free path of model.npz, model-2.npz, …: it does not exist or is a model of ours, and no process is writing it."""
         for name in free_names(path, ours, self.keeping.checkpoint):
             with ExitStack() as lock:
                 try:
                     lock.enter_context(locked(str(name), "model"))
                 except Held:
                     continue
-                if _is_free(name, ours):  # the previous holder of the lock may have just written it
+                if _is_free(name, ours):  # the previous holder of the lock may just have written the file
                     self._locks.enter_context(lock.pop_all())
                     return name
-        raise AssertionError("there is always another name")
+        raise AssertionError("free_names is endless")
 
 
 def expect_writable(out: Path, others: Iterable[tuple[str, str | Path]] = (), name: str = "--out") -> None:
-    """Raise an error before the training, not after it, if a file cannot be saved.
+    """Raise an error before training rather than after it if a file cannot be written.
 
-    ``others`` are the other files of the command, each with the flag or argument that names it; ``out`` must be none of them.
+    ``others`` are the other files of the command, each with the flag or argument that names it; ``out`` must differ from all of them.
     """
     for role, other in others:
         if same_file(out, other):
@@ -184,20 +184,20 @@ def expect_writable(out: Path, others: Iterable[tuple[str, str | Path]] = (), na
             pass
     except OSError as error:
         raise ModelFileError(f"cannot write {str(out)!r}: {error.strerror}. "
-                             "Choose a folder that exists and can be written.") from error
+                             "Choose a folder that exists and is writable.") from error
 
 
 def expect_replaceable(out: Path, about: Mapping[str, Any], name: str = "--out") -> None:
-    """Raise :class:`ModelFileError` where a model with this header would replace one of another text, or the checkpoint of an unfinished run."""
+    """Raise :class:`ModelFileError` if a model with this header would replace a model of another text or an unfinished run."""
     if _is_empty(out):
         return
     there = read_about(out)
     if "run" in there and not run_of(str(out), there).at.ended:
-        what = "the checkpoint of a run that has not ended"
+        what = "the checkpoint of an unfinished run"
     elif same_corpus(there, about):
         return
     elif corpus_of(there) is None:
-        what = "a model that does not tell on which text it was trained"
+        what = "a model that does not record its training text"
     elif corpus_of(there) != corpus_of(about):
         what = "a model of another text"
     else:
@@ -206,21 +206,21 @@ def expect_replaceable(out: Path, about: Mapping[str, Any], name: str = "--out")
 
 
 def _vocabularies(name: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """Why two models of one text have different vocabularies."""
+    """Explain why two models of the same text have different vocabularies."""
     def held_out(about: Mapping[str, Any]) -> str:
         split = about["training"]["validation_split"]
         return f"{100 * split:.3g}% of the text" if split else "nothing"
 
     with fitting(name):
-        told = [f"{flag(name)} {there['config'][name]} there, {here['config'][name]} here" for name in VOCABULARY
-                if there["config"][name] != here["config"][name]]
+        reasons = [f"{flag(name)} {there['config'][name]} there, {here['config'][name]} here" for name in VOCABULARY
+                   if there["config"][name] != here["config"][name]]
         if held_out(there) != held_out(here):
-            told.append(f"held out from it: {held_out(there)} there, {held_out(here)} here, which --valid and --validation-split decide")
-    return "; ".join(told) or "with other symbols, from a model that was trained before"
+            reasons.append(f"held out: {held_out(there)} there, {held_out(here)} here, because of --valid and --validation-split")
+    return "; ".join(reasons) or "it has other symbols, inherited from an earlier model"
 
 
 def free_names(path: Path, ours: Ours | None = None, avoid: str | None = None) -> Iterator[Path]:
-    """Yield the free names of model.npz, model-2.npz, …: files that do not exist or are models of ours. The file to ``avoid`` is skipped."""
+    """Yield the free paths of model.npz, model-2.npz, …: files that do not exist or are models of ours. The path to ``avoid`` is skipped."""
     names = chain([path], (path.with_stem(f"{path.stem}-{number}") for number in count(2)))
     return (name for name in names if not same_file(name, avoid) and _is_free(name, ours))
 
@@ -237,12 +237,12 @@ def _holds(path: Path, ours: Ours) -> bool:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether replacing this file loses nothing: it does not exist, or is empty."""
+    """Whether this file does not exist or is empty, so that replacing it loses nothing."""
     return not path.exists() or is_empty(path)
 
 
 def saving_seconds(model: LanguageModel, out: Path) -> float:
-    """Measure how many seconds it takes to save a model in the folder of ``out``."""
+    """Measure how many seconds saving a model in the folder of ``out`` takes."""
     trial, started = out.parent / f".numba_rnnlm-{secrets.token_hex(8)}", time.monotonic()
     try:
         model.save(trial)

@@ -1,15 +1,15 @@
-"""Exit codes, the same in every command."""
+"""The exit codes of all commands."""
 
 DONE = 0
-ERROR = 1  # told on standard error
-USAGE = 2  # an argument is missing, unknown or impossible, or two contradict each other: argparse's errors, and ConfigError
-STOPPED_EARLY = 3  # a training that could not continue; the model is saved
-SIGNAL = 128  # plus the number of the signal that ended the command; of a training that had begun the model is saved
-BROKEN_PIPE = 141  # nobody reads the output any more; what the system does to programs that do not look
+ERROR = 1  # described on standard error
+USAGE = 2  # an argument is missing, unknown or invalid, or two contradict each other: argparse's errors, and ConfigError
+STOPPED_EARLY = 3  # training could not continue; the model is saved
+SIGNAL = 128  # plus the number of the signal that ended the command; if training had begun, the model is saved
+BROKEN_PIPE = 141  # the reader of the output closed the pipe: 128 + SIGPIPE, as if the signal had ended the program
 
 
 class Ended(Exception):
-    """The command ends with this exit code, and a sentence on standard error."""
+    """Ends the command with this exit code and a message on standard error."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What the commands read and show."""
+"""Loads models and texts for the commands, and prints tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +9,17 @@ from ..errors import ModelFileError
 from ..language_model import LanguageModel
 from ..storage import read_about
 from ..text import Files, Text, Tokenizer
-from .flags import Arguments, machine_of, typed
+from .flags import Arguments, backend_options, quoted
 
 
 def load(args: Arguments, path: Path) -> LanguageModel:
-    """A saved model that knows text."""
+    """Load a model that has a tokenizer."""
     try:
-        model = LanguageModel.load(path, **machine_of(args))
+        model = LanguageModel.load(path, **backend_options(args))
     except ModelFileError as error:
         others = [*getattr(args, "corpus", []), *getattr(args, "file", []), getattr(args, "prompt", None)]
         if args.command != "train" and (found := next(filter(_is_model, others), None)) and not _is_model(path):
-            raise ModelFileError(f"{error} The model comes first: numba-rnnlm {args.command} {typed(found)} {typed(path)}") from error
+            raise ModelFileError(f"{error} Give the model first: numba-rnnlm {args.command} {quoted(found)} {quoted(path)}") from error
         raise
     tokenizer_of(model)
     return model
@@ -34,13 +34,13 @@ def _is_model(path: str | Path | None) -> bool:
 
 def tokenizer_of(model: LanguageModel) -> Tokenizer:
     if model.tokenizer_ is None:
-        raise ModelFileError("the model was trained on ids and has no tokenizer, the command line reads text; "
-                          "use LanguageModel.load in Python.")
+        raise ModelFileError("the model was trained on ids and has no tokenizer, so the command line cannot use it; "
+                             "use LanguageModel.load in Python.")
     return model.tokenizer_
 
 
 def texts_of(args: Arguments, paths: Sequence[str], again: bool = True) -> Text:
-    """The text in these files; unless it has to be read ``again``, what arrives on a pipe is handed out as it comes."""
+    """Open these files as one text. With ``again=False`` it can be read only once, and a pipe yields its data as it arrives."""
     return Files(paths, args.encoding).open(again)
 
 

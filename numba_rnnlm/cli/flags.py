@@ -1,4 +1,4 @@
-"""Flags: every field of a configuration is one, with the same name, help, choices and default."""
+"""The command-line flags. Each field of a configuration becomes a flag with the same name, help, choices and default."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fiel
     *MACHINE, "encoding", "samples", "seconds", "valid"
 }
 OPTION = "|".join(sorted(OPTIONS))
-SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' of a sentence
+SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' within a sentence
 WITHOUT_VALUE = re.compile(r"argument (--[\w-]+): expected one argument")
 SUBJECT = re.compile(rf"\A({OPTION})(?= is )")
 
@@ -35,7 +35,7 @@ Arguments = argparse.Namespace
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells wrong usage in one line, and takes the arguments of a command in any order."""
+    """Reports wrong usage in one line, and accepts the arguments of a command in any order."""
 
     mixing = False
 
@@ -47,13 +47,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = display.message(message)
         if found := WITHOUT_VALUE.match(message):
-            message += f"; a value that begins with - is written {found[1]}=-VALUE"
+            message += f"; write a value that begins with - as {found[1]}=-VALUE"
         message = f"{message} See" if message.endswith("?") else f"{message.rstrip('.')}; see"
         self.exit(USAGE, f"{self.prog}: error: {message} {self.prog} --help\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is sys.stdout and file is not None:
-            file.write(message)  # argparse ignores that help could not be written; main does not
+            file.write(message)  # argparse would ignore a failure to write the help; main reports it
         else:
             put(sys.stderr, message)
 
@@ -64,11 +64,11 @@ class Parser(argparse.ArgumentParser):
         self.mixing = True
         try:
             found, rest = (super().parse_known_args if has_commands else super().parse_known_intermixed_args)(args, namespace)
-        except AttributeError as error:  # argparse's own, where Ctrl-C comes while it prepares to mix
+        except AttributeError as error:  # raised inside argparse if Ctrl-C interrupts parse_known_intermixed_args
             raise error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else error from None
         finally:
             self.mixing = False
-        if rest:  # told here, the command is named; by parse_args only the program would be
+        if rest:  # report it here, where the command is known; parse_args would name the program only
             self.error(f"unrecognized arguments: {' '.join(rest)}{self._flags_meant(rest) or self._values_meant(rest)}")
         return found, rest
 
@@ -81,12 +81,12 @@ class Parser(argparse.ArgumentParser):
         return f"; did you mean {', '.join(f'{flag} for {word}' for word, flag in found)}?" if found else ""
 
     def _values_meant(self, unknown: Sequence[str]) -> str:
-        """How values are written that look like flags."""
+        """A hint how to write a value that looks like a flag."""
         found = next((word for word in unknown if re.match("-[^-]", word)), None)
         if found is not None and os.path.exists(found):
-            return f"; the file is written {typed(found)}"
+            return f"; write the file as {quoted(found)}"
         takes_prompt = any("--prompt" in action.option_strings for action in self._actions)
-        return f"; a prompt that begins with - is written {shlex.quote(f'--prompt={found}')}" if found is not None and takes_prompt else ""
+        return f"; write a prompt that begins with - as {shlex.quote(f'--prompt={found}')}" if found is not None and takes_prompt else ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -98,35 +98,35 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole_number(text: str) -> int:
-    """The value of an argument of type int."""
+    """Parse the value of an argument of type int."""
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"it is {shown(text)}, expected a whole number, such as 100") from None
+        raise argparse.ArgumentTypeError(f"it is {shown(text)}, expected a whole number such as 100") from None
 
 
 def number(text: str) -> float:
-    """The value of an argument of type float."""
+    """Parse the value of an argument of type float."""
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"it is {shown(text)}, expected a number, such as 0.5 or 1e-3") from None
+        raise argparse.ArgumentTypeError(f"it is {shown(text)}, expected a number such as 0.5 or 1e-3") from None
 
 
 def path(text: str) -> Path:
-    """The value of an argument that is a path."""
+    """Parse the value of an argument that is a path."""
     return Path(name(text))
 
 
 def name(text: str) -> str:
-    """The value of an argument that names a file, or standard input."""
+    """Parse the value of an argument that names a file or standard input."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty, expected the name of a file")
     return text
 
 
-def typed(path: str | Path) -> str:
-    """A path as it is typed in a shell, where it must not look like a flag."""
+def quoted(path: str | Path) -> str:
+    """Quote a path for a shell so that it does not look like a flag."""
     return shlex.quote(os.path.join(".", path) if str(path).startswith("-") else str(path))
 
 
@@ -140,40 +140,40 @@ def add_command(commands: Any, name: str, run: Any, help: str, description: str,
 
 
 def model_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", type=path, metavar="MODEL", help="a model file, as train writes it")
+    command.add_argument("model", type=path, metavar="MODEL", help="a model file written by train")
 
 
 def text_arguments(command: argparse.ArgumentParser, argument: str, metavar: str, help: str, **options: Any) -> None:
-    """Where a text comes from, as :class:`~numba_rnnlm.text.Files` takes it."""
+    """Add the arguments that :class:`~numba_rnnlm.text.Files` needs: files and their encoding."""
     command.add_argument(argument, **{"nargs": "+"} | options, type=name, metavar=metavar,
-                         help=f"{help}: files, read one after the other, folders with all their files, or - for standard input; unpacked if "
-                              "gzip, bzip2, xz or zstd packed them")
-    command.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of the texts (default: utf-8)")
+                         help=f"{help}: files, folders (all files in them), or - for standard input; gzip, bzip2, xz and zstd files are "
+                              "decompressed")
+    command.add_argument("--encoding", default="utf-8", metavar="NAME", help="encoding of the text (default: utf-8)")
 
 
-def machine_flags(command: argparse.ArgumentParser) -> Any:
-    group = command.add_argument_group("machine")
+def backend_flags(command: argparse.ArgumentParser) -> Any:
+    group = command.add_argument_group("backend")
     group.add_argument("--backend", type=str.lower, choices=backends.BACKENDS, default="auto",
-                       help="where to compute; auto is the fastest that runs here (default: auto)")
+                       help="backend to compute with; auto chooses the fastest one available (default: auto)")
     group.add_argument("--threads", type=int, metavar="N",
-                       help="of the cpu backend; the results do not depend on it (default: all processors, or "
+                       help="threads of the cpu backend; results do not depend on their number (default: all processors, or "
                             "NUMBA_RNNLM_NUM_THREADS)")
     group.add_argument("--precision", type=str.lower, choices=PRECISIONS,
-                       help="of the factors of matrix products; faster are bf16, for cuda and for processors with AVX512_BF16, and "
-                            "tf32, for cuda (default: float32)")
+                       help="precision of the factors of matrix products; faster choices are bf16 (cuda, and processors with AVX512_BF16) "
+                            "and tf32 (cuda) (default: float32)")
     return group
 
 
 def config_flags(group: Any, config: type, leave_out: Collection[str] = (), defaults: Mapping[str, str] | None = None) -> None:
-    """A flag for each field. One that is not given leaves no trace in the namespace: see :func:`given`. ``defaults`` are other ones
-    than the field's."""
+    """Add a flag for each field. A flag that is not given sets no attribute (see :func:`given`). ``defaults`` replace those of the fields
+    in the help."""
     for item in fields(config):
         if item.name in leave_out:
             continue
         option = flag(item.name)
         kind = item.metadata["type"] or type(item.default)
         help, choices = item.metadata["help"].replace("%", "%%"), item.metadata["choices"]
-        if item.name == "cell":  # registered cells are for Python only
+        if item.name == "cell":  # registered cells are available in Python only
             help, choices = "recurrent cell", tuple(CELLS)
         if kind is bool:
             group.add_argument(option, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
@@ -186,11 +186,11 @@ def config_flags(group: Any, config: type, leave_out: Collection[str] = (), defa
 
 
 def given(args: Arguments, config: type) -> dict[str, Any]:
-    """The fields of a configuration whose flags were given."""
+    """The fields of a configuration whose flags were given, with their values."""
     return {item.name: getattr(args, item.name) for item in fields(config) if hasattr(args, item.name)}
 
 
-def machine_of(args: Arguments) -> dict[str, Any]:
+def backend_options(args: Arguments) -> dict[str, Any]:
     return {"backend": args.backend, "threads": args.threads, "precision": args.precision or "float32"}
 
 
@@ -199,6 +199,6 @@ def flag(name: str) -> str:
 
 
 def with_flags(message: str) -> str:
-    """A sentence of the library with its arguments as they are typed here: ``--cell gru`` for ``cell='gru'``."""
+    """Replace Python arguments in a message by the corresponding flags: ``cell='gru'`` becomes ``--cell gru``."""
     message = SUBJECT.sub(lambda found: flag(found[1]), message)
     return SETTING.sub(lambda found: flag(found[1]) + ("" if found[3] == "True" else f" {found[3]}"), message)

@@ -7,7 +7,7 @@ from ..config import SamplingConfig
 from ..errors import CorpusError, expect_number
 from ..text import as_text
 from .files import load, tokenizer_of
-from .flags import Arguments, add_command, config_flags, given, machine_flags, model_argument
+from .flags import Arguments, add_command, backend_flags, config_flags, given, model_argument
 from .output import Writer
 from .streams import standard_input
 
@@ -15,8 +15,8 @@ from .streams import standard_input
 def add(commands: Any) -> None:
     command = add_command(
         commands, "generate", run, "continue a text",
-        "Write the prompt and what the model continues it with, as it is drawn: in UTF-8, or of a byte model the bytes themselves, without a\n"
-        "line end behind them, unless a terminal shows them.",
+        "Print the prompt and the model's continuation while it is being generated: as UTF-8, or for a byte model as the bytes themselves\n"
+        "(without a final newline, except on a terminal).",
         """examples:
   numba-rnnlm generate model.npz 'It was ' --length 500 --temperature 0.7
   numba-rnnlm generate model.npz --prompt 'It was ' --seed 1 --samples 3
@@ -25,24 +25,24 @@ def add(commands: Any) -> None:
     )
     model_argument(command)
     command.add_argument("prompt", nargs="?", metavar="PROMPT",
-                         help="text to continue, of byte models any bytes; - reads it from standard input, its line ends "
-                              "included; left out, the model starts a new line")
+                         help="text to continue (for byte models, any bytes); - reads it from standard input, newlines "
+                              "included; without a prompt, the model starts a new line")
     command.add_argument("--prompt", dest="prompt_flag", metavar="TEXT", help="the same as PROMPT")
     config_flags(command.add_argument_group("sampling"), SamplingConfig)
     command.add_argument("--samples", type=int, default=1, metavar="N",
-                         help="write this many side by side, with the seeds seed, seed + 1, ..., and an empty line between "
-                              "them; shown when all are written (default: 1)")
+                         help="generate this many samples in one batch, with the seeds seed, seed + 1, ..., and print them when all are "
+                              "complete, separated by empty lines (default: 1)")
     command.add_argument("--unknown", type=str.lower, choices=("error", "unk"), default="error",
-                         help="a symbol of the prompt that the model does not know is an error, or read as <unk> "
+                         help="for symbols of the prompt that the model does not know: error rejects the prompt, unk reads them as <unk> "
                               "(default: error)")
-    machine_flags(command)
+    backend_flags(command)
 
 
 def run(args: Arguments) -> None:
     expect_number("samples", args.samples, 1, whole=True)
     options = given(args, SamplingConfig)
     if args.samples > 1 and options.get("temperature") == 0:
-        args.usage_error("--samples with --temperature 0 writes the same text each time; leave one of them out")
+        args.usage_error("with --temperature 0, all --samples are the same text; leave one of them out")
     if args.prompt is not None and args.prompt_flag is not None:
         args.usage_error("the prompt is given twice, as PROMPT and with --prompt; leave one of them out")
     model = load(args, args.model)
@@ -62,7 +62,7 @@ def run(args: Arguments) -> None:
 
 
 def read_prompt(text: str, is_of_bytes: bool) -> str | bytes:
-    """The prompt, which ``-`` reads from standard input: text, or for a model of bytes any bytes."""
+    """The prompt as text, or as bytes for a byte model; ``-`` reads it from standard input."""
     try:
         data = standard_input().read() if text == "-" else encoded(text)
     except OSError as error:
@@ -71,7 +71,7 @@ def read_prompt(text: str, is_of_bytes: bool) -> str | bytes:
 
 
 def encoded(text: str) -> bytes:
-    """The bytes of an argument in UTF-8, or as they were typed if they are no text in the locale's encoding."""
+    """An argument in UTF-8, or its original bytes if they are not valid text in the locale's encoding."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:

@@ -18,49 +18,49 @@ from ..progress import duration
 from ..storage import open_model, read_about
 from ..training.history import history_about
 from .files import show_table
-from .flags import Arguments, add_command, path, typed
+from .flags import Arguments, add_command, path, quoted
 
 SHOWN_SYMBOLS = 20
-LONGEST = 20  # characters of a symbol that is shown
-LONGEST_VALUE = 200  # characters of an argument
+LONGEST = 20  # characters of a symbol to show
+LONGEST_VALUE = 200  # characters of an argument; a longer one is an error
 
 
 def add(commands: Any) -> None:
     command = add_command(
-        commands, "info", run, "what a model file holds, or what this machine offers",
-        "Without a model: versions, processor, threads, backends. With one: its configuration, size, vocabulary and "
-        "training.",
+        commands, "info", run, "describe a model file or this system",
+        "With a model: its configuration, size, vocabulary and training. Without one: versions, processor, threads and "
+        "backends.",
         """examples:
   numba-rnnlm info
   numba-rnnlm info model.npz
   numba-rnnlm info model.npz --json""",
     )
     command.add_argument("model", type=path, nargs="?", metavar="MODEL", help="a model file")
-    command.add_argument("--json", action="store_true", help="print one JSON object; of a model with its vocabulary and history, whole")
+    command.add_argument("--json", action="store_true", help="print one JSON object; for a model, with its whole vocabulary and history")
 
 
 def run(args: Arguments) -> None:
     if args.model is None:
-        about, show = about_machine(), table_of_machine
+        about, show = about_system(), table_of_system
     elif read_about(args.model).get("kind") == "sequential":
         about, show = about_sequential(args.model), table_of_sequential
     else:
         about, show = about_model(args.model), table_of_model
     if args.json:
-        sys.stdout.writelines(json.JSONEncoder(allow_nan=False).iterencode(about))  # in pieces: as one text it would be many times as large
+        sys.stdout.writelines(json.JSONEncoder(allow_nan=False).iterencode(about))  # in pieces, to save memory
         print()
     else:
         show_table(show(about))
 
 
-def about_machine() -> dict[str, Any]:
+def about_system() -> dict[str, Any]:
     return {
         "version": __version__, "python": platform.python_version(), "numpy": version("numpy"), "numba": version("numba"),
         "llvmlite": version("llvmlite"), "threads": backends.get("cpu").threads, "backends": list(backends.available()), **backends.about(),
     }
 
 
-def table_of_machine(about: dict[str, Any]) -> dict[str, Any]:
+def table_of_system(about: dict[str, Any]) -> dict[str, Any]:
     return {
         "numba-rnnlm": about["version"], "Python": about["python"], "NumPy": about["numpy"],
         "Numba": f"{about['numba']} (llvmlite {about['llvmlite']})", "threads": about["threads"],
@@ -69,22 +69,22 @@ def table_of_machine(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def about_model(path: Path) -> dict[str, Any]:
-    """What the file of a language model holds, as plain values for JSON."""
+    """Describe the file of a language model by plain values for JSON."""
     header = read_about(path)
     run = runs.run_of(str(path), header) if "run" in header else None
-    told = {"texts": header.get("texts"), "training": header.get("training")}
+    recorded = {"texts": header.get("texts"), "training": header.get("training")}
     if run is not None:
-        told["run"] = {"position": run.at.about(), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
+        recorded["run"] = {"position": run.at.about(), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
                        "training": run.training, "model": header["run"]["model"]}
-    del header, run  # they hold the vocabulary, which the model holds once more
+    del header, run  # frees one copy of the vocabulary before the model loads another
     model = LanguageModel.load(path, backend="cpu")
-    # Nothing of the machine: a file does not depend on it.
+    # Without the backend settings, which are not part of the file.
     settings = {name: getattr(value, "name", value) for name, value in model.get_params().items() if name not in MACHINE}
     about: dict[str, Any] = {
-        "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in told else "language_model",
+        "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in recorded else "language_model",
         "weights": model.parameter_count, "config": settings, "vocabulary": None,
         "epochs": model.history_["epoch"][-1] if model.history_["epoch"] else 0, "history": history_about(model.history_, clock=True),
-        **told,
+        **recorded,
     }
     if (tokenizer := model.tokenizer_) is not None:
         about["vocabulary"] = [tokenizer.symbol(id) for id in range(tokenizer.size)]
@@ -108,12 +108,12 @@ def table_of_model(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def about_run(name: str, run: dict[str, Any]) -> dict[str, str]:
-    """Where the training of a checkpoint stood."""
+    """Rows that describe the state of the training in a checkpoint."""
     at = run["position"]
     which = "the best epoch so far" if run["model"] == "good" else "the latest"
     optimizer = run["training"].get("optimizer")
     own = isinstance(optimizer, dict) and optimizer.get("own")
-    resume = f"fit(..., optimizer=..., resume={name!r}) in Python" if own else f"train CORPUS --resume {typed(name)}"
+    resume = f"fit(..., optimizer=..., resume={name!r}) in Python" if own else f"train CORPUS --resume {quoted(name)}"
     return {
         "checkpoint": f"{run['place']}; {at['updates']:,} updates in {duration(at['seconds'])}",
         **({"computed on": str(run["computed_on"])} if run["computed_on"] else {}),
@@ -123,8 +123,8 @@ def about_run(name: str, run: dict[str, Any]) -> dict[str, str]:
 
 
 def about_sequential(path: Path) -> dict[str, Any]:
-    """What the file of a Sequential holds. Its layers and its optimizer are checked as far as that is possible without the classes of the program
-    that wrote it."""
+    """Describe the file of a Sequential. Its layers and optimizer are checked as far as possible without the classes of the program that
+    wrote it."""
     with open_model(path) as file:
         about, weights = file.about, file.group("weights")
     with runs.fitting(str(path)):
@@ -143,13 +143,13 @@ def about_sequential(path: Path) -> dict[str, Any]:
 
 
 def _expect_call(thing: Mapping[str, Any]) -> None:
-    """Raise ValueError unless this is a class and its arguments: names with plain values, or layers."""
+    """Raise ValueError unless this is a class with its arguments: names with plain values, or layers."""
     for name, value in thing.items():
         is_short = any(descriptions(value)) or len(str(value)) <= LONGEST_VALUE
         if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short:
-            raise ValueError(f"an argument {name!r} is {value!r}")
+            raise ValueError(f"the argument {name!r} is {value!r}")
     if not isinstance(thing["class"], str) or not thing["class"].isidentifier():
-        raise ValueError(f"a class is {thing['class']!r}")
+        raise ValueError(f"the class is {thing['class']!r}")
 
 
 def table_of_sequential(about: dict[str, Any]) -> dict[str, Any]:
@@ -164,13 +164,13 @@ def table_of_sequential(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_call(thing: dict[str, Any]) -> str:
-    """A layer or an optimizer as it is written in Python."""
+    """A layer or an optimizer written as a Python call."""
     options = ", ".join(f"{name}={as_value(value)}" for name, value in thing.items() if name not in ("class", "own", "rule") and value is not None)
     return f"{thing['class']}({options})"
 
 
 def as_value(value: Any) -> str:
-    """An argument as it is written in Python."""
+    """An argument written as Python code."""
     if isinstance(value, dict):
         return as_call(value)
     return f"[{', '.join(map(as_value, value))}]" if isinstance(value, list) else repr(value)

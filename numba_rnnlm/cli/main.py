@@ -1,4 +1,4 @@
-"""All commands as one program: its parser, its exit codes, how it reports errors and warnings."""
+"""The program ``numba-rnnlm``: parses arguments, runs a command, and turns errors into messages and exit codes."""
 
 import argparse
 import signal
@@ -24,27 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code: see :mod:`numba_rnnlm.cli.exits`.
     """
-    streams.fill()
+    streams.open_missing()
     set_encodings()
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
             return run(arguments)
-        except BrokenPipeError:  # nobody reads the output any more
+        except BrokenPipeError:  # the reader of the output has closed the pipe
             return BROKEN_PIPE
         except KeyboardInterrupt as stop:
-            if is_terminal(sys.stdout):  # the cursor stands behind a line that is not complete
+            if is_terminal(sys.stdout):  # the cursor may be at the end of an unfinished line
                 report("\n")
-            tell("interrupted" + f", {stop}" * bool(stop.args))
+            notify("interrupted" + f", {stop}" * bool(stop.args))
             return SIGNAL + getattr(stop, "number", signal.SIGINT)
         except Ended as end:
-            tell(f"error: {with_flags(str(end))}")
+            notify(f"error: {with_flags(str(end))}")
             return end.code
         except (LanguageModelError, OSError, MemoryError) as error:
-            tell(f"error: {with_flags(words_of(error))}")
+            notify(f"error: {with_flags(describe(error))}")
             return USAGE if isinstance(error, ConfigError) else ERROR
         finally:
-            streams.settle()
+            streams.discard_unwritten()
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -52,15 +52,15 @@ def run(arguments: Sequence[str] | None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         args = parser().parse_args(words, argparse.Namespace(words=words))
         code = args.run(args) or DONE
-    except SystemExit as stop:  # argparse has printed the help, the version or what is wrong
+    except SystemExit as stop:  # argparse has printed the help, the version or an error
         args, code = Arguments(), stop.code if isinstance(stop.code, int) else DONE
     if not getattr(args, "only_reports", False):
-        getattr(sys.stdout, "flush", int)()  # data that did not arrive is an error
+        getattr(sys.stdout, "flush", int)()  # raises if some data could not be written
     return code
 
 
-def words_of(error: BaseException) -> str:
-    """What went wrong; where the system says no more than why, also what it was."""
+def describe(error: BaseException) -> str:
+    """The message of an error; an OSError without a file name is most likely about standard output."""
     if isinstance(error, OSError) and not isinstance(error, LanguageModelError) and error.filename is None:
         problem = streams.problem_of_output()
         if problem:
@@ -68,7 +68,7 @@ def words_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def tell(text: str) -> None:
+def notify(text: str) -> None:
     put(sys.stderr, f"numba-rnnlm: {display.message(text)}\n", PATIENCE)
 
 
@@ -76,27 +76,27 @@ def show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int,
     file: TextIO | None = None, line: str | None = None,
 ) -> None:
-    tell(f"warning: {with_flags(str(message))}")
+    notify(f"warning: {with_flags(str(message))}")
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands with all their flags."""
+    """The parser of all commands with their flags."""
     whole = Parser(
         prog="numba-rnnlm", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Recurrent neural network language models: train on a text, measure, score, write.",
+        description="Train, evaluate and sample from recurrent neural network language models.",
         epilog="""examples:
-  numba-rnnlm demo                                      the whole job in a minute, nothing is downloaded
+  numba-rnnlm demo                                      train and generate within a minute; downloads nothing
   numba-rnnlm train book.txt --valid rest.txt           writes model.npz
   numba-rnnlm generate model.npz 'It was '
-  numba-rnnlm COMMAND --help                            everything about one command
+  numba-rnnlm COMMAND --help                            help for one command
 
 exit codes of every command:
-  0    done
-  1    an error, which standard error tells
-  2    wrong usage: an argument is missing, unknown or impossible, or two contradict each other
-  3    the training stopped early (it diverged, a validation failed), and what it had learned is saved
-  128 + the number of a signal that ended the command: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; if a training had begun, the model
-       is saved. 141: nobody read the output any more""",
+  0    success
+  1    an error, described on standard error
+  2    wrong usage: an argument is missing, unknown or invalid, or two contradict each other
+  3    training stopped early (it diverged, or validation failed); what it had learned is saved
+  128 + the number of the signal that ended the command: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; if training had begun, the model
+       is saved. 141: the reader of the output closed the pipe""",
     )
     whole.add_argument("--version", action="version", version=f"numba-rnnlm {__version__}")
     whole.set_defaults(run=lambda args: whole.print_help())  # without a command

@@ -19,46 +19,46 @@ from .files import load, show_table, texts_of, tokenizer_of
 from .flags import (
     Arguments,
     add_command,
+    backend_flags,
     config_flags,
     given,
-    machine_flags,
     model_argument,
     text_arguments,
     with_flags,
 )
 
-OOV = {"count": "", "exclude": ", left out", "penalize": ", penalized"}  # tokens that are not in the vocabulary
+OOV = {"count": "", "exclude": ", left out", "penalize": ", penalized"}  # how each policy treats tokens outside the vocabulary
 
 
 def add_eval(commands: Any) -> None:
     command = add_command(
         commands, "eval", evaluate, "measure how well a model predicts a text",
-        "Measure how well a model predicts a text: perplexity, bits per character and per byte. Every token but the "
-        "first counts,\nline ends included (with --bos the first one too, as in score); a symbol that the model does not know "
-        "is scored as\n<unk>, unless --unknown says otherwise. The text is read as a whole: unlike score, eval does not start again with each line.",
+        "Measure how well a model predicts a text: perplexity, bits per character and per byte. Every token but the first counts,\n"
+        "newlines included (with --bos the first one too, as in score). Unknown symbols are scored as <unk>, unless --unknown\n"
+        "changes that. The text is read as a whole: unlike score, eval does not start again at each line.",
         """examples:
   numba-rnnlm eval model.npz test.txt
   numba-rnnlm eval model.npz test.txt.gz --json
   cat test-*.txt | numba-rnnlm eval model.npz -
-  numba-rnnlm eval model.npz test.txt --weights int8    what generate --weights int8 costs""",
+  numba-rnnlm eval model.npz test.txt --weights int8    measures what generate --weights int8 loses""",
     )
     model_argument(command)
-    text_arguments(command, "corpus", "CORPUS", "text to measure on")
+    text_arguments(command, "corpus", "CORPUS", "text to evaluate on")
     command.add_argument("--weights", type=str.lower, choices=WEIGHTS, default="float32",
-                         help="int8: how well the rounded weights do that generate --weights int8 reads (default: float32)")
+                         help="int8 evaluates with the rounded weights that generate --weights int8 uses (default: float32)")
     command.add_argument("--bos", action="store_true",
-                         help="the text follows a line end, so that its first token counts too, as in score (default: no)")
+                         help="put a newline before the text, so that its first token counts too, as in score (default: no)")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     config_flags(command.add_argument_group("unknown symbols"), UnknownConfig)
-    machine_flags(command)
+    backend_flags(command)
 
 
 def add_score(commands: Any) -> None:
     command = add_command(
-        commands, "score", score, "log-probability of each line of a text",
-        "Print the log-probability of each line, in nats: the line alone, after a line end, its own line end included.\n"
-        "So exp(-score / tokens) is the perplexity that eval --bos finds for a file with this line alone. Unknown symbols are scored as <unk>, unless\n"
-        "--unknown says otherwise, and a line on standard error tells how many there were.",
+        commands, "score", score, "print the log-probability of each line of a text",
+        "Print the log-probability of each line in nats. Each line is scored on its own, preceded by a newline and including its final\n"
+        "newline, so exp(-score / tokens) is the perplexity that eval --bos reports for a file with only this line. Unknown symbols are\n"
+        "scored as <unk>, unless --unknown changes that; standard error reports how many there were.",
         """examples:
   numba-rnnlm score model.npz sentences.txt
   echo 'to be or not to be' | numba-rnnlm score model.npz --per-token
@@ -66,25 +66,25 @@ def add_score(commands: Any) -> None:
   numba-rnnlm score model.npz candidates.txt --counts --unknown penalize""",
     )
     model_argument(command)
-    text_arguments(command, "file", "FILE", "lines, on standard input if left out", nargs="*")
+    text_arguments(command, "file", "FILE", "lines to score, from standard input by default", nargs="*")
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--per-token", action="store_true",
-                      help="a line for each token: token, log-probability and 1 if it is not in the vocabulary, "
-                           "between tabs; an empty line after each sentence")
+                      help="print a line per token: the token, its log-probability, and 1 if it is not in the vocabulary (else 0), "
+                           "separated by tabs; an empty line after each sentence")
     kind.add_argument("--normalize", action="store_true", help="divide by the number of tokens")
     command.add_argument("--counts", action="store_true",
-                         help="behind each score, between tabs: the number of tokens it is of, and how many tokens are not in the vocabulary "
+                         help="print two more columns, separated by tabs: the number of scored tokens, and how many are not in the vocabulary "
                               "(--json always has them)")
-    command.add_argument("--json", action="store_true", help="print one JSON object a line; its tokens are the text that is complete with each of them")
+    command.add_argument("--json", action="store_true", help="print one JSON object per line; each token is the text that its id completes")
     config_flags(command.add_argument_group("unknown symbols"), UnknownConfig)
-    machine_flags(command)
+    backend_flags(command)
 
 
 def evaluate(args: Arguments) -> None:
     found = load(args, args.model).evaluate(texts_of(args, args.corpus), args.weights, args.bos, **given(args, UnknownConfig))
     if args.json:
         values: dict[str, Any] = {
-            "perplexity": found.perplexity if isfinite(found.perplexity) else None,  # JSON knows no infinity
+            "perplexity": found.perplexity if isfinite(found.perplexity) else None,  # JSON has no infinity
             "nats_per_token": found.nats_per_token, "bits_per_token": found.bits_per_token,
             "bits_per_character": found.bits_per_character, "bits_per_byte": found.bits_per_byte,
             "tokens": found.tokens, "oov": found.oov, "characters": found.characters, "bytes": found.bytes, "bos": found.bos,
@@ -108,7 +108,7 @@ def decimals(value: float | None, digits: int) -> str:
 
 def score(args: Arguments) -> None:
     if args.per_token and args.counts:
-        args.usage_error("--counts has a number for each line and --per-token lines for each token; leave one of them out")
+        args.usage_error("--counts prints numbers per line, --per-token prints lines per token; leave one of them out")
     policy = UnknownConfig(**given(args, UnknownConfig))
     model = load(args, args.model)
     tokenizer, tally = tokenizer_of(model), Tally()
@@ -137,45 +137,45 @@ def score(args: Arguments) -> None:
     if not tally.lines:
         source = text.name if text.name == "standard input" else repr(text.name)
         raise CorpusError(f"{source} is empty, expected at least one line to score.")
-    if told := tally.told(policy):
-        report(f"numba-rnnlm: {with_flags(told)}\n", sys.stderr)
+    if summary := tally.summary(policy):
+        report(f"numba-rnnlm: {with_flags(summary)}\n", sys.stderr)
 
 
 @dataclass
 class Tally:
-    """What has been scored, and how much of it was not in the vocabulary."""
+    """Counts the scored lines and tokens, and the symbols outside the vocabulary."""
 
     lines: int = 0
     tokens: int = 0
-    concerned: int = 0
+    affected: int = 0  # lines with unknown symbols
     symbols: Counter[str] = field(default_factory=Counter)
-    suspected: bool = False  # whether the first unknown symbol has been looked at for a wrong encoding
-    explained: bool = False  # whether that was the reason, and a warning has said so
+    suspected: bool = False  # whether the first line with unknown symbols has been checked for a wrong encoding
+    explained: bool = False  # whether a warning has given that as the reason
 
     def add(self, row: Sentence, times: int) -> None:
         """Count a line that occurred ``times`` times."""
         self.lines += times
         self.tokens += times * (len(row.ids) - 1)
         if missing := row.missing:
-            self.concerned += times
+            self.affected += times
             for symbol in missing:
                 self.symbols[symbol] += times
 
-    def told(self, policy: UnknownConfig) -> str:
-        """A sentence about unknown symbols; empty if there were none."""
+    def summary(self, policy: UnknownConfig) -> str:
+        """A sentence about the unknown symbols; empty if there were none."""
         if not self.symbols:
             return ""
         treated = {"count": "were scored as <unk>, which may be more probable than they are", "exclude": "were left out",
-                   "penalize": f"were penalized by {policy.nats_per_character:.3f} nats a character"}
-        advice = {"count": "; --counts shows how many each line has, unknown='exclude' leaves them out, unknown='penalize' adds what spelling "
-                           "them would cost"}
+                   "penalize": f"were penalized by {policy.nats_per_character:.3f} nats per character"}
+        advice = {"count": "; --counts shows how many each line has, unknown='exclude' leaves them out, unknown='penalize' adds the cost of "
+                           "spelling them"}
         advised = "" if self.explained else advice.get(policy.unknown, "")
-        return (f"tokens that are not in the vocabulary, {self.symbols.total():,} of {self.tokens:,}, in {self.concerned:,} of "
-                f"{self.lines:,} lines, {treated[policy.unknown]}: {most_frequent(self.symbols)}{advised}.")
+        return (f"{self.symbols.total():,} of {self.tokens:,} tokens, in {self.affected:,} of {self.lines:,} lines, are not in the vocabulary "
+                f"and {treated[policy.unknown]}: {most_frequent(self.symbols)}{advised}.")
 
 
 def _answer(args: Arguments, tokenizer: Tokenizer, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> str:
-    """What is printed for one line, of whose tokens those that are ``counted`` have ``scores``."""
+    """The output for one line, given the ``scores`` of its ``counted`` tokens."""
     oov, unknown = int(np.count_nonzero(row.unknown[1:])), row.unknown[1:][counted]
     total = float(scores.mean() if args.normalize else scores.sum())
     if args.json:
@@ -192,7 +192,7 @@ def _answer(args: Arguments, tokenizer: Tokenizer, row: Sentence, scores: np.nda
 
 
 def _tokens(tokenizer: Tokenizer, row: Sentence, counted: np.ndarray, printable: bool) -> list[str]:
-    """The tokens that are counted by their printable names, or the text that is complete with each; unknown ones as the line has them."""
+    """The printable names of the counted tokens, or the text that each id completes; unknown tokens are spelled as in the line."""
     ids = row.ids.tolist()
     if printable:
         names = row.named([tokenizer.symbol(id) for id in ids])

@@ -1,4 +1,4 @@
-"""What the commands write to standard output: text in UTF-8, bytes as they are."""
+"""Writes to standard output: text as UTF-8, bytes unchanged."""
 
 import codecs
 import io
@@ -10,7 +10,7 @@ from ..reports import is_terminal
 
 
 def set_encodings() -> None:
-    """UTF-8 for files and pipes, whatever the locale is; a terminal keeps its own encoding, with escapes for what that lacks."""
+    """Use UTF-8 for files and pipes, whatever the locale. A terminal keeps its encoding; characters that it lacks are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             encoding = None if is_terminal(stream) else "utf-8"
@@ -18,9 +18,9 @@ def set_encodings() -> None:
 
 
 class Writer:
-    """Writes to standard output at once: text, or bytes, which a terminal shows as text.
+    """Writes text or bytes to standard output without buffering; on a terminal, bytes are decoded.
 
-    A terminal shows escapes in place of control characters; files and pipes get everything as it is.
+    On a terminal, control characters are escaped; files and pipes get the data unchanged.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Writer:
         sys.stdout.flush()
 
     def end(self, kind: type) -> None:
-        """End the line, but not in a file or a pipe of bytes, which gets these and nothing else."""
+        """Write a final newline, except after bytes in a file or a pipe, where nothing may be added to the data."""
         if kind is bytes:
             sys.stdout.write(self.decoder.decode(b"", final=True))
         if kind is str or self.raw is None:

@@ -1,7 +1,7 @@
-"""The standard streams of a process whose surroundings may have closed, filled or dropped them.
+"""Handles standard streams that are closed, full or disconnected.
 
-Reports (of ``train``, warnings, errors) are written through :mod:`numba_rnnlm.reports`, which never fails. What a command was asked
-for is data: where it cannot be written, the command fails.
+Reports (progress of ``train``, warnings, errors) go through :mod:`numba_rnnlm.reports`, which never fails. The output that a command was
+asked for is data: if it cannot be written, the command fails.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from ..reports import put
 CLOSED = ((0, "stdin", "r", os.O_WRONLY), (1, "stdout", "w", os.O_RDONLY), (2, "stderr", "w", os.O_RDONLY))
 
 
-def fill() -> None:
-    """Give the numbers of closed standard streams to the null device, so that no model file gets one of them.
+def open_missing() -> None:
+    """Open the null device in place of closed standard streams, so that no model file gets one of their descriptors.
 
-    It is opened the wrong way round: using such a stream is still an error.
+    It is opened in the opposite mode, so that using the stream still raises an error.
     """
     for number, name, mode, access in CLOSED:
         try:
@@ -27,25 +27,25 @@ def fill() -> None:
         except OSError as error:
             if error.errno != errno.EBADF:
                 continue
-            os.open(os.devnull, access)  # the lowest number that is free: this one
+            os.open(os.devnull, access)  # gets the lowest free descriptor, which is `number`
             if getattr(sys, name) is None:
-                setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (until the process ends)
+                setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 (open until the process ends)
 
 
 def standard_input() -> BinaryIO:
-    """The bytes of standard input. Raises :class:`CorpusError` where there is none."""
+    """The binary stream of standard input. Raises :class:`CorpusError` if it is closed."""
     if sys.stdin is None:
-        raise CorpusError("standard input is closed; give the name of a file, or something to read.")
+        raise CorpusError("standard input is closed; give the name of a file, or redirect standard input.")
     return sys.stdin.buffer
 
 
 def problem_of_output() -> str:
-    """Why what was printed has not arrived, "" if it has."""
+    """Why the output could not be written; "" if it was."""
     return put(sys.stdout, "")
 
 
-def settle() -> None:
-    """Drop what could not be written, so that Python does not try again when it ends and complain."""
+def discard_unwritten() -> None:
+    """Discard output that could not be written, so that Python does not try again at exit and print an error."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and put(stream, ""):
             with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -20,56 +20,56 @@ from .files import load, texts_of, tokenizer_of
 from .flags import (
     Arguments,
     add_command,
+    backend_flags,
+    backend_options,
     config_flags,
     flag,
     given,
-    machine_flags,
-    machine_of,
     name,
     path,
+    quoted,
     text_arguments,
-    typed,
 )
 from .measure import decimals
 
-VALIDATION_SPLIT = 0.05  # the part that is held out if --valid is not given
+VALIDATION_SPLIT = 0.05  # the fraction of the text to hold out without --valid
 
 
 def add(commands: Any) -> None:
     command = add_command(
         commands, "train", run, "train a model on a text",
-        "Train a model on a text and save it. Ctrl-C (and SIGTERM, SIGHUP, SIGXCPU, SIGUSR1) ends the training early and saves what\n"
-        "was learned; the exit code is then 128 + the signal's number. numba-rnnlm --help lists all exit codes.",
+        "Train a model on a text and save it. Ctrl-C (and SIGTERM, SIGHUP, SIGXCPU, SIGUSR1) stops training early and saves what was\n"
+        "learned; the exit code is then 128 + the number of the signal. numba-rnnlm --help lists all exit codes.",
         """examples:
   numba-rnnlm train book.txt --valid rest.txt
-  numba-rnnlm train books/ more.txt.gz --encoding cp1252      without --valid the last 5 %, if at least 100 bytes, are held out
+  numba-rnnlm train books/ more.txt.gz --encoding cp1252      without --valid, the last 5 % (if at least 100 bytes) are held out
   zcat news-*.gz | numba-rnnlm train - --tokenizer word
   numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
   numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 1h30m --validate-every 500 --log ptb.csv
   numba-rnnlm train more.txt --from book.npz --out more.npz --learning-rate 0.001
   numba-rnnlm train book.txt --checkpoint run.npz --checkpoint-every 10min
-  numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      after it was stopped: the settings are in run.npz""",
+  numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      continues after a stop; the settings are in run.npz""",
     )
     text_arguments(command, "corpus", "CORPUS", "text to train on")
     command.add_argument("--valid", action="append", type=name, metavar="FILE",
-                         help="held-out text, a file or a folder, or several of them, each behind a --valid of its own: measured after each epoch, the "
-                              "weights of the best one are kept")
+                         help="validation text, a file or a folder (repeat --valid for several): evaluated after each epoch; training returns "
+                              "the weights of the best epoch")
     command.add_argument("--out", type=path, metavar="FILE",
-                         help="where to save the model; a model of the same text is replaced, nothing else, and not by a training that is cut short, "
-                              "which is saved beside it, as model-2.npz (default: model.npz, or model-2.npz and so on if that exists)")
+                         help="where to save the model; replaces only a model of the same text, and only if training is complete: otherwise "
+                              "the model is saved next to it, as model-2.npz (default: model.npz, or model-2.npz and so on if that exists)")
     command.add_argument("--overwrite", action="store_true",
-                         help="replace the model in --out, or the finished run in --checkpoint, even if it is of another text")
+                         help="replace the model in --out, or the finished run in --checkpoint, even if it was trained on another text")
     command.add_argument("--from", dest="start", type=path, metavar="MODEL",
-                         help="start from the weights of a saved model; its model and text flags stay as they were (with --resume, which "
-                              "has weights of its own, it does not count)")
+                         help="start from the weights of a saved model, with its model and text settings (ignored with --resume, whose "
+                              "checkpoint has its own weights)")
     command.set_defaults(only_reports=True)
     config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
     config_flags(command.add_argument_group("text"), TextConfig)
     config_flags(command.add_argument_group("training"), TrainingConfig, defaults={"validation_split": f"{VALIDATION_SPLIT} without --valid"})
     config_flags(command.add_argument_group("checkpoints"), CheckpointConfig)
-    machine = machine_flags(command)
+    machine = backend_flags(command)
     machine.add_argument("--seed", type=int, default=argparse.SUPPRESS, metavar="N",
-                         help="of the starting weights and the dropout; same seed, same model (default: 0)")
+                         help="seed of the initial weights and of dropout; the same seed gives the same model (default: 0)")
 
 
 def run(args: Arguments) -> None:
@@ -78,17 +78,17 @@ def run(args: Arguments) -> None:
     if hasattr(args, "seed"):
         settings["seed"] = args.seed
     if args.start is not None and settings:
-        args.usage_error(f"{flag(next(iter(settings)))} cannot be changed with --from: the saved model has its own.")
+        args.usage_error(f"{flag(next(iter(settings)))} cannot be changed with --from: the saved model determines it.")
     texts = [*args.corpus, *(args.valid or [])]
     once = [Path("/dev/stdin" if text == "-" else text) for text in texts if text == "-" or not (Path(text).is_file() or Path(text).is_dir())]
     if twice := next((path for path, other in combinations(once, 2) if same_file(path, other)), None):
-        args.usage_error(f"{'standard input, -,' if str(twice) == '/dev/stdin' else twice} is named twice; it can be read once")
+        args.usage_error(f"{'standard input, -,' if str(twice) == '/dev/stdin' else twice} is named twice, but can be read only once")
     out = next(free_names(OUT, avoid=keeping.checkpoint)) if args.out is None else args.out
     others = [*(("CORPUS", text) for text in args.corpus), *(("--valid", text) for text in args.valid or [])]
     expect_writable(out, others)
     if keeping.checkpoint is not None:
         expect_writable(Path(keeping.checkpoint), [*others, ("--out", out)], "--checkpoint")
-    if keeping.resume is not None and not keeping.begins:  # what is not given is as it was; what is given must be
+    if keeping.resume is not None and not keeping.begins:  # omitted flags default to the run's settings; given flags must match them
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
             settings["precision"] = args.precision
@@ -99,32 +99,33 @@ def run(args: Arguments) -> None:
     config = TrainingConfig(**training)
     corpus, valid = texts_of(args, args.corpus), None if args.valid is None else texts_of(args, args.valid)
     from_saved = args.start is not None and (keeping.resume is None or keeping.begins)
-    model = load(args, args.start) if from_saved else LanguageModel(**machine_of(args) | settings)
+    model = load(args, args.start) if from_saved else LanguageModel(**backend_options(args) | settings)
     epochs, failure, saved = len(model.history_["epoch"]), None, False
-    with Destination(args.out, args.overwrite, keeping, model, config.max_seconds is not None) as where:
+    with Destination(args.out, args.overwrite, keeping, model, config.max_seconds is not None) as destination:
         try:
             with Interrupts("return", notice=config.verbose > 0) as interrupts:
                 try:
-                    model.fit_config(corpus, valid, config, keeping, interrupts=interrupts, prepare=where.prepare)
+                    model.fit_config(corpus, valid, config, keeping, interrupts=interrupts, prepare=destination.prepare)
                 except (DivergenceError, TrainingError) as error:
                     if isinstance(error, DivergenceError) and len(model.history_["epoch"]) == epochs:  # nothing was learned
                         raise
                     failure = error
-                where.save(cut_short=failure is not None or interrupts.is_set())
+                destination.save(cut_short=failure is not None or interrupts.is_set())
                 saved = True
                 if config.verbose and failure is None:
-                    tell_trained(model, args, where, resuming(args, keeping.checkpoint) if interrupts.is_set() else "")
-        except Interrupted as stop:  # before the training began, or by a second signal
-            kept = keeping.checkpoint is not None and Path(keeping.checkpoint).exists()
-            raise Interrupted(stop.number, f"the {where.told}" if saved else "nothing was saved" + f" but {keeping.checkpoint!r}" * kept) from None
+                    report_training(model, args, destination, resuming(args, keeping.checkpoint) if interrupts.is_set() else "")
+        except Interrupted as stop:  # before training began, or by a second signal
+            has_checkpoint = keeping.checkpoint is not None and Path(keeping.checkpoint).exists()
+            nothing = "nothing was saved" + f" but {keeping.checkpoint!r}" * has_checkpoint
+            raise Interrupted(stop.number, f"the {destination.outcome}" if saved else nothing) from None
     if failure is not None:
-        raise Ended(STOPPED_EARLY, f"{failure} The {where.told}.") from failure
+        raise Ended(STOPPED_EARLY, f"{failure} The {destination.outcome}.") from failure
     if interrupts.number:
-        raise Interrupted(interrupts.number, f"the {where.told}")
+        raise Interrupted(interrupts.number, f"the {destination.outcome}")
 
 
 def resuming(args: Arguments, checkpoint: str | None) -> str:
-    """The command that continues this training from its checkpoint; empty if there is none."""
+    """The command that resumes this training from its checkpoint; empty if there is no checkpoint."""
     if checkpoint is None or not os.path.exists(checkpoint):
         return ""
     words, resume = list(args.words), getattr(args, "resume", None)
@@ -134,16 +135,16 @@ def resuming(args: Arguments, checkpoint: str | None) -> str:
     return shlex.join(["numba-rnnlm", *words])
 
 
-def tell_trained(model: LanguageModel, args: Arguments, where: Destination, resume: str) -> None:
-    out, byte = where.out, tokenizer_of(model).name == "byte"
-    report(f"{where.verb} {out} ({amount(out.stat().st_size)}): {model.parameter_count:,} weights, {model.network_.graph.head.symbols:,} symbols\n")
+def report_training(model: LanguageModel, args: Arguments, destination: Destination, resume: str) -> None:
+    out, byte = destination.out, tokenizer_of(model).name == "byte"
+    report(f"{destination.verb} {out} ({amount(out.stat().st_size)}): {model.parameter_count:,} weights, {model.network_.graph.head.symbols:,} symbols\n")
     if (best := model.validation_) is not None:
         bits = f"{best.bits_per_byte:.3f} bits/byte" if byte else f"{decimals(best.bits_per_character, 3)} bits/character"
         report(f"best validation loss {best.nats_per_token:.4f} nats/token, perplexity {best.perplexity:.2f}, {bits}"
-               + ("" if args.valid else ", on the end of the text, which was held out; --validation-split 0 trains on all of it") + "\n")
-    elif model.history_["loss"]:  # none if max_seconds was over before the first update
+               + ("" if args.valid else " on the end of the text, which was held out; --validation-split 0 trains on all of it") + "\n")
+    elif model.history_["loss"]:  # empty if max_seconds elapsed before the first update
         loss = model.history_["loss"][-1]
-        report(f"training loss {loss:.4f} nats/token; with --valid FILE also measured on text that it has not seen\n")
-    valid = " ".join(map(typed, args.valid or ["FILE"]))
-    commands = [resume, f"numba-rnnlm generate {typed(out)} --prompt TEXT", f"numba-rnnlm eval {typed(out)} {valid}"]
+        report(f"training loss {loss:.4f} nats/token; add --valid FILE to evaluate on unseen text too\n")
+    valid = " ".join(map(quoted, args.valid or ["FILE"]))
+    commands = [resume, f"numba-rnnlm generate {quoted(out)} --prompt TEXT", f"numba-rnnlm eval {quoted(out)} {valid}"]
     report("next:\n" + "".join(f"  {command}\n" for command in commands if command))

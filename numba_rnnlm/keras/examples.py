@@ -10,9 +10,8 @@ from ..network import Graph, Network
 from ..portable import stream_key
 from ..progress import Progress, duration
 from ..training.history import Row
-from ..training.loop import Trainer
+from ..training.loop import Trainer, Watcher
 from ..training.task import Batch
-from ..training.watchers import Watcher
 from .arrays import Examples, swap
 from .compiled import hits
 

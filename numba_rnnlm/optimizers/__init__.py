@@ -1,8 +1,8 @@
-"""Optimisers, as objects with their numbers.
+"""Optimisers as objects that hold their hyperparameters.
 
-Those of this module are Keras 3's, by its names, its defaults and its arithmetic; ``Sequential.compile("adam")`` means them.
-Those of :mod:`numba_rnnlm.optimizers.pytorch` are PyTorch's; ``LanguageModel.fit(optimizer="adam")`` means them. An object
-is what it is in both.
+The classes in this module follow Keras 3 in names, defaults and arithmetic; a name such as ``Sequential.compile("adam")`` refers to
+them. The classes in :mod:`numba_rnnlm.optimizers.pytorch` follow PyTorch; ``LanguageModel.fit(optimizer="adam")`` refers to those.
+Both methods accept objects of either kind.
 
 Examples
 --------
@@ -29,7 +29,7 @@ KNOWN: dict[str, type[Optimizer]] = {**OPTIMIZERS, **{f"pytorch.{name}": kind fo
 
 @checked
 def get(optimizer: str | Optimizer) -> Optimizer:
-    """Keras's optimiser of a name, with its defaults; or the one given."""
+    """Return the Keras optimiser of a given name with its defaults; an optimiser object is returned unchanged."""
     if isinstance(optimizer, Optimizer):
         expect_optimizer(optimizer)
         return optimizer
@@ -42,12 +42,12 @@ def get(optimizer: str | Optimizer) -> Optimizer:
 
 @checked
 def describe(optimizer: Optimizer) -> dict[str, Any]:
-    """An optimiser as plain values, ready for JSON: its class by name, and its numbers.
+    """Describe an optimiser by plain values for JSON: the name of its class, and its hyperparameters.
 
     Raises
     ------
     ConfigError
-        If an optimiser of your own is more than its class and such values.
+        The state of a custom optimiser cannot be described by such values.
     """
     expect_optimizer(optimizer)
     kind = type(optimizer)
@@ -55,32 +55,32 @@ def describe(optimizer: Optimizer) -> dict[str, Any]:
     numbers = {name: plain_value(value) for name, value in values.items()}
     for name, value in numbers.items():
         if not isinstance(value, (bool, int, float, str, type(None))):
-            raise ConfigError(f"{kind.__name__}.{name} is {shown(value)}, which cannot be saved; expected a number, a text or None.")
+            raise ConfigError(f"{kind.__name__}.{name} is {shown(value)}, which cannot be saved; expected a number, a str or None.")
     names = [name for name, known in KNOWN.items() if known is kind]
     if names:
         return {"class": names[0], **numbers}
-    told = {"class": kind.__name__, "own": True, "rule": optimizer.rule.name, **numbers}
-    if vars(rebuild(told, {kind.__name__: kind}, "")) != vars(optimizer):
-        raise ConfigError(f"{kind.__name__} holds more than its fields, {', '.join(numbers)}, by which it would be rebuilt; make it a frozen "
-                          "dataclass with a field for all that it is.")
-    return told
+    described = {"class": kind.__name__, "own": True, "rule": optimizer.rule.name, **numbers}
+    if vars(rebuild(described, {kind.__name__: kind}, "")) != vars(optimizer):
+        raise ConfigError(f"{kind.__name__} has attributes besides its fields ({', '.join(numbers)}), so it cannot be rebuilt from them; make it "
+                          "a frozen dataclass with a field for each attribute.")
+    return described
 
 
-def rebuild(told: Mapping[str, Any], own: Mapping[str, type[Optimizer]], instead: str) -> Optimizer:
-    """The optimiser that :func:`describe` told of; ``own`` are classes of yours by their names: a file never imports anything.
+def rebuild(described: Mapping[str, Any], own: Mapping[str, type[Optimizer]], instead: str) -> Optimizer:
+    """Rebuild the optimiser that :func:`describe` described. ``own`` maps names to custom classes: loading a file never imports anything.
 
     Raises
     ------
     ConfigError
-        If there is no such optimiser, or it has no such numbers.
+        There is no such optimiser, or it has no such hyperparameters.
     ModelFileError
-        If its class is your own and not among them, with what to do ``instead``, or had another rule.
+        A custom class is missing in ``own`` (the message says what to do ``instead``) or has another rule now.
     """
-    numbers = {name: value for name, value in told.items() if name not in ("class", "own", "rule")}
-    name = told.get("class")
-    if told.get("own"):
-        return _rebuild_own(name, numbers, told.get("rule"), own, instead)
-    if name in pytorch.OPTIMIZERS and "clipnorm" in numbers and "global_clipnorm" not in numbers:  # from a time with PyTorch's only
+    numbers = {name: value for name, value in described.items() if name not in ("class", "own", "rule")}
+    name = described.get("class")
+    if described.get("own"):
+        return _rebuild_own(name, numbers, described.get("rule"), own, instead)
+    if name in pytorch.OPTIMIZERS and "clipnorm" in numbers and "global_clipnorm" not in numbers:  # a file older than the Keras optimisers
         numbers |= {"clip_norm": numbers.pop("clipnorm"), "clip_value": numbers.pop("clipvalue", None)}
         name = f"pytorch.{name}"
     expect_one_of("the optimizer's class", name, KNOWN)
@@ -89,18 +89,18 @@ def rebuild(told: Mapping[str, Any], own: Mapping[str, type[Optimizer]], instead
 
 def _rebuild_own(name: Any, numbers: dict[str, Any], rule: Any, own: Mapping[str, type[Optimizer]], instead: str) -> Optimizer:
     if name not in own:
-        raise ModelFileError(f"the optimizer is {name!r}, a class of your own, which a file names and does not hold; {instead}.")
+        raise ModelFileError(f"the optimizer is {name!r}, a custom class, which the file names but does not contain; {instead}.")
     if not (isinstance(own[name], type) and issubclass(own[name], Optimizer)):
-        raise ConfigError(f"{name!r} is {shown(own[name])}, expected a class of numba_rnnlm.optimizers.Optimizer.")
+        raise ConfigError(f"{name!r} is {shown(own[name])}, expected a subclass of numba_rnnlm.optimizers.Optimizer.")
     made = _made(own[name], numbers)
     if made.rule.name != rule:
-        raise ModelFileError(f"the optimizer {name!r} had the rule {rule!r}, the class given has {made.rule.name!r}: another optimiser of that "
-                             "name, which cannot continue with its moments.")
+        raise ModelFileError(f"the optimizer {name!r} had the rule {rule!r}, but the given class has {made.rule.name!r}: it is a different "
+                             "optimiser of the same name, which cannot use the saved moments.")
     return made
 
 
 def _made(kind: type[Optimizer], numbers: Mapping[str, Any]) -> Optimizer:
     try:
         return kind(**numbers)
-    except TypeError as error:  # other arguments than the fields
-        raise ConfigError(f"{kind.__name__} is not made by {', '.join(numbers)}: {error}.") from clean(error)
+    except TypeError as error:  # the constructor has other arguments than the fields
+        raise ConfigError(f"{kind.__name__} cannot be constructed from {', '.join(numbers)}: {error}.") from clean(error)

@@ -1,7 +1,7 @@
-"""Keras 3's optimisers, by its names, its defaults and its arithmetic: those of :class:`~numba_rnnlm.Sequential`.
+"""Optimisers with the names, defaults and arithmetic of Keras 3, used by :class:`~numba_rnnlm.Sequential`.
 
-Weight decay is decoupled in all of them; ε stands under the root, and in Adam beside the root that is not corrected yet;
-``clipnorm`` clips each variable by itself, ``global_clipnorm`` the whole gradient.
+Weight decay is decoupled in all of them. ε is added under the root, except in Adam, where it is added to the root before bias correction.
+``clipnorm`` clips the gradient of each variable separately, ``global_clipnorm`` the whole gradient.
 """
 
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -21,18 +21,18 @@ NOT_AVERAGED = Only("the weights are not averaged")
 
 @dataclass(frozen=True)
 class KerasOptimizer(Optimizer):
-    """What these optimisers share.
+    """The base class of these optimisers.
 
     Parameters
     ----------
     learning_rate
         Step size.
     weight_decay
-        Each update takes this times the rate off every weight, besides the step; None is off.
+        Each update also multiplies every weight by 1 - rate · weight_decay; None disables it.
     clipnorm
-        Scale the gradient of each variable down to this norm; None, 0 or infinity is off, as below.
+        Scale the gradient of each variable down to this norm; None, 0 or infinity disables it, as for the next two.
     clipvalue
-        Cut each element of the gradient at this size.
+        Clip each element of the gradient to this magnitude.
     global_clipnorm
         Scale the whole gradient down to this norm. At most one of the three may be given.
     """
@@ -48,12 +48,12 @@ class KerasOptimizer(Optimizer):
     ema_momentum: Annotated[float, NOT_AVERAGED] = hidden(0.99)
     ema_overwrite_frequency: Annotated[None, NOT_AVERAGED] = hidden(None)
     loss_scale_factor: Annotated[None, Only("weights and gradients are float32")] = hidden(None)
-    gradient_accumulation_steps: Annotated[None, Only("a batch is an update")] = hidden(None)
+    gradient_accumulation_steps: Annotated[None, Only("every batch is one update")] = hidden(None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "name", type(self).__name__.lower())  # whatever was given
-        for item in fields(self):  # a dataclass of a user's, derived from these, has a constructor of its own
+        object.__setattr__(self, "name", type(self).__name__.lower())  # ignores the argument
+        for item in fields(self):  # a user's subclass has its own constructor, which @checked does not cover
             if mark := only(item.type):
                 expect_default(type(self).__name__, item.name, getattr(self, item.name), item.default, mark)
         limits = ("clipnorm", "clipvalue", "global_clipnorm")
@@ -69,7 +69,7 @@ class KerasOptimizer(Optimizer):
         return Limits(self.global_clipnorm, self.clipnorm, self.clipvalue)
 
     def shrink(self, rate: float) -> tuple[float, float]:
-        """What a rule takes for decoupled decay at this rate, and for an L2 penalty, which there is none of."""
+        """The rule's ``shrink`` for decoupled decay at this rate, and its ``decay`` for an L2 penalty, which is 0."""
         return 1 - rate * (self.weight_decay or 0.0), 0.0
 
 
@@ -104,7 +104,7 @@ class SGD(KerasOptimizer):
 class RMSprop(KerasOptimizer):
     """p ← p - rate · g / √(v + ε),  v ← ρ v + (1 - ρ) g² (Tieleman and Hinton 2012).
 
-    With ``momentum`` the step gathers speed; ``centered`` takes the square of the gradient's mean off v.
+    ``momentum`` accumulates the steps in a velocity; ``centered`` subtracts the squared mean of the gradient from v.
     """
 
     rho: float = 0.9
@@ -126,7 +126,7 @@ class RMSprop(KerasOptimizer):
 @checked
 @dataclass(frozen=True)
 class Adagrad(KerasOptimizer):
-    """p ← p - rate · g / √(v + ε),  v ← v + g² (Duchi, Hazan, Singer 2011); v begins at ``initial_accumulator_value``."""
+    """p ← p - rate · g / √(v + ε),  v ← v + g² (Duchi, Hazan, Singer 2011); v starts at ``initial_accumulator_value``."""
 
     initial_accumulator_value: float = 0.1
     epsilon: float = 1e-7
@@ -161,7 +161,7 @@ class Adadelta(KerasOptimizer):
 
 @dataclass(frozen=True)
 class _Moments(KerasOptimizer):
-    """Running means of the gradient and of its square."""
+    """Base class of optimisers with running means of the gradient and of its square."""
 
     beta_1: float = 0.9
     beta_2: float = 0.999
@@ -173,14 +173,14 @@ class _Moments(KerasOptimizer):
 
     @property
     def betas(self) -> tuple[float, ...]:
-        """Those of the rule."""
+        """The betas and their complements, as the rule expects them."""
         return (self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2)
 
 
 @checked
 @dataclass(frozen=True)
 class Adam(_Moments):
-    """Adam (Kingma and Ba 2015), in the form of its section 2: ε is added to the root before the correction of bias.
+    """Adam (Kingma and Ba 2015) in the efficient form at the end of its section 2: ε is added to the root before bias correction.
 
     Examples
     --------
@@ -216,7 +216,6 @@ class AdamW(Adam):
 class Nadam(_Moments):
     """Adam with Nesterov's momentum (Dozat 2016)."""
 
-
     def hyper(self, step: int, rate: float) -> tuple[float, ...]:
         now, then = (self.beta_1 * (1 - 0.5 * 0.96**index) for index in (step, step + 1))
         along = rate * then / (1 - self._product(step + 1))
@@ -224,11 +223,11 @@ class Nadam(_Moments):
         return (*self.shrink(rate), *self.betas, along, ahead, 1 / sqrt(1 - self.beta_2**step), self.epsilon)
 
     def _product(self, step: int) -> float:
-        """Of the momenta of the first updates."""
+        """The product of the momenta of the first ``step`` updates."""
         return float(self.beta_1**step * SCHEDULE[min(step, len(SCHEDULE)) - 1])
 
 
-SCHEDULE = np.cumprod(1 - 0.5 * 0.96 ** np.arange(1, 1000))  # from there on the factors are 1
+SCHEDULE = np.cumprod(1 - 0.5 * 0.96 ** np.arange(1, 1000))  # all further factors are 1
 
 
 @checked

@@ -1,4 +1,4 @@
-"""What every optimiser is: a rule, and the numbers that the rule gets at each update."""
+"""The base class of optimisers: an update rule, and the numbers that it gets at each update."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
@@ -9,22 +9,21 @@ from typing import Any, NamedTuple
 from ..errors import ConfigError, expect_flag, expect_number, shown, take_plain_values
 from ..rules import Rule
 
-MOST = 0.999999  # A momentum or a decay stays below 1, where no new gradient would count.
-
-LARGE = 1e6  # A rate or an ε beyond it would leave the range of float32 somewhere.
+MOST = 0.999999  # largest momentum or decay; at 1, new gradients would have no effect
+LARGE = 1e6  # largest rate or ε; with larger ones some intermediate result would leave the range of float32
 
 
 class Limits(NamedTuple):
-    """How a gradient is clipped before the rule sees it; None or 0 is off.
+    """How to clip a gradient before the rule is applied; None or 0 disables a limit.
 
     Attributes
     ----------
     whole
-        The whole gradient is scaled down to this norm.
+        Scale the whole gradient down to this norm.
     each
-        The gradient of each variable is scaled down to this norm.
+        Scale the gradient of each variable down to this norm.
     element
-        Each element is cut at this size.
+        Clip each element to this magnitude.
     """
 
     whole: float | None = None
@@ -34,7 +33,7 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """An optimiser: a frozen dataclass of its numbers. Write your own by a ``rule`` and its ``hyper``.
+    """An optimiser: a frozen dataclass of hyperparameters. A custom optimiser defines ``rule`` and ``hyper``.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ class Optimizer(ABC):
     def __post_init__(self) -> None:
         take_plain_values(self, (item.name for item in fields(self)))
         expect_number("learning_rate", self.learning_rate, 0, LARGE)
-        for field in ("momentum", "rho", "beta_1", "beta_2"):  # an optimiser has some of these
+        for field in ("momentum", "rho", "beta_1", "beta_2"):  # each optimiser has some of these
             expect_number(field, getattr(self, field, 0), 0, MOST)
         for field in ("nesterov", "centered", "amsgrad"):
             expect_flag(field, getattr(self, field, False))
@@ -70,17 +69,17 @@ class Optimizer(ABC):
 
     @property
     def name(self) -> str | None:
-        """What reports call it."""
+        """The name used in reports."""
         return type(self).__name__
 
     @property
     @abstractmethod
     def rule(self) -> Rule:
-        """The update of one element."""
+        """The update rule."""
 
     @abstractmethod
     def hyper(self, step: int, rate: float) -> tuple[float, ...]:
-        """The rule's numbers at update ``step`` = 1, 2, … and this learning rate: a value for each of ``rule.hyper``."""
+        """The numbers for the rule at update ``step`` = 1, 2, … and this learning rate, one for each name in ``rule.hyper``."""
 
     @property
     def limits(self) -> Limits:
@@ -89,12 +88,12 @@ class Optimizer(ABC):
 
     @property
     def start(self) -> float:
-        """What the moments begin at."""
+        """The initial value of the moments."""
         return 0.0
 
 
 def expect_optimizer(optimizer: Optimizer) -> None:
-    """Raise :class:`~numba_rnnlm.errors.ConfigError` unless what a class of a user's gives can be used."""
+    """Raise :class:`~numba_rnnlm.errors.ConfigError` unless the attributes of an optimiser, possibly of a custom class, are valid."""
     name = type(optimizer).__name__
     if not isinstance(optimizer.rule, Rule):
         raise ConfigError(f"{name}.rule is {shown(optimizer.rule)}, expected one of numba_rnnlm.rules such as rules.SGD.")
@@ -105,7 +104,7 @@ def expect_optimizer(optimizer: Optimizer) -> None:
 
 
 def numbers_of(optimizer: Optimizer, step: int, rate: float) -> tuple[float, ...]:
-    """``hyper``, checked: a kernel would read behind the end of too few numbers."""
+    """Call ``hyper`` and check its result: with too few numbers, a kernel would read past the end of the array."""
     numbers, wanted = optimizer.hyper(step, rate), optimizer.rule.hyper
     if not isinstance(numbers, (tuple, list)) or len(numbers) != len(wanted) or not all(isinstance(number, Real) for number in numbers):
         raise ConfigError(f"{type(optimizer).__name__}.hyper gave {shown(numbers)}, expected {len(wanted)} numbers: {', '.join(wanted)}.")

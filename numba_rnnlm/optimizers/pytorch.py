@@ -1,6 +1,6 @@
-"""PyTorch's optimisers: those that :class:`~numba_rnnlm.LanguageModel` means by a name, as published recipes do.
+"""Optimisers with the arithmetic of PyTorch; :class:`~numba_rnnlm.LanguageModel` uses them by name, as published recipes do.
 
-Weight decay is an L2 penalty, but for AdamW; ε stands beside the root; the norm that is clipped is that of the whole gradient.
+Weight decay is an L2 penalty, except in AdamW. ε is added to the root, not under it. Norm clipping applies to the whole gradient.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from ..errors import expect_number, take_infinity_as
 from ..rules import Rule
 from .optimizer import LARGE, Limits, Optimizer, expect_not_negative
 
-# Rates at which each cell trains without tuning, for the mean loss per token and clip_norm=1.
-# A plain tanh or ReLU network explodes where an LSTM is still comfortable.
+# Learning rates at which each cell trains without tuning, for the mean loss per token and clip_norm=1.
+# Plain tanh and ReLU networks diverge at rates that are fine for an LSTM.
 DEFAULT_RATES = {
     "sgd": {"lstm": 6.0, "gru": 4.0, "tanh": 1.0, "relu": 0.3, "sigmoid": 8.0},
     "rmsprop": {"lstm": 3e-3, "gru": 2e-3, "tanh": 1e-3, "relu": 5e-4, "sigmoid": 2e-3},
@@ -25,25 +25,25 @@ DEFAULT_RATES["adamw"] = DEFAULT_RATES["adam"]
 
 
 def default_rate(optimizer: str, cell: str) -> float:
-    """The learning rate used when none is given; a cell of your own gets the most careful one."""
+    """The default learning rate; a custom cell gets the lowest one."""
     rates = DEFAULT_RATES[optimizer]
     return rates.get(cell, min(rates.values()))
 
 
 @dataclass(frozen=True)
 class TorchOptimizer(Optimizer):
-    """What these optimisers share.
+    """The base class of these optimisers.
 
     Parameters
     ----------
     learning_rate
         Step size.
     weight_decay
-        L2 penalty, added to the gradient (:class:`AdamW`: decoupled from it).
+        L2 penalty, added to the gradient (in :class:`AdamW`: decoupled from it).
     clip_norm
-        Scale the whole gradient down to this norm, as ``clip_grad_norm_`` does; None, 0 or infinity is off.
+        Scale the whole gradient down to this norm, like ``clip_grad_norm_``; None, 0 or infinity disables it.
     clip_value
-        Cut each element of the gradient at this size; None, 0 or infinity is off.
+        Clip each element of the gradient to this magnitude; None, 0 or infinity disables it.
     """
 
     weight_decay: float = 0.0
@@ -124,7 +124,7 @@ class Adagrad(TorchOptimizer):
 @checked
 @dataclass(frozen=True)
 class Adam(TorchOptimizer):
-    """Adam (Kingma and Ba 2015), bias-corrected, ε beside the corrected root.
+    """Adam (Kingma and Ba 2015); ε is added to the root after bias correction.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Files that survive: what is written is whole, what is read is checked."""
+"""Model files: written atomically, and checked thoroughly when they are read."""
 
 from .archive import VERSION, ModelFile, expect_replaceable, file_name, model_bytes, open_model, read_about, write_model
 from .lock import Held, locked

@@ -1,14 +1,14 @@
-"""Named arrays and a header in one ``.npz`` file: written in one piece, and nothing believed when it is read.
+"""Stores named arrays and a header in one ``.npz`` file: written atomically, and read without trusting anything in it.
 
-Members: ``about``, JSON in UTF-8 bytes (format, version, kind, and what the writer adds); and one float array each, named
-``<group>/<name>``, as ``weights/lstm/U``. They are stored as they are, not compressed, each with its CRC-32.
-``numpy.load(path, allow_pickle=False)`` reads it.
+The member ``about`` is JSON in UTF-8 bytes: format, version, kind, and what the caller adds. Every other member is one float array named
+``<group>/<name>``, such as ``weights/lstm/U``. Members are uncompressed, each with its CRC-32.
+``numpy.load(path, allow_pickle=False)`` reads the file.
 
-Reading takes time and memory in proportion to the file: the directory is at most half of it, a member is no larger than it is, and
-the header has no more values than a model of that size needs (:func:`_expect_modest`).
+Reading takes time and memory proportional to the file size: the directory is at most half of the file, no member claims more bytes than
+the file has, and the header has no more values than a model of that size needs (:func:`_expect_modest`).
 
-Files that ``numpy.savez`` wrote are read too: floats of 16, 32 or 64 bits, in either byte order and in C's or Fortran's order. Every
-other kind of array is refused by an error that names it.
+Files written by ``numpy.savez`` can be read too: floats of 16, 32 or 64 bits, in either byte order, in C or Fortran order. For any other
+kind of array, reading raises an error that names it.
 """
 
 import contextlib
@@ -29,48 +29,48 @@ from ..paths import is_empty, regular
 from . import writing
 
 FORMAT = "numba_rnnlm"
-VERSION = 2  # of the files written; all from 1 on are read
-STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # how a zip archive begins, one with members and an empty one
+VERSION = 2  # version of new files; this and all earlier versions can be read
+STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # first bytes of a zip archive with members, and of an empty one
 NPY_START = b"\x93NUMPY\x01\x00"
-# As NumPy writes it. NumPy itself reads far more: whatever Python can parse, and with warnings.
+# Exactly as NumPy writes it. NumPy itself accepts far more: anything that Python can parse, with warnings.
 NPY_HEADER = re.compile(rb"\{'descr': (.*), 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n")
-READ = re.compile(rb"'(\|u1|[<>]f[248])'")  # bytes of the header, and weights
-CHUNK = 2**20  # elements that are looked at at once
-MEMBER_BYTES = 1024  # of a member, beside its array: its own header and its entries in the archive
-GROUP = re.compile(r"(weights|good|state|moments/[0-9]{1,2})/(.+)", re.DOTALL)  # a member that is not the header
-FINITE = ("weights", "good")  # groups whose numbers must be finite; a state or a moment may have run away
+READ = re.compile(rb"'(\|u1|[<>]f[248])'")  # accepted dtypes: bytes for the header, floats for weights
+CHUNK = 2**20  # elements to check at a time
+MEMBER_BYTES = 1024  # overhead of a member: its own header and its entries in the archive
+GROUP = re.compile(r"(weights|good|state|moments/[0-9]{1,2})/(.+)", re.DOTALL)  # names of the array members
+FINITE = ("weights", "good")  # groups that must be finite; states and moments may have overflowed
 MOST_MEMBERS = 20_000  # a checkpoint of 1,000 layers has some 13,000
-LONGEST_NAME = 1000  # characters of a member's name
-DEEPEST = 32  # levels of lists and objects in a header; those we write have 5
-SMALL = 2**17  # bytes: a directory that is never too large
-# Of a JSON text what tells how many values it has: a string, with the colon behind a key; the beginning of a list or an object; a comma. A
-# string without an end ends with the text, and the quantifiers are possessive: no text takes more than one pass.
+LONGEST_NAME = 1000  # characters in the name of a member
+DEEPEST = 32  # levels of nested lists and objects in a header; our own have 5
+SMALL = 2**17  # bytes; a directory of this size is always accepted
+# The JSON tokens that tell how many values a text has: a string, including the colon after a key; an opening bracket or brace; a comma.
+# An unterminated string ends with the text, and the quantifiers are possessive, so any text takes one pass.
 TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?+(?:\s*+:)?+|\[|\{|,', re.DOTALL)
-# What Python makes of it, at most: of a key, a string, a list, an object, and of a number in front of a comma; a string has a comma, too.
+# Upper bounds on the memory of the Python object for each token, by its last byte: key, string, list, object, and a number before a comma.
 TOKEN_BYTES = {ord(":"): 180, ord('"'): 44, ord("["): 90, ord("{"): 240, ord(","): 40}
-HEADER_BYTES = 6, 2**20  # what all values of a header may take: so many times the file, and so many bytes more
+HEADER_BYTES = 6, 2**20  # memory limit for all values of a header: a multiple of the file size, plus a constant
 
 Path = str | os.PathLike[str]
 Arrays = Iterable[tuple[str, np.ndarray]]
 
 
 def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping[str, Arrays]) -> None:
-    """Write a file; whatever was at ``path`` stays whole until the new file is complete.
+    """Write a model file; an existing file at ``path`` stays intact until the new one is complete.
 
     Parameters
     ----------
     path
-        Where to.
+        Path of the file.
     kind, about
-        What it is, and what else the header says: plain values for JSON.
+        The kind of model, and further header entries: values that JSON can represent.
     groups
-        Group → pairs of a name and an array. They are taken one by one: no more than one needs to be in memory.
+        Group → pairs of a name and an array, consumed one at a time, so that only one array needs to be in memory.
 
     Raises
     ------
     ModelFileError
-        If the folder is missing, read-only or full, ``path`` is no path of a file, or a file that is not a model exists; it stays as it is. Or
-        if an array holds numbers that reading would refuse.
+        The folder is missing, read-only or full; ``path`` is not a path of a file; it names an existing file that is not a model (left
+        unchanged); or an array contains numbers that a model file may not have.
     """
     name = file_name(path)
     header = _header(kind, about)
@@ -80,13 +80,13 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
         for group, arrays in groups.items():
             for key, array in arrays:
                 if not _fits(array, group in FINITE):
-                    raise ModelFileError(f"cannot write {name!r}: {group}/{key} holds NaN, infinity or numbers beyond float32, which no model file "
-                                         "may have. Nothing that was there has changed.")
+                    raise ModelFileError(f"cannot write {name!r}: {group}/{key} contains NaN, infinity or numbers beyond float32, which a model "
+                                         "file may not have. An existing file was not changed.")
                 _write_member(archive, f"{group}/{key}", array)
 
 
 def model_bytes(kind: str, about: Mapping[str, Any], members: int, weights: int) -> int:
-    """At most how many bytes a file of :func:`write_model` has with so many arrays, of so many bytes together."""
+    """Upper bound on the size of the file that :func:`write_model` writes for ``members`` arrays of ``weights`` bytes in total."""
     return len(_header(kind, about)) + weights + (1 + members) * MEMBER_BYTES
 
 
@@ -96,18 +96,18 @@ def _header(kind: str, about: Mapping[str, Any]) -> bytes:
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
-    # ZipInfo has a date of its own, 1980: equal arrays are equal bytes.
+    # ZipInfo defaults to a fixed date in 1980, so equal arrays give equal bytes.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 class ModelFile:
-    """An open file, its header read and checked.
+    """An open model file whose header has been read and checked.
 
     Attributes
     ----------
     name
-        Of the file.
+        Path of the file.
     about
         The header.
     """
@@ -115,7 +115,7 @@ class ModelFile:
     def __init__(self, name: str, file: "_Watched") -> None:
         self.name = name
         size = os.fstat(file.fileno()).st_size
-        file.most = max(size // 2, SMALL)  # zipfile reads the directory in one piece, and makes much of each entry
+        file.most = max(size // 2, SMALL)  # zipfile reads the whole directory at once, and each entry takes much memory
         self._archive = zipfile.ZipFile(file)
         file.most = None
         self._members = _checked_members(name, self._archive, size)
@@ -144,9 +144,9 @@ class ModelFile:
         return list(self._groups)
 
     def group(self, name: str) -> dict[str, np.ndarray]:
-        """The arrays of a group, by their names: floats that float32 can hold, and of :data:`FINITE` neither NaN nor infinite.
+        """The arrays of a group by name: floats within the range of float32, and finite for the groups in :data:`FINITE`.
 
-        In C's order and the byte order of this machine, whatever they are in the file.
+        They are converted to C order and native byte order.
         """
         return {key.removeprefix(f"{name}/"): self._weights(key, name in FINITE) for key in self._groups.get(name, ())}
 
@@ -155,11 +155,11 @@ class ModelFile:
         if array.dtype.kind != "f":
             raise self._foreign(key, array.dtype.str)
         if not _fits(array, finite):
-            raise ModelFileError(f"{self.name!r} is damaged: {key!r} holds something other than finite numbers.")
+            raise ModelFileError(f"{self.name!r} is damaged: {key!r} contains numbers that are not finite.")
         return array
 
     def _array(self, key: str) -> np.ndarray:
-        """One member; no byte is set aside for it that the file does not have."""
+        """Read one member; never allocates more memory than the file has bytes."""
         member = self._members[key]
         with self._archive.open(member) as file:
             start = file.read(len(NPY_START) + 2)
@@ -170,18 +170,18 @@ class ModelFile:
                 dtype, shape = np.dtype(header[1][1:-1].decode()), tuple(map(int, re.findall(rb"\d+", header[3])))
                 if prod(shape) * dtype.itemsize == member.file_size - file.tell():
                     order: Literal["F", "C"] = "F" if header[2] == b"True" else "C"
-                    array = np.frombuffer(file.read(), dtype).reshape(shape, order=order)  # to the end, so the CRC-32 is compared
+                    array = np.frombuffer(file.read(), dtype).reshape(shape, order=order)  # reading to the end checks the CRC-32
                     return np.require(array, dtype.newbyteorder("="), "C")
-        raise ModelFileError(f"{self.name!r} is damaged: {key!r} is not the array that it says it is.")
+        raise ModelFileError(f"{self.name!r} is damaged: {key!r} does not match its own header.")
 
     def _foreign(self, key: str, kind: str) -> ModelFileError:
-        """The error for an array of a kind that no model has."""
+        """The error for an array of a dtype that model files may not have."""
         if kind == "'|O'":
-            return ModelFileError(f"{self.name!r} holds Python objects as {key!r}: they are pickled, and a pickle can run any code, so "
+            return ModelFileError(f"{self.name!r} contains Python objects in {key!r}, which are pickled; a pickle can run any code, so "
                                   "it is not read. Save plain arrays of float32.")
         shown = ascii(kind.strip("'")[:100])[1:-1]
-        return ModelFileError(f"{self.name!r} holds an array of type {shown} as {key!r}, expected floats of 16, 32 or 64 bits. If they "
-                              "are weights, convert them, array.astype(numpy.float32), and save them again.")
+        return ModelFileError(f"{self.name!r} contains an array of type {shown} in {key!r}, expected floats of 16, 32 or 64 bits. If these "
+                              "are weights, convert them with array.astype(numpy.float32) and save them again.")
 
 
 def _opened(name: str) -> io.FileIO:
@@ -193,12 +193,12 @@ def _opened(name: str) -> io.FileIO:
 
 @contextlib.contextmanager
 def open_model(path: Path) -> Iterator[ModelFile]:
-    """A file, open for reading; whatever goes wrong while it is read is a :class:`ModelFileError`.
+    """Open a model file for reading; any failure within the ``with`` becomes a :class:`ModelFileError`.
 
     Raises
     ------
     ModelFileError
-        If it is missing, cannot be opened, is truncated, damaged, not a model, or from a newer version; or ``path`` is no path.
+        The file is missing, cannot be opened, is truncated, damaged, not a model or of a newer version; or ``path`` is not a path.
     """
     name = file_name(path)
     if os.path.isdir(name):
@@ -213,22 +213,22 @@ def open_model(path: Path) -> Iterator[ModelFile]:
     except ModelFileError:
         raise
     except MemoryError as error:
-        raise ModelFileError(f"{name!r} cannot be read: there is not enough memory for it. Close other programs, or raise this process's limit "
-                             "of memory.") from error
+        raise ModelFileError(f"{name!r} cannot be read: not enough memory. Close other programs, or raise the memory limit of this "
+                             "process.") from error
     except Exception as error:  # damaged bytes make zipfile, NumPy and json raise nearly anything
         raise ModelFileError(
-            f"{name!r} cannot be read as a numba_rnnlm model: it is damaged, truncated or another kind of file."
+            f"{name!r} cannot be read as a numba_rnnlm model: it is damaged, truncated, or not a model file."
         ) from clean(error)
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What a file says about itself; its arrays are not read. Raises as :func:`open_model`."""
+    """Read the header of a file but not its arrays. Raises the same errors as :func:`open_model`."""
     with open_model(path) as file:
         return file.about
 
 
 class _Watched(io.BufferedReader):
-    """A file of which no more is read at once than ``most`` bytes, if that is not None."""
+    """A file that rejects reads of more than ``most`` bytes, unless that is None."""
 
     most: int | None = None
 
@@ -239,30 +239,30 @@ class _Watched(io.BufferedReader):
 
 
 def expect_replaceable(path: Path) -> None:
-    """Raise :class:`ModelFileError` where a model must not replace what exists at ``path``.
+    """Raise :class:`ModelFileError` if ``path`` holds something that a model must not replace.
 
-    That is whatever is not a model that this version reads: a folder, a pipe, a text, another archive, a damaged model, and what cannot be
-    opened. An empty file may be replaced.
+    Only models that this version can read and empty files may be replaced; not a folder, a pipe, a text, another archive, a damaged
+    model, or a file that cannot be opened.
     """
     name = file_name(path)
     writing.expect_replaceable(name)
     try:
         exists = os.path.isfile(name) and not is_empty(name)
-    except (OSError, ValueError):  # the writing itself will say why not
+    except (OSError, ValueError):  # writing will report the reason
         return
     if exists:
         try:
             read_about(name)
         except ModelFileError as error:
-            if isinstance(error.__cause__, OSError | MemoryError):  # it may be a good one
+            if isinstance(error.__cause__, OSError | MemoryError):  # it may be an intact model
                 reason = getattr(error.__cause__, "strerror", None) or "not enough memory"
-                raise ModelFileError(f"cannot write {name!r}, which exists and cannot be read to see whether it is a model: {reason}.") from error
-            raise ModelFileError(f"cannot write {name!r}: this file is not a model of this numba_rnnlm and is not overwritten; give "
-                                 "another name, or delete it.") from error
+                raise ModelFileError(f"cannot write {name!r}: the file exists, and checking whether it is a model failed: {reason}.") from error
+            raise ModelFileError(f"cannot write {name!r}: the existing file is not a model that this numba_rnnlm can read, and is not "
+                                 "overwritten; choose another name, or delete it.") from error
 
 
 def _checked_members(name: str, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The members by their names, none of which is more than it takes in the file, whose size in bytes is ``size``."""
+    """The members by name, after checking their names and that their sizes add up to no more than ``size``, that of the file."""
     members: dict[str, zipfile.ZipInfo] = {}
     found = archive.infolist()
     if len(found) > MOST_MEMBERS:
@@ -275,7 +275,7 @@ def _checked_members(name: str, archive: zipfile.ZipFile, size: int) -> dict[str
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise ModelFileError(
                 f"{name!r} has a compressed member, {member.filename!r}: compressed files are not read, because a small one "
-                "can fill any memory. If you trust it, load its arrays with numpy.load and write them with numpy.savez."
+                "can fill the memory. If you trust it, load its arrays with numpy.load and save them with numpy.savez."
             )
         members[key] = member
     if sum(member.file_size for member in members.values()) > size:
@@ -284,7 +284,7 @@ def _checked_members(name: str, archive: zipfile.ZipFile, size: int) -> dict[str
 
 
 def _group(name: str, key: str) -> str:
-    """The group of a member. Raises :class:`ModelFileError` if no model has such a one."""
+    """The group of a member. Raises :class:`ModelFileError` if models have no such group."""
     found = GROUP.fullmatch(key)
     if found is None:
         raise ModelFileError(f"{name!r} is not a numba_rnnlm model: it has a member {key + '.npy'!r}.")
@@ -292,10 +292,10 @@ def _group(name: str, key: str) -> str:
 
 
 def _expect_modest(name: str, data: memoryview, size: int) -> None:
-    """Raise :class:`ModelFileError` if Python's objects for this JSON would take more memory than the file justifies.
+    """Raise :class:`ModelFileError` if the Python objects for this JSON would take more memory than the file size justifies.
 
-    A model has rows of numbers for each symbol of its vocabulary, so that its header is a part of it, and the numbers of its history have
-    several digits. What is refused has neither: ``[]`` takes 3 bytes in a file and 64 in memory.
+    A real model has weights for every symbol of its vocabulary, so its header is only part of the file, and the numbers of its history
+    have several digits. Malicious headers are unlike that: ``[]`` takes 3 bytes in a file and 64 in memory.
     """
     times, more = HEADER_BYTES
     left = times * size + more
@@ -308,33 +308,33 @@ def _expect_modest(name: str, data: memoryview, size: int) -> None:
 
 
 def _expect_flat(name: str, about: Any) -> None:
-    """Raise :class:`ModelFileError` if a header has too many levels: Python copies, pickles and compares recursively."""
+    """Raise :class:`ModelFileError` if a header is nested too deeply: Python copies, pickles and compares recursively."""
     level = [about]
     for _ in range(DEEPEST):
         level = [value for one in level for value in (one.values() if isinstance(one, dict) else one) if isinstance(value, dict | list)]
         if not level:
             return
-    raise ModelFileError(f"{name!r} is damaged: its header has lists inside one another, more than {DEEPEST} levels of them.")
+    raise ModelFileError(f"{name!r} is damaged: its header is nested more than {DEEPEST} levels deep.")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, in which no key may be there twice: readers differ in which of them they take."""
+    """Parse a JSON object, rejecting duplicate keys: parsers differ in which one they use."""
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("an object has a key twice")
+        raise ValueError("an object has a duplicate key")
     return values
 
 
 def _finite(text: str) -> float:
-    """A number of JSON, which knows neither NaN nor infinity, though Python reads and makes both."""
+    """Parse a JSON number; JSON has neither NaN nor infinity, although Python's parser accepts both."""
     number = float(text)
     if not isfinite(number):
-        raise ValueError(f"{text:.20} is no number of JSON")
+        raise ValueError(f"{text:.20} is not a JSON number")
     return number
 
 
 def _fits(array: np.ndarray, finite: bool) -> bool:
-    """Whether all of it are numbers of float32, as models have them; with ``finite`` neither NaN nor infinity."""
+    """Whether every number is in the range of float32 (NaN and infinity are allowed); with ``finite``, every number must be finite."""
     flat = array.reshape(-1)
     for start in range(0, flat.size, CHUNK):
         piece = flat[start : start + CHUNK]
@@ -346,7 +346,7 @@ def _fits(array: np.ndarray, finite: bool) -> bool:
 
 
 def file_name(path: Any) -> str:
-    """A path as a str. Raises :class:`ModelFileError` if it is none."""
+    """A path as a str. Raises :class:`ModelFileError` if it is not a path."""
     return expect_path("path", path, "model.npz", ModelFileError)
 
 
@@ -355,7 +355,7 @@ def _check_header(name: str, about: Any) -> None:
         raise ModelFileError(f"{name!r} is not a numba_rnnlm model.")
     version = about.get("version")
     if type(version) is not int or version < 1:
-        raise ModelFileError(f"{name!r} has format version {version!r}, expected a whole number from 1.")
+        raise ModelFileError(f"{name!r} has format version {version!r}, expected a positive integer.")
     if version > VERSION:
         raise ModelFileError(
             f"{name!r} has format version {version}; this numba_rnnlm reads up to {VERSION}. "

@@ -1,4 +1,4 @@
-"""A lock on a checkpoint or a model: a second job that would write the same file learns which process does."""
+"""Locks a checkpoint or model file; a second job that wants to write it gets an error that names the process holding the lock."""
 
 import contextlib
 import json
@@ -20,20 +20,19 @@ class Held(ModelFileError):
 
 @contextlib.contextmanager
 def locked(path: str, what: str = "checkpoint") -> Iterator[None]:
-    """Hold ``<path>.lock`` within the ``with``, a file that names host, process and time; it is removed at the end.
+    """Hold the lock file ``<path>.lock`` within the ``with``; it records host, process and time, and is removed at the end.
 
-    The file is locked with ``flock``, so that it is free at once when its holder was killed, on whatever host; a child that its holder has
-    forked does not hold it. Where files cannot be locked, its being there is the lock, and that of a process of this host which no longer
-    runs is taken over.
+    The file is locked with ``flock``, so a killed process releases it at once, on any host; forked children do not inherit the lock. On
+    file systems without locks, the existence of the file is the lock, and a lock left by a dead process on this host is taken over.
 
     ``what`` names the kind of file in errors.
 
     Raises
     ------
     Held
-        If another process, or another thread of this one, holds it.
+        Another process, or another thread of this one, holds the lock.
     ModelFileError
-        If the folder cannot be written, or a file of that name is no lock.
+        The folder is not writable, or a file of that name exists that is not a lock.
     """
     try:
         name = f"{real_path(path)}.lock"
@@ -47,14 +46,14 @@ def locked(path: str, what: str = "checkpoint") -> Iterator[None]:
     finally:
         if os.name != "posix":  # an open file cannot be removed there
             file.close()
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed, in a forked child
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a forked child has closed it
             if os.name != "posix" or writing.is_named(name, file):
                 os.unlink(name)
         file.close()
 
 
 def _take(path: str, what: str, name: str) -> BinaryIO:
-    """The lock file, open and ours."""
+    """Acquire the lock and return its open file."""
     flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     while True:
         with contextlib.ExitStack() as opened:
@@ -67,23 +66,23 @@ def _take(path: str, what: str, name: str) -> BinaryIO:
                     continue
             file = opened.enter_context(open(descriptor, "rb+", 0))
             if not new and not _is_lock(file):
-                raise ModelFileError(f"the lock of the {what} {path!r} would be {name!r}, which exists and is no lock; it is left as it is. Give the "
+                raise ModelFileError(f"the lock file of the {what} {path!r} would be {name!r}, but that file exists and is not a lock. Give the "
                                      f"{what} another name, or move that file.")
             locked = writing.lock(file)
             if locked is False or (locked is None and not new and not _is_stale(_owner(file))):
                 raise _held(path, what, name, _owner(file))
             if locked is None and not new:
-                if writing.is_named(name, file):  # else somebody else has taken it over
-                    os.unlink(name)  # and whoever makes it again holds it
+                if writing.is_named(name, file):  # else another process has taken it over
+                    os.unlink(name)  # the next process to create it, possibly this one, holds the lock
                 file.close()
-            elif writing.is_named(name, file):  # else its holder removed it between opening and locking
+            elif writing.is_named(name, file):  # else its holder removed it between our open and our lock
                 _sign(file)
                 opened.pop_all()
                 return file
 
 
 def _is_lock(file: BinaryIO) -> bool:
-    """Whether a file is empty, as the lock of a process that was killed at once, or signed."""
+    """Whether a file is a lock: signed, or empty because its process was killed before signing it."""
     status = os.fstat(file.fileno())
     return stat.S_ISREG(status.st_mode) and (status.st_size == 0 or {"host", "process", "since"} <= _owner(file).keys())
 
@@ -97,7 +96,7 @@ def _sign(file: BinaryIO) -> None:
 
 
 def _owner(file: BinaryIO) -> dict[str, Any]:
-    """Who has signed; nothing if the file does not tell."""
+    """The signature in a lock file; empty if there is none."""
     try:
         file.seek(0)
         owner = json.loads(file.read(1000))
@@ -115,14 +114,14 @@ def _held(path: str, what: str, name: str, owner: dict[str, Any]) -> Held:
 
 
 def _is_stale(owner: dict[str, Any]) -> bool:
-    """Whether the process that has signed certainly runs no more."""
+    """Whether the process that signed the lock is certainly gone."""
     process = owner.get("process")
     if owner.get("host") != socket.gethostname() or os.name == "nt" or not isinstance(process, int) or process <= 0:
-        return False  # Windows would end a process that is asked with a signal
+        return False  # on Windows, os.kill would terminate the process
     try:
         os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):  # OverflowError: no process has such a number
+    except (ProcessLookupError, OverflowError):  # OverflowError: the number is too large for a process id
         return True
-    except OSError:  # it belongs to another user
+    except OSError:  # the process belongs to another user
         return False
     return False

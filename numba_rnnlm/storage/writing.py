@@ -1,8 +1,8 @@
-"""Files that replace another one in one piece, the room that they need, and what killed writers have left.
+"""Replaces files atomically, reserves disk space, and removes the leftovers of killed processes.
 
-A file is written under a temporary name beside its target, ``.numba_rnnlm-<host>-<random>``, and renamed when it is complete and on the
-disk. Its writer holds a lock on it (``flock``); so another process can tell what is being written from what a killed process
-has left, and removes the latter when it writes to the same folder. A forked child closes the files that its parent has locked.
+A file is written next to its target under a temporary name, ``.numba_rnnlm-<host>-<random>``, and renamed once it is complete and synced
+to disk. Its writer holds a lock on it (``flock``), so that other processes can distinguish it from the leftover of a killed process;
+they remove leftovers when they write to the same folder. A forked child closes the files that its parent has locked.
 """
 
 import contextlib
@@ -26,23 +26,23 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".numba_rnnlm-"
-ABANDONED = 3600.0  # seconds without a write, after which the unlocked file of another host is a killed process's
+ABANDONED = 3600.0  # seconds without a write after which an unlocked file from another host counts as a leftover
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)
-_locked: weakref.WeakSet[BinaryIO] = weakref.WeakSet()  # files on which this process may hold a lock
-ADVICE = "Nothing that was there has changed; choose a folder that exists, can be written and has room."
+_locked: weakref.WeakSet[BinaryIO] = weakref.WeakSet()  # files that this process may have locked
+ADVICE = "Existing files were not changed; choose a folder that exists, is writable and has enough space."
 
 
 @contextlib.contextmanager
 def replacing(name: str) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of ``name`` at the end of the ``with``; after an error it is removed.
+    """Open a temporary file that replaces ``name`` at the end of the ``with``; after an error it is removed.
 
-    The new file has the owner, the mode and the extended attributes of the old one, as far as this process may give them, and a link stays
-    a link. Of several hard links to the old file only this name gets the new one.
+    The new file gets the owner, mode and extended attributes of the old one as far as this process is permitted to set them. A symbolic
+    link remains a link to the new file; other hard links keep the old file.
 
     Raises
     ------
     ModelFileError
-        If the folder is missing, read-only or full, or what is at ``name`` is not to be replaced: see :func:`expect_replaceable`.
+        The folder is missing, read-only or full, or ``name`` must not be replaced (see :func:`expect_replaceable`).
     """
     expect_replaceable(name)
     try:
@@ -56,7 +56,7 @@ def replacing(name: str) -> Iterator[BinaryIO]:
             if replaces and os.name == "posix":
                 _make_alike(file.fileno(), target)
             os.fsync(file.fileno())
-            if os.name != "posix":  # an open file cannot be renamed there; elsewhere its lock tells that it is no leftover
+            if os.name != "posix":  # an open file cannot be renamed there; on POSIX, its lock must last until it is renamed
                 file.close()
             os.replace(temporary, target)
         _sync_folder(folder)
@@ -67,43 +67,43 @@ def replacing(name: str) -> Iterator[BinaryIO]:
 
 
 def expect_replaceable(name: str) -> None:
-    """Raise :class:`ModelFileError` where a model must not replace what exists at ``name``.
+    """Raise :class:`ModelFileError` if ``name`` is something that no file may replace.
 
-    That is a folder, a pipe or a device, and a link that somebody else has put into a folder which everybody may write, such as ``/tmp``.
+    That is a folder, a pipe, a device, or a link that another user has put into a world-writable folder such as ``/tmp``.
     """
     if os.path.isdir(name):
-        raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file, such as model.npz.")
+        raise ModelFileError(f"cannot write {name!r}: it is a directory; give the name of a file such as model.npz.")
     try:
         found = os.stat(name)
     except (OSError, ValueError) as error:  # the file does not exist yet, or writing it will report why not
         if getattr(error, "errno", 0) == errno.ELOOP:  # os.path.realpath returns the link itself, and the link would be replaced
-            raise ModelFileError(f"cannot write {name!r}: it is a link that leads back to itself; give another name.") from error
+            raise ModelFileError(f"cannot write {name!r}: it is a link to itself; give another name.") from error
         found = None
     if found is not None and not stat.S_ISREG(found.st_mode):
         raise ModelFileError(f"cannot write {name!r}: it is a pipe or a device, which a model would replace; give the name of a file.")
-    if os.path.islink(name) and _is_strangers(name):
-        raise ModelFileError(f"cannot write {name!r}: it is a link of another user in a folder that everybody may write; give another name.")
+    if os.path.islink(name) and _is_foreign(name):
+        raise ModelFileError(f"cannot write {name!r}: it is another user's link in a world-writable folder; give another name.")
 
 
 def _make_alike(descriptor: int, target: str) -> None:
-    """Give an open file the owner, the mode and the extended attributes (so its access lists) of another, as far as possible."""
+    """Copy owner, mode and extended attributes (including access lists) of ``target`` to an open file, as far as permitted."""
     old = os.stat(target)
     mode = stat.S_IMODE(old.st_mode)
     for user, group in ((old.st_uid, -1), (-1, old.st_gid)):
-        with contextlib.suppress(OSError):  # only the superuser may give files away
+        with contextlib.suppress(OSError):  # only root may give files away
             os.fchown(descriptor, user, group)
-    if os.fstat(descriptor).st_gid != old.st_gid:  # what the old group might do, another one must not
+    if os.fstat(descriptor).st_gid != old.st_gid:  # do not extend the rights of the old group to another one
         mode &= ~stat.S_IRWXG
     with contextlib.suppress(OSError):  # a file system without modes
         os.fchmod(descriptor, mode)
-    with contextlib.suppress(OSError, AttributeError):  # a file system, or a system, without them
+    with contextlib.suppress(OSError, AttributeError):  # the file system or the platform does not have them
         for name in os.listxattr(target):
-            with contextlib.suppress(OSError):  # one that only the superuser may set
+            with contextlib.suppress(OSError):  # only root may set it
                 os.setxattr(descriptor, name, os.getxattr(target, name))
 
 
-def _is_strangers(link: str) -> bool:
-    """What Linux calls protected_symlinks, for a link that is resolved here and not by the system."""
+def _is_foreign(link: str) -> bool:
+    """Apply the rule of Linux's ``protected_symlinks``, because we resolve the link ourselves."""
     if not hasattr(os, "geteuid"):
         return False
     owner, folder = os.lstat(link).st_uid, os.stat(os.path.dirname(os.path.abspath(link)))
@@ -112,9 +112,9 @@ def _is_strangers(link: str) -> bool:
 
 
 def expect_room(files: Iterable[tuple[str, int]]) -> None:
-    """Raise :class:`ModelFileError` unless files of these names and sizes in bytes can be written now, all of them.
+    """Raise :class:`ModelFileError` unless all files of these names and sizes in bytes could be written now.
 
-    The bytes are reserved in temporary files, where the system can do that: so a quota and a limit of the process count too.
+    Where the system supports it, the bytes are reserved in temporary files, so that quotas and process limits count too.
     """
     with contextlib.ExitStack() as reserved:
         for name, size in files:
@@ -127,8 +127,8 @@ def expect_room(files: Iterable[tuple[str, int]]) -> None:
                 raise
             except (OSError, ValueError) as error:
                 raise ModelFileError(
-                    f"cannot write {name!r}, for which {amount(size)} are needed: {getattr(error, 'strerror', None) or error}. "
-                    "Choose a folder that exists, can be written and has room."
+                    f"cannot write {name!r}, which needs {amount(size)}: {getattr(error, 'strerror', None) or error}. "
+                    "Choose a folder that exists, is writable and has enough space."
                 ) from error
 
 
@@ -147,9 +147,9 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def remove_leftovers(folder: str, own: BinaryIO) -> None:
-    """Remove the temporary files of writers that were killed; ``own``, new and in the same folder, tells what time it is there.
+    """Remove the temporary files of killed processes; ``own``, a new file in the same folder, gives the file system's current time.
 
-    A file is removed only if nobody has locked it. Where locks do not reach other hosts, one of theirs must also be old.
+    A file is removed only if it is not locked. Since locks may not work across hosts, files from other hosts must also be old.
     """
     with contextlib.suppress(OSError):
         now = os.fstat(own.fileno()).st_mtime
@@ -159,7 +159,7 @@ def remove_leftovers(folder: str, own: BinaryIO) -> None:
 
 
 def _remove_leftover(path: str, now: float) -> None:
-    with contextlib.suppress(OSError), open(path, "rb+") as file:  # OSError: it is gone or not ours
+    with contextlib.suppress(OSError), open(path, "rb+") as file:  # OSError: it no longer exists or is not ours
         if not lock(file):
             return
         found, named = os.fstat(file.fileno()), os.lstat(path)
@@ -170,7 +170,7 @@ def _remove_leftover(path: str, now: float) -> None:
 
 @contextlib.contextmanager
 def _temporary(folder: str, mode: int) -> Iterator[tuple[str, BinaryIO]]:
-    """Name and file of a new one, locked where the system can; removed at the end unless it has another name then."""
+    """Create a temporary file, locked where the system supports it; yield its path and file, and remove it at the end unless renamed."""
     path, process = "", os.getpid()
     with contextlib.ExitStack() as opened:
         try:
@@ -179,25 +179,25 @@ def _temporary(folder: str, mode: int) -> Iterator[tuple[str, BinaryIO]]:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
                 file = opened.enter_context(open(os.open(path, flags, mode), "w+b"))
                 if lock(file) is not False and is_named(path, file):
-                    break  # else another process took it for a leftover in this very moment
+                    break  # else another process has just mistaken it for a leftover
             yield path, file
         finally:
             try:
                 _discard(path, process)
-            except BaseException:  # a signal arrived before the file was removed
+            except BaseException:  # a signal interrupted the removal
                 _discard(path, process)
                 raise
 
 
 def _discard(path: str, process: int) -> None:
-    """Remove a temporary file that this process made; in a forked child it is the parent's."""
+    """Remove a temporary file, unless this is a forked child, where the file belongs to the parent."""
     if os.getpid() == process:
         with contextlib.suppress(OSError, ValueError):  # it was renamed, or never created
             os.unlink(path)
 
 
 def lock(file: BinaryIO) -> bool | None:
-    """Lock an open file; → False if somebody else has, None where files cannot be locked."""
+    """Lock an open file. Returns False if another process or file object holds the lock, None if the file system has no locks."""
     if fcntl is None:
         return None
     _locked.add(file)
@@ -213,9 +213,9 @@ def lock(file: BinaryIO) -> bool | None:
 
 
 def _close_locked() -> None:
-    """A lock belongs to an open file, which a forked child shares: it would outlive the parent."""
+    """Close locked files in a forked child: it shares the parent's open files, so the locks would outlive the parent."""
     for file in [*_locked]:
-        getattr(file, "raw", file).close()  # not the buffer, which would write what the parent is writing
+        getattr(file, "raw", file).close()  # closing the buffer would flush the parent's unwritten data
     _locked.clear()
 
 
@@ -224,7 +224,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def is_named(path: str, file: BinaryIO) -> bool:
-    """Whether this open file is still the one of this name."""
+    """Whether ``path`` still names this open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
@@ -236,10 +236,10 @@ def _host() -> str:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make the renaming itself survive a power cut, where the system can."""
+    """Make the rename survive a power failure, where the system supports it."""
     if os.name != "posix":
         return
-    with contextlib.suppress(OSError):  # the model is in its place already
+    with contextlib.suppress(OSError):  # the new file is already in place
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Text as ids: vocabularies, tokenizers, corpora larger than the memory, and the streams that are trained on."""
+"""Text as ids: vocabularies, tokenizers, corpora larger than RAM, and the parallel streams to train on."""
 
 from .cleaning import clean
 from .corpus import Corpus, learn_tokenizer, read_corpus

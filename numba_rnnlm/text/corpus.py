@@ -1,4 +1,4 @@
-"""From a source of text, or an array, to ids, in pieces: a corpus may be larger than the memory."""
+"""Turns a text source or an array into ids, piece by piece, so a corpus can be larger than RAM."""
 
 import codecs
 import hashlib
@@ -20,11 +20,11 @@ from .tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer, 
 from .unknown import Unknown, UnknownCounter
 from .vocabulary import expect_ids
 
-LONGEST_WORD = 2**24  # characters: a word is held in memory
+LONGEST_WORD = 2**24  # characters; a word must fit in memory
 
 
 class Counts(NamedTuple):
-    """Part of a text: code points, bytes of UTF-8 (None for ids), ids that are ``<unk>``, and what these are."""
+    """The size of part of a text: code points and UTF-8 bytes (None for ids), the number of ``<unk>`` ids, and what they stand for."""
 
     characters: int | None
     bytes: int | None
@@ -32,7 +32,7 @@ class Counts(NamedTuple):
     missing: Unknown
 
     def known(self) -> "Counts":
-        """Without what is ``<unk>``; how much that is stays."""
+        """Subtract the characters and bytes of unknown symbols; ``unknown`` and ``missing`` stay the same."""
         if self.characters is None or self.bytes is None:
             return self
         return self._replace(characters=self.characters - self.missing.characters, bytes=self.bytes - self.missing.bytes)
@@ -46,22 +46,22 @@ class Corpus:
     ----------
     ids
         (n,), read-only; uint8, uint16 or int32, the smallest that holds the vocabulary. On disk
-        (``numpy.memmap``) if they take more than 16 MiB. With ``bos`` the first one is a line end in front of the text.
+        (``numpy.memmap``) if they take more than 16 MiB. With ``bos``, a newline precedes the text.
     characters, bytes
-        Length of the text in Unicode code points and in UTF-8 bytes; None if it came as ids.
+        Length of the text in Unicode code points and in UTF-8 bytes; None if the source was ids.
     unknown
-        How many ids are ``<unk>``.
+        Number of ids that are ``<unk>``.
     name
         Path of the file, ``"text"``, ``"lines"``, ``"ids"``, …
     returns
-        How many ``"\\r"`` the source has.
+        Number of ``"\\r"`` in the source.
     scored
-        What stands behind the first id, which is the part that a model can be asked to predict: all of the text with
-        ``bos``, otherwise the text without its first token.
+        Counts of the part that a model predicts, everything after the first id: the whole text with ``bos``, otherwise
+        all but its first token.
     missing
         The part of the text that is ``<unk>``.
     explained
-        A warning has said why there are unknown symbols: the text is in another encoding or normal form.
+        Whether a warning has already explained the unknown symbols by an encoding or a Unicode normal form.
     """
 
     ids: np.ndarray
@@ -75,7 +75,7 @@ class Corpus:
     explained: bool = False
 
     def digest(self) -> str:
-        """SHA-256 of the ids, in hexadecimal digits: what tells one text from another."""
+        """SHA-256 of the ids as hexadecimal digits; identifies the text."""
         digest = hashlib.sha256()
         for piece in mapped.pieces(self.ids):
             digest.update(np.ascontiguousarray(piece).data)
@@ -90,19 +90,19 @@ def read_corpus(
     Parameters
     ----------
     source
-        A text, from any of :mod:`numba_rnnlm.text.sources`, in UTF-8 (of any bytes with the byte tokenizer); its line ends are read
-        by the rule ``tokenizer.line_ends``. Or ids, a 1-D array or list of integers.
+        A text from any source in :mod:`numba_rnnlm.text.sources`, in UTF-8 (the byte tokenizer accepts any bytes);
+        ``tokenizer.line_ends`` decides how its line endings are read. Or ids: a 1-D array or list of integers.
     tokenizer
-        From :func:`learn_tokenizer`; None if ``source`` is ids that no tokenizer stands behind.
+        From :func:`learn_tokenizer`; None if ``source`` is ids without a tokenizer.
     vocabulary_size
-        Number of symbols; needed if ``tokenizer`` is None.
+        Number of symbols; required if ``tokenizer`` is None.
     bos
-        Put a line end in front of the text.
+        Put a newline in front of the text.
 
     Warns
     -----
     UserWarning
-        If symbols are unknown because of another encoding or Unicode normal form, or the text looks like UTF-16.
+        Symbols are unknown because the text is in another encoding or Unicode normal form, or it looks like UTF-16.
 
     Raises
     ------
@@ -122,14 +122,14 @@ def read_corpus(
     """
     source = open_source(source)
     if bos and not isinstance(source, Text):
-        raise ConfigError("bos=True puts a line end in front of a text, but the corpus is ids, which are read as they are; "
+        raise ConfigError("bos=True puts a newline in front of a text, but the corpus is ids, which are used unchanged; "
                           "leave bos out and put an id of your own in front of them.")
     if tokenizer is None:
         if isinstance(source, Text):
-            raise CorpusError("Text was given with tokenizer=None, which takes ids only (numpy.load reads them from a "
+            raise CorpusError("Text was given with tokenizer=None, which accepts ids only (numpy.load reads them from a "
                               "file). Choose byte, char or word.")
         if vocabulary_size is None:
-            raise ConfigError("vocabulary_size is None, expected the number of symbols: ids come without a tokenizer.")
+            raise ConfigError("vocabulary_size is None, expected the number of symbols: ids have no tokenizer to count them.")
         expect_number("vocabulary_size", vocabulary_size, 1, 2**31 - 1, whole=True)
         return _read_ids(source, vocabulary_size, unknown=None)
     if vocabulary_size not in (None, tokenizer.size):
@@ -140,7 +140,7 @@ def read_corpus(
 
 
 def learn_tokenizer(source: Source, config: TextConfig) -> Tokenizer:
-    r"""The tokenizer that ``config`` asks for, with the vocabulary of ``source`` (see :func:`read_corpus`).
+    r"""Make the tokenizer that ``config`` describes, with a vocabulary learned from ``source`` (see :func:`read_corpus`).
 
     Raises
     ------
@@ -156,7 +156,7 @@ def learn_tokenizer(source: Source, config: TextConfig) -> Tokenizer:
     """
     source = open_source(source)
     if config.tokenizer is None:
-        raise ConfigError("tokenizer is None, expected byte, char or word: a vocabulary is learned from text only.")
+        raise ConfigError("tokenizer is None, expected byte, char or word: a vocabulary can be learned from text only.")
     if not isinstance(source, Text) and not len(source):
         raise CorpusError("The corpus is empty, expected some text.")
     if not isinstance(source, Text):
@@ -194,7 +194,7 @@ def _read_ids(source: Any, size: int, unknown: int | None) -> Corpus:
     if not ids.size:
         raise CorpusError("ids is empty, expected at least one id.")
     if ids.dtype == _compact(size):
-        ids = ids.view()  # not a copy: it may be larger than the memory
+        ids = ids.view()  # not a copy: the array may be larger than RAM
         ids.flags.writeable = False
     else:
         ids = _collect(mapped.pieces(ids), size)
@@ -204,11 +204,11 @@ def _read_ids(source: Any, size: int, unknown: int | None) -> Corpus:
 
 
 def _empty(text: Text) -> CorpusError:
-    return CorpusError(f"{text.name!r} holds no symbols, expected some text.")
+    return CorpusError(f"{text.name!r} contains no symbols, expected some text.")
 
 
 def _symbols(pieces: Iterable[bytes], text: Text, tokenizer: str) -> Iterator[str]:
-    """The pieces of a text, decoded, none of them empty, that split no symbol."""
+    """Decode a text into pieces that are not empty and split no symbol."""
     decoded = _decoded(pieces, text)
     return _whole_words(decoded, text.name) if tokenizer == "word" else decoded
 
@@ -225,7 +225,7 @@ def _decoded(pieces: Iterable[bytes], text: Text) -> Iterator[str]:
 
 
 def _whole_words(pieces: Iterable[str], name: str) -> Iterator[str]:
-    """The same text, cut after white space only. Raises :class:`CorpusError` at a word that is no word, but fills the memory."""
+    """Cut the text at white space only. Raises :class:`CorpusError` at a "word" that would fill the memory."""
     kept: list[str] = []
     for piece in pieces:
         end = 1 + max(map(piece.rfind, " \n\t\v\f\r"))
@@ -235,14 +235,14 @@ def _whole_words(pieces: Iterable[str], name: str) -> Iterator[str]:
         if end < len(piece):
             kept.append(piece[end:])
             if sum(map(len, kept)) > LONGEST_WORD:
-                raise CorpusError(f"{name!r} has more than {LONGEST_WORD:,} characters without white space, which would be one word; choose "
+                raise CorpusError(f"{name!r} has more than {LONGEST_WORD:,} characters without white space, which would be one word; use "
                                   "tokenizer='char' or tokenizer='byte'.")
     if kept:
         yield "".join(kept)
 
 
 class _Reading:
-    """A text on its way to ids, and what is counted of it as it passes."""
+    """Encodes a text, and counts its characters, bytes and unknown symbols on the way."""
 
     def __init__(self, text: Text, tokenizer: Tokenizer) -> None:
         self.text, self.tokenizer = text, tokenizer
@@ -281,23 +281,23 @@ class _Reading:
         for number, piece in enumerate(self.text.pieces()):
             if number == 0 and not self.text.start and (hint := hints.of_zeros(piece)):
                 self.hint = f"has many bytes that are zero. {hint}"
-            if b"\r" in piece:  # found faster than counted
+            if b"\r" in piece:  # `in` is faster than `count`
                 self.returns += piece.count(b"\r")
             yield piece
 
 
 def _characters(data: bytes) -> int:
-    """How many characters begin in bytes of UTF-8: all but the continuation bytes."""
+    """How many characters begin in these UTF-8 bytes: every byte counts except continuation bytes."""
     return len(data) if data.isascii() else int(np.count_nonzero(np.frombuffer(data, np.uint8) & 0xC0 != 0x80))
 
 
 def _compact(size: int) -> np.dtype:
-    """The smallest integers for a vocabulary."""
+    """The smallest integer type for a vocabulary of this size."""
     return np.dtype(np.uint8 if size <= 2**8 else np.uint16 if size <= 2**16 else np.int32)
 
 
 def _collect(arrays: Iterable[np.ndarray], size: int) -> np.ndarray:
-    """One read-only array out of many: in memory, or in a temporary file that goes when the array goes."""
+    """Join many arrays into a read-only one, in memory or in a temporary file that is deleted with the array."""
     dtype = _compact(size)
     with tempfile.SpooledTemporaryFile(sources.MEMORY_BYTES) as file:
         for array in arrays:

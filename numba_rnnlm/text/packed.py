@@ -1,4 +1,4 @@
-"""Packed files, recognised by their first bytes whatever their names, and the text in them."""
+"""Decompresses files, recognised by their first bytes and not by their names."""
 
 import bz2
 import gzip
@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import CorpusError
 
-CHUNK = 4 * 2**20  # bytes read or unpacked at once
-STARTS = {  # first bytes → a packing that is read, by its suffix; or a kind that is not
+CHUNK = 4 * 2**20  # bytes to read or decompress at a time
+STARTS = {  # first bytes → the suffix of a supported format, or the name of an unsupported one
     b"\x1f\x8b\x08": ".gz",
     **{b"BZh%d" % level: ".bz2" for level in range(1, 10)},
     b"\xfd7zXZ\x00": ".xz",
@@ -21,14 +21,14 @@ STARTS = {  # first bytes → a packing that is read, by its suffix; or a kind t
     b"PK\x03\x04": "a zip archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!\x1a\x07": "a rar archive",
-    b"\x04\x22\x4d\x18": "packed by lz4",
-    b"LZIP\x01": "packed by lzip",
+    b"\x04\x22\x4d\x18": "compressed by lz4",
+    b"LZIP\x01": "compressed by lzip",
 }
 TAR = slice(257, 262)  # where a tar archive has the bytes "ustar"
 
 
 class _ZstdFrames:
-    """Reads with the package zstandard, whose own reader takes a file that is cut off for a whole one."""
+    """Reads with the package zstandard, whose own reader does not notice that a file is truncated."""
 
     def __init__(self, file: Any, zstandard: Any) -> None:
         self.file, self.begin = file, zstandard.ZstdDecompressor().decompressobj
@@ -36,7 +36,7 @@ class _ZstdFrames:
 
     def read(self, size: int) -> bytes:
         found = bytearray()
-        while len(found) < size and (data := self.file.read(2**10)):  # a few bytes, because they may stand for many
+        while len(found) < size and (data := self.file.read(2**10)):  # small reads, because a few bytes may decompress to many
             while data:
                 self.frame = self.frame or self.begin()
                 found += self.frame.decompress(data)
@@ -61,7 +61,7 @@ UNPACKERS: dict[str, Callable[[Any], Any]] = {
 
 
 class _Chunks(io.RawIOBase):
-    """Chunks of bytes as a file."""
+    """Presents an iterator of bytes as a file."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self.chunks, self.rest = chunks, memoryview(b"")
@@ -78,17 +78,18 @@ class _Chunks(io.RawIOBase):
 
 
 def has_packed_name(name: str) -> bool:
-    """Whether a file should be packed, by its name."""
+    """Whether the name has the suffix of a compressed file."""
     return name.lower().endswith(tuple(UNPACKERS))
 
 
 def unpacked(chunks: Iterator[bytes], name: str, expected: bool = False) -> Iterator[bytes]:
-    """The chunks of a file; of one that gzip, bzip2, xz or zstd has packed, the chunks of what is in it.
+    """Yield the chunks of a file, decompressed if it was compressed by gzip, bzip2, xz or zstd.
 
     Raises
     ------
     CorpusError
-        It is damaged, an archive of another kind, or ``expected`` to be packed and not; or the package for zstd is missing.
+        The file is damaged, is in an unsupported format, or is not compressed although ``expected`` is true; or the package
+        for zstd is missing.
     """
     chunks = _with_start(chunks)
     start = next(chunks, b"")
@@ -98,15 +99,15 @@ def unpacked(chunks: Iterator[bytes], name: str, expected: bool = False) -> Iter
         start = next(chunks, b"")
         kind = ""
     elif start and expected:
-        raise CorpusError(f"Cannot read the file {name!r}: it does not begin as files packed by gzip, bzip2, xz or zstd do, but its name "
-                          "ends as theirs. Pack it again, or rename it.")
+        raise CorpusError(f"Cannot read the file {name!r}: its name says that it is compressed, but it does not begin as gzip, bzip2, xz or "
+                          "zstd files do. Compress it again, or rename it.")
     if kind or start[TAR] == b"ustar":
-        raise CorpusError(f"{name!r} is {kind or 'a tar archive'}, which is not read; unpack it and name the files that were in it.")
+        raise CorpusError(f"{name!r} is {kind or 'a tar archive'}, which is not supported; unpack it and pass the files it contains.")
     yield from chain([start], chunks)
 
 
 def _with_start(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same chunks, the first one long enough to tell what it is. No more is waited for: a pipe may be slow."""
+    """The same chunks, the first one just long enough to identify the format: a slow pipe need not deliver more."""
     start = b""
     for chunk in chunks:
         start += chunk
@@ -124,9 +125,10 @@ def _unpack(suffix: str, chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
     except CorpusError:
         raise
     except MemoryError as error:
-        raise CorpusError(f"Cannot read the file {name!r}: there is not enough memory to unpack it. Close other programs, or unpack it first.") from error
+        raise CorpusError(f"Cannot read the file {name!r}: not enough memory to decompress it. Close other programs, or decompress it "
+                          "first.") from error
     except ModuleNotFoundError:
-        raise CorpusError(f"{name!r} is packed by zstd, which takes the package zstandard: pip install 'numba-rnnlm[zstd]'. "
-                          "Or unpack it first: zstd -d.") from None
-    except Exception as error:  # each unpacker has errors of its own
+        raise CorpusError(f"{name!r} is compressed by zstd, which requires the package zstandard: pip install 'numba-rnnlm[zstd]'. "
+                          "Or decompress it first with zstd -d.") from None
+    except Exception as error:  # each decompressor raises errors of its own
         raise CorpusError(f"Cannot read the file {name!r}: {error}.") from error

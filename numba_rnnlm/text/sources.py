@@ -1,23 +1,23 @@
-r"""What a text may come from, opened into a :class:`Text`, which can be read as often as needed, in pieces of bytes.
+r"""Text sources. Each opens as a :class:`Text`, which yields its bytes in pieces and can be read as often as needed.
 
 =====================================  ============================================================================================
-given                                  is
+source                                 read as
 =====================================  ============================================================================================
-``pathlib.Path``, any ``os.PathLike``  always a file; or a folder: all files in it, sorted, one after the other, but hidden ones and
-                                       those that end in ``.npz`` or ``.lock``, which may be our own
-``str``                                the text itself if it has a line end (``"\n"`` or ``"\r"``) or more than 1,024 characters,
-                                       else a path
+``pathlib.Path``, any ``os.PathLike``  a file; or a folder: all its files in sorted order, except hidden files and those ending in
+                                       ``.npz`` or ``.lock``, which may be our own
+``str``                                the text itself if it contains a newline (``"\n"`` or ``"\r"``) or is longer than 1,024
+                                       characters; otherwise a path
 ``bytes``                              the text itself
-an open file                           what it holds from where it stands; in text mode, as it decodes it
-an iterable of paths                   the files, one after the other
-an iterable of str or bytes            the lines of a text; each gets a line end if it has none. So are NumPy and pandas columns
-:class:`Files`                         files, one after the other, in an encoding
-integers                               no text: ids
+an open file                           its contents from the current position; in text mode, decoded by the file
+an iterable of paths                   the files, joined
+an iterable of str or bytes            lines of text; a newline is added to those without one. NumPy and pandas columns are the same
+:class:`Files`                         files in a given encoding, joined
+integers                               ids, not text
 =====================================  ============================================================================================
 
-Files are unpacked if their first bytes are those of gzip, bzip2, xz or zstd. Byte order marks at the start of a text or of a line are
-dropped. Where files follow one another, one that does not end in a line end gets it. What can be read only once, a pipe, an open
-file, a generator, is copied when it is opened: into memory, from 16 MiB on into a temporary file.
+Files that begin with the magic bytes of gzip, bzip2, xz or zstd are decompressed. Byte order marks at the start of a text or of a
+line are dropped. When files are joined, a newline is added to a file that does not end in one. Sources that can be read only once (a
+pipe, an open file, a generator) are copied when they are opened: into memory up to 16 MiB, beyond that into a temporary file.
 """
 
 import codecs
@@ -44,27 +44,27 @@ from . import hints, packed
 from .cleaning import LINE_ENDS, with_line_ends, without_marks
 from .tokenizers import utf8
 
-MEMORY_BYTES = 16 * 2**20  # a copy, or ids, that take more are kept in a temporary file
+MEMORY_BYTES = 16 * 2**20  # larger copies and id arrays go to a temporary file
 LONGEST_PATH = 1024  # characters; a longer str is text
-LINES = 4096  # returned at a time: the caller may need a thousand bytes for each, however short it is
-SLICE = 2**18  # bytes split into lines at a time
-NEAR = 2**16  # bytes before the place where a text is to be cut, in which a line end is looked for
+LINES = 4096  # lines to return at a time: the caller may need a thousand bytes for each, however short it is
+SLICE = 2**18  # bytes to split into lines at a time
+NEAR = 2**16  # bytes to search for a newline before the point where a text is split
 STANDARD_INPUT = "standard input"
-SKIPPED = (".npz", ".lock")  # in folders: models, checkpoints and their locks may be kept beside the text
-LEAST = 100  # bytes or ids worth holding out
+SKIPPED = (".npz", ".lock")  # ignored in folders: models, checkpoints and their locks may lie beside the text
+LEAST = 100  # bytes or ids; a smaller part is not worth holding out
 
 Path = str | os.PathLike[str]
 Bytes = bytes | bytearray | memoryview
-Source = Any  # see above
+Source = Any  # see the table above
 
-# What score and generate take, for type checkers: one text, or many
+# The arguments of score and generate, for type checkers: one text, or many
 Ids = NDArray[np.integer[Any]] | Sequence[int] | Sequence[np.integer[Any]]
 OneText = str | Bytes | Ids
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A file, or another piece of a text: its name, and what starts to read its bytes, in UTF-8, from the beginning."""
+    """One file, or another piece of a text: its name, and a function that reads its bytes, in UTF-8, from the beginning."""
 
     name: str
     read: Callable[[], Iterator[bytes]]
@@ -72,20 +72,20 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Text:
-    """A text that is open.
+    """An open text.
 
     Attributes
     ----------
     name
         The path of its file, or ``"text"``, ``"lines"``, ``"standard input"``, …
     parts
-        What it is joined from.
+        The pieces to join.
     errors
-        How to decode it: "strict", or "surrogatepass" if it came as str, which may hold lone surrogates.
+        How to decode it: "strict", or "surrogatepass" if it came as str, which may contain lone surrogates.
     folders
-        Those whose files it has.
+        The folders that the files come from.
     start, stop
-        Which of the bytes, without byte order marks, are this text; ``stop`` None is the end.
+        The range of bytes, counted without byte order marks, that is this text; ``stop=None`` means up to the end.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Text:
     stop: int | None = None
 
     def pieces(self) -> Iterator[bytes]:
-        """The bytes from the beginning to the end. Each call begins to read anew."""
+        """Yield the bytes from beginning to end. Each call reads the text again."""
         return self._inside(without_marks(self._joined()))
 
     def _joined(self) -> Iterator[bytes]:
@@ -120,21 +120,21 @@ class Text:
                 return
 
     def digest(self) -> str:
-        """SHA-256 of the bytes, whatever the line ends are, in hexadecimal digits."""
+        """SHA-256 of the bytes as hexadecimal digits, independent of the line endings."""
         digest = hashlib.sha256()
         for piece in with_line_ends(self.pieces(), "lf"):
             digest.update(piece)
         return digest.hexdigest()
 
     def holds(self, path: Path) -> bool:
-        """Whether this file is part of the text, or would be as soon as it exists."""
+        """Whether this file is part of the text, or would be if it existed."""
         if any(same_file(part.name, path) for part in self.parts):
             return True
         return not os.fsdecode(path).endswith(SKIPPED) and any(is_inside(path, folder) for folder in self.folders)
 
     def lines(self, line_ends: str) -> Iterator[list[bytes]]:
-        """The lines, without their ends, in batches, as soon as they arrive: a slow pipe gets prompt answers."""
-        begun: list[bytes] = []  # the pieces of an unfinished line, joined once, because a line may be as long as the text
+        """Yield the lines, without their newlines, in batches as they arrive, so that the caller can keep up with a slow pipe."""
+        begun: list[bytes] = []  # the pieces of an unfinished line; joined once, because a line may be as long as the text
         for piece in with_line_ends(self.pieces(), line_ends):
             lines: list[bytes] = []
             for part in _slices(piece, SLICE):
@@ -157,19 +157,19 @@ class Text:
 @checked
 @dataclass(frozen=True)
 class Files:
-    """Files and folders as one text, in an encoding.
+    """Files and folders in a given encoding, joined into one text.
 
     Parameters
     ----------
     paths
         A path, or several; the str ``"-"`` is standard input.
     encoding
-        Of all of them. Byte models, too, read what is in another encoding in UTF-8.
+        The encoding of all files. Text in an encoding other than UTF-8 is converted to UTF-8, for byte models too.
 
     Raises
     ------
     ConfigError
-        Python does not know the encoding.
+        Python does not know the encoding, or ``paths`` is not a path or a list of paths.
 
     Examples
     --------
@@ -186,7 +186,7 @@ class Files:
     def __post_init__(self) -> None:
         one = isinstance(self.paths, str | os.PathLike)
         if not one and not (isinstance(self.paths, Sequence) and self.paths and all(isinstance(path, str | os.PathLike) for path in self.paths)):
-            raise ConfigError(f"paths is {shown(self.paths)}, expected a path, or a list of one or more.")
+            raise ConfigError(f"paths is {shown(self.paths)}, expected a path or a list of paths.")
         try:
             "a".encode(self.encoding)
             codecs.getincrementaldecoder(self.encoding)
@@ -195,7 +195,7 @@ class Files:
                               "'cp1252'.") from None
 
     def open(self, again: bool = True) -> Text:
-        """The text; unless it has to be read ``again``, a pipe is read only while the text is."""
+        """Open the files. With ``again=False`` a pipe is not copied, and the text can be read only once."""
         paths = [self.paths] if isinstance(self.paths, str | os.PathLike) else list(self.paths)
         parts = [part for path in paths
                  for part in (_standard_input(self.encoding, again) if path == "-" else _files(path, self.encoding, again))]
@@ -203,17 +203,17 @@ class Files:
         return Text(parts[0].name + f" and {len(parts) - 1} more" * (len(parts) > 1), parts, folders=folders)
 
 
-StoredTexts = os.PathLike[str] | Iterable[os.PathLike[str]] | Files  # whose lines are the texts
+StoredTexts = os.PathLike[str] | Iterable[os.PathLike[str]] | Files  # each line is a text
 ManyTexts = Iterable[OneText] | StoredTexts
 
 
 def open_source(source: Source) -> Text | Any:
-    """A source as a text that can be read as often as needed; or, where it is none, the ids that it is.
+    """Open a source as a text that can be read as often as needed; return ids unchanged.
 
     Raises
     ------
     CorpusError
-        It cannot be read, or is none of the kinds above.
+        The source cannot be read, or is none of the kinds above.
     """
     if isinstance(source, Text):
         return source
@@ -235,25 +235,26 @@ def open_source(source: Source) -> Text | Any:
         if array.dtype.kind not in "OSTU":
             return array
         if array.ndim != 1:
-            raise CorpusError(f"The corpus is a {type(source).__name__} of shape {array.shape}, expected one column of text, or a 1-D array "
+            raise CorpusError(f"The corpus has type {type(source).__name__} and shape {array.shape}, expected one column of text, or a 1-D array "
                               "of ids.")
         return _open_items(array.tolist(), type(source).__name__)
     return _open_items(source, type(source).__name__)
 
 
 def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
-    """Whether a source is many sentences, and these, or the one that it is: str, bytes, or ids.
+    """Return whether a source is a collection of sentences, and the list of its sentences (str, bytes or ids).
 
-    A str or bytes is one sentence. A file, open or named by a ``Path``, is its lines: str if it is open in text mode, otherwise bytes.
+    A str or bytes is one sentence. A file, open or named by a ``Path``, is a collection of lines: str if it is open in text mode,
+    otherwise bytes.
 
     Raises
     ------
     ShapeError
-        One of many is neither text nor ids.
+        A sentence of the collection is neither text nor ids.
     """
     if isinstance(source, str):
         if _names_file(source):
-            warn(f"{shown(source)} is taken for the text itself, but there is a file of that name; pathlib.Path({shown(source)}) is its lines.")
+            warn(f"{shown(source)} is read as text, but a file of that name exists; pass pathlib.Path({shown(source)}) to read its lines.")
         return False, [source]
     if isinstance(source, Text | Files | os.PathLike) or hasattr(source, "read"):
         text = open_source(source)
@@ -278,15 +279,15 @@ def sentences(source: Source, line_ends: str) -> tuple[bool, Sequence[Any]]:
         if not isinstance(item, str | Bytes | Sequence | np.ndarray):
             raise ShapeError(f"sentence {index} is {shown(item)}, expected a str, bytes, or an array of ids.")
     if items and all(isinstance(item, str) and _names_file(item) for item in items):
-        warn(f"names of files, such as {items[0]!r}, are taken for sentences; pathlib.Path({items[0]!r}) is the lines of the file.")
+        warn(f"file names such as {items[0]!r} are read as sentences; pass pathlib.Path({items[0]!r}) to read the lines of the file.")
     return True, [bytes(item) if isinstance(item, Bytes) else item for item in items]
 
 
 @checked
 def split(source: Source, part: float) -> tuple[Any, Any]:
-    """The front of a source and its back, about ``part`` of it; None for the back if there is too little to hold out.
+    """Split a source in two, the second about ``part`` of it; the second is None if there is too little text to hold out.
 
-    A text is cut behind a line end, or else behind white space, or else between two characters.
+    A text is split after a newline if possible, else after white space, else between two characters.
     """
     expect_number("part", part, 0, 1)
     part, source = float(part), open_source(source)
@@ -305,8 +306,8 @@ def split(source: Source, part: float) -> tuple[Any, Any]:
 
 
 def _last_cut(data: bytes) -> int:
-    """The last place in ``data`` where a text may be cut."""
-    if place := max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1:  # a \r at the end may be half of a line end
+    """The last place in ``data`` where a text may be split."""
+    if place := max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1:  # a final \r may be half of "\r\n"
         return place
     if place := max(map(data.rfind, (b" ", b"\t", b"\v", b"\f"))) + 1:
         return place
@@ -316,13 +317,13 @@ def _last_cut(data: bytes) -> int:
 def _open_str(source: str) -> Text:
     if "\n" in source or "\r" in source or len(source) > LONGEST_PATH:
         if _names_file(name := source.strip()):
-            warn(f"{shown(source)} is taken for the text itself, because it has a line end, but there is a file of that name; "
-                 f"pathlib.Path({name!r}) is the file.")
+            warn(f"{shown(source)} is read as text, because it contains a newline, but a file of that name exists; "
+                 f"pass pathlib.Path({name!r}) to read the file.")
         return Text("text", [Part("text", lambda: map(utf8, _slices(source, packed.CHUNK)))], "surrogatepass")
     try:
         parts = _files(source, "utf-8", again=True)
     except CorpusError as error:
-        raise CorpusError(f"{error} A str of at most {LONGEST_PATH:,} characters without a line end is a path; if it is meant to be text, "
+        raise CorpusError(f"{error} A str of at most {LONGEST_PATH:,} characters without a newline is a path; if it is meant to be text, "
                           "end it with '\\n'.") from error
     return Text(source, parts)
 
@@ -344,7 +345,7 @@ def _open_items(source: Any, kind: str) -> Text | Any:
     items = iter(source)
     first = next(items, None)
     if first is None and not isinstance(source, Sequence):
-        raise CorpusError(f"The {kind} has no lines, expected some text; a generator can be read only once.")
+        raise CorpusError(f"The {kind} yields no lines, expected some text; a generator can be read only once.")
     if isinstance(first, list | tuple) and any(isinstance(word, str | Bytes) for word in first):
         raise _no_line(kind, 0, first)
     items = chain([first], items)
@@ -352,7 +353,7 @@ def _open_items(source: Any, kind: str) -> Text | Any:
         paths = list(items)
         for index, path in enumerate(paths):
             if not isinstance(path, os.PathLike):
-                raise CorpusError(f"item {index} of the {kind} is {shown(path)}, expected a path as the first one is.")
+                raise CorpusError(f"item {index} of the {kind} is {shown(path)}, expected a path like the first item.")
         return Files(paths).open()
     if not isinstance(first, str | Bytes):
         ids = source if isinstance(source, Sequence) else list(items)
@@ -367,16 +368,17 @@ def _open_items(source: Any, kind: str) -> Text | Any:
         suspects = [first]
         read = _copied(_joined_lines(items, kind))
     if all(isinstance(line, str) and _names_file(line) for line in suspects):
-        warn(f"the strings of the {kind} are taken for lines of text, but {shown(first)} is the name of a file; pathlib.Path({shown(first)}) is the file.")
+        warn(f"the strings of the {kind} are read as lines of text, but {shown(first)} is the name of a file; pass pathlib.Path({shown(first)}) "
+             "to read the file.")
     return Text("lines", [Part("lines", read)], errors)
 
 
 def _no_corpus(what: str) -> CorpusError:
-    return CorpusError(f"The corpus is {what}, expected a path, a text, lines of text or a 1-D array of ids.")
+    return CorpusError(f"The corpus is {what}, expected a path, a text, lines of text, or a 1-D array of ids.")
 
 
 def _joined_lines(lines: Iterable[Any], kind: str) -> Iterator[bytes]:
-    """Lines of str or bytes as chunks of text, each with a line end."""
+    """Join lines (str or bytes) into chunks of text, adding missing newlines."""
     block, size = [], 0
     for index, line in enumerate(lines):
         if not isinstance(line, str | Bytes):
@@ -391,7 +393,7 @@ def _joined_lines(lines: Iterable[Any], kind: str) -> Iterator[bytes]:
 
 
 def _no_line(kind: str, index: int, item: Any) -> CorpusError:
-    return CorpusError(f"item {index} of the {kind} is {shown(item)}, expected a str or bytes: a line of text. Leave it out, or put '' in its place.")
+    return CorpusError(f"item {index} of the {kind} is {shown(item)}, expected a line of text (str or bytes). Leave it out, or replace it by ''.")
 
 
 def _names_file(text: str) -> bool:
@@ -404,12 +406,12 @@ def _names_file(text: str) -> bool:
 def _standard_input(encoding: str, again: bool) -> list[Part]:
     name = STANDARD_INPUT
     if sys.stdin is None:
-        raise CorpusError("standard input is closed; give the name of a file, or something to read.")
+        raise CorpusError("standard input is closed; give the name of a file, or redirect standard input.")
     return [_file_part(name, _file_chunks(getattr(sys.stdin, "buffer", sys.stdin), name), encoding, again)]
 
 
 def _files(path: Path, encoding: str, again: bool) -> list[Part]:
-    """The file of a path, or all of the folder."""
+    """The file at a path, or all files of the folder."""
     name = expect_path("the path of a text", path, "corpus.txt", CorpusError)
     try:
         mode = os.stat(name).st_mode
@@ -417,7 +419,7 @@ def _files(path: Path, encoding: str, again: bool) -> list[Part]:
         raise _unreadable(name, error) from error
     if stat.S_ISDIR(mode):
         if not (inside := _folder(name)):
-            raise CorpusError(f"The folder {name!r} has no files in it, expected some text.")
+            raise CorpusError(f"The folder {name!r} contains no files, expected some text.")
         return [part for inner in inside for part in _files(inner, encoding, again)]
     if stat.S_ISREG(mode):
         return [Part(name, lambda: _recoded(packed.unpacked(_path_chunks(name), name, packed.has_packed_name(name)), name, encoding))]
@@ -425,7 +427,7 @@ def _files(path: Path, encoding: str, again: bool) -> list[Part]:
 
 
 def _folder(name: str) -> list[str]:
-    """The files in a folder and the folders in it, sorted, without hidden ones and our own."""
+    """All files in a folder and its subfolders, sorted, except hidden files and our own."""
     def fail(error: OSError) -> None:
         raise _unreadable(error.filename, error) from error
 
@@ -435,12 +437,12 @@ def _folder(name: str) -> list[str]:
         folders[:] = [] if real in seen else [inner for inner in folders if not inner.startswith(".")]
         found += [] if real in seen else [os.path.join(folder, file) for file in files if not file.startswith(".") and not file.endswith(SKIPPED)]
         seen.add(real)
-    # A pipe in a folder waits for a writer who need not come. What does not exist, a link, is an error later.
+    # Skip pipes: opening one would wait for a writer. Keep broken links, so that reading them raises an error.
     return sorted((path for path in found if os.path.isfile(path) or not os.path.exists(path)), key=lambda path: path.split(os.sep))
 
 
 def _file_part(name: str, chunks: Iterator[bytes], encoding: str, again: bool) -> Part:
-    """What can be read only once; to be read ``again`` it is copied."""
+    """A part that can be read only once; ``again`` makes a copy so that it can be read repeatedly."""
     read = _copied(chunks) if again else lambda: chunks
     return Part(name, lambda: _recoded(packed.unpacked(read(), name), name, encoding))
 
@@ -455,20 +457,20 @@ def _path_chunks(name: str) -> Iterator[bytes]:
 
 
 def _file_chunks(file: Any, name: str) -> Iterator[bytes]:
-    """What an open file holds, as it arrives."""
+    """Yield the contents of an open file as they arrive."""
     read = getattr(file, "read1", file.read)
     try:
-        if not _waits(file):  # read1 would take a pause for the end
-            raise BlockingIOError("it does not wait for more to come")
+        if not _is_blocking(file):  # read1 would mistake a pause for the end
+            raise BlockingIOError("it is in non-blocking mode")
         while chunk := read(packed.CHUNK):
             yield utf8(chunk)
         if chunk is None:
-            raise BlockingIOError("it does not wait for more to come")
+            raise BlockingIOError("it is in non-blocking mode")
     except (OSError, EOFError, ValueError) as error:
         raise _unreadable(name, error) from error
 
 
-def _waits(file: Any) -> bool:
+def _is_blocking(file: Any) -> bool:
     try:
         return os.get_blocking(file.fileno())
     except (AttributeError, OSError):
@@ -485,14 +487,14 @@ def _slices(text: Any, size: int) -> Iterator[Any]:
 
 
 def _copied(chunks: Iterator[bytes]) -> Callable[[], Iterator[bytes]]:
-    """What reads a copy of the chunks."""
-    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 (open as long as it is read)
+    """Copy the chunks and return a function that reads the copy."""
+    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # noqa: SIM115 (closed when the reader is collected)
     for chunk in chunks:
         try:
             file.write(chunk)
         except OSError as error:
-            raise CorpusError(f"Cannot keep a copy of a text that can be read only once in {tempfile.gettempdir()!r}: {error.strerror}. Let "
-                              "TMPDIR name a folder with more space, or put the text into a file.") from error
+            raise CorpusError(f"Cannot write the temporary copy of a text that can be read only once to {tempfile.gettempdir()!r}: "
+                              f"{error.strerror}. Set TMPDIR to a folder with more space, or save the text to a file.") from error
 
     def read() -> Iterator[bytes]:
         place = 0
@@ -508,7 +510,7 @@ def _copied(chunks: Iterator[bytes]) -> Callable[[], Iterator[bytes]]:
 
 
 def _recoded(chunks: Iterator[bytes], name: str, encoding: str) -> Iterator[bytes]:
-    """The chunks in UTF-8; what is in UTF-8 is not looked at."""
+    """Convert the chunks to UTF-8; UTF-8 itself passes through unchecked."""
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
         yield from chunks
         return
@@ -522,16 +524,16 @@ def _recoded(chunks: Iterator[bytes], name: str, encoding: str) -> Iterator[byte
 
 
 def not_utf8(text: Text) -> CorpusError:
-    """The error for a text that is not UTF-8: it names the first byte that is wrong, and what the text looks like."""
+    """The error for a text that is not UTF-8: it names the first invalid byte and a likely encoding."""
     for part in text.parts:
         decoder, place = codecs.getincrementaldecoder("utf-8")(text.errors), 0
         for chunk in chain(filter(None, part.read()), [b""]):
             try:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                # The decoder had kept the beginning of a character from the chunks before.
+                # error.object begins with the bytes of an unfinished character from the previous chunk.
                 offset = place + len(chunk) - len(error.object) + error.start
                 return CorpusError(f"{part.name!r} is not UTF-8: the byte at offset {offset} is 0x{error.object[error.start]:02x}. "
                                    f"{hints.of_bytes(error.object)} Convert it to UTF-8, or read it with tokenizer='byte'.")
             place += len(chunk)
-    return CorpusError(f"{text.name!r} is not UTF-8, or has changed while it was read. Convert it to UTF-8, or read it with tokenizer='byte'.")
+    return CorpusError(f"{text.name!r} is not UTF-8, or changed while it was being read. Convert it to UTF-8, or read it with tokenizer='byte'.")

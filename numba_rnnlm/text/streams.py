@@ -1,4 +1,4 @@
-"""A corpus cut into parallel streams, read segment by segment."""
+"""Splits a corpus into parallel streams and reads them segment by segment."""
 
 from collections.abc import Iterator
 
@@ -13,10 +13,10 @@ IGNORED = -1  # a target that is not scored
 def segments(
     ids: np.ndarray, streams: int, steps: int, warm: int = 0, first: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs and targets of all steps, so that every token but the first is predicted exactly once.
+    """Yield the inputs and targets of all steps; every token but the first is predicted exactly once.
 
-    The n - 1 targets are cut into N contiguous streams of equal length; column i of one segment continues
-    column i of the segment before. Streams that come to the end of the corpus early have input 0 and target -1.
+    The n - 1 targets are split into N contiguous streams of equal length; column i of a segment continues
+    column i of the previous segment. Streams that reach the end of the corpus early have input 0 and target -1.
 
     Parameters
     ----------
@@ -25,22 +25,22 @@ def segments(
     streams
         N, the number of parallel streams.
     steps
-        T, rows of a segment; the last segment may have fewer.
+        T, the number of rows in a segment; the last segment may have fewer.
     warm
-        Tokens, at the end of the stream before, that each stream but the first reads without scoring them
-        (target -1): its state then has seen what comes before its first prediction. For evaluation.
+        Number of tokens from the end of the previous stream that every stream but the first reads without scoring them
+        (target -1), so that its state has seen the text before its first prediction. For evaluation.
     first
-        Number of the segment to begin with.
+        Index of the first segment to yield.
 
     Yields
     ------
     inputs, targets
-        (T, N) int32 each; target -1 is to be ignored.
+        (T, N) int32 each; ignore positions with target -1.
 
     Raises
     ------
     CorpusError
-        There are fewer than two tokens.
+        The corpus has fewer than two tokens.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def _segments(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     targets, stream = len(ids) - 1, np.arange(streams)
     rows = min(scored + warm, targets)
-    size = steps * max(1, mapped.READ // (4 * streams * steps))  # rows that are read at once
+    size = steps * max(1, mapped.READ // (4 * streams * steps))  # rows to read at a time
     for start in range(first * steps, rows, steps):
         if start % size == 0 or start == first * steps:
             begin = start - start % size
@@ -75,7 +75,7 @@ def _segments(
 
 
 def _columns(ids: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """Column i: ``length`` ids from starts[i] on, and 0 behind the end. Of a file, one at a time is in memory."""
+    """Column i holds ``length`` ids from starts[i] on, padded with 0. Of a mapped file, only one column's pages are in memory."""
     columns = np.zeros((length, len(starts)), np.int32)
     for column, start in enumerate(starts.tolist()):
         piece = ids[start : start + length]
@@ -85,11 +85,11 @@ def _columns(ids: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
 
 
 def _stream_length(tokens: int, streams: int, warm: int = 0) -> int:
-    """How many targets each stream but the first scores; the first scores ``warm`` more."""
+    """How many targets every stream but the first scores; the first scores ``warm`` more."""
     expect_number("streams", streams, 1, whole=True)
     if tokens < 2:
         counted = "1 token" if tokens == 1 else f"{tokens} tokens"
-        raise CorpusError(f"The corpus has {counted}, expected at least 2: the first one is not predicted.")
+        raise CorpusError(f"The corpus has {counted}, expected at least 2: the first token is not predicted.")
     return max(-(-(tokens - 1 - warm) // streams), 0)
 
 
@@ -106,7 +106,7 @@ def segments_per_epoch(tokens: int, streams: int, steps: int) -> int:
 
 
 def streams_that_fit(tokens: int, streams: int, steps: int) -> int:
-    """The largest number of streams, at most ``streams``, that have ``steps`` targets each on average; or else 1.
+    """The largest number of streams, up to ``streams``, that have ``steps`` targets each on average, but at least 1.
 
     Examples
     --------

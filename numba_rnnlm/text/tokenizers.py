@@ -1,4 +1,4 @@
-"""Between text and ids: bytes, characters (Unicode code points) or words."""
+"""Converts text to ids and back; the symbols are bytes, characters (Unicode code points) or words."""
 
 import codecs
 import re
@@ -20,11 +20,11 @@ LINE_END = "<eos>"
 
 
 class _WhiteSpace(NamedTuple):
-    """Patterns of text by what is white space."""
+    """Patterns for one definition of white space."""
 
     word: re.Pattern[str]
     spaced: re.Pattern[str]
-    """White space, and the word or line end that it belongs to."""
+    """White space, and the word or newline that follows it."""
     space: re.Pattern[str]
 
 
@@ -35,35 +35,35 @@ WHITE_SPACE = {
 
 
 class StreamDecoder(Protocol):
-    """Decodes one id after the other; the pieces put together are ``decode`` of all the ids."""
+    """Decodes ids one at a time; the joined pieces equal ``decode`` of all the ids."""
 
     def __call__(self, id: int) -> str:
-        """The text that is complete with this id; it may be empty."""
+        """The text that this id completes; may be empty."""
         ...
 
     def flush(self) -> str:
-        """What is left at the end."""
+        """The remaining text at the end."""
         ...
 
 
 class Tokenizer(ABC):
-    """What the three tokenizers have in common."""
+    """The common interface of the three tokenizers."""
 
     name: ClassVar[str]
     """``"byte"``, ``"char"`` or ``"word"``."""
     unknown: ClassVar[int | None]
-    """The id of ``<unk>``, which stands for every symbol outside the vocabulary; None if there is none such."""
+    """The id of ``<unk>``, which replaces every symbol outside the vocabulary; None if no symbol can be unknown."""
     line_end: ClassVar[int]
-    """The id that ends a line."""
+    """The id of the newline."""
     separator: ClassVar[str]
-    """What stands between two decoded symbols."""
+    """The text between two decoded symbols."""
     line_ends: str
-    """How a source is read: "lf", where ``"\\r\\n"`` and ``"\\r"`` are ``"\\n"``, or "keep". :meth:`encode` takes text as it is."""
+    """How sources are read: "lf" turns ``"\\r\\n"`` and ``"\\r"`` into ``"\\n"``, "keep" does not. :meth:`encode` does not apply it."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many symbols the vocabulary has."""
+        """The number of symbols in the vocabulary."""
 
     @abstractmethod
     def __contains__(self, symbol: object) -> bool:
@@ -71,7 +71,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str | bytes) -> np.ndarray:
-        """The ids of ``text``, int32; bytes are UTF-8 (of any kind for ``"byte"``, else :class:`CorpusError`)."""
+        """The ids of ``text``, int32. Bytes must be UTF-8 (otherwise :class:`CorpusError`); the byte tokenizer accepts any."""
 
     @abstractmethod
     def first(self, text: str | bytes) -> bytes | None:
@@ -79,50 +79,50 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def stream_decoder(self) -> StreamDecoder:
-        """A decoder that takes one id at a time, to print text while it is being written."""
+        """A decoder that accepts one id at a time, to print text while it is being generated."""
 
     @abstractmethod
     def symbol(self, id: int) -> str:
-        """A printable name of one symbol."""
+        """A printable name for one symbol."""
 
     @abstractmethod
     def unknown_symbols(self, text: str) -> Iterator[tuple[int, str]]:
-        """The symbols of ``text`` that are not in the vocabulary, each with its position in the characters of text."""
+        """The symbols of ``text`` that are not in the vocabulary, each with its character position."""
 
     @abstractmethod
     def read_as_unknown(self, text: str, ids: np.ndarray) -> tuple[Sequence[str], str]:
-        """The symbols of ``text`` that its ``ids`` have as ``<unk>``, in order, and all the white space that belongs to them."""
+        """The symbols of ``text`` that are ``<unk>`` in its ``ids``, in order, and all the white space before them."""
 
     def white_space_at_end(self, text: str) -> str:
-        """The part of ``text`` that belongs to the first symbol of what follows."""
+        """The white space at the end of ``text``, which belongs to the next symbol."""
         return ""
 
     def byte_decoder(self) -> Callable[[int], bytes]:
-        """A decoder that takes one id at a time and returns bytes: of text in UTF-8, of the byte tokenizer the bytes themselves."""
+        """A decoder that accepts one id at a time and returns bytes: the bytes themselves for the byte tokenizer, otherwise UTF-8."""
         decoder = self.stream_decoder()
         return lambda id: utf8(decoder(id))
 
     def extended(self, counts: Mapping[str, int], min_count: int = 1, maximum: int | None = None) -> "Tokenizer":
-        """A tokenizer that also has the symbols of ``counts``, chosen as when it was learned; the ids of the others stay."""
+        """A tokenizer with the symbols of ``counts`` added, chosen as in ``learn``; existing symbols keep their ids."""
         return self
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """All that :meth:`from_dict` needs, ready for JSON."""
+        """A description for :meth:`from_dict` that can be written as JSON."""
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> "Tokenizer":
-        """The tokenizer that :meth:`to_dict` described.
+        """Rebuild the tokenizer that :meth:`to_dict` described.
 
         Raises
         ------
         VocabularyError
-            ``values`` is nothing that ``to_dict`` returns.
+            ``values`` is not a description that ``to_dict`` returns.
         """
         if not isinstance(values, Mapping):
             raise VocabularyError(f"The tokenizer is {values!r}, expected a dict with its name.")
         name, symbols, keys = values.get("name"), values.get("symbols"), set(values)
-        # Files of version 1 have neither line_ends nor white_space.
+        # Version 1 files have neither line_ends nor white_space.
         if name == "byte" and keys <= {"name", "line_ends"}:
             return ByteTokenizer(values.get("line_ends", "keep"))
         if isinstance(symbols, list) and name == "char" and keys <= {"name", "symbols", "line_ends"}:
@@ -131,7 +131,7 @@ class Tokenizer(ABC):
             return WordTokenizer(Vocabulary(symbols), values.get("line_ends", "lf"), values.get("white_space", "unicode"))
         raise VocabularyError(
             f"The tokenizer has the keys {sorted(map(str, values))} and the name {values.get('name')!r}, expected "
-            "the name 'byte', or 'char' or 'word' with a list of symbols, and line_ends."
+            "the name 'byte', 'char' or 'word', a list of symbols for the latter two, and line_ends."
         )
 
     def __post_init__(self) -> None:
@@ -145,9 +145,9 @@ class Tokenizer(ABC):
 
 @dataclass(frozen=True)
 class ByteTokenizer(Tokenizer):
-    """The 256 bytes of UTF-8: any text and any file can be encoded, nothing is unknown.
+    """One symbol for each of the 256 bytes: it can encode any text and any file, and nothing is unknown.
 
-    Bytes that are not UTF-8 are decoded as U+FFFD; a lone surrogate is encoded as its three bytes.
+    Invalid UTF-8 is decoded as U+FFFD; a lone surrogate is encoded as three bytes.
 
     Examples
     --------
@@ -200,7 +200,7 @@ class ByteTokenizer(Tokenizer):
 
 @dataclass(frozen=True)
 class _VocabularyTokenizer(Tokenizer):
-    """Characters or words: a vocabulary learned from a text, with ``<unk>`` and the line end as ids 0 and 1."""
+    """Characters or words: a vocabulary learned from text, in which ``<unk>`` is id 0 and the newline id 1."""
 
     vocabulary: Vocabulary
     line_ends: str = "lf"
@@ -218,7 +218,7 @@ class _VocabularyTokenizer(Tokenizer):
             )
         for symbol in symbols[2:]:
             if not self._is_symbol(symbol):
-                raise VocabularyError(f"The {self.name} vocabulary has {symbol!r}, expected one {self.name} each.")
+                raise VocabularyError(f"The {self.name} vocabulary contains {symbol!r}, expected symbols of one {self.name} each.")
 
     @staticmethod
     @abstractmethod
@@ -227,16 +227,16 @@ class _VocabularyTokenizer(Tokenizer):
     @staticmethod
     @abstractmethod
     def count(pieces: Iterable[str]) -> Counter[str]:
-        """How often each symbol comes in the pieces of a text."""
+        """How often each symbol occurs in the pieces of a text."""
 
     @classmethod
     def learn(cls, pieces: Iterable[str], min_count: int = 1, maximum: int | None = None, line_ends: str = "lf") -> Self:
-        """A tokenizer for the symbols of a text, which comes in pieces that split no symbol."""
+        """Learn the vocabulary of a text, given in pieces that split no symbol."""
         return cls.of_counts(cls.count(pieces), min_count, maximum, line_ends)
 
     @classmethod
     def of_counts(cls, counts: Counter[str], min_count: int = 1, maximum: int | None = None, line_ends: str = "lf") -> Self:
-        """A tokenizer for symbols of which is known how often each comes."""
+        """Make a tokenizer from the number of occurrences of each symbol."""
         return cls(Vocabulary.learn(counts, cls.reserved, min_count, maximum), line_ends)
 
     def extended(self, counts: Mapping[str, int], min_count: int = 1, maximum: int | None = None) -> Self:
@@ -255,7 +255,7 @@ class _VocabularyTokenizer(Tokenizer):
         return symbol if symbol.isprintable() else repr(symbol)[1:-1]
 
     def to_dict(self) -> dict[str, Any]:
-        # A list of symbols, not one long str: JSON would melt two neighbouring surrogates into one character.
+        # A list of symbols, not one long str: JSON would merge two adjacent surrogates into one character.
         return {"name": self.name, "symbols": list(self.vocabulary.symbols), "line_ends": self.line_ends}
 
 
@@ -290,7 +290,7 @@ class CharTokenizer(_VocabularyTokenizer):
 
     @cached_property
     def _table(self) -> np.ndarray:
-        """Code point → id, up to one above the highest known: that last entry is 0, for all that follow."""
+        """Code point → id. The last entry, one past the highest known code point, is 0 and serves all higher ones."""
         points = [ord(symbol) for symbol in self.vocabulary.symbols[1:]]
         table = np.zeros(max(points) + 2, np.int32)
         table[points] = np.arange(1, self.size)
@@ -314,13 +314,13 @@ class CharTokenizer(_VocabularyTokenizer):
 
 @dataclass(frozen=True)
 class WordTokenizer(_VocabularyTokenizer):
-    r"""What stands between white space; a line end ``"\n"`` is ``<eos>``.
+    r"""Words separated by white space; the newline ``"\n"`` is ``<eos>``.
 
-    White space is that of ASCII: space, ``\t``, ``\n``, ``\v``, ``\f`` and ``\r``. A no-break space is part of a word. Files of version 1
-    were learned with Unicode's white space (``white_space="unicode"``), where it is not.
+    White space is ASCII only: space, ``\t``, ``\n``, ``\v``, ``\f`` and ``\r``. A no-break space is part of a word, except in version 1
+    files, which use Unicode's white space (``white_space="unicode"``).
 
-    The words ``<unk>`` and ``<eos>`` in a text are taken for the symbols. Decoded words have one space between
-    them, lines have none around their end.
+    The words ``<unk>`` and ``<eos>`` in a text are read as the symbols. Decoding puts one space between words, but none
+    before or after a newline.
 
     Examples
     --------
@@ -378,7 +378,7 @@ class WordTokenizer(_VocabularyTokenizer):
         if self.white_space == "unicode":
             found = list(compress(WHITE_SPACE[self.white_space].spaced.findall(text), unknown.tolist()))
             return [word for _, word in found], "".join(space for space, _ in found)
-        data = utf8(text)  # three times as fast as looking at every word, where a few of many are unknown
+        data = utf8(text)  # three times faster than testing every word if few of many are unknown
         starts, ends = _bounds(data)
         spaces = (starts - np.concatenate([[0], ends[:-1]]))[unknown]
         words = (data[start:end] for start, end in zip(starts[unknown].tolist(), ends[unknown].tolist(), strict=True))
@@ -421,12 +421,12 @@ class _SymbolDecoder:
 
 
 def utf8(text: str | bytes) -> bytes:
-    """The bytes of any str, lone surrogates included."""
+    """Encode any str, lone surrogates included."""
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
 
 def as_text(text: str | bytes, name: str = "The text") -> str:
-    """A str, out of bytes if need be. Raises :class:`CorpusError` that calls them ``name``, if they are not UTF-8."""
+    """Decode bytes; a str is returned unchanged. Raises :class:`CorpusError`, which calls the text ``name``, if it is not UTF-8."""
     if isinstance(text, str):
         return text
     try:
@@ -441,11 +441,11 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def _words(text: str) -> list[bytes]:
-    return utf8(text).replace(b"\n", f" {LINE_END} ".encode()).split()  # bytes know ASCII's white space only
+    return utf8(text).replace(b"\n", f" {LINE_END} ".encode()).split()  # bytes.split splits at ASCII white space only
 
 
 def _bounds(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Where the words and line ends of a text begin and end, in bytes."""
+    """The byte offsets at which the words and newlines of a text begin and end."""
     codes = np.frombuffer(data, np.uint8)
     line_end = codes == ord("\n")
     inside = ~((codes == ord(" ")) | ((codes >= ord("\t")) & (codes <= ord("\r"))))

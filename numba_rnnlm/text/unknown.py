@@ -1,4 +1,4 @@
-"""What of a text is not in the vocabulary: how much it is, what it stands for, and how a sentence shows it."""
+"""Counts and names the symbols of a text that are not in the vocabulary."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,8 +10,8 @@ import numpy as np
 from .tokenizers import Tokenizer, utf8
 from .vocabulary import UNKNOWN
 
-SHOWN = 5  # symbols that a message names
-LONGEST = 20  # characters of a symbol in a message
+SHOWN = 5  # symbols to name in a message
+LONGEST = 20  # characters of a symbol to show in a message
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Unknown:
     Attributes
     ----------
     tokens
-        How many ids are ``<unk>``: symbols outside the vocabulary and the words ``<unk>`` of the text itself.
+        Number of ids that are ``<unk>``: symbols outside the vocabulary, and the word ``<unk>`` in the text itself.
     symbols
-        Symbol outside the vocabulary → how often it occurs. None of ids, which do not tell.
+        Symbol outside the vocabulary → number of occurrences; None if the source is ids.
     characters, bytes
-        What these tokens stand for in the text, white space in front of a word included.
+        Size of these tokens in the text, including the white space before a word.
     """
 
     tokens: int = 0
@@ -35,23 +35,23 @@ class Unknown:
 
     @property
     def missing(self) -> int:
-        """How many tokens are symbols outside the vocabulary."""
+        """The number of tokens that are symbols outside the vocabulary."""
         return sum((self.symbols or {}).values())
 
     @property
     def spelled(self) -> int:
-        """How many characters these have."""
+        """The number of characters in the symbols outside the vocabulary."""
         return sum(len(symbol) * count for symbol, count in (self.symbols or {}).items())
 
     def without(self, first: "Unknown") -> "Unknown":
-        """The rest of a text whose first token is unknown."""
+        """Subtract ``first``, the counts of the first token."""
         symbols = None if self.symbols is None else Counter(self.symbols) - Counter(first.symbols)
         return Unknown(self.tokens - first.tokens, symbols, self.characters - first.characters, self.bytes - first.bytes)
 
 
 @dataclass
 class UnknownCounter:
-    """Counts what is read as ``<unk>`` while a text is encoded.
+    """Counts the symbols that are read as ``<unk>`` while a text is encoded.
 
     Examples
     --------
@@ -67,17 +67,17 @@ class UnknownCounter:
     symbols: Counter[str] = field(default_factory=Counter)
     characters: int = 0
     size: int = 0
-    """In bytes."""
+    """Bytes of the unknown symbols."""
     first: Unknown = Unknown()
-    """The first token of the text, if that is unknown."""
+    """Counts of the first token of the text, if it is unknown."""
 
     def encode(self, pieces: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """The ids of the pieces of a text, which split no symbol."""
+        """Encode the pieces of a text, which split no symbol."""
         at_start = True
         space: list[str] = []  # in front of the next token
         for piece in pieces:
             ids = self.tokenizer.encode(piece)
-            if isinstance(piece, str):  # only the byte tokenizer reads bytes, and it knows all of them
+            if isinstance(piece, str):  # bytes come from the byte tokenizer, to which nothing is unknown
                 if (ids == self.tokenizer.unknown).any():
                     text = "".join((*space, piece))
                     self._count(text, ids)
@@ -97,11 +97,11 @@ class UnknownCounter:
         self.size += len(utf8(whole))
 
     def all(self) -> Unknown:
-        """What was counted."""
+        """The counts of the whole text."""
         return _unknown(self.symbols, self.characters, self.size)
 
     def scored(self, bos: bool) -> Unknown:
-        """The same without the first token, unless ``bos``."""
+        """The counts of the scored part: without the first token, unless ``bos``."""
         return self.all() if bos else self.all().without(self.first)
 
 
@@ -124,9 +124,9 @@ class Sentence(NamedTuple):
     ids
         (n,) int32.
     unknown
-        (n,), which ids are ``<unk>``.
+        (n,) bool: which ids are ``<unk>``.
     symbols
-        What the text has in their places. None of ids.
+        The symbols of the text that became ``<unk>``, in order; None if the sentence was given as ids.
     """
 
     ids: np.ndarray
@@ -135,7 +135,7 @@ class Sentence(NamedTuple):
 
     @property
     def spelled(self) -> np.ndarray:
-        """(n,) int32: the characters of each symbol outside the vocabulary; 0 of the others, and of a word ``<unk>``."""
+        """(n,) int32: the number of characters of each symbol outside the vocabulary; 0 elsewhere, also for a word ``<unk>``."""
         lengths = np.zeros(len(self.ids), np.int32)
         if self.symbols:
             lengths[self.unknown] = [0 if symbol == UNKNOWN else len(symbol) for symbol in self.symbols]
@@ -147,7 +147,7 @@ class Sentence(NamedTuple):
         return [symbol for symbol in self.symbols or () if symbol != UNKNOWN]
 
     def named(self, names: Sequence[str]) -> list[str]:
-        """``names`` (n) of the ids, with the text's own symbols where the ids are ``<unk>``."""
+        """The ``names`` (n) of the ids, with every ``<unk>`` replaced by its symbol in the text."""
         named = list(names)
         for place, symbol in zip(np.flatnonzero(self.unknown).tolist(), self.symbols or (), strict=self.symbols is not None):
             named[place] = symbol
@@ -155,7 +155,7 @@ class Sentence(NamedTuple):
 
 
 def encode_sentence(tokenizer: Tokenizer, text: str | bytes, bos: bool = True, eos: bool = True) -> Sentence:
-    """A text with a line end in front (``bos``) and behind (``eos``).
+    """Encode a text, with a newline before it (``bos``) and after it (``eos``).
 
     Examples
     --------
@@ -175,7 +175,7 @@ def encode_sentence(tokenizer: Tokenizer, text: str | bytes, bos: bool = True, e
 
 
 def most_frequent(symbols: Mapping[str, int]) -> str:
-    """The most frequent symbols, for a message: ``'x' (12 times), 'y' (3 times) and 8 more``.
+    """List the most frequent symbols for a message: ``'x' (12 times), 'y' (3 times) and 8 more``.
 
     Examples
     --------

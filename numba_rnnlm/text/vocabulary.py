@@ -15,12 +15,12 @@ UNKNOWN = "<unk>"
 
 @dataclass(frozen=True, repr=False)
 class Vocabulary:
-    """A fixed list of different symbols; a symbol's id is its place in the list, and ``<unk>`` is 0.
+    """A fixed list of distinct symbols. The id of a symbol is its index in the list; ``<unk>`` has id 0.
 
     Raises
     ------
     VocabularyError
-        A symbol is not a str, is there twice, or the first one is not ``<unk>``.
+        A symbol is not a str or occurs twice, or the first one is not ``<unk>``.
 
     Examples
     --------
@@ -38,30 +38,30 @@ class Vocabulary:
             if not isinstance(symbol, str):
                 raise VocabularyError(f"symbols[{index}] is {symbol!r}, expected a str.")
         if self.symbols[:1] != (UNKNOWN,):
-            raise VocabularyError(f"symbols begins with {list(self.symbols[:1])}, expected {UNKNOWN!r} as id 0.")
+            raise VocabularyError(f"symbols begins with {list(self.symbols[:1])}, expected {UNKNOWN!r} first.")
         object.__setattr__(self, "_ids", {symbol: index for index, symbol in enumerate(self.symbols)})
         if len(self._ids) < len(self.symbols):
             index, symbol = next((i, s) for i, s in enumerate(self.symbols) if self._ids[s] != i)
             raise VocabularyError(
-                f"symbols[{index}] and symbols[{self._ids[symbol]}] are both {symbol!r}, expected each symbol once."
+                f"symbols[{index}] and symbols[{self._ids[symbol]}] are both {symbol!r}, expected distinct symbols."
             )
 
     @classmethod
     def learn(
         cls, counts: Mapping[str, int], reserved: Sequence[str], min_count: int = 1, maximum: int | None = None
     ) -> "Vocabulary":
-        """The reserved symbols in their order, then the others: the most frequent first, ties by code point.
+        """The reserved symbols in their order, then the others by decreasing frequency, ties by code point.
 
         Parameters
         ----------
         counts
-            How often each symbol was seen.
+            Number of occurrences of each symbol.
         reserved
-            Symbols that are always there, ``<unk>`` first.
+            Symbols that every vocabulary contains, ``<unk>`` first.
         min_count
-            Symbols seen less often are left out.
+            Leave out symbols that occur less often.
         maximum
-            Size of the vocabulary at most, reserved symbols included.
+            Maximum size of the vocabulary, reserved symbols included.
 
         Examples
         --------
@@ -71,8 +71,8 @@ class Vocabulary:
         fixed = set(reserved)
         seen = [symbol for symbol, count in counts.items() if count >= min_count and symbol not in fixed]
         seen.sort(key=lambda symbol: (-counts[symbol], symbol))
-        room = None if maximum is None else max(maximum - len(reserved), 0)
-        return cls([*reserved, *seen[:room]])
+        most = None if maximum is None else max(maximum - len(reserved), 0)
+        return cls([*reserved, *seen[:most]])
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -84,11 +84,11 @@ class Vocabulary:
         return f"<Vocabulary of {len(self)} symbols>"
 
     def index(self, symbol: str) -> int:
-        """The id of ``symbol``; 0, the id of ``<unk>``, if it is not in the vocabulary."""
+        """The id of ``symbol``, or 0 (``<unk>``) if it is not in the vocabulary."""
         return self._ids.get(symbol, 0)
 
     def indices(self, symbols: Sequence[str]) -> np.ndarray:
-        """The ids (int32) of many symbols: :meth:`index` of each, faster."""
+        """The ids (int32) of many symbols; faster than calling :meth:`index` for each."""
         return np.fromiter(map(self._ids.get, symbols, repeat(0)), np.int32, len(symbols))
 
 
@@ -99,12 +99,12 @@ def expect_id(id: int, size: int) -> None:
 
 
 def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
-    """``ids`` as a 1-D integer array, not copied if it is one.
+    """Return ``ids`` as a 1-D integer array, without a copy if it already is one.
 
     Raises
     ------
     ShapeError
-        It is not 1-D, or not made of integers.
+        ``ids`` is not 1-D or has elements that are not integers.
     VocabularyError
         An id is outside [0, size).
     """
@@ -112,21 +112,21 @@ def expect_ids(ids: Any, size: int, name: str = "ids") -> np.ndarray:
         array = as_array(name, ids)
     except ShapeError:
         raise
-    except Exception:  # rows of different length, or an object whose own conversion fails
+    except Exception:  # rows of different lengths, or an object whose own conversion fails
         raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers.") from None
     if array.ndim == 0 and array.dtype.kind not in "biuf":
-        raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers; text comes as a str.")
+        raise ShapeError(f"{name} is {shown(ids)}, expected a 1-D array of integers; pass text as a str.")
     if array.ndim != 1:
         raise ShapeError(
-            f"{name} is a {type(ids).__name__} of shape {array.shape}, expected a 1-D array of integers. "
-            "Flatten an array; of a table take one column; text comes as a str."
+            f"{name} has type {type(ids).__name__} and shape {array.shape}, expected a 1-D array of integers. "
+            "Flatten an array, select one column of a table, or pass text as a str."
         )
     if array.size == 0:
         return array.astype(np.int32)
     if array.dtype.kind not in "iu":
         raise ShapeError(f"{name} has dtype {array.dtype}, expected integers such as int32.")
-    if isinstance(ids, (list, tuple)) and not {bool, np.bool_}.isdisjoint(map(type, ids)):  # NumPy makes numbers of them
-        raise ShapeError(f"{name} holds a bool, True or False, expected integers.")
+    if isinstance(ids, (list, tuple)) and not {bool, np.bool_}.isdisjoint(map(type, ids)):  # NumPy would convert them to integers
+        raise ShapeError(f"{name} contains a bool, expected integers.")
     start = 0
     for piece in mapped.pieces(array):
         if piece.min() < 0 or piece.max() >= size:

@@ -1,4 +1,4 @@
-"""The log of a training: a row for each report, appended to a file as a table or as JSON lines."""
+"""Logs training: appends a row for each report to a file, as a CSV table or as JSON lines."""
 
 import csv
 import io
@@ -16,28 +16,28 @@ from ..reports import warn
 from .history import COLUMNS, Row
 
 FIELDS = ("time", "updates", *COLUMNS)
-SAME = ("updates", "epoch", "loss")  # two rows with the same numbers here are one report
+SAME = ("updates", "epoch", "loss")  # rows that agree in these columns are the same report
 LONGEST_LINE = 2**16  # bytes
 LONGEST_NUMBER = 30  # characters
 NUMBER = re.compile(r"\d+")
 
 
 class Log:
-    r"""Appends reports to a file; a report that cannot be written is lost with a warning, and the training continues.
+    r"""Appends reports to a file; a report that cannot be written is dropped with a warning, and training continues.
 
     Parameters
     ----------
     path
-        A table if it ends in ``.csv``, else JSON lines. Whatever log is in the file stays: rows are appended.
+        The file: a table if it ends in ``.csv``, otherwise JSON lines. Rows are appended to an existing log.
     resumed
-        The training continues from a checkpoint: what it repeats after that is not written twice.
+        The training continues from a checkpoint, so reports that it repeats are not written twice.
 
     Raises
     ------
     ConfigError
-        If the file exists and is something else.
+        The file exists and is not a log.
     ModelFileError
-        If it is a pipe or a device, or cannot be read, or (by :meth:`begin`) not be written.
+        The file is a pipe or a device, cannot be read, or (raised by :meth:`begin`) cannot be written.
 
     Examples
     --------
@@ -58,18 +58,18 @@ class Log:
                 self._expect_log(file)
                 if resumed:
                     self.written = {report for row in self._rows(file) if (report := _report(row))}
-        except (FileNotFoundError, NotADirectoryError):  # writing creates it, or reports why not
+        except (FileNotFoundError, NotADirectoryError):  # writing will create the file, or report why it cannot
             pass
         except OSError as error:
             raise ModelFileError(f"cannot read the log {path!r}: {error.strerror}.") from error
 
     def begin(self) -> None:
-        """Make sure, before the training, that the file can be written."""
+        """Check before training that the file can be written."""
         try:
             self._append("")
         except OSError as error:
             raise ModelFileError(f"cannot write the log {self.path!r}: {error.strerror}. Choose a folder that "
-                                 "exists and can be written.") from error
+                                 "exists and is writable.") from error
 
     def write(self, row: Row) -> None:
         """Append a report, with the time of day."""
@@ -80,10 +80,10 @@ class Log:
         try:
             self._append(_csv(line.values()) if self.table else json.dumps(line) + "\n")
         except OSError as error:
-            warn(f"a report is missing in the log {self.path!r}, training continues: {error.strerror}.")
+            warn(f"a report could not be written to the log {self.path!r}, training continues: {error.strerror}.")
 
     def _append(self, line: str) -> None:
-        """In one piece or not at all. The file is opened for each line, so it may be moved away or cut while the training runs."""
+        """Append a line completely or not at all. The file is opened for each line, so that it may be moved or truncated during training."""
         with open(self.path, "ab", buffering=0, opener=regular) as file:
             size = file.seek(0, os.SEEK_END)
             data = ((_csv(FIELDS) if self.table and not size else "") + line).encode()
@@ -98,19 +98,19 @@ class Log:
         first = file.readline(LONGEST_LINE).decode("utf-8", "replace")
         known = first == _csv(FIELDS) if self.table else set(FIELDS) <= _parsed(first).keys()
         if not known and not is_empty(file.fileno()):
-            raise ConfigError(f"log is {self.path!r}, a file that exists and is not a log of trainings; nothing is appended to it. Give "
-                              "the log a name of its own.")
+            raise ConfigError(f"log is {self.path!r}, but this file exists and is not a training log, so nothing is appended to it; give "
+                              "another name.")
         file.seek(0)
 
     def _rows(self, file: BinaryIO) -> Iterator[Mapping[str, Any]]:
-        """The reports in the file, without lines that are none, as one that was cut off."""
+        """The reports in the file. Lines that are not reports, such as a truncated one, are skipped."""
         while line := file.readline(LONGEST_LINE):
             if b"," in line:
                 yield _columns(line) if self.table else _parsed(line)
 
 
 def _plain(value: float | None) -> float | None:
-    """A number for JSON: whole ones without a point, None for NaN and infinity."""
+    """Convert a number for JSON: whole numbers to int, NaN and infinity to None."""
     if value is None or not isfinite(value):
         return None
     return int(value) if value == int(value) else value
@@ -123,7 +123,7 @@ def _csv(values: Any) -> str:
 
 
 def _columns(line: bytes) -> dict[str, str]:
-    """A row of a table; empty if the line is none."""
+    """Parse a row of a table; empty if the line is not one."""
     try:
         return dict(zip(FIELDS, next(csv.reader([line.decode("utf-8", "replace")]), ()), strict=False))
     except csv.Error:
@@ -131,7 +131,7 @@ def _columns(line: bytes) -> dict[str, str]:
 
 
 def _parsed(line: bytes | str) -> dict[str, Any]:
-    """An object of JSON lines; empty if the line is none, as one that was cut off."""
+    """Parse a JSON object; empty if the line is not one, for example because it was truncated."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -140,6 +140,6 @@ def _parsed(line: bytes | str) -> dict[str, Any]:
 
 
 def _report(row: Mapping[str, Any]) -> str:
-    """What tells one report from another; empty if the row is none."""
+    """A key that identifies a report; empty if the row is not a report."""
     values = ["" if row.get(name) is None else str(row.get(name)) for name in SAME]
     return ",".join(values) if NUMBER.fullmatch(values[0]) and all(len(value) <= LONGEST_NUMBER for value in values) else ""

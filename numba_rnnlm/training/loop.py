@@ -15,6 +15,7 @@ from ..config import TrainingConfig
 from ..errors import ConfigError, DivergenceError, TrainingError, plain
 from ..interrupts import Interrupts
 from ..network import Network, State
+from .checkpoints import Checkpoints
 from .clock import Clock
 from .history import Row
 from .position import Position
@@ -22,10 +23,37 @@ from .schedules import Schedule
 from .task import Batch, Task
 from .updater import Updater
 from .warmup import compile_kernels
-from .watchers import Checkpoints, Watcher
 
 INTERRUPTED, ALL_DONE = "interrupted", "all epochs are done"  # why a training ends
 MOST_SKIPPED = 10  # updates in a row: more will not help
+
+
+class Watcher:
+    """Override what you need; each method is called with the training. One that wants to end it calls ``trainer.stop(reason)``."""
+
+    def begin(self, trainer: "Trainer") -> None:
+        """The kernels are ready, nothing was trained yet."""
+
+    def begin_epoch(self, trainer: "Trainer") -> None:
+        """Before the first batch of an epoch, or of what is left of it."""
+
+    def begin_batch(self, trainer: "Trainer") -> None:
+        """Before a batch."""
+
+    def end_batch(self, trainer: "Trainer") -> None:
+        """A batch was learned from. A device may still be computing: ``trainer.settle()`` waits."""
+
+    def report(self, trainer: "Trainer", row: Row, improved: bool) -> None:
+        """The training was measured: at the end of an epoch, or within one."""
+
+    def note(self, trainer: "Trainer", text: str) -> None:
+        """Something is to be said of an update."""
+
+    def end_epoch(self, trainer: "Trainer", row: Row) -> None:
+        """An epoch is over, or cut short; ``row`` is its last report."""
+
+    def end(self, trainer: "Trainer") -> None:
+        """Nothing more is trained."""
 
 
 @dataclass
@@ -160,8 +188,7 @@ class Trainer:
                     self.updater.begin()
                     compile_kernels(self.network, self.updater.optimizer.rule)
                     self._foresee()
-                    if self.checkpoints is not None:
-                        self.checkpoints.begin(self)
+                    self._keep(first=True)  # one that cannot be written fails here, before the training, and an interrupted run can be resumed
                 self.interrupted.wait()
                 if not self.at.ended:
                     try:
@@ -237,8 +264,9 @@ class Trainer:
             if self.interrupted.is_set():
                 self.stop(INTERRUPTED)
                 break
-            if self.checkpoints is not None:
-                self.checkpoints.end_batch(self)
+            if self.checkpoints is not None and self.checkpoints.due():
+                self.settle()
+                self._keep()
         if self.interrupted.is_set() and self.stopped in ("", INTERRUPTED):
             self.settle()
             self._keep()
@@ -394,9 +422,11 @@ class Trainer:
 
     # Endings
 
-    def _keep(self) -> None:
+    def _keep(self, first: bool = False) -> None:
+        """Write a checkpoint, if there are any."""
         if self.checkpoints is not None and not self.closing:
-            self.checkpoints.keep(self)
+            with self.clock.longest("keeping"):
+                self.checkpoints.keep(self.position(), self.groups(), first)
 
     @property
     def was_written(self) -> bool:

@@ -5,8 +5,7 @@ from math import nan
 from ..progress import Progress, duration
 from .history import COLUMNS, History, Row, perplexity
 from .log import Log
-from .loop import Trainer
-from .watchers import Watcher
+from .loop import Trainer, Watcher
 
 
 class Reports(Watcher):

@@ -33,7 +33,7 @@ BYTES, OBJECTS = (1e6, 100.0), (300.0, 0.02)  # that the memory may grow by in e
 LONGEST = 2000  # characters of a message or of a line of it
 ABOUT_TEXT = ("the run in ", "the training so far ", "the corpus has ", " has symbols that are not in the model's vocabulary ",
               " carriage returns ", " has many bytes that are zero", " characters long on average", " not in the model's vocabulary: ",
-              " taken for the text itself", " taken for lines of text", " has symbols that are not in the model's vocabulary: ",
+              " read as text", " read as lines of text", " has symbols that are not in the model's vocabulary: ",
               " too short to hold out ")  # what may be warned of
 # What a terminal acts on: control characters except tab and line feed, and what changes the direction of text; and halves of characters.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
