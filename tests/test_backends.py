@@ -474,6 +474,21 @@ def test_a_stream_that_has_ended_keeps_its_states(ops, arguments):
         assert_close(here, {name: want[name] for name in here}, TOLERANCE[ops.dtype.name])
 
 
+@pytest.mark.parametrize("cell", ["ind_rnn", "peephole"])
+@given(random=strategies.generators, T=st.integers(60, 140), N=strategies.threads, threads=strategies.threads)
+def test_gradients_of_a_cells_weights_over_many_steps(cpu, cell, random, T, N, threads):
+    """In several chains, which are those of a stream on any number of threads."""
+    cell, H = EVERY[cell], 5
+    s = unwritten(T + 1, N, len(cell.states), H)
+    s[0] = floats(random, N, len(cell.states), H)
+    U, dU = (floats(random, H, 4 * H) / 8, unwritten(H, 4 * H)) if cell.window("h")[1] else (None, None)
+    arguments = {"cell": cell, "U": U, "z": floats(random, T, N, len(cell.gates), H), "s": s, "dy": floats(random, T, N, H), "d": s[0], "dU": dU,
+                 "w": floats(random, len(cell.weights), H) / 2, "dw": unwritten(len(cell.weights), H), "lengths": random.integers(0, T + 1, N)}  # fmt: skip
+    got, want = call(on(cpu, threads), "recur_backward", arguments), call(REFERENCE, "recur_backward", arguments)
+    assert_close({"dw": got["dw"]}, {"dw": want["dw"]}, TOLERANCE[cpu.dtype.name])
+    assert_same_bits(call(on(cpu, 1), "recur_backward", arguments), got)
+
+
 @given(strategies.recur_backward())
 def test_lengths_that_end_nothing_change_nothing(ops, arguments):
     T, N = arguments["z"].shape[:2]

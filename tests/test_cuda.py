@@ -17,6 +17,7 @@ import strategies
 from checks import TOLERANCE, assert_close, assert_same_bits, call, error
 from hypothesis import given
 from hypothesis import strategies as st
+from own_cells import EVERY
 from strategies import floats, unwritten
 
 from numba_rnnlm import LanguageModel, Sequential, backends, errors
@@ -60,15 +61,18 @@ def random_call(verb, **drawn):
     if verb == "project":
         M, D, K = drawn["M"], drawn["D"], drawn["K"]
         return {"x": floats(random, M, D), "W": floats(random, D, K), "b": floats(random, K), "out": unwritten(M, K)}
-    cell, T, N, H = CELLS[list(CELLS)[drawn["cell"]]], drawn["T"], drawn["N"], drawn["H"]
+    cell, T, N, H = EVERY[list(EVERY)[drawn["cell"]]], drawn["T"], drawn["N"], drawn["H"]
     first, last = cell.window("h")
     s = unwritten(T + 1, N, len(cell.states), H)
     s[0] = floats(random, *s.shape[1:])
-    return {
+    arguments = {
         "cell": cell, "U": floats(random, H, (last - first) * H) / np.sqrt(H), "z": floats(random, T, N, len(cell.gates), H),
         "s": s, "dy": floats(random, T, N, H), "d": floats(random, *s.shape[1:]),
         "dU": np.zeros((H, (last - first) * H)),
     }  # fmt: skip
+    if cell.weights:
+        arguments |= {"w": floats(random, len(cell.weights), H), "dw": unwritten(len(cell.weights), H)}
+    return arguments if first < last else arguments | {"U": None, "dU": None}
 
 
 # Arrays
@@ -154,17 +158,37 @@ def test_lower_precision_gives_different_numbers():
 # Partitions of the time loop
 
 
-@pytest.mark.parametrize("cell", range(len(CELLS)), ids=list(CELLS))
+@pytest.mark.parametrize("cell", [number for number, cell in enumerate(EVERY.values()) if cell.window("h")[1]], ids=list(EVERY).__getitem__)
+@pytest.mark.parametrize("ending", [False, True])
 @pytest.mark.parametrize(("units", "tiles"), [(16, 1), (16, 2), (8, 1), (8, 2), (0, 0)])
-def test_every_partition_agrees_with_the_reference(cuda, monkeypatch, cell, units, tiles):
+def test_every_partition_agrees_with_the_reference(cuda, monkeypatch, cell, ending, units, tiles):
     """Several groups of streams and slices of units; 0 units means step by step."""
     monkeypatch.setattr(cuda.recurrence, "SHAPES", ((units, tiles),) if units else ())
     monkeypatch.setattr(cuda, "_plans", {})
     arguments = random_call("recur_backward", cell=cell, T=3, N=35 if tiles == 2 else 18, H=21)
-    plan = backends.get("cuda")._plan(arguments["cell"], arguments["z"].shape[1], 21, True)
+    if ending:
+        arguments["lengths"] = np.arange(arguments["z"].shape[1]) % 4
+    plan = backends.get("cuda")._plan(arguments["cell"], arguments["z"].shape[1], 21, True, ending)
     assert (plan.units, plan.tiles, plan.groups) == (units, tiles, 2 if units else 0)
     got = call(backends.get("cuda"), "recur_backward", arguments)
     assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("cell", ["ind_rnn", "peephole"])
+def test_gradients_of_a_cells_weights_over_many_steps(cuda, cell):
+    """More than one chain of them."""
+    steps = cuda.recurrence.CHAIN + 2
+    arguments = random_call("recur_backward", cell=list(EVERY).index(cell), T=steps, N=2, H=3)
+    arguments |= {"lengths": np.array([steps, steps - 1]), "w": arguments["w"] / 4}
+    got, want = (call(ops, "recur_backward", arguments) for ops in (backends.get("cuda"), REFERENCE))
+    assert_close(got, want, TOLERANCE["float32"])
+    again = call(backends.get("cuda"), "recur_backward", arguments | {"dw": got["dw"].astype(np.float64), "add": True})
+    assert_close({"dw": again["dw"]}, {"dw": 2 * want["dw"]}, TOLERANCE["float32"])
+
+
+def test_a_scan_says_so(cuda):
+    assert set(backends.get("cuda").explain(EVERY["min_gru"], 20, 200).values()) == {
+        "a scan: one launch, each thread takes one unit of one stream through all steps"}
 
 
 def test_a_size_that_does_not_fit_runs_step_by_step(cuda):
