@@ -559,7 +559,7 @@ def test_a_layer_has_the_weights_that_its_cell_needs(cell):
 @pytest.mark.parametrize("sequences", [False, True])
 @given(random=strategies.generators, T=strategies.steps, N=st.integers(1, 5), threads=strategies.threads)
 def test_a_layer_of_it_is_differentiated(compiled, cell, sequences, random, T, N, threads):
-    model = Model([Recurrent(7, True, cell=cell), Recurrent(5, sequences, cell=cell), Dense(3, "softmax")], features=4)
+    model = Graph([Recurrent(7, True, cell=cell), Recurrent(5, sequences, cell=cell), Dense(3, "softmax")], features=4)
     x, targets, weights = floats(random, T, N, 4), random.integers(0, 3, T * N if sequences else N), model.initialize(1)
     losses, gradients = [], []
     for machine in (backends.get(compiled.name, compiled.dtype, threads), backends.get("reference")):
@@ -588,7 +588,7 @@ def test_a_language_model_of_it_trains_is_saved_and_generates(cell, tmp_path, kn
 def test_the_decoder_writes_what_the_verbs_do(cell, weights, known):
     model = ids_model(cell)
     assert model.network_.decoder("float32") is not None
-    exact = Network(model.network_.model, model.network_.ops, (model.network_ if weights == "float32" else model.network_.rounded()).weights())
+    exact = Network(model.network_.graph, model.network_.ops, (model.network_ if weights == "float32" else model.network_.rounded()).weights())
     prompts, config = [np.array([1, 2, 3]), np.array([4])], SamplingConfig(20, temperature=0.5)
     got = generate_batch(model.network_, prompts, dataclasses.replace(config, weights=weights), [1, 2])
     with pytest.MonkeyPatch.context() as patch:
@@ -603,7 +603,7 @@ def test_weights_in_keras_order(cell):
     weights = model._build().weights()
     model.set_weights([2 * array for array in model.get_weights()])
     assert all((array == 2 * weights[name]).all() for name, array in model._build().weights().items())
-    order = [weights[f"{cell.name}/W"], *([weights[f"{cell.name}/U"]] if "U" in names(cell) else []), *weights.get(f"{cell.name}/w", ()),
+    order = [weights[f"{cell.name}/W"], *([weights[f"{cell.name}/U"]] if "U" in names(cell) else []), *([weights[f"{cell.name}/w"]] if cell.weights else []),
              weights[f"{cell.name}/b"].reshape(-1)]  # fmt: skip
     for got, want in zip(model.get_weights()[: len(order)], order, strict=True):
         np.testing.assert_array_equal(got, 2 * want)
@@ -627,7 +627,7 @@ def test_a_file_tells_cells_of_other_weights_apart(tmp_path):
 @every_own
 def test_records_hold_the_gradient_of_the_weights(cell):
     ops = backends.get("cpu")
-    model = Model([Recurrent(3, cell=cell), Dense(2)], features=2)
+    model = Graph([Recurrent(3, cell=cell), Dense(2)], features=2)
     record = records(ops, model.layers, gradients=True)[cell.name]
     assert record.get("weights", []) == list(cell.weights)
     assert len(record["gradients"]) == len(cell.states) + len(cell.gates) + len(cell.weights)
