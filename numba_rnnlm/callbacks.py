@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from math import inf, nan
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ from .paths import is_empty, regular
 from .reports import report, warn
 from .runs import expect_ended
 from .storage import expect_room
-from .training.history import Row
+from .training.history import Row, number
 from .training.loop import Trainer, Watcher
 
 BEST_SO_FAR = Only("what counts is the best so far")
@@ -178,6 +178,21 @@ class History(Callback):
     def __init__(self) -> None:
         self.epoch: list[int] = []
         self.history: dict[str, list[float]] = {}
+
+    def about(self) -> dict[str, list[float | None]]:
+        """The values for a file's header."""
+        return {name: [number(value) for value in values] for name, values in self.history.items()}
+
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Continue a history out of a header. Raises ValueError if it is none."""
+        epochs, values = saved["epoch"], saved["values"]
+        columns = [epochs, *values.values()]
+        if not all(isinstance(column, list) and len(column) == len(epochs) for column in columns) or not all(
+            isinstance(value, (int, float, type(None))) for column in columns for value in column
+        ):
+            raise ValueError("the history is no table")
+        self.epoch = [int(epoch) for epoch in epochs]
+        self.history = {name: [nan if value is None else float(value) for value in column] for name, column in values.items()}
 
     def __repr__(self) -> str:
         last = "".join(f", {name}: {values[-1]:.4f}" for name, values in self.history.items())

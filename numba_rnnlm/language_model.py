@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from . import backends, cells, runs
 from .architecture import build, initial_weights
 from .arguments import checked_calls
+from .callbacks import Callback, Called, read_callbacks
 from .cells import Cell
 from .config import (
     OPTIMIZERS,
@@ -41,6 +42,7 @@ from .errors import (
     TrainingError,
     VocabularyError,
     expect_flag,
+    expect_items,
     expect_kind,
     expect_number,
     expect_one_of,
@@ -249,6 +251,7 @@ class LanguageModel:
         self.tokenizer_: Tokenizer | None = None
         self.history_: History = new_history()
         self.validation_: Evaluation | None = None
+        self._stop_training = False
         self._learned: dict[str, Any] = {}  # for the header of a file: "texts" and "training" of the last fit
 
     # scikit-learn's manners
@@ -298,6 +301,33 @@ class LanguageModel:
         self._ops = backends.get(backend, threads=threads, precision=precision)
         self._backend, self._threads, self._precision = plain_value(backend), plain_value(threads), plain_value(precision)
 
+    @property
+    def stop_training(self) -> bool:
+        """Whether a callback has asked the training to end after this epoch."""
+        return self._stop_training
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        expect_flag("stop_training", value)
+        self._stop_training = bool(value)
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all weights, in the order of the layers; ``network_.weights()`` has them by name."""
+        return list(self.network_.weights().values())
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Overwrite all weights by arrays as :meth:`get_weights` returns them.
+
+        Raises
+        ------
+        ShapeError
+            If their number or a shape is another.
+        """
+        names, weights = list(self.network_.parameters), expect_items("weights", weights, "a list of arrays, as get_weights() gives")
+        if len(weights) != len(names):
+            raise ShapeError(f"weights has {len(weights)} arrays, expected {len(names)}, as get_weights() gives.")
+        self.network_.set_weights(dict(zip(names, weights, strict=True)))
+
     # learning
 
     def fit(
@@ -331,6 +361,7 @@ class LanguageModel:
         checkpoint_every: str | float = "5min",
         resume: str | os.PathLike[str] | None = None,
         log: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Callback] | Callback | None = None,
         on_interrupt: str = "raise",
     ) -> Self:
         """Train on a corpus, from the current weights: a new model's come from its seed, fitting again continues.
@@ -398,6 +429,9 @@ class LanguageModel:
         log
             A file to append a row to for each report, with the time of day: a table if its name ends in ".csv", JSON lines if it ends in
             ".jsonl", ".ndjson" or ".json". A row that cannot be written is lost with a warning.
+        callbacks
+            See :mod:`numba_rnnlm.callbacks`: they are called with the loss, and the val_loss of a validation. A resumed run calls them
+            from where it continues.
         on_interrupt
             After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
 
@@ -421,11 +455,13 @@ class LanguageModel:
             expect_one_of("optimizer", optimizer, OPTIMIZERS)
         config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
         keeping = _filled(CheckpointConfig, given)
-        return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=config.verbose > 0))
+        return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=config.verbose > 0),
+                               callbacks=callbacks)
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
         optimizer: Optimizer | None = None, interrupts: Interrupts | None = None, prepare: Prepare | None = None,
+        callbacks: Sequence[Callback] | Callback | None = None,
     ) -> Self:
         """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too.
 
@@ -437,7 +473,10 @@ class LanguageModel:
         prepare
             Called when the texts have been read and the training is about to begin, with the header of the file that the model would be
             saved in. What it raises ends ``fit_config``.
+        callbacks
+            As in :meth:`fit`.
         """
+        called = read_callbacks(callbacks)
         keeping = CheckpointConfig() if keeping is None else keeping
         expect_kind("config", config, TrainingConfig, "a TrainingConfig")
         expect_kind("keeping", keeping, CheckpointConfig, "a CheckpointConfig, or None")
@@ -451,11 +490,11 @@ class LanguageModel:
             interrupts = held.enter_context(interrupts or Interrupts(notice=config.verbose > 0))
             if keeping.checkpoint is not None:
                 held.enter_context(locked(keeping.checkpoint))
-            return self._fit(corpus, valid, config, keeping, optimizer, interrupts, prepare)
+            return self._fit(corpus, valid, config, keeping, optimizer, interrupts, prepare, called)
 
     def _fit(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig,
-        optimizer: Optimizer | None, interrupts: Interrupts, prepare: Prepare | None,
+        optimizer: Optimizer | None, interrupts: Interrupts, prepare: Prepare | None, callbacks: Sequence[Callback],
     ) -> Self:
         log = None if keeping.log is None else Log(keeping.log, resumed=keeping.resume is not None)
         saved, config = self._to_resume(config, keeping)
@@ -474,6 +513,11 @@ class LanguageModel:
             trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts, start.history)
         progress = Progress(config.verbose)
         trainer.watchers = [Reports(start.history, progress, log)]
+        if callbacks:
+            updates = ceil(trainer.task.batches_per_epoch / chosen.accumulate)
+            metrics = ["loss", *(["val_loss"] if trainer.task.measures else [])]
+            trainer.watchers.append(Called(self, callbacks, {"epochs": chosen.epochs, "steps": updates, "verbose": config.verbose, "metrics": metrics}))
+            self.stop_training = False
         notes = self._notes(start, config, chosen, trainer, saved, keeping)
         before, done = (self.tokenizer_, self._network, self.history_, self.validation_, self._learned), trainer.at.updates
         self.tokenizer_, self._network, self.history_ = start.tokenizer, trainer.network, start.history
@@ -1127,7 +1171,7 @@ class LanguageModel:
         """
         with open_model(path) as file:
             about, weights, name = file.about, file.group(runs.model_group(file)), file.name
-        runs.expect_language_model(name, about)
+        runs.expect_file_of("language_model", name, about)
         ops = backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
         with runs.fitting(name):
             config = dict(about["config"])

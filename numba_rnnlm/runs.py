@@ -105,26 +105,34 @@ class Run(NamedTuple):
         return f"epoch {self.at.epoch} of {self.training['epochs']}, {self.at.batch} batches into it"
 
 
-def read_run(path: str | os.PathLike[str]) -> Run:
-    """A checkpoint. Raises :class:`ModelFileError` if there is none, or it is damaged."""
+def read_run(path: str | os.PathLike[str], kind: str = "language_model") -> Run:
+    """A checkpoint of a model of this kind. Raises :class:`ModelFileError` if there is none, or it is damaged."""
     with open_model(path) as file:
+        expect_file_of(kind, file.name, file.about)
         run = run_of(file.name, file.about)
         return run._replace(groups={group: file.group(group) for group in file.groups})
 
 
 def run_of(name: str, about: dict[str, Any]) -> Run:
     """The checkpoint with this header, without its arrays. Raises as :func:`read_run`."""
-    expect_language_model(name, about)
     if "run" not in about:
         raise ModelFileError(f"{name!r} is a model, but no checkpoint: it does not say where its training stood. To train on "
                              "from its weights, load it and fit, or train --from.")
     with fitting(name):
         run = about["run"]
         # Settings that an older file does not have are as they always were: the defaults.
-        model, training = {**MODEL_SETTINGS, **about["config"], "precision": run["precision"]}, {**TrainingConfig().to_dict(), **run["config"]}
-        if strange := (set(model) - set(MODEL_SETTINGS)) | (set(training) - set(TrainingConfig().to_dict())):
+        training = {**TrainingConfig().to_dict(), **run["config"]}
+        strange = set(training) - set(TrainingConfig().to_dict())
+        if about.get("kind") == "sequential":
+            model = {key: about[key] for key in ("layers", "seed", "compiled")} | dict(run["batches"])
+        else:
+            expect_file_of("language_model", name, about)
+            model = {**MODEL_SETTINGS, **about["config"], "precision": run["precision"]}
+            strange |= set(model) - set(MODEL_SETTINGS)
+        if strange:
             raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
-        expect_settings(model)
+        if about.get("kind") == "language_model":
+            expect_settings(model)
         TrainingConfig(**training)
         if run["model"] not in ("weights", "good"):
             raise ValueError(f"the model of the run is {run['model']!r}")
@@ -190,11 +198,14 @@ def corpus_of(about: Mapping[str, Any]) -> str | None:
     return None
 
 
-def expect_language_model(name: str, about: Mapping[str, Any]) -> None:
+LOADERS = {"language_model": "LanguageModel.load", "sequential": "Sequential.load"}
+
+
+def expect_file_of(kind: str, name: str, about: Mapping[str, Any]) -> None:
     """Raise :class:`ModelFileError` at another kind of file."""
-    if about.get("kind") != "language_model":
-        raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
-                             "load it with Sequential.load.")
+    if (found := about.get("kind")) != kind:
+        how = f"; load it with {LOADERS[found]}" if isinstance(found, str) and found in LOADERS else ""
+        raise ModelFileError(f"{name!r} holds a {found!r}, expected a {kind!r}{how}.")
 
 
 def model_group(file: ModelFile) -> str:

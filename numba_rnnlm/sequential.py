@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, Self, overload
 
@@ -13,7 +14,7 @@ from .arguments import Only, checked_calls
 from .backends.ops import Ops
 from .callbacks import Callback, Called, History, read_callbacks
 from .cells import Cell
-from .config import TrainingConfig
+from .config import CheckpointConfig, TrainingConfig
 from .display import clean
 from .errors import (
     ConfigError,
@@ -40,9 +41,12 @@ from .layers.description import describe, descriptions, rebuild
 from .layers.layer import above
 from .network import Graph, Network
 from .optimizers import Optimizer
+from .paths import same_file
 from .progress import Progress
 from .recognition import cells_of_file, records
-from .storage import open_model, write_model
+from .reports import warn
+from .storage import locked, open_model, write_model
+from .training.checkpoints import Checkpoints, Groups
 from .training.loop import Trainer
 from .training.position import MOST, Position
 from .training.updater import Updater
@@ -303,6 +307,9 @@ class Sequential:
         patience: int | None = None,
         max_seconds: float | str | None = None,
         not_finite: str = "stop",
+        checkpoint: Path | None = None,
+        checkpoint_every: str | float = "5min",
+        resume: Path | None = None,
         sample_weight: Weights = None,
         class_weight: Annotated[None, Only("every class counts the same")] = None,
         steps_per_epoch: Steps = None,
@@ -349,6 +356,13 @@ class Sequential:
         not_finite
             When the loss or a gradient is NaN or infinite: "stop", or "skip" the update and halve the learning rate; from the second in
             a row on, the weights of the last whole epoch are back, too, and more than 10 in a row stop.
+        checkpoint, checkpoint_every
+            A file for the whole state of the training, and how often it is written: "30s", "5min" or seconds; also before the first update
+            and when the training ends, or a signal ends it. :meth:`load` reads it, too.
+        resume
+            A checkpoint to resume from, with the same layers, examples and settings, to the same bytes; ``epochs`` and ``max_seconds`` may
+            be others where the schedule is "constant", "plateau" or "zaremba" without warm-up. If it is the file of ``checkpoint`` and does
+            not exist yet, the run begins. Callbacks are called from where it continues: they do not remember what came before.
 
         Raises
         ------
@@ -358,6 +372,8 @@ class Sequential:
             If training ran into NaN; the weights are back as the last whole epoch left them.
         TrainingError
             If a validation failed, or memory ran out, in the middle; what was learned is kept.
+        ModelFileError
+            If there is no checkpoint to resume from, or the checkpoint cannot be written.
         """
         batch_size = expect_number("batch_size", batch_size, 1, whole=True)
         epochs = expect_number("epochs", epochs, 0, whole=True)
@@ -379,8 +395,9 @@ class Sequential:
             if not len(examples) or not len(held_out):
                 raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
                                   f"{len(held_out)} to validate on; both need some.")
-        config = TrainingConfig(schedule=schedule, warmup=warmup, decay_factor=decay_factor, decay_after=decay_after, accumulate=accumulate,
+        config = TrainingConfig(epochs=max(epochs, 1), schedule=schedule, warmup=warmup, decay_factor=decay_factor, decay_after=decay_after, accumulate=accumulate,
                                 patience=patience, max_seconds=max_seconds, not_finite=not_finite)  # type: ignore[arg-type]  # "1h" is a time
+        keeping = CheckpointConfig(checkpoint, checkpoint_every, resume)  # type: ignore[arg-type]  # any path
         held = (self._network.held if self._network else 0) + (self._updater.moments.size if self._updater else 0)
         self._graph_for(examples.x).expect_memory_for_training(
             self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, held
@@ -397,13 +414,48 @@ class Sequential:
             network, task, self._updater, epochs, config, Position(epoch=initial_epoch + 1, updates=self._updater.steps), keeps_best=False,
             watchers=[Lines(progress, called.named), called], interrupted=interrupts, clipping="clipnorm=1 in the optimizer",
         )
-        with interrupts:
+        with ExitStack() as stack:
+            stack.enter_context(interrupts)
+            if keeping.checkpoint is not None:
+                stack.enter_context(locked(keeping.checkpoint))
+            self._keep(trainer, task, config, keeping, history, {"batch_size": batch_size, "shuffle": bool(shuffle)})
             try:
                 trainer.run()
             except DivergenceError:
                 self._updater = None  # its moments belong to weights that are gone
                 raise
         return history
+
+    def _keep(
+        self, trainer: Trainer, task: ExampleTask, config: TrainingConfig, keeping: CheckpointConfig, history: History, batches: Mapping[str, Any]
+    ) -> None:
+        """Let a training write checkpoints, and continue from one, as far as that is asked for."""
+        if keeping.checkpoint is None and keeping.resume is None:
+            return
+        examples = task.digests()
+        if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
+            runs.expect_no_run(keeping.checkpoint)
+        if keeping.resume is not None and not keeping.begins:
+            saved = runs.read_run(keeping.resume, "sequential")
+            saved.expect_settings({**{key: self._about()[key] for key in ("layers", "seed", "compiled")}, **batches}, config)
+            if saved.texts != examples:
+                raise ConfigError(f"the examples are not those of the run in {saved.name!r}; a run continues with the examples that it began with.")
+            with runs.fitting(saved.name):
+                trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
+                task.resume(saved.about["run"]["hits"])
+                history.resume(saved.about["history"])
+            if trainer.at.ended:
+                warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do.")
+        if (path := keeping.checkpoint) is None:
+            return
+
+        def write(at: Position, groups: Groups) -> None:
+            run = {"config": runs.settings(config), "batches": batches, "texts": examples, "position": at.about(), "model": "weights",
+                   "rounding": trainer.updater.rounding, "hits": task.metrics()}
+            about = {**self._about(trainer.updater), "run": run, "history": {"epoch": history.epoch, "values": history.about()}}
+            write_model(path, "sequential", about, groups)
+
+        trainer.checkpoints = Checkpoints(write, keeping.every)
 
     @overload
     def evaluate(
@@ -504,27 +556,30 @@ class Sequential:
         expect_our_file(path)
         runs.expect_ended(path)
         expect_flag("include_optimizer", include_optimizer)
-        network, compiled = self._build(), self._compiled
+        network = self._build()
         updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one
-        own = records(network.ops, self._layers)
-        about = {
+        download = network.ops.download
+        arenas = {"weights": network.parameters, **(updater.arenas() if updater else {})}
+        write_model(path, "sequential", self._about(updater), {
+            group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
+        })
+
+    def _about(self, updater: Updater | None = None) -> dict[str, Any]:
+        """All but the arrays, as plain values."""
+        own, compiled = records(self._build().ops, self._layers), self._compiled
+        return {
             "layers": [describe(layer) for layer in self._layers],
             "features": self._features,
             "seed": self._seed,
             "compiled": None if compiled is None else {
                 "optimizer": optimizers.describe(compiled.optimizer),
                 "loss": compiled.loss,
-                "metrics": compiled.metrics,
+                "metrics": list(compiled.metrics),
             },
             "updates": updater.steps if updater else 0,
             "rounding": updater.rounding if updater else None,
             **({"cells": own} if own else {}),
         }
-        download = network.ops.download
-        arenas = {"weights": network.parameters, **(updater.arenas() if updater else {})}
-        write_model(path, "sequential", about, {
-            group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
-        })
 
     @classmethod
     def load(

@@ -549,8 +549,8 @@ def test_what_needs_too_much_memory_is_told_how_much(name, call):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert type(caught.value) is OutOfMemoryError
-    assert re.fullmatch(rf"{name} needs more memory than this process can get: Unable to allocate [\d.]+ MiB for an array with shape .*\. Give it less at once, "
-                        r"close other programs, or raise this process's limit of memory\.", str(caught.value))
+    assert re.fullmatch(rf"{name} needs more memory than this process can get: Unable to allocate [\d.]+ MiB for an array with shape .*\. Pass less data at a time, "
+                        r"close other programs, or raise the memory limit of this process\.", str(caught.value))
 
 
 def test_memory_may_be_too_small_while_a_text_is_generated(monkeypatch):
@@ -561,7 +561,7 @@ def test_memory_may_be_too_small_while_a_text_is_generated(monkeypatch):
     stream = model.stream("to", 2)
     monkeypatch.setattr(Network, "decoder", fail)
     for call, name in ((lambda: next(stream), "generation"), (lambda: model.generate("to", 2), r"LanguageModel\.generate")):
-        with pytest.raises(OutOfMemoryError, match=f"^{name} needs more memory than this process can get. Give"):
+        with pytest.raises(OutOfMemoryError, match=f"^{name} needs more memory than this process can get. Pass"):
             call()
 
 

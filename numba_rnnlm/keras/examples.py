@@ -114,6 +114,16 @@ class ExampleTask:
     def begin(self) -> None:
         self.counted = Counted(self.network, self.names)
 
+    def resume(self, hits: Mapping[str, float]) -> None:
+        """Count on from these sums of metrics. Raises ValueError if they are of others."""
+        if set(hits) != set(self.names) or not all(isinstance(value, float) for value in hits.values()):
+            raise ValueError(f"the sums of metrics are {hits}")
+        self.counted.hits = {name: hits[name] for name in self.names}
+
+    def digests(self) -> dict[str, str | None]:
+        """What tells these examples from others."""
+        return {"examples": self.examples.digest(), "held out": None if self.held_out is None else self.held_out.digest()}
+
     def measure(self) -> dict[str, float]:
         assert self.held_out is not None  # it `measures`
         return {f"val_{name}": value for name, value in measure(self.network, self.held_out, self.names, self.batch_size, Progress(0)).items()}

@@ -114,7 +114,7 @@ class Trainer:
     at: Position = field(default_factory=Position)
     keeps_best: bool = True
     checkpoints: Checkpoints | None = None
-    watchers: Sequence[Watcher] = ()
+    watchers: list[Watcher] = field(default_factory=list)
     interrupted: Interrupts = field(default_factory=Interrupts)
     foresee: Callable[[float], float] | None = None
     clipping: str = "clip_norm=1"
