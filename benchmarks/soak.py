@@ -29,7 +29,8 @@ from numba_rnnlm.backends.ops import PRECISIONS
 from numba_rnnlm.cells import BUILT_IN, CELLS, Cell
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.network import Network
-from numba_rnnlm.optimizers import Adam, Updater
+from numba_rnnlm.optimizers import Adam
+from numba_rnnlm.training.updater import Updater
 
 SEEDS = 4  # number of different rounds; when they repeat, all kernels have been compiled
 TOLERANCE = {"float32": 5e-5, "tf32": 4e-3, "bf16": 4e-2}  # relative to the largest element: ten times the error of rounding the factors

@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from math import inf, nan
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -28,6 +28,8 @@ from .paths import is_empty, regular
 from .reports import report, warn
 from .runs import expect_ended
 from .storage import expect_room
+from .training.history import Row, number
+from .training.loop import Trainer, Watcher
 
 BEST_SO_FAR = Only("what counts is the best so far")
 WEIGHT_BYTES = 4  # a saved model stores float32
@@ -109,6 +111,58 @@ def read_callbacks(callbacks: Any) -> list[Callback]:
     return found
 
 
+class Called(Watcher):
+    """Calls callbacks at the events of a training.
+
+    Parameters
+    ----------
+    model
+        The front end, which callbacks see; they may set its ``stop_training``.
+    callbacks
+        In the order in which they are called.
+    params
+        What they are told of the training; its ``metrics`` are the names of the values that they get after an epoch.
+    """
+
+    def __init__(self, model: Any, callbacks: Iterable[Callback], params: Mapping[str, Any]) -> None:
+        self.model, self.callbacks, self.params, self.logs = model, list(callbacks), params, dict[str, float]()
+
+    def begin(self, trainer: Trainer) -> None:
+        for callback in self.callbacks:
+            callback.set_model(self.model)
+            callback.set_params(self.params)
+            callback.on_train_begin({})
+
+    def begin_epoch(self, trainer: Trainer) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_begin(trainer.at.epoch - 1, {})
+
+    def begin_batch(self, trainer: Trainer) -> None:
+        for callback in self.callbacks:
+            callback.on_train_batch_begin(trainer.at.batch // trainer.config.accumulate, {})
+
+    def end_batch(self, trainer: Trainer) -> None:
+        if self.callbacks:
+            trainer.settle()
+        for callback in self.callbacks:
+            callback.on_train_batch_end((trainer.at.batch - 1) // trainer.config.accumulate, trainer.means())
+
+    def end_epoch(self, trainer: Trainer, row: Row) -> None:
+        self.logs = self.named(row)
+        for callback in self.callbacks:
+            callback.on_epoch_end(trainer.at.epoch - 1, self.logs)
+        if self.model.stop_training:
+            trainer.stop("a callback has set stop_training")
+
+    def end(self, trainer: Trainer) -> None:
+        for callback in self.callbacks:
+            callback.on_train_end(self.logs)
+
+    def named(self, row: Row) -> dict[str, float]:
+        """The values of a report that callbacks get."""
+        return {name: row[name] for name in self.params["metrics"] if name in row}
+
+
 @checked
 class History(Callback):
     """What ``fit`` returns.
@@ -124,6 +178,21 @@ class History(Callback):
     def __init__(self) -> None:
         self.epoch: list[int] = []
         self.history: dict[str, list[float]] = {}
+
+    def about(self) -> dict[str, list[float | None]]:
+        """The values for a file's header."""
+        return {name: [number(value) for value in values] for name, values in self.history.items()}
+
+    def resume(self, saved: Mapping[str, Any]) -> None:
+        """Continue a history out of a header. Raises ValueError if it is none."""
+        epochs, values = saved["epoch"], saved["values"]
+        columns = [epochs, *values.values()]
+        if not all(isinstance(column, list) and len(column) == len(epochs) for column in columns) or not all(
+            isinstance(value, (int, float, type(None))) for column in columns for value in column
+        ):
+            raise ValueError("the history is no table")
+        self.epoch = [int(epoch) for epoch in epochs]
+        self.history = {name: [nan if value is None else float(value) for value in column] for name, column in values.items()}
 
     def __repr__(self) -> str:
         last = "".join(f", {name}: {values[-1]:.4f}" for name, values in self.history.items())

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from . import backends, cells, runs
 from .architecture import build, initial_weights
 from .arguments import checked_calls
+from .callbacks import Callback, Called, read_callbacks
 from .cells import Cell
 from .config import (
     OPTIMIZERS,
@@ -41,6 +42,7 @@ from .errors import (
     TrainingError,
     VocabularyError,
     expect_flag,
+    expect_items,
     expect_kind,
     expect_number,
     expect_one_of,
@@ -54,7 +56,7 @@ from .interrupts import Interrupts
 from .network import Network
 from .optimizers import Optimizer, describe
 from .paths import same_file
-from .plan import Plan, plan, told
+from .progress import Progress
 from .recognition import cells_of_file, difference, records
 from .reports import warn
 from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
@@ -81,13 +83,19 @@ from .text import (
     open_source,
     read_corpus,
     segments,
-    segments_per_epoch,
     sentences,
     split,
     streams_that_fit,
 )
-from .training import COLUMNS, Checkpoints, History, Position, Trainer, make_optimizer, new_history
-from .training_log import Log
+from .training.checkpoints import Checkpoints
+from .training.history import COLUMNS, History, history_about, new_history, read_history
+from .training.log import Log
+from .training.loop import Trainer
+from .training.plan import Plan, plan, told
+from .training.position import Position
+from .training.reports import Reports
+from .training.streams import StreamTask, make_optimizer
+from .training.updater import Updater
 
 EVALUATION_STREAMS = 20  # side by side, for speed; a text of fewer than 2,000 tokens is one stream
 MANY_UNKNOWN = 0.01  # part of a text: more unknown symbols are worth a warning
@@ -243,6 +251,7 @@ class LanguageModel:
         self.tokenizer_: Tokenizer | None = None
         self.history_: History = new_history()
         self.validation_: Evaluation | None = None
+        self._stop_training = False
         self._learned: dict[str, Any] = {}  # for the header of a file: "texts" and "training" of the last fit
 
     # scikit-learn's manners
@@ -292,6 +301,33 @@ class LanguageModel:
         self._ops = backends.get(backend, threads=threads, precision=precision)
         self._backend, self._threads, self._precision = plain_value(backend), plain_value(threads), plain_value(precision)
 
+    @property
+    def stop_training(self) -> bool:
+        """Whether a callback has asked the training to end after this epoch."""
+        return self._stop_training
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        expect_flag("stop_training", value)
+        self._stop_training = bool(value)
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all weights, in the order of the layers; ``network_.weights()`` has them by name."""
+        return list(self.network_.weights().values())
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Overwrite all weights by arrays as :meth:`get_weights` returns them.
+
+        Raises
+        ------
+        ShapeError
+            If their number or a shape is another.
+        """
+        names, weights = list(self.network_.parameters), expect_items("weights", weights, "a list of arrays, as get_weights() gives")
+        if len(weights) != len(names):
+            raise ShapeError(f"weights has {len(weights)} arrays, expected {len(names)}, as get_weights() gives.")
+        self.network_.set_weights(dict(zip(names, weights, strict=True)))
+
     # learning
 
     def fit(
@@ -313,6 +349,7 @@ class LanguageModel:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         reduction: str = "mean",
+        accumulate: int = 1,
         patience: int | None = None,
         validation_split: float = 0.0,
         validate_every: int | None = None,
@@ -324,6 +361,7 @@ class LanguageModel:
         checkpoint_every: str | float = "5min",
         resume: str | os.PathLike[str] | None = None,
         log: str | os.PathLike[str] | None = None,
+        callbacks: Sequence[Callback] | Callback | None = None,
         on_interrupt: str = "raise",
     ) -> Self:
         """Train on a corpus, from the current weights: a new model's come from its seed, fitting again continues.
@@ -352,6 +390,8 @@ class LanguageModel:
         reduction
             Of the loss that is differentiated: "mean" over tokens, or "sum_time", summed over the steps and
             averaged over the streams, which published recipes use (Zaremba et al. 2014).
+        accumulate
+            Batches whose gradients are added up for one update: as ``accumulate`` times as many streams, in the memory of ``streams``.
         patience
             Stop after this many epochs (with ``validate_every``, reports) without improvement.
         validation_split
@@ -389,6 +429,9 @@ class LanguageModel:
         log
             A file to append a row to for each report, with the time of day: a table if its name ends in ".csv", JSON lines if it ends in
             ".jsonl", ".ndjson" or ".json". A row that cannot be written is lost with a warning.
+        callbacks
+            See :mod:`numba_rnnlm.callbacks`: they are called with the loss, and the val_loss of a validation. A resumed run calls them
+            from where it continues.
         on_interrupt
             After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
 
@@ -412,11 +455,13 @@ class LanguageModel:
             expect_one_of("optimizer", optimizer, OPTIMIZERS)
         config = _filled(TrainingConfig, {**given, "optimizer": describe(made) if made else optimizer})
         keeping = _filled(CheckpointConfig, given)
-        return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=config.verbose > 0))
+        return self.fit_config(corpus, valid, config, keeping, made, interrupts=Interrupts(on_interrupt, notice=config.verbose > 0),
+                               callbacks=callbacks)
 
     def fit_config(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig | None = None,
         optimizer: Optimizer | None = None, interrupts: Interrupts | None = None, prepare: Prepare | None = None,
+        callbacks: Sequence[Callback] | Callback | None = None,
     ) -> Self:
         """:meth:`fit` with its options in two objects, and the optimiser if that is an object, too.
 
@@ -428,7 +473,10 @@ class LanguageModel:
         prepare
             Called when the texts have been read and the training is about to begin, with the header of the file that the model would be
             saved in. What it raises ends ``fit_config``.
+        callbacks
+            As in :meth:`fit`.
         """
+        called = read_callbacks(callbacks)
         keeping = CheckpointConfig() if keeping is None else keeping
         expect_kind("config", config, TrainingConfig, "a TrainingConfig")
         expect_kind("keeping", keeping, CheckpointConfig, "a CheckpointConfig, or None")
@@ -442,11 +490,11 @@ class LanguageModel:
             interrupts = held.enter_context(interrupts or Interrupts(notice=config.verbose > 0))
             if keeping.checkpoint is not None:
                 held.enter_context(locked(keeping.checkpoint))
-            return self._fit(corpus, valid, config, keeping, optimizer, interrupts, prepare)
+            return self._fit(corpus, valid, config, keeping, optimizer, interrupts, prepare, called)
 
     def _fit(
         self, corpus: Source, valid: Source | None, config: TrainingConfig, keeping: CheckpointConfig,
-        optimizer: Optimizer | None, interrupts: Interrupts, prepare: Prepare | None,
+        optimizer: Optimizer | None, interrupts: Interrupts, prepare: Prepare | None, callbacks: Sequence[Callback],
     ) -> Self:
         log = None if keeping.log is None else Log(keeping.log, resumed=keeping.resume is not None)
         saved, config = self._to_resume(config, keeping)
@@ -458,12 +506,18 @@ class LanguageModel:
         if saved is not None:
             saved.expect_texts(texts)
             with runs.fitting(saved.name):
+                _expect_reached(saved.at, start.history, trainer.task.batches_per_epoch)
                 trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
         settings = runs.settings(chosen)
         if keeping.checkpoint is not None:
-            trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts)
-        if log is not None:
-            trainer.watchers = [log.write]
+            trainer.checkpoints = self._checkpoints(keeping, trainer, settings, texts, start.history)
+        progress = Progress(config.verbose)
+        trainer.watchers = [Reports(start.history, progress, log)]
+        if callbacks:
+            updates = ceil(trainer.task.batches_per_epoch / chosen.accumulate)
+            metrics = ["loss", *(["val_loss"] if trainer.task.measures else [])]
+            trainer.watchers.append(Called(self, callbacks, {"epochs": chosen.epochs, "steps": updates, "verbose": config.verbose, "metrics": metrics}))
+            self.stop_training = False
         notes = self._notes(start, config, chosen, trainer, saved, keeping)
         before, done = (self.tokenizer_, self._network, self.history_, self.validation_, self._learned), trainer.at.updates
         self.tokenizer_, self._network, self.history_ = start.tokenizer, trainer.network, start.history
@@ -473,14 +527,14 @@ class LanguageModel:
             if prepare is not None:
                 prepared = prepare(self._about())
                 expect_kind("what prepare gave", prepared, Prepared, "a Prepared")
-                out, trainer.saving, notes = prepared.out, prepared.seconds, [*prepared.notes, *notes]
+                out, trainer.clock.saving, notes = prepared.out, prepared.seconds, [*prepared.notes, *notes]
                 if same_file(os.fsdecode(out), keeping.log):
                     raise ConfigError(f"log is {keeping.log!r}, where the model is to be saved; give one of them another name.")
             expect_room(self._files(trainer, start.tokenizer, None if out is None else os.fsdecode(out), keeping.checkpoint))
             if log is not None:
                 log.begin()
             for note in notes:
-                trainer.progress.line(note)
+                progress.line(note)
             trainer.run()
         except BaseException as error:
             if _is_lost(error, trainer.at, done):
@@ -535,24 +589,21 @@ class LanguageModel:
         model.expect_memory_for_training(self._ops, chosen.steps, chosen.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(start.tokenizer)
         validation = None if start.valid is None else self._evaluator(network, start.valid)
+        validate = None if validation is None else lambda: validation().nats_per_token
+        trained = ceil(start.history["epoch"][-1]) if start.history["epoch"] else 0
         return Trainer(
-            network, chosen, optimizer,
-            lambda first: segments(ids, chosen.streams, chosen.steps, first=first),
-            segments_per_epoch(len(ids), chosen.streams, chosen.steps),
-            None if validation is None else lambda: validation().nats_per_token,
-            self._seed, start.history,
-            interrupted=interrupts,
-            foresee=None if start.valid is None else partial(self._foresee, network, start.valid),
+            network, StreamTask(ids, chosen, self._seed, validate), Updater(network, optimizer), chosen.epochs, chosen, Position(trained),
+            interrupted=interrupts, foresee=None if start.valid is None else partial(self._foresee, network, start.valid),
         )
 
     def _notes(
         self, start: Start, config: TrainingConfig, chosen: Plan, trainer: Trainer, saved: runs.Run | None, keeping: CheckpointConfig
     ) -> list[str]:
         """What there is to say before a training: lines for its reports; what asks for attention is a warning."""
-        optimizer, read, held_out = trainer.optimizer, start.corpus, start.valid
+        optimizer, read, held_out = trainer.updater.optimizer, start.corpus, start.valid
         notes = [f"optimizer {optimizer.name}, learning rate {plain(optimizer.learning_rate)}, "
-                 f"schedule {chosen.schedule}", *told(config, chosen, len(read.ids), chosen.epochs * trainer.batches_per_epoch), start.added]
-        if (streams := trainer.config.streams) < chosen.streams:
+                 f"schedule {chosen.schedule}", *told(config, chosen, len(read.ids), chosen.epochs * ceil(trainer.task.batches_per_epoch / chosen.accumulate)), start.added]
+        if (streams := trainer.task.streams) < chosen.streams:
             warn(f"the corpus has {len(read.ids):,} tokens, too few for {chosen.streams} streams of {chosen.steps} steps; "
                  f"training on {streams} {'stream' if streams == 1 else 'streams'}. Fewer streams or steps give more updates.")
         if held_out is not None:
@@ -625,17 +676,15 @@ class LanguageModel:
         return run.model, run.training
 
     def _checkpoints(
-        self, keeping: CheckpointConfig, trainer: Trainer, settings: Mapping[str, Any], texts: Mapping[str, str | None]
+        self, keeping: CheckpointConfig, trainer: Trainer, settings: Mapping[str, Any], texts: Mapping[str, str | None], history: History
     ) -> Checkpoints:
         path = keeping.checkpoint
         assert path is not None
 
         def write(at: Position, groups: Mapping[str, Iterable[tuple[str, np.ndarray]]]) -> None:
-            measured = trainer.validate is not None and at.best < inf
             run = {"config": settings, "precision": self._precision, "rounding": trainer.updater.rounding, "texts": texts,
-                   "position": runs.position_about(at), "model": "good" if measured else "weights"}
-            history = runs.history_about(trainer.history, clock=True)
-            write_model(path, "language_model", {**self._about(gradients=True), "history": history, "run": run}, groups)
+                   "position": at.about(), "model": "good" if trainer.is_measured() else "weights"}
+            write_model(path, "language_model", {**self._about(gradients=True), "history": history_about(history, clock=True), "run": run}, groups)
 
         return Checkpoints(write, keeping.every)
 
@@ -1071,7 +1120,7 @@ class LanguageModel:
         """The files that a training and its caller will write, and the bytes that each needs at most."""
         parameters = trainer.network.parameters
         about = {"tokenizer": tokenizer.to_dict() if tokenizer else None}
-        history = NUMBER_BYTES * len(COLUMNS) * min(trainer.config.epochs, 10_000)
+        history = NUMBER_BYTES * len(COLUMNS) * min(trainer.epochs, 10_000)
 
         def bytes_of(groups: int, others: int = 0) -> int:
             weights = (groups * parameters.layout.size + others) * trainer.network.ops.dtype.itemsize
@@ -1079,7 +1128,7 @@ class LanguageModel:
 
         files = [] if out is None else [(out, bytes_of(1))]
         if checkpoint is not None:  # the next one is written beside the one before
-            size = bytes_of(2 + trainer.optimizer.rule.moments, trainer.state.layout.size)
+            size = bytes_of(2 + trainer.updater.optimizer.rule.moments, trainer.network.graph.state(trainer.task.streams).size)
             files.append((checkpoint, size if os.path.exists(checkpoint) else 2 * size))
         return files
 
@@ -1091,7 +1140,7 @@ class LanguageModel:
         about = {
             "config": self._settings(),
             "tokenizer": None if self.tokenizer_ is None else self.tokenizer_.to_dict(),
-            "history": runs.history_about(self.history_),
+            "history": history_about(self.history_),
         }
         about |= self._learned
         own = records(self._ops, self.network_.graph.layers, gradients)
@@ -1122,7 +1171,7 @@ class LanguageModel:
         """
         with open_model(path) as file:
             about, weights, name = file.about, file.group(runs.model_group(file)), file.name
-        runs.expect_language_model(name, about)
+        runs.expect_file_of("language_model", name, about)
         ops = backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
         with runs.fitting(name):
             config = dict(about["config"])
@@ -1146,7 +1195,7 @@ class LanguageModel:
             for setting, value in (("tokenizer", getattr(tokenizer, "name", None)), ("line_ends", getattr(tokenizer, "line_ends", None))):
                 if getattr(self._text, setting) not in ((value,) if setting == "tokenizer" else (value, None)):
                     raise ValueError(f"{setting} is {getattr(self._text, setting)!r} in its configuration and {value!r} in its tokenizer")
-            return tokenizer, self._build(tokenizer, weights), runs.read_history(about.get("history"))
+            return tokenizer, self._build(tokenizer, weights), read_history(about.get("history"))
 
     @property
     def parameter_count(self) -> int:
@@ -1157,6 +1206,13 @@ class LanguageModel:
 def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:
     """A configuration whose fields are the arguments of the same names."""
     return config(**{item.name: given[item.name] for item in fields(config)})
+
+
+def _expect_reached(at: Position, history: History, batches_per_epoch: int) -> None:
+    """Raise ValueError unless a training that stands here may have this history."""
+    last = history["epoch"][-1] if history["epoch"] else 0
+    if not at.trained <= ceil(last) or last > at.trained + at.epoch - 1 + at.batch / batches_per_epoch:
+        raise ValueError(f"epoch {at.epoch}, batch {at.batch} of {batches_per_epoch}, after {at.trained} earlier epochs, and a history of {last:g} epochs")
 
 
 def _is_lost(error: BaseException, at: Position, done: int) -> bool:

@@ -53,13 +53,14 @@ def difference(ops: Ops, cell: Cell, record: Mapping[str, Any], gradients: bool 
     """
     keys = ["step", "gradients"] if gradients and "gradients" in record else ["step"]
     here = _record(ops, cell, "gradients" in keys)
-    for key, what in (("slots", "slots"), ("states", "states")):
-        if record[key] != here[key]:
-            return f"its {what} are {record[key]} there and {here[key]} here"
+    for key in ("slots", "states", "weights"):
+        there, now = record.get(key, []), here.get(key, [])
+        if there != now:
+            return f"its {key} are {there} there and {now} here"
     for key in keys:
         names = [f"new state {name!r}" for name in here["states"]]
         if key == "gradients":
-            names = [f"gradient of {name!r}" for name in (*here["states"], *cell.gates)]
+            names = [f"gradient of {name!r}" for name in (*here["states"], *cell.gates, *cell.weights)]
         for name, there, now in zip(names, record[key], here[key], strict=True):
             old, new = (np.array([np.nan if value is None else value for value in values], float) for values in (there, now))
             off = np.flatnonzero(~np.isclose(old, new, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True))
@@ -119,16 +120,18 @@ def _record(ops: Ops, cell: Cell, gradients: bool) -> Record:
     """One step from a fixed input, without a matrix."""
     slots, states = len(cell.gates), len(cell.states)
     first, last = cell.window("h")
-    U = np.zeros((UNITS, (last - first) * UNITS))
+    zeros = np.zeros((UNITS, (last - first) * UNITS))
     s = np.stack([_values(1, 1, states), np.zeros((1, states, UNITS))])
-    matrix, z, s = (ops.upload(array) for array in (U, _values(2, 1, 1, slots), s))
-    ops.recur(cell, matrix, z, s)
+    z, s, d = (ops.upload(array) for array in (_values(2, 1, 1, slots), s, _values(3, 1, states)))
+    U, dU = (ops.upload(zeros) if zeros.size else None for _ in range(2))
+    w, dw = (ops.upload(_values(4, len(cell.weights))) if cell.weights else None for _ in range(2))
+    ops.recur(cell, U, z, s, w)
     record = {"slots": [list(slot) for slot in cell.gates.items()], "states": list(cell.states),
-              "step": _plain(ops.download(s)[1, 0])}
+              **({"weights": list(cell.weights)} if cell.weights else {}), "step": _plain(ops.download(s)[1, 0])}
     if gradients:
-        d, dU = ops.upload(_values(3, 1, states)), ops.upload(U)
-        ops.recur_backward(cell, matrix, z, s, None, d, dU)
-        record["gradients"] = _plain(np.concatenate([ops.download(d)[0], ops.download(z)[0, 0]]))
+        ops.recur_backward(cell, U, z, s, None, d, dU, w, dw)
+        found = [ops.download(d)[0], ops.download(z)[0, 0], *([] if dw is None else [ops.download(dw)])]
+        record["gradients"] = _plain(np.concatenate(found))
     return record
 
 

@@ -3,8 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
-from math import inf, isfinite, nan
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +12,11 @@ from .backends.ops import PRECISIONS
 from .config import ModelConfig, TextConfig, TrainingConfig, expect_vocabulary
 from .display import clean
 from .errors import ConfigError, CorpusError, ModelFileError, expect_number, expect_one_of, plain
-from .plan import OPEN
-from .schedules import can_be_extended
 from .storage import ModelFile, expect_replaceable, file_name, open_model, read_about
-from .training import CLOCK_COLUMNS, History, Position, new_history
+from .training.plan import OPEN
+from .training.position import Position, read_position
+from .training.schedules import can_be_extended
 
-MOST = 2**53  # of what a training counts: a float still holds it exactly
-LIMITS = {"best": (0, inf), "gradient_norm": (0, 1e300), "divisor": (1, 1e300)}  # of a saved position; others: 0 to MOST
 MODEL_SETTINGS = {**ModelConfig().to_dict(), **TextConfig().to_dict(), "seed": 0, "precision": "float32"}
 EXTENSIBLE = ("epochs", "max_seconds")  # settings that a resumed run may change, where its schedule allows
 
@@ -67,7 +64,7 @@ class Run(NamedTuple):
 
     def expect_settings(self, model: Mapping[str, Any], training: TrainingConfig) -> None:
         """Raise :class:`ConfigError` unless the run has these settings."""
-        for here, there in ((model, self.model), (settings(training), self.training)):
+        for here, there in ((model, self.model), ({**training.to_dict(), "verbose": None}, {**self.training, "verbose": None})):
             for name, value in here.items():
                 if value != there.get(name) and not (name in EXTENSIBLE and self._extended(name, value, training)):
                     raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {_shown(there.get(name))}; a run "
@@ -108,26 +105,34 @@ class Run(NamedTuple):
         return f"epoch {self.at.epoch} of {self.training['epochs']}, {self.at.batch} batches into it"
 
 
-def read_run(path: str | os.PathLike[str]) -> Run:
-    """A checkpoint. Raises :class:`ModelFileError` if there is none, or it is damaged."""
+def read_run(path: str | os.PathLike[str], kind: str = "language_model") -> Run:
+    """A checkpoint of a model of this kind. Raises :class:`ModelFileError` if there is none, or it is damaged."""
     with open_model(path) as file:
+        expect_file_of(kind, file.name, file.about)
         run = run_of(file.name, file.about)
         return run._replace(groups={group: file.group(group) for group in file.groups})
 
 
 def run_of(name: str, about: dict[str, Any]) -> Run:
     """The checkpoint with this header, without its arrays. Raises as :func:`read_run`."""
-    expect_language_model(name, about)
     if "run" not in about:
         raise ModelFileError(f"{name!r} is a model, but no checkpoint: it does not say where its training stood. To train on "
                              "from its weights, load it and fit, or train --from.")
     with fitting(name):
         run = about["run"]
         # Settings that an older file does not have are as they always were: the defaults.
-        model, training = {**MODEL_SETTINGS, **about["config"], "precision": run["precision"]}, {**TrainingConfig().to_dict(), **run["config"]}
-        if strange := (set(model) - set(MODEL_SETTINGS)) | (set(training) - set(TrainingConfig().to_dict())):
+        training = {**TrainingConfig().to_dict(), **run["config"]}
+        strange = set(training) - set(TrainingConfig().to_dict())
+        if about.get("kind") == "sequential":
+            model = {key: about[key] for key in ("layers", "seed", "compiled")} | dict(run["batches"])
+        else:
+            expect_file_of("language_model", name, about)
+            model = {**MODEL_SETTINGS, **about["config"], "precision": run["precision"]}
+            strange |= set(model) - set(MODEL_SETTINGS)
+        if strange:
             raise ValueError(f"it has settings that are not known here: {', '.join(sorted(strange))}")
-        expect_settings(model)
+        if about.get("kind") == "language_model":
+            expect_settings(model)
         TrainingConfig(**training)
         if run["model"] not in ("weights", "good"):
             raise ValueError(f"the model of the run is {run['model']!r}")
@@ -163,60 +168,9 @@ def expect_ended(path: str | os.PathLike[str]) -> None:
                              f"resume={name!r}, or delete it.")
 
 
-def read_position(saved: Mapping[str, Any]) -> Position:
-    """A position out of a header. Raises ValueError if it is none."""
-    if set(saved) != {item.name for item in fields(Position)}:
-        raise ValueError(f"the position is {saved!r}")
-    at = Position(**saved)
-    at = replace(at, best=inf if at.best is None else at.best)
-    for item in fields(Position):
-        value = getattr(at, item.name)
-        kind: type[Any] = type(item.default)
-        least, most = LIMITS.get(item.name, (0, MOST))
-        if type(value) is not kind or (kind is not str and not least <= value <= most):
-            raise ValueError(f"{item.name} is {value!r}")
-    return at
-
-
-def position_about(at: Position) -> dict[str, Any]:
-    """A position for a header."""
-    return {**asdict(at), "best": _number(at.best)}
-
-
 def settings(config: TrainingConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on."""
-    return {name: value for name, value in config.to_dict().items() if name != "verbose"}
-
-
-def history_about(history: History, clock: bool = False) -> dict[str, list[float | None]]:
-    """A history for a header; without the ``clock``, so that equal trainings are equal."""
-    columns = (column for column in history if clock or column not in CLOCK_COLUMNS)
-    return {column: [_number(value) for value in history[column]] for column in columns}
-
-
-def read_history(saved: Any) -> History:
-    """A history out of a header, whose columns it takes away; empty if it has none; NaN where a column or a value is left out.
-
-    Raises ValueError if it is no table of the columns of a history.
-    """
-    history = new_history()
-    if saved is None or saved == {}:
-        return history
-    if not isinstance(saved, dict):
-        raise ValueError(f"the history is a {type(saved).__name__}, expected columns by their names")
-    if foreign := sorted(set(saved) - set(history)):
-        raise ValueError(f"the history has a column {foreign[0]!r}, expected some of {', '.join(history)}")
-    if "epoch" not in saved:
-        raise ValueError("the history has no column 'epoch'")
-    for column, values in saved.items():
-        if not isinstance(values, list) or len(values) != len(saved["epoch"]):
-            raise ValueError(f"column {column!r} of the history is not a list as long as that of the epochs")
-        if any(type(value) not in (int, float, type(None)) for value in values):
-            raise ValueError(f"column {column!r} of the history holds something other than numbers")
-    if not all(isinstance(epoch, (int, float)) and 0 <= epoch <= MOST for epoch in saved["epoch"]):
-        raise ValueError("the epochs of the history are not numbers of epochs")
-    left_out = [None] * len(saved["epoch"])
-    return {column: [nan if value is None else float(value) for value in saved.pop(column, left_out)] for column in history}
+    """What a file says of a training. An option that came later than the format is left out where it has no effect."""
+    return {name: value for name, value in config.to_dict().items() if name != "verbose" and (name, value) != ("accumulate", 1)}
 
 
 def same_training(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -244,11 +198,14 @@ def corpus_of(about: Mapping[str, Any]) -> str | None:
     return None
 
 
-def expect_language_model(name: str, about: Mapping[str, Any]) -> None:
+LOADERS = {"language_model": "LanguageModel.load", "sequential": "Sequential.load"}
+
+
+def expect_file_of(kind: str, name: str, about: Mapping[str, Any]) -> None:
     """Raise :class:`ModelFileError` at another kind of file."""
-    if about.get("kind") != "language_model":
-        raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'language_model'; "
-                             "load it with Sequential.load.")
+    if (found := about.get("kind")) != kind:
+        how = f"; load it with {LOADERS[found]}" if isinstance(found, str) and found in LOADERS else ""
+        raise ModelFileError(f"{name!r} holds a {found!r}, expected a {kind!r}{how}.")
 
 
 def model_group(file: ModelFile) -> str:
@@ -269,8 +226,3 @@ def fitting(name: str) -> Iterator[None]:
 
 def _shown(value: Any) -> str:
     return "left out" if value is None else repr(value)
-
-
-def _number(value: float) -> float | None:
-    """NaN and infinity are not JSON."""
-    return float(value) if isfinite(value) else None

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, Self, overload
 
@@ -11,8 +12,9 @@ import numpy as np
 from . import backends, optimizers, runs
 from .arguments import Only, checked_calls
 from .backends.ops import Ops
-from .callbacks import Callback, History, read_callbacks
+from .callbacks import Callback, Called, History, read_callbacks
 from .cells import Cell
+from .config import CheckpointConfig, TrainingConfig
 from .display import clean
 from .errors import (
     ConfigError,
@@ -31,16 +33,23 @@ from .errors import (
 )
 from .interrupts import Interrupts
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
-from .keras.training import LOSSES, METRICS, Compiled, Fitting, line, measure
+from .keras.compiled import LOSSES, METRICS, Compiled
+from .keras.examples import ExampleTask, Lines, line, measure
 from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
 from .layers import LAYERS, Layer
 from .layers.description import describe, descriptions, rebuild
 from .layers.layer import above
 from .network import Graph, Network
-from .optimizers import Optimizer, Updater
+from .optimizers import Optimizer
+from .paths import same_file
 from .progress import Progress
 from .recognition import cells_of_file, records
-from .storage import open_model, write_model
+from .reports import warn
+from .storage import locked, open_model, write_model
+from .training.checkpoints import Checkpoints, Groups
+from .training.loop import Trainer
+from .training.position import MOST, Position
+from .training.updater import Updater
 
 Path = str | os.PathLike[str]
 
@@ -290,6 +299,17 @@ class Sequential:
         initial_epoch: int = 0,
         on_interrupt: str = "raise",
         *,
+        schedule: str = "constant",
+        warmup: float = 0.0,
+        decay_factor: float = 2.0,
+        decay_after: int = 4,
+        accumulate: int = 1,
+        patience: int | None = None,
+        max_seconds: float | str | None = None,
+        not_finite: str = "stop",
+        checkpoint: Path | None = None,
+        checkpoint_every: str | float = "5min",
+        resume: Path | None = None,
         sample_weight: Weights = None,
         class_weight: Annotated[None, Only("every class counts the same")] = None,
         steps_per_epoch: Steps = None,
@@ -325,6 +345,24 @@ class Sequential:
             Give each epoch an order of its own.
         on_interrupt
             After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
+        schedule, warmup, decay_factor, decay_after
+            Of the learning rate, over all ``epochs``: see :class:`~numba_rnnlm.config.TrainingConfig`.
+        accumulate
+            Batches whose gradients are added up for one update: as a batch ``accumulate`` times as large, in the memory of one.
+        patience
+            Stop after this many epochs without a better validation loss (loss, if nothing is validated). EarlyStopping can do more.
+        max_seconds
+            End cleanly within this time, in seconds or as "45min"; it includes validations, but not compiling.
+        not_finite
+            When the loss or a gradient is NaN or infinite: "stop", or "skip" the update and halve the learning rate; from the second in
+            a row on, the weights of the last whole epoch are back, too, and more than 10 in a row stop.
+        checkpoint, checkpoint_every
+            A file for the whole state of the training, and how often it is written: "30s", "5min" or seconds; also before the first update
+            and when the training ends, or a signal ends it. :meth:`load` reads it, too.
+        resume
+            A checkpoint to resume from, with the same layers, examples and settings, to the same bytes; ``epochs`` and ``max_seconds`` may
+            be others where the schedule is "constant", "plateau" or "zaremba" without warm-up. If it is the file of ``checkpoint`` and does
+            not exist yet, the run begins. Callbacks are called from where it continues: they do not remember what came before.
 
         Raises
         ------
@@ -332,6 +370,10 @@ class Sequential:
             If x or y is not what the layers and the loss expect.
         DivergenceError
             If training ran into NaN; the weights are back as the last whole epoch left them.
+        TrainingError
+            If a validation failed, or memory ran out, in the middle; what was learned is kept.
+        ModelFileError
+            If there is no checkpoint to resume from, or the checkpoint cannot be written.
         """
         batch_size = expect_number("batch_size", batch_size, 1, whole=True)
         epochs = expect_number("epochs", epochs, 0, whole=True)
@@ -353,6 +395,9 @@ class Sequential:
             if not len(examples) or not len(held_out):
                 raise ConfigError(f"validation_split={validation_split} leaves {len(examples)} examples to train on and "
                                   f"{len(held_out)} to validate on; both need some.")
+        config = TrainingConfig(epochs=max(epochs, 1), schedule=schedule, warmup=warmup, decay_factor=decay_factor, decay_after=decay_after, accumulate=accumulate,
+                                patience=patience, max_seconds=max_seconds, not_finite=not_finite)  # type: ignore[arg-type]  # "1h" is a time
+        keeping = CheckpointConfig(checkpoint, checkpoint_every, resume)  # type: ignore[arg-type]  # any path
         held = (self._network.held if self._network else 0) + (self._updater.moments.size if self._updater else 0)
         self._graph_for(examples.x).expect_memory_for_training(
             self._ops, examples.x.shape[1], min(batch_size, len(examples)), compiled.optimizer.rule.moments, held
@@ -360,14 +405,57 @@ class Sequential:
         network = self._network_for(examples.x)
         self._updater = self._updater or Updater(network, compiled.optimizer)
         self.history, self.stop_training = history, False
-        with interrupts:
+        task = ExampleTask(network, examples, held_out, compiled.metrics, batch_size, shuffle, self._seed)
+        names = ["loss", *compiled.metrics]
+        params = {"epochs": epochs, "steps": -(-task.batches_per_epoch // accumulate), "verbose": progress.verbose,
+                  "metrics": names + [f"val_{name}" for name in names if held_out is not None]}
+        called = Called(self, watching, params)
+        trainer = Trainer(
+            network, task, self._updater, epochs, config, Position(epoch=initial_epoch + 1, updates=self._updater.steps), keeps_best=False,
+            watchers=[Lines(progress, called.named), called], interrupted=interrupts, clipping="clipnorm=1 in the optimizer",
+        )
+        with ExitStack() as stack:
+            stack.enter_context(interrupts)
+            if keeping.checkpoint is not None:
+                stack.enter_context(locked(keeping.checkpoint))
+            self._keep(trainer, task, config, keeping, history, {"batch_size": batch_size, "shuffle": bool(shuffle)})
             try:
-                Fitting(self, network, self._updater, compiled, examples, held_out, batch_size, initial_epoch, epochs,
-                        self._seed, shuffle, watching, progress, interrupts).run()
+                trainer.run()
             except DivergenceError:
                 self._updater = None  # its moments belong to weights that are gone
                 raise
         return history
+
+    def _keep(
+        self, trainer: Trainer, task: ExampleTask, config: TrainingConfig, keeping: CheckpointConfig, history: History, batches: Mapping[str, Any]
+    ) -> None:
+        """Let a training write checkpoints, and continue from one, as far as that is asked for."""
+        if keeping.checkpoint is None and keeping.resume is None:
+            return
+        examples = task.digests()
+        if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
+            runs.expect_no_run(keeping.checkpoint)
+        if keeping.resume is not None and not keeping.begins:
+            saved = runs.read_run(keeping.resume, "sequential")
+            saved.expect_settings({**{key: self._about()[key] for key in ("layers", "seed", "compiled")}, **batches}, config)
+            if saved.texts != examples:
+                raise ConfigError(f"the examples are not those of the run in {saved.name!r}; a run continues with the examples that it began with.")
+            with runs.fitting(saved.name):
+                trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
+                task.resume(saved.about["run"]["hits"])
+                history.resume(saved.about["history"])
+            if trainer.at.ended:
+                warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do.")
+        if (path := keeping.checkpoint) is None:
+            return
+
+        def write(at: Position, groups: Groups) -> None:
+            run = {"config": runs.settings(config), "batches": batches, "texts": examples, "position": at.about(), "model": "weights",
+                   "rounding": trainer.updater.rounding, "hits": task.metrics()}
+            about = {**self._about(trainer.updater), "run": run, "history": {"epoch": history.epoch, "values": history.about()}}
+            write_model(path, "sequential", about, groups)
+
+        trainer.checkpoints = Checkpoints(write, keeping.every)
 
     @overload
     def evaluate(
@@ -399,7 +487,7 @@ class Sequential:
         expect_flag("return_dict", return_dict)
         progress = _progress(verbose)
         compiled, examples = self._ready(), self._examples("", x, y)
-        logs = measure(self._network_for(examples.x), examples, compiled.metrics, batch_size, progress).logs()
+        logs = measure(self._network_for(examples.x), examples, compiled.metrics, batch_size, progress)
         progress.line(line(logs))
         if return_dict:
             return logs
@@ -468,27 +556,30 @@ class Sequential:
         expect_our_file(path)
         runs.expect_ended(path)
         expect_flag("include_optimizer", include_optimizer)
-        network, compiled = self._build(), self._compiled
+        network = self._build()
         updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one
-        own = records(network.ops, self._layers)
-        about = {
+        download = network.ops.download
+        arenas = {"weights": network.parameters, **(updater.arenas() if updater else {})}
+        write_model(path, "sequential", self._about(updater), {
+            group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
+        })
+
+    def _about(self, updater: Updater | None = None) -> dict[str, Any]:
+        """All but the arrays, as plain values."""
+        own, compiled = records(self._build().ops, self._layers), self._compiled
+        return {
             "layers": [describe(layer) for layer in self._layers],
             "features": self._features,
             "seed": self._seed,
             "compiled": None if compiled is None else {
                 "optimizer": optimizers.describe(compiled.optimizer),
                 "loss": compiled.loss,
-                "metrics": compiled.metrics,
+                "metrics": list(compiled.metrics),
             },
             "updates": updater.steps if updater else 0,
             "rounding": updater.rounding if updater else None,
             **({"cells": own} if own else {}),
         }
-        download = network.ops.download
-        arenas = {"weights": network.parameters, **(updater.arenas() if updater else {})}
-        write_model(path, "sequential", about, {
-            group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
-        })
 
     @classmethod
     def load(
@@ -554,7 +645,7 @@ class Sequential:
             optimizer = optimizers.rebuild(compiled["optimizer"], custom_objects,
                                 "load with custom_objects={name: class} to go on with it, or with compile=False for the weights alone")
             self.compile(optimizer, compiled["loss"], compiled["metrics"])
-        expect_number("updates", about["updates"], 0, runs.MOST, whole=True)
+        expect_number("updates", about["updates"], 0, MOST, whole=True)
         if about["updates"] and self._compiled:
             self._updater = Updater(self._network, self._compiled.optimizer)
             self._updater.resume(about["updates"], about.get("rounding"))

@@ -37,7 +37,7 @@ def call(ops: Ops, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         for name, value in arguments.items()
     }
     if verb == "recur_backward":  # it takes what the same machine's recur left in z
-        ops.recur(*(here[name] for name in ("cell", "U", "z", "s")))
+        ops.recur(*(here[name] for name in ("cell", "U", "z", "s")), here.get("w"), here.get("lengths"))
     result = getattr(ops, verb)(**here)
     after = {
         name: ops.download(value) for name, value in here.items()

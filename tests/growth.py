@@ -43,8 +43,8 @@ from numba_rnnlm.errors import LanguageModelError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import locked
 from numba_rnnlm.text import learn_tokenizer, read_corpus
-from numba_rnnlm.training import COLUMNS
-from numba_rnnlm.training_log import FIELDS, Log
+from numba_rnnlm.training.history import COLUMNS
+from numba_rnnlm.training.log import FIELDS, Log
 
 MB = 10**6
 Reader = Callable[[str], Any]

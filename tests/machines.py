@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from numba_rnnlm.training import Trainer
+from numba_rnnlm.training.loop import Trainer
 
 
 class Stopped(Exception):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from own_cells import EVERY
 
 from numba_rnnlm import rules
 from numba_rnnlm.backends import SIMULATED
 from numba_rnnlm.backends.ops import ACTIVATIONS
-from numba_rnnlm.cells import CELLS
 from numba_rnnlm.rules import Rule
 
 RULES = {rule.name: rule for rule in vars(rules).values() if isinstance(rule, Rule)}
@@ -24,7 +24,7 @@ few = st.integers(0, 5)
 steps = st.integers(1, 5)
 threads = st.integers(1, 3)
 generators = st.integers(0, 2**32 - 1).map(np.random.default_rng)
-cells = st.sampled_from(list(CELLS.values()))
+cells = st.sampled_from(list(EVERY.values()))
 keys = st.integers(0, 2**64 - 1)
 
 
@@ -124,7 +124,14 @@ def recur(draw, cell=cells) -> Call:
     s = unwritten(T + 1, N, len(cell.states), H)
     s[0] = floats(random, *s.shape[1:])
     U = (floats(random, H, (last - first) * H) / np.sqrt(H)).astype(np.float32).astype(np.float64)
-    return {"cell": cell, "U": U, "z": floats(random, T, N, len(cell.gates), H), "s": s}
+    return {
+        "cell": cell,
+        "U": U if U.size else None,
+        "z": floats(random, T, N, len(cell.gates), H),
+        "s": s,
+        "w": floats(random, len(cell.weights), H) if cell.weights else None,
+        "lengths": draw(st.sampled_from([None, random.integers(0, T + 1, N)])),
+    }
 
 
 @st.composite
@@ -135,7 +142,8 @@ def recur_backward(draw, cell=cells) -> Call:
     return call | {
         "dy": draw(st.sampled_from([None, floats(random, T, N, H)])),
         "d": floats(random, *call["s"].shape[1:]),
-        "dU": output(random, add, *call["U"].shape),
+        "dU": None if call["U"] is None else output(random, add, *call["U"].shape),
+        "dw": None if call["w"] is None else output(random, add, *call["w"].shape),
         "add": add,
     }
 

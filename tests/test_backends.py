@@ -12,6 +12,7 @@ from checks import TOLERANCE, assert_close, assert_same_bits, call, error, from_
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from llvmlite import binding
+from own_cells import EVERY
 from strategies import VERBS, floats, many, unwritten
 
 from numba_rnnlm import backends
@@ -154,12 +155,12 @@ def test_verb_is_its_definition(ops, verb, data):
     assert_close({name: got[name] for name in want}, want, TOLERANCE[ops.dtype.name])
 
 
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("cell", EVERY.values(), ids=EVERY)
 @given(data=st.data(), threads=strategies.threads)
 def test_back_propagation_through_time_is_the_references(compiled, cell, data, threads):
     arguments = data.draw(strategies.recur_backward(st.just(cell)))
     sums = arguments["z"].copy()
-    REFERENCE.recur(cell, arguments["U"], sums, arguments["s"].copy())
+    REFERENCE.recur(cell, arguments["U"], sums, arguments["s"].copy(), arguments["w"], arguments["lengths"])
     assume(abs(sums).min() > 1e-5)  # nearer to the kink of ReLU, rounding decides which side is taken
     got = call(on(compiled, threads), "recur_backward", arguments)
     assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE[compiled.dtype.name])
@@ -234,12 +235,12 @@ def test_a_product_writes_nothing_behind_its_output(cpu, arguments):
 def rows_of(verb, first, last):
     """The arguments that have a line for each row, cut to those from ``first`` to ``last`` - 1."""
     axes = {"project_backward": {"x": 0, "dout": 0, "dx": 0}, "cross_entropy_backward": {"x": 0, "targets": 0, "losses": 0, "dx": 0},
-            "recur_backward": {"z": 1, "s": 1, "dy": 1, "d": 0}}[verb]  # fmt: skip
+            "recur_backward": {"z": 1, "s": 1, "dy": 1, "d": 0, "lengths": 0}}[verb]  # fmt: skip
     return {name: (slice(None),) * axis + (slice(first, last),) for name, axis in axes.items()}
 
 
 @pytest.mark.parametrize(("verb", "rows", "gradients"), [
-    ("project_backward", "x", ("dW", "db")), ("cross_entropy_backward", "x", ("dW", "db")), ("recur_backward", "d", ("dU",)),
+    ("project_backward", "x", ("dW", "db")), ("cross_entropy_backward", "x", ("dW", "db")), ("recur_backward", "d", ("dU", "dw")),
 ])  # fmt: skip
 @given(data=st.data(), threads=strategies.threads)
 def test_gradients_of_parts_add_up(compiled, verb, rows, gradients, data, threads):
@@ -394,6 +395,8 @@ def test_streams_do_not_see_each_other(cpu, arguments, random, threads):
     order = random.permutation(arguments["z"].shape[1])
     names = [name for name in ("z", "s", "dy") if arguments[name] is not None]
     moved = {name: arguments[name][:, order] for name in names} | {"d": arguments["d"][order]}
+    if arguments["lengths"] is not None:
+        moved["lengths"] = arguments["lengths"][order]
     got, want = recur(on(cpu, threads), arguments, **moved), recur(cpu, arguments)
     for name in names:
         np.testing.assert_array_equal(got[name], want[name][:, order], name)
@@ -403,13 +406,14 @@ def test_streams_do_not_see_each_other(cpu, arguments, random, threads):
 @given(arguments=strategies.recur_backward(), threads=strategies.threads, data=st.data())
 def test_two_segments_are_one(cpu, arguments, threads, data):
     whole, ops = recur(cpu, arguments), on(cpu, threads)
-    z, s, dy = arguments["z"], arguments["s"], arguments["dy"]
+    z, s, dy, lengths = (arguments[name] for name in ("z", "s", "dy", "lengths"))
     assume(len(z) > 1)
     cut = data.draw(st.integers(1, len(z) - 1))
     dys = (None, None) if dy is None else (dy[:cut], dy[cut:])
-    early = {"z": z[:cut], "s": s[: cut + 1], "dy": dys[0]}
+    ends = (None, None) if lengths is None else (np.minimum(lengths, cut), np.maximum(lengths - cut, 0))
+    early = {"z": z[:cut], "s": s[: cut + 1], "dy": dys[0], "lengths": ends[0]}
     state = recur(ops, arguments, **early)["s"][-1:]
-    second = recur(ops, arguments, z=z[cut:], s=np.concatenate([state, s[cut + 1 :]]), dy=dys[1])
+    second = recur(ops, arguments, z=z[cut:], s=np.concatenate([state, s[cut + 1 :]]), dy=dys[1], lengths=ends[1])
     first = recur(ops, arguments, **early, d=second["d"])  # its final state is the second's initial one
     assert_same_bits(
         {"z": np.concatenate([first["z"], second["z"]]), "s": np.concatenate([first["s"], second["s"][1:]])}
@@ -421,6 +425,7 @@ def test_two_segments_are_one(cpu, arguments, threads, data):
 @given(arguments=strategies.recur(), data=st.data())
 def test_the_past_does_not_see_the_future(cpu, arguments, data):
     t = data.draw(st.integers(0, len(arguments["z"]) - 1))
+    assume(arguments["lengths"] is None or (arguments["lengths"] > t).any())
     other = arguments["z"].copy()
     other[t:] += 10
     got, want = (call(cpu, "recur", arguments | {"z": z})["s"] for z in (other, arguments["z"]))
@@ -443,6 +448,52 @@ def test_no_outputs_are_outputs_without_gradient(cpu, arguments):
     T, N, _, H = arguments["z"].shape
     got, want = (recur(cpu, arguments, dy=dy) for dy in (None, np.zeros((T, N, H))))
     del want["dy"]
+    assert_same_bits(got, want)
+
+
+@given(strategies.recur_backward())
+def test_a_stream_that_has_ended_keeps_its_states(ops, arguments):
+    """And what is done to it afterwards: nothing but that the gradients of its outputs add up."""
+    T, N = arguments["z"].shape[:2]
+    lengths = np.random.default_rng(0).integers(0, T + 1, N) if arguments["lengths"] is None else arguments["lengths"]
+    ended = np.arange(T)[:, np.newaxis] >= lengths
+    arguments["z"][ended] = np.nan  # what is not read cannot be seen
+    got = recur(ops, arguments, lengths=lengths)
+    np.testing.assert_array_equal(got["s"][1:][ended], got["s"][:-1][ended])
+    assert not got["z"][ended].any()
+    assert all(np.isfinite(got[name]).all() for name in ("z", "s", "d"))
+    for n in range(N):
+        alone = {name: arguments[name][: lengths[n] + extra, n : n + 1] for name, extra in (("z", 0), ("s", 1))}
+        d = arguments["d"][n : n + 1].copy()
+        dy = arguments["dy"]
+        if dy is not None:
+            d[:, 0] += dy[lengths[n] :, n].sum(0)
+            alone["dy"] = dy[: lengths[n], n : n + 1]
+        want = recur(REFERENCE, arguments, lengths=None, d=d, **alone)
+        here = {"z": got["z"][: lengths[n], n : n + 1], "s": got["s"][: lengths[n] + 1, n : n + 1], "d": got["d"][n : n + 1]}
+        assert_close(here, {name: want[name] for name in here}, TOLERANCE[ops.dtype.name])
+
+
+@pytest.mark.parametrize("cell", ["ind_rnn", "peephole"])
+@given(random=strategies.generators, T=st.integers(60, 140), N=strategies.threads, threads=strategies.threads)
+def test_gradients_of_a_cells_weights_over_many_steps(cpu, cell, random, T, N, threads):
+    """In several chains, which are those of a stream on any number of threads."""
+    cell, H = EVERY[cell], 5
+    s = unwritten(T + 1, N, len(cell.states), H)
+    s[0] = floats(random, N, len(cell.states), H)
+    U, dU = (floats(random, H, 4 * H) / 8, unwritten(H, 4 * H)) if cell.window("h")[1] else (None, None)
+    arguments = {"cell": cell, "U": U, "z": floats(random, T, N, len(cell.gates), H), "s": s, "dy": floats(random, T, N, H), "d": s[0], "dU": dU,
+                 "w": floats(random, len(cell.weights), H) / 2, "dw": unwritten(len(cell.weights), H), "lengths": random.integers(0, T + 1, N)}  # fmt: skip
+    got, want = call(on(cpu, threads), "recur_backward", arguments), call(REFERENCE, "recur_backward", arguments)
+    assert_close({"dw": got["dw"]}, {"dw": want["dw"]}, TOLERANCE[cpu.dtype.name])
+    assert_same_bits(call(on(cpu, 1), "recur_backward", arguments), got)
+
+
+@given(strategies.recur_backward())
+def test_lengths_that_end_nothing_change_nothing(ops, arguments):
+    T, N = arguments["z"].shape[:2]
+    got, want = (recur(ops, arguments, lengths=lengths) for lengths in (np.full(N, T), None))
+    del got["lengths"]
     assert_same_bits(got, want)
 
 

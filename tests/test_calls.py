@@ -27,8 +27,8 @@ from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError,
 from numba_rnnlm.interrupts import Interrupts
 from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import pytorch
-from numba_rnnlm.schedules import Schedule
 from numba_rnnlm.storage import read_about, write_model
+from numba_rnnlm.training.schedules import Schedule
 
 LONGEST = 2000  # characters of an error
 RAW = re.compile(  # messages of Python and NumPy

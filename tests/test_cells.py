@@ -11,31 +11,36 @@ from checks import TOLERANCE, assert_adjoint, assert_close, call, slope
 from hypothesis import given
 from hypothesis import strategies as st
 from numba.extending import overload
+from own_cells import EVERY, OWN
 from strategies import floats, unwritten
 
 from numba_rnnlm import LanguageModel, Sequential, backends, cells
 from numba_rnnlm.cells import CELLS, Cell
+from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.errors import ConfigError, ModelFileError
+from numba_rnnlm.generation import generate_batch
 from numba_rnnlm.layers import Dense, Recurrent
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.portable import portable, tanh
+from numba_rnnlm.recognition import difference, records
 from numba_rnnlm.storage import open_model, read_about, write_model
 
 pytestmark = pytest.mark.usefixtures("every_thread")
 
-every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+every_cell = pytest.mark.parametrize("cell", EVERY.values(), ids=EVERY)
 
 
-def step(ops, cell, z, prev, d):
-    """One step of N streams without a matrix: next, and the gradients of z and prev. z (N, G, H); prev, d (N, S, H)."""
+def step(ops, cell, z, prev, d, w):
+    """One step of N streams without a matrix: next, and the gradients of z, prev and w. z (N, G, H); prev, d (N, S, H); w (K, H)."""
     H = z.shape[-1]
     first, last = cell.window("h")
-    U = np.zeros((H, (last - first) * H))
+    U = np.zeros((H, (last - first) * H)) if first < last else None
+    w, dw = (w, unwritten(*w.shape)) if cell.weights else (None, None)
     after = call(ops, "recur_backward", {
         "cell": cell, "U": U, "z": z[np.newaxis], "s": np.stack([prev, unwritten(*prev.shape)]),
-        "dy": None, "d": d, "dU": U,
+        "dy": None, "d": d, "dU": U, "w": w, "dw": dw,
     })  # fmt: skip
-    return {"next": after["s"][1], "dz": after["z"][0], "dprev": after["d"]}
+    return {"next": after["s"][1], "dz": after["z"][0], "dprev": after["d"], "dw": after.get("dw", np.zeros((0, H)))}
 
 
 def slots(rows):
@@ -43,22 +48,23 @@ def slots(rows):
     return np.swapaxes(rows, 0, 1)
 
 
-def specification(cell, z, prev, d):
-    """The same from the equations alone, element by element of z and prev."""
-    points = [slots(z), slots(prev)]
+def specification(cell, z, prev, d, w):
+    """The same from the equations alone, element by element of z, prev and w."""
+    points = [slots(z), slots(prev), *cell.with_weights(w)]
 
     def gradient(which, row):
         directions = [np.zeros_like(point) for point in points]
         directions[which][row] = 1
         return (slope(cell.equations, points, directions) * slots(d)).sum(0)
 
-    dz, dprev = (np.stack([gradient(which, row) for row in range(len(points[which]))]) for which in (0, 1))
-    return {"next": slots(cell.equations(*points)), "dz": slots(dz), "dprev": slots(dprev)}
+    dz, dprev, *dw = (np.stack([gradient(which, row) for row in range(len(point))]) for which, point in enumerate(points))
+    return {"next": slots(cell.equations(*points)), "dz": slots(dz), "dprev": slots(dprev), "dw": dw[0].sum(1) if dw else w}
 
 
 def draw_step(random, cell, N, H, scale=1.0):
+    """z, prev, d and w."""
     S = len(cell.states)
-    return scale * floats(random, N, len(cell.gates), H), floats(random, N, S, H), floats(random, N, S, H)
+    return scale * floats(random, N, len(cell.gates), H), floats(random, N, S, H), floats(random, N, S, H), floats(random, len(cell.weights), H)
 
 
 @every_cell
@@ -71,28 +77,32 @@ def test_rows_are_the_equations(ops, cell, random, N, H, scale):
 @every_cell
 @given(random=strategies.generators, H=strategies.sizes)
 def test_backward_is_the_adjoint_of_forward(ops, cell, random, H):
-    z, prev, d = draw_step(random, cell, 2, H)
-    v, w, _ = draw_step(random, cell, 2, H)
-    after = step(ops, cell, z, prev, d)
-    forward = slope(cell.equations, [slots(z), slots(prev)], [slots(v), slots(w)])
-    assert_adjoint(slots(d), forward, [v, w], [after["dz"], after["dprev"]], TOLERANCE[ops.dtype.name])
+    z, prev, d, w = draw_step(random, cell, 2, H)
+    along_z, along_prev, _, along_w = draw_step(random, cell, 2, H)
+    after = step(ops, cell, z, prev, d, w)
+    points, directions = ([slots(x), slots(y), *cell.with_weights(v)] for x, y, v in ((z, prev, w), (along_z, along_prev, along_w)))
+    forward = slope(cell.equations, points, directions)
+    gradients = [after[name] for name in ("dz", "dprev", "dw")]
+    assert_adjoint(slots(d), forward, [along_z, along_prev, along_w], gradients, TOLERANCE[ops.dtype.name])
 
 
 @every_cell
 @given(random=strategies.generators, H=st.integers(1, 9), stride=st.integers(1, 4))
 def test_an_element_reads_and_writes_its_own_column_only(cell, random, H, stride):
-    z, prev, d = (rows[0] for rows in draw_step(random, cell, 1, H))
+    *rows, w = draw_step(random, cell, 1, H)
+    z, prev, d = (array[0] for array in rows)
     start = random.integers(0, stride)
     mine = np.arange(H) % stride == start
-    seen = [np.where(mine, array, np.nan) for array in (z, prev, unwritten(*prev.shape), d)]  # others are poison
+    seen = [np.where(mine, array, np.nan) for array in (z, prev, unwritten(*prev.shape), d, w, np.zeros(w.shape))]  # others are poison
     with np.errstate(all="raise"):
-        cell.forward.py_func(*seen[:3], start, stride)
-        cell.backward.py_func(*seen, start, stride)
-    want = specification(cell, z[np.newaxis], prev[np.newaxis], d[np.newaxis])
-    got = {"next": seen[2], "dz": seen[0], "dprev": seen[3]}
+        cell.forward.py_func(*seen[:3], *cell.with_weights(seen[4]), start, stride)
+        cell.backward.py_func(*seen[:4], *cell.with_weights(seen[4]), *cell.with_weights(seen[5]), start, stride)
+    want = specification(cell, *rows, w)
+    got = {"next": seen[2], "dz": seen[0], "dprev": seen[3], "dw": seen[5]}
     for name, array in got.items():
         assert np.isnan(array[:, ~mine]).all()
-        np.testing.assert_allclose(array[:, mine], want[name][0][:, mine], rtol=1e-12, atol=1e-14)
+        wanted = want[name] if name == "dw" else want[name][0]
+        np.testing.assert_allclose(array[:, mine], wanted[:, mine], rtol=1e-12, atol=1e-14)
 
 
 @every_cell
@@ -103,7 +113,8 @@ def test_states_stay_finite(ops, cell, random, H):
 
     S = len(cell.states)
     z, prev = extreme(2, len(cell.gates), H).astype(np.float32), extreme(2, S, H).astype(np.float32)
-    after = step(ops, cell, z, prev, np.zeros((2, S, H)))
+    w = random.choice([-1, 1], (len(cell.weights), H))  # a state of 1e30 times 1e30 is no number of float32
+    after = step(ops, cell, z, prev, np.zeros((2, S, H)), w)
     assert np.isfinite(after["next"]).all()
 
 
@@ -114,6 +125,7 @@ def test_windows_hold_the_slots_that_see_input_and_state(cell):
         assert [letter in source for source in cell.gates.values()] == [
             first <= index < last for index in range(len(cell.gates))
         ]
+    assert EVERY["min_gru"].window("h") == EVERY["ind_rnn"].window("h") == (0, 0)
 
 
 # A cell of one's own
@@ -182,7 +194,7 @@ def test_a_cell_of_ones_own_trains_in_a_model(compiled, registered):
     losses, gradients = [], []
     for machine in (compiled, backends.get("reference")):
         network = Network(model, machine, weights)
-        losses.append(network.differentiate(machine.upload(x), machine.upload(targets), network.state(6), 1.0, 0).copy())
+        losses.append(machine.download(network.differentiate(machine.upload(x), machine.upload(targets), network.state(6), 1.0, 0)))
         gradients.append({name: machine.download(array) for name, array in network.gradients.items()})
     assert_close({"losses": losses[0]}, {"losses": losses[1]}, TOLERANCE[compiled.dtype.name])
     assert_close(*gradients, TOLERANCE[compiled.dtype.name])
@@ -214,11 +226,14 @@ def test_impossible_cells_are_refused(registered):
         ({"a": "xz"}, "slot 'a' sees 'xz'"),
         ({"a": "x", "b": "h", "c": "x"}, "slots that see 'x' must be neighbours"),
         ({"a": "h", "b": "x", "c": "h"}, "slots that see 'h' must be neighbours"),
-        ({"a": "x"}, "slots that see 'h' must be neighbours"),
-        ({}, "slots that see 'x' must be neighbours"),
+        ({"a": "h"}, "no slot sees the input, 'x'; at least one must"),
+        ({}, "no slot sees the input, 'x'; at least one must"),
     ):
         with pytest.raises(ConfigError, match=message):
             Cell("odd", gates, ("h",), leaky_equations, leaky_forward, leaky_backward)
+    for weights, message in (("u", "cell 'leaky': weights"), ((1,), "cell 'leaky': a name of weights is 1")):
+        with pytest.raises(ConfigError, match=message):
+            dataclasses.replace(registered, weights=weights)
     for name in ("", "a/b", "..", "a b", None):
         with pytest.raises(ConfigError, match=r"the name of a cell is .*, expected letters, digits, _ and -"):
             dataclasses.replace(registered, name=name)
@@ -290,11 +305,17 @@ PORTABLE = "expected .* with the decorator @numba_rnnlm.portable.portable"
     ("forward", np.tanh, f"cell 'leaky': forward is <ufunc 'tanh'>, {PORTABLE}"),
     ("forward", calls_plain, f"cell 'leaky': forward calls the plain function 'plain', {PORTABLE}"),
     ("backward", calls_own, r"cell 'leaky': backward takes \(z, prev, next, start, stride\), expected \(z, prev, next, d, start, stride\)\."),
+    ("weights", ("u",), r"cell 'leaky': forward takes \(z, prev, next, start, stride\), expected \(z, prev, next, w, start, stride\)\."),
     ("forward", portable(lambda z, prev, next: None), r"forward takes \(z, prev, next\), expected \(z, prev, next, start, stride\)\."),
 ])  # fmt: skip
 def test_a_row_that_cannot_be_compiled_is_a_sentence(row, function, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(leaky(), **{row: function})
+
+
+def test_a_backward_without_the_gradient_of_the_weights_is_refused():
+    with pytest.raises(ConfigError, match=r"backward takes \(z, prev, next, d, start, stride\), expected \(z, prev, next, d, w, dw, start, stride\)"):
+        dataclasses.replace(EVERY["ind_rnn"], backward=leaky_backward)
 
 
 def test_a_row_may_call_what_numba_has_been_taught():
@@ -503,3 +524,111 @@ def test_a_run_goes_on_with_its_cell_forward_and_backward(registered, tmp_path):
         with pytest.raises(ConfigError, match=f"the cell 'leaky' is not the one of the run in '.*': from one and the same input, {what}") as caught:
             ids_model(cell).fit(IDS, **options, resume=path)
         assert "load it, LanguageModel.load(path, cell=...), and fit" in str(caught.value)
+
+
+# Cells without a matrix, or with weights of their own
+
+every_own = pytest.mark.parametrize("cell", OWN.values(), ids=OWN)
+TEXT = "how much wood would a woodchuck chuck if a woodchuck could chuck wood\n" * 20
+
+
+@pytest.fixture
+def known(cell):
+    yield cells.register(cell)
+    del CELLS[cell.name]
+
+
+def names(cell):
+    """Of its weights in a layer."""
+    return {"W", "b"} | ({"U"} if cell.window("h")[1] else set()) | ({"w"} if cell.weights else set())
+
+
+@every_own
+def test_a_layer_has_the_weights_that_its_cell_needs(cell):
+    layer = Recurrent(16, cell=cell)
+    shapes = layer.parameters((5, 2, 3))
+    assert set(shapes) == names(cell)
+    assert shapes.get("w", (len(cell.weights), 16)) == (len(cell.weights), 16)
+    weights = layer.initialize((5, 2, 3), np.random.default_rng(0))
+    assert {name: array.shape for name, array in weights.items()} == shapes
+    if cell.weights:
+        assert 0 < abs(weights["w"]).max() <= np.sqrt(3 / 16)
+
+
+@every_own
+@pytest.mark.parametrize("sequences", [False, True])
+@given(random=strategies.generators, T=strategies.steps, N=st.integers(1, 5), threads=strategies.threads)
+def test_a_layer_of_it_is_differentiated(compiled, cell, sequences, random, T, N, threads):
+    model = Graph([Recurrent(7, True, cell=cell), Recurrent(5, sequences, cell=cell), Dense(3, "softmax")], features=4)
+    x, targets, weights = floats(random, T, N, 4), random.integers(0, 3, T * N if sequences else N), model.initialize(1)
+    losses, gradients = [], []
+    for machine in (backends.get(compiled.name, compiled.dtype, threads), backends.get("reference")):
+        network = Network(model, machine, weights)
+        losses.append(machine.download(network.differentiate(machine.upload(x), machine.upload(targets), network.state(N), 1.0, 0)))
+        gradients.append({name: machine.download(array) for name, array in network.gradients.items()})
+    assert_close({"losses": losses[0]}, {"losses": losses[1]}, TOLERANCE[compiled.dtype.name])
+    assert_close(*gradients, TOLERANCE[compiled.dtype.name])
+
+
+@every_own
+def test_a_language_model_of_it_trains_is_saved_and_generates(cell, tmp_path, known):
+    path, options = tmp_path / "model.npz", {"epochs": 6, "streams": 4, "steps": 20, "learning_rate": 1e-2, "verbose": 0}
+    model = LanguageModel(cell, hidden=24, layers=2, embedding=8, seed=1, backend="cpu").fit(TEXT, **options, checkpoint=tmp_path / "run.npz")
+    assert model.bits_per_character(TEXT) < 2.5
+    assert {name.split("/")[1] for name in model.network_.weights() if name.startswith(cell.name)} == names(cell)
+    model.save(path)
+    for again in (LanguageModel.load(path), LanguageModel.load(tmp_path / "run.npz"), pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert again.score(TEXT) == model.score(TEXT)
+        assert again.generate("how", length=40, seed=2) == model.generate("how", length=40, seed=2)
+    assert LanguageModel.load(path, backend="reference").score("how much wood") == pytest.approx(model.score("how much wood"), rel=1e-4)
+
+
+@every_own
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_the_decoder_writes_what_the_verbs_do(cell, weights, known):
+    model = ids_model(cell)
+    assert model.network_.decoder("float32") is not None
+    exact = Network(model.network_.graph, model.network_.ops, (model.network_ if weights == "float32" else model.network_.rounded()).weights())
+    prompts, config = [np.array([1, 2, 3]), np.array([4])], SamplingConfig(20, temperature=0.5)
+    got = generate_batch(model.network_, prompts, dataclasses.replace(config, weights=weights), [1, 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(exact.ops), "decoder", lambda *arguments: None)
+        want = generate_batch(exact, prompts, config, [1, 2])
+    assert [ids.tolist() for ids in got] == [ids.tolist() for ids in want]
+
+
+@every_own
+def test_weights_in_keras_order(cell):
+    model = stack(cell)
+    weights = model._build().weights()
+    model.set_weights([2 * array for array in model.get_weights()])
+    assert all((array == 2 * weights[name]).all() for name, array in model._build().weights().items())
+    order = [weights[f"{cell.name}/W"], *([weights[f"{cell.name}/U"]] if "U" in names(cell) else []), *([weights[f"{cell.name}/w"]] if cell.weights else []),
+             weights[f"{cell.name}/b"].reshape(-1)]  # fmt: skip
+    for got, want in zip(model.get_weights()[: len(order)], order, strict=True):
+        np.testing.assert_array_equal(got, 2 * want)
+
+
+def test_a_file_tells_cells_of_other_weights_apart(tmp_path):
+    cell, path = OWN["ind_rnn"], tmp_path / "model.npz"
+    cells.register(cell)
+    try:
+        ids_model(cell).save(path)
+        assert LanguageModel.load(path).score(IDS) == ids_model(cell).score(IDS)
+        cells.register(dataclasses.replace(cell, weights=("v",)))
+        with pytest.raises(ModelFileError, match=r"its weights are \['u'\] there and \['v'\] here"):
+            LanguageModel.load(path)
+        with pytest.raises(ConfigError, match="the pickle has another cell named 'ind_rnn'"):
+            pickle.loads(pickle.dumps(cell))
+    finally:
+        del CELLS["ind_rnn"]
+
+
+@every_own
+def test_records_hold_the_gradient_of_the_weights(cell):
+    ops = backends.get("cpu")
+    model = Graph([Recurrent(3, cell=cell), Dense(2)], features=2)
+    record = records(ops, model.layers, gradients=True)[cell.name]
+    assert record.get("weights", []) == list(cell.weights)
+    assert len(record["gradients"]) == len(cell.states) + len(cell.gates) + len(cell.weights)
+    assert difference(ops, cell, record, gradients=True) == ""

@@ -34,7 +34,10 @@ from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
 from numba_rnnlm.errors import ConfigError, CorpusError, DivergenceError, ModelFileError, TrainingError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import open_model, read_about
-from numba_rnnlm.training import MOST_SKIPPED, Checkpoints, Position, Trainer
+from numba_rnnlm.training.checkpoints import Checkpoints
+from numba_rnnlm.training.clock import Clock
+from numba_rnnlm.training.loop import MOST_SKIPPED, Trainer
+from numba_rnnlm.training.position import Position
 
 TEXT = LINES * 8
 VALID = "that question is not the question\nto be that\n" * 3
@@ -70,7 +73,7 @@ def before(updates, act):
     step = Trainer._step
 
     def acting(self, *arguments):
-        if (self.at.epoch - 1) * self.batches_per_epoch + self.at.batch in updates:
+        if (self.at.epoch - 1) * self.task.batches_per_epoch + self.at.batch in updates:
             act(self)
         step(self, *arguments)
 
@@ -452,7 +455,10 @@ def test_a_run_may_have_more_epochs(schedule, valid, stop, tmp_path):
 def test_a_run_that_ran_out_of_time_may_be_given_more(schedule, update, tmp_path, monkeypatch):
     path, options = tmp_path / "run.npz", {"schedule": schedule, "decay_after": 1}
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_out_of_time", lambda self: "the 9 seconds are over" * (self.at.updates == update))
+        updates = [0]
+        step = Trainer._step
+        patch.setattr(Trainer, "_step", lambda self, group: (step(self, group), updates.__setitem__(0, self.at.updates)))
+        patch.setattr(Clock, "is_over", lambda self: updates[0] == update)
         train(checkpoint=path, max_seconds=9, **options)
     assert runs.read_run(path).at.ended == "the 9 seconds are over"
     again = train(resume=path, max_seconds="1d", **options)

@@ -41,7 +41,9 @@ from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import locked, read_about, write_model
 from numba_rnnlm.text import Text, open_source, sources
 from numba_rnnlm.text.sources import Part
-from numba_rnnlm.training import Trainer, make_optimizer
+from numba_rnnlm.training.clock import Clock
+from numba_rnnlm.training.loop import Trainer
+from numba_rnnlm.training.streams import make_optimizer
 
 TEXT = "the cat sees the dog\nthe dog sees the cat\n" * 40
 HELD_OUT = "the dog sees the dog\nthe cow sees the cat\n"
@@ -145,7 +147,7 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
     text = {"tokenizer": "word", "min_count": 2, "max_vocabulary": 9, "line_ends": "keep"}
     training = {"epochs": 3, "streams": 2, "steps": 4, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.5,
                 "weight_decay": 0.125, "schedule": "cosine", "warmup": 0.5, "decay_factor": 3.0, "decay_after": 1,
-                "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "patience": 6, "validation_split": 0.0, "validate_every": 9,
+                "clip_norm": 2.0, "clip_value": 4.0, "reduction": "sum_time", "accumulate": 2, "patience": 6, "validation_split": 0.0, "validate_every": 9,
                 "max_seconds": 8.0, "not_finite": "skip", "extend_vocabulary": True, "verbose": 0}
     keeping = {"checkpoint": "run.npz", "checkpoint_every": "2h", "log": "log.csv"}
     assert set(text) == {item.name for item in fields(TextConfig)}
@@ -419,7 +421,7 @@ def test_out_must_not_be_the_checkpoint_of_an_unfinished_run(tmp_path, capsys, m
     run = tmp_path / "run.npz"
     train = ["train", "text.txt", *SMALL, *BRIEF]
     with monkeypatch.context() as patch:
-        patch.setattr("numba_rnnlm.training.Trainer._train", lambda self: None)
+        patch.setattr("numba_rnnlm.training.loop.Trainer._train", lambda self: None)
         assert main([*train, "--checkpoint", str(run), "--out", str(tmp_path / "m.npz")]) == 0
     before = run.read_bytes()
     assert main([*train, "--out", str(run)]) == 1
@@ -1298,8 +1300,8 @@ def test_the_demo_replaces_only_its_own_models(elsewhere, monkeypatch, capsys):
     assert Path("m.npz").read_bytes() == before
     assert main([*demonstrate, "--overwrite"]) == 0 and Path("m.npz").read_bytes() != before
     before = Path("m.npz").read_bytes()
-    monkeypatch.setattr(Trainer, "_look_at_the_clock", lambda self, look=Trainer._look_at_the_clock: (look(self), signal.raise_signal(signal.SIGTERM))
-                        if not self.interrupted.is_set() else look(self))
+    signals = iter([signal.SIGTERM])
+    monkeypatch.setattr(Clock, "look", lambda self, at, look=Clock.look: (look(self, at), *map(signal.raise_signal, signals)))
     assert main(demonstrate) == 143 and Path("m.npz").read_bytes() == before
     assert f"interrupted, the model is saved in 'm-2.npz'; 'm.npz' {CUT_SHORT}\n" in capsys.readouterr().err
 

@@ -69,7 +69,7 @@ INVALID = {
         "clip_norm": (*NOT_NUMBERS, -1),
         "clip_value": (*NOT_NUMBERS, -1),
         "reduction": ("sum", None),
-        "patience": (0, -1, 1.5, "3"),
+        "accumulate": (0, -1, 1.5, "2"), "patience": (0, -1, 1.5, "3"),
         "validate_every": (0, -1, 1.5, "3"),
         "max_seconds": (NAN, False, [0.5], np.array([0.5]), 1j, 0, -1, INFINITY, "", "soon", "1h30", "-3s", "1:30", "3 parsecs", "h"),
         "not_finite": ("ignore", None, True),

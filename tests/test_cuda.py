@@ -17,9 +17,10 @@ import strategies
 from checks import TOLERANCE, assert_close, assert_same_bits, call, error
 from hypothesis import given
 from hypothesis import strategies as st
+from own_cells import EVERY
 from strategies import floats, unwritten
 
-from numba_rnnlm import LanguageModel, Sequential, backends, memory, training
+from numba_rnnlm import LanguageModel, Sequential, backends, memory
 from numba_rnnlm.architecture import build
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
@@ -27,10 +28,11 @@ from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, Shape
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
 from numba_rnnlm.memory import Space
 from numba_rnnlm.network import Network
-from numba_rnnlm.optimizers import Updater
 from numba_rnnlm.optimizers.pytorch import Adam
 from numba_rnnlm.portable import stream_key
 from numba_rnnlm.rules import ADAM, SGD
+from numba_rnnlm.training import loop
+from numba_rnnlm.training.updater import Updater
 
 pytestmark = pytest.mark.device
 
@@ -59,15 +61,18 @@ def random_call(verb, **drawn):
     if verb == "project":
         M, D, K = drawn["M"], drawn["D"], drawn["K"]
         return {"x": floats(random, M, D), "W": floats(random, D, K), "b": floats(random, K), "out": unwritten(M, K)}
-    cell, T, N, H = CELLS[list(CELLS)[drawn["cell"]]], drawn["T"], drawn["N"], drawn["H"]
+    cell, T, N, H = EVERY[list(EVERY)[drawn["cell"]]], drawn["T"], drawn["N"], drawn["H"]
     first, last = cell.window("h")
     s = unwritten(T + 1, N, len(cell.states), H)
     s[0] = floats(random, *s.shape[1:])
-    return {
+    arguments = {
         "cell": cell, "U": floats(random, H, (last - first) * H) / np.sqrt(H), "z": floats(random, T, N, len(cell.gates), H),
         "s": s, "dy": floats(random, T, N, H), "d": floats(random, *s.shape[1:]),
         "dU": np.zeros((H, (last - first) * H)),
     }  # fmt: skip
+    if cell.weights:
+        arguments |= {"w": floats(random, len(cell.weights), H), "dw": unwritten(len(cell.weights), H)}
+    return arguments if first < last else arguments | {"U": None, "dU": None}
 
 
 # Arrays
@@ -153,17 +158,37 @@ def test_lower_precision_gives_different_numbers():
 # Partitions of the time loop
 
 
-@pytest.mark.parametrize("cell", range(len(CELLS)), ids=list(CELLS))
+@pytest.mark.parametrize("cell", [number for number, cell in enumerate(EVERY.values()) if cell.window("h")[1]], ids=list(EVERY).__getitem__)
+@pytest.mark.parametrize("ending", [False, True])
 @pytest.mark.parametrize(("units", "tiles"), [(16, 1), (16, 2), (8, 1), (8, 2), (0, 0)])
-def test_every_partition_agrees_with_the_reference(cuda, monkeypatch, cell, units, tiles):
+def test_every_partition_agrees_with_the_reference(cuda, monkeypatch, cell, ending, units, tiles):
     """Several groups of streams and slices of units; 0 units means step by step."""
     monkeypatch.setattr(cuda.recurrence, "SHAPES", ((units, tiles),) if units else ())
     monkeypatch.setattr(cuda, "_plans", {})
     arguments = random_call("recur_backward", cell=cell, T=3, N=35 if tiles == 2 else 18, H=21)
-    plan = backends.get("cuda")._plan(arguments["cell"], arguments["z"].shape[1], 21, True)
+    if ending:
+        arguments["lengths"] = np.arange(arguments["z"].shape[1]) % 4
+    plan = backends.get("cuda")._plan(arguments["cell"], arguments["z"].shape[1], 21, True, ending)
     assert (plan.units, plan.tiles, plan.groups) == (units, tiles, 2 if units else 0)
     got = call(backends.get("cuda"), "recur_backward", arguments)
     assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("cell", ["ind_rnn", "peephole"])
+def test_gradients_of_a_cells_weights_over_many_steps(cuda, cell):
+    """More than one chain of them."""
+    steps = cuda.recurrence.CHAIN + 2
+    arguments = random_call("recur_backward", cell=list(EVERY).index(cell), T=steps, N=2, H=3)
+    arguments |= {"lengths": np.array([steps, steps - 1]), "w": arguments["w"] / 4}
+    got, want = (call(ops, "recur_backward", arguments) for ops in (backends.get("cuda"), REFERENCE))
+    assert_close(got, want, TOLERANCE["float32"])
+    again = call(backends.get("cuda"), "recur_backward", arguments | {"dw": got["dw"].astype(np.float64), "add": True})
+    assert_close({"dw": again["dw"]}, {"dw": 2 * want["dw"]}, TOLERANCE["float32"])
+
+
+def test_a_scan_says_so(cuda):
+    assert set(backends.get("cuda").explain(EVERY["min_gru"], 20, 200).values()) == {
+        "a scan: one launch, each thread takes one unit of one stream through all steps"}
 
 
 def test_a_size_that_does_not_fit_runs_step_by_step(cuda):
@@ -563,7 +588,7 @@ def test_a_training_that_does_not_fit_on_the_device(device_memory, monkeypatch):
     need = needed(build(ModelConfig(hidden=150, layers=1, embedding=4, vocabulary_size=5)), 40, 2, 2)
     assert need > 1e6
     trained = []
-    monkeypatch.setattr(training.Trainer, "run", lambda self: trained.append(self.network.held))
+    monkeypatch.setattr(loop.Trainer, "run", lambda self: trained.append(self.network.held))
     device_memory(need - 1)
     with pytest.raises(ConfigError, match=r"this training \(5 times the 0\.1 million weights, and the activations of 2 streams × 40 "
                                           r"steps\) would take 0\.0 GB, the device has 0\.0 GB free for it; reduce the streams"):
@@ -621,15 +646,15 @@ def test_free_memory_on_the_device(cuda, monkeypatch):
 
 def test_moving_a_training_to_another_device_causes_one_warning(tmp_path, monkeypatch):
     text, options = "to be or not to be\n" * 4, {"epochs": 1, "streams": 2, "steps": 5, "verbose": 0, "checkpoint_every": 1e-6}
-    path, step, stops, seen = tmp_path / "run.npz", training.Trainer._step, [], []
+    path, step, stops, seen = tmp_path / "run.npz", loop.Trainer._step, [], []
 
     def stopping(self, *arguments):
         if self.at.batch == len(stops):
             raise KeyboardInterrupt
         step(self, *arguments)
 
-    monkeypatch.setattr(training.Trainer, "_step", stopping)
-    monkeypatch.setattr(training, "compile_kernels", lambda *_: None)
+    monkeypatch.setattr(loop.Trainer, "_step", stopping)
+    monkeypatch.setattr(loop, "compile_kernels", lambda *_: None)
     for backend in ("cpu", "cpu", "cuda", "cpu"):
         stops.append(backend)
         model = LanguageModel(hidden=3, layers=1, embedding=2, seed=1, backend=backend)

@@ -27,7 +27,8 @@ from numba_rnnlm.errors import BackendError
 from numba_rnnlm.generation import generate, generate_batch
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent
 from numba_rnnlm.network import Graph, Network
-from numba_rnnlm.optimizers import SGD, Updater
+from numba_rnnlm.optimizers import SGD
+from numba_rnnlm.training.updater import Updater
 
 pytestmark = pytest.mark.usefixtures("every_thread", "all_share")
 

@@ -19,7 +19,7 @@ from numba_rnnlm import LanguageModel
 from numba_rnnlm.cli import main
 from numba_rnnlm.interrupts import NAMES
 from numba_rnnlm.storage import lock, writing
-from numba_rnnlm.training import Trainer
+from numba_rnnlm.training.loop import Trainer
 
 TRAININGS = 200 * ROUNDS  # with faults
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EPIPE, errno.EINTR, errno.EBADF]

@@ -23,7 +23,7 @@ from numba_rnnlm.backends.cpu import kernels
 from numba_rnnlm.backends.cpu.kernels import kernel
 from numba_rnnlm.errors import ConfigError
 from numba_rnnlm.interrupts import NAMES, Interrupted, Interrupts
-from numba_rnnlm.training import Trainer
+from numba_rnnlm.training.loop import Trainer
 
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)

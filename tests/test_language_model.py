@@ -18,7 +18,7 @@ import pytest
 from checks import assert_same_bits
 from models import LINES, fit, trained, untrained
 
-from numba_rnnlm import LanguageModel, LanguageModelError, cells, language_model, training
+from numba_rnnlm import LanguageModel, LanguageModelError, cells, language_model
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
@@ -34,6 +34,7 @@ from numba_rnnlm.errors import (
 )
 from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
+from numba_rnnlm.training import loop
 
 # Learning
 
@@ -255,7 +256,7 @@ def test_fit_passes_every_argument_on(monkeypatch):
     options = {
         "epochs": 3, "streams": 5, "steps": 7, "optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.5,
         "weight_decay": 0.01, "schedule": "plateau", "warmup": 0.2, "decay_factor": 3.0, "decay_after": 6,
-        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "patience": 4, "validation_split": 0.2, "validate_every": 8,
+        "clip_norm": 2.0, "clip_value": 0.5, "reduction": "sum_time", "accumulate": 2, "patience": 4, "validation_split": 0.2, "validate_every": 8,
         "max_seconds": 9.0, "not_finite": "skip", "extend_vocabulary": True, "verbose": 2,
     }  # fmt: skip
     keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz", "log": "log.csv"}
@@ -446,7 +447,7 @@ def test_a_fit_without_updates_leaves_the_model_unchanged(monkeypatch):
     text = "zebra qux the cat sees\n" * 60
     with pytest.raises(ConfigError, match="max_seconds is 1e-09, but a validation alone takes about"):
         fit(model, text, extend_vocabulary=True, max_seconds=1e-9, validation_split=0.3)
-    monkeypatch.setattr(training, "compile_kernels", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(loop, "compile_kernels", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit(model, text, extend_vocabulary=True)
     assert (model.tokenizer_, model.network_, model.score("to be"), model._learned) == before
@@ -459,14 +460,14 @@ def test_a_fit_without_updates_leaves_the_model_unchanged(monkeypatch):
 
 def spoil(patch, update):
     """Make training diverge at the update of this number, counted from 1."""
-    step, calls = training.Trainer._step, itertools.count(1)
+    step, calls = loop.Trainer._step, itertools.count(1)
 
     def spoiling(self, *arguments):
         if next(calls) == update:
             self.network.set_weights({name: np.full(array.shape, 3e38) for name, array in self.network.weights().items()})
         step(self, *arguments)
 
-    patch.setattr(training.Trainer, "_step", spoiling)
+    patch.setattr(loop.Trainer, "_step", spoiling)
 
 
 def test_a_training_that_diverges_before_its_first_report_leaves_the_model_unchanged(tmp_path, monkeypatch):
@@ -489,14 +490,14 @@ def test_a_training_that_diverges_before_its_first_report_leaves_the_model_uncha
 
 def test_ending_a_training_leaves_the_evaluated_weights(monkeypatch):
     """For example a second signal."""
-    step, calls = training.Trainer._step, itertools.count(1)
+    step, calls = loop.Trainer._step, itertools.count(1)
 
     def stopping(self, *arguments):
         if next(calls) == 8:
             raise Interrupted(signal.SIGINT)
         step(self, *arguments)
 
-    monkeypatch.setattr(training.Trainer, "_step", stopping)
+    monkeypatch.setattr(loop.Trainer, "_step", stopping)
     model = untrained()
     with pytest.raises(Interrupted):
         fit(model, valid=LINES)

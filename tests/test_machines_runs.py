@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from machines import Stopped, before_update, explore, stop
 
-from numba_rnnlm import LanguageModel, language_model, runs, training
+from numba_rnnlm import LanguageModel, language_model, runs
 from numba_rnnlm.errors import ConfigError, CorpusError, ModelFileError, TrainingError
 from numba_rnnlm.storage import locked
-from numba_rnnlm.training import Checkpoints, Trainer
+from numba_rnnlm.training import checkpoints, clock
+from numba_rnnlm.training.checkpoints import Checkpoints
+from numba_rnnlm.training.loop import Trainer
 
 TEXT = "to be or not to be\n" * 3
 VALID = "be or not\nto be so\n"
@@ -56,8 +58,9 @@ class Clock:
             self.now += 1
 
         patch.setattr(Trainer, "_step", stepping)
-        patch.setattr(Trainer, "_reserve", lambda trainer: 0.0)
-        patch.setattr(training, "time", SimpleNamespace(monotonic=lambda: self.now))
+        patch.setattr(clock.Clock, "reserve", lambda clock: 0.0)
+        for module in (clock, checkpoints):
+            patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
 
 
 def fit(model, options, epochs, **others):

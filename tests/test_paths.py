@@ -16,7 +16,7 @@ from numba_rnnlm.callbacks import CSVLogger, ModelCheckpoint
 from numba_rnnlm.errors import LanguageModelError, ModelFileError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.paths import is_empty, regular, same_file
-from numba_rnnlm.training_log import Log
+from numba_rnnlm.training.log import Log
 
 IDS = np.zeros((4, 3), int)
 

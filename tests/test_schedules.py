@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from numba_rnnlm.config import SCHEDULES, TrainingConfig
-from numba_rnnlm.schedules import Schedule, can_be_extended
+from numba_rnnlm.training.schedules import Schedule, can_be_extended
 
 rates = st.floats(1e-6, 100)
 parts = st.floats(0, 1)

@@ -1,5 +1,6 @@
 """Sequential: Keras's conventions, compared with Keras, with NumPy, and with itself."""
 
+import contextlib
 import copy
 import io
 import json
@@ -9,16 +10,18 @@ import signal
 import sys
 import warnings
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from checks import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from numba_rnnlm import LanguageModel, Sequential, cli, layers, progress, suggestions
-from numba_rnnlm.callbacks import LambdaCallback
+from numba_rnnlm.callbacks import CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
 from numba_rnnlm.errors import (
     ConfigError,
     DivergenceError,
@@ -27,11 +30,13 @@ from numba_rnnlm.errors import (
     ShapeError,
     VocabularyError,
 )
-from numba_rnnlm.keras import training
 from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Layer, Recurrent, Residual, SimpleRNN
 from numba_rnnlm.layers.description import describe as describe_layer
 from numba_rnnlm.optimizers import OPTIMIZERS, SGD, Adam, RMSprop, describe
 from numba_rnnlm.storage import open_model, write_model
+from numba_rnnlm.training import clock
+from numba_rnnlm.training.checkpoints import Checkpoints
+from numba_rnnlm.training.loop import Trainer
 
 V, T, N = 6, 5, 24  # symbols, steps, examples
 
@@ -626,11 +631,12 @@ def test_verbose_1_shows_a_live_line_on_a_terminal(monkeypatch):
     assert "Epoch 1/2 - 1/4 batches - loss: " in shown
     assert "Epoch 2/2 - 4/4 batches - loss: " in shown
     assert shown.count("left") == 8
-    times = iter(range(100))
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    now, step = SimpleNamespace(seconds=0.0), Trainer._step
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(Trainer, "_step", lambda self, group: (step(self, group), vars(now).update(seconds=now.seconds + 2)))
     terminal.truncate(0)
-    model.fit(X, LAST, initial_epoch=2, epochs=4, batch_size=8)  # six batches; the first three end at seconds 2, 3 and 4
-    assert re.findall("([0-9:]+) left", terminal.getvalue())[:3] == ["0:10", "0:06", "0:04"]
+    model.fit(X, LAST, initial_epoch=2, epochs=4, batch_size=8)  # six batches of two seconds
+    assert re.findall("([0-9:]+) left", terminal.getvalue()) == ["0:10", "0:08", "0:06", "0:04", "0:02", "0:00"]
     model.evaluate(X, LAST, batch_size=7, verbose=1)
     model.predict(X, batch_size=7, verbose=1)
     assert terminal.getvalue().count("21/24 examples") == 2
@@ -642,6 +648,101 @@ def test_verbose_0_shows_nothing(capsys):
     model.evaluate(X, LAST)
     model.predict(X)
     assert capsys.readouterr().out == ""
+
+
+# Resuming
+
+
+class Stopped(Exception):
+    """An exception that the library does not know."""
+
+
+def learner(metrics=("accuracy",)):
+    model = Sequential([Embedding(V, 5), Dropout(0.3), GRU(6), Dense(V, "softmax")], seed=3, threads=1)
+    model.compile("adam", "sparse_categorical_crossentropy", list(metrics))
+    return model
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@examples(6)
+@given(
+    stops=st.lists(st.integers(0, 11), min_size=1, max_size=3).map(sorted), gap=st.integers(1, 3), accumulate=st.integers(1, 2),
+    options=st.fixed_dictionaries({
+        "schedule": st.sampled_from(["constant", "linear", "plateau"]), "validation_split": st.sampled_from([0.0, 0.25]),
+        "patience": st.sampled_from([None, 1]), "not_finite": st.sampled_from(["stop", "skip"]), "shuffle": st.booleans(),
+    }),
+)
+def test_a_stopped_training_resumes_to_the_same_bytes(tmp_path_factory, earlier, stops, gap, accumulate, options):
+    folder, options = tmp_path_factory.mktemp("run"), {**options, "epochs": 3, "batch_size": 5, "accumulate": accumulate, "verbose": 0}
+    path, step, calls = folder / "run.npz", Trainer._step, count(1)
+
+    def begun():
+        model = learner()
+        if earlier:
+            model.fit(X, LAST, epochs=1, verbose=0)
+        return model
+
+    def result(model, history):
+        model.save(folder / "result.npz")
+        return (folder / "result.npz").read_bytes(), history.epoch, history.history
+
+    whole = begun()
+    want = result(whole, whole.fit(X, LAST, **options))
+    for stop in [*stops, None]:
+        left, model = count(stop or 0, -1), begun()
+
+        def stepping(self, group):
+            if stop is not None and next(left) <= 0:  # noqa: B023
+                raise Stopped
+            step(self, group)
+
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the run .* had ended")
+            patch.setattr(Checkpoints, "due", lambda self: next(calls) % gap == 0)
+            patch.setattr(Trainer, "_step", stepping)
+            with contextlib.suppress(Stopped):
+                history = model.fit(X, LAST, checkpoint=path, resume=path, **options)
+    assert result(model, history) == want
+    assert sorted(entry.name for entry in folder.iterdir()) == ["result.npz", "run.npz"]
+    assert Sequential.load(path).predict(X).tobytes() == model.predict(X).tobytes()
+
+
+def test_a_run_is_resumed_with_its_own_examples_and_settings_only(tmp_path):
+    path = tmp_path / "run.npz"
+    learner().fit(X, LAST, epochs=1, verbose=0, checkpoint=path)
+    for change, error, message in (
+        (lambda: learner().fit(X, LAST[::-1].copy(), epochs=1, resume=path), ConfigError, "the examples are not those of the run in"),
+        (lambda: learner().fit(X, LAST, epochs=1, batch_size=7, resume=path), ConfigError, "batch_size is 7, but the run in .* has 32"),
+        (lambda: learner(()).fit(X, LAST, epochs=1, resume=path), ConfigError, "compiled is .*, but the run in"),
+        (lambda: learner().fit(X, LAST, epochs=1, resume=tmp_path / "none.npz"), ModelFileError, "no model file|No such file"),
+        (lambda: LanguageModel(hidden=4).fit("to be\n" * 50, epochs=1, resume=path), ModelFileError, "holds a 'sequential', expected a 'language_model'; load it with Sequential.load"),
+    ):
+        with pytest.raises(error, match=message):
+            change()
+    with pytest.warns(UserWarning, match="had ended"):
+        learner().fit(X, LAST, epochs=1, verbose=0, resume=path)
+    history = learner().fit(X, LAST, epochs=3, verbose=0, resume=path)
+    assert history.epoch == [0, 1, 2]
+
+
+def test_language_models_have_callbacks_as_sequential_has(tmp_path):
+    calls, text = [], "to be or not to be\n" * 30
+    model = LanguageModel(hidden=8, layers=1, embedding=4, seed=1)
+    watch = LambdaCallback(on_train_begin=lambda logs: calls.append("begin"), on_epoch_end=lambda epoch, logs: calls.append((epoch, sorted(logs))),
+                           on_train_end=lambda logs: calls.append("end"))
+    stop = EarlyStopping("val_loss", patience=2, restore_best_weights=True)
+    model.fit(text, text, epochs=4, streams=4, steps=10, learning_rate=1e-3, verbose=0,
+              callbacks=[watch, stop, ModelCheckpoint(tmp_path / "{epoch}.npz"), CSVLogger(tmp_path / "log.csv")])
+    assert calls == ["begin", *((epoch, ["loss", "val_loss"]) for epoch in range(4)), "end"]
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
+    assert LanguageModel.load(tmp_path / "4.npz").history_["epoch"] == [1, 2, 3, 4]
+    model.fit(text, epochs=9, streams=4, steps=10, verbose=0, callbacks=LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1)))
+    assert model.history_["epoch"][-1] == 6
+    weights = model.get_weights()
+    model.set_weights([0 * array for array in weights])
+    assert not any(array.any() for array in model.get_weights())
+    with pytest.raises(ShapeError, match=f"weights has 1 arrays, expected {len(weights)}"):
+        model.set_weights(weights[:1])
 
 
 # Saving and loading
@@ -779,7 +880,7 @@ def test_a_custom_optimiser_continues_from_a_file(tmp_path):
     model = compiled(optimizer=Mine(0.1, momentum=0.5))
     model.fit(X, LAST, verbose=0)
     model.save(path)
-    with pytest.raises(ModelFileError, match=r"model.npz': the optimizer is 'Mine', a class of your own, .*custom_objects=\{name: class\}"):
+    with pytest.raises(ModelFileError, match=r"model.npz': the optimizer is 'Mine', a custom class, .*custom_objects=\{name: class\}"):
         Sequential.load(path)
     with pytest.raises(ConfigError, match=r"custom_objects is \[.*\], expected a mapping of names to classes"):
         Sequential.load(path, custom_objects=[Mine])

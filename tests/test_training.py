@@ -4,7 +4,7 @@ import signal
 import threading
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from math import cos, exp, inf, isnan, log, nan, pi
+from math import ceil, cos, exp, inf, isnan, log, nan, pi
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import fit, untrained
 
-from numba_rnnlm import LanguageModel, Sequential, backends, memory, optimizers, rules, runs, training
+from numba_rnnlm import LanguageModel, Sequential, backends, memory, optimizers, rules, runs
 from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, CheckpointConfig, ModelConfig, TrainingConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError, TrainingError
@@ -22,9 +22,19 @@ from numba_rnnlm.interrupts import Interrupts
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import Optimizer, pytorch
+from numba_rnnlm.progress import Progress
 from numba_rnnlm.scoring import total_loss
 from numba_rnnlm.text import segments
-from numba_rnnlm.training import COLUMNS, Trainer, make_optimizer, new_history
+from numba_rnnlm.training import checkpoints, loop
+from numba_rnnlm.training import clock as clock_module
+from numba_rnnlm.training.history import COLUMNS, new_history, perplexity
+from numba_rnnlm.training.loop import Trainer, Watcher
+from numba_rnnlm.training.position import Position
+from numba_rnnlm.training.reports import Reports
+from numba_rnnlm.training.streams import StreamTask, make_optimizer
+from numba_rnnlm.training.task import Batch
+from numba_rnnlm.training.updater import Updater
+from numba_rnnlm.training.warmup import compile_kernels
 
 V, N, T, BATCHES = 7, 2, 4, 6  # symbols, streams, steps, batches per epoch
 IDS = np.arange(1 + BATCHES * N * T) ** 2 % V
@@ -42,6 +52,18 @@ def batches():
     return segments(IDS, N, T)
 
 
+class Stream(StreamTask):
+    """The streams of IDS, or other batches."""
+
+    def __init__(self, config, seed, validate, read):
+        super().__init__(IDS, config, seed, validate)
+        self.read = read
+
+    def batches(self, epoch, first):
+        for inputs, targets in islice(self.read(), first, None):
+            yield Batch(inputs, targets.reshape(-1), int((targets >= 0).sum()))
+
+
 def trainer(on=None, validate=None, read=batches, seed=1, history=None, **options):
     """By default, three epochs of plain SGD."""
     config = TrainingConfig(
@@ -50,10 +72,13 @@ def trainer(on=None, validate=None, read=batches, seed=1, history=None, **option
             "verbose": 0,
         } | options
     )  # fmt: skip
-    return Trainer(
-        on or network(), config, make_optimizer(config, "tanh"), lambda first: islice(read(), first, None), BATCHES, validate,
-        seed, history or new_history(), interrupted=Interrupts("return"),
-    )
+    net, history = on or network(), history or new_history()
+    task = Stream(config, seed, validate, read)
+    at = Position(ceil(history["epoch"][-1]) if history["epoch"] else 0)
+    made = Trainer(net, task, Updater(net, make_optimizer(config, "tanh")), config.epochs, config, at, interrupted=Interrupts("return"),
+                   watchers=[Reports(history, Progress(config.verbose))])
+    made.history = history
+    return made
 
 
 class Judge:
@@ -71,8 +96,8 @@ def spoil(monkeypatch, network, values):
     """Other losses at some updates: update, counted from 1 → value."""
     train, calls = network.differentiate, count(1)
 
-    def spoiled(inputs, targets, state, scale, key):
-        losses = train(inputs, targets, state, scale, key)
+    def spoiled(inputs, targets, state, scale, *more):
+        losses = train(inputs, targets, state, scale, *more)
         if scale == 0:  # kernels are being compiled, nothing is learned
             return losses
         update = next(calls)
@@ -164,7 +189,7 @@ def test_compiling_goes_through_training_and_measuring_and_changes_nothing(tied)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "project", noting)
-        training.compile_kernels(one.network, one.optimizer.rule)
+        compile_kernels(one.network, one.updater.optimizer.rule)
     assert min(rows) <= 4 < max(rows)  # few rows are a kernel of their own
     assert_same_bits(one.network.weights(), before)
     assert not one.network.gradients.flat.any()  # the scale was zero
@@ -208,10 +233,10 @@ def test_no_two_updates_share_their_masks(monkeypatch):
     one, keys = trainer(), []
     train = one.network.differentiate
 
-    def noting(inputs, targets, state, scale, key):
+    def noting(inputs, targets, state, scale, key, *more):
         if scale > 0:  # else kernels are being compiled
             keys.append(key)
-        return train(inputs, targets, state, scale, key)
+        return train(inputs, targets, state, scale, key, *more)
 
     monkeypatch.setattr(one.network, "differentiate", noting)
     one.run()
@@ -252,6 +277,30 @@ def test_clipping(name, limit):
     size = np.sqrt((moved**2).sum()) if name == "clip_norm" else abs(moved).max()
     assert one.history["gradient_norm"][0] > 0.1
     assert size == pytest.approx(limit, rel=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum_time"])
+@given(accumulate=st.integers(1, 8))
+def test_gradients_of_several_batches_make_one_update(reduction, accumulate):
+    """Against plain SGD, whose gradients are added by hand; the last update of an epoch may have fewer batches."""
+    net, plain = network(), network()
+    one = trainer(net, epochs=2, accumulate=accumulate, reduction=reduction, clip_norm=0, learning_rate=0.1, validate_every=1)
+    one.run()
+    w, rows = plain.parameters.flat, []
+    for _ in range(2):
+        state, left = plain.state(N), list(batches())
+        while left:
+            group, left = left[:accumulate], left[accumulate:]
+            total = np.zeros(w.size)
+            for inputs, targets in group:
+                plain.differentiate(inputs, targets.reshape(-1), state, 1.0, 0)
+                total += plain.gradients.flat
+            total /= N * T * len(group) if reduction == "mean" else N * len(group)
+            rows.append(float(np.sqrt((total**2).sum())))
+            w -= (0.1 * total).astype(np.float32)
+    np.testing.assert_allclose(one.history["gradient_norm"], rows, rtol=1e-4)
+    assert one.at.updates == len(rows) == 2 * ceil(BATCHES / accumulate)
+    assert_close(net.weights(), plain.weights(), 1e-5)
 
 
 # What ends it
@@ -299,7 +348,8 @@ def test_patience_with_the_training_loss():
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=0.0)
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    for module in (clock_module, checkpoints):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     return now
 
 
@@ -336,14 +386,15 @@ def test_max_seconds_includes_validation_and_saving(step, validation, writing, s
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+        for module in (clock_module, checkpoints):
+            patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
         one_step = Trainer._step
         patch.setattr(Trainer, "_step", lambda self, *batch: lasting(step, one_step(self, *batch)))
         limit = validation + saving + 2 * writing + step + room
         one = trainer(validate=lambda: lasting(validation, 1.0), epochs=1000, max_seconds=limit, validate_every=every)
-        one.saving = saving
+        one.clock.saving = saving
         one.foresee = (lambda limit: validation) if known else None
-        one.checkpoints = training.Checkpoints(lambda at, groups: lasting(writing), checkpoint_every)
+        one.checkpoints = checkpoints.Checkpoints(lambda at, groups: lasting(writing), checkpoint_every)
         one.run()
     started = writing  # the first checkpoint
     assert len(one.history["epoch"]) >= 1 and one.at.ended.endswith("are over")
@@ -361,12 +412,22 @@ def test_a_validation_that_takes_all_the_time_is_refused():
     assert one.history["epoch"] == []
 
 
+class Watching(Watcher):
+    """Keeps the reports."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def report(self, trainer, row, improved):
+        self.rows.append(row)
+
+
 @pytest.mark.parametrize("every", [1, 2, 4, 5, BATCHES, 100])
 def test_reports_within_an_epoch(every, capsys):
     watched, whole = [], trainer()
     whole.run()
     one = trainer(validate=(1 / number for number in count(1)).__next__, validate_every=every, verbose=2)
-    one.watchers = [watched.append]
+    one.watchers = [*one.watchers, Watching(watched)]
     one.run()
     within = [*range(every, BATCHES, every), BATCHES]
     history = one.history
@@ -487,7 +548,7 @@ def test_a_second_interrupt_is_obeyed_at_once(handler):
 def test_fit_takes_an_interrupt_and_the_model_is_usable(handler, monkeypatch):
     trained = None
     model = untrained()
-    evaluate = training.Trainer._epoch
+    evaluate = loop.Trainer._epoch
 
     def epoch(self):
         nonlocal trained
@@ -496,9 +557,9 @@ def test_fit_takes_an_interrupt_and_the_model_is_usable(handler, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return evaluate(self)
 
-    monkeypatch.setattr(training.Trainer, "_epoch", epoch)
+    monkeypatch.setattr(loop.Trainer, "_epoch", epoch)
     fit(model, epochs=9, on_interrupt="return")
-    assert model.history_["epoch"] == [1, pytest.approx(1 + 1 / trained.batches_per_epoch)]
+    assert model.history_["epoch"] == [1, pytest.approx(1 + 1 / trained.task.batches_per_epoch)]
     assert len(model.generate("to", length=5, seed=1)) == 5
 
 
@@ -541,7 +602,7 @@ def test_a_validation_that_fails_leaves_the_best_epoch(error, words):
     net = network()
     judge = Judge(net, [1.0, 2.0])
     one = trainer(net, Fails(error, 3), epochs=9)
-    checked, one.validate = one.validate, lambda: (checked(), judge())[1]
+    checked, one.task.validate = one.task.validate, lambda: (checked(), judge())[1]
     with pytest.raises(TrainingError) as caught:
         one.run()
     assert str(caught.value) == (f"validation failed in epoch 3, after {3 * BATCHES} updates: {words}. The model has the weights of the best "
@@ -680,8 +741,8 @@ def test_one_line_an_epoch(capsys, clock):
 
 def test_a_picture_within_the_epoch(monkeypatch, clock):
     shown = []
-    monkeypatch.setattr(training.Progress, "due", lambda self: True)
-    monkeypatch.setattr(training.Progress, "show", lambda self, text: shown.append(text))
+    monkeypatch.setattr(Progress, "due", lambda self: True)
+    monkeypatch.setattr(Progress, "show", lambda self, text: shown.append(text))
 
     def read():
         for batch in batches():
@@ -700,8 +761,8 @@ def test_a_picture_within_the_epoch(monkeypatch, clock):
 
 
 def test_perplexity_is_infinite_where_it_overflows():
-    assert training.perplexity(log(10)) == pytest.approx(10)
-    assert training.perplexity(1e4) == inf
+    assert perplexity(log(10)) == pytest.approx(10)
+    assert perplexity(1e4) == inf
 
 
 # Memory
@@ -774,13 +835,13 @@ def test_a_run_with_an_object_goes_on(optimizer, tmp_path):
     path = tmp_path / "run.npz"
     whole = fitted(optimizer=optimizer, epochs=4)
 
-    def stop(trainer, *batch, step=training.Trainer._step):
+    def stop(trainer, *batch, step=loop.Trainer._step):
         if trainer.at.epoch == 3:
             raise KeyboardInterrupt
         step(trainer, *batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Trainer, "_step", stop)
+        patch.setattr(loop.Trainer, "_step", stop)
         with pytest.raises(KeyboardInterrupt):
             fitted(path, optimizer=optimizer, epochs=4, checkpoint_every="0.000001s")
     other = replace(optimizer, learning_rate=0.02)
@@ -792,8 +853,8 @@ def test_a_run_with_an_object_goes_on(optimizer, tmp_path):
 
 def test_a_run_with_an_optimizer_of_ones_own_needs_its_class(tmp_path):
     config = TrainingConfig(optimizer=optimizers.describe(Own(0.5)))
-    with pytest.raises(ModelFileError, match=r"the optimizer is 'Own', a class of your own, .*; give it in Python: fit\(\.\.\., optimizer="):
-        training.make_optimizer(config, "lstm")
+    with pytest.raises(ModelFileError, match=r"the optimizer is 'Own', a custom class, .*; give it in Python: fit\(\.\.\., optimizer="):
+        make_optimizer(config, "lstm")
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "momentum", "weight_decay", "clip_norm", "clip_value"])
@@ -843,7 +904,7 @@ def test_what_is_no_optimizer_is_refused(optimizer):
 def test_a_run_whose_optimizer_is_not_known_is_damaged(told, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "_train", lambda self: None)
+        patch.setattr(loop.Trainer, "_train", lambda self: None)
         fitted(path, optimizer=optimizers.Adam(0.1))
     edited = runs.read_run(path)
     edited.training["optimizer"] = told

@@ -18,8 +18,8 @@ from models import LINES, fit, untrained
 import numba_rnnlm
 from numba_rnnlm.cli import main
 from numba_rnnlm.errors import ConfigError, ModelFileError
-from numba_rnnlm.training import COLUMNS
-from numba_rnnlm.training_log import FIELDS, Log
+from numba_rnnlm.training.history import COLUMNS
+from numba_rnnlm.training.log import FIELDS, Log
 
 ROW = {name: float(number) for number, name in enumerate(("updates", *COLUMNS), 1)} | {"loss": 1.25, "valid_loss": nan, "perplexity": inf}
 NAMES = ("log.csv", "log.jsonl", "LOG.CSV", "log.json", "log.ndjson")
@@ -163,14 +163,14 @@ def test_a_row_that_cannot_be_written_is_dropped(name, fault, tmp_path, monkeypa
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match=r"a report could not be written to the log '.*', training continues: "):
-        patch.setattr("numba_rnnlm.training_log.open", Full, raising=False)
+        patch.setattr("numba_rnnlm.training.log.open", Full, raising=False)
         log.write(ROW | {"updates": 2.0})
     log.write(ROW | {"updates": 3.0})
     assert [row["updates"] for row in rows(path)] == [1, 3]
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         begin = Log.begin
-        patch.setattr(Log, "begin", lambda self: (begin(self), patch.setattr("numba_rnnlm.training_log.open", Full, raising=False)))
+        patch.setattr(Log, "begin", lambda self: (begin(self), patch.setattr("numba_rnnlm.training.log.open", Full, raising=False)))
         fit(model, epochs=2, log=path)
     assert model.history_["epoch"] == [1, 2]
     assert [row["updates"] for row in rows(path)] == [1, 3]

@@ -39,17 +39,27 @@ def train(path: str, corpus: str, streams: int, steps: int, updates: int) -> dic
 
     from numba_rnnlm import LanguageModel
     from numba_rnnlm.config import TrainingConfig
-    from numba_rnnlm.text import read_corpus, segments
-    from numba_rnnlm.training import Trainer, make_optimizer, new_history
+    from numba_rnnlm.text import read_corpus
+    from numba_rnnlm.training.loop import Trainer, Watcher
+    from numba_rnnlm.training.streams import StreamTask, make_optimizer
+    from numba_rnnlm.training.updater import Updater
+
+    class First(StreamTask):
+        """The first updates of an epoch."""
+
+        def batches(self, epoch: int, first: int) -> Any:
+            return islice(super().batches(epoch, first), updates)
+
+    class Loss(Watcher):
+        def report(self, trainer: Any, row: Any, improved: bool) -> None:
+            self.loss = row["loss"]
 
     model = LanguageModel.load(path, backend="cpu")
     ids = read_corpus(np.load(corpus, mmap_mode="r"), None, model.get_params()["vocabulary_size"]).ids
     config = TrainingConfig(1, streams, steps, "sgd", learning_rate=0.1, schedule="constant", clip_norm=5.0, verbose=0)
-    history = new_history()
-    optimizer = make_optimizer(config, model.get_params()["cell"])
-    Trainer(model.network_, config, optimizer, lambda first: islice(segments(ids, streams, steps, first=first), updates), updates, None, 0,
-            history).run()
-    return {"loss": history["loss"][-1]}
+    optimizer, watcher = make_optimizer(config, model.get_params()["cell"]), Loss()
+    Trainer(model.network_, First(ids, config, 0), Updater(model.network_, optimizer), 1, config, watchers=[watcher]).run()
+    return {"loss": watcher.loss}
 
 
 if __name__ == "__main__":

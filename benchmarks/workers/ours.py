@@ -13,12 +13,13 @@ from numba_rnnlm import backends, generation
 from numba_rnnlm.architecture import build
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.keras.arrays import Examples
-from numba_rnnlm.keras.training import Means, run_batch
+from numba_rnnlm.keras.examples import batch_of
 from numba_rnnlm.layers import Recurrent, Run
 from numba_rnnlm.network import Graph, Network
-from numba_rnnlm.optimizers import Adam, Updater
+from numba_rnnlm.optimizers import Adam
 from numba_rnnlm.optimizers.pytorch import SGD
 from numba_rnnlm.scoring import log_probabilities
+from numba_rnnlm.training.updater import Updater
 
 
 def language_model(backend: str, precision: str, cell: str, shape: dict[str, int]) -> Network:
@@ -78,9 +79,9 @@ class Layer:
         self.x, self.dy = ops.upload(given["x"]), ops.upload(given["dy"])
         self.run = Run(
             {name: ops.upload(given[name]) for name in "WUb"}, {name: ops.empty(given[name].shape) for name in "WUb"},
-            {"s": ops.upload(np.zeros(self.layer.state(shape)["s"]))},
             {name: ops.empty(size) for name, size in self.layer.activations(shape, True).items()},
         )  # fmt: skip
+        self.run.m = {"s": ops.upload(np.zeros(self.layer.state(shape)["s"]))}
         y = self.layer.forward(ops, self.run, self.x)
         self.figures = {"output": float(np.linalg.norm(ops.download(y)))}
         self.zero = ops.upload(np.zeros(self.layer.state(shape)["s"]))
@@ -92,6 +93,7 @@ class Layer:
         self.ops.copy(self.zero, self.run.m["s"])
         self.layer.forward(self.ops, self.run, self.x)
         if self.backward:
+            self.run.written.clear()
             self.layer.backward(self.ops, self.run, self.x, self.dy)
 
     def wait(self) -> None:
@@ -105,14 +107,15 @@ class Listing(OnCpu):
         model = Graph(data.listing())
         self.network = Network(model, backends.get(backend), data.weights(model.layout))
         self.updater = Updater(self.network, Adam())
-        self.batch = Examples(*data.examples())
+        self.batch = batch_of(model, Examples(*data.examples()))
         self.figures = {f"loss of step {number}": self.step() for number in range(3)}
 
     def step(self) -> float:
-        means = Means([])
-        run_batch(self.network, self.batch, means, 0)
-        self.updater.update()
-        return means.logs()["loss"]
+        network, batch = self.network, self.batch
+        x, targets = (network.ops.upload(array) for array in (batch.x, batch.targets))
+        losses = network.differentiate(x, targets, network.state(batch.x.shape[1]), 1 / batch.rows, 0)
+        loss, _ = self.updater.start(losses)()
+        return loss / batch.rows
 
 
 class Generation(OnCpu, Requests):

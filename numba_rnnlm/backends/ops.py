@@ -28,12 +28,14 @@ class Stage(NamedTuple):
     U: Array | None
     b: Array | None
     transposed: bool = False
+    w: Array | None = None
 
     @property
     def units(self) -> int:
         """Size of the output."""
-        if self.U is not None:
-            return int(self.U.shape[0])
+        if self.cell is not None:
+            assert self.b is not None  # every cell has biases
+            return int(self.b.shape[-1])
         return int(self.W.shape[0 if self.transposed else 1])
 
     def inputs(self, name: str) -> int:
@@ -105,14 +107,26 @@ class Ops(Protocol):
         """dx, unless None, dW and db ← gradients of x, W and b; with ``add``, dW and db += theirs."""
 
     # time
-    def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
-        """h_t = cell(z_t + h_{t-1} U). z (T, N, G, H): sums → what recur_backward needs; s (T+1, N, S, H): s[0] → s[1:]."""
+    def recur(
+        self, cell: Cell, U: Array | None, z: Array, s: Array, w: Array | None = None, lengths: Array | None = None
+    ) -> None:
+        """h_t = cell(z_t + h_{t-1} U). z (T, N, G, H): sums → what recur_backward needs; s (T+1, N, S, H): s[0] → s[1:].
+
+        U (H, g·H) for the g slots that see the state; None if none does, and the loop is a scan. w (K, H): the cell's vectors of weights, None
+        if it has none. lengths (N) int32, each within 0 … T, or None for T everywhere: a stream that has ended keeps its states,
+        s[t+1, n] = s[t, n] for t >= lengths[n], whatever its sums are.
+        """
 
     def recur_backward(
-        self, cell: Cell, U: Array, z: Array, s: Array, dy: Array | None, d: Array, dU: Array, add: bool = False
+        self, cell: Cell, U: Array | None, z: Array, s: Array, dy: Array | None, d: Array, dU: Array | None,
+        w: Array | None = None, dw: Array | None = None, lengths: Array | None = None, add: bool = False,
     ) -> None:
-        """z → gradients of the sums. dy (T, N, H): gradients of all h_t, or None if only the final state is seen.
-        d (N, S, H): gradient of the final state → of the initial one. dU ← gradient of U, or with ``add`` dU += it."""
+        """z → gradients of the sums. dy (T, N, H): gradients of all h_t = s[t+1, :, 0], or None if only the final state is seen.
+        d (N, S, H): gradient of the final state → of the initial one. dU, dw ← gradients of U and w, or with ``add`` += them.
+
+        U, w and lengths are those of :meth:`recur`. A stream that has ended has no gradient of its sums; d goes through it unchanged, and dy of
+        its steps counts: what is above sees the state that it keeps.
+        """
 
     # pointwise
     def activate(self, activation: str, x: Array) -> None:

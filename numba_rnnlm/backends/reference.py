@@ -89,39 +89,38 @@ class Backend:
         if dx is not None:
             dx[...] = (dz @ weights.T).reshape(dx.shape)
 
-    def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
-        first, last = cell.window("h")
-        for t in range(z.shape[0]):
-            z[t, :, first:last] += (s[t, :, 0] @ U).reshape(z.shape[1], last - first, -1)
-            s[t + 1] = _columns(cell.equations(_slots(z[t]), _slots(s[t])))
-
-    def recur_backward(
-        self, cell: Cell, U: Array, z: Array, s: Array, dy: Array | None, d: Array, dU: Array, add: bool = False
+    def recur(
+        self, cell: Cell, U: Array | None, z: Array, s: Array, w: Array | None = None, lengths: Array | None = None
     ) -> None:
         first, last = cell.window("h")
-        if not add:
-            dU[...] = 0
+        for t in range(z.shape[0]):
+            if U is not None:
+                z[t, :, first:last] += (s[t, :, 0] @ U).reshape(z.shape[1], last - first, -1)
+            s[t + 1] = _columns(cell.equations(_slots(z[t]), _slots(s[t]), *cell.with_weights(w)))
+            s[t + 1] = np.where(_ended(lengths, t), s[t], s[t + 1])
+
+    def recur_backward(
+        self, cell: Cell, U: Array | None, z: Array, s: Array, dy: Array | None, d: Array, dU: Array | None,
+        w: Array | None = None, dw: Array | None = None, lengths: Array | None = None, add: bool = False,
+    ) -> None:
+        first, last = cell.window("h")
+        for gradient in (dU, dw):
+            if gradient is not None and not add:
+                gradient[...] = 0
         for t in reversed(range(z.shape[0])):
             if dy is not None:
                 d[:, 0] += dy[t]
-            sums, previous = _slots(z[t]).astype(complex), _slots(s[t]).astype(complex)
-            upstream = _slots(d)
-
-            def slope(
-                rows: Array, row: int, sums: Array = sums, previous: Array = previous, upstream: Array = upstream
-            ) -> Array:
-                rows[row] += 1j * STEP
-                slopes = cell.equations(sums, previous).imag / STEP
-                rows[row] -= 1j * STEP
-                total: Array = (slopes * upstream).sum(0)
-                return total
-
-            dz = np.stack([slope(sums, row) for row in range(len(sums))])
-            dprevious = np.stack([slope(previous, row) for row in range(len(previous))])
-            z[t], d[...] = _columns(dz), _columns(dprevious)
-            through = z[t, :, first:last].reshape(z.shape[1], -1)
-            d[:, 0] += through @ U.T
-            dU += s[t, :, 0].T @ through
+            ended = _ended(lengths, t)
+            sums, upstream = (_slots(np.where(ended, 0, array)) for array in (z[t], d))
+            points = [point.astype(complex) for point in (sums, _slots(s[t]), *cell.with_weights(w))]
+            dz, dprevious, *dweights = (_slopes(cell, points, rows, upstream) for rows in points)
+            z[t], d[...] = _columns(dz), np.where(ended, d, _columns(dprevious))
+            if dw is not None:
+                dw += dweights[0].sum(1)  # of all streams
+            if U is not None and dU is not None:
+                through = z[t, :, first:last].reshape(z.shape[1], -1)
+                d[:, 0] += through @ U.T
+                dU += s[t, :, 0].T @ through
 
     def activate(self, activation: str, x: Array) -> None:
         if activation == "softmax":
@@ -239,6 +238,21 @@ class Backend:
 def _put(values: Array | float, out: Array, add: bool) -> None:
     """out ← values, or with ``add`` out += values."""
     out[...] = values + out if add else values
+
+
+def _slopes(cell: Cell, points: list[Array], rows: Array, upstream: Array) -> Array:
+    """Gradient of Σ upstream · equations(*points) with respect to each of the ``rows``, one of the points: (rows, N, H)."""
+    found = []
+    for row in rows:
+        row += 1j * STEP
+        found.append((cell.equations(*points).imag / STEP * upstream).sum(0))
+        row -= 1j * STEP
+    return np.stack(found)
+
+
+def _ended(lengths: Array | None, t: int) -> Array:
+    """Whether each stream has ended before step t, to go with (N, S, H)."""
+    return np.reshape(False if lengths is None else lengths <= t, (-1, 1, 1))
 
 
 def _slots(rows: Array) -> Array:

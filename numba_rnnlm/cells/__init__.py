@@ -67,14 +67,14 @@ def _unpickled(name: str, probe: Any) -> Cell:
 
 
 def _probe(cell: Cell) -> tuple[list[Any], list[str], list[Any]]:
-    """Slots, states, and what the equations give for a fixed input."""
-    slots, states = list(cell.gates.items()), list(cell.states)
-    numbers = (2 * np.sin(1 + 0.7 * np.arange(8 * rows).reshape(rows, 8) ** 1.5) for rows in (len(slots), len(states)))
+    """Slots, names of states and weights, and what the equations give for a fixed input."""
+    slots, names = list(cell.gates.items()), [*cell.states, *cell.weights]
+    z, prev, w = (2 * np.sin(1 + 0.7 * np.arange(8 * rows).reshape(rows, 8) ** 1.5) for rows in map(len, (slots, cell.states, cell.weights)))
     try:
         with np.errstate(all="ignore"):
-            return slots, states, np.asarray(cell.equations(*numbers), float).tolist()
+            return slots, names, np.asarray(cell.equations(z, prev, *cell.with_weights(w)), float).tolist()
     except Exception:  # equations that do not run tell nothing
-        return slots, states, []
+        return slots, names, []
 
 
 copyreg.pickle(Cell, _pickled)

@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ..portable import Rows, fault
 
 Array = np.ndarray
 ROW = {"forward": ("z", "prev", "next", "start", "stride"), "backward": ("z", "prev", "next", "d", "start", "stride")}  # the arguments
+WEIGHED = {"forward": ("z", "prev", "next", "w", "start", "stride"), "backward": ("z", "prev", "next", "d", "w", "dw", "start", "stride")}  # with weights
 
 
 @checked
@@ -24,13 +26,16 @@ class Cell(Rows):
     sums ``z`` (G, H) to the cell, with the previous states ``prev`` (S, H). Element j of every row depends
     on column j alone; that is the one rule, and the reason why the same functions run on any machine.
 
+    A cell may have vectors of weights of its own, ``w`` (K, H): peepholes, or a state that is multiplied element by element. A cell none of
+    whose slots sees the state has no matrix in its loop over time, which is then a scan.
+
     Parameters
     ----------
     name
         What a user writes: ``LanguageModel(cell=name)``. Letters, digits, ``_`` and ``-``: it is part of the names of weights.
     gates
         Slot → what is projected into it: ``"x"`` the input, ``"h"`` the state, ``"xh"`` both. The slots
-        that see the state must be neighbours, and so must those that see the input.
+        that see the state must be neighbours, and so must those that see the input. No slot need see the state.
     states
         Names of the states; the first is what the next layer sees.
     equations
@@ -40,14 +45,40 @@ class Cell(Rows):
     backward
         Row function ``(z, prev, next, d, start, stride)``: activations → gradients of the sums in place;
         d: gradient of ``next`` → gradient of ``prev`` (without what flows through the state's matrix).
+    weights
+        Names of the cell's vectors of weights, if it has any. Then ``equations(z, prev, w)``,
+        ``forward(z, prev, next, w, start, stride)`` and ``backward(z, prev, next, d, w, dw, start, stride)`` take them as ``w`` (K, H), and
+        ``backward`` adds their gradients to ``dw`` (K, H).
+
+    Examples
+    --------
+    An independently recurrent network (Li et al. 2018), h' = tanh(W x + b + u ⊙ h):
+
+    >>> import numpy as np
+    >>> from numba_rnnlm.portable import dtanh, portable, tanh
+    >>> @portable
+    ... def forward(z, prev, next, w, start, stride):
+    ...     a, h, h_prev, u = z[0], next[0], prev[0], w[0]
+    ...     for j in range(start, h.size, stride):
+    ...         h[j] = tanh(a[j] + u[j] * h_prev[j])
+    >>> @portable
+    ... def backward(z, prev, next, d, w, dw, start, stride):
+    ...     a, h, h_prev, dh, u, du = z[0], next[0], prev[0], d[0], w[0], dw[0]
+    ...     for j in range(start, h.size, stride):
+    ...         a[j] = dh[j] * dtanh(h[j])
+    ...         du[j] += a[j] * h_prev[j]
+    ...         dh[j] = a[j] * u[j]
+    >>> Cell("indrnn", {"a": "x"}, ("h",), lambda z, prev, w: np.tanh(z + w * prev), forward, backward, weights=("u",))
+    <Cell 'indrnn'>
     """
 
     name: str
     gates: Mapping[str, str]
     states: tuple[str, ...]
-    equations: Callable[[Array, Array], Array]
+    equations: Callable[..., Array]
     forward: Callable[..., None]
     backward: Callable[..., None]
+    weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]+", self.name):
@@ -57,26 +88,30 @@ class Cell(Rows):
             expect_text(f"cell {self.name!r}: a slot of gates", slot, "a")
             if not isinstance(source, str) or source not in ("x", "h", "xh"):
                 raise ConfigError(f"cell {self.name!r}: slot {slot!r} sees {shown(source)}, expected 'x', 'h' or 'xh'.")
-        states = expect_items(f"cell {self.name!r}: states", self.states, "names such as ('h',)")
-        for state in states:
-            expect_text(f"cell {self.name!r}: a name of states", state, "h")
-        if not states:
+        for field, example in (("states", "h"), ("weights", "u")):
+            names = expect_items(f"cell {self.name!r}: {field}", getattr(self, field), f"names such as ({example!r},)")
+            for name in names:
+                expect_text(f"cell {self.name!r}: a name of {field}", name, example)
+            object.__setattr__(self, field, tuple(names))
+        if not self.states:
             raise ConfigError(f"cell {self.name!r}: states is empty, expected names such as ('h',).")
-        object.__setattr__(self, "states", tuple(states))
         for letter in "xh":
             seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
-            if not seen or seen != list(range(seen[0], seen[-1] + 1)):
+            if seen != list(range(*self.window(letter))):
                 raise ConfigError(f"cell {self.name!r}: the slots that see {letter!r} must be neighbours.")
+        if not any("x" in source for source in self.gates.values()):
+            raise ConfigError(f"cell {self.name!r}: no slot sees the input, 'x'; at least one must.")
         for name, function in {"equations": self.equations, **self.rows()}.items():
             if not callable(function):
                 decorated = "" if name == "equations" else " with the decorator @numba_rnnlm.portable.portable"
                 raise ConfigError(f"cell {self.name!r}: {name} is {shown(function)}, expected a function{decorated}.")
+        arguments = WEIGHED if self.weights else ROW
         for row, function in self.rows().items():
             if reason := fault(function):
                 raise ConfigError(f"cell {self.name!r}: {row} {reason}.")
             taken = list(inspect.signature(getattr(function, "py_func", function)).parameters)
-            if len(taken) != len(ROW[row]):
-                raise ConfigError(f"cell {self.name!r}: {row} takes ({', '.join(taken)}), expected ({', '.join(ROW[row])}).")
+            if len(taken) != len(arguments[row]):
+                raise ConfigError(f"cell {self.name!r}: {row} takes ({', '.join(taken)}), expected ({', '.join(arguments[row])}).")
 
     def __repr__(self) -> str:
         return f"<Cell {self.name!r}>"
@@ -93,6 +128,10 @@ class Cell(Rows):
         return {"forward": self.forward, "backward": self.backward}
 
     def window(self, letter: str) -> tuple[int, int]:
-        """First and last-plus-one slot that see the input (``"x"``) or the state (``"h"``)."""
+        """First and last-plus-one slot that see the input (``"x"``) or the state (``"h"``); (0, 0) if none does."""
         seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
-        return seen[0], seen[-1] + 1
+        return (seen[0], seen[-1] + 1) if seen else (0, 0)
+
+    def with_weights(self, w: Any) -> tuple[Any, ...]:
+        """What a function of this cell takes beyond the sums and states: the weights, if it has any."""
+        return (w,) if self.weights else ()

@@ -17,8 +17,9 @@ from ..config import CheckpointConfig
 from ..errors import ConfigError, ModelFileError
 from ..language_model import LanguageModel, Prepared
 from ..paths import is_empty, same_file
-from ..runs import corpus_of, fitting, read_history, run_of, same_corpus, same_training
+from ..runs import corpus_of, fitting, run_of, same_corpus, same_training
 from ..storage import Held, locked, read_about
+from ..training.history import read_history
 from .exits import ERROR, Ended
 from .flags import flag, quoted
 

@@ -11,11 +11,12 @@ from typing import Any
 from .. import __version__, backends, runs
 from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
-from ..keras.training import LOSSES, METRICS
+from ..keras.compiled import LOSSES, METRICS
 from ..language_model import MACHINE, LanguageModel
 from ..layers.description import descriptions
 from ..progress import duration
 from ..storage import open_model, read_about
+from ..training.history import history_about
 from .files import show_table
 from .flags import Arguments, add_command, path, quoted
 
@@ -73,7 +74,7 @@ def about_model(path: Path) -> dict[str, Any]:
     run = runs.run_of(str(path), header) if "run" in header else None
     recorded = {"texts": header.get("texts"), "training": header.get("training")}
     if run is not None:
-        recorded["run"] = {"position": runs.position_about(run.at), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
+        recorded["run"] = {"position": run.at.about(), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
                        "training": run.training, "model": header["run"]["model"]}
     del header, run  # frees one copy of the vocabulary before the model loads another
     model = LanguageModel.load(path, backend="cpu")
@@ -82,7 +83,7 @@ def about_model(path: Path) -> dict[str, Any]:
     about: dict[str, Any] = {
         "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in recorded else "language_model",
         "weights": model.parameter_count, "config": settings, "vocabulary": None,
-        "epochs": model.history_["epoch"][-1] if model.history_["epoch"] else 0, "history": runs.history_about(model.history_, clock=True),
+        "epochs": model.history_["epoch"][-1] if model.history_["epoch"] else 0, "history": history_about(model.history_, clock=True),
         **recorded,
     }
     if (tokenizer := model.tokenizer_) is not None:

@@ -21,7 +21,9 @@ def expect_our_file(path: str | os.PathLike[str]) -> None:
 
 
 def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """What ``get_weights()`` of the same layer is in Keras: of a layer made of layers, their weights in turn.
+    """What ``get_weights()`` of the same layer returns in Keras; of a layer made of layers, their weights in turn.
+
+    A layer that Keras does not have gives its weights in the order of its ``parameters``.
 
     Examples
     --------
@@ -32,8 +34,12 @@ def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray
     """
     found: list[np.ndarray] = []
     for part, names in _parts(layer, weights):
-        own = {name.rpartition("/")[2]: weights[name] for name in names}
-        found += _recurrent_to_keras(part, own) if isinstance(part, Recurrent) else own.values()
+        own = {_short(name): weights[name] for name in names}
+        if isinstance(part, GRU):
+            own = _gru_to_keras(own)
+        elif isinstance(part, Recurrent):
+            own["b"] = own["b"].reshape(-1)
+        found += own.values()
     return found
 
 
@@ -42,9 +48,17 @@ def from_keras(layer: Layer, names: Iterable[str], arrays: Sequence[np.ndarray])
     found, rest = Weights(), list(arrays)
     for part, own in _parts(layer, names):
         taken, rest = rest[: len(own)], rest[len(own) :]
-        values = _recurrent_from_keras(part, taken) if isinstance(part, Recurrent) else dict(zip((name.rpartition("/")[2] for name in own), taken, strict=True))
-        found |= {name: values[name.rpartition("/")[2]] for name in own}
+        values = dict(zip(map(_short, own), taken, strict=True))
+        if isinstance(part, GRU):
+            values = _gru_from_keras(values)
+        elif isinstance(part, Recurrent):
+            values["b"] = values["b"].reshape(-1, part.units)
+        found |= {name: values[_short(name)] for name in own}
     return found
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _parts(layer: Layer, names: Iterable[str]) -> Iterator[tuple[Layer, list[str]]]:
@@ -59,24 +73,16 @@ def _parts(layer: Layer, names: Iterable[str]) -> Iterator[tuple[Layer, list[str
         yield layer, left
 
 
-def _recurrent_to_keras(layer: Recurrent, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    if set(weights) != {"W", "U", "b"}:
-        raise ConfigError(f"the weights of {type(layer).__name__}({layer.units}) are {', '.join(weights)}; Keras's have only a kernel, a recurrent "
-                          "kernel and a bias.")
-    W, U, b = weights["W"], weights["U"], weights["b"]
-    if isinstance(layer, GRU):  # W r u n → z r h; U m r u → z r h
-        m, r, u, n, second_r, second_u = b
-        bias = np.concatenate([u, r, n, second_u, second_r, m])
-        return [_blocks(W, 1, 0, 2), _blocks(U, 2, 1, 0), bias.reshape(2, -1)]
-    return [W, U, b.reshape(-1)]
+def _gru_to_keras(weights: Weights) -> Weights:
+    """Our gates in W are r u n and in U m r u, Keras's in both z r h; its biases are of the input, then of the state."""
+    m, r, u, n, second_r, second_u = weights["b"]
+    bias = np.concatenate([u, r, n, second_u, second_r, m])
+    return {"W": _blocks(weights["W"], 1, 0, 2), "U": _blocks(weights["U"], 2, 1, 0), "b": bias.reshape(2, -1)}
 
 
-def _recurrent_from_keras(layer: Recurrent, arrays: Sequence[np.ndarray]) -> Weights:
-    W, U, b = arrays
-    if isinstance(layer, GRU):
-        (zx, rx, hx), (zh, rh, hh) = b.reshape(2, 3, -1)
-        return {"W": _blocks(W, 1, 0, 2), "U": _blocks(U, 2, 1, 0), "b": np.stack([hh, rx, zx, hx, rh, zh])}
-    return {"W": W, "U": U, "b": b.reshape(-1, layer.units)}
+def _gru_from_keras(weights: Weights) -> Weights:
+    (zx, rx, hx), (zh, rh, hh) = weights["b"].reshape(2, 3, -1)
+    return {"W": _blocks(weights["W"], 1, 0, 2), "U": _blocks(weights["U"], 2, 1, 0), "b": np.stack([hh, rx, zx, hx, rh, zh])}
 
 
 def second_biases(graph: Graph, arrays: Mapping[str, np.ndarray], moments: bool) -> dict[str, np.ndarray]:

@@ -22,3 +22,13 @@ def orthogonal(random: np.random.Generator, rows: int, columns: int) -> np.ndarr
         spectrum = np.fft.fft(q * random.choice([-1.0, 1.0], size))
         q = (spectrum.real - spectrum.imag) / np.sqrt(size)
     return q if rows <= columns else q.T
+
+
+def diagonal(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Uniform within ±√(3 / columns), for vectors that are multiplied with a state element by element (as in SRU, Lei et al. 2018).
+
+    Each is the diagonal of a matrix; its elements are as large as those of an orthogonal matrix, with a variance of 1 / columns. From zeros, no
+    gradient would flow through a state that is seen only through them.
+    """
+    limit = np.sqrt(3 / columns)
+    return random.uniform(-limit, limit, (rows, columns))

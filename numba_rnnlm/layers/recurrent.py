@@ -12,7 +12,7 @@ from ..arguments import Only, checked, hidden
 from ..backends.ops import Array, Ops, Shape, Stage
 from ..cells import Cell
 from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of, take_plain_values
-from .initializers import glorot, orthogonal
+from .initializers import diagonal, glorot, orthogonal
 from .layer import Arrays, Layer, Run, above
 from .options import WEIGHTS, Glorot, TakesVectors, Zeros
 
@@ -23,8 +23,8 @@ class Recurrent(TakesVectors):
     """A sequence of vectors through a recurrent cell.
 
     Weights: ``W`` (D, gₓ·H) from the input, ``U`` (H, gₕ·H) from the state, ``b`` (G, H), gates in the
-    order of the cell's slots; gₓ and gₕ count the slots that see the input and the state. State: ``s``
-    (N, S, H).
+    order of the cell's slots; gₓ and gₕ count the slots that see the input and the state. There is no ``U`` if no slot sees the state, and
+    ``w`` (K, H) if the cell has vectors of weights. State: ``s`` (N, S, H).
 
     Parameters
     ----------
@@ -84,11 +84,12 @@ class Recurrent(TakesVectors):
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         cell = cells.get(self.cell)
         (x0, x1), (h0, h1) = cell.window("x"), cell.window("h")
-        return {
-            "W": (shape[-1], (x1 - x0) * self.units),
-            "U": (self.units, (h1 - h0) * self.units),
-            "b": (len(cell.gates), self.units),
-        }
+        shapes: dict[str, Shape] = {"W": (shape[-1], (x1 - x0) * self.units)}
+        if h0 < h1:
+            shapes["U"] = self.units, (h1 - h0) * self.units
+        if cell.weights:
+            shapes["w"] = len(cell.weights), self.units
+        return shapes | {"b": (len(cell.gates), self.units)}
 
     def state(self, shape: Shape) -> dict[str, Shape]:
         return {"s": (shape[1], len(cells.get(self.cell).states), self.units)}
@@ -107,10 +108,11 @@ class Recurrent(TakesVectors):
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
         shapes, gates = self.parameters(shape), list(cells.get(self.cell).gates)
-        bias = np.zeros(shapes["b"])
+        drawn = {"W": glorot, "U": orthogonal, "w": diagonal}
+        weights = {name: drawn[name](random, *size) if name in drawn else np.zeros(size) for name, size in shapes.items()}
         if "f" in gates:
-            bias[gates.index("f")] = self.forget_bias
-        return {"W": glorot(random, *shapes["W"]), "U": orthogonal(random, *shapes["U"]), "b": bias}
+            weights["b"][gates.index("f")] = self.forget_bias
+        return weights
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         self.project(ops, run, x, flat(run.a["z"]))
@@ -138,7 +140,7 @@ class Recurrent(TakesVectors):
         """The steps over time, from the sums of x; → y"""
         z, s, y = run.a["z"], run.a["s"], run.a["y"]
         ops.copy(run.m["s"], s[0])
-        ops.recur(cells.get(self.cell), run.p["U"], z, s)
+        ops.recur(cells.get(self.cell), run.p.get("U"), z, s, run.p.get("w"))
         ops.copy(s[-1], run.m["s"])
         ops.copy(s[1:, :, 0] if self.return_sequences else s[-1, :, 0], y)
         return y
@@ -149,8 +151,8 @@ class Recurrent(TakesVectors):
         ops.fill(d, 0)
         if not self.return_sequences:
             ops.copy(dy, d[:, 0])
-        ops.recur_backward(cells.get(self.cell), run.p["U"], run.a["z"], run.a["s"], dy if self.return_sequences else None, d, run.g["U"],
-                           add=run.adds(ops, "U"))
+        ops.recur_backward(cells.get(self.cell), run.p.get("U"), run.a["z"], run.a["s"], dy if self.return_sequences else None, d,
+                           run.g.get("U"), run.p.get("w"), run.g.get("w"), add=run.adds(ops, "U", "w"))
 
     @property
     def _first(self) -> int:
@@ -162,11 +164,11 @@ class Recurrent(TakesVectors):
         return cells.get(self.cell).name if type(self) is Recurrent else super().kind
 
     def matrices(self) -> tuple[str, ...]:
-        return "W", "U"
+        return ("W", "U") if cells.get(self.cell).window("h")[1] else ("W",)
 
     def stages(self, p: Arrays) -> Sequence[Stage] | None:
         cell = cells.get(self.cell)
-        return [Stage(cell, p["W"], p["U"], p["b"])] if self.return_sequences and len(p["b"]) == len(cell.gates) else None
+        return [Stage(cell, p["W"], p.get("U"), p["b"], w=p.get("w"))] if self.return_sequences and len(p["b"]) == len(cell.gates) else None
 
     def over(self, lower: Layer, names: tuple[str, str], shape: Shape) -> Layer | None:
         table = lower.table(shape)

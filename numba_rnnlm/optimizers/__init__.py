@@ -20,9 +20,8 @@ from ..errors import ConfigError, ModelFileError, expect_one_of, plain_value, sh
 from . import pytorch
 from .keras import OPTIMIZERS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Nadam, RMSprop
 from .optimizer import Limits, Optimizer, expect_optimizer
-from .updater import Updater
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Limits", "Lion", "Nadam", "Optimizer", "RMSprop", "Updater", "describe",
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Limits", "Lion", "Nadam", "Optimizer", "RMSprop", "describe",
            "get", "pytorch", "rebuild"]
 
 KNOWN: dict[str, type[Optimizer]] = {**OPTIMIZERS, **{f"pytorch.{name}": kind for name, kind in pytorch.OPTIMIZERS.items()}}

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from numba_rnnlm import LanguageModel, Sequential, storage, training
+from numba_rnnlm import LanguageModel, Sequential, storage
 from numba_rnnlm.layers import LSTM, Dense, Embedding
+from numba_rnnlm.training import loop
 
 FOLDER = Path(__file__).parent
 TEXT = "to be or not to be\nthat is the question\n"
@@ -43,18 +44,18 @@ def name(kind):
 def main():
     whole = model().fit(TEXT * 4, TEXT, **TRAINING)
     whole.save(name("model"))
-    step, updates = training.Trainer._step, count(1)
+    step, updates = loop.Trainer._step, count(1)
 
     def stop(self, *batch):
         if next(updates) > STOPPED:
             raise KeyboardInterrupt
         step(self, *batch)
 
-    training.Trainer._step = stop
+    loop.Trainer._step = stop
     try:
         model().fit(TEXT * 4, TEXT, **TRAINING, checkpoint=name("checkpoint"), checkpoint_every="0.000001s")
     except KeyboardInterrupt:
-        training.Trainer._step = step
+        loop.Trainer._step = step
     made = sequential()
     made.fit(*examples(), epochs=2, verbose=0)
     made.save(name("sequential"))

@@ -16,8 +16,8 @@ from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError,
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, SimpleRNN
 from numba_rnnlm.optimizers import Optimizer, pytorch
 from numba_rnnlm.storage import read_about
-from numba_rnnlm.training import CLOCK_COLUMNS
-from numba_rnnlm.training_log import FIELDS
+from numba_rnnlm.training.history import CLOCK_COLUMNS
+from numba_rnnlm.training.log import FIELDS
 
 from . import damage
 from .archives import (

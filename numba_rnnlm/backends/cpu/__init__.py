@@ -33,6 +33,8 @@ Shape = tuple[int, ...]
 _ACTIVATE = {"tanh": pointwise.apply_tanh, "relu": pointwise.apply_relu, "sigmoid": pointwise.apply_sigmoid}
 _DERIVE = {"tanh": pointwise.tanh_backward, "relu": pointwise.relu_backward, "sigmoid": pointwise.sigmoid_backward}
 
+_EVERYWHERE = np.empty(0, np.int32)  # lengths that end no stream
+
 _pool = cache(Pool)
 
 
@@ -172,26 +174,46 @@ class Backend:
 
     # time
 
-    def recur(self, cell: Cell, U: Array, z: Array, s: Array) -> None:
-        steps, streams = z.shape[:2]
-        slots = cell.window("h")
+    def recur(
+        self, cell: Cell, U: Array | None, z: Array, s: Array, w: Array | None = None, lengths: Array | None = None
+    ) -> None:
+        steps, streams, _, hidden = z.shape
+        U, w, lengths = self._rows(U, hidden), self._rows(w, hidden), _EVERYWHERE if lengths is None else lengths
         few = steps * streams <= PACKING and self.factor == self.dtype
-        packed = np.empty(0, self.factor) if few else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
-        bounds = cut(streams, self.pool.parts(steps * streams * U.size))
-        self.pool.run(recurrence.recur, bounds, cell, U, packed, self._pairs(bounds, U.shape[0]), slots, z, s)
+        packed = np.empty(0, self.factor) if few or U.size == 0 else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
+        bounds = self._streams(z, U)
+        self.pool.run(recurrence.recur, bounds, cell, U, packed, self._pairs(bounds, U.shape[0]), cell.window("h"), w, lengths, z, s)
 
     def recur_backward(
-        self, cell: Cell, U: Array, z: Array, s: Array, dy: Array | None, d: Array, dU: Array, add: bool = False
+        self, cell: Cell, U: Array | None, z: Array, s: Array, dy: Array | None, d: Array, dU: Array | None,
+        w: Array | None = None, dw: Array | None = None, lengths: Array | None = None, add: bool = False,
     ) -> None:
         steps, streams, gates, hidden = z.shape
         slots = cell.window("h")
         dy = np.empty((0, streams, hidden), self.dtype) if dy is None else dy
-        packed = self._pack(U, U.shape[1], U.shape[0], 1, U.shape[1])
-        bounds = cut(streams, self.pool.parts(steps * streams * U.size))
-        self.pool.run(recurrence.recur_backward, bounds, cell, packed, self._pairs(bounds, U.shape[1]), slots, z, s, dy, d)
-        previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
-        dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
-        self._multiply(previous.T, dz, matrix(dU), None if add else zeros(dU), in_blocks=True)
+        U, w, lengths = self._rows(U, hidden), self._rows(w, hidden), _EVERYWHERE if lengths is None else lengths
+        packed = np.empty(0, self.factor) if U.size == 0 else self._pack(U, U.shape[1], U.shape[0], 1, U.shape[1])
+        chains = -(-steps // recurrence.CHAIN)
+        sums = self.workspace.take("gradients of w", (chains * streams * w.size,), self.dtype).reshape(chains, streams, *w.shape)
+        if dw is not None:
+            self.fill(sums, 0)
+        bounds = self._streams(z, U)
+        self.pool.run(recurrence.recur_backward, bounds, cell, packed, self._pairs(bounds, U.shape[1]), slots, w, lengths, z, s, dy, d, sums)
+        if dw is not None:
+            self._add_rows(sums.reshape(chains * streams, w.size), dw, True, add)
+        if dU is not None:
+            previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
+            dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
+            self._multiply(previous.T, dz, matrix(dU), None if add else zeros(dU), in_blocks=True)
+
+    def _rows(self, rows: Array | None, width: int) -> Array:
+        """An array (·, width), with no rows where there is none."""
+        return np.empty((0, width), self.dtype) if rows is None else rows
+
+    def _streams(self, z: Array, U: Array) -> Array:
+        """The streams of each part of a time loop."""
+        steps, streams = z.shape[:2]
+        return cut(streams, self.pool.parts(steps * streams * U.size or z.size * 8))
 
     def _pack(self, b: Array, k: int, n: int, step_stride: int, column_stride: int) -> Array:
         """b (k, n) as panels for the register tile."""

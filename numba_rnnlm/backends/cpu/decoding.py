@@ -89,7 +89,7 @@ def _copy(source, first, target, start, columns):
 @kernel(linked=True)
 def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, values, z, sums, turn):
     """A recurrent layer's step for one block of units."""
-    x_first, x_last, h_first, h_last, slots, states = shape
+    x_first, x_last, h_first, h_last, slots, states, weights = shape
     streams, units, first, columns = ids.size, row[UNITS], block[FIRST], block[COLUMNS]
     for n in range(streams):
         for slot in range(slots):
@@ -106,12 +106,14 @@ def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, 
     for slot in range(h_first, h_last):
         at, scale = _multiply(values, row[H] + (1 - turn) * row[H_TURN], units, streams, packed, at, z, slot * columns,
                               slots * columns, columns, scales, scale, sums)
+    start = row[BIAS] + slots * units
+    w = bias[start : start + weights * units].reshape(weights, units)[:, first : first + columns]
     size, place = states * columns, row[S] + first * streams * states
     for n in range(streams):
         old, new = place + (1 - turn) * row[S_TURN] + n * size, place + turn * row[S_TURN] + n * size
         forward_row(
             cell, z[n * slots * columns : (n + 1) * slots * columns].reshape(slots, columns),
-            values[old : old + size].reshape(states, columns), values[new : new + size].reshape(states, columns),
+            values[old : old + size].reshape(states, columns), values[new : new + size].reshape(states, columns), w,
         )  # fmt: skip
         _copy(values, new, values, row[H] + turn * row[H_TURN] + n * units + first, columns)
 
@@ -303,7 +305,7 @@ class Decoder:
         self.ops, self.embedding = ops, embedding.copy()
         self.stages = list(stages)
         self.cell = next(stage.cell for stage in stages if stage.cell is not None)
-        self.shape = (*self.cell.window("x"), *self.cell.window("h"), len(self.cell.gates), len(self.cell.states))
+        self.shape = (*self.cell.window("x"), *self.cell.window("h"), len(self.cell.gates), len(self.cell.states), len(self.cell.weights))
         self.measured: dict[int, Array] = {}  # by the number of streams
         self.kind = np.dtype(np.int8 if weights == "int8" else np.float32)
         self.is_exact = self.kind == ops.factor
@@ -314,9 +316,8 @@ class Decoder:
             self.table = ops.empty((symbols, len(self.cell.gates) * first.units))
             W = round_to_int8(first.W) if self.kind == np.int8 else first.W
             ops.project(embedding, W, first.b, self.table, first=self.shape[0] * first.units)
-        self.bias = np.concatenate([
-            np.zeros(stage.units, np.float32) if stage.b is None else stage.b.reshape(-1) for stage in stages
-        ])  # fmt: skip
+        vectors = [vector for stage in stages for vector in (np.zeros(stage.units, np.float32) if stage.b is None else stage.b, stage.w)]
+        self.bias = np.concatenate([vector.reshape(-1) for vector in vectors if vector is not None])
         self.size = sum(
             slots * stage.inputs(name) * stage.units
             for index, stage in enumerate(self.stages) for name, slots in self._panels(index)
@@ -342,7 +343,7 @@ class Decoder:
         shares: list[list[int]] = []
         matrices, size, scales = [], 0, 0
         for index, stage in enumerate(self.stages):
-            entries: dict[str, list[tuple[int, ...]]] = {"W": [], "U": []}
+            entries: dict[str, list[tuple[int, ...]]] = {name: [] for name, _ in self._panels(index)}
             ranges = split(stage.units, members, count)
             ranges += [(stage.units, stage.units)] * (members - len(ranges))
             share = [len(blocks)]
@@ -374,11 +375,12 @@ class Decoder:
 
     def _panels(self, index: int) -> list[tuple[str, int]]:
         """Which matrices of a stage are read at each step, and how many panels a block of units takes of each."""
-        x_first, x_last, h_first, h_last, _, _ = self.shape
+        x_first, x_last, h_first, h_last, *_ = self.shape
         if self.stages[index].cell is None:
             return [("W", 1)]
         looked_up = index == 0 and self.table.size > 0
-        return [*([] if looked_up else [("W", x_last - x_first)]), ("U", h_last - h_first)]
+        panels = [] if looked_up else [("W", x_last - x_first)]
+        return panels if h_first == h_last else [*panels, ("U", h_last - h_first)]
 
     def start(self, states: Sequence[Array], logits: Array | None, streams: int, position: int) -> "Decoding":
         """See :meth:`numba_rnnlm.backends.ops.Ops.decoder`."""
@@ -394,7 +396,7 @@ class Decoding:
         self.decoder, self.position, self.turn, self.fresh = decoder, position, 1, True
         self.layout = decoder.layout(streams)
         self.measured = decoder.measured.setdefault(streams, np.zeros(MEASURED, np.int64))
-        slots, kinds = decoder.shape[4:]
+        slots, kinds, weights = decoder.shape[4:]
         size = streams * decoder.embedding.shape[1]
         rows, x, bias = [], (0, 0), 0
         for stage in decoder.stages:
@@ -403,7 +405,7 @@ class Decoding:
             s = h + (2 if recurrent else 1) * turned
             size = s + (2 * kinds * turned if recurrent else 0)
             rows.append((recurrent, stage.inputs("W"), units, *x, h, turned if recurrent else 0, s, kinds * turned, bias))
-            x, bias = (h, turned if recurrent else 0), bias + (slots if recurrent else 1) * units
+            x, bias = (h, turned if recurrent else 0), bias + (slots + weights if recurrent else 1) * units
         self.rows = np.array(rows, np.int64)
         self.values = aligned((size,), np.float32)
         self.values[:] = 0

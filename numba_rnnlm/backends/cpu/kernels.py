@@ -199,8 +199,14 @@ class RowsType(types.Opaque):
         self.rows_key = key
         super().__init__(f"Rows[{key}]")
 
+    @property
+    def rows(self) -> Rows:
+        """The object itself."""
+        return _rows[self.rows_key]
+
     def row(self, name: str) -> Callable[..., None]:
-        return _rows[self.rows_key].rows()[name]
+        """Its function of this name."""
+        return self.rows.rows()[name]
 
 
 @typeof_impl.register(Rows)

@@ -7,6 +7,7 @@ depends on the number of multiprocessors and on shared memory, so another model 
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import isfinite, sqrt
 from typing import Any
 
@@ -107,7 +108,7 @@ class Backend:
         pointwise.add(blocks(out.size), THREADS, x, out, scale, out.size)
 
     def reverse(self, x: DeviceArray, lengths: DeviceArray | None, out: DeviceArray) -> None:
-        lookup.reverse(blocks(x.size), THREADS, x, linear.nothing() if lengths is None else lengths, out, *x.shape, x.size)
+        lookup.reverse(blocks(x.size), THREADS, x, _or_nothing(lengths), out, *x.shape, x.size)
 
     def _room(self, name: str, size: int, dtype: Any = np.float32) -> DeviceArray:
         """Memory for intermediate results, kept for the next call; each Python thread has its own."""
@@ -148,8 +149,7 @@ class Backend:
         weights = matrix(W).T if transposed else matrix(W)
         whole = columns == out.shape[-1]
         if not whole and (b is not None or not add):
-            bias = linear.nothing() if b is None else b
-            linear.set_rows(blocks(out.size), THREADS, out, out.shape[-1], bias, out.size, add)
+            linear.set_rows(blocks(out.size), THREADS, out, out.shape[-1], _or_nothing(b), out.size, add)
         self._multiply(matrix(x), weights, matrix(out, first, columns), keep=add or not whole, bias=b if whole else None)
 
     def project_backward(
@@ -169,10 +169,12 @@ class Backend:
             self._multiply(inputs.T, dz, matrix(dW), keep=add)
         if db is not None:
             width = dout.shape[-1]
-            linear.add_rows(-(-width // linear.COLUMNS), linear.COLUMNS * linear.LANES, dout, dout.size // width, width, db,
-                            add)
+            self._add_rows(dout, dout.size // width, width, db, add)
         if dx is not None:
             self._multiply(dz, weights if transposed else weights.T, matrix(dx), keep=False)
+
+    def _add_rows(self, rows: DeviceArray, count: int, width: int, total: DeviceArray, add: bool) -> None:
+        linear.add_rows(-(-width // linear.COLUMNS), linear.COLUMNS * linear.LANES, rows, count, width, total, add)
 
     def _multiply(self, a: Matrix, b: Matrix, c: Matrix, keep: bool, bias: DeviceArray | None = None) -> None:
         linear.multiply(self.precision, lambda size: self._room("products", size), a, b, c, keep, bias)
@@ -205,102 +207,121 @@ class Backend:
     def _give_barrier(self, plan: recurrence.Plan, barrier: DeviceArray, arrivals: int) -> None:
         self._rooms.__dict__["barriers"][plan.groups] = barrier, arrivals % 2**32
 
-    def _plan(self, cell: Cell, streams: int, hidden: int, backward: bool) -> recurrence.Plan:
-        key = (cell, streams, hidden, self.precision, backward)
+    def _plan(self, cell: Cell, streams: int, hidden: int, backward: bool, ending: bool = False) -> recurrence.Plan:
+        key = (cell, streams, hidden, self.precision, backward, ending)
         if key not in _plans:
             _plans[key] = recurrence.plan(*key)
         return _plans[key]
 
-    def _refused(self, cell: Cell, streams: int, hidden: int, backward: bool, error: Refused) -> None:
+    def _refused(self, cell: Cell, streams: int, hidden: int, backward: bool, ending: bool, error: Refused) -> None:
         """From now on this size runs step by step: fewer blocks run at once than the device's numbers promise.
 
         So it is where processes share a device by percentages (CUDA's MPS). The bits are not those of one launch.
         """
         warn(f"{error} The time loop of {streams} streams and {hidden} units runs step by step instead, several times slower.",
              RuntimeWarning)
-        _plans[cell, streams, hidden, self.precision, backward] = recurrence.step_by_step(f"a launch was refused ({error})")
+        _plans[cell, streams, hidden, self.precision, backward, ending] = recurrence.step_by_step(f"a launch was refused ({error})")
 
-    def recur(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
+    def recur(
+        self, cell: Cell, U: DeviceArray | None, z: DeviceArray, s: DeviceArray, w: DeviceArray | None = None,
+        lengths: DeviceArray | None = None,
+    ) -> None:
         steps, streams, _, hidden = z.shape
         if steps == 0:
             return
-        plan = self._plan(cell, streams, hidden, backward=False)
-        if not plan.persistent:
-            self._recur_stepwise(cell, U, z, s)
+        w, lengths = _or_nothing(w), _or_nothing(lengths)
+        ending = lengths.size > 0
+        plan = self._plan(cell, streams, hidden, False, ending)
+        if U is None or not plan.persistent:
+            self._recur_stepwise(cell, U, z, s, w, lengths)
             return
-        kernel = recurrence.kernel(plan, cell, self.precision, backward=False)
+        kernel = recurrence.kernel(plan, cell, self.precision, False, ending)
         exchange = self._room("exchange", 2 * plan.streams * plan.width)
         barrier, earlier = self._take_barrier(plan)
         try:
             for t0, t1, together in _segments(steps):
                 kernel((plan.slices, plan.groups), THREADS, U, z, s, exchange, barrier, earlier, streams, hidden, t0, t1,
-                       together, shared=plan.shared)
+                       together, w, lengths, shared=plan.shared)
         except Refused as error:
-            self._refused(cell, streams, hidden, False, error)
-            self._recur_stepwise(cell, U, z, s)
+            self._refused(cell, streams, hidden, False, ending, error)
+            self._recur_stepwise(cell, U, z, s, w, lengths)
             return
         self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * (steps + 1) * plan.slices)
 
     def recur_backward(
-        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray | None, d: DeviceArray,
-        dU: DeviceArray, add: bool = False,
+        self, cell: Cell, U: DeviceArray | None, z: DeviceArray, s: DeviceArray, dy: DeviceArray | None, d: DeviceArray,
+        dU: DeviceArray | None, w: DeviceArray | None = None, dw: DeviceArray | None = None, lengths: DeviceArray | None = None,
+        add: bool = False,
     ) -> None:
         steps, streams, gates, hidden = z.shape
         if steps == 0:
-            if not add:
-                self.fill(dU, 0)
+            for gradient in (dU, dw):
+                if gradient is not None and not add:
+                    self.fill(gradient, 0)
             return
-        first = cell.window("h")[0]
-        dy = linear.nothing() if dy is None else dy
-        if not self._recur_backward_together(cell, U, z, s, dy, d):
-            self._recur_backward_stepwise(cell, U, z, s, dy, d)
-        states = s.shape[2]
-        previous = Matrix(s, 0, steps * streams, hidden, states * hidden)
-        dz = Matrix(z, first * hidden, steps * streams, U.shape[1], gates * hidden)
-        self._multiply(previous.T, dz, matrix(dU), keep=add)
+        rows, width = -(-steps // recurrence.CHAIN) * streams, len(cell.weights) * hidden
+        sums = self._room("gradients of w", rows * width)
+        self.fill(sums, 0)
+        arrays = z, s, _or_nothing(dy), d, _or_nothing(w), sums, _or_nothing(lengths)
+        if U is None or not self._recur_backward_together(cell, U, *arrays):
+            self._recur_backward_stepwise(cell, U, *arrays)
+        if dw is not None:
+            self._add_rows(sums, rows, width, dw, add)
+        if U is not None and dU is not None:
+            previous = Matrix(s, 0, steps * streams, hidden, s.shape[2] * hidden)
+            dz = Matrix(z, cell.window("h")[0] * hidden, steps * streams, U.shape[1], gates * hidden)
+            self._multiply(previous.T, dz, matrix(dU), keep=add)
 
     def _recur_backward_together(
-        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray
+        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray, w: DeviceArray,
+        sums: DeviceArray, lengths: DeviceArray,
     ) -> bool:
         """All steps in one launch, if that is possible."""
         steps, streams, _, hidden = z.shape
-        plan = self._plan(cell, streams, hidden, backward=True)
+        ending = lengths.size > 0
+        plan = self._plan(cell, streams, hidden, True, ending)
         if not plan.persistent:
             return False
-        kernel = recurrence.kernel(plan, cell, self.precision, backward=True)
+        kernel = recurrence.kernel(plan, cell, self.precision, True, ending)
         shares = self._room("shares", 2 * plan.streams * plan.slices * plan.width)
         barrier, earlier = self._take_barrier(plan)
         try:
             for t0, t1, together in reversed(_segments(steps)):
                 kernel((plan.slices, plan.groups), THREADS, U, z, s, dy, d, shares, barrier, earlier, streams, hidden,
-                       steps, t0, t1, together, shared=plan.shared)
+                       steps, t0, t1, together, w, sums, lengths, shared=plan.shared)
         except Refused as error:
-            self._refused(cell, streams, hidden, True, error)
+            self._refused(cell, streams, hidden, True, ending, error)
             return False
         self._give_barrier(plan, barrier, earlier + _segments(steps)[0][2] * steps * plan.slices)
         return True
 
-    def _recur_stepwise(self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray) -> None:
+    def _recur_stepwise(
+        self, cell: Cell, U: DeviceArray | None, z: DeviceArray, s: DeviceArray, w: DeviceArray, lengths: DeviceArray
+    ) -> None:
+        """Step by step, or all steps at once where there is no product."""
         steps, streams, gates, hidden = z.shape
         states, first = s.shape[2], cell.window("h")[0]
-        row, size = recurrence.forward_row(cell), streams * hidden
-        for t in range(steps):
-            h = Matrix(s[t], 0, streams, hidden, states * hidden)
-            sums = Matrix(z[t], first * hidden, streams, U.shape[1], gates * hidden)
-            self._multiply(h, matrix(U), sums, keep=True)
-            row(blocks(size), THREADS, z[t], s[t], s[t + 1], hidden, size)
+        rows = recurrence.forward_rows(cell, lengths.size > 0)
+        for t0, t1 in [(0, steps)] if U is None else pairwise(range(steps + 1)):
+            if U is not None:
+                h = Matrix(s[t0], 0, streams, hidden, states * hidden)
+                sums = Matrix(z[t0], first * hidden, streams, U.shape[1], gates * hidden)
+                self._multiply(h, matrix(U), sums, keep=True)
+            rows(blocks(streams * hidden), THREADS, z, s, w, lengths, streams, hidden, t0, t1)
 
     def _recur_backward_stepwise(
-        self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray
+        self, cell: Cell, U: DeviceArray | None, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray, w: DeviceArray,
+        sums: DeviceArray, lengths: DeviceArray,
     ) -> None:
         steps, streams, gates, hidden = z.shape
         states, first = s.shape[2], cell.window("h")[0]
-        row, size = recurrence.backward_row(cell), streams * hidden
+        rows = recurrence.backward_rows(cell, lengths.size > 0)
         dh = Matrix(d, 0, streams, hidden, states * hidden)
-        for t in reversed(range(steps)):
-            row(blocks(size), THREADS, z[t], s[t], s[t + 1], dy[t] if dy.size else dy, d, hidden, size)
-            dz = Matrix(z[t], first * hidden, streams, U.shape[1], gates * hidden)
-            self._multiply(dz, matrix(U).T, dh, keep=True)
+        for t0, t1 in [(0, steps)] if U is None else reversed(list(pairwise(range(steps + 1)))):
+            rows(blocks(streams * hidden), THREADS, z, s, dy, d, w, sums, lengths, streams, hidden, t0, t1)
+            if U is not None:
+                dz = Matrix(z[t0], first * hidden, streams, U.shape[1], gates * hidden)
+                self._multiply(dz, matrix(U).T, dh, keep=True)
 
     # pointwise
 
@@ -424,7 +445,7 @@ class Backend:
         return guard
 
 
-_plans: dict[tuple[Cell, int, int, str, bool], recurrence.Plan] = {}
+_plans: dict[tuple[Cell, int, int, str, bool, bool], recurrence.Plan] = {}
 
 
 def _segments(steps: int) -> list[tuple[int, int, bool]]:
@@ -436,6 +457,10 @@ def _segments(steps: int) -> list[tuple[int, int, bool]]:
     if not device.SIMULATED:
         return [(0, steps, True)]
     return [(0, 0, False), *((t, t + 1, False) for t in range(steps))]
+
+
+def _or_nothing(array: DeviceArray | None) -> DeviceArray:
+    return linear.nothing() if array is None else array
 
 
 def _flat(array: DeviceArray) -> DeviceArray:

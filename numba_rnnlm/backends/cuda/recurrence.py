@@ -5,11 +5,12 @@ shared memory through all of time, eight warps share the inner dimension, and ea
 whose states stay in registers. Blocks of a group hand each other h_t (forward) or their share of dh_t (backward)
 through memory, in two buffers that take turns, and meet at a barrier once a step.
 
-The stepwise form, for sizes that do not fit: one product and one launch of the cell's row for each step.
+The stepwise form, for sizes that do not fit: one product and one launch of the cell's row for each step. A scan, which has no product, is
+one launch of the row for all steps.
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from .intrinsics import (
     rounded,
     wait_for,
 )
-from .launch import COUNTS, FLOATS, INT, LONG, THREADS, Kernel, cooperative, most_resident, shared_limit
+from .launch import COUNTS, FLOATS, INT, INTS, LONG, THREADS, Kernel, cooperative, most_resident, shared_limit
 
 WARPS = THREADS // 32
 CHUNK = 16  # of the inner dimension that a warp takes at once
@@ -38,6 +39,7 @@ SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))  # units of a slice, rows of fragmen
 APART = 32  # counters of arrivals: each has 128 bytes, a line of the cache, to itself
 BATCH = 8  # elements of U that a thread has on their way at once
 AHEAD = 4  # chunks of the state that a warp has on their way at once
+CHAIN = 64  # steps whose gradients of a cell's weights are added in one chain
 
 
 class Plan(NamedTuple):
@@ -65,9 +67,11 @@ class Plan(NamedTuple):
         return self.groups * self.tiles * TILE
 
 
-def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) -> Plan:
-    """The smallest groups of streams whose blocks all run at once; else step by step."""
+def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool, ending: bool = False) -> Plan:
+    """The smallest groups of streams whose blocks all run at once; else step by step. ``ending``: streams have lengths."""
     first, last = cell.window("h")
+    if first == last:
+        return Plan(0, 0, 0, 0, "a scan: one launch, each thread takes one unit of one stream through all steps")
     if not cooperative():
         return step_by_step("this device does not run blocks that wait for one another")
     tried = ""
@@ -78,7 +82,7 @@ def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool) 
         tried = f"{need} blocks of {shared >> 10} KB of shared memory"
         if shared <= shared_limit() and need <= most_resident(shared):  # which compiles nothing
             found = Plan(units, tiles, slices, groups, "", shared)
-            room = _room(found, cell, precision, backward)
+            room = _room(found, cell, precision, backward, ending)
             if need <= room:
                 return found._replace(reason=f"persistent: {tried} run at once, of {room} possible")
     return step_by_step(f"not even {tried} would run at once")
@@ -89,18 +93,48 @@ def step_by_step(why: str) -> Plan:
     return Plan(0, 0, 0, 0, f"step by step: {why}")
 
 
-def kernel(plan: Plan, cell: Cell, precision: str, backward: bool) -> Kernel:
+def kernel(plan: Plan, cell: Cell, precision: str, backward: bool, ending: bool = False) -> Kernel:
     """What is launched: for the whole loop, or for the cell's row of each step."""
     if not plan.persistent:
-        return backward_row(cell) if backward else forward_row(cell)
+        return (backward_rows if backward else forward_rows)(cell, ending)
     make = backward_kernel if backward else forward_kernel
-    return make(cell, plan.units, plan.tiles, precision)
+    return make(cell, plan.units, plan.tiles, precision, ending)
 
 
-def _room(found: Plan, cell: Cell, precision: str, backward: bool) -> int:
+def _room(found: Plan, cell: Cell, precision: str, backward: bool, ending: bool) -> int:
     if SIMULATED:  # blocks run one after another; each step is a launch of its own
         return 1 << 20
-    return kernel(found, cell, precision, backward).resident(THREADS, found.shared)
+    return kernel(found, cell, precision, backward, ending).resident(THREADS, found.shared)
+
+
+def _forward_step(cell: Cell) -> Any:
+    """The cell's row for one unit, whether or not it has weights."""
+    row = cell.forward
+
+    @inline
+    def with_weights(z, prev, next, w):
+        row(z, prev, next, w, 0, 1)
+
+    @inline
+    def without(z, prev, next, w):
+        row(z, prev, next, 0, 1)
+
+    return with_weights if cell.weights else without
+
+
+def _backward_step(cell: Cell) -> Any:
+    """The step back; the gradient of w is added to dw."""
+    row = cell.backward
+
+    @inline
+    def with_weights(z, prev, next, d, w, dw):
+        row(z, prev, next, d, w, dw, 0, 1)
+
+    @inline
+    def without(z, prev, next, d, w, dw):
+        row(z, prev, next, d, 0, 1)
+
+    return with_weights if cell.weights else without
 
 
 def shared_bytes(slots: int, units: int, tiles: int, width: int, backward: bool) -> int:
@@ -150,9 +184,10 @@ def _holder(slots, units, stride, tf32):
 
 
 @cache
-def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel:
-    """h_t = cell(z_t + h_{t-1} U) for t in [t0, t1), U in shared memory."""
-    gates, states = len(cell.gates), len(cell.states)
+def forward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: bool = False) -> Kernel:
+    """h_t = cell(z_t + h_{t-1} U) for t in [t0, t1), U in shared memory. ``ending``: a stream keeps its states from its length on."""
+    gates, states, weights = len(cell.gates), len(cell.states), len(cell.weights)
+    vectors = max(weights, 1)  # an array has at least one
     start, stop = cell.window("h")
     slots = stop - start
     columns, stride, sums_stride = slots * units, slots * units + 2, slots * units + 8
@@ -160,7 +195,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
     passes = -(-rows * units // THREADS)
     fragments, mine = columns // 8, 4 * tiles
     ahead, depth = (AHEAD, 8) if tiles == 1 else (1, 4)
-    row = cell.forward
+    row = _forward_step(cell)
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
     hold = _holder(slots, units, stride, tf32)
 
@@ -244,10 +279,12 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
 
     product = product_tensor if tensor else product_float32
 
-    def forward(u, z, s, exchange, barrier, earlier, streams, hidden, t0, t1, together):
+    def forward(u, z, s, exchange, barrier, earlier, streams, hidden, t0, t1, together, w, lengths):
         shared = cuda.shared.array(0, np.float32, alignment=16)
         now = cuda.local.array((passes, gates, 1), np.float32)
         memory = cuda.local.array((passes, 2, states, 1), np.float32)
+        weight = cuda.local.array((passes, vectors, 1), np.float32)
+        end = cuda.local.array(passes, np.int32)
         tid = cuda.threadIdx.x
         part, group, slices = cuda.blockIdx.x, cuda.blockIdx.y, cuda.gridDim.x
         width = slices * units
@@ -263,6 +300,10 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                     memory[i, 0, k, 0] = np.float32(0)
                     if n < streams and unit < hidden:
                         memory[i, 0, k, 0] = s[((np.int64(t0) * streams + n) * states + k) * hidden + unit]
+                for k in range(weights):
+                    weight[i, k, 0] = w[k * hidden + unit] if unit < hidden else np.float32(0)
+                if ending:
+                    end[i] = lengths[n] if n < streams else 0
                 h = memory[i, 0, 0, 0]
                 exchange[(np.int64(t0 % 2) * padded + n) * width + unit] = rounded(h) if tf32 else h
         if together:
@@ -292,10 +333,11 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                         for other in range(1, WARPS):
                             total += near(shared, at + other * rows * sums_stride)
                         now[i, start + k, 0] += total
-                    row(now[i], memory[i, 0], memory[i, 1], 0, 1)
                     inside = n < streams and unit < hidden
-                    for k in range(states):
-                        memory[i, 0, k, 0] = memory[i, 1, k, 0]
+                    if not ending or t < end[i]:
+                        row(now[i], memory[i, 0], memory[i, 1], weight[i])
+                        for k in range(states):
+                            memory[i, 0, k, 0] = memory[i, 1, k, 0]
                     h = memory[i, 0, 0, 0] if inside else np.float32(0)
                     exchange[(np.int64((t + 1) % 2) * padded + n) * width + unit] = rounded(h) if tf32 else h
             if together:
@@ -311,24 +353,25 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel
                     for k in range(gates):
                         z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
 
-    takes = (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT)
+    takes = (FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT, FLOATS, INTS)
     return Kernel(forward, takes, cooperative=True)
 
 
 @cache
-def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kernel:
+def backward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: bool = False) -> Kernel:
     """Back-propagation through steps t1 - 1 … t0 of ``steps``: z becomes the gradient of the sums.
 
     From the gradients of its own slice a block computes what they add to dh of every unit; the owners of the units
-    add the shares of all slices, always in the same order.
+    add the shares of all slices, always in the same order. To dw (⌈steps / CHAIN⌉, N, K, H) the gradients of w are added.
     """
-    gates, states = len(cell.gates), len(cell.states)
+    gates, states, weights = len(cell.gates), len(cell.states), len(cell.weights)
+    vectors = max(weights, 1)  # an array has at least one
     start, stop = cell.window("h")
     slots = stop - start
     columns, stride = slots * units, slots * units + 4
     rows = tiles * TILE
     passes, mine = -(-rows * units // THREADS), 4 * tiles
-    row = cell.backward
+    row = _backward_step(cell)
     tensor, brain, tf32 = precision != "float32", precision == "bf16", precision == "tf32"
     hold = _holder(slots, units, stride, tf32)
 
@@ -411,8 +454,11 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
             at += step
         return total
 
-    def backward(u, z, s, dy, d, shares, barrier, earlier, streams, hidden, steps, t0, t1, together):
+    def backward(u, z, s, dy, d, shares, barrier, earlier, streams, hidden, steps, t0, t1, together, w, dw, lengths):
         shared = cuda.shared.array(0, np.float32, alignment=16)
+        weight = cuda.local.array((passes, vectors, 1), np.float32)
+        slope = cuda.local.array((passes, vectors, 1), np.float32)
+        end = cuda.local.array(passes, np.int32)
         now = cuda.local.array((passes, gates, 1), np.float32)
         before = cuda.local.array((passes, states, 1), np.float32)
         after = cuda.local.array((passes, states, 1), np.float32)
@@ -429,6 +475,10 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                 grown[i, k, 0] = np.float32(0)
                 if pair // units < rows and n < streams and unit < hidden:
                     grown[i, k, 0] = d[(np.int64(n) * states + k) * hidden + unit]
+            for k in range(weights):
+                weight[i, k, 0] = w[k * hidden + unit] if unit < hidden else np.float32(0)
+            if ending:
+                end[i] = lengths[n] if n < streams else 0
         for step in range(t1 - t0):
             t = t1 - 1 - step
             for i in range(passes):
@@ -453,7 +503,13 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                     if inside:
                         if t + 1 < steps:
                             grown[i, 0, 0] += all_shares(shares, t + 1, groups, group, slices, r, width, unit)
-                        row(now[i], before[i], after[i], grown[i], 0, 1)
+                        for k in range(weights):
+                            slope[i, k, 0] = np.float32(0)
+                        if not ending or t < end[i]:
+                            row(now[i], before[i], after[i], grown[i], weight[i], slope[i])
+                        else:
+                            for k in range(gates):
+                                now[i, k, 0] = np.float32(0)
                     for k in range(slots):
                         dz = now[i, start + k, 0] if inside else np.float32(0)
                         put(shared, own + r * stride + k * units + c, rounded(dz) if tf32 else dz)
@@ -470,6 +526,8 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                 if pair // units < rows and n < streams and unit < hidden:
                     for k in range(gates):
                         z[((np.int64(t) * streams + n) * gates + k) * hidden + unit] = now[i, k, 0]
+                    for k in range(weights):
+                        dw[((np.int64(t // CHAIN) * streams + n) * weights + k) * hidden + unit] += slope[i, k, 0]
         finish = t1 == t0
         if together:
             _meet(barrier, group, earlier + (t1 - t0) * slices)
@@ -484,63 +542,91 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str) -> Kerne
                 for k in range(states):
                     d[(np.int64(n) * states + k) * hidden + unit] = grown[i, k, 0]
 
-    takes = (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT, INT)
+    takes = (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, COUNTS, LONG, INT, INT, INT, INT, INT, INT, FLOATS, FLOATS, INTS)
     return Kernel(backward, takes, cooperative=True)
 
 
-# Step by step
+# Step by step, or a scan
 
 
 @cache
-def forward_row(cell: Cell) -> Kernel:
-    """One step of all streams after the product: z (N, G, H), prev and next (N, S, H)."""
-    gates, states = len(cell.gates), len(cell.states)
-    row = cell.forward
+def forward_rows(cell: Cell, ending: bool = False) -> Kernel:
+    """Steps t0 … t1 - 1 of all streams, z being the sums, products included: one step of them, or all where there is no product."""
+    gates, states, weights = len(cell.gates), len(cell.states), len(cell.weights)
+    vectors = max(weights, 1)  # an array has at least one
+    row = _forward_step(cell)
 
-    def forward(z, prev, next, hidden, size):
+    def forward(z, s, w, lengths, streams, hidden, t0, t1):
         now = cuda.local.array((gates, 1), np.float32)
         before = cuda.local.array((states, 1), np.float32)
         after = cuda.local.array((states, 1), np.float32)
+        weight = cuda.local.array((vectors, 1), np.float32)
+        size = streams * hidden
         for e in range(cuda.grid(1), size, cuda.gridsize(1)):
             n, j = divided(e, hidden)
-            for k in range(gates):
-                now[k, 0] = z[(n * gates + k) * hidden + j]
             for k in range(states):
-                before[k, 0] = prev[(n * states + k) * hidden + j]
-            row(now, before, after, 0, 1)
-            for k in range(gates):
-                z[(n * gates + k) * hidden + j] = now[k, 0]
-            for k in range(states):
-                next[(n * states + k) * hidden + j] = after[k, 0]
+                before[k, 0] = s[((np.int64(t0) * streams + n) * states + k) * hidden + j]
+            for k in range(weights):
+                weight[k, 0] = w[k * hidden + j]
+            for t in range(t0, t1):
+                for k in range(gates):
+                    now[k, 0] = z[((np.int64(t) * streams + n) * gates + k) * hidden + j]
+                if not ending or t < lengths[n]:
+                    row(now, before, after, weight)
+                    for k in range(states):
+                        before[k, 0] = after[k, 0]
+                for k in range(gates):
+                    z[((np.int64(t) * streams + n) * gates + k) * hidden + j] = now[k, 0]
+                for k in range(states):
+                    s[((np.int64(t + 1) * streams + n) * states + k) * hidden + j] = before[k, 0]
 
-    return Kernel(forward, (FLOATS, FLOATS, FLOATS, INT, INT))
+    return Kernel(forward, (FLOATS, FLOATS, FLOATS, INTS, INT, INT, INT, INT))
 
 
 @cache
-def backward_row(cell: Cell) -> Kernel:
-    """The step back, before the product: z becomes the gradient of the sums, d (N, S, H) that of prev."""
-    gates, states = len(cell.gates), len(cell.states)
-    row = cell.backward
+def backward_rows(cell: Cell, ending: bool = False) -> Kernel:
+    """Steps t1 - 1 … t0 back, before the product: z becomes the gradient of the sums, d (N, S, H) that of s[t0].
 
-    def backward(z, prev, next, dy, d, hidden, size):
+    To dw (⌈T / CHAIN⌉, N, K, H) the gradients of w are added.
+    """
+    gates, states, weights = len(cell.gates), len(cell.states), len(cell.weights)
+    vectors = max(weights, 1)  # an array has at least one
+    row = _backward_step(cell)
+
+    def backward(z, s, dy, d, w, dw, lengths, streams, hidden, t0, t1):
         now = cuda.local.array((gates, 1), np.float32)
         before = cuda.local.array((states, 1), np.float32)
         after = cuda.local.array((states, 1), np.float32)
         grown = cuda.local.array((states, 1), np.float32)
+        weight = cuda.local.array((vectors, 1), np.float32)
+        slope = cuda.local.array((vectors, 1), np.float32)
+        size = streams * hidden
         for e in range(cuda.grid(1), size, cuda.gridsize(1)):
             n, j = divided(e, hidden)
-            for k in range(gates):
-                now[k, 0] = z[(n * gates + k) * hidden + j]
             for k in range(states):
-                before[k, 0] = prev[(n * states + k) * hidden + j]
-                after[k, 0] = next[(n * states + k) * hidden + j]
                 grown[k, 0] = d[(n * states + k) * hidden + j]
-            if dy.size:
-                grown[0, 0] += dy[n * hidden + j]
-            row(now, before, after, grown, 0, 1)
-            for k in range(gates):
-                z[(n * gates + k) * hidden + j] = now[k, 0]
+            for k in range(weights):
+                weight[k, 0] = w[k * hidden + j]
+            for t in range(t1 - 1, t0 - 1, -1):
+                if dy.size:
+                    grown[0, 0] += dy[(np.int64(t) * streams + n) * hidden + j]
+                if not ending or t < lengths[n]:
+                    for k in range(gates):
+                        now[k, 0] = z[((np.int64(t) * streams + n) * gates + k) * hidden + j]
+                    for k in range(states):
+                        before[k, 0] = s[((np.int64(t) * streams + n) * states + k) * hidden + j]
+                        after[k, 0] = s[((np.int64(t + 1) * streams + n) * states + k) * hidden + j]
+                    for k in range(weights):
+                        slope[k, 0] = np.float32(0)
+                    row(now, before, after, grown, weight, slope)
+                    for k in range(weights):
+                        dw[((np.int64(t // CHAIN) * streams + n) * weights + k) * hidden + j] += slope[k, 0]
+                else:
+                    for k in range(gates):
+                        now[k, 0] = np.float32(0)
+                for k in range(gates):
+                    z[((np.int64(t) * streams + n) * gates + k) * hidden + j] = now[k, 0]
             for k in range(states):
                 d[(n * states + k) * hidden + j] = grown[k, 0]
 
-    return Kernel(backward, (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, INT, INT))
+    return Kernel(backward, (FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, INTS, INT, INT, INT, INT))

@@ -2,9 +2,9 @@
 
 from math import cos, pi
 
-from .arguments import checked
-from .config import TrainingConfig
-from .errors import expect_kind, expect_number
+from ..arguments import checked
+from ..config import TrainingConfig
+from ..errors import expect_kind, expect_number
 
 SLOWEST = 1e300  # the largest divisor: in float32 the rate is zero long before
 

@@ -11,8 +11,8 @@ from ..arena import Arena
 from ..backends.ops import Array
 from ..errors import DivergenceError
 from ..network import Network
+from ..optimizers.optimizer import Optimizer, numbers_of
 from ..reports import warn
-from .optimizer import Optimizer, numbers_of
 
 
 class Updater:

@@ -10,10 +10,10 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, BinaryIO
 
-from .errors import ConfigError, ModelFileError
-from .paths import is_empty, regular
-from .reports import warn
-from .training import COLUMNS, Row
+from ..errors import ConfigError, ModelFileError
+from ..paths import is_empty, regular
+from ..reports import warn
+from .history import COLUMNS, Row
 
 FIELDS = ("time", "updates", *COLUMNS)
 SAME = ("updates", "epoch", "loss")  # rows that agree in these columns are the same report

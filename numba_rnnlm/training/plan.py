@@ -12,8 +12,8 @@ little or lost, for by then the text is learned by heart. At 10 the last epoch i
 
 from math import isqrt
 
-from .config import TrainingConfig
-from .errors import plain
+from ..config import TrainingConfig
+from ..errors import plain
 
 STEPS = 50  # long enough for a sentence; more cost memory and updates
 TOKENS = 1.25  # tokens of an update, in units of √tokens
