@@ -245,7 +245,7 @@ def test_the_arguments_are_the_fields_of_the_configs():
     assert init == {**of_config(ModelConfig, TextConfig), "backend": "auto", "threads": None, "precision": "float32", "seed": 0}
     assert defaults(LanguageModel.fit) == {
         "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
-        **of_config(TrainingConfig, CheckpointConfig), "on_interrupt": "raise",
+        **of_config(TrainingConfig, CheckpointConfig), "on_interrupt": "raise", "callbacks": None,
     }  # fmt: skip
     writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error", "as_bytes": False}
     assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing
@@ -261,12 +261,12 @@ def test_fit_passes_every_argument_on(monkeypatch):
     }  # fmt: skip
     keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz", "log": "log.csv"}
     given = []
-    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments, interrupts: given.append(arguments))
-    LanguageModel().fit("corpus", "valid", **options, **keeping)
+    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments, interrupts, callbacks: given.append((*arguments, callbacks)))
+    LanguageModel().fit("corpus", "valid", **options, **keeping, callbacks=["watch"])
     LanguageModel().fit("corpus", checkpoint=Path("run.npz"), resume=b"old.npz")
     plain = CheckpointConfig("run.npz", resume="old.npz")
-    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping), None),
-                     ("corpus", None, TrainingConfig(), plain, None)]
+    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping), None, ["watch"]),
+                     ("corpus", None, TrainingConfig(), plain, None, None)]
     assert set(options) == set(of_config(TrainingConfig))
     assert not set(options.items()) & set(of_config(TrainingConfig).items())
 

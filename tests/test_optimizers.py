@@ -242,7 +242,7 @@ def test_a_custom_optimizer_is_named_but_not_imported():
     described = json.loads(json.dumps(describe(Half(part=0.25))))
     assert described == {"class": "Half", "own": True, "rule": "sgd", "learning_rate": 0.5, "part": 0.25}
     assert rebuild(described, {"Half": Half}, "") == Half(part=0.25)
-    with pytest.raises(ModelFileError, match=r"the optimizer is 'Half', a class of your own, which the file names but does not contain; do so\."):
+    with pytest.raises(ModelFileError, match=r"the optimizer is 'Half', a custom class, which the file names but does not contain; do so\."):
         rebuild(described, {}, "do so")
     with pytest.raises(ConfigError, match=r"'Half' is 3, expected a subclass of numba_rnnlm.optimizers.Optimizer"):
         rebuild(described, {"Half": 3}, "")

@@ -880,7 +880,7 @@ def test_a_custom_optimiser_continues_from_a_file(tmp_path):
     model = compiled(optimizer=Mine(0.1, momentum=0.5))
     model.fit(X, LAST, verbose=0)
     model.save(path)
-    with pytest.raises(ModelFileError, match=r"model.npz': the optimizer is 'Mine', a class of your own, .*custom_objects=\{name: class\}"):
+    with pytest.raises(ModelFileError, match=r"model.npz': the optimizer is 'Mine', a custom class, .*custom_objects=\{name: class\}"):
         Sequential.load(path)
     with pytest.raises(ConfigError, match=r"custom_objects is \[.*\], expected a mapping of names to classes"):
         Sequential.load(path, custom_objects=[Mine])

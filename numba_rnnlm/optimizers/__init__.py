@@ -89,7 +89,7 @@ def rebuild(described: Mapping[str, Any], own: Mapping[str, type[Optimizer]], in
 
 def _rebuild_own(name: Any, numbers: dict[str, Any], rule: Any, own: Mapping[str, type[Optimizer]], instead: str) -> Optimizer:
     if name not in own:
-        raise ModelFileError(f"the optimizer is {name!r}, a class of your own, which the file names but does not contain; {instead}.")
+        raise ModelFileError(f"the optimizer is {name!r}, a custom class, which the file names but does not contain; {instead}.")
     if not (isinstance(own[name], type) and issubclass(own[name], Optimizer)):
         raise ConfigError(f"{name!r} is {shown(own[name])}, expected a subclass of numba_rnnlm.optimizers.Optimizer.")
     made = _made(own[name], numbers)
