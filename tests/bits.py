@@ -221,7 +221,7 @@ def old_file(path):
 
 
 def later(digests):
-    """Prefix the names of the digests of a model that was trained further."""
+    """Rename the digests of a model that was trained further."""
     return {f"{name} later": one for name, one in digests.items()}
 
 
