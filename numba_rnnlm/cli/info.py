@@ -146,7 +146,7 @@ def _expect_call(thing: Mapping[str, Any]) -> None:
     """Raise ValueError unless this is a class with its arguments: names with plain values, or layers."""
     for name, value in thing.items():
         is_short = any(descriptions(value)) or len(str(value)) <= LONGEST_VALUE
-        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short:
+        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short or (isinstance(value, dict) and "class" not in value):
             raise ValueError(f"the argument {name!r} is {value!r}")
     if not isinstance(thing["class"], str) or not thing["class"].isidentifier():
         raise ValueError(f"the class is {thing['class']!r}")
