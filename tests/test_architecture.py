@@ -17,7 +17,7 @@ STOREYS = (
     {"portable", "cells", "rules"},
     {"backends"},
     {"layers", "recognition", "network", "architecture"},
-    {"optimizers", "schedules", "plan", "training", "training_log", "generation", "scoring", "extension", "progress"},
+    {"optimizers", "schedules", "plan", "training", "training_log", "decoding", "scoring", "extension", "progress"},
     {"text", "storage"},
     {"language_model", "sequential", "callbacks", "keras", "runs", "cli", "demo", "__init__", "__main__"},
 )
