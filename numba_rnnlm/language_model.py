@@ -33,6 +33,7 @@ from .config import (
     UnknownConfig,
     expect_vocabulary,
 )
+from .decoding import generate, generate_batch
 from .errors import (
     ConfigError,
     CorpusError,
@@ -51,7 +52,6 @@ from .errors import (
     shown,
 )
 from .extension import extended
-from .generation import generate, generate_batch
 from .interrupts import Interrupts
 from .network import Network
 from .optimizers import Optimizer, describe

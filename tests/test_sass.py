@@ -30,7 +30,7 @@ SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
 EVERY_PAIR = ROUNDS > 1  # and every three: which takes minutes more
 GROUPS = 12  # one process compiles all kernels of a group
-MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "update")
+MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "sampling", "update")
 # What recurrence and launch say, repeated here: tests are collected where their imports would fail.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
 STAGES = (3, 2)
@@ -106,6 +106,7 @@ def cases(capability):
     yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse"))
     yield from (("pointwise", name) for name in ("dropout", "copy", "add"))
     yield from (("update", name) for name in ("sum_of_squares", "judge"))
+    yield "sampling", "choose"
     yield from (("update", "update", (rule,)) for rule in RULES)
     yield from (("pointwise", name, (f,)) for name in ("activation", "derivative") for f in ("tanh", "relu", "sigmoid"))
     for width in (WARP, THREADS):
@@ -211,7 +212,7 @@ def test_every_time_loop_has_shared_memory_enough(monkeypatch, capability):
 @of()
 def test_float32_stays_float32(case, code):
     """A single float64 constant makes a loop 2 times slower on the best devices, 64 times on the others."""
-    assert bool(code[sass.FLOAT64]) == (case.name in ("sum_of_squares", "judge")), code[sass.FLOAT64]
+    assert bool(code[sass.FLOAT64]) == (case.name in ("sum_of_squares", "judge", "choose")), code[sass.FLOAT64]
 
 
 @of()

@@ -14,8 +14,8 @@ from ...fingerprint import of_modules
 from ...memory import Space, host_memory
 from ...rules import Rule
 from .. import MOST_THREADS
-from ..ops import Stage
-from . import kernels, lookup, losses, pointwise, recurrence, simd, update
+from ..ops import Choice, Stage
+from . import kernels, lookup, losses, pointwise, recurrence, sampling, simd, update
 from .decoding import Decoder
 from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
 from .packing import pack
@@ -310,6 +310,12 @@ class Backend:
         )
 
     # decoding
+
+    def choose(self, scores: Array, choice: Choice, numbers: np.ndarray, ids: Array) -> None:
+        streams, symbols = scores.shape
+        bounds = cut(streams, self.pool.parts(scores.size * 16))
+        weights = self.workspace.take("weights", (len(bounds), symbols), np.float32)
+        self.pool.run(sampling.choose_rows, bounds, scores, ids, numbers, tuple(choice), weights)
 
     def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Decoder | None:
         if self.dtype != np.float32 or len({id(stage.cell) for stage in stages if stage.cell}) != 1:
