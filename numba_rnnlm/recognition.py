@@ -53,9 +53,8 @@ def difference(ops: Ops, cell: Cell, record: Mapping[str, Any], gradients: bool 
     """
     keys = ["step", "gradients"] if gradients and "gradients" in record else ["step"]
     here = _record(ops, cell, "gradients" in keys)
-    for key in ("slots", "states", "weights"):
-        there, now = record.get(key, []), here.get(key, [])
-        if there != now:
+    for key, there in (("slots", record["slots"]), ("states", record["states"]), ("weights", record.get("weights", []))):
+        if there != (now := here.get(key, [])):
             return f"its {key} are {there} there and {now} here"
     for key in keys:
         names = [f"new state {name!r}" for name in here["states"]]

@@ -297,8 +297,11 @@ def test_rounding_to_bfloat16(bits):
 @given(data=st.data(), threads=strategies.threads)
 def test_products_lose_no_more_than_their_factors(precise, verb, data, threads):
     arguments = draw_product(data, verb)
-    got = call(on(precise, threads), verb, arguments)
-    assert_close(got, call(REFERENCE, verb, arguments), LOST[precise.precision])
+    got, want = call(on(precise, threads), verb, arguments), call(REFERENCE, verb, arguments)
+    if "dU" in want:  # over up to 350 rows, which may cancel: what they lose grows with the root of how many there are
+        rows = np.prod(arguments["z"].shape[:2])
+        got["dU"], want["dU"] = got["dU"] / np.sqrt(rows), want["dU"] / np.sqrt(rows)
+    assert_close(got, want, LOST[precise.precision])
 
 
 @pytest.mark.parametrize("verb", PRODUCTS)

@@ -64,7 +64,7 @@ def specification(cell, z, prev, d, w):
 def draw_step(random, cell, N, H, scale=1.0):
     """z, prev, d and w."""
     S = len(cell.states)
-    return scale * floats(random, N, len(cell.gates), H), floats(random, N, S, H), floats(random, N, S, H), floats(random, len(cell.weights), H)
+    return scale * floats(random, N, len(cell.gates), H), floats(random, N, S, H), floats(random, N, S, H), floats(random, len(cell.weights), H) / 4
 
 
 @every_cell

@@ -14,6 +14,7 @@ import pytest
 import sass
 from checks import ROUNDS
 from numba import float32, intp
+from own_cells import EVERY, OWN
 from strategies import RULES
 
 from numba_rnnlm.backends.ops import PRECISIONS
@@ -63,7 +64,7 @@ class Case(NamedTuple):
         found = getattr(importlib.import_module(f"numba_rnnlm.backends.cuda.{self.module}"), self.name)
         if self.arguments is None:
             return found
-        names = {"recurrence": CELLS, "update": RULES}.get(self.module, {})
+        names = {"recurrence": EVERY, "update": RULES}.get(self.module, {})
         return found(*(names.get(argument, argument) for argument in self.arguments))
 
 
@@ -97,6 +98,8 @@ def time_loops(capability):
     for number, cell in enumerate(sorted(BUILT_IN - {"lstm", "gru"}) if hopper else ()):
         some = ("float32", "tf32") if EVERY_PAIR else (("float32", "tf32")[number % 2],)
         yield from ((cell, *SHAPES[0], precision) for precision in some)
+    if hopper:  # with weights of the cell's own, with streams that end, with both
+        yield from (("peephole", *SHAPES[0], "float32"), ("lstm", *SHAPES[1], "tf32", True), ("peephole", *SHAPES[2], "bf16", True))
 
 
 def cases(capability):
@@ -115,8 +118,8 @@ def cases(capability):
         yield from (("losses", name, (width,)) for name in ("softmax", "softmax_backward"))
     yield from (("linear", *product) for product in products(capability))
     yield from (("recurrence", name, loop) for loop in time_loops(capability) for name in sorted(PERSISTENT))
-    for cell in sorted(BUILT_IN) if hopper else ("lstm", "gru"):
-        yield from (("recurrence", name, (cell,)) for name in ("forward_row", "backward_row"))
+    for cell in sorted(EVERY) if hopper else ("lstm", "gru"):
+        yield from (("recurrence", name, (cell, ending)) for name in ("forward_rows", "backward_rows") for ending in ((False, True) if cell in OWN else (False,)))
 
 
 CASES = [Case(capability, *case) for capability in (HOPPER, AMPERE) for case in cases(capability)]
@@ -220,7 +223,7 @@ def test_tensor_cores_in_the_precision_asked_for_and_only_then(case, code):
     assert set(code["HMMA"]) == TENSOR_CORES[case.precision]
 
 
-@of("forward_row", "backward_row", "forward_kernel", "backward_kernel", "activation", "derivative", "update")
+@of("forward_rows", "backward_rows", "forward_kernel", "backward_kernel", "activation", "derivative", "update")
 def test_no_minimum_drops_nan(code):
     """What the hardware's plain minimum returns is its other operand; that of a comparison is FMNMX.NAN."""
     assert set(code["FMNMX"]) <= {"FMNMX.NAN"}
@@ -301,7 +304,7 @@ def test_a_kernel_compiles_after_the_cpus_own():
     """What the two compilers share is not changed by the one that comes first."""
     row, arrays = CELLS["lstm"].forward, (float32[:, ::1],) * 3
     row.compile((*arrays, intp, intp))
-    case = Case(HOPPER, "recurrence", "forward_row", ("lstm",))
+    case = Case(HOPPER, "recurrence", "forward_rows", ("lstm",))
     assert compiled([case])[case]["MUFU.RCP"]
 
 
