@@ -17,8 +17,8 @@ from strategies import floats, unwritten
 from numba_rnnlm import LanguageModel, Sequential, backends, cells
 from numba_rnnlm.cells import CELLS, Cell
 from numba_rnnlm.config import SamplingConfig
-from numba_rnnlm.errors import ConfigError, ModelFileError
 from numba_rnnlm.decoding import generate_batch
+from numba_rnnlm.errors import ConfigError, ModelFileError
 from numba_rnnlm.layers import Dense, Recurrent
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.portable import portable, tanh
