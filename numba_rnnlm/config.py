@@ -160,7 +160,7 @@ class TrainingConfig(_Config):
     clip_value: float | None = _option(None, "clip each element of the gradient to this magnitude; 0 or inf disables it", type=float)
     reduction: str = _option("mean", "the loss to differentiate: mean over tokens, or sum_time: summed over the "
                              "steps and averaged over the streams (the convention of Zaremba et al. 2014)", REDUCTIONS)
-    accumulate: int = _option(1, "batches whose gradients are added up for one update: as many times as many streams in the same memory")
+    accumulate: int = _option(1, "number of batches whose gradients are summed before each update; equivalent to that many times more streams, without more memory")
     patience: int | None = _option(None, "stop after this many epochs (with validate_every, reports) without a better validation loss "
                                    "(training loss if there is no validation text)", type=int)
     validation_split: float = _option(0.0, "fraction of the training text, 0 to 1, to hold out from its end for validation, if that "

@@ -1,16 +1,16 @@
-"""Whether two versions of numba_rnnlm compute the same bits: small trainings of all kinds, as SHA-256 digests.
+"""Checks whether two versions of numba_rnnlm compute the same bits, by SHA-256 digests of small trainings of all kinds.
 
-The package is the one that PYTHONPATH leads to, and only what users may call is called, so that the same trainings run on an older commit
-and on a newer one. On another computer the bits may differ::
+It imports the package from PYTHONPATH and uses only public functions, so that the same trainings run on older and newer commits. On another
+computer the bits may differ::
 
     cd tests
     PYTHONPATH=../../older python -m bits record older.json
     PYTHONPATH=.. python -m bits record newer.json
-    PYTHONPATH=.. python -m bits compare older.json newer.json      # which digests differ; exit status 1 if any do
+    PYTHONPATH=.. python -m bits compare older.json newer.json      # prints the digests that differ; exit status 1 if any do
 
-Each training has several digests. "file" is all that it saves; "about/..." are the entries of that file's header, "weights" and "moments" its
-arrays: where "file" differs and "weights" does not, the header has changed and the numbers have not. The others are what the model generates,
-predicts and measures.
+Each training has several digests. "file" covers everything that it saves, "about/..." the header entries, "weights" and "moments" the
+arrays: if "file" differs but "weights" does not, the header has changed and the numbers have not. The other digests cover what the model
+generates, predicts and evaluates.
 """
 
 import argparse
@@ -35,12 +35,12 @@ RANDOM = np.random.default_rng(1)
 
 
 def words(letters):
-    """Made-up words of such letters."""
+    """Made-up words of these letters."""
     return ["".join(RANDOM.choice([*letters], length)) for length in RANDOM.integers(1, 8, 150)]
 
 
 def text(words, lines):
-    """Lines of these words, of which a few are frequent."""
+    """Lines of these words, a few of which are frequent."""
     frequency = 1 / np.arange(1, len(words) + 1)
     return "".join(" ".join(RANDOM.choice(words, 8, p=frequency / frequency.sum())) + ".\n" for _ in range(lines))
 
@@ -52,7 +52,7 @@ IDS = np.cumsum(RANDOM.integers(0, 3, 6000)) % 13
 ONE = {"backend": "cpu", "threads": 1}
 SMALL = {"hidden": 24, "layers": 2, "embedding": 12, "seed": 3, **ONE}
 SHORT = {"epochs": 2, "streams": 8, "steps": 20, "verbose": 0}
-LARGE = {"hidden": 150, "embedding": 70, "dropout": 0.2}  # so large that two threads share the work
+LARGE = {"hidden": 150, "embedding": 70, "dropout": 0.2}  # large enough for two threads to share the work
 BREAKS = {"valid": VALID, "schedule": "constant", "checkpoint": "run.npz"}
 
 LANGUAGE = {  # name → arguments of the model, and of each call of fit
@@ -61,7 +61,7 @@ LANGUAGE = {  # name → arguments of the model, and of each call of fit
     "tanh": ({"cell": "tanh", "layers": 1}, {}),
     "relu": ({"cell": "relu", "hidden": 21}, {}),
     "sigmoid": ({"cell": "sigmoid"}, {}),
-    "a cell of one's own": ({"cell": replace(cells.get("gru"), name="own")}, {}),
+    "a custom cell": ({"cell": replace(cells.get("gru"), name="own")}, {}),
     "words": ({"tokenizer": "word", "min_count": 2, "max_vocabulary": 90}, {"valid": VALID}),
     "bytes": ({"tokenizer": "byte", "cell": "gru"}, {"valid": VALID.encode()}),
     "ids": ({"tokenizer": None, "vocabulary_size": 13}, {"corpus": IDS, "valid": IDS[:500]}),
@@ -130,7 +130,7 @@ SEQUENTIAL = {  # name → layers, optimizer, x, (loss, y), arguments of fit
         [Embedding(11, 6), LSTM(10), Dense(3, "softmax")], optimizers.pytorch.SGD(0.2, momentum=0.5, clip_norm=0.2), X, LABELS, {}),
 }
 
-# What data/record_files.py trained the files of earlier versions on
+# The training data of data/record_files.py for the files of earlier versions
 OLD_TEXT = "to be or not to be\nthat is the question\n"
 OLD_TRAINING = {"corpus": OLD_TEXT * 4, "valid": OLD_TEXT, "epochs": 3, "streams": 2, "steps": 10, "learning_rate": 0.05,
                 "schedule": "plateau", "verbose": 0}
@@ -139,7 +139,7 @@ OLD_Y = (OLD_X[:, -1] + 1) % 7
 
 
 def digest(value):
-    """Of bytes, or of numbers, texts, arrays and what holds them: a float counts with all its bits, its type does not."""
+    """Digest of bytes, numbers, texts, arrays and containers of them; all bits of a float count, but not its type."""
     def plain(value):
         return value.hex() if isinstance(value, bytes) else value.tolist()
 
@@ -148,7 +148,7 @@ def digest(value):
 
 
 def of_file(model):
-    """Digests of what a model saves, and of what is in that file: each entry of its header, and each group of arrays."""
+    """Digests of the model's file: of the whole, of each header entry, and of each group of arrays."""
     model.save("model.npz")
     groups = {}
     with np.load("model.npz", allow_pickle=False) as file:
@@ -160,12 +160,12 @@ def of_file(model):
 
 
 def of_language_model(model):
-    """Digests of what a model saves, generates and measures."""
+    """Digests of what a model saves, generates and evaluates."""
     if model.tokenizer_ is None:
         corpus, prompts, sentences = IDS, [IDS[5:95], IDS[:1]], [IDS[:2], IDS[:40], IDS[7:200]]
     else:
         corpus, prompts, sentences = TEXT, [TEXT[:90], "", TEXT[7:9]], [*TEXT.splitlines()[:9], "", "of other LETTERS"]
-    ways = GENERATED if model.get_params()["backend"] == "cpu" else {"text": {}}  # int8 is for the CPU
+    ways = GENERATED if model.get_params()["backend"] == "cpu" else {"text": {}}  # int8 is supported on the CPU only
     evaluations = [model.evaluate(corpus, **how) for how in EVALUATED] + [model.validation_] * (model.validation_ is not None)
     return {
         **of_file(model),
@@ -177,7 +177,7 @@ def of_language_model(model):
 
 
 def language_model(options, *fits):
-    """Digests of a trained model; None where this computer cannot compute in its precision."""
+    """Digests of a trained model; None if this computer does not support its precision."""
     try:
         model = LanguageModel(**SMALL | options)
     except BackendError:
@@ -193,16 +193,16 @@ def of_sequential(model, x, y):
 
 
 def fitted(model, x, y, callbacks=(), **options):
-    """The same of a model after a training, with its history and all that it tells its callbacks."""
-    told = []
+    """The same digests after training, and those of its history and of the arguments of its callbacks."""
+    calls_made = []
     calls = [f"on_{what}_{when}" for what in ("train", "epoch", "train_batch") for when in ("begin", "end")]
-    noting = LambdaCallback(**{call: lambda *given, call=call: told.append(digest([call, given])) for call in calls})
+    noting = LambdaCallback(**{call: lambda *given, call=call: calls_made.append(digest([call, given])) for call in calls})
     history = model.fit(x, y, callbacks=[noting, *callbacks], **{"batch_size": 16, "verbose": 0} | options)
-    return {**of_sequential(model, x, y), "history": digest(history.history), "callbacks": digest(told)}
+    return {**of_sequential(model, x, y), "history": digest(history.history), "callbacks": digest(calls_made)}
 
 
 def sequential(layers, optimizer, x, target, options):
-    """Digests of a model that is trained, saved, loaded and trained on."""
+    """Digests of a model that is trained, saved, loaded and trained further."""
     loss, y = target
     model = Sequential(layers, seed=3, **ONE)
     model.compile(optimizer, loss, ["accuracy"])
@@ -211,7 +211,7 @@ def sequential(layers, optimizer, x, target, options):
 
 
 def old_file(path):
-    """Digests of a file of an earlier version: of what is loaded, and of a training that continues from it."""
+    """Digests of a file of an earlier version: of the loaded model, and of a training that continues from it."""
     if path.name.startswith("sequential"):
         model = Sequential.load(path, **ONE)
         return of_sequential(model, OLD_X, OLD_Y) | later(fitted(model, OLD_X, OLD_Y, epochs=4, initial_epoch=2))
@@ -221,7 +221,7 @@ def old_file(path):
 
 
 def later(digests):
-    """Those of a model that has been trained on, by names of their own."""
+    """Prefix the names of the digests of a model that was trained further."""
     return {f"{name} later": one for name, one in digests.items()}
 
 
@@ -243,7 +243,7 @@ def record(path):
 
 
 def compare(*paths):
-    """Say which digests differ between two records; 1 if any do."""
+    """Print the digests that differ between two records; return 1 if any do."""
     one, other = (json.loads(Path(path).read_text()) for path in paths)
     different = 0
     for name in one | other:

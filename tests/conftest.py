@@ -1,4 +1,4 @@
-"""Hypothesis's profiles, the backends that the tests run on, and what a session fails for although its tests have passed."""
+"""Hypothesis profiles, the backends under test, and conditions on which a session fails although its tests have passed."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ from numba_rnnlm import backends, cells, interrupts
 from numba_rnnlm.backends.compiling import notice
 from numba_rnnlm.backends.cpu import team, threads
 
-FOUND = os.environ.get("NUMBA_RNNLM_EXAMPLES") or Path.home() / ".cache" / "numba_rnnlm_examples"  # nightly's failing examples
+FOUND = os.environ.get("NUMBA_RNNLM_EXAMPLES") or Path.home() / ".cache" / "numba_rnnlm_examples"  # the failing examples of .ci/nightly
 
-settings.register_profile("local", max_examples=20, deadline=None)  # the first call of a kernel compiles it
+settings.register_profile("local", max_examples=20, deadline=None)  # the first call compiles a kernel
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None)
 settings.register_profile("nightly", max_examples=500, deadline=None, derandomize=False, print_blob=True,
                           database=DirectoryBasedExampleDatabase(FOUND), suppress_health_check=())  # fmt: skip
@@ -25,8 +25,8 @@ settings.register_profile("simulated", max_examples=5, deadline=None, derandomiz
 settings.load_profile("simulated" if backends.SIMULATED else "ci" if os.environ.get("CI") else "local")
 
 
-def machines() -> list[tuple[str, str]]:
-    """(backend, dtype) of all that run here; some know only one dtype."""
+def available_backends() -> list[tuple[str, str]]:
+    """(backend, dtype) of all backends that run here; some support only one dtype."""
     only = {"reference": "float64", "cuda": "float32"}
     return [
         (name, dtype)
@@ -36,29 +36,29 @@ def machines() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.fixture(scope="session", params=machines(), ids="-".join)
+@pytest.fixture(scope="session", params=available_backends(), ids="-".join)
 def ops(request):
-    """Every backend that runs here, in every dtype that it knows."""
+    """Every available backend, with every dtype that it supports."""
     name, dtype = request.param
     return backends.get(name, dtype, threads=2)
 
 
-@pytest.fixture(scope="session", params=[machine for machine in machines() if machine[0] != "reference"], ids="-".join)
+@pytest.fixture(scope="session", params=[each for each in available_backends() if each[0] != "reference"], ids="-".join)
 def compiled(request):
-    """Every backend that may differ from the reference, to be compared with it."""
+    """Every backend other than the reference, to be compared with it."""
     name, dtype = request.param
     return backends.get(name, dtype, threads=2)
 
 
 @pytest.fixture(scope="session", params=["float32", "float64"])
 def cpu(request):
-    """The CPU, for what only it promises."""
+    """The CPU backend, for tests of what only it guarantees."""
     return backends.get("cpu", request.param, threads=2)
 
 
 @pytest.fixture(scope="module")
 def every_thread():
-    """Cut even the smallest job among all threads, whatever that gains."""
+    """Split even the smallest job among all threads, even if that is slower."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "WORTHWHILE", 1)
         patch.setattr(team, "WINDOW", 1 << 60)
@@ -76,11 +76,11 @@ def _left_as_it_was():
 
 def pytest_configure(config):
     config.option.loadscopereorder = False  # pytest-xdist would start with the longest files, whose processes compile the same kernels
-    for name in interrupts.NAMES:  # as in a shell's background job and under nohup: trainings leave ignored signals alone
+    for name in interrupts.NAMES:  # they may be ignored, as in a background job or under nohup, and trainings do not replace ignored signals
         if signal.getsignal(number := getattr(signal, name, signal.SIGINT)) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     words.watch()
-    notice.silence()  # whether it comes depends on the machine; processes of their own test it
+    notice.silence()  # it depends on the speed of the computer; tests with separate processes check it
 
 
 _skipped: set[str] = set()
@@ -93,13 +93,13 @@ def pytest_runtest_logreport(report):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
-    """A worker of pytest-xdist has ended."""
+    """Collect the records of a pytest-xdist worker that has ended."""
     words.add(getattr(node, "workeroutput", {}).get("words", []))
 
 
 def pytest_sessionfinish(session, exitstatus):
-    """A test may be skipped only for what this computer lacks, and when all have passed, each error of the library must have been met, and
-    its words read."""
+    """Fail the session if a test was skipped for any reason but the known ones, or if all tests passed but some error of the library was never
+    raised, or its message never read."""
     if worker := getattr(session.config, "workeroutput", None):
         worker["words"] = words.read()
         return

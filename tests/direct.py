@@ -1,4 +1,4 @@
-"""The simplest verbs as their definitions have them, in float64. The reference and what is compared with it could share a mistake."""
+"""Direct implementations of the simplest verbs in float64, independent of the reference, which could share a mistake with what it tests."""
 
 import math
 
@@ -46,7 +46,7 @@ def project(x, W, b, out, first, transposed, add):
 
 
 def probabilities(row):
-    """Those of logits: each is one over the sum of all quotients."""
+    """Softmax: each probability is one over the sum of all quotients."""
     return [1 / math.fsum(math.exp(other - logit) for other in row) for logit in row]
 
 
@@ -56,17 +56,17 @@ def cross_entropy(x, W, b, targets, losses, transposed):
 
 
 def binary_cross_entropy(logits, targets, losses):
-    wrong = np.where(targets == 1, -logits, logits)  # what speaks against the target
+    wrong = np.where(targets == 1, -logits, logits)  # positive if the prediction is wrong
     return {"losses": np.logaddexp(0, wrong).sum(1) / logits.shape[1]}
 
 
 def dropout(x, out, rate, key):
-    kept = [random_bits(key, index) >> 32 >= round(rate * 2**32) for index in range(x.size)]
-    return {"out": np.where(np.reshape(kept, x.shape), x / (1 - rate), 0)}
+    keep = [random_bits(key, index) >> 32 >= round(rate * 2**32) for index in range(x.size)]
+    return {"out": np.where(np.reshape(keep, x.shape), x / (1 - rate), 0)}
 
 
 def random_bits(key, index):
-    """SplitMix64, in whole numbers."""
+    """SplitMix64 in Python integers."""
     z = (key + (index + 1) * 0x9E3779B97F4A7C15) & BITS
     z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & BITS
     z = ((z ^ z >> 27) * 0x94D049BB133111EB) & BITS

@@ -1,11 +1,11 @@
-"""exp, tanh and the sigmoid at every float32: the largest error, whether they rise, whether tanh is odd, whether NaN stays NaN.
+"""exp, tanh and the sigmoid at every float32: the maximum error, monotonicity, symmetry of tanh, and NaN.
 
-Takes two minutes a function; the gate tests a sample (test_portable.py)::
+Takes two minutes per function; the test suite checks a sample (test_portable.py)::
 
     python tests/every_float.py [exp] [tanh] [sigmoid]
 
-Each line: a function, its largest error in units in the last place against float64 and where, how many pairs of neighbours fall, how many x
-have f(-x) different from -f(x), how many NaN became a number.
+Prints for each function its maximum error in units in the last place against float64 and where it occurs, the number of neighbours at which it
+decreases, the number of x for which f(-x) differs from -f(x), and the number of NaN that became a number.
 """
 
 import sys
@@ -17,7 +17,7 @@ from numba_rnnlm import portable
 
 NAMES = "exp", "tanh", "sigmoid"
 CHUNK = 1 << 22
-INFINITE = 0x7F800000  # the bits of infinity: what is above is NaN
+INFINITE = 0x7F800000  # the bits of infinity: larger bit patterns are NaN
 
 
 @njit(error_model="numpy")
@@ -35,7 +35,7 @@ def apply(x, out, function):
 
 @njit(error_model="numpy")
 def worst(got, want):
-    """(largest error in units in the last place of the nearest float32, its index); smallest denormals count as one."""
+    """(maximum error in units in the last place of the nearest float32, its index); smallest denormals count as one."""
     most, at = 0.0, 0
     for j in range(got.size):
         nearest = np.float32(want[j])

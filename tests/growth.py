@@ -1,13 +1,13 @@
-"""Growth: what reading a file takes in time and memory, for the worst shapes of every kind of file that the library reads.
+"""Measures the time and memory that reading a file takes, for the worst cases of every kind of file that the library reads.
 
 With tests/ and the package on PYTHONPATH::
 
-    python -m growth                          1, 4 and 16 MB of every shape
-    python -m growth 1 --only layers --all    the shapes with this in their names, and each way to read them
+    python -m growth                          every case at 1, 4 and 16 MB
+    python -m growth 1 --only layers --all    cases with this in their names, and every way to read them
 
-A line is a shape at one size: the processor's seconds for each MB, the peak of memory as a multiple of the file (that of Python and NumPy by tracemalloc, that
-of the process by the system), and what became of it. Of several ways to read a file, such as ``load`` and ``info``, it shows the slowest and
-the largest. :mod:`test_growth` measures the same shapes in small, by counting.
+Each line shows a case at one size: processor seconds per MB, peak memory as a multiple of the file size (of Python and NumPy, measured by
+tracemalloc; of the process, measured by the system), and the outcome. If there are several ways to read a file, such as ``load`` and
+``info``, the maxima are shown. :mod:`test_growth` measures the same cases at small sizes, by counting.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def archive(members: Iterable[tuple[str, bytes]], shared: bool = False) -> bytes:
-    """A zip archive; ``shared``: all entries of the directory after the first name the first member's bytes."""
+    """Make a zip archive; with ``shared``, all directory entries refer to the bytes of the first member."""
     body, directory, number = bytearray(), bytearray(), 0
     for name, data in members:
         known = struct.pack("<HHHHHIIIHH", 20, 0x800, 0, 0, 33, zlib.crc32(data), len(data), len(data), len(name.encode()), 0)
@@ -78,7 +78,7 @@ def archive(members: Iterable[tuple[str, bytes]], shared: bool = False) -> bytes
 
 @cache
 def base(kind: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Header and members of a small file: a language model by its tokenizer, a "checkpoint" or a "sequential"."""
+    """Header and members of a small file: ``kind`` is the tokenizer of a language model, "checkpoint" or "sequential"."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "m.npz")
         if kind == "sequential":
@@ -98,7 +98,7 @@ def base(kind: str) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def model(kind: str, about: bytes | dict[str, Any] | None = None, members: Iterable[tuple[str, bytes]] = (), shared: bool = False) -> bytes:
-    """The small file with another header and with more members, or these in place of its own."""
+    """The small file with another header, and with members added or replaced."""
     header, own = base(kind)
     header = header if about is None else about
     data = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -106,7 +106,7 @@ def model(kind: str, about: bytes | dict[str, Any] | None = None, members: Itera
 
 
 def with_extra(kind: str, extra: bytes) -> bytes:
-    """The small file with a key more in its header."""
+    """The small file with an additional key in its header."""
     return model(kind, json.dumps(base(kind)[0]).encode()[:-1] + b', "more": ' + extra + b"}")
 
 
@@ -115,19 +115,19 @@ def repeated(piece: bytes, size: int, opening: bytes = b"[", closing: bytes = b"
 
 
 def numbered(template: str, size: int) -> list[str]:
-    """``template`` with 0, 1, … in it, as often as together with two bytes between them they have this size."""
+    """Format ``template`` with 0, 1, … until the results, each with two bytes of overhead, have this size."""
     step = len(json.dumps(template.format(size // (len(template) + 4)))) + 2
     return [template.format(number) for number in range(size // step)]
 
 
 def characters(number: int) -> list[str]:
-    """Different characters, the cheapest in a file first."""
+    """Distinct characters, those with the shortest encoding first."""
     points = (point for point in count(0x100) if not 0xD800 <= point < 0xE000)
     return [chr(point) for point in islice(points, number) if point < 0x110000]
 
 
 def vocabulary(kind: str, symbols: list[str], rows: bool = False) -> bytes:
-    """A language model with this vocabulary; with ``rows`` it also has the numbers for it."""
+    """A language model with this vocabulary; ``rows`` adds weights of matching size."""
     about, members = json.loads(json.dumps(base(kind)[0])), {}
     about["tokenizer"]["symbols"] = about["tokenizer"]["symbols"][:2] + symbols
     size = len(symbols) + 2
@@ -150,7 +150,7 @@ def layers(extra: list[dict[str, Any]], **changes: Any) -> bytes:
 
 
 def deep(size: int) -> bytes:
-    """A sound Sequential of as many recurrent layers as fit, a thousand at most."""
+    """A valid Sequential with as many recurrent layers as fit, at most a thousand."""
     number = min(size // 3000 + 1, 997)
     made = Sequential([Embedding(4, 1), *(LSTM(1, return_sequences=True) for _ in range(number)), Dense(4, "softmax")], threads=1)
     return saved(made)
@@ -163,7 +163,7 @@ def saved(made: Any) -> bytes:
 
 
 def wide(kind: str, dtype: str, order: str, size: int) -> bytes:
-    """A language model with one large matrix of this type and order."""
+    """A language model with one large matrix of this dtype and memory order."""
     units = max(1, size // np.dtype(dtype).itemsize // 9)
     about = base("byte")[0]
     about = about | {"config": about["config"] | {"hidden": 1, "embedding": 9 * units // 256 + 1, "tied": False}}
@@ -194,10 +194,10 @@ FILES: dict[str, Callable[[int], bytes]] = {
     "header: [[[...]]]": lambda size: with_extra("char", b"[" * (size // 2) + b"]" * (size // 2)),
     "header: [[[...": lambda size: with_extra("char", b"[" * size),
     "header: many keys": lambda size: with_extra("char", json.dumps(dict.fromkeys(numbered("{}", size * 2 // 3), 0), separators=(",", ":")).encode()),
-    "header: one key again and again": lambda size: with_extra("char", repeated(b'"a":0', size, b"{", b"}")),
+    "header: one key repeated": lambda size: with_extra("char", repeated(b'"a":0', size, b"{", b"}")),
     "header: long string, one emoji": lambda size: with_extra("char", '"{}\N{GRINNING FACE}"'.format("a" * size).encode()),
     "header: long string, one escape": lambda size: with_extra("char", b'"\\ud83d\\ude00' + b"a" * size + b'"'),
-    "header: escaped quotes, no end": lambda size: with_extra("char", b'"' + b'\\"' * (size // 2)),
+    "header: escaped quotes, unterminated": lambda size: with_extra("char", b'"' + b'\\"' * (size // 2)),
     "header: a number of many digits": lambda size: with_extra("char", b"1" * size),
     "header: a fraction of many digits": lambda size: with_extra("char", b"0." + b"1" * size),
     "header: white space": lambda size: with_extra("char", b" " * size + b"0"),
@@ -214,12 +214,12 @@ FILES: dict[str, Callable[[int], bytes]] = {
     "history: numbers": lambda size: history("char", 1.25, size),
     "cells": lambda size: model("char", base("char")[0] | {"cells": {name: {"slots": []} for name in numbered("cell{}", size // 3)}}),
     "layers: Dropout": lambda size: layers([{"class": "Dropout", "rate": 0.0}] * (size // 37)),
-    "layers: cells of their own": lambda size: layers([{"class": "Recurrent", "units": 1, "cell": name} for name in numbered("c{}", size // 8)]),
-    "layers: one of many arguments": lambda size: layers([{"class": "LSTM"} | dict.fromkeys(numbered("a{}", size), 0)]),
-    "layers: sound": deep,
+    "layers: custom cells": lambda size: layers([{"class": "Recurrent", "units": 1, "cell": name} for name in numbered("c{}", size // 8)]),
+    "layers: one with many arguments": lambda size: layers([{"class": "LSTM"} | dict.fromkeys(numbered("a{}", size), 0)]),
+    "layers: valid": deep,
     "metrics": lambda size: layers([], compiled=base("sequential")[0]["compiled"] | {"metrics": ["accuracy"] * (size // 12)}),
     "members: empty arrays": lambda size: many("weights/a{}.npy", size),
-    "members: of one shared local header": lambda size: many("weights/a{}.npy", size, shared=True),
+    "members: one shared local header": lambda size: many("weights/a{}.npy", size, shared=True),
     "members: long names, shared": lambda size: many("weights/" + "\u4e00" * 300 + "{}.npy", size, shared=True),
     "members: groups": lambda size: many("g{}/x.npy", size),
     "members: moments": lambda size: many("moments/0/{}.npy", size, kind="checkpoint"),
@@ -232,12 +232,12 @@ FILES: dict[str, Callable[[int], bytes]] = {
 
 
 def silent(read: Callable[[], Any]) -> Any:
-    told = io.StringIO()
-    with open(os.devnull, "w", encoding="utf-8") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(told), warnings.catch_warnings():
+    err = io.StringIO()
+    with open(os.devnull, "w", encoding="utf-8") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = read()
     if isinstance(result, int) and result:
-        raise LanguageModelError(told.getvalue())
+        raise LanguageModelError(err.getvalue())
     return None
 
 
@@ -249,12 +249,12 @@ READERS: dict[str, Reader] = {
     "info --json": lambda path: silent(lambda: command(["info", path, "--json"])),
     "resume": lambda path: LanguageModel(**SMALL).fit(CORPUS, resume=path, **RUN),
     "resume, other settings": lambda path: LanguageModel(**SMALL).fit(CORPUS, resume=path, **RUN | {"steps": 7}),
-    "checkpoint over it": lambda path: LanguageModel(**SMALL).fit(CORPUS, checkpoint=path, **RUN),
-    "save over it": lambda path: untrained(**SMALL | {"tokenizer": None, "vocabulary_size": 2}).save(path),
+    "overwrite by checkpoint": lambda path: LanguageModel(**SMALL).fit(CORPUS, checkpoint=path, **RUN),
+    "overwrite by save": lambda path: untrained(**SMALL | {"tokenizer": None, "vocabulary_size": 2}).save(path),
 }
-READERS_OF = {  # what reads files of which the name begins so; other readers go the same way as one of these
-    "members: moments": ("resume", "resume, other settings", "checkpoint over it", "Sequential.load"),
-    "members": ("load", "Sequential.load, compile=False"), "header": ("load", "save over it"), "vocabulary": ("load", "info --json"),
+READERS_OF = {  # beginning of the name of a case → its readers; other readers take the same code path as one of these
+    "members: moments": ("resume", "resume, other settings", "overwrite by checkpoint", "Sequential.load"),
+    "members": ("load", "Sequential.load, compile=False"), "header": ("load", "overwrite by save"), "vocabulary": ("load", "info --json"),
     "history": ("load", "info --json"), "cells": ("load",), "layers": ("Sequential.load", "Sequential.load, compile=False", "info"),
     "metrics": ("Sequential.load", "info"), "weights": ("load", "info"),
 }
@@ -274,7 +274,7 @@ def different_words(size: int) -> bytes:
 TEXTS: dict[str, Callable[[int], bytes]] = {
     "lines": lines,
     "short lines": lambda size: b"a\n" * (size // 2),
-    "line ends": lambda size: b"\n" * size,
+    "newlines": lambda size: b"\n" * size,
     "different short lines": lambda size: "".join(f"{a}{b}{c}\n" for a, b, c in islice(product(characters(200), repeat=3), size // 7)).encode(),
     "short lines and a long one": lambda size: b"a\n" * (size // 4) + b"a" * (size // 2),
     "carriage returns": lambda size: b"\r" * size,
@@ -283,10 +283,10 @@ TEXTS: dict[str, Callable[[int], bytes]] = {
     "one word with an emoji": lambda size: b"a" * size + "\N{GRINNING FACE}".encode(),
     "many symbols": lambda size: ("".join(characters(min(size // 3, 10**6))) * 16).encode()[:size].decode("utf-8", "ignore").encode(),
     "many different words": different_words,
-    "one character a word": lambda size: b"a " * (size // 2),
+    "one character per word": lambda size: b"a " * (size // 2),
     "invalid at the end": lambda size: lines(size) + b"\xff",
 }
-SCORED = ("line ends", "different short lines", "short lines and a long one")  # worst for score, and to train on like others
+SCORED = ("newlines", "different short lines", "short lines and a long one")  # worst cases for score; training on them is like training on others
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 with contextlib.suppress(ImportError):
     import zstandard
@@ -314,7 +314,7 @@ def known_file(tokenizer: str) -> str:
 
 
 class Ready(Exception):
-    """The texts have been read, and the training would begin."""
+    """The texts have been read, and training would begin."""
 
 
 def extend(path: str) -> None:
@@ -350,7 +350,7 @@ def lock(path: str) -> None:
 
 
 class Case(dict[str, Any]):
-    """name, suffix of the file, make: size → bytes, readers by name; slow: the network computes, too."""
+    """name; suffix of the file; make: function from size to bytes; readers by name; slow: whether the network computes too."""
 
 
 def cases() -> Iterator[Case]:
@@ -361,7 +361,7 @@ def cases() -> Iterator[Case]:
         for suffix, pack in PACKINGS.items():
             if (suffix and name != "lines") or name in SCORED:
                 continue
-            kinds = ("char",) if suffix else ("char", "word")  # bytes are read as characters are, without decoding
+            kinds = ("char",) if suffix else ("char", "word")  # bytes are read like characters, without decoding
             yield Case(name=f"text{suffix}: {name}", suffix=suffix, make=make, pack=pack, readers={f"train, {kind}": read_text(kind) for kind in kinds})
     for name in ("many different words", "one word with an emoji"):
         yield Case(name=f"--extend-vocabulary: {name}", suffix=".txt", make=TEXTS[name], readers={"fit": extend})
@@ -386,12 +386,12 @@ def outcome(read: Reader, path: str) -> str:
     try:
         read(path)
     except LanguageModelError as error:
-        return f"refused, {len(str(error))} characters"
+        return f"rejected, {len(str(error))} characters"
     return "read"
 
 
 def python_peak(read: Reader, path: str) -> int:
-    """Bytes of Python's and NumPy's memory that reading takes at most."""
+    """Peak of the memory of Python and NumPy during reading, in bytes."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -403,13 +403,13 @@ def python_peak(read: Reader, path: str) -> int:
 
 
 def process_peak(read: Reader, path: str) -> tuple[float, int, str]:
-    """Seconds, bytes of the process's memory that reading takes at most, and what became of it."""
+    """(seconds, peak of the memory of the process during reading in bytes, outcome)."""
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from here
-    before, started = _resident("VmRSS"), time.process_time()  # the time of other programs does not count
-    told = outcome(read, path)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before, started = _resident("VmRSS"), time.process_time()  # excludes the time of other programs
+    result = outcome(read, path)
     seconds = time.process_time() - started
-    return seconds, _resident("VmHWM") - before, told
+    return seconds, _resident("VmHWM") - before, result
 
 
 def _resident(name: str) -> int:
@@ -419,7 +419,7 @@ def _resident(name: str) -> int:
 
 @contextlib.contextmanager
 def written(case: Case, size: int, folder: str) -> Iterator[tuple[str, int]]:
-    """The file of a case, and its size: of a packed text that of the text."""
+    """Write the file of a case; yields its path and its size (of a compressed text, the uncompressed size)."""
     path = os.path.join(folder, "file" + case["suffix"])
     data = case["make"](size)
     Path(path).write_bytes(case.get("pack", bytes)(data))
@@ -434,9 +434,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sizes", nargs="*", type=float, default=[1, 4, 16], metavar="MB")
     parser.add_argument("--only", default="")
-    parser.add_argument("--all", action="store_true", help="a line for each way to read a file")
+    parser.add_argument("--all", action="store_true", help="print a line for each way to read a file")
     args = parser.parse_args()
-    print(f"{'shape':44}{'MB':>5}  {'s/MB':>7}{'peak':>7}{'rss':>7}  slowest or largest reader, outcome")
+    print(f"{'case':44}{'MB':>5}  {'s/MB':>7}{'peak':>7}{'rss':>7}  slowest or largest reader, outcome")
     warm: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         for case in cases():
@@ -446,14 +446,14 @@ def main() -> None:
                 rows = []
                 for name, read in case["readers"].items():
                     with written(case, int(megabytes * MB), folder) as (path, size):
-                        kept = Path(path).read_bytes()
-                        if name not in warm:  # modules and kernels are loaded once
+                        data = Path(path).read_bytes()
+                        if name not in warm:  # loads modules and kernels
                             outcome(read, path)
-                            Path(path).write_bytes(kept)
+                            Path(path).write_bytes(data)
                             warm.add(name)
-                        seconds, resident, told = process_peak(read, path)
-                        Path(path).write_bytes(kept)
-                        rows.append((seconds / size * MB, python_peak(read, path) / size, resident / size, name, told))
+                        seconds, resident, result = process_peak(read, path)
+                        Path(path).write_bytes(data)
+                        rows.append((seconds / size * MB, python_peak(read, path) / size, resident / size, name, result))
                 for row in rows if args.all else [tuple(max(row[i] for row in rows) for i in range(3)) + max(rows)[3:]]:
                     print(f"{case['name']:44}{megabytes:5g}  {row[0]:7.3f}{row[1]:7.1f}{row[2]:7.1f}  {row[3]}: {row[4]}", flush=True)
 

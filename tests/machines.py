@@ -1,6 +1,6 @@
-"""What the stateful tests share.
+"""Shared parts of the stateful tests.
 
-A machine calls one drawn operation after the other, and holds each object against something simpler that says what it must be by then.
+A state machine calls drawn operations one after the other, and compares each object with a simpler model of its expected state.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from numba_rnnlm.training.loop import Trainer
 
 
 class Stopped(Exception):
-    """Something that no training expects."""
+    """An exception that the library does not know."""
 
 
 def stop(trainer):
@@ -25,7 +25,7 @@ def stop(trainer):
 
 @contextlib.contextmanager
 def before_update(number, act):
-    """``act`` on the trainer before the update of this number, which is counted from 0 within the ``with``."""
+    """Call ``act`` with the trainer before the update of this number, counted from 0 within the ``with``."""
     step, calls = Trainer._step, itertools.count()
 
     def acting(self, *arguments):
@@ -39,7 +39,7 @@ def before_update(number, act):
 
 
 def explore(machine, operations=16):
-    """As many examples as the loaded profile asks for. Nothing waits for the disk: no power fails here."""
+    """Run as many examples as the loaded profile specifies. Nothing waits for the disk, because no power fails here."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(os, "fsync", lambda descriptor: None)
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Kernels compiled to machine code (SASS) without a device or its driver: what they use, and which instructions."""
+"""Compiles kernels to machine code (SASS) without a device or its driver, and reports their resources and instructions."""
 
 import importlib.util
 import re
@@ -25,9 +25,9 @@ INSTRUCTION = 16  # bytes
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What the assembler says of one kernel, and how often each opcode, with its modifiers, occurs in it.
+    """The assembler's report on one kernel, and how often each opcode, with its modifiers, occurs in it.
 
-    All but the registers, which are a thread's, are in bytes: a thread's stack and spills, a block's shared memory.
+    Registers are per thread; stack and spills are bytes per thread, shared memory is bytes per block.
     """
 
     registers: int
@@ -38,12 +38,12 @@ class MachineCode:
     opcodes: Counter[str]
 
     def __getitem__(self, pattern: str | re.Pattern[str]) -> dict[str, int]:
-        """The opcodes that begin with the pattern."""
+        """The opcodes that begin with the pattern, and their counts."""
         return {opcode: count for opcode, count in self.opcodes.items() if re.match(pattern, opcode)}
 
 
 def front_end(kernel: Any, capability: tuple[int, int]) -> Any:
-    """A ``Kernel`` as Numba compiles it before its first launch on a device; :func:`compile_all` finishes it for that device or any other."""
+    """Compile a ``Kernel`` as Numba does before its first launch on a device; :func:`compile_all` finishes it for that device or any other."""
     from numba.cuda import dispatcher
 
     with _device(capability):
@@ -57,29 +57,29 @@ def compile_kernel(kernel: Any, capability: tuple[int, int]) -> MachineCode:
 
 
 def compile_all(kernels: Sequence[Any], capability: tuple[int, int]) -> list[MachineCode]:
-    """The machine code of each kernel that :func:`front_end` has prepared, for one device."""
+    """Compile each kernel that :func:`front_end` has prepared to machine code for one device."""
     with _device(capability):
         cubins = [kernel._codelibrary.get_cubin(capability).code for kernel in kernels]
     functions = [_section(cubin, f".text.{kernel.entry_name}") for kernel, cubin in zip(kernels, cubins, strict=True)]
     logs = [kernel._codelibrary.get_linkerinfo(capability) for kernel in kernels]
     return [
-        _said(kernel.entry_name, log, opcodes)
+        _parse(kernel.entry_name, log, opcodes)
         for kernel, log, opcodes in zip(kernels, logs, _opcodes(functions, capability), strict=True)
     ]
 
 
-def _said(entry: str, log: str, opcodes: Counter[str]) -> MachineCode:
-    said = re.search(
+def _parse(entry: str, log: str, opcodes: Counter[str]) -> MachineCode:
+    report = re.search(
         rf"Function properties for {re.escape(entry)}\n.* (\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
         r".*Used (\d+) registers(?:.* (\d+) bytes smem)?", log)  # fmt: skip
-    assert said, f"the assembler says nothing of {entry}:\n{log}"
-    stack, stores, loads, registers, shared = (int(number or 0) for number in said.groups())
+    assert report, f"the assembler did not report on {entry}:\n{log}"
+    stack, stores, loads, registers, shared = (int(number or 0) for number in report.groups())
     return MachineCode(registers, stack, stores, loads, shared, opcodes)
 
 
 @contextmanager
 def _device(capability: tuple[int, int]) -> Iterator[None]:
-    """Pretend to Numba that there is such a device, and let its linker ask the assembler for the numbers."""
+    """Make Numba believe that such a device exists, and make its linker ask the assembler for a report."""
     from numba.cuda import codegen, dispatcher
     from numba.cuda.cudadrv.driver import _Linker
 
@@ -99,7 +99,7 @@ def _device(capability: tuple[int, int]) -> Iterator[None]:
 
 
 def _section(cubin: bytes, name: str) -> bytes:
-    """A section of an object file in 64-bit ELF. What is linked to a kernel, such as NVIDIA's device runtime, lies in others."""
+    """A section of a 64-bit ELF object file. Code that is linked to a kernel, such as NVIDIA's device runtime, is in other sections."""
     (table,), (size, count, names) = struct.unpack_from("<Q", cubin, 0x28), struct.unpack_from("<3H", cubin, 0x3A)
     headers = [struct.unpack_from("<2I4Q", cubin, table + size * number) for number in range(count)]
     strings = headers[names][4]
@@ -108,7 +108,7 @@ def _section(cubin: bytes, name: str) -> bytes:
 
 
 def _opcodes(functions: Sequence[bytes], capability: tuple[int, int]) -> list[Counter[str]]:
-    """The opcodes of each function. The disassembler takes 0.4 s to start, so it reads all of them at once."""
+    """The opcodes of each function. Starting the disassembler takes 0.4 s, so it reads all functions at once."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "functions")
         file.write_bytes(b"".join(functions))

@@ -1,4 +1,4 @@
-"""Callbacks: called in Keras's order, and each does what its name says."""
+"""Callbacks: called in Keras's order, and each with the documented effect."""
 
 import csv
 
@@ -23,7 +23,7 @@ def model():
 
 
 class Scripted(Callback):
-    """Stands in for a model: plays values to one callback, its weights are the number of the epoch."""
+    """A fake model that feeds values to one callback; its weights are the number of the epoch."""
 
     def __init__(self, callback, name, values):
         self.stop_training, self.epoch, self.restored, self.saved = False, None, None, []
@@ -77,7 +77,7 @@ def test_callbacks_are_called_in_order(model):
 @pytest.mark.parametrize("names", [
     ("on_train_batch_begin", "on_train_batch_end"), ("on_batch_begin", "on_batch_end"),
 ])  # fmt: skip
-def test_batches_are_called_with_the_means_so_far(model, names):
+def test_batch_callbacks_get_the_running_means(model, names):
     calls = []
 
     def note(name):
@@ -102,7 +102,7 @@ def test_the_logs_of_the_first_batch_are_its_own(model):
 
 
 @pytest.mark.parametrize("name", ["on_test_begin", "on_predict_batch_end", "on_epoch_start"])
-def test_waiting_for_a_call_that_never_comes_is_a_mistake(model, name):
+def test_a_method_that_is_never_called_is_an_error(model, name):
     kind = type("Note", (Callback,), {name: lambda self, logs=None: None})
     before = model.get_weights()
     with pytest.raises(ConfigError, match=f"Note has {name}, which is never called; expected some of .*on_train_begin"):
@@ -110,13 +110,13 @@ def test_waiting_for_a_call_that_never_comes_is_a_mistake(model, name):
     np.testing.assert_array_equal(model.get_weights()[0], before[0])
 
 
-def test_a_history_shows_where_it_ended(model):
+def test_the_repr_of_a_history_has_the_last_values(model):
     history = model.fit(X, Y, epochs=2, verbose=0)
     loss, accuracy = (history.history[name][-1] for name in ("loss", "accuracy"))
     assert repr(history) == f"<History of 2 epochs, loss: {loss:.4f}, accuracy: {accuracy:.4f}>"
 
 
-def test_checkpoints_are_not_files_of_keras():
+def test_checkpoints_must_not_have_keras_suffixes():
     with pytest.raises(ConfigError, match=r"expected a name such as 'model\.npz'"):
         ModelCheckpoint("{epoch}.keras")
 
@@ -151,20 +151,20 @@ def test_functions_become_a_callback(model):
     ({"mode": "max"}, "val_loss", [1, 2, 3, 4], 3, 3),
     ({}, "val_loss", [3, float("nan"), 1], 1, 0),
 ])
-def test_early_stopping_stops_when_nothing_improves(options, name, values, last, best):
+def test_early_stopping_stops_without_improvement(options, name, values, last, best):
     played = Scripted(EarlyStopping(**options, restore_best_weights=True), name, values)
     assert (played.epoch, played.restored) == (last, best)
     played = Scripted(EarlyStopping(**options), name, values)
     assert (played.epoch, played.restored) == (last, None)
 
 
-def test_early_stopping_starts_anew_with_each_training():
+def test_early_stopping_is_reset_at_each_training():
     callback = EarlyStopping(patience=2)
     assert Scripted(callback, "val_loss", [1, 2, 3, 4]).epoch == 2
     assert Scripted(callback, "val_loss", [9, 8, 7, 6]).epoch == 3
 
 
-def test_early_stopping_puts_the_best_weights_back(model):
+def test_early_stopping_restores_the_best_weights(model):
     seen = []
 
     def spoil(epoch, logs):
@@ -182,18 +182,18 @@ def test_early_stopping_puts_the_best_weights_back(model):
 
 
 @pytest.mark.parametrize("callback", [EarlyStopping(), ModelCheckpoint("unused.npz", save_best_only=True)])
-def test_watching_what_is_not_measured_is_a_mistake(model, callback):
+def test_monitoring_an_unmeasured_value_is_an_error(model, callback):
     with pytest.raises(ConfigError, match=r"watches 'val_loss', but this training measures loss, accuracy.*validation_data"):
         model.fit(X, Y, verbose=0, callbacks=[callback])
 
 
 @pytest.mark.parametrize("options", [{"mode": "best"}, {"patience": -1}, {"patience": 0.5}, {"min_delta": -1}])
-def test_impossible_options_are_refused(options):
+def test_invalid_options_are_rejected(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         EarlyStopping(**options)
 
 
-def test_a_csv_file_holds_a_line_for_each_epoch(model, tmp_path):
+def test_a_csv_file_has_a_line_for_each_epoch(model, tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("epoch;loss\n9;0.5\n")
     history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[CSVLogger(path, separator=";")]).history
@@ -208,7 +208,7 @@ def test_a_csv_file_holds_a_line_for_each_epoch(model, tmp_path):
 
 @pytest.mark.parametrize("append", [False, True])
 @pytest.mark.parametrize("there", [b"my notes\n", b"epoch\n", b"epoch;loss\n0;1\n", b"PK\x03\x04", b"epoch,loss!" * 9999, "a model"], ids=str)
-def test_no_other_file_becomes_a_log(model, there, append, tmp_path):
+def test_csv_logger_does_not_overwrite_other_files(model, there, append, tmp_path):
     path = tmp_path / "char.npz"
     if there == "a model":
         model.save(path)
@@ -220,12 +220,12 @@ def test_no_other_file_becomes_a_log(model, there, append, tmp_path):
     assert file_state(path) == before
 
 
-def test_a_line_that_cannot_be_written_is_lost_and_no_more(model, tmp_path, monkeypatch):
+def test_a_line_that_cannot_be_written_is_dropped(model, tmp_path, monkeypatch):
     path = tmp_path / "log.csv"
 
     def spoil(epoch, logs):
-        if epoch in (1, 2):  # a folder takes the file's place, and goes again
-            path.rename(tmp_path / "kept") if epoch == 1 else (path.rmdir(), (tmp_path / "kept").rename(path))
+        if epoch in (1, 2):  # a folder replaces the file for one epoch
+            path.rename(tmp_path / "moved") if epoch == 1 else (path.rmdir(), (tmp_path / "moved").rename(path))
         if epoch == 1:
             path.mkdir()
 
@@ -235,21 +235,21 @@ def test_a_line_that_cannot_be_written_is_lost_and_no_more(model, tmp_path, monk
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "2"]
 
 
-def test_a_log_that_cannot_be_opened_is_an_error_before_the_training(model, tmp_path):
+def test_a_log_that_cannot_be_opened_is_an_error_before_training(model, tmp_path):
     before = model.get_weights()[0]
     with pytest.raises(ModelFileError, match=r"CSVLogger cannot write '.*missing/log.csv': No such file or directory\."):
         model.fit(X, Y, verbose=0, callbacks=[CSVLogger(tmp_path / "missing" / "log.csv")])
     np.testing.assert_array_equal(model.get_weights()[0], before)
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_before_the_training(model, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_before_training(model, tmp_path):
     before = model.get_weights()[0]
     with pytest.raises(ModelFileError, match=r"cannot write '.*missing/a model', which needs 960 bytes: No such file or directory"):
         model.fit(X, Y, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "missing" / "m.npz")])
     np.testing.assert_array_equal(model.get_weights()[0], before)
 
 
-def test_a_checkpoint_that_cannot_be_written_costs_the_checkpoint(model, tmp_path):
+def test_training_continues_if_a_checkpoint_cannot_be_written(model, tmp_path):
     with pytest.warns(UserWarning, match=r"no checkpoint was written, training continues: cannot write '.*m.npz': No such file"):
         assert model.fit(X, Y, epochs=2, verbose=0, callbacks=[ModelCheckpoint(tmp_path / "{epoch}" / "m.npz")]).epoch == [0, 1]
 
@@ -262,7 +262,7 @@ def test_checkpoints_can_be_loaded(model, tmp_path):
     assert (Sequential.load(first).predict(X) != model.predict(X)).any()
 
 
-def test_only_the_best_model_is_kept():
+def test_save_best_only_keeps_the_best_model():
     callback = ModelCheckpoint("{epoch}", save_best_only=True)
     assert Scripted(callback, "val_loss", [3, 4, 2, 2]).saved == ["1", "3"]
     assert Scripted(callback, "val_loss", [5, 1]).saved == ["2"]
@@ -274,13 +274,13 @@ def test_only_the_best_model_is_kept():
             ModelCheckpoint(path)
 
 
-def test_verbose_callbacks_say_what_they_do(capsys):
+def test_verbose_callbacks_print_messages(capsys):
     Scripted(EarlyStopping(patience=1, verbose=1), "val_loss", [3, 4, 5])
     Scripted(ModelCheckpoint("{epoch}.npz", verbose=1, save_best_only=True), "val_loss", [3, 4])
     assert capsys.readouterr().out.splitlines() == ["Epoch 2: early stopping", "Epoch 1: saved 1.npz"]
 
 
-def test_arguments_of_keras_that_are_not_there():
+def test_unsupported_keras_arguments():
     with pytest.raises(ConfigError, match=r"ModelCheckpoint: save_weights_only is True, expected False; the file"):
         ModelCheckpoint("a.npz", save_weights_only=True)
     with pytest.raises(ConfigError, match=r"EarlyStopping: baseline is 0\.5, expected None"):

@@ -1,5 +1,5 @@
-"""Wrong calls: whatever is given for one parameter of a public call, the call works, and so does what comes of it, or it raises an error
-of the library at once: a sentence of some lines, and not one of Python's own messages."""
+"""Wrong calls: for any value of any parameter of a public function, either the call and everything done with its result works, or it raises
+an error of the library immediately: a message of a few lines that is not one of Python's own."""
 
 import copy
 import dataclasses
@@ -31,14 +31,14 @@ from numba_rnnlm.storage import read_about, write_model
 from numba_rnnlm.training.schedules import Schedule
 
 LONGEST = 2000  # characters of an error
-RAW = re.compile(  # what Python and NumPy say
+RAW = re.compile(  # messages of Python and NumPy
     r"object (is|has|of type|cannot)|' object\b|unsupported operand|not supported between|has no attribute|positional argument|NoneType|must be (a |an )?(str|int|"
     r"real|integer|sequence|\d)|not iterable|unhashable|truth value|embedded null|codec can't|too large to convert|invalid literal|argument must|"
     r"could not convert|not subscriptable|not callable|out of range float|JSON (compliant|serial)|Traceback|setting an array element|inhomogeneous|hostile")
 
 
 class Hostile:
-    """Raises whatever is asked of it."""
+    """Raises an error for every operation."""
 
     def _raise(self, *arguments):
         raise RuntimeError("hostile")
@@ -48,14 +48,14 @@ class Hostile:
 
 
 class Arrayed:
-    """Has nothing but an array."""
+    """An object that can only be converted to an array."""
 
     def __array__(self, *rest, **given):
         return np.arange(400) % 4
 
 
 class Numbered:
-    """A path that is none."""
+    """A path-like object whose path is a number."""
 
     def __fspath__(self):
         return 3
@@ -93,7 +93,7 @@ TRAINED = {}
 
 
 def trained(tokenizer="char"):
-    """A model of one's own."""
+    """A model that a test may change."""
     if tokenizer not in TRAINED:
         TRAINED[tokenizer] = (fit(language_model(tokenizer=tokenizer)) if tokenizer else
                               fit(language_model(tokenizer=None, vocabulary_size=4), IDS, steps=8))
@@ -108,7 +108,7 @@ def sequential(*middle, compiled=True, **options):
 
 
 def use_sequential(model, x=X):
-    """Train, save, load: the loaded model is the same."""
+    """Train, save and load: the loaded model is the same."""
     y = x if model.predict(x).ndim == 3 else x[:, 0]
     model.fit(x, y, verbose=0)
     model.save("sequential.npz")
@@ -134,7 +134,7 @@ USED = set()
 
 
 def use_optimizer(optimizer):
-    if repr(optimizer) in USED:  # tried already; by its repr, because True == 1, but only one of them may be saved wrongly
+    if repr(optimizer) in USED:  # already tested; compared by repr, because True == 1, although saving may fail for only one of them
         return
     model = sequential()
     model.compile(optimizer, "sparse_categorical_crossentropy")
@@ -170,7 +170,7 @@ def use_trained(model):
 
 
 def use_config(made):
-    """Written and read back, it is equal."""
+    """It is equal after saving and loading."""
     assert type(made).from_dict(json.loads(json.dumps(made.to_dict(), allow_nan=False))) == made
 
 
@@ -180,13 +180,13 @@ def use_cell(cell):
 
 @dataclasses.dataclass
 class Call:
-    """A public callable, arguments that it works with, and what is done with its result."""
+    """A public callable, arguments that it accepts, and what to do with its result."""
 
     name: str
     make: Callable[[], tuple[Callable[..., Any], Mapping[str, Any]]]
     use: Callable[[Any], Any] = lambda result: None
-    errors_later: bool = False  # whether using the result may be refused: a file may still be made
-    only: tuple[str, ...] = ()  # these parameters; otherwise all
+    errors_later: bool = False  # whether using the result may raise an error
+    only: tuple[str, ...] = ()  # the parameters to test; all by default
 
     def parameters(self):
         function, _ = self.make()
@@ -221,7 +221,7 @@ def refused_without_change(model):
 
 
 def fitted():
-    """``fit`` with a checkpoint, of which nothing is left when it is called again."""
+    """``fit`` with a checkpoint, which is removed before each call."""
     for name in ("checkpoint.npz", "x"):
         Path(name).unlink(missing_ok=True)
     model = trained()
@@ -288,11 +288,11 @@ CALLS = [
 ]  # fmt: skip
 
 
-OWN_CODE = re.compile("corpus|valid|sentence|prompt|source|paths|prepare|on_.*")  # parameters whose objects may raise errors of their own
+OWN_CODE = re.compile("corpus|valid|sentence|prompt|source|paths|prepare|on_.*")  # parameters whose objects may raise their own errors
 
 
 def fault(parameter, run, *arguments, late=False) -> str:
-    """What is wrong with how a call fails; empty if it does not, or by an error that is as it should be."""
+    """What is wrong with how a call fails; empty if it works or raises an acceptable error."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -321,7 +321,7 @@ def fault(parameter, run, *arguments, late=False) -> str:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An own current folder, with a folder and a file in it."""
+    """Change to a new folder that contains a folder and a file."""
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     Path("file").write_text(TEXT)
@@ -332,11 +332,11 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("call", CALLS, ids=[call.name for call in CALLS])
-def test_a_call_works_or_says_in_a_sentence_why_not(call, folder, capsys):
+def test_a_call_works_or_raises_a_readable_error(call, folder, capsys):
     faults, made = [], [None]
     for parameter in call.only or call.parameters():
         for name, value in POOL.items():
-            if made:  # the call before has worked, and may have changed something
+            if made:  # the previous call worked, and may have changed something
                 function, given = call.make()
                 made.clear()
             arguments = {**given, parameter: value()}
@@ -347,14 +347,14 @@ def test_a_call_works_or_says_in_a_sentence_why_not(call, folder, capsys):
     assert not faults, "\n" + "\n".join(faults)
 
 
-UNCHECKED = {  # callables whose wrong arguments are Python's own errors
-    "callbacks.Callback": "has no constructor: one would come before that of a class that is inherited beside it",
-    "cells.get": "layers call it in every pass", "optimizers.Limits": "a plain tuple",
+UNCHECKED = {  # callables whose wrong arguments raise Python's own errors
+    "callbacks.Callback": "has no constructor, which would hide that of another base class",
+    "cells.get": "called in every pass, so it must be fast", "optimizers.Limits": "a plain tuple",
 }
 
 
 @pytest.mark.parametrize("call", [call for call in CALLS if call.name not in UNCHECKED], ids=lambda call: call.name)
-def test_a_call_with_unknown_missing_or_too_many_arguments_is_told_which(call, folder):
+def test_the_error_names_unknown_missing_and_surplus_arguments(call, folder):
     function, given = call.make()
     if not any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values()):
         with pytest.raises(ConfigError, match=r"\w has no argument 'no_such', expected (none|some of [\w, ]+)\.$"):
@@ -367,7 +367,7 @@ def test_a_call_with_unknown_missing_or_too_many_arguments_is_told_which(call, f
         function(*[None] * 50)
 
 
-# What the constructors accept can be written and read back.
+# Whatever the constructors accept can be saved and loaded.
 
 MADE = {
     **{kind.__name__: (kind, {}) for kind in (ModelConfig, TextConfig, TrainingConfig, CheckpointConfig, UnknownConfig, SamplingConfig)},
@@ -382,8 +382,8 @@ VALUES = st.just(10**400) | st.none() | st.booleans() | WORDS | NUMBERS | NUMBER
 
 @pytest.mark.parametrize("name", MADE)
 @given(data=st.data())
-@settings(max_examples=60)  # most of them are refused
-def test_what_a_constructor_accepts_can_be_written_and_read_back(name, data):
+@settings(max_examples=60)  # most examples are rejected
+def test_whatever_a_constructor_accepts_can_be_saved_and_loaded(name, data):
     kind, needed = MADE[name]
     names = [one.name for one in dataclasses.fields(kind) if one.init and one.repr]
     arguments = {name: data.draw(VALUES) for name in data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))}
@@ -398,7 +398,7 @@ def test_what_a_constructor_accepts_can_be_written_and_read_back(name, data):
             again = optimizers.rebuild(read_about(path)["made"], {}, "")
         elif name.startswith("layers"):
             if max(getattr(made, size, None) or 0 for size in ("units", "input_dim", "output_dim")) > 10_000:
-                return  # more than a test should take of the memory
+                return  # takes too much memory for a test
             first = made if isinstance(made, layers.Embedding) else layers.Embedding(getattr(made, "units", 4), 2)
             middle = [layers.LSTM(2)] if isinstance(made, layers.Dense) else [] if first is made else [layers.LSTM(2, return_sequences=True)]
             model = Sequential([first, *middle, *[made][: first is not made]], threads=1)
@@ -421,14 +421,14 @@ def test_an_infinite_limit_is_none(name, folder):
     assert optimizers.Adam(global_clipnorm=10**400) == optimizers.Adam(clipvalue=1e300) == optimizers.Adam()
 
 
-def test_a_schedule_that_divides_for_ever_can_be_saved():
+def test_a_schedule_with_endless_divisions_can_be_saved():
     schedule = Schedule(TrainingConfig(schedule="plateau", decay_factor=1e6), 1.0)
     for _ in range(1000):
         schedule.judge(improved=False)
     assert schedule.divisor == 1e300 and schedule.rate(0.5) < 1e-290
 
 
-def test_measurements_that_are_no_numbers_can_be_saved(folder):
+def test_nan_in_the_history_can_be_saved(folder):
     model = trained()
     model.history_["valid_loss"][-1] = float("inf")
     model.history_["gradient_norm"][-1] = float("nan")
@@ -441,7 +441,7 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     assert Path("log.csv").read_text().splitlines() == ["epoch,loss,val_loss", "0,nan,inf"]
 
 
-# Some of the words, of which each stands for a kind.
+# Some of the messages, one of each kind.
 
 
 @pytest.mark.parametrize(("call", "message"), [
@@ -504,12 +504,12 @@ def test_measurements_that_are_no_numbers_can_be_saved(folder):
     (lambda: trained().score(object()), r"sentence is <object object at 0x\w+>, expected a 1-D array of integers; pass text as a str\."),
     (lambda: trained().score(np.array([[0], [1]])), r"sentence has type ndarray and shape \(2, 1\), expected a 1-D array of integers\."),
 ])  # fmt: skip
-def test_the_words(call, message, folder):
+def test_messages(call, message, folder):
     with pytest.raises(LanguageModelError, match=message):
         call()
 
 
-def test_a_corpus_may_have_nothing_but_an_array():
+def test_a_corpus_may_be_any_object_with_an_array():
     assert fit(trained(None), Arrayed(), validation_split=0.25, steps=8).validation_.tokens == 99
 
 
@@ -538,9 +538,9 @@ def test_a_mask_is_not_dropped(call, folder):
     ("LanguageModel.generate", lambda: trained(None).generate([np.broadcast_to(np.int32(1), 500_000), *[[1]] * 100], 2)),
     ("Sequential.predict", lambda: sequential().predict(np.broadcast_to(np.uint8(1), (100_000_000, 5)))),
 ])  # fmt: skip
-def test_what_needs_too_much_memory_is_told_how_much(name, call):
+def test_the_error_says_how_much_memory_was_needed(name, call):
     trained(None)
-    gc.collect()  # what is freed later would be left to the call
+    gc.collect()  # otherwise the call would collect this garbage
     limits, used = resource.getrlimit(resource.RLIMIT_AS), int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 50 * 2**20, limits[1]))
     try:
@@ -553,7 +553,7 @@ def test_what_needs_too_much_memory_is_told_how_much(name, call):
                         r"close other programs, or raise the memory limit of this process\.", str(caught.value))
 
 
-def test_memory_may_be_too_small_while_a_text_is_generated(monkeypatch):
+def test_generating_text_may_run_out_of_memory(monkeypatch):
     def fail(*arguments):
         raise MemoryError
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whatever stops a training, it goes on as if nothing had; and the same training gives the same bytes."""
+"""Checkpoints: a stopped training continues as if it had not been stopped, and the same training gives the same bytes."""
 
 import contextlib
 import errno
@@ -41,7 +41,7 @@ from numba_rnnlm.training.position import Position
 
 TEXT = LINES * 8
 VALID = "that question is not the question\nto be that\n" * 3
-PER_EPOCH = 5  # updates
+PER_EPOCH = 5  # updates per epoch
 UPDATES = 3 * PER_EPOCH
 BEGAN = ("; a run continues with the settings that it began with. To change them, train on from its weights: load it and fit, or "
          "train --from.")
@@ -50,12 +50,12 @@ HOME = os.pathsep.join(filter(None, [str(Path(numba_rnnlm.__file__).parents[1]),
 
 
 def train(model=None, corpus=TEXT, valid=None, **options):
-    """15 updates."""
+    """Train for 15 updates."""
     return fit(untrained() if model is None else model, corpus, valid, **{"epochs": 3} | options)
 
 
 def content(model, folder):
-    """The bytes of its file."""
+    """The bytes of the model's file."""
     path = Path(folder) / "content.npz"
     model.save(path)
     data = path.read_bytes()
@@ -64,12 +64,12 @@ def content(model, folder):
 
 
 class Stopped(Exception):
-    """Something that no training expects."""
+    """An exception that the library does not know."""
 
 
 @contextlib.contextmanager
 def before(updates, act):
-    """``act`` on the trainer before each of these updates; they are counted from 0, over all epochs."""
+    """Call ``act`` with the trainer before each of these updates, counted from 0 over all epochs."""
     step = Trainer._step
 
     def acting(self, *arguments):
@@ -84,7 +84,7 @@ def before(updates, act):
 
 @contextlib.contextmanager
 def stopping(update):
-    """The training inside is thrown out before this update."""
+    """Raise :class:`Stopped` before this update of the training within the ``with``."""
     def stop(trainer):
         raise Stopped
 
@@ -93,7 +93,7 @@ def stopping(update):
 
 
 def interrupted(path, update, **options):
-    """The checkpoint that a run leaves that is thrown out before an update."""
+    """Write the checkpoint of a run that is stopped before this update."""
     with stopping(update):
         train(checkpoint=path, **ALWAYS, **options)
         raise AssertionError("it was not stopped")
@@ -102,26 +102,26 @@ def interrupted(path, update, **options):
 
 @cache
 def left(update, **options):
-    """The bytes of such a checkpoint, trained once for all tests."""
+    """The bytes of such a checkpoint, computed once for all tests."""
     with tempfile.TemporaryDirectory() as folder:
         return interrupted(Path(folder, "run.npz"), update, **options).read_bytes()
 
 
 def stopped(path, update=8, **options):
-    """A copy of such a checkpoint."""
+    """Write a copy of such a checkpoint."""
     path.write_bytes(left(update, **options))
     return path
 
 
 def change(path, about=lambda about: about, members=lambda members: members):
-    """Write a file again with another header or other members."""
+    """Write a file again with a changed header or changed members."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     header = about(json.loads(arrays.pop("about").tobytes()))
     np.savez(path, about=np.frombuffer(json.dumps(header).encode(), np.uint8), **members(arrays))
 
 
-# Going on in the same bytes
+# Resuming gives the same bytes
 
 
 KINDS = st.fixed_dictionaries({
@@ -142,7 +142,7 @@ TRAININGS = st.fixed_dictionaries({
     kind=KINDS, options=TRAININGS, momentum=st.sampled_from([0.0, 0.9]), earlier=st.booleans(),
     stops=st.lists(st.integers(1, UPDATES - 1), min_size=1, max_size=3, unique=True).map(sorted), gap=st.integers(1, 3),
 )
-def test_a_stopped_run_goes_on_to_the_same_bytes(
+def test_a_stopped_run_resumes_to_the_same_bytes(
     tmp_path_factory, optimizer, schedule, kind, options, momentum, earlier, stops, gap
 ):
     folder = tmp_path_factory.mktemp("run")
@@ -150,7 +150,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     options = {**options, "optimizer": optimizer, "schedule": schedule} | ({"momentum": momentum} if optimizer == "sgd" else {})
 
     def model(here=None):
-        """A new one, or one that has learned before; what a run had come to needs neither."""
+        """A new model, or a trained one; resuming does not depend on either."""
         new = untrained(**kind)
         return train(new, epochs=1) if earlier and here is None else new
 
@@ -160,7 +160,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         here = path if path.exists() else None
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             patch.setattr(Checkpoints, "due", lambda self: next(calls) % gap == 0)
-            warnings.filterwarnings("ignore", "the run .* had ended")  # patience
+            warnings.filterwarnings("ignore", "the run .* had ended")  # because of patience
             with stopping(stop):
                 one = train(model(here), checkpoint=path, resume=here, **options)
     assert content(one, folder) == want
@@ -169,15 +169,15 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
 
 @pytest.mark.parametrize("every", [1e-6, 0.01, "1h"])
 @pytest.mark.parametrize("valid", [None, VALID])
-def test_keeping_it_changes_nothing(every, valid, tmp_path):
-    plain, kept = untrained(dropout=0.3), untrained(dropout=0.3)
-    for epochs in (3, 2):  # and training again
+def test_writing_checkpoints_does_not_change_the_result(every, valid, tmp_path):
+    plain, saving = untrained(dropout=0.3), untrained(dropout=0.3)
+    for epochs in (3, 2):  # and continuing
         train(plain, valid=valid, epochs=epochs)
-        train(kept, valid=valid, epochs=epochs, checkpoint=tmp_path / "run.npz", checkpoint_every=every)
-    assert content(kept, tmp_path) == content(plain, tmp_path)
+        train(saving, valid=valid, epochs=epochs, checkpoint=tmp_path / "run.npz", checkpoint_every=every)
+    assert content(saving, tmp_path) == content(plain, tmp_path)
 
 
-def test_it_may_go_on_in_another_file_and_on_another_machine(tmp_path):
+def test_a_run_may_resume_with_another_checkpoint_and_backend(tmp_path):
     first = stopped(tmp_path / "first.npz", 7)
     first_bytes = first.read_bytes()
     with stopping(12):
@@ -187,7 +187,7 @@ def test_it_may_go_on_in_another_file_and_on_another_machine(tmp_path):
     assert content(one, tmp_path) == content(train(), tmp_path)
 
 
-def test_time_that_was_spent_counts(tmp_path):
+def test_time_before_the_stop_counts(tmp_path):
     path = stopped(tmp_path / "run.npz", 2 * PER_EPOCH + 2, max_seconds=1000)
 
     def later(about):
@@ -199,7 +199,7 @@ def test_time_that_was_spent_counts(tmp_path):
     assert history["tokens"] == [len(TEXT) - 1, len(TEXT) - 1, 2 * 4 * 16]
 
 
-def test_ids_and_texts_of_every_kind_go_on(tmp_path):
+def test_runs_on_ids_and_all_kinds_of_text_resume(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     path = stopped(tmp_path / "run.npz", corpus=text)
@@ -221,7 +221,7 @@ def test_ids_and_texts_of_every_kind_go_on(tmp_path):
 
 @pytest.fixture
 def handler():
-    """The handler of Ctrl-C, which must be there again after each test."""
+    """The handler of Ctrl-C, which each test must restore."""
     mine = signal.getsignal(signal.SIGINT)
     yield mine
     assert signal.getsignal(signal.SIGINT) is mine
@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_a_checkpoint(handler, update, valid, tmp_path):
         usable = train(valid=valid, checkpoint=path, on_interrupt="return")
     assert len(usable.history_["epoch"]) == update // PER_EPOCH + 1
     assert len(usable.generate("to be", 5, seed=1)) == 5
-    assert read_about(path)["run"]["position"]["updates"] == update + 1  # nothing is done twice
+    assert read_about(path)["run"]["position"]["updates"] == update + 1  # no update is repeated
     resumed = train(valid=valid, resume=path)
     assert len(resumed.history_["epoch"]) == 3
     assert content(resumed, tmp_path) == content(train(valid=valid), tmp_path)
@@ -246,7 +246,7 @@ def test_ctrl_c_while_validating(handler, epoch, patience, tmp_path, monkeypatch
     path, losses = tmp_path / "run.npz", [1.0, 2.0, 3.0]
 
     def judge(interrupted):
-        """Validation gets worse from epoch to epoch, and is interrupted in one of them."""
+        """Make validation worse from epoch to epoch, and interrupt it in one of them."""
         def total_loss(network, batches):
             place = len(judged.history_["epoch"])
             if place + 1 == interrupted:
@@ -266,11 +266,11 @@ def test_ctrl_c_while_validating(handler, epoch, patience, tmp_path, monkeypatch
     assert content(judged, tmp_path) == want
 
 
-# Processes that end in the middle of it
+# Processes that end midway
 
 
 def process(*arguments, **options):
-    """The command line in a process of its own."""
+    """Run the command line in its own process."""
     return subprocess.Popen(
         [sys.executable, "-m", "numba_rnnlm", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": HOME}, **options,
@@ -279,7 +279,7 @@ def process(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
-    """Arguments of a run of about two seconds, and the bytes that it comes to."""
+    """Arguments of a run of about two seconds, and the bytes of its model."""
     folder = tmp_path_factory.mktemp("long")
     (folder / "text.txt").write_text(LINES * 200)
     (folder / "valid.txt").write_text(VALID * 20)
@@ -288,13 +288,13 @@ def long_run(tmp_path_factory):
         "--streams", 8, "--steps", 16, "--epochs", 12, "--threads", 1,
     ]
     run = process(*arguments, "--out", folder / "whole.npz", "--verbose", 0)
-    told, err = run.communicate(timeout=HANG)
-    assert (told, without_notice(err), run.returncode) == (b"", b"", 0)
+    out, err = run.communicate(timeout=HANG)
+    assert (out, without_notice(err), run.returncode) == (b"", b"", 0)
     return arguments, (folder / "whole.npz").read_bytes()
 
 
 def version(path):
-    """What changes whenever the file is replaced."""
+    """A value that changes whenever the file is replaced."""
     with contextlib.suppress(FileNotFoundError):
         found = path.stat()
         return found.st_ino, found.st_mtime_ns
@@ -303,59 +303,59 @@ def version(path):
 def test_any_number_of_kills(long_run, tmp_path):
     arguments, want = long_run
     moments, kills, most = random.Random(ROUNDS), 0, 8 * ROUNDS
-    kept, out = tmp_path / "run.npz", tmp_path / "model.npz"
+    checkpoint, out = tmp_path / "run.npz", tmp_path / "model.npz"
 
     def start():
-        resume = ["--resume", kept] if kept.exists() else []
-        return process(*arguments, "--verbose", 0, "--out", out, "--checkpoint", kept, "--checkpoint-every", "0.02s", *resume)
+        resume = ["--resume", checkpoint] if checkpoint.exists() else []
+        return process(*arguments, "--verbose", 0, "--out", out, "--checkpoint", checkpoint, "--checkpoint-every", "0.02s", *resume)
 
     while True:
-        before, run = version(kept), start()
+        before, run = version(checkpoint), start()
         if kills < most:
-            while run.poll() is None and version(kept) == before:
+            while run.poll() is None and version(checkpoint) == before:
                 time.sleep(0.001)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 run.wait(moments.uniform(0, 0.2))
             run.kill()
-        told = run.communicate(timeout=HANG)
+        output = run.communicate(timeout=HANG)
         if run.returncode == -signal.SIGKILL:
             kills += 1
-            LanguageModel.load(kept)
-        else:  # it was done: compare, and begin anew
-            assert run.returncode == 0 and b"Traceback" not in told[1]
+            LanguageModel.load(checkpoint)
+        else:  # the run is complete: compare, and start again
+            assert run.returncode == 0 and b"Traceback" not in output[1]
             assert out.read_bytes() == want
             if kills >= most:
                 break
-            kept.unlink()
+            checkpoint.unlink()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_a_signal_ends_a_process_that_another_one_goes_on_from(number, long_run, tmp_path):
+def test_another_process_resumes_after_a_signal(number, long_run, tmp_path):
     arguments, want = long_run
-    kept, out = tmp_path / "run.npz", tmp_path / "model.npz"
-    run = process(*arguments, "--out", out, "--checkpoint", kept, "--checkpoint-every", "1h")
+    checkpoint, out = tmp_path / "run.npz", tmp_path / "model.npz"
+    run = process(*arguments, "--out", out, "--checkpoint", checkpoint, "--checkpoint-every", "1h")
     assert any(line.startswith(b"epoch 2") for line in run.stdout)
     run.send_signal(number)
-    told, err = run.communicate(timeout=HANG)
-    assert run.returncode == 128 + number and b"Traceback" not in err and b"stopped: interrupted" in told
+    output, err = run.communicate(timeout=HANG)
+    assert run.returncode == 128 + number and b"Traceback" not in err and b"stopped: interrupted" in output
     assert f"numba-rnnlm: interrupted, the model is saved in {str(out)!r}\n".encode() in err
-    assert b"resume continues from the checkpoint" in told
+    assert b"resume continues from the checkpoint" in output
     assert len(LanguageModel.load(out).generate("to be", 5)) == 5
     assert out.read_bytes() != want
-    run = process("train", arguments[1], "--valid", arguments[3], "--threads", 1, "--out", out, "--resume", kept)
-    told, err = run.communicate(timeout=HANG)
+    run = process("train", arguments[1], "--valid", arguments[3], "--threads", 1, "--out", out, "--resume", checkpoint)
+    output, err = run.communicate(timeout=HANG)
     assert run.returncode == 0 and without_notice(err) == b""
     assert out.read_bytes() == want
 
 
-# It is a model file
+# A checkpoint is a model file
 
 
 @pytest.mark.parametrize("valid", [None, VALID])
 def test_a_checkpoint_is_a_model(valid, tmp_path, monkeypatch):
     path, weights = tmp_path / "run.npz", []
     monkeypatch.setattr(language_model, "total_loss", lambda network, batches: (weights.append(network.weights()), 1.0)[1:] * 2)
-    with stopping(2 * PER_EPOCH + 2):  # all epochs are as good: the first one is the best
+    with stopping(2 * PER_EPOCH + 2):  # all epochs are equally good, so the first one is the best
         train(valid=valid, checkpoint=path, **ALWAYS)
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
@@ -371,22 +371,22 @@ def test_a_checkpoint_is_a_model(valid, tmp_path, monkeypatch):
     assert model.history_["epoch"] == [1, 2, 3]
 
 
-def test_before_the_first_validation_it_is_the_latest_weights(tmp_path):
+def test_before_the_first_validation_the_model_has_the_latest_weights(tmp_path):
     path = stopped(tmp_path / "run.npz", 3, valid=VALID)
     with open_model(path) as file:
         assert_same_bits(LanguageModel.load(path).network_.weights(), file.group("weights"))
 
 
-def test_info_and_from_take_a_checkpoint(tmp_path, capsys):
+def test_info_and_from_accept_a_checkpoint(tmp_path, capsys):
     path = stopped(tmp_path / "run.npz", valid=VALID)
     text, out = tmp_path / "text.txt", tmp_path / "out.npz"
     text.write_text(TEXT)
     assert main(["info", str(path)]) == 0
-    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     at = read_about(path)["run"]["position"]
-    assert "epochs trained 1" in told
-    assert f"checkpoint epoch 2 of 3, {at['batch']} batches into it; {at['updates']} updates in 0:00" in told
-    assert f"its model the best epoch so far; train CORPUS --resume {path} continues the training" in told
+    assert "epochs trained 1" in rows
+    assert f"checkpoint epoch 2 of 3, {at['batch']} batches into it; {at['updates']} updates in 0:00" in rows
+    assert f"its model the best epoch so far; train CORPUS --resume {path} continues the training" in rows
     assert main(["train", str(text), "--from", str(path), "--out", str(out), "--epochs", "1", "--streams", "4", "--verbose", "0"]) == 0
     assert LanguageModel.load(out).history_["epoch"] == [1, 2]
     path.unlink()
@@ -395,7 +395,7 @@ def test_info_and_from_take_a_checkpoint(tmp_path, capsys):
     assert "ended: all epochs are done; " in capsys.readouterr().out
 
 
-# A run that had ended
+# Finished runs
 
 
 @pytest.mark.parametrize(
@@ -408,25 +408,25 @@ def test_info_and_from_take_a_checkpoint(tmp_path, capsys):
     ],
     ids=lambda value: None if isinstance(value, dict) else value,
 )
-def test_a_run_that_had_ended(options, reason, tmp_path, monkeypatch):
+def test_resuming_a_finished_run(options, reason, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     want = content(train(checkpoint=path, **options), tmp_path)
     before = path.read_bytes()
-    monkeypatch.setattr(Trainer, "_step", None)  # nothing is trained
-    with pytest.warns(UserWarning) as told:
+    monkeypatch.setattr(Trainer, "_step", None)  # no update may be made
+    with pytest.warns(UserWarning) as caught:
         again = train(checkpoint=path, resume=path, **options)
-    (warning,) = told
+    (warning,) = caught
     assert str(warning.message) == (
         f"the run in {str(path)!r} had ended ({reason}); nothing was left to do. Its model can be trained on from its weights: "
         "load it and fit, or train --from."
     )
-    assert warning.filename == str(Path(__file__).with_name("models.py"))  # where fit was called
+    assert warning.filename == str(Path(__file__).with_name("models.py"))  # the caller of fit
     assert content(again, tmp_path) == want
     assert path.read_bytes() == before
     assert content(LanguageModel.load(path), tmp_path) == want
 
 
-# Longer than it was planned
+# Runs with more epochs than planned
 
 
 LASTING = ("constant", "plateau", "zaremba")
@@ -452,7 +452,7 @@ def test_a_run_may_have_more_epochs(schedule, valid, stop, tmp_path):
 
 @pytest.mark.parametrize("schedule", LASTING)
 @pytest.mark.parametrize("update", [0, 3, PER_EPOCH, 2 * PER_EPOCH + 1])
-def test_a_run_whose_time_was_over_may_have_more(schedule, update, tmp_path, monkeypatch):
+def test_a_run_that_ran_out_of_time_may_be_given_more(schedule, update, tmp_path, monkeypatch):
     path, options = tmp_path / "run.npz", {"schedule": schedule, "decay_after": 1}
     with monkeypatch.context() as patch:
         updates = [0]
@@ -463,13 +463,13 @@ def test_a_run_whose_time_was_over_may_have_more(schedule, update, tmp_path, mon
     assert runs.read_run(path).at.ended == "the 9 seconds are over"
     again = train(resume=path, max_seconds="1d", **options)
     assert again.history_["epoch"][-1] == 3 and sum(again.history_["tokens"]) == 3 * (len(TEXT) - 1)
-    if schedule != "plateau":  # which judged one report more
+    if schedule != "plateau":  # plateau has seen one more report
         assert_same_bits(again.network_.weights(), train(**options).network_.weights())
     with pytest.warns(UserWarning, match="had ended"):
         train(resume=path, max_seconds=1e-9, **options)
 
 
-def test_more_epochs_do_not_help_a_run_that_had_lost_patience(tmp_path):
+def test_more_epochs_do_not_help_after_early_stopping(tmp_path):
     path, options = tmp_path / "run.npz", {"patience": 1, "optimizer": "sgd", "learning_rate": 1e-30, "schedule": "constant"}
     want = content(train(epochs=8, checkpoint=path, **options), tmp_path)
     with pytest.warns(UserWarning, match=r"had ended \(no better for 1 epoch\); nothing was left to do"):
@@ -479,7 +479,7 @@ def test_more_epochs_do_not_help_a_run_that_had_lost_patience(tmp_path):
 
 @pytest.mark.parametrize("options", [{"schedule": "linear"}, {"schedule": "cosine"}, {"schedule": "constant", "warmup": 0.25}], ids=str)
 @pytest.mark.parametrize(("name", "value", "had"), [("epochs", 4, "3"), ("max_seconds", 9.0, "left out")])
-def test_a_run_that_was_planned_to_its_end(options, name, value, had, tmp_path):
+def test_a_run_with_a_planned_end_cannot_be_extended(options, name, value, had, tmp_path):
     path = stopped(tmp_path / "run.npz", **options)
     plan = options["schedule"] + " schedule" + " with a warmup of 0.25" * ("warmup" in options)
     refused(path, ConfigError, f"{name} is {value}, but the run in {{}} has {had}, for which its {plan} was planned; only a constant, plateau or "
@@ -488,7 +488,7 @@ def test_a_run_that_was_planned_to_its_end(options, name, value, had, tmp_path):
             **options, **{name: value})
 
 
-def test_fewer_epochs_than_it_has_read(tmp_path):
+def test_fewer_epochs_than_already_trained(tmp_path):
     options = {"schedule": "constant"}
     path = stopped(tmp_path / "run.npz", 2 * PER_EPOCH + 1, **options)
     refused(path, ConfigError, "epochs is 2, but the run in {} is in epoch 3 already; give 3 or more.", epochs=2, **options)
@@ -496,7 +496,7 @@ def test_fewer_epochs_than_it_has_read(tmp_path):
     assert content(train(epochs=2, resume=path, **options), tmp_path) == content(train(epochs=2, **options), tmp_path)
 
 
-# What it does not go on from
+# Checkpoints that cannot be resumed
 
 
 @pytest.mark.parametrize(
@@ -526,7 +526,7 @@ def test_another_training(name, value, other, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("began", "options", "told"),
+    ("began", "options", "message"),
     [
         (None, {"corpus": TEXT.replace("question", "quotient")}, "the corpus text is not that of the run in {}"),
         (None, {"corpus": TEXT[:-1]}, "the corpus text is not that of the run in {}"),
@@ -535,22 +535,22 @@ def test_another_training(name, value, other, tmp_path):
         (VALID, {"valid": VALID[:-1]}, "the valid text is not that of the run in {}"),
     ],
 )
-def test_other_texts(began, options, told, tmp_path):
+def test_other_texts(began, options, message, tmp_path):
     path = stopped(tmp_path / "run.npz", valid=began)
-    refused(path, CorpusError, f"{told}; a run continues with the texts that it began with.", **{"valid": began} | options)
+    refused(path, CorpusError, f"{message}; a run continues with the texts that it began with.", **{"valid": began} | options)
 
 
 def refused(path, kind, words, model=None, **options):
-    """Going on from this file is this error; ``{}`` in its words is the file, which stays as it was."""
+    """Assert that resuming raises this error, in whose words ``{}`` stands for the file, and that it leaves the file unchanged."""
     file = path.read_bytes() if path.exists() else None
     with pytest.raises(kind) as caught:
         train(model, resume=path, **options)
-    said = str(caught.value)
+    message = str(caught.value)
     if words.endswith("..."):
-        assert said.startswith(words[:-3].replace("{}", repr(str(path))))
+        assert message.startswith(words[:-3].replace("{}", repr(str(path))))
     else:
-        assert said == words.replace("{}", repr(str(path)))
-    assert "\n" not in said
+        assert message == words.replace("{}", repr(str(path)))
+    assert "\n" not in message
     assert (path.read_bytes() if path.exists() else None) == file
 
 
@@ -559,7 +559,7 @@ def refused(path, kind, words, model=None, **options):
     [("", {"epochs": 4}), ("", {"corpus": TEXT[:-1]}), ("", {"valid": VALID}), ("state", {}), ("moments", {}), ("weights", {})],
     ids=["epochs", "corpus", "valid", "state", "moments", "weights"],
 )
-def test_a_refusal_leaves_the_model_as_it_was(group, options, tmp_path):
+def test_an_error_leaves_the_model_unchanged(group, options, tmp_path):
     path, model = stopped(tmp_path / "run.npz"), train(untrained(), LINES * 2, epochs=1)
     change(path, members=lambda members: {name: array for name, array in members.items() if not group or not name.startswith(group)})
     learned = content(model, tmp_path)
@@ -576,10 +576,10 @@ def test_a_resumed_run_appends_to_its_log(tmp_path):
             train(checkpoint=path, checkpoint_every="1h" if stop == 8 else 1e-6, resume=path, log=tmp_path / "log.csv", **options)
     train(resume=path, log=os.fsencode(tmp_path / "log.csv"), **options)
     rows = [[line.split(",")[1:10] for line in (tmp_path / name).read_text().splitlines()] for name in ("whole.csv", "log.csv")]
-    assert rows[0] == rows[1] and len(rows[0]) == 1 + 9  # though a part was trained twice
+    assert rows[0] == rows[1] and len(rows[0]) == 1 + 9  # although some updates were made twice
 
 
-def test_files_that_are_no_checkpoints(tmp_path):
+def test_files_that_are_not_checkpoints(tmp_path):
     path = tmp_path / "run.npz"
     refused(path, ModelFileError, "there is no model file {}.")
     train().save(path)
@@ -595,7 +595,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize("group", ["good", "state", "moments/0", "moments/1", "weights"])
-def test_arrays_that_are_missing_or_do_not_fit(group, tmp_path):
+def test_missing_arrays_and_wrong_shapes(group, tmp_path):
     path = tmp_path / "run.npz"
 
     def others(members):
@@ -614,7 +614,7 @@ def test_arrays_that_are_missing_or_do_not_fit(group, tmp_path):
     for damage in (reshaped, all_but_one):
         stopped(path, valid=VALID)
         change(path, members=damage)
-        refused(path, ModelFileError, "{} is damaged: it...", valid=VALID)  # its parts do not fit, or it has none of a group
+        refused(path, ModelFileError, "{} is damaged: it...", valid=VALID)  # either a part does not fit or a group is missing
 
 
 WRONG = {int: (-1, "1", 1.0, True, None, []), float: (-0.5, "1", True, []), str: (3, None, ["all epochs are done"])}
@@ -649,7 +649,7 @@ def test_an_impossible_position(name, value, tmp_path):
     ("model", "cell", "elsewhere"), ("run", "precision", "float16"), ("training", "epochs", [[]]), ("training", "schedule", "\x0elinear"),
     ("training", "optimizer", {"own": True, "rule": "sgd"}), ("training", "optimizer", {"class": []}), ("training", "optimizer", {}),
 ])  # fmt: skip
-def test_impossible_settings_are_the_files_fault(part, name, value, tmp_path):
+def test_invalid_settings_mean_a_damaged_file(part, name, value, tmp_path):
     path = stopped(tmp_path / "run.npz")
 
     def damaged(about):
@@ -673,7 +673,7 @@ def test_a_run_with_a_damaged_part(key, value, tmp_path):
         return about
 
     change(path, damaged)
-    if value == {} and key == "config":  # as if all had been left out
+    if value == {} and key == "config":  # equivalent to omitting all settings
         refused(path, ConfigError, "epochs is 3, but the run in {} has left out, for which its linear schedule was planned; ...")
     elif value in ([], {}) and key == "texts":
         refused(path, CorpusError, "the run in {} has no corpus text and one was given here; a run continues with the texts that it began with.")
@@ -697,7 +697,7 @@ MOVED = (f"the training so far was computed on {H100!r} and continues on 'cpu, f
 
 
 def computed_on(path, rounding):
-    """Let the file say this of what its numbers were computed on."""
+    """Change the device that the checkpoint was computed on, as recorded in the file."""
     def moved(about):
         about["run"]["rounding"] = rounding
         if rounding == "missing":
@@ -709,30 +709,30 @@ def computed_on(path, rounding):
 
 
 def warned(path, tmp_path, **options):
-    """What is warned of when a training continues from this checkpoint, to the same bytes."""
+    """The warnings when a training resumes from this checkpoint; asserts that it gives the same bytes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = train(resume=path, **options)
     assert content(model, tmp_path) == content(train(), tmp_path)
-    assert all(Path(warning.filename).name == "models.py" for warning in caught)  # which calls fit
+    assert all(Path(warning.filename).name == "models.py" for warning in caught)  # the caller of fit
     return [str(warning.message) for warning in caught]
 
 
-def test_a_run_that_was_computed_on_another_device_is_valid_and_that_is_said_once(tmp_path):
+def test_resuming_on_another_device_causes_one_warning(tmp_path):
     path = computed_on(stopped(tmp_path / "run.npz"), H100)
     assert warned(path, tmp_path, checkpoint=path, **ALWAYS) == [MOVED]
     assert read_about(path)["run"]["rounding"] == "cpu, float32"
-    told = "the run in {!r} had ended"
-    (ended,) = warned(computed_on(path, H100), tmp_path)  # where nothing is computed
-    assert ended.startswith(told.format(str(path)))
+    start = "the run in {!r} had ended"
+    (ended,) = warned(computed_on(path, H100), tmp_path)  # nothing more is computed
+    assert ended.startswith(start.format(str(path)))
 
 
 @pytest.mark.parametrize("rounding", ["cpu, float32", "missing", None])
-def test_where_nothing_has_changed_or_nothing_is_known_nothing_is_said(rounding, tmp_path):
+def test_no_warning_if_the_device_is_the_same_or_unknown(rounding, tmp_path):
     assert warned(computed_on(stopped(tmp_path / "run.npz"), rounding), tmp_path) == []
 
 
-def test_before_the_first_update_nothing_was_computed(tmp_path):
+def test_no_warning_before_the_first_update(tmp_path):
     assert warned(computed_on(stopped(tmp_path / "run.npz", 0), H100), tmp_path) == []
 
 
@@ -742,18 +742,18 @@ def test_a_damaged_name_of_a_device(rounding, tmp_path):
             f"{{}} is damaged: its parts do not fit together (the rounding is {rounding!r}).")
 
 
-def test_info_says_on_what_a_run_was_computed(tmp_path, capsys):
+def test_info_shows_the_device_of_a_run(tmp_path, capsys):
     assert main(["info", str(computed_on(stopped(tmp_path / "run.npz"), H100))]) == 0
     assert f"computed on {H100}" in " ".join(capsys.readouterr().out.split())
     assert main(["info", str(computed_on(stopped(tmp_path / "run.npz"), "missing"))]) == 0
     assert "computed on" not in " ".join(capsys.readouterr().out.split())
 
 
-# A validation that fails
+# Validation that fails
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_after_a_validation_that_failed_the_run_continues_to_the_same_bytes(epoch, tmp_path, monkeypatch):
+def test_after_a_failed_validation_the_run_resumes_to_the_same_bytes(epoch, tmp_path, monkeypatch):
     path, want = tmp_path / "run.npz", content(train(valid=VALID), tmp_path)
     calls, measure = itertools.count(1), language_model.total_loss
 
@@ -771,7 +771,7 @@ def test_after_a_validation_that_failed_the_run_continues_to_the_same_bytes(epoc
     assert content(train(valid=VALID, resume=path), tmp_path) == want
 
 
-def test_a_validation_that_fails_again_at_once_keeps_what_the_checkpoint_has(tmp_path, monkeypatch):
+def test_a_validation_that_fails_again_keeps_the_weights_of_the_checkpoint(tmp_path, monkeypatch):
     path, measure = tmp_path / "run.npz", language_model.total_loss
     for failing in (2, 1):
         calls, model = itertools.count(1), untrained()
@@ -789,7 +789,7 @@ def test_a_validation_that_fails_again_at_once_keeps_what_the_checkpoint_has(tmp
     assert content(train(valid=VALID, resume=path), tmp_path) == content(train(valid=VALID), tmp_path)
 
 
-def test_the_command_line_saves_what_a_failed_validation_has_left(tmp_path, monkeypatch, capsys):
+def test_the_command_line_saves_the_model_after_a_failed_validation(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)
     Path("held.txt").write_text(VALID)
@@ -809,7 +809,7 @@ def test_the_command_line_saves_what_a_failed_validation_has_left(tmp_path, monk
     assert LanguageModel.load("model.npz").history_["epoch"] == [1]
 
 
-# Places that cannot be written
+# Paths that cannot be written
 
 
 @pytest.mark.parametrize("broken", ["os.fsync", "os.replace", "_write_member"])
@@ -823,10 +823,10 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
     with (
         monkeypatch.context() as patch,
         before({PER_EPOCH + 2}, lambda trainer: patch.setattr(f"numba_rnnlm.storage.archive.{broken}", fail)),
-        pytest.warns(UserWarning) as told,
+        pytest.warns(UserWarning) as caught,
     ):
         model = train(valid=VALID, checkpoint=path, **ALWAYS)
-    assert {str(warning.message) for warning in told} == {
+    assert {str(warning.message) for warning in caught} == {
         f"no checkpoint was written, training continues: cannot write {str(path)!r}: No space left on device. Existing files "
         "were not changed; choose a folder that exists, is writable and has enough space."
     }
@@ -837,7 +837,7 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
     assert content(train(valid=VALID, resume=path), tmp_path) == want
 
 
-def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
+def test_a_missing_folder(tmp_path, capsys, monkeypatch):
     path = tmp_path / "missing" / "run.npz"
     model = untrained()
     with pytest.raises(ModelFileError, match=r"cannot write '.*run.npz': No such file or directory. Existing files were not changed; "):
@@ -845,15 +845,15 @@ def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
     assert model.tokenizer_ is None  # nothing was trained
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
-    monkeypatch.setattr(LanguageModel, "fit_config", None)  # found out before it
+    monkeypatch.setattr(LanguageModel, "fit_config", None)  # the error comes before it
     assert main(["train", str(text), "--checkpoint", str(path), "--out", str(tmp_path / "out.npz")]) == 1
     assert capsys.readouterr().err == (
-        f"numba-rnnlm: error: cannot write {str(path)!r}: No such file or directory. Choose a folder that exists and can be "
-        "written.\n"
+        f"numba-rnnlm: error: cannot write {str(path)!r}: No such file or directory. Choose a folder that exists and is "
+        "writable.\n"
     )
 
 
-def test_of_two_threads_the_second_is_told_who_writes_the_checkpoint(tmp_path):
+def test_the_error_of_a_second_thread_names_the_process(tmp_path):
     path, began, over = tmp_path / "run.npz", threading.Event(), threading.Event()
 
     def hold(trainer):
@@ -872,13 +872,13 @@ def test_of_two_threads_the_second_is_told_who_writes_the_checkpoint(tmp_path):
     assert os.listdir(tmp_path) == ["run.npz"]
 
 
-def test_writing_never_sets_the_mask_of_new_files(tmp_path, monkeypatch):
-    """It is the whole process's: while it is set, files of other threads would have the wrong mode."""
+def test_writing_does_not_change_the_umask(tmp_path, monkeypatch):
+    """The umask belongs to the process: changing it would give files of other threads the wrong mode."""
     monkeypatch.setattr(os, "umask", None)
     train(checkpoint=tmp_path / "run.npz", **ALWAYS).save(tmp_path / "model.npz")
 
 
-# Numbers that are not finite
+# Losses and gradients that are not finite
 
 
 def spoil(what):
@@ -888,7 +888,7 @@ def spoil(what):
         train = network.differentiate
 
         def spoiled(*arguments):
-            del network.differentiate  # the next one is right again
+            del network.differentiate  # later updates are correct again
             losses = train(*arguments)
             if what == "gradient":
                 network.gradients["lstm/U"][1, 2] = nan
@@ -913,8 +913,8 @@ def test_an_update_that_is_not_finite_is_skipped(what, capsys, tmp_path):
             assert (position["skipped"], position["updates"]) == {4: (2, 2), 9: (3, 6)}[stop]
             assert position["in_a_row"] == {4: 2, 9: 1}[stop]
             assert content(train(resume=path, verbose=2, **options), tmp_path) == content(model, tmp_path)
-            told = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
-            assert told == [f"update 7 is skipped: the {what} is not finite; the learning rate is halved"][: stop == 4]
+            printed = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+            assert printed == [f"update 7 is skipped: the {what} is not finite; the learning rate is halved"][: stop == 4]
     assert model.history_["learning_rate"] == [0.01 / 4, 0.01 / 8, 0.01 / 8]
     assert model.history_["tokens"][1:] == [len(TEXT) - 1 - 4 * 16, len(TEXT) - 1]
     assert all(np.isfinite(model.history_[column]).all() for column in ("loss", "valid_loss", "gradient_norm"))
@@ -922,7 +922,7 @@ def test_an_update_that_is_not_finite_is_skipped(what, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("places", [{2}, {3, 4}, {PER_EPOCH + 1}], ids=str)
-def test_a_skipped_update_moves_no_weight_and_starts_the_streams_anew(places, tmp_path):
+def test_a_skipped_update_changes_no_weight_and_resets_the_streams(places, tmp_path):
     arrays = []
     for update in (min(places), max(places) + 1):
         with before(places, spoil("gradient")), open_model(interrupted(tmp_path / f"{update}.npz", update, not_finite="skip")) as file:
@@ -934,14 +934,14 @@ def test_a_skipped_update_moves_no_weight_and_starts_the_streams_anew(places, tm
     if len(places) == 1:
         for group in ("weights", "moments/0", "moments/1"):
             assert_same_bits(second[group], first[group])
-    else:  # in a row: the weights are to blame, and the last good ones are back
+    else:  # several in a row: the last good weights are restored
         assert_same_bits(second["weights"], first["good"])
         assert not any(array.any() for moment in ("moments/0", "moments/1") for array in second[moment].values())
 
 
 @pytest.mark.parametrize("made", [lambda path: train(checkpoint=path, **ALWAYS), stopped, lambda path: train().save(path)],
                          ids=["ended", "stopped", "model"])
-def test_what_a_checkpoint_replaces(made, tmp_path):
+def test_which_files_a_checkpoint_replaces(made, tmp_path):
     path = tmp_path / "run.npz"
     made(path)
     before = path.read_bytes()
@@ -958,7 +958,7 @@ def test_what_a_checkpoint_replaces(made, tmp_path):
     assert path.read_bytes() == before
 
 
-def test_one_command_begins_a_run_and_goes_on_with_it(tmp_path, capsys):
+def test_the_same_command_starts_and_resumes_a_run(tmp_path, capsys):
     path, want = tmp_path / "run.npz", content(train(), tmp_path)
     with stopping(7):
         train(checkpoint=path, resume=path, verbose=2, **ALWAYS)
@@ -975,11 +975,11 @@ def test_paths_are_compared_as_files(same, tmp_path, monkeypatch):
     Path("link.npz").symlink_to("run.npz")
     want = content(train(), tmp_path)
     with stopping(7):
-        train(checkpoint="run.npz", resume=same, **ALWAYS)  # it begins
+        train(checkpoint="run.npz", resume=same, **ALWAYS)  # starts the run
     assert content(train(checkpoint="run.npz", resume=same), tmp_path) == want
 
 
-def test_a_checkpoint_that_could_be_written_but_not_replaced_is_an_error_before_the_training(tmp_path, monkeypatch):
+def test_a_checkpoint_that_could_not_be_replaced_is_an_error_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "_step", None)
     monkeypatch.setattr(os, "replace", lambda *arguments: os.stat(tmp_path / "nothing"))
     model = untrained()
@@ -988,7 +988,7 @@ def test_a_checkpoint_that_could_be_written_but_not_replaced_is_an_error_before_
     assert model.tokenizer_ is None and os.listdir(tmp_path) == []
 
 
-def test_there_is_a_checkpoint_before_the_first_update(tmp_path):
+def test_a_checkpoint_is_written_before_the_first_update(tmp_path):
     path = tmp_path / "run.npz"
     with stopping(1):
         train(checkpoint=path, checkpoint_every="1h")
@@ -996,7 +996,7 @@ def test_there_is_a_checkpoint_before_the_first_update(tmp_path):
     assert content(train(resume=path), tmp_path) == content(train(), tmp_path)
 
 
-def test_a_link_stays_one(tmp_path):
+def test_a_link_remains_a_link(tmp_path):
     (tmp_path / "scratch").mkdir()
     (tmp_path / "run.npz").symlink_to(tmp_path / "scratch" / "real.npz")
     train(checkpoint=tmp_path / "run.npz")
@@ -1004,9 +1004,9 @@ def test_a_link_stays_one(tmp_path):
     assert LanguageModel.load(tmp_path / "scratch" / "real.npz").history_["epoch"] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("steps", [6, 16])  # 14 updates an epoch, and 5
+@pytest.mark.parametrize("steps", [6, 16])  # 14 and 5 updates per epoch
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_skipping_has_an_end(what, steps):
+def test_too_many_skipped_updates_end_the_training(what, steps):
     with before(range(2, 999), spoil(what)), pytest.raises(
         DivergenceError, match=f"after 2 updates: the {what} is not finite"
     ):
@@ -1029,7 +1029,7 @@ def test_stopping_names_the_gradient(place):
 
 @pytest.fixture
 def cli_run(tmp_path, monkeypatch, capsys):
-    """In a folder with text.txt and run.npz, the checkpoint of a run that was stopped; → its whole result."""
+    """Change to a folder with text.txt and run.npz, the checkpoint of a stopped run; returns the model of the complete run."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)
     Path("held.txt").write_text(VALID)
@@ -1057,7 +1057,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--hidden", "9"], "--hidden is 9, but the run in 'run.npz' has 8" + BEGAN),
         (["--learning-rate", "0.5"], "--learning-rate is 0.5, but the run in 'run.npz' has left out" + BEGAN),
@@ -1071,7 +1071,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--checkpoint", "text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
         (["--checkpoint", "./text.txt"], "--checkpoint is 'text.txt', and CORPUS is the same file; give it a name of its own."),
         (["--checkpoint", "held.txt"], "--checkpoint: cannot write 'held.txt': the existing file is not a model that this numba_rnnlm can read, and is "
-         "not overwritten; give another name, or delete it."),
+         "not overwritten; choose another name, or delete it."),
         (["--checkpoint-every", "3s"], "--checkpoint-every is '3s', but checkpoint is not set; give the name of a file."),
         (["--checkpoint", "whole.npz"], "'whole.npz' is a model file; a checkpoint would take its place. Give the checkpoint a name "
          "of its own."),
@@ -1080,16 +1080,16 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_refused_on_the_command_line(cli_run, flags, told, capsys):
+def test_errors_on_the_command_line(cli_run, flags, message, capsys):
     before = {name: Path(name).read_bytes() for name in sorted(os.listdir())}
     assert main(["train", "text.txt", "--resume", "run.npz", "--out", "out.npz", "--verbose", "0", *flags]) == (
-        2 if told.startswith("--") and "is not a model" not in told else 1)
-    assert capsys.readouterr() == ("", f"numba-rnnlm: error: {told}\n")
+        2 if message.startswith("--") and "is not a model" not in message else 1)
+    assert capsys.readouterr() == ("", f"numba-rnnlm: error: {message}\n")
     assert {name: Path(name).read_bytes() for name in sorted(os.listdir())} == before
 
 
 @pytest.mark.parametrize("part", ["config", "run"])
-def test_settings_that_nobody_knows(cli_run, part, capsys):
+def test_unknown_settings(cli_run, part, capsys):
     change("run.npz", lambda about: {**about, "config": {**about["config"], "colour": 1}} if part == "config" else {
         **about, "run": {**about["run"], "config": {**about["run"]["config"], "colour": 1}}
     })
@@ -1097,12 +1097,12 @@ def test_settings_that_nobody_knows(cli_run, part, capsys):
     assert "run.npz" in capsys.readouterr().err
 
 
-# The same training, the same bytes
+# The same training gives the same bytes
 
 
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "layers": 2, "dropout": 0.4, "tied": True}], ids=["lstm", "gru"])
-def test_the_same_bytes_from_any_number_of_threads_and_any_source(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(threads, "WORTHWHILE", 1)  # even the smallest job is cut among all threads
+def test_any_number_of_threads_and_any_source_give_the_same_bytes(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(threads, "WORTHWHILE", 1)  # even the smallest job is split among all threads
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
     files = {
@@ -1113,7 +1113,7 @@ def test_the_same_bytes_from_any_number_of_threads_and_any_source(options, tmp_p
     assert content(train(untrained(**options | {"seed": 2}), TEXT, VALID), tmp_path) not in files
 
 
-def test_the_same_weights_from_any_ids():
+def test_any_kind_of_ids_gives_the_same_weights():
     ids = [number**3 % 11 for number in range(len(TEXT))]
     sources = [ids, tuple(ids), np.array(ids), np.array(ids, np.uint8), np.array(ids * 2)[: len(ids)], np.repeat(ids, 2)[::2]]
     first, *others = (train(untrained(tokenizer=None, vocabulary_size=11), source).network_.weights() for source in sources)
@@ -1121,9 +1121,9 @@ def test_the_same_weights_from_any_ids():
         assert_same_bits(other, first)
 
 
-def test_validation_does_not_change_what_is_learned():
+def test_validation_does_not_change_training():
     plain, judged = train(untrained(dropout=0.3)), train(untrained(dropout=0.3), valid=LINES)
-    assert np.argmin(judged.history_["valid_loss"]) == 2  # so the weights that are kept are the last
+    assert np.argmin(judged.history_["valid_loss"]) == 2  # so the best weights are the last ones
     assert_same_bits(judged.network_.weights(), plain.network_.weights())
     assert judged.history_["loss"] == plain.history_["loss"]
 
@@ -1135,7 +1135,7 @@ def test_eight_threads_use_a_model_while_a_ninth_trains_another(number, tmp_path
     prompts = ["to be", "", "that is the", "question\n", "not to", "t", "be or not", "the question is"]
 
     def use(index):
-        """Texts of another length, and so passes of another shape, for each thread."""
+        """Use texts of different lengths in each thread, and so passes of different shapes."""
         prompt = prompts[index]
         return [
             (model.generate(prompt, 20 + index, seed=index), model.score([prompt, *prompts[:index]]).tolist(),
@@ -1144,7 +1144,7 @@ def test_eight_threads_use_a_model_while_a_ninth_trains_another(number, tmp_path
         ]
 
     alone, trained_alone = [use(index) for index in range(8)], train(untrained(threads=number), epochs=12)
-    model = LanguageModel.load(tmp_path / "model.npz", threads=number)  # nothing of it has been made yet
+    model = LanguageModel.load(tmp_path / "model.npz", threads=number)  # no network or pass has been created yet
     meeting = threading.Barrier(9)
 
     def meet(act, *arguments):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from own_cells import EVERY
 from strategies import floats, unwritten
 
-from numba_rnnlm import LanguageModel, Sequential, backends, errors
+from numba_rnnlm import LanguageModel, Sequential, backends, memory
 from numba_rnnlm.architecture import build
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
@@ -581,7 +581,7 @@ def device_memory(cuda, monkeypatch):
 
 def test_a_training_that_does_not_fit_on_the_device(device_memory, monkeypatch):
     """It is rejected before a kernel is compiled, however much memory the host has."""
-    monkeypatch.setattr(errors, "_memory", lambda: 1e6)
+    monkeypatch.setattr(memory, "_memory", lambda: 1e6)
     text, options = np.arange(100) % 5, {"epochs": 1, "streams": 2, "steps": 40, "verbose": 0}
     ids = {"hidden": 150, "layers": 1, "embedding": 4, "vocabulary_size": 5, "tokenizer": None}
     model = LanguageModel(backend="cuda", **ids)

@@ -1,4 +1,4 @@
-"""The CPU's decoder leaves what the network's verbs leave, to the bit; with int8, what those of the rounded network leave."""
+"""The CPU decoder gives bit-identical results to the network's verbs; with int8, to those of the network with rounded weights."""
 
 import json
 import os
@@ -35,10 +35,10 @@ pytestmark = pytest.mark.usefixtures("every_thread", "all_share")
 
 KINDS = ("float32", "int8")
 every_cell = pytest.mark.parametrize("cell", CELLS)
-some_cells = pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])  # each takes other slots from input and state
+some_cells = pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])  # with different slots for input and state
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
-units = st.integers(1, 140)  # more than one block of units for each thread, and fewer units than threads
+units = st.integers(1, 140)  # from fewer units than threads to several blocks of units per thread
 streams = st.integers(1, 9)
 draws = st.fixed_dictionaries({
     "temperature": st.sampled_from([0.0, 0.5, 1.0, 3.0]), "top_k": st.integers(0, 5), "top_p": st.sampled_from([0.7, 1.0]),
@@ -50,7 +50,7 @@ FOREVER = HANG * 10**9  # nanoseconds
 
 @pytest.fixture(scope="module")
 def all_share():
-    """All threads have a share in even the smallest model, from the first symbol on, whatever they gain."""
+    """Share even the smallest model among all threads from the first symbol on, even if that is slower."""
     with patched(decoding, SHARE=1, WORK=1, WARM=0, SHORT=0, READY=(FOREVER, FOREVER), PATIENCE=FOREVER, CAUTION=0):
         yield
 
@@ -64,13 +64,13 @@ def patched(module, **values):
 
 
 def looked_up(model, yes):
-    """Whether the first layer's projections are computed beforehand."""
+    """Choose whether the first layer's projections are precomputed."""
     return patched(decoding, TABLE_ROWS=model.layers[0].input_dim - (not yes))
 
 
 @st.composite
 def models(draw, cell, tied=None):
-    """Every stack that a decoder takes."""
+    """Draw any stack that a decoder supports."""
     V, D = draw(st.integers(2, 70)), draw(st.integers(1, 40))
     tied = draw(st.booleans()) if tied is None else tied
     sizes = st.just(D) | units
@@ -121,7 +121,7 @@ def assert_same_streams(got, want):
 
 @every_cell
 @given(data=st.data(), random=strategies.generators, threads=strategies.threads, N=streams, T=st.integers(1, 9))
-def test_what_is_written_and_left_is_the_verbs(cell, data, random, threads, N, T):
+def test_generated_ids_and_state_equal_those_of_the_verbs(cell, data, random, threads, N, T):
     model = data.draw(models(cell))
     V = model.layers[0].input_dim
     network = network_of(model, draw_weights(model, random), threads)
@@ -176,7 +176,7 @@ def test_streams_may_be_taken_anywhere(cell, kind, data, random, threads, N):
 
 @every_cell
 @given(data=st.data(), random=strategies.generators, threads=strategies.threads)
-def test_a_prompt_counts_as_the_verbs_read_it(cell, data, random, threads):
+def test_a_prompt_is_read_like_by_the_verbs(cell, data, random, threads):
     model = data.draw(models(cell))
     V = model.layers[0].input_dim
     network = network_of(model, draw_weights(model, random), threads)
@@ -191,7 +191,7 @@ def test_a_prompt_counts_as_the_verbs_read_it(cell, data, random, threads):
 
 
 @pytest.mark.parametrize(("symbols", "yes"), [(decoding.TABLE_ROWS, True), (decoding.TABLE_ROWS + 1, False)])
-def test_a_large_vocabulary_is_looked_up_symbol_by_symbol(symbols, yes):
+def test_projections_are_precomputed_for_small_vocabularies_only(symbols, yes):
     model = Graph([Embedding(symbols, 3), LSTM(2, return_sequences=True), Dense(symbols, "softmax")])
     network = network_of(model, draw_weights(model, np.random.default_rng(0)))
     assert (network.decoder("float32").table.size > 0) == yes
@@ -207,7 +207,7 @@ def test_a_large_vocabulary_is_looked_up_symbol_by_symbol(symbols, yes):
 @every_kind
 @some_cells
 @given(data=st.data(), random=strategies.generators, threads=strategies.threads)
-def test_each_stream_is_what_it_would_be_alone(cell, kind, data, random, threads):
+def test_each_stream_is_independent_of_the_others(cell, kind, data, random, threads):
     model = data.draw(models(cell))
     V = model.layers[0].input_dim
     network = network_of(model, draw_weights(model, random), threads)
@@ -225,22 +225,22 @@ def test_each_stream_is_what_it_would_be_alone(cell, kind, data, random, threads
 @every_kind
 @some_cells
 @given(data=st.data(), random=strategies.generators, threads=strategies.threads, lengths=st.tuples(*[st.integers(0, 9)] * 2))
-def test_written_in_two_calls_it_is_the_same(cell, kind, data, random, threads, lengths):
+def test_generating_in_two_calls_gives_the_same_ids(cell, kind, data, random, threads, lengths):
     model, chosen = data.draw(models(cell)), data.draw(draws)
     network = network_of(model, draw_weights(model, random), threads)
     text = random.integers(0, model.layers[0].input_dim, data.draw(st.integers(1, 9))).tolist()
 
-    def go_on(text, length):
+    def resume(text, length):
         config = SamplingConfig(length=length, weights=kind, **chosen)
         return [*text, *generate(network, np.array(text), config, seed=5)]
 
     with looked_up(model, data.draw(st.booleans())):
-        assert go_on(go_on(text, lengths[0]), lengths[1]) == go_on(text, sum(lengths))
+        assert resume(resume(text, lengths[0]), lengths[1]) == resume(text, sum(lengths))
 
 
 @every_kind
 @pytest.mark.parametrize("promptly", [0, float("inf")])
-def test_how_often_symbols_are_handed_out_does_not_matter(kind, promptly):
+def test_the_interval_of_delivery_does_not_change_the_ids(kind, promptly):
     model = trained("char")
     want = model.generate("to be", 100, seed=1, weights=kind)
     with patched(write, PROMPTLY=promptly):
@@ -248,7 +248,7 @@ def test_how_often_symbols_are_handed_out_does_not_matter(kind, promptly):
 
 
 @every_kind
-def test_texts_of_one_decoder_do_not_disturb_each_other(kind):
+def test_texts_of_one_decoder_do_not_affect_each_other(kind):
     model = Graph([Embedding(11, 6), Recurrent(9, True, "gru"), Dense(11, "softmax")])
     network, config = network_of(model, draw_weights(model, np.random.default_rng(0)), 2), SamplingConfig(30, weights=kind)
     jobs = [(np.arange(1, 2 + seed), seed) for seed in range(3)]
@@ -260,7 +260,7 @@ def test_texts_of_one_decoder_do_not_disturb_each_other(kind):
 
 @every_kind
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_several_python_threads_write_what_each_would_alone(kind, threads):
+def test_several_python_threads_generate_independently(kind, threads):
     model = Graph([Embedding(11, 6), Recurrent(9, True, "gru"), Dense(11, "softmax")])
     weights = draw_weights(model, np.random.default_rng(0))
     config = SamplingConfig(50, weights=kind)
@@ -275,7 +275,7 @@ def test_several_python_threads_write_what_each_would_alone(kind, threads):
         threading.Thread(target=lambda some: found.update(write(network, some)), args=(jobs[first::4],), daemon=True)
         for first in range(4)
     ]
-    with patched(decoding, READY=(0, 100_000)):  # two leaders with a worker each would wait FOREVER for the other's
+    with patched(decoding, READY=(0, 100_000)):  # otherwise two leaders with one worker each would wait FOREVER for each other's
         for writer in writers:
             writer.start()
         for writer in writers:
@@ -287,8 +287,8 @@ def test_several_python_threads_write_what_each_would_alone(kind, threads):
 @every_kind
 @some_cells
 @given(data=st.data(), random=strategies.generators, N=streams, patience=st.sampled_from([-FOREVER, 0, 2000]))
-def test_a_gang_that_ends_anywhere_leaves_the_same_bits(cell, kind, data, random, N, patience):
-    """The leader waits for nobody, so it continues alone after whatever step the others had not yet done, in each call again."""
+def test_a_gang_that_ends_at_any_step_gives_the_same_bits(cell, kind, data, random, N, patience):
+    """The leader never waits: in each call, it continues alone after any step that the others have not completed."""
     model = data.draw(models(cell))
     weights, found = draw_weights(model, random), []
     streams, given = draw_streams(network_of(model, weights), N, random), np.full((13, N), -1, np.int32)
@@ -304,8 +304,8 @@ def test_a_gang_that_ends_anywhere_leaves_the_same_bits(cell, kind, data, random
 
 
 @needs.idle_class
-def test_a_worker_that_gets_no_processor_holds_nobody_up():
-    """The pool's worker runs only when nobody else wants its processor, and busy processes always do."""
+def test_a_worker_without_a_processor_delays_nobody():
+    """The pool's worker runs only when its processor is idle, and busy processes always use it."""
     model = Graph([Embedding(11, 40), LSTM(140, return_sequences=True), Dense(11, "softmax")])
     weights = draw_weights(model, np.random.default_rng(0))
     want = list(generate(network_of(model, weights), np.array([1]), SamplingConfig(3000), seed=1))
@@ -324,8 +324,8 @@ def test_a_worker_that_gets_no_processor_holds_nobody_up():
         assert list(generate(network, np.array([1]), SamplingConfig(3000), seed=1)) == want
 
 
-def test_a_gang_that_gains_nothing_is_left_alone_for_a_while():
-    """Two threads have shares of a few units each, in which they meet more than they multiply."""
+def test_a_gang_without_a_speed_up_is_suspended():
+    """Two threads have a few units each, so they spend more time synchronising than multiplying."""
     model = Graph([Embedding(11, 4), *[LSTM(2, return_sequences=True)] * 3, Dense(11, "softmax")])
     with patched(decoding, WARM=2, CAUTION=50):
         network = network_of(model, draw_weights(model, np.random.default_rng(0)), 2)
@@ -355,7 +355,7 @@ def test_changed_weights_are_read(kind):
     def check():
         seen.append(predictions(network, kind))
         np.testing.assert_array_equal(seen[-1], predictions(network_of(model, network.weights()), kind))
-        assert network.decoder(kind) is network.decoder(kind)  # made once
+        assert network.decoder(kind) is network.decoder(kind)  # created once
 
     check()
     network.set_weights(draw_weights(model, random))
@@ -368,8 +368,8 @@ def test_changed_weights_are_read(kind):
         check()
     assert len({array.tobytes() for array in seen}) == len(seen)
     network.losses(x, x.reshape(-1), network.state(2))
-    kept = [network.decoder(each) for each in KINDS]
-    assert [network.decoder(each) for each in KINDS] == kept
+    decoders = [network.decoder(each) for each in KINDS]
+    assert [network.decoder(each) for each in KINDS] == decoders
 
 
 @some_cells
@@ -379,7 +379,7 @@ def test_int8_is_nearly_the_rounded_network(cell, tied, data, random, threads, N
     model = data.draw(models(cell, tied))
     weights = draw_weights(model, random)
     for array in weights.values():
-        array *= random.choice([1e-3, 1, 1, 1, 0], array.shape[-1])  # each column has a scale of its own; some have nothing
+        array *= random.choice([1e-3, 1, 1, 1, 0], array.shape[-1])  # every column has its own scale; some are zero
     ids = random.integers(0, model.layers[0].input_dim, (T, N)).astype(np.int32)
     with looked_up(model, data.draw(st.booleans())):
         got = predictions(network_of(model, weights, threads), "int8", ids)
@@ -406,8 +406,8 @@ def test_int8_gives_the_same_bits_on_any_number_of_threads(cell, data, random, N
 
 @some_cells
 @given(random=strategies.generators, H=st.integers(2, 140), data=st.data())
-def test_a_column_of_int8_does_not_see_the_others(cell, random, H, data):
-    """The output is the state, and a unit's gates are its own columns: only its own logit may change."""
+def test_int8_columns_are_independent(cell, random, H, data):
+    """The output is the state, and the gates of a unit are its own columns, so only that unit's logit may change."""
     model = Graph([Embedding(H, 5), Recurrent(H, True, cell), Dense(H, "softmax", use_bias=False)])
     weights, unit = draw_weights(model, random) | {"dense/W": np.eye(H)}, data.draw(st.integers(0, H - 1))
     streams = draw_streams(network_of(model, weights), 1, random)
@@ -421,7 +421,7 @@ def test_a_column_of_int8_does_not_see_the_others(cell, random, H, data):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_evaluate_tells_how_well_the_rounded_weights_do(tied):
+def test_evaluate_measures_the_rounded_weights(tied):
     model = untrained(tokenizer=None, vocabulary_size=11, tied=tied)
     ids = np.arange(400) ** 2 % 11
     rounded = untrained(tokenizer=None, vocabulary_size=11, tied=tied)
@@ -430,7 +430,7 @@ def test_evaluate_tells_how_well_the_rounded_weights_do(tied):
     assert model.evaluate(ids, weights="int8") != model.evaluate(ids) == model.evaluate(ids, weights="float32")
 
 
-# Those that have no decoder
+# Models without a decoder
 
 
 def two_cells():
@@ -444,7 +444,7 @@ def two_cells():
     ("cpu", np.float32, Graph([Embedding(9, 4), Dense(9, "softmax")])),
     ("cpu", np.float32, Graph([Embedding(9, 4), GRU(5, return_sequences=True), Dense(6, "tanh"), Dense(9, "softmax")])),
 ])  # fmt: skip
-def test_what_has_no_decoder_is_written_by_its_verbs(name, dtype, model):
+def test_models_without_a_decoder_generate_by_verbs(name, dtype, model):
     network = Network(model, backends.get(name, dtype), draw_weights(model, np.random.default_rng(0)))
     assert network.decoder("float32") is None
     prompts = [np.array([1, 2, 3]), np.array([4])]
@@ -462,13 +462,13 @@ def test_what_has_no_decoder_is_written_by_its_verbs(name, dtype, model):
         generate_batch(network, prompts, SamplingConfig(20, weights="int8"), [1, 2])
 
 
-def test_int8_is_refused_by_a_backend_that_does_not_have_it():
+def test_int8_is_rejected_by_other_backends():
     model = untrained(backend="reference", tokenizer=None, vocabulary_size=11)
     with pytest.raises(BackendError, match="weights is 'int8', which needs backend=\"cpu\" in float32"):
         model.generate([1], weights="int8")
 
 
-# The compiler off
+# With the compiler disabled
 
 PLAIN = """
 import json
@@ -497,7 +497,7 @@ for kind in ("float32", "int8"):
 
 def test_with_the_compiler_off():
     compiled = {}
-    with patched(decoding, TABLE_ROWS=0):  # the program changes it
+    with patched(decoding, TABLE_ROWS=0):  # changed by the program
         exec(PLAIN, compiled)
     assert len({json.dumps(ids) for ids in compiled["found"]}) > 2
     run_python(PLAIN + f"assert found == {compiled['found']}, found", NUMBA_DISABLE_JIT="1", PYTHONWARNINGS="ignore")

@@ -1,4 +1,4 @@
-"""The examples in the docstrings are true."""
+"""The examples in docstrings are correct."""
 
 import doctest
 import importlib
@@ -11,7 +11,7 @@ import numba_rnnlm
 MODULES = ["numba_rnnlm"] + [
     module.name
     for module in pkgutil.walk_packages(numba_rnnlm.__path__, "numba_rnnlm.")
-    if not module.name.endswith(("__main__", "cuda.simulator"))  # they do something when they are imported
+    if not module.name.endswith(("__main__", "cuda.simulator"))  # importing these has side effects
 ]
 
 

@@ -1,4 +1,4 @@
-"""Trainings whose surroundings fail, at every place in turn: each leaves a model or a checkpoint, or has not begun."""
+"""Faults of the environment at every point of a training: each leaves a model or a checkpoint, or comes before the training begins."""
 
 import contextlib
 import errno
@@ -21,17 +21,17 @@ from numba_rnnlm.interrupts import NAMES
 from numba_rnnlm.storage import lock, writing
 from numba_rnnlm.training.loop import Trainer
 
-TRAININGS = 200 * ROUNDS  # that fail
+TRAININGS = 200 * ROUNDS  # with faults
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EPIPE, errno.EINTR, errno.EBADF]
 SIGNALS = [int(getattr(signal, name)) for name in NAMES if hasattr(signal, name)]
 TRAIN = ["train", "t.txt", "--valid", "v.txt", "--hidden", "6", "--layers", "1", "--embedding", "4", "--streams", "4", "--steps", "16",
          "--epochs", "2", "--backend", "cpu", "--threads", "1", "--verbose", "2", "--out", "m.npz"]
-KEPT = ["--checkpoint", "run.npz", "--checkpoint-every", "1e-6"]  # after each update
+SAVING = ["--checkpoint", "run.npz", "--checkpoint-every", "1e-6"]  # after every update
 
 
 class Faults:
-    """Counts what a training asks of the system, and lets the request of one number fail, or all from that one on: those to
-    the standard streams, or those to the disk."""
+    """Counts the requests of a training to the system, and makes one of them fail, or all from that one on. It counts requests to the
+    standard streams and to the disk separately."""
 
     def __init__(self, number=-1, code=errno.ENOSPC, for_good=False):
         self.number, self.code, self.for_good, self.seen = number, code, for_good, []
@@ -51,7 +51,7 @@ class Faults:
 
 
 class File:
-    """A file, or a stream, whose writes may fail."""
+    """A file or a stream whose writes may fail."""
 
     def __init__(self, file, faults, name):
         self._file, self._faults, self._name = file, faults, name
@@ -74,11 +74,11 @@ class File:
 
 @contextlib.contextmanager
 def failing(faults):
-    """What the library writes through, with faults."""
+    """Inject faults into everything that the library writes through."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("open", "fsync", "replace", "unlink", "posix_fallocate", "fchmod"):
-            act = getattr(os, name) if name != "fsync" else os.fstat  # which takes no time
+            act = getattr(os, name) if name != "fsync" else os.fstat  # which is fast
             patch.setattr(os, name, partial(faults, name, act))
         patch.setattr(fcntl, "flock", partial(faults, "flock", fcntl.flock))
         for module in (writing, lock):
@@ -90,7 +90,7 @@ def failing(faults):
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """A folder with the texts, and the bytes of the model that comes of them."""
+    """A folder with the texts, and the bytes of the model that is trained on them."""
     folder = tmp_path_factory.mktemp("faults")
     (folder / "t.txt").write_text("to be or not to be\nthat is the question\n" * 6)
     (folder / "v.txt").write_text("that question is not the question\n" * 3)
@@ -102,14 +102,14 @@ def texts(tmp_path_factory):
 
 @pytest.fixture
 def here(texts, tmp_path, monkeypatch):
-    """A folder of its own for each test; → the bytes that the training should come to."""
+    """Change to a new folder; returns the bytes of the model that the training should give."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))  # where a model may be saved that finds no other place
+    monkeypatch.setenv("HOME", str(tmp_path))  # the last resort for saving a model
     return texts[1]
 
 
 def clear(folder):
-    """The texts alone."""
+    """Remove everything but the texts."""
     for name in os.listdir():
         if os.path.isfile(name):
             os.unlink(name)
@@ -118,7 +118,7 @@ def clear(folder):
 
 
 def trained(faults, *options):
-    """(exit code, updates, what standard error was told) of one training."""
+    """(exit code, updates, standard error) of one training."""
     updates = []
     step = Trainer._step
     with failing(faults) as (_, err), pytest.MonkeyPatch.context() as patch:
@@ -128,39 +128,39 @@ def trained(faults, *options):
 
 
 def continued():
-    """The bytes that the checkpoint comes to."""
-    with contextlib.redirect_stderr(io.StringIO()):  # the run may have ended, of which it warns
+    """The bytes of the model after resuming from the checkpoint."""
+    with contextlib.redirect_stderr(io.StringIO()):  # warns if the run has finished
         assert main(["train", "t.txt", "--valid", "v.txt", "--resume", "run.npz", "--out", "again.npz", "--verbose", "0", "--threads", "1"]) == 0
     return Path("again.npz").read_bytes()
 
 
-def judge(code, updates, err, want, kept):
-    """A model or a checkpoint that continues to the same bytes, or an error before the training began."""
+def judge(code, updates, err, want, saving):
+    """Check that there is a model or a checkpoint that resumes to the same bytes, or that an error came before training began."""
     if code == 0:
         assert Path("m.npz").read_bytes() == want
     elif updates:
         models = [path.read_bytes() for path in Path().glob("m*.npz")]
-        assert want in models or (kept and continued() == want), (code, err)
+        assert want in models or (saving and continued() == want), (code, err)
     else:
         assert code == 1 and not Path("m.npz").exists()
-    if kept and updates:
+    if saving and updates:
         assert continued() == want
     with writing.replacing("last.npz"):
         pass
-    assert not [name for name in os.listdir() if name.startswith(writing.PREFIX)]  # a later writer has removed it
+    assert not [name for name in os.listdir() if name.startswith(writing.PREFIX)]  # removed by a later writer
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["alone", "checkpoint"])
+@pytest.mark.parametrize("saving", [False, True], ids=["alone", "checkpoint"])
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for_good"])
-def test_whatever_cannot_be_written(kept, for_good, texts, here):
-    options = KEPT * kept
+def test_any_write_may_fail(saving, for_good, texts, here):
+    options = SAVING * saving
     clear(texts[0])
     counted = Faults()
     assert trained(counted, *options)[0] == 0
     places = range(len(counted.seen))
     assert {"open", "fsync", "replace", "flock", "posix_fallocate", "file.write", "file.flush", "stdout.write"} <= set(counted.seen)
     part = max(1, len(places) * 8 // TRAININGS)
-    for place in places[random.Random(kept).randrange(part) :: part]:
+    for place in places[random.Random(saving).randrange(part) :: part]:
         clear(texts[0])
         faults = Faults(place, ERRORS[place // part % len(ERRORS)], for_good)
         code, updates, err = trained(faults, *options)
@@ -168,21 +168,21 @@ def test_whatever_cannot_be_written(kept, for_good, texts, here):
         assert code in (0, 1, 3), what
         if code and not for_good:
             assert err.count("numba-rnnlm: error: ") == 1, what
-        if updates and (not for_good or counted.seen[place].startswith("std")):  # it costs that line, or that checkpoint
+        if updates and (not for_good or counted.seen[place].startswith("std")):  # only that line or that checkpoint is lost
             assert code == 0 and Path("m.npz").read_bytes() == here, what
-        if for_good and code and updates and not kept:  # nothing at all can be written any more
+        if for_good and code and updates and not saving:  # no more writes succeed
             assert "error: cannot write 'm.npz'" in err
         else:
-            judge(code, updates, err, here, kept)
+            judge(code, updates, err, here, saving)
 
 
 def in_a_child(act, *arguments):
-    """The exit code of a process that does this, or minus the signal that ended it."""
+    """Run this in a forked process; return its exit code, or minus the signal that ended it."""
     child = os.fork()
     if not child:
-        with open("told", "w") as told:
-            os.dup2(told.fileno(), 1)
-            os.dup2(told.fileno(), 2)
+        with open("output", "w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
             sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
             try:
                 code = act(*arguments)
@@ -196,7 +196,7 @@ def in_a_child(act, *arguments):
 
 
 def train_with_signals(number, moments, options, counter=None):
-    """Train, and let the signal come at these calls of functions; without any, count them."""
+    """Train, and send the signal at these function calls; without any, count the calls."""
     calls = 0
 
     def called(frame, event, argument):
@@ -216,10 +216,10 @@ def train_with_signals(number, moments, options, counter=None):
             Path(counter).write_text(str(calls))
 
 
-@pytest.mark.parametrize("kept", [False, True], ids=["alone", "checkpoint"])
+@pytest.mark.parametrize("saving", [False, True], ids=["alone", "checkpoint"])
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
-def test_every_signal_at_any_moment(kept, times, texts, here):
-    options = KEPT * kept
+def test_any_signal_at_any_moment(saving, times, texts, here):
+    options = SAVING * saving
     clear(texts[0])
     assert in_a_child(train_with_signals, 0, (), options, "calls") == 0
     last, drawn = int(Path("calls").read_text()), random.Random(times)
@@ -228,18 +228,18 @@ def test_every_signal_at_any_moment(kept, times, texts, here):
         number = SIGNALS[round % len(SIGNALS)]
         moments = sorted(drawn.randrange(last) for _ in range(times))
         code = in_a_child(train_with_signals, number, moments, options)
-        told = Path("told").read_text()
-        assert code in (0, 128 + number, -number) and "Traceback" not in told, (number, moments, code, told)
-        began = "epoch 1/2" in told or "stopped: interrupted" in told
+        output = Path("output").read_text()
+        assert code in (0, 128 + number, -number) and "Traceback" not in output, (number, moments, code, output)
+        began = "epoch 1/2" in output or "stopped: interrupted" in output
         if code == 0:
             assert Path("m.npz").read_bytes() == here
         elif code > 0 and began and times == 1:
-            assert LanguageModel.load("m.npz").history_["epoch"], told
-        if kept and Path("run.npz").exists():
-            assert continued() == here, (number, moments, code, told)
+            assert LanguageModel.load("m.npz").history_["epoch"], output
+        if saving and Path("run.npz").exists():
+            assert continued() == here, (number, moments, code, output)
         else:
-            assert not (kept and began), told
-        assert code < 0 or not [name for name in os.listdir() if name.startswith(writing.PREFIX)], told
-        with lock.locked("run.npz"):  # it is nobody's, whatever was left
+            assert not (saving and began), output
+        assert code < 0 or not [name for name in os.listdir() if name.startswith(writing.PREFIX)], output
+        with lock.locked("run.npz"):  # the lock is free, whatever files are left
             pass
         assert not Path("run.npz.lock").exists()

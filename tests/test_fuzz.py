@@ -1,4 +1,4 @@
-"""The harness of :mod:`fuzz` finds what it looks for: cases that break a rule on purpose fail, each by its number."""
+"""The harness of :mod:`fuzz` detects violations: cases that break a rule on purpose fail, and are identified by number."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from fuzz import conduct, workers
 from numba_rnnlm.errors import CorpusError, VocabularyError
 
 conduct.WORK = 1
-kept = []
+leaked = []
 
-def refuse(case):
-    raise VocabularyError("refused, as it should be")
+def reject(case):
+    raise VocabularyError("rejected, as it should be")
 
 def exhaust(case):
     try:
@@ -34,9 +34,9 @@ def loop(case):
 
 CASES = [
     lambda case: True,
-    refuse,
+    reject,
     lambda case: Path("left").write_text("x") or True,
-    lambda case: kept.append(open("/dev/null")) or True,
+    lambda case: leaked.append(open("/dev/null")) or True,
     lambda case: threading.Thread(target=time.sleep, args=(600,), daemon=True).start() or True,
     lambda case: print("printed") or True,
     lambda case: warnings.warn("odd") or True,
@@ -52,7 +52,7 @@ CASES = [
 ]
 
 workers.KINDS["odd"] = (int, lambda case, prepared: CASES[case.number](case))
-workers.KINDS["leak"] = (int, lambda case, prepared: kept.append([[] for _ in range(20)]) or True)
+workers.KINDS["leak"] = (int, lambda case, prepared: leaked.append([[] for _ in range(20)]) or True)
 workers.KINDS["sound"] = (int, lambda case, prepared: [[] for _ in range(20)] != [])
 
 if __name__ == "__main__":
@@ -74,17 +74,17 @@ def fuzz(folder, *arguments):
     return done.stdout, json.loads(done.stdout.splitlines()[-1]), done.returncode
 
 
-def test_what_a_case_must_not_do_is_found(tmp_path):
+def test_every_violation_is_detected(tmp_path):
     output, figures, code = fuzz(tmp_path, "odd", "--cases", "16", "--failures", "found")
-    told = {int(part.split(":")[0]): part for part in output.split("case ")[1:]}
-    assert {number: FOUND[number] in told[number] for number in told} == dict.fromkeys(FOUND, True)
-    assert "in loop" in told[14]  # where it was
-    assert (code, figures["read"], figures["refused"], figures["failures"]) == (1, 2, 1, 13)
+    reported = {int(part.split(":")[0]): part for part in output.split("case ")[1:]}
+    assert {number: FOUND[number] in reported[number] for number in reported} == dict.fromkeys(FOUND, True)
+    assert "in loop" in reported[14]  # the traceback
+    assert (code, figures["read"], figures["rejected"], figures["failures"]) == (1, 2, 1, 13)
     assert (tmp_path / "found" / "odd-11" / "own").read_bytes() == b"x"
     assert FOUND[9] in (tmp_path / "found" / "odd-9" / "failure.txt").read_text()
 
 
-def test_a_leak_is_found(tmp_path):
+def test_a_leak_is_detected(tmp_path):
     output, figures, code = fuzz(tmp_path, "leak", "--cases", "1500", "--processes", "2")
     assert output.startswith("all cases:\nwith every ") and "objects" in output and (code, figures["failures"]) == (1, 2)
     output, figures, code = fuzz(tmp_path, "sound", "--cases", "1500")

@@ -1,4 +1,4 @@
-"""Writing: the right distribution, the same text for the same seed, nothing that was never seen."""
+"""Generation: the correct distribution, the same text for the same seed, and no symbols outside the training text."""
 
 import tracemalloc
 
@@ -31,19 +31,19 @@ every_tokenizer = pytest.mark.parametrize("tokenizer", PROMPTS)
         {}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.8}, {"temperature": 0}, {"weights": "int8"},
     ]),
 )  # fmt: skip
-def test_written_in_two_calls_it_is_the_same(tokenizer, prompt, first, second, seed, options):
+def test_generating_in_two_calls_gives_the_same_text(tokenizer, prompt, first, second, seed, options):
     model = trained(tokenizer)
 
-    def go_on(prompt, length):
-        written = model.generate(prompt, length, seed=seed, **options)
-        return prompt + written if isinstance(prompt, str) else [*prompt, *written.tolist()]
+    def resume(prompt, length):
+        generated = model.generate(prompt, length, seed=seed, **options)
+        return prompt + generated if isinstance(prompt, str) else [*prompt, *generated.tolist()]
 
-    assert go_on(go_on(prompt, first), second) == go_on(prompt, first + second)
+    assert resume(resume(prompt, first), second) == resume(prompt, first + second)
 
 
 @every_tokenizer
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_each_of_a_list_of_prompts_is_continued_as_it_would_be_alone(tokenizer, weights):
+def test_prompts_in_a_list_are_continued_independently(tokenizer, weights):
     model, prompt = trained(tokenizer), PROMPTS[tokenizer]
     prompts = [prompt, prompt[:2], prompt + prompt[::-1]] if tokenizer != "word" else ["to be or", "to", "the question"]
     got = model.generate(prompts, 12, seed=7, weights=weights)
@@ -54,37 +54,37 @@ def test_each_of_a_list_of_prompts_is_continued_as_it_would_be_alone(tokenizer, 
 
 @every_tokenizer
 @given(length=lengths, seed=seeds)
-def test_the_stream_adds_up(tokenizer, length, seed):
+def test_the_pieces_of_a_stream_join_to_the_text(tokenizer, length, seed):
     model, prompt = trained(tokenizer), PROMPTS[tokenizer]
     pieces = list(model.stream(prompt, length, seed=seed))
-    written = model.generate(prompt, length, seed=seed)
+    generated = model.generate(prompt, length, seed=seed)
     if tokenizer is None:
-        assert pieces == written.tolist()
-        assert written.dtype == np.int32
+        assert pieces == generated.tolist()
+        assert generated.dtype == np.int32
     else:
-        assert "".join(pieces) == written
+        assert "".join(pieces) == generated
         assert all(pieces)
     if tokenizer in ("char", None):
-        assert len(written) == length
+        assert len(generated) == length
 
 
-def test_the_stream_is_as_early_as_it_can_be():
+def test_the_stream_delivers_symbols_immediately():
     model = trained("char")
-    model.generate("to", 1)  # compiled
+    model.generate("to", 1)  # compiles the kernels
     tracemalloc.start()
     stream = model.stream("to", length=10**9, seed=1)
     assert len("".join(next(stream) for _ in range(5))) == 5
-    assert tracemalloc.get_traced_memory()[1] < 1e7  # and takes no more memory than what it has written
+    assert tracemalloc.get_traced_memory()[1] < 1e7  # and needs memory only for the symbols generated so far
     tracemalloc.stop()
 
 
-def test_other_seeds_and_temperatures_write_other_texts():
+def test_other_seeds_and_temperatures_give_other_texts():
     model = trained("char")
     texts = {model.generate("to", 40, seed=seed, temperature=heat) for seed in range(5) for heat in (0.7, 1.0)}
     assert len(texts) == 10
 
 
-def test_without_a_seed_each_call_draws_one(monkeypatch):
+def test_without_a_seed_each_call_draws_a_new_one(monkeypatch):
     model, drawn = trained("char"), iter([5, 6])
     monkeypatch.setattr(language_model.secrets, "randbits", lambda bits: next(drawn) if bits == 63 else None)
     texts = [model.generate("to", 30) for _ in range(2)]
@@ -92,7 +92,7 @@ def test_without_a_seed_each_call_draws_one(monkeypatch):
     assert texts[0] != texts[1]
 
 
-def test_the_most_probable_symbol_again_and_again():
+def test_temperature_zero_repeats_the_most_probable_symbol():
     model = trained("char")
     greedy = model.generate("to b", 30, temperature=0)
     assert greedy == model.generate("to b", 30, top_k=1, seed=3) == model.generate("to b", 30, temperature=0, seed=9)
@@ -108,7 +108,7 @@ def test_drawn_symbols_follow_the_models_distribution():
     scores = {symbol: model.score("to b" + symbol, eos=False) - model.score("to b", eos=False)
               for symbol in sorted(set(LINES))}
     drawn = [model.generate("to b", 1, seed=seed) for seed in range(2000)]
-    total = sum(map(np.exp, scores.values()))  # <unk> is left out
+    total = sum(map(np.exp, scores.values()))  # <unk> is never generated
     for symbol, score in scores.items():
         wanted = np.exp(score) / total
         assert abs(drawn.count(symbol) / 2000 - wanted) < 5 * np.sqrt(wanted / 2000) + 1e-3
@@ -116,7 +116,7 @@ def test_drawn_symbols_follow_the_models_distribution():
 
 @pytest.mark.parametrize("size", [63, 64, 65, 150])
 @pytest.mark.parametrize("stretch", [1, 7])
-def test_a_long_prompt_may_be_read_in_any_stretches(size, stretch, monkeypatch):
+def test_a_long_prompt_may_be_read_in_pieces_of_any_size(size, stretch, monkeypatch):
     model = trained("char")
     prompt = (LINES * 5)[:size]
     want = model.generate(prompt, 20, seed=1)
@@ -133,24 +133,24 @@ def test_all_of_a_long_prompt_counts():
     assert len(texts) > 3
 
 
-def test_streams_of_one_model_do_not_disturb_each_other():
+def test_streams_of_one_model_do_not_affect_each_other():
     model = trained("char")
     want = [model.generate(prompt, 10, seed=1) for prompt in ("to", "be")]
     pairs = list(zip(*(model.stream(prompt, 10, seed=1) for prompt in ("to", "be")), strict=True))
     assert ["".join(pieces) for pieces in zip(*pairs, strict=True)] == want
 
 
-# Symbols
+# Unknown symbols, and other symbols
 
 
 @every_tokenizer
-def test_no_length(tokenizer):
-    written = trained(tokenizer).generate(PROMPTS[tokenizer], 0)
-    assert written == "" if tokenizer else written.shape == (0,)
+def test_length_zero(tokenizer):
+    generated = trained(tokenizer).generate(PROMPTS[tokenizer], 0)
+    assert generated == "" if tokenizer else generated.shape == (0,)
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
-def test_without_a_prompt_a_new_line_begins(tokenizer):
+def test_without_a_prompt_the_model_starts_a_new_line(tokenizer):
     model = trained(tokenizer)
     assert model.generate(length=20, seed=1) == model.generate("", length=20, seed=1)
     line_end = np.array([model.tokenizer_.line_end])
@@ -158,7 +158,7 @@ def test_without_a_prompt_a_new_line_begins(tokenizer):
 
 
 def loves_unknown():
-    """A model that holds ``<unk>`` for all but certain."""
+    """A model that predicts ``<unk>`` almost with certainty."""
     model = fit(untrained(), epochs=1)
     weights = model.network_.weights()
     weights["dense/b"][model.tokenizer_.unknown] = 50
@@ -166,7 +166,7 @@ def loves_unknown():
     return model
 
 
-def test_the_unknown_symbol_is_never_written():
+def test_the_unknown_symbol_is_never_generated():
     model = loves_unknown()
     assert model.full_scores("x")[0].log_probability > -1e-6
     for options in ({"temperature": 0}, {"seed": 1}, {"seed": 1, "top_k": 1}, {"seed": 1, "top_p": 0.1},
@@ -189,17 +189,17 @@ def test_unknown_symbols_of_a_prompt_are_named_or_read_as_unknown(tokenizer, pro
     with pytest.raises(VocabularyError, match=message):
         model.generate(prompt)
     with pytest.raises(VocabularyError, match=message):
-        model.stream(prompt)  # at once, not with the first symbol
-    written = model.generate(prompt, 10, seed=1, unknown="unk")
+        model.stream(prompt)  # raises immediately, not at the first symbol
+    generated = model.generate(prompt, 10, seed=1, unknown="unk")
     known = prompt.replace(symbol, "ü").replace("hear", "smell").replace("x", "y")
-    assert written == model.generate(known, 10, seed=1, unknown="unk")
+    assert generated == model.generate(known, 10, seed=1, unknown="unk")
 
 
 def test_bytes_are_never_unknown():
     assert len(trained("byte").generate("é中😀", 5, temperature=0)) == 5
 
 
-def test_words_are_set_apart():
+def test_words_are_separated():
     model = fit(untrained(tokenizer="word", hidden=32), epochs=200)
     prompt = "to be or not to be"
     assert model.generate(prompt, 7, temperature=0) == "\nthat is the question\nto"
@@ -209,13 +209,13 @@ def test_words_are_set_apart():
     assert list(model.stream(prompt, 3, temperature=0)) == ["\n", "that", " is"]
 
 
-def test_characters_of_several_bytes_come_whole():
+def test_multi_byte_characters_are_delivered_whole():
     text = "né 中文 😀\n"
     model = fit(untrained(tokenizer="byte", hidden=64, embedding=32), text * 20, epochs=100, streams=2, steps=20)
-    written = (text * 3).encode()[1:]
+    generated = (text * 3).encode()[1:]
     for size in range(2 * len(text.encode())):
         pieces = list(model.stream("中文 😀\nn", size, temperature=0))
-        assert "".join(pieces) == written[:size].decode(errors="replace")
+        assert "".join(pieces) == generated[:size].decode(errors="replace")
         assert all(pieces)
 
 
@@ -247,7 +247,7 @@ def test_characters_of_several_bytes_come_whole():
         ("char", {"unknown": "skip"}, ConfigError, "unknown is 'skip', expected one of 'error', 'unk'"),
     ],
 )
-def test_impossible_wishes_are_refused(tokenizer, arguments, error, message):
+def test_invalid_arguments_are_rejected(tokenizer, arguments, error, message):
     with pytest.raises(error, match=message):
         trained(tokenizer).generate(**arguments)
     with pytest.raises(error, match=message):
@@ -260,7 +260,7 @@ def test_impossible_wishes_are_refused(tokenizer, arguments, error, message):
     lambda model: fit(model, epochs=1),
     lambda model: model.network_.set_weights({name: 2 * array for name, array in model.network_.weights().items()}),
 ], ids=["fit", "set_weights"])
-def test_one_text_is_never_of_two_models(backend, begun, change):
+def test_a_text_is_never_generated_by_two_versions_of_a_model(backend, begun, change):
     model = fit(untrained(backend=backend))
     expected, stream = model.generate("to", 5, seed=1), model.stream("to", 10**6, seed=1)
     if begun:
@@ -273,7 +273,7 @@ def test_one_text_is_never_of_two_models(backend, begun, change):
         "model generates.")
 
 
-def test_a_text_outlives_a_change_that_leaves_its_weights_alone():
+def test_a_change_that_does_not_affect_the_weights_does_not_end_a_text():
     model = fit(untrained())
     expected, stream = model.generate("to", 400, seed=1), model.stream("to", 400, seed=1)
     text = next(stream)

@@ -1,4 +1,4 @@
-"""Held against PyTorch and Keras: the vectors that data/record_golden.py recorded from them, in float64."""
+"""Compared with PyTorch and Keras, using the float64 vectors that data/record_golden.py recorded from them."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,9 +15,9 @@ from numba_rnnlm.optimizers.pytorch import SGD, Adagrad, Adam, AdamW, RMSprop
 Arrays = dict[str, np.ndarray]
 Weights = tuple[np.ndarray, np.ndarray, np.ndarray]  # W (D, g_x·H), U (H, g_h·H), b (G, H)
 
-MACHINES = [("reference", np.float64), ("cpu", np.float64), ("cpu", np.float32)]
+BACKENDS = [("reference", np.float64), ("cpu", np.float64), ("cpu", np.float32)]
 
-# The largest error, relative to the largest element of the array.
+# Maximum errors, relative to the largest element of the array.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
 
 
@@ -33,12 +33,12 @@ def check(name: str, ours: np.ndarray, theirs: np.ndarray, dtype: np.dtype) -> N
 
 
 def blocks(columns: np.ndarray, *order: int) -> np.ndarray:
-    """Columns (…, G·H) with their G blocks in another order."""
+    """Reorder the G blocks of columns (…, G·H)."""
     parts = np.split(columns, len(order), axis=-1)
     return np.concatenate([parts[index] for index in order], axis=-1)
 
 
-# Each framework's weights → ours, and our gradients → the framework's.
+# Conversion of each framework's weights to ours, and of our gradients to the framework's.
 
 
 def pytorch(cell: str, theirs: Arrays) -> Weights:
@@ -89,13 +89,13 @@ FRAMEWORKS: dict[str, tuple[Callable[..., Weights], Callable[..., Arrays]]] = {
 }
 
 
-@pytest.mark.parametrize(("machine", "dtype"), MACHINES)
+@pytest.mark.parametrize(("backend", "dtype"), BACKENDS)
 @pytest.mark.parametrize("name", ["tanh", "relu", "lstm", "gru"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_layer_computes_what_the_framework_computes(framework: str, name: str, machine: str, dtype: type) -> None:
+def test_a_layer_agrees_with_the_framework(framework: str, name: str, backend: str, dtype: type) -> None:
     golden = load(framework, name)
     to_ours, to_theirs = FRAMEWORKS[framework]
-    ops = backends.get(machine, dtype)
+    ops = backends.get(backend, dtype)
     cell = cells.get(name)
     steps, streams, inputs = golden["x"].shape
     states, _, hidden = golden["initial"].shape
@@ -144,7 +144,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def like_pytorch(kind: type[Optimizer], theirs: Arrays) -> Optimizer:
-    """Our optimiser with PyTorch's numbers."""
+    """Our optimiser with PyTorch's hyperparameters."""
     names = {"lr": "learning_rate", "alpha": "rho", "eps": "epsilon"}
     ours = {names.get(key, key): float(value) for key, value in theirs.items() if key != "betas"}
     if "betas" in theirs:
@@ -152,11 +152,11 @@ def like_pytorch(kind: type[Optimizer], theirs: Arrays) -> Optimizer:
     return kind(**{field.name: ours[field.name] for field in fields(kind) if field.name in ours})
 
 
-@pytest.mark.parametrize(("machine", "dtype"), MACHINES)
+@pytest.mark.parametrize(("backend", "dtype"), BACKENDS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_moves_the_weights_as_pytorch_does(name: str, machine: str, dtype: type) -> None:
+def test_an_optimizer_agrees_with_pytorch(name: str, backend: str, dtype: type) -> None:
     golden = load("pytorch", "optimizer")
-    ops, optimizer = backends.get(machine, dtype), like_pytorch(OPTIMIZERS[name], load("pytorch", f"optimizer/{name}/hyper"))
+    ops, optimizer = backends.get(backend, dtype), like_pytorch(OPTIMIZERS[name], load("pytorch", f"optimizer/{name}/hyper"))
     p = ops.upload(golden["start"])
     moments = zeros(ops, optimizer.rule.moments, p.size)
     for step, gradient in enumerate(golden["gradients"], start=1):

@@ -1,6 +1,6 @@
-"""What a stranger's file or text may hold: it is read as what it is, or refused with a sentence.
+"""Any untrusted file or text is either read correctly or rejected with a message.
 
-:mod:`fuzz` spoils files by the thousand, in a process of its own with little memory; here stands what can be said of each.
+:mod:`fuzz` damages thousands of files in a separate process with little memory; the other tests here make statements about each file.
 """
 
 import json
@@ -29,32 +29,32 @@ from numba_rnnlm.text import learn_tokenizer, read_corpus
 
 TOKENIZERS = ("char", "word", "byte")
 TESTS = Path(__file__).parent
-CASES = int(os.environ.get("NUMBA_RNNLM_FUZZ_CASES", "1500"))  # of model files; a third as many texts
-FIRST = 10_000 * date.today().toordinal()  # the number of the first case, another one each day
+CASES = int(os.environ.get("NUMBA_RNNLM_FUZZ_CASES", "1500"))  # number of model files; a third as many texts
+FIRST = 10_000 * date.today().toordinal()  # the number of the first case, which changes every day
 
 # Files
 
 
 @pytest.mark.parametrize(("kind", "cases"), [("models", CASES), ("corpora", CASES // 3), ("line", 1)])
-def test_fuzzed_files_are_read_or_refused(kind, cases, tmp_path, capsys):
+def test_fuzzed_files_are_read_or_rejected(kind, cases, tmp_path, capsys):
     paths = os.pathsep.join(map(str, (Path(numba_rnnlm.__file__).parents[1], TESTS)))
     done = subprocess.run(
         [sys.executable, "-m", "fuzz", kind, "--cases", str(cases), "--first", str(FIRST), "--processes", "2", "--failures", str(tmp_path)],
         capture_output=True, text=True, timeout=HANG + CASES, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths},
     )  # fmt: skip
-    with capsys.disabled():  # with the number of the first case, by which they can be repeated on another day
+    with capsys.disabled():  # prints the number of the first case, by which the run can be repeated on another day
         print("\nfuzzing:", done.stdout.strip(), end=" ", flush=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}the files are in {tmp_path}"
     figures = json.loads(done.stdout.splitlines()[-1])
-    assert (figures["cases"], figures["failures"], figures["read"] + figures["refused"]) == (cases, 0, cases)
-    assert min(figures["read"], figures["refused"]) > cases / 20 or (kind, figures["read"]) == ("line", 1)  # both have been tried
+    assert (figures["cases"], figures["failures"], figures["read"] + figures["rejected"]) == (cases, 0, cases)
+    assert min(figures["read"], figures["rejected"]) > cases / 20 or (kind, figures["read"]) == ("line", 1)  # both outcomes occur
 
 
-def test_a_longer_text_takes_no_more_work_than_its_length(tmp_path, monkeypatch):
+def test_work_is_linear_in_the_length_of_a_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grown = {name: work.growth(count) for name, count in work.ways()}
     assert {name: times for name, times in grown.items() if times > work.LARGEST} == {}
-    assert min(grown[name] for name in ("lines whole, scored", "spaces in pieces, evaluated", "files in a folder, evaluated")) > 2  # all of it is counted
+    assert min(grown[name] for name in ("lines whole, scored", "spaces in pieces, evaluated", "files in a folder, evaluated")) > 2  # the counter works
 
 
 # Texts
@@ -79,48 +79,48 @@ def folder():
     return tempfile.TemporaryDirectory()
 
 
-def written_and_read(model, text):
-    """All that the model says of this text, and what it writes itself."""
+def results(model, text):
+    """The model's results for this text, and what it generates."""
     lines, read = text.split("\n"), as_read(text, model.tokenizer_.name)
-    said = [model.score(lines).tolist(), model.full_scores(text), model.evaluate(text), model.generate(length=8, seed=1),
+    found = [model.score(lines).tolist(), model.full_scores(text), model.evaluate(text), model.generate(length=8, seed=1),
             model.generate(text, length=8, seed=2, unknown="unk"), model.generate(lines, length=3, seed=3, unknown="unk")]  # fmt: skip
-    assert np.isfinite(said[0]).all() and said[2].tokens == len(model.tokenizer_.encode(read)) - 1
-    assert len(said[1]) == said[2].tokens + 1 + (not read.endswith("\n"))  # the first one too, and a line end
-    return said
+    assert np.isfinite(found[0]).all() and found[2].tokens == len(model.tokenizer_.encode(read)) - 1
+    assert len(found[1]) == found[2].tokens + 1 + (not read.endswith("\n"))  # includes the first token and a newline
+    return found
 
 
-def learns_and_keeps(tokenizer, text, corpus):
-    """A model of this corpus, which is that text; saved and loaded, it says the same."""
+def check_training_and_saving(tokenizer, text, corpus):
+    """Train a model on this corpus, which contains that text, and check that saving and loading do not change its results."""
     model = fit(untrained(hidden=3, embedding=2, tokenizer=tokenizer), corpus, epochs=1, streams=1, steps=50)
-    said = written_and_read(model, text)
+    found = results(model, text)
     path = Path(folder().name) / "model.npz"
     model.save(path)
     loaded = LanguageModel.load(path)
     assert loaded.tokenizer_ == model.tokenizer_
-    assert written_and_read(loaded, text) == said
+    assert results(loaded, text) == found
     text = as_read(text, tokenizer)
     ids = model.tokenizer_.encode(text)
-    kept = text
-    if tokenizer == "word":  # line ends are the only white space that decoding returns
-        kept = "\n".join(" ".join(words_of(line)) for line in text.split("\n"))
+    decoded = text
+    if tokenizer == "word":  # decoding restores no white space but newlines
+        decoded = "\n".join(" ".join(words_of(line)) for line in text.split("\n"))
     if tokenizer == "byte":
         assert bytes(ids.tolist()) == text.encode("utf-8", "surrogatepass")
     elif tokenizer == "char" or "<" not in text:
-        assert model.tokenizer_.decode(ids) == kept
+        assert model.tokenizer_.decode(ids) == decoded
 
 
 @pytest.mark.filterwarnings("ignore:.* of the symbols of .* count as <unk>", "ignore:.* carriage returns ", "ignore:.* bytes that are zero")
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_any_text_is_learned_scored_and_written(text, tokenizer, tmp_path):
-    learns_and_keeps(tokenizer, text, text)
+def test_any_text_can_be_trained_on_and_scored(text, tokenizer, tmp_path):
+    check_training_and_saving(tokenizer, text, text)
     path = tmp_path / "text.txt"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     if tokenizer != "byte" and "\ud800" in text:
         with pytest.raises(CorpusError, match=r"is not UTF-8: the byte at offset 1 is 0xed.*tokenizer='byte'"):
             untrained(tokenizer=tokenizer).fit(path, verbose=0)
         return
-    learns_and_keeps(tokenizer, text, path)
+    check_training_and_saving(tokenizer, text, path)
     assert (read_corpus(path, learn_tokenizer(path, TextConfig(tokenizer))).ids.tolist()
             == read_corpus(text, learn_tokenizer(text, TextConfig(tokenizer))).ids.tolist())
 
@@ -128,16 +128,16 @@ def test_any_text_is_learned_scored_and_written(text, tokenizer, tmp_path):
 @pytest.mark.filterwarnings("ignore:.* carriage returns ", "ignore:.* bytes that are zero")
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @given(text=any_text)
-def test_any_drawn_text_is_learned_scored_and_written(tokenizer, text):
+def test_any_drawn_text_can_be_trained_on_and_scored(tokenizer, text):
     text = text + "\n\n"
-    learns_and_keeps(tokenizer, text, text)
+    check_training_and_saving(tokenizer, text, text)
 
 
 @pytest.mark.filterwarnings("ignore:.* not in the model's vocabulary", "ignore:.* bytes that are zero")
 @pytest.mark.parametrize("tokenizer", ["char", "word"])
 @given(text=any_text)
-def test_a_model_reads_what_it_was_not_trained_on(tokenizer, text):
-    written_and_read(known(tokenizer), text + "\n\n")
+def test_a_model_reads_unseen_text(tokenizer, text):
+    results(known(tokenizer), text + "\n\n")
 
 
 @cache
@@ -154,15 +154,15 @@ logits = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 40)), el
 
 
 def assert_right(got, want):
-    """Right, and finite wherever float32 can hold what is right: two logits can be further apart than its largest number."""
+    """Check that values are accurate, and finite wherever float32 can represent them: logits can differ by more than the largest float32."""
     assert not np.isnan(got).any() and np.isfinite(got[abs(want) < 0.999 * LARGEST]).all()
     np.testing.assert_allclose(np.clip(got, -LARGEST, LARGEST), np.clip(want, -LARGEST, LARGEST), rtol=1e-6, atol=1e-5)
 
 
 def both(verb, result, **arguments):
-    """What this verb makes of the arguments on the CPU in float32, and in the reference."""
-    machines = backends.get("cpu", "float32", threads=2), backends.get("reference")
-    return (call(ops, verb, arguments)[result] for ops in machines)
+    """The result of a verb on the CPU in float32, and that of the reference."""
+    both = backends.get("cpu", "float32", threads=2), backends.get("reference")
+    return (call(ops, verb, arguments)[result] for ops in both)
 
 
 @given(logits)
@@ -188,5 +188,5 @@ def test_the_loss_of_equal_logits(columns, value):
 
 
 def losses(x, targets):
-    one = np.eye(x.shape[1], dtype=np.float32)  # so that x are the logits
+    one = np.eye(x.shape[1], dtype=np.float32)  # makes x the logits
     return both("cross_entropy", "losses", x=x, W=one, b=None, targets=targets, losses=np.zeros(len(x)))

@@ -1,4 +1,4 @@
-"""Machine code of GPU kernels on disk: found again, never stale, never half."""
+"""GPU machine code cached on disk: it is found again, and stale or damaged files are never used."""
 
 import pytest
 from numba import config
@@ -13,7 +13,7 @@ CAPABILITY = (9, 0)
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """The module, with a folder of its own."""
+    """The module, with a cache folder of its own."""
     from numba_rnnlm.backends.cuda import kept
 
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
@@ -35,7 +35,7 @@ def kernels():
     ]  # fmt: skip
 
 
-def test_what_was_stored_is_found(kept, kernels):
+def test_saved_code_is_found(kept, kernels):
     codes = [kept.Code(f"entry{number}", bytes([number, 10, 13, 0])) for number in range(len(kernels))]
     for code, kernel in zip(codes, kernels, strict=True):
         assert kept.load(kernel.function, kernel.takes, CAPABILITY) is None
@@ -65,7 +65,7 @@ def test_a_damaged_file_is_not_used(kept, kernels, damage):
     assert kept.load(kernel.function, kernel.takes, CAPABILITY) is None
 
 
-def test_a_folder_that_cannot_be_written_does_no_harm(kept, kernels, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_harmless(kept, kernels, tmp_path, monkeypatch):
     (tmp_path / "numba_rnnlm").write_text("a file where the folder should be")
     monkeypatch.setenv("HOME", str(tmp_path / "numba_rnnlm"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

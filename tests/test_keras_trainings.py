@@ -1,4 +1,4 @@
-"""Sequential trains as Keras does: 40 trainings that data/record_keras_trainings.py recorded, epoch by epoch."""
+"""Sequential agrees with Keras: 40 trainings that data/record_keras_trainings.py recorded, compared epoch by epoch."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from numba_rnnlm import Sequential, layers, optimizers
 
 FILE = Path(__file__).parent / "data" / "keras_trainings.npz"
 CASES = range(40)
-LOSS, WEIGHT = 1e-5, 1e-4  # the largest error of a loss, relative, and of a weight, relative to the largest of its array
+LOSS, WEIGHT = 1e-5, 1e-4  # maximum errors: of a loss, relative; of a weight, relative to the largest of its array
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def trained(case, backend, x, y, start):
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("number", CASES)
-def test_a_training_is_that_of_keras(golden, number, backend):
+def test_a_training_agrees_with_keras(golden, number, backend):
     its = {key.removeprefix(f"{number}/"): array for key, array in golden.items() if key.startswith(f"{number}/")}
     history, weights = trained(json.loads(str(its["case"])), backend, its["x"], its["y"], its["start"])
     np.testing.assert_allclose(history["loss"], its["losses"], rtol=LOSS)

@@ -1,4 +1,4 @@
-"""Stored kernels: the right code and the same bits, whatever other processes, disks, editors and strangers do to the folder."""
+"""The kernel cache gives the right code and the same bits, whatever other processes, full disks, editors and other users do to the folder."""
 
 import dataclasses
 import os
@@ -38,14 +38,14 @@ text = "the cat sees the dog\\nthe dog sees 12 cats\\n" * 20
 with event.install_recorder("numba:compile") as record:
     model = LanguageModel(sys.argv[1], hidden=21, layers=2, embedding=11, dropout=0.2, seed=1, backend="cpu", threads=2)
     model.fit(text, text[:50], epochs=2, streams=5, steps=12, optimizer="adam", verbose=0)
-    told = [model.score(text[:30])]
+    results = [model.score(text[:30])]
     if sys.argv[2:]:
-        told += [model.generate("the", length=40, seed=1, top_k=5, top_p=0.9), model.generate("the", length=20, seed=1, weights="int8")]
+        results += [model.generate("the", length=40, seed=1, top_k=5, top_p=0.9), model.generate("the", length=20, seed=1, weights="int8")]
 weights = b"".join(array.tobytes() for _, array in sorted(model.network_.weights().items()))
 compiled = [begun for _, begun in record.buffer if begun.is_start]
-print(hashlib.sha256(weights + repr(told).encode()).hexdigest(), len(compiled))
+print(hashlib.sha256(weights + repr(results).encode()).hexdigest(), len(compiled))
 """
-# A kernel or two: enough to see which folder is used.
+# One or two kernels: enough to see which folder is used.
 SMALL = """
 import os, sys
 import numpy as np
@@ -71,7 +71,7 @@ print(x.tobytes().hex(), sum(begun.is_start for _, begun in record.buffer))
 
 @dataclasses.dataclass
 class Ran:
-    """What a process printed: a digest of its results, how many functions it compiled, and its standard error."""
+    """The output of a process: a digest of its results, the number of functions it compiled, and its standard error."""
 
     code: int
     bits: str
@@ -90,8 +90,8 @@ def start(program, *arguments, folder=None, path=HOME, **options):
 
 
 def finish(process):
-    told, errors = process.communicate(timeout=HANG)
-    bits, compiled = told.split() or ("", "-1")
+    out, errors = process.communicate(timeout=HANG)
+    bits, compiled = out.split() or ("", "-1")
     return Ran(process.returncode, bits, int(compiled), errors)
 
 
@@ -111,37 +111,37 @@ def kernels(folder):
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """A folder with the kernels of a tanh network, and what the process printed that compiled them."""
+    """A folder with the kernels of a tanh network, and the output of the process that compiled them."""
     folder = tmp_path_factory.mktemp("kernels")
     return folder, run(TRAIN, "tanh", folder=folder)
 
 
 @pytest.fixture
 def copied(filled, tmp_path):
-    """A copy of that folder."""
+    """A copy of this folder."""
     return Path(shutil.copytree(filled[0], tmp_path / "copied"))
 
 
-# the same bits
+# The same bits
 
 
-def test_a_process_that_loads_computes_what_the_one_that_compiled_did(filled):
+def test_loaded_kernels_compute_the_same_as_compiled_ones(filled):
     folder, cold = filled
     before = files(folder)
     assert len(before) > 40 and cold.compiled > 40
     assert run(TRAIN, "tanh", folder=folder) == Ran(0, cold.bits, 0, "")
-    assert files(folder) == before  # and nothing is written that nobody will look for
+    assert files(folder) == before  # no useless files are written
 
 
 @needs.avx2
-def test_shorter_vectors_compute_the_same_bits(tmp_path):
+def test_shorter_vectors_give_the_same_bits(tmp_path):
     features = ",".join(f"+{name}" for name in needs.AVX2)
     narrow = run(TRAIN, "tanh", "generate", folder=tmp_path, environment={"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": features})
     assert narrow.bits == run(TRAIN, "tanh", "generate").bits and narrow.compiled > 40
 
 
 def test_half_of_the_kernels_loaded(filled, copied):
-    """Code that is compiled calls code that was stored, and the other way round, in any mixture."""
+    """Compiled code calls cached code and vice versa, in any combination."""
     for round in range(ROUNDS):
         for path in random.Random(round).sample(kernels(copied), 12):
             path.unlink()
@@ -172,8 +172,8 @@ print(x[0], 0)
 """
 
 
-def test_functions_of_one_name_are_never_confused(tmp_path):
-    """The compiler numbers functions as they come, so two made in one place, stored by two processes, have one name."""
+def test_functions_with_the_same_name_are_never_confused(tmp_path):
+    """The compiler numbers functions in order, so two functions made by one factory and cached by two processes have the same name."""
     for order in ("1", "3", "2", "4", "13", "3124", "4231"):
         want = 0
         for digit in order:
@@ -181,10 +181,10 @@ def test_functions_of_one_name_are_never_confused(tmp_path):
         assert float(run(FACTORY, *order, folder=tmp_path).bits) == want
 
 
-# many processes at once
+# Concurrent processes
 
 
-def test_cells_that_are_compiled_at_once_keep_their_own_code(filled, tmp_path):
+def test_cells_compiled_concurrently_keep_their_own_code(filled, tmp_path):
     cells = ("tanh", "gru", "relu", "sigmoid")[: 4 if ROUNDS > 1 else 2]
     alone = {}
     for cell in cells:
@@ -203,14 +203,14 @@ def test_cells_that_are_compiled_at_once_keep_their_own_code(filled, tmp_path):
             assert after.bits == alone[cell] and after.compiled == 0
 
 
-def test_a_process_killed_while_it_compiles(filled, copied):
+def test_a_process_killed_while_compiling(filled, copied):
     drawn = random.Random(ROUNDS)
     for _ in range(2 * ROUNDS):
         for path in drawn.sample(kernels(copied), 10):
             path.unlink()
         lacking = len(kernels(copied))
         process = start(TRAIN, "tanh", folder=copied)
-        while process.poll() is None and len(kernels(copied)) == lacking:  # until it has stored one
+        while process.poll() is None and len(kernels(copied)) == lacking:  # until it has stored a kernel
             time.sleep(0.001)
         time.sleep(drawn.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
@@ -221,11 +221,11 @@ def test_a_process_killed_while_it_compiles(filled, copied):
     assert run(TRAIN, "tanh", folder=copied).compiled == 0
 
 
-# files and folders that are not as they should be
+# Damaged files and unusable folders
 
 
 def damage(paths, how):
-    """Each file in one of these ways."""
+    """Damage each file in this way."""
     contents = [path.read_bytes() for path in paths]
     for number, (path, content) in enumerate(zip(paths, contents, strict=True)):
         middle = len(content) // 2
@@ -244,7 +244,7 @@ def damage(paths, how):
             path.mkdir()
 
 
-def test_damaged_files_are_compiled_and_stored_again(filled, copied):
+def test_damaged_files_are_replaced(filled, copied):
     ways = "emptied", "cut", "scrambled", "foreign", "exchanged"
     for number, how in enumerate(ways):
         damage(kernels(copied)[number :: 2 * len(ways)], how)
@@ -253,7 +253,7 @@ def test_damaged_files_are_compiled_and_stored_again(filled, copied):
     assert run(TRAIN, "tanh", folder=copied) == Ran(0, filled[1].bits, 0, "")
 
 
-def test_what_cannot_be_stored_is_said_once(filled, copied, tmp_path):
+def test_a_failure_to_store_is_reported_once(filled, copied, tmp_path):
     def no_large_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
@@ -264,7 +264,7 @@ def test_what_cannot_be_stored_is_said_once(filled, copied, tmp_path):
     ran = run(TRAIN, "tanh", folder=copied, preexec_fn=no_large_files)
     assert ran.bits == filled[1].bits and 0 < ran.compiled < 20
     assert ran.errors.count("kernels are not stored:") == 1 and "File too large" in ran.errors
-    assert files(copied) == lacking  # not even a part of a file is left
+    assert files(copied) == lacking  # no partial file is left
     damage([path for path in kernels(copied) if path.name.startswith("fill")], "folders")
     assert run(TRAIN, "tanh", folder=copied).errors.count("kernels are not stored:") == 1
 
@@ -278,8 +278,8 @@ def test_a_folder_that_vanishes(tmp_path):
     assert run(SMALL, folder=tmp_path / "here").compiled == 0
 
 
-ANOTHER = 54321  # a user's number that nobody has
-# What a process imports late may be root's alone, as pytest's folders are: the compiler is loaded before.
+ANOTHER = 54321  # an unused user id
+# Modules that a process imports late may be readable by root only, like pytest's folders, so import the compiler first.
 AS_ANOTHER = f"""from numba import njit
 njit(lambda x: x[0])(np.ones(1))
 os.setgid({ANOTHER}); os.setuid({ANOTHER})
@@ -288,7 +288,7 @@ with event"""
 
 @pytest.fixture
 def open_folder():
-    """A folder that every user may enter; pytest's own are private."""
+    """A folder that every user may enter; pytest's folders are private."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -296,7 +296,7 @@ def open_folder():
 
 
 @needs.root
-def test_another_user_reads_what_root_has_stored(open_folder):
+def test_another_user_reads_the_cache_of_root(open_folder):
     own = open_folder / "own"
     own.mkdir()
     os.chown(own, ANOTHER, ANOTHER)
@@ -313,28 +313,28 @@ def test_another_user_reads_what_root_has_stored(open_folder):
     lacking = run(as_another, folder=open_folder / "roots", environment=homeless)
     assert lacking.bits == first.bits and 0 < lacking.compiled < first.compiled
     assert lacking.errors.count("kernels are not stored:") == 1 and "permission denied" in lacking.errors
-    for compiled in (lacking.compiled, 0):  # with a home of its own, what is missing goes there
-        kept = run(as_another, folder=open_folder / "roots", environment={"HOME": str(own), "XDG_CACHE_HOME": ""})
-        assert (kept.bits, kept.compiled) == (first.bits, compiled) and "kernels are not stored:" not in kept.errors
+    for compiled in (lacking.compiled, 0):  # missing kernels are stored in the user's own home
+        again = run(as_another, folder=open_folder / "roots", environment={"HOME": str(own), "XDG_CACHE_HOME": ""})
+        assert (again.bits, again.compiled) == (first.bits, compiled) and "kernels are not stored:" not in again.errors
     assert files(open_folder / "roots") == left
 
 
 @needs.root
-def test_files_of_another_user_are_not_run(tmp_path):
+def test_files_of_another_user_are_not_used(tmp_path):
     first = run(SMALL, folder=tmp_path)
     for path in (tmp_path / "numba_rnnlm").rglob("*"):
         os.chown(path, ANOTHER, ANOTHER)
     home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""}
     ran = run(SMALL, folder=tmp_path, environment=home)
     assert ran.bits == first.bits and ran.compiled == first.compiled
-    assert run(SMALL, folder=tmp_path, environment=home).compiled == 0  # stored among the user's own
-    told = subprocess.run([sys.executable, "-m", "numba_rnnlm", "info"], capture_output=True, text=True, check=True, cwd=HOME,
+    assert run(SMALL, folder=tmp_path, environment=home).compiled == 0  # stored in the user's own cache
+    out = subprocess.run([sys.executable, "-m", "numba_rnnlm", "info"], capture_output=True, text=True, check=True, cwd=HOME,
                           env=os.environ | home | {"NUMBA_CACHE_DIR": str(tmp_path)}).stdout  # fmt: skip
-    assert f"it belongs to user {ANOTHER}, and not to root or to you" in told and f"stored in {tmp_path / 'home'}" in told
+    assert f"it belongs to user {ANOTHER}, and not to root or to you" in out and f"stored in {tmp_path / 'home'}" in out
 
 
 @pytest.mark.parametrize("writable", ["file", "folder"])
-def test_what_others_can_write_is_not_run(tmp_path, writable):
+def test_files_that_others_can_write_are_not_used(tmp_path, writable):
     first = run(SMALL, folder=tmp_path)
     for path in kernels(tmp_path) if writable == "file" else [kernels(tmp_path)[0].parent]:
         path.chmod(path.stat().st_mode | 0o020)
@@ -342,14 +342,14 @@ def test_what_others_can_write_is_not_run(tmp_path, writable):
     assert ran.bits == first.bits and ran.compiled == first.compiled
 
 
-# which folder
+# The cache folder
 
 
-def test_the_folder_among_the_users_caches(tmp_path):
+def test_the_folder_in_the_users_cache(tmp_path):
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     for settings, place in (
         ({"XDG_CACHE_HOME": ""}, home / ".cache"),
-        ({"XDG_CACHE_HOME": "relative"}, home / ".cache"),  # the specification: ignored
+        ({"XDG_CACHE_HOME": "relative"}, home / ".cache"),  # ignored according to the specification
         ({"XDG_CACHE_HOME": str(elsewhere)}, elsewhere),
         ({"NUMBA_CACHE_DIR": str(elsewhere / "more")}, elsewhere / "more"),
     ):
@@ -360,19 +360,19 @@ def test_the_folder_among_the_users_caches(tmp_path):
         shutil.rmtree(place)
 
 
-# the sources
+# Changed sources
 
 
 @pytest.fixture
 def package(tmp_path):
-    """A copy of the library, to be edited."""
+    """A copy of the library that can be edited."""
     return Path(shutil.copytree(HOME / "numba_rnnlm", tmp_path / "site" / "numba_rnnlm", ignore=shutil.ignore_patterns("__pycache__")))
 
 
-def test_edited_sources_are_compiled_anew_and_old_versions_removed(package, tmp_path):
+def test_edited_sources_are_compiled_again_and_old_versions_removed(package, tmp_path):
     folder, sources = tmp_path / "kernels", files(package)
     first = run(SMALL, folder=folder, path=package.parent)
-    assert files(package) == sources  # nothing is stored beside them
+    assert files(package) == sources  # nothing is stored next to them
     (version,) = (folder / "numba_rnnlm").iterdir()
     for number in range(2 * cache.KEPT_VERSIONS):
         old = version.with_name(f"cpu-{number:016x}")
@@ -407,8 +407,8 @@ print(",".join(unnoticed), len(sources))
 """
 
 
-def test_kernels_are_stored_by_the_code_of_every_module_that_may_be_in_them(package):
-    """Those of simd and packing, for example, are in kernels of other modules; host has none."""
+def test_kernels_depend_on_the_code_of_every_module_they_may_contain(package):
+    """Kernels of other modules contain code of simd and packing, for example; host has no kernels."""
     found = run(UNNOTICED, path=package.parent)
     assert found.bits == "host.py" and found.compiled == len(list((package / "backends" / "cpu").glob("[!_]*.py")))
 
@@ -474,27 +474,27 @@ print(hashlib.sha256(s.tobytes() + z.tobytes()).hexdigest(), sum(begun.is_start 
 
 
 def typed(gain, then="recur_backward()"):
-    """A program with a cell of its own, which multiplies by the first element of ``gain``."""
+    """A program with a custom cell, which multiplies by the first element of ``gain``."""
     return CELL.format(gain=gain, then=then)
 
 
-def test_a_cell_typed_at_a_prompt(copied):
-    """Its code has no file, and the next process recognises it nevertheless."""
+def test_a_cell_defined_at_a_prompt(copied):
+    """Its code is not in a file, but another process recognises it nevertheless."""
     ran = [run(typed(gain), folder=copied) for gain in ("(np.float32(1),)", "(np.float32(2),)") * 2]
     assert [each.compiled > 0 for each in ran] == [True, True, False, False]
     assert ran[0].bits == ran[2].bits != ran[1].bits == ran[3].bits
 
 
-def test_a_constant_that_changes_while_a_process_runs_is_not_stored(copied):
+def test_code_with_a_changed_constant_is_not_stored(copied):
     gain = "np.array([1], np.float32)"
     alone = Path(shutil.copytree(copied, copied.with_name("alone")))
-    changed = run(typed(gain, "gain[:] = 50\nrecur_backward()"), folder=copied)  # of which the compiler makes a constant
+    changed = run(typed(gain, "gain[:] = 50\nrecur_backward()"), folder=copied)  # the compiler turns gain into a constant
     plain = run(typed(gain), folder=copied)
     assert plain.bits == run(typed(gain), folder=alone).bits != changed.bits
 
 
-def test_an_array_that_stays_where_it_is_is_not_stored(copied):
-    """Its address would be in the code."""
+def test_code_that_refers_to_an_array_is_not_stored(copied):
+    """The code would contain its address."""
     program = typed("np.arange(1, 9, dtype=np.float32)[::2]")
     assert len({run(program, folder=copied).bits for _ in range(2)}) == 1
 
@@ -516,7 +516,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert run(both, folder=copied).compiled > 0
 
 
-# what is said
+# Messages
 
 
 def test_a_wait_for_the_compiler_is_reported_once(filled, tmp_path):
@@ -524,13 +524,13 @@ def test_a_wait_for_the_compiler_is_reported_once(filled, tmp_path):
     assert errors.count("compiling kernels") == 1 and str(filled[0] / "numba_rnnlm") in errors and "warmup" in errors
     (tmp_path / "file").write_text("")
     homeless = {"HOME": str(tmp_path / "file"), "XDG_CACHE_HOME": "", "NUMBA_CACHE_DIR": ""}
-    at_once = "from numba_rnnlm.backends import compiling\ncompiling.LATE = 0\n"  # also where the compiler is fast
-    told = run(at_once + SMALL, environment=homeless).errors
-    assert told.count("compiling kernels") == 1 and "in every process" in told
-    assert told.count("kernels are not stored:") == told.count("set NUMBA_CACHE_DIR to a folder") == 1
+    at_once = "from numba_rnnlm.backends import compiling\ncompiling.LATE = 0\n"  # even if the compiler is fast
+    errors = run(at_once + SMALL, environment=homeless).errors
+    assert errors.count("compiling kernels") == 1 and "in every process" in errors
+    assert errors.count("kernels are not stored:") == errors.count("set NUMBA_CACHE_DIR to a folder") == 1
 
 
-# the store itself
+# The store itself
 
 NAMES = st.text("abcdefgh-_0123456789", min_size=1, max_size=20)
 
@@ -563,10 +563,10 @@ def test_the_store_returns_what_was_saved_or_nothing(store, tmp_path):
     check()
 
 
-def test_every_built_in_cell_has_a_key_that_lasts():
+def test_every_built_in_cell_has_a_stable_key():
     assert all(len(cell.key.partition(":")[2]) == 16 for cell in CELLS.values())
 
 
-def test_python_does_not_call_what_only_kernels_do():
+def test_functions_for_kernels_only_are_not_called_from_python():
     with pytest.raises(TypeError, match=r"pack_panel is called by kernels only; .*@kernel\(entry=True\)"):
         packing.pack_panel(1)

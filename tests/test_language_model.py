@@ -1,4 +1,4 @@
-"""The whole model: it learns, it is the same every time, and it says what is wrong."""
+"""LanguageModel as a whole: it learns, is reproducible, and reports errors."""
 
 import copy
 import dataclasses
@@ -40,7 +40,7 @@ from numba_rnnlm.training import loop
 
 
 @pytest.mark.parametrize("cell", list(CELLS))
-def test_a_text_is_learned_by_heart(cell):
+def test_a_text_is_memorised(cell):
     model = LanguageModel(cell, hidden=64, layers=1, embedding=32, seed=1)
     model.fit(LINES * 8, epochs=250, streams=2, steps=20, verbose=0)
     assert model.history_["loss"][0] > 1
@@ -76,7 +76,7 @@ def test_the_backends_agree():
     np.testing.assert_allclose(*(history["gradient_norm"] for history in histories), rtol=1e-5)
 
 
-def test_the_words_of_a_configuration():
+def test_the_configuration_determines_the_weights():
     model = trained("char")
     assert sorted(model.network_.weights()) == ["dense/W", "dense/b", "embedding/W", "lstm/U", "lstm/W", "lstm/b"]
     size = model.tokenizer_.size
@@ -84,7 +84,7 @@ def test_the_words_of_a_configuration():
     assert untrained(tokenizer=None, vocabulary_size=9, tied=True).parameter_count == 9 * 6 + 19 * 48 + 12 * 6 + 9
 
 
-def test_fit_returns_the_model_and_goes_on():
+def test_fit_returns_the_model_and_continues():
     model = untrained()
     assert fit(model, epochs=3) is model
     vocabulary = model.tokenizer_
@@ -97,14 +97,14 @@ def test_fit_returns_the_model_and_goes_on():
     assert model.history_["epoch"] == [1, 2, 3, 4, 5, 6]
 
 
-def test_validation_keeps_the_best_epoch():
+def test_validation_restores_the_best_epoch():
     model = fit(untrained(), valid="question to be\n" * 3, epochs=30, learning_rate=0.1, schedule="constant")
     losses = model.history_["valid_loss"]
     assert min(losses) < losses[-1]
     assert model.evaluate("question to be\n" * 3).nats_per_token == min(losses)
 
 
-# The same every time
+# Reproducibility
 
 
 def data_of(model, path):
@@ -112,14 +112,14 @@ def data_of(model, path):
     return path.read_bytes()
 
 
-def test_the_same_seed_gives_the_same_file_for_any_number_of_threads(tmp_path, monkeypatch):
+def test_the_same_seed_gives_the_same_file_on_any_number_of_threads(tmp_path, monkeypatch):
     monkeypatch.setattr(threads, "WORTHWHILE", 1)
     options = {"hidden": 33, "layers": 2, "dropout": 0.3}
     files = [
         data_of(fit(untrained(**options, threads=number), valid=LINES), tmp_path / "model.npz")
         for number in (1, 2, 3, 1)
     ]
-    assert [thread.name for thread in threading.enumerate()].count("numba_rnnlm") >= 3  # 1 of the second, 2 of the third
+    assert [thread.name for thread in threading.enumerate()].count("numba_rnnlm") >= 3  # one of the second model, two of the third
     assert len(set(files)) == 1
     others = [
         data_of(fit(untrained(**options | change), valid=LINES, **training), tmp_path / "model.npz")
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_file_for_any_number_of_threads(tmp_path, m
     assert len({*files, *others}) == 4
 
 
-def test_a_text_is_the_same_from_anywhere(tmp_path):
+def test_all_sources_of_a_text_give_the_same_model(tmp_path):
     text = LINES * 8
     (tmp_path / "text.txt").write_text(text)
     (tmp_path / "text.gz").write_bytes(gzip.compress(text.encode()))
@@ -142,12 +142,12 @@ def test_a_text_is_the_same_from_anywhere(tmp_path):
         assert_same_bits(other.network_.weights(), model.network_.weights())
 
 
-def test_validating_does_not_change_the_course():
+def test_validation_does_not_change_training():
     plain, validated = fit(untrained(dropout=0.3)), fit(untrained(dropout=0.3), valid=LINES)
     assert plain.history_["loss"] == validated.history_["loss"]
 
 
-def test_the_seed_is_that_of_the_masks_too():
+def test_the_seed_determines_the_masks_too():
     models = [untrained(tokenizer=None, vocabulary_size=11, dropout=0.5, seed=seed) for seed in (1, 1, 2)]
     start = models[0].network_.weights()
     for model in models:
@@ -157,13 +157,13 @@ def test_the_seed_is_that_of_the_masks_too():
     assert first == same != other
 
 
-def test_the_seed_may_be_numpys(tmp_path):
+def test_the_seed_may_be_a_numpy_integer(tmp_path):
     numbers = {"hidden": np.int64(12), "seed": np.uint8(1), "dropout": np.float32(0.5)}
     files = {data_of(fit(untrained(**options)), tmp_path / "model.npz") for options in (numbers, {"dropout": 0.5})}
     assert len(files) == 1
 
 
-def test_the_numbers_of_the_kept_weights_stay_with_the_model(tmp_path):
+def test_the_model_stores_the_evaluation_of_its_weights(tmp_path):
     model = untrained()
     assert model.validation_ is None
     for valid in (LINES, "to be that question\n", [1, 2, 3, 2, 1]):
@@ -173,7 +173,7 @@ def test_the_numbers_of_the_kept_weights_stay_with_the_model(tmp_path):
         assert (found.tokens, found.oov, found.characters, found.bytes) == (want.tokens, want.oov, want.characters, want.bytes)
         assert found.nats == pytest.approx(want.nats, rel=1e-12)
     fit(model, epochs=1)
-    assert model.validation_ is None  # they are no longer those weights
+    assert model.validation_ is None  # the weights have changed
     fit(model, valid=LINES, epochs=2, checkpoint=tmp_path / "run.npz")
     again = untrained()
     with pytest.warns(UserWarning, match="had ended"):
@@ -182,8 +182,8 @@ def test_the_numbers_of_the_kept_weights_stay_with_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("length", [20, 50, 3_000, 40_000])
-def test_the_time_of_a_validation_is_estimated_from_its_beginning(length, monkeypatch):
-    """A fake clock on which each token of a validation takes 2 ms, what is compiled for the first batch 9 s, and nothing else any time."""
+def test_the_duration_of_a_validation_is_estimated_from_its_beginning(length, monkeypatch):
+    """With a fake clock, on which each validated token takes 2 ms, compiling for the first batch takes 9 s, and everything else no time."""
     now = SimpleNamespace(seconds=0.0, compiling=9.0)
     loss = language_model.total_loss
 
@@ -223,7 +223,7 @@ def test_the_time_of_a_validation_is_estimated_from_its_beginning(length, monkey
     (lambda: LSTM(), "LSTM: missing a required argument: 'units'."),
     (lambda: Dense(), "Dense: missing a required argument: 'units'."),
 ], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
-def test_a_wrong_call_is_a_sentence(call, words):
+def test_a_wrong_call_raises_a_readable_error(call, words):
     with pytest.raises(ConfigError) as caught:
         call()
     assert str(caught.value) == words
@@ -245,7 +245,7 @@ def test_the_arguments_are_the_fields_of_the_configs():
     assert init == {**of_config(ModelConfig, TextConfig), "backend": "auto", "threads": None, "precision": "float32", "seed": 0}
     assert defaults(LanguageModel.fit) == {
         "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
-        **of_config(TrainingConfig, CheckpointConfig), "on_interrupt": "raise",
+        **of_config(TrainingConfig, CheckpointConfig), "on_interrupt": "raise", "callbacks": None,
     }  # fmt: skip
     writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error", "as_bytes": False}
     assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing
@@ -261,18 +261,18 @@ def test_fit_passes_every_argument_on(monkeypatch):
     }  # fmt: skip
     keeping = {"checkpoint": "run.npz", "checkpoint_every": 3.0, "resume": "old.npz", "log": "log.csv"}
     given = []
-    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments, interrupts: given.append(arguments))
-    LanguageModel().fit("corpus", "valid", **options, **keeping)
+    monkeypatch.setattr(LanguageModel, "fit_config", lambda self, *arguments, interrupts, callbacks: given.append((*arguments, callbacks)))
+    LanguageModel().fit("corpus", "valid", **options, **keeping, callbacks=["watch"])
     LanguageModel().fit("corpus", checkpoint=Path("run.npz"), resume=b"old.npz")
     plain = CheckpointConfig("run.npz", resume="old.npz")
-    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping), None),
-                     ("corpus", None, TrainingConfig(), plain, None)]
+    assert given == [("corpus", "valid", TrainingConfig(**options), CheckpointConfig(**keeping), None, ["watch"]),
+                     ("corpus", None, TrainingConfig(), plain, None, None)]
     assert set(options) == set(of_config(TrainingConfig))
     assert not set(options.items()) & set(of_config(TrainingConfig).items())
 
 
 @pytest.mark.parametrize("write", [LanguageModel.generate, LanguageModel.stream])
-def test_writing_passes_every_argument_on(write, monkeypatch):
+def test_generating_passes_every_argument_on(write, monkeypatch):
     options = {"length": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.9, "seed": 5, "weights": "int8"}
     given = []
 
@@ -286,7 +286,7 @@ def test_writing_passes_every_argument_on(write, monkeypatch):
     assert set(options) == set(of_config(SamplingConfig))
 
 
-def test_every_argument_is_explained():
+def test_every_argument_is_documented():
     for function, text in (
         (LanguageModel, LanguageModel.__doc__), (LanguageModel.fit, LanguageModel.fit.__doc__),
         (LanguageModel.generate, LanguageModel.generate.__doc__), (LanguageModel.score, LanguageModel.score.__doc__),
@@ -318,7 +318,7 @@ def test_a_changed_parameter_is_used():
 
 
 @pytest.mark.parametrize("params", [{"dropout": 0.5, "seed": -1}, {"cell": "gru", "tokenizer": None}, {"hidden": 9, "threads": 0}], ids=str)
-def test_parameters_that_do_not_go_together_change_none_of_them(params):
+def test_contradictory_parameters_change_nothing(params):
     model = untrained()
     before = model.get_params()
     with pytest.raises(ConfigError):
@@ -327,8 +327,8 @@ def test_parameters_that_do_not_go_together_change_none_of_them(params):
     assert_same_bits(fit(model).network_.weights(), fit(untrained()).network_.weights())
 
 
-def test_what_was_asked_of_a_new_model_does_not_fix_its_parameters():
-    """A model of ids draws its weights when it is asked for anything."""
+def test_using_a_new_model_does_not_fix_its_parameters():
+    """A model of ids draws its weights on first use."""
     options = {"tokenizer": None, "vocabulary_size": 7}
     model = untrained(**options)
     model.score([1, 2, 3])
@@ -339,11 +339,11 @@ def test_what_was_asked_of_a_new_model_does_not_fix_its_parameters():
         model.set_params(hidden=8)
 
 
-def test_a_cell_of_your_own_goes_by_its_name():
+def test_a_custom_cell_is_identified_by_its_name():
     assert LanguageModel(CELLS["gru"]).get_params()["cell"] == "gru"
 
 
-def test_a_trained_model_may_move_to_another_machine():
+def test_a_trained_model_may_change_its_backend():
     model = fit(untrained())
     score, text = model.score("to be"), model.generate("to", 20, seed=1)
     assert model.set_params(threads=2).score("to be") == score
@@ -356,7 +356,7 @@ def test_a_trained_model_may_move_to_another_machine():
     assert model.generate("to", 20, seed=1) == text
 
 
-# What is wrong
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_a_trained_model_may_move_to_another_machine():
     ],
     ids=str,
 )
-def test_impossible_models_are_refused(options, error, message):
+def test_invalid_models_are_rejected(options, error, message):
     with pytest.raises(error, match=message):
         LanguageModel(**options)
     with pytest.raises(error, match=message):
@@ -405,7 +405,7 @@ def test_the_variable_for_threads_is_used(monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"epochs": 0}, {"optimizer": "lbfgs"}, {"momentum": 0.9}, {"warmup": 2}], ids=str)
-def test_impossible_trainings_are_refused_before_anything_is_read(options):
+def test_invalid_trainings_are_rejected_before_anything_is_read(options):
     (name,) = options
     with pytest.raises(ConfigError, match=f"^{name} is "):
         untrained().fit("there is no such file", **options)
@@ -425,7 +425,7 @@ def test_impossible_trainings_are_refused_before_anything_is_read(options):
 )
 @pytest.mark.parametrize("kind", [str, lambda path: path], ids=["str", "path"])
 @pytest.mark.filterwarnings("error")
-def test_files_that_cannot_be_learned(tmp_path, name, content, message, kind):
+def test_files_that_cannot_be_trained_on(tmp_path, name, content, message, kind):
     path = kind(tmp_path / name)
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -434,14 +434,14 @@ def test_files_that_cannot_be_learned(tmp_path, name, content, message, kind):
     model = untrained()
     with pytest.raises(CorpusError, match=message):
         fit(model, valid=path)
-    assert model.history_["epoch"] == []  # said at once
+    assert model.history_["epoch"] == []  # raised immediately
     with pytest.raises(CorpusError, match=message):
         trained("char").perplexity(path)
     with pytest.raises(CorpusError, match=message):
         trained("char").bits_per_character(path)
 
 
-def test_a_fit_that_trains_nothing_leaves_the_model_as_it_was(monkeypatch):
+def test_a_fit_without_updates_leaves_the_model_unchanged(monkeypatch):
     model = fit(untrained())
     before = model.tokenizer_, model.network_, model.score("to be"), dict(model._learned)
     text = "zebra qux the cat sees\n" * 60
@@ -459,7 +459,7 @@ def test_a_fit_that_trains_nothing_leaves_the_model_as_it_was(monkeypatch):
 
 
 def spoil(patch, update):
-    """Training diverges at the update of this number, counted from 1."""
+    """Make training diverge at the update of this number, counted from 1."""
     step, calls = loop.Trainer._step, itertools.count(1)
 
     def spoiling(self, *arguments):
@@ -470,8 +470,8 @@ def spoil(patch, update):
     patch.setattr(loop.Trainer, "_step", spoiling)
 
 
-def test_a_training_that_diverges_before_its_first_report_leaves_the_model_as_it_was(tmp_path, monkeypatch):
-    """Its texts and its settings, too, by which files are told apart."""
+def test_a_training_that_diverges_before_its_first_report_leaves_the_model_unchanged(tmp_path, monkeypatch):
+    """Including its texts and settings, by which files are distinguished."""
     model = fit(untrained(), valid=LINES)
     before, measured = data_of(model, tmp_path / "model.npz"), model.validation_
     spoil(monkeypatch, 2)
@@ -488,8 +488,8 @@ def test_a_training_that_diverges_before_its_first_report_leaves_the_model_as_it
         new.generate("to")
 
 
-def test_what_ends_a_training_leaves_the_weights_that_were_measured(monkeypatch):
-    """A second signal, for one."""
+def test_ending_a_training_leaves_the_evaluated_weights(monkeypatch):
+    """For example a second signal."""
     step, calls = loop.Trainer._step, itertools.count(1)
 
     def stopping(self, *arguments):
@@ -506,7 +506,7 @@ def test_what_ends_a_training_leaves_the_weights_that_were_measured(monkeypatch)
 
 
 @pytest.mark.parametrize("values", [np.full((2, 3), "x"), np.full((2, 3), 1j), np.full((2, 3), None)], ids=["text", "complex", "objects"])
-def test_weights_that_are_no_numbers_change_none(values):
+def test_invalid_weights_change_nothing(values):
     network = fit(untrained()).network_
     before = network.weights()
     wrong = {name: array + 1 for name, array in before.items()}
@@ -519,7 +519,7 @@ def test_weights_that_are_no_numbers_change_none(values):
     assert_same_bits(network.weights(), {name: np.round(array) for name, array in before.items()})
 
 
-def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path):
+def test_a_failed_fit_leaves_the_model_unchanged(tmp_path):
     model = untrained()
     text = LINES * 8
     for corpus, valid in ((str(tmp_path / "missing"), None), (text, str(tmp_path / "missing")), ([1, 2], None),
@@ -533,7 +533,7 @@ def test_a_failed_fit_leaves_the_model_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(("tokens", "streams"), [(2, "1 stream"), (16, "1 stream"), (33, "2 streams"), (64, "3 streams")])
-def test_a_short_corpus_is_cut_into_fewer_streams(tokens, streams):
+def test_a_short_corpus_is_split_into_fewer_streams(tokens, streams):
     model, text = untrained(), (LINES * 2)[: tokens - 1] + "\n"
     with pytest.warns(UserWarning) as caught:
         fit(model, text)
@@ -548,7 +548,7 @@ def test_a_short_corpus_is_cut_into_fewer_streams(tokens, streams):
         fit(untrained(), (LINES * 2)[:64] + "\n")
 
 
-def test_the_warning_points_at_the_call():
+def test_the_warning_names_the_caller():
     with pytest.warns(UserWarning) as caught:
         untrained().fit(LINES, epochs=1, streams=50, steps=50, verbose=0)
     assert caught[0].filename == __file__
@@ -577,7 +577,7 @@ def test_the_warning_points_at_the_call():
     ids=str,
 )
 @pytest.mark.filterwarnings("error")
-def test_ids_that_cannot_be_learned(ids, error, message):
+def test_ids_that_cannot_be_trained_on(ids, error, message):
     with pytest.raises(error, match=message):
         fit(untrained(tokenizer=None, vocabulary_size=11), ids)
     with pytest.raises(error, match=message):
@@ -608,23 +608,23 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_model_that_has_learned_nothing_says_so(question):
+def test_an_untrained_model_raises_not_fitted_error(question):
     with pytest.raises(NotFittedError, match=r"the model has learned nothing yet; call fit, or LanguageModel\.load"):
         QUESTIONS[question](untrained())
 
 
 @pytest.mark.parametrize("question", [name for name in QUESTIONS if name not in ("save", "network_", "parameter_count")])
-def test_a_model_of_ids_says_that_it_knows_no_text(question):
+def test_a_model_of_ids_rejects_text(question):
     with pytest.raises((ShapeError, CorpusError), match=r"no tokenizer|tokenizer=None"):
         QUESTIONS[question](trained(None))
 
 
-def test_one_except_catches_all_of_them():
+def test_one_except_catches_all_errors():
     for error in (BackendError, ConfigError, CorpusError, NotFittedError, ShapeError, VocabularyError):
         assert issubclass(error, LanguageModelError)
 
 
-# What others do with a model
+# Copies and files
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "deepcopy", "pickle"])
@@ -637,15 +637,15 @@ def test_a_trained_model_can_be_copied(copied, tmp_path):
     assert data_of(model, tmp_path / "model.npz") == before
 
 
-@pytest.mark.parametrize("machine", [{"threads": 0}, {"backend": "gpu"}, {"backend": "cpu", "precision": "tf32"}])
-def test_a_machine_that_is_not_there_is_not_the_files_fault(tmp_path, machine):
+@pytest.mark.parametrize("options", [{"threads": 0}, {"backend": "gpu"}, {"backend": "cpu", "precision": "tf32"}])
+def test_an_unavailable_backend_does_not_mean_a_damaged_file(tmp_path, options):
     trained().save(tmp_path / "model.npz")
     with pytest.raises(LanguageModelError, match=r"threads is 0|backend|precision") as caught:
-        LanguageModel.load(tmp_path / "model.npz", **machine)
+        LanguageModel.load(tmp_path / "model.npz", **options)
     assert not isinstance(caught.value, ModelFileError)
 
 
-def test_a_cell_that_is_not_registered_is_named(tmp_path, monkeypatch):
+def test_the_error_names_an_unregistered_cell(tmp_path, monkeypatch):
     cell = dataclasses.replace(cells.TANH, name="own")
     monkeypatch.setitem(cells.CELLS, "own", cell)
     fit(untrained(cell=cell)).save(tmp_path / "model.npz")
@@ -654,7 +654,7 @@ def test_a_cell_that_is_not_registered_is_named(tmp_path, monkeypatch):
         LanguageModel.load(tmp_path / "model.npz")
 
 
-def test_a_text_full_of_unknown_symbols_is_worth_a_warning():
+def test_a_text_full_of_unknown_symbols_causes_a_warning():
     model = fit(untrained())
     with pytest.warns(UserWarning, match=r"text has symbols that are not in the model's vocabulary and count as <unk>: 1,200 of 1,200 \(100%\)"):
         fit(model, "龍虎豹" * 400)

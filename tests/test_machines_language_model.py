@@ -1,7 +1,7 @@
-"""LanguageModel: any operations in any order, on several models.
+"""Stateful test of LanguageModel: any operations in any order on several models.
 
-Beside each model stands its recipe: how it was made, without anything that must not matter. Whatever else has happened, on this model or on
-others, a model of the same recipe has the same bits.
+Each model has a recipe: the operations that made it, without anything that must not matter. Whatever else has happened, to this model or to
+others, models with the same recipe have the same bits.
 """
 
 import copy
@@ -32,8 +32,8 @@ from numba_rnnlm.errors import (
 TEXTS = ["to be or not to be\n" * 3, "so be it\nbe so\n" * 3]
 VALID = "be or not\nto be so\n"
 SENTENCES = ["to be", "not\nso", "be to be or not to be"]
-MODELS = 4  # at most at a time
-IDS = 9  # of a model without a tokenizer
+MODELS = 4  # maximum number at a time
+IDS = 9  # vocabulary size of models without a tokenizer
 
 SETTINGS = {
     "cell": st.sampled_from(["lstm", "gru"]), "tied": st.booleans(), "dropout": st.sampled_from([0.0, 0.4]),
@@ -52,14 +52,14 @@ Recipe = tuple[Any, ...]
 
 @dataclass
 class Known:
-    """A model, and what is known of it.
+    """A model, and what is known about it.
 
     Attributes
     ----------
     recipe
-        Its constructor's arguments, and the steps that have changed what it has learned.
+        The constructor's arguments, and the steps that changed what the model has learned.
     content
-        What it must be.
+        The expected content.
     measured
         Whether the weights are those that the last training has validated.
     """
@@ -75,7 +75,7 @@ class Known:
 
     @property
     def is_empty(self):
-        """Whether it has no weights yet."""
+        """Whether the model has no weights yet."""
         return self.is_new and self.is_of_text
 
     @property
@@ -85,12 +85,12 @@ class Known:
 
 @dataclass
 class Reading:
-    """A stream that somebody has begun to read.
+    """A partially read stream.
 
     Attributes
     ----------
     expected
-        The whole text, generated when the stream was begun.
+        The whole text, generated when the stream was started.
     """
 
     known: Known
@@ -105,22 +105,22 @@ def made(params):
 
 
 def corpus(model, text):
-    """A text as the model reads texts."""
+    """A text in the form that the model reads."""
     return text if model.get_params()["tokenizer"] else [ord(symbol) % IDS for symbol in text]
 
 
 def content(model, is_new):
-    """All that would be saved, in bits; of a new model what it was made of."""
+    """Everything that would be saved, as bits; for a new model, its constructor's arguments."""
     params = {name: value for name, value in model.get_params().items() if name not in ("threads", "backend", "precision")}
     if is_new:
         return params, model.tokenizer_, json.dumps(model.history_)
     weights = {name: array.tobytes() for name, array in model.network_.weights().items()}
-    told = list(model.generate("be" if model.tokenizer_ else [1, 2], 6, seed=0))
-    return params, json.dumps(model._about(), sort_keys=True), weights, told
+    generated = list(model.generate("be" if model.tokenizer_ else [1, 2], 6, seed=0))
+    return params, json.dumps(model._about(), sort_keys=True), weights, generated
 
 
 def train(model, text, options, **others):
-    """→ the error that this training ends in, or None."""
+    """Train, and return the error that ends the training, or None."""
     valid = corpus(model, VALID) if options["valid"] else None
     options = {name: value for name, value in options.items() if name != "valid"}
     try:
@@ -135,7 +135,7 @@ def interrupted(model, text, options, update, then="return"):
         return train(model, text, options, on_interrupt=then)
 
 
-def thrown_out(model, text, options, update, **others):
+def failing(model, text, options, update, **others):
     with before_update(update, stop):
         return train(model, text, options, **others)
 
@@ -153,7 +153,7 @@ def pickled(model):
 
 
 def cloned(model):
-    """As scikit-learn does it."""
+    """Copy like scikit-learn."""
     return type(model)(**model.get_params())
 
 
@@ -162,11 +162,11 @@ def set_weights(model, seed):
     model.network_.set_weights({name: random.normal(size=array.shape) for name, array in model.network_.weights().items()})
 
 
-OPERATIONS = {"fit": train, "interrupted": interrupted, "thrown out": thrown_out, "diverging": diverging, "weights": set_weights}
+OPERATIONS = {"fit": train, "interrupted": interrupted, "failing": failing, "diverging": diverging, "weights": set_weights}
 
 
 def follow(recipe):
-    """A model made by this recipe, and by nothing else."""
+    """Make a model by following this recipe only."""
     (_, params), *steps = recipe
     model = made(dict(params))
     for kind, *arguments in steps:
@@ -205,12 +205,12 @@ def fit_of(model, **options):
 
 
 def half_possible(model):
-    """Some settings that are possible and one that is not."""
+    """Some valid settings and an invalid one."""
     return {"dropout": 0.3, "hidden": 5, "vocabulary_size": 3 if model.get_params()["tokenizer"] else None}
 
 
 def spoiled(model, value):
-    """The weights of a model, the last one of them spoiled."""
+    """The weights of a model, with the last one damaged."""
     weights = {name: array + 1 for name, array in model.network_.weights().items()}
     name = list(weights)[-1]
     weights[name] = np.full(weights[name].shape, value)
@@ -244,7 +244,7 @@ WRONG = [
 
 
 class LanguageModels(RuleBasedStateMachine):
-    """Several models, none of which may notice what happens to another."""
+    """Several models, none of which may be affected by operations on another."""
 
     folder: Any = None
 
@@ -259,7 +259,7 @@ class LanguageModels(RuleBasedStateMachine):
         self.answers: dict[Any, Any] = {}
 
     def noted(self, known):
-        """A model that is new or has changed is what its recipe alone makes."""
+        """Check that a new or changed model equals what its recipe makes."""
         if known.recipe not in self.contents:
             self.contents[known.recipe] = content(follow(known.recipe), known.is_new)
         known.content = self.contents[known.recipe]
@@ -293,7 +293,7 @@ class LanguageModels(RuleBasedStateMachine):
     def has_space(self):
         return len(self.known) < MODELS
 
-    # making
+    # Making models
 
     @initialize(target=models, params=PARAMS)
     def first(self, params):
@@ -333,7 +333,7 @@ class LanguageModels(RuleBasedStateMachine):
         assert one.read_bytes() == other.read_bytes()
         return self.add(loaded, known.recipe)
 
-    # changing
+    # Changing models
 
     @rule(known=models, params=st.fixed_dictionaries({}, optional={**SETTINGS, "threads": THREADS}))
     def set_params(self, known, params):
@@ -361,11 +361,11 @@ class LanguageModels(RuleBasedStateMachine):
 
     @rule(known=models, text=st.sampled_from([0, 1]), options=TRAININGS, update=UPDATES, threads=THREADS)
     def fit_in_two(self, known, text, options, update, threads):
-        """A copy is thrown out of the training, and the model itself continues from its checkpoint."""
+        """A copy fails during training, and the model itself resumes from its checkpoint."""
         path = self.folder / "run.npz"
         path.unlink(missing_ok=True)
         begins = copy.deepcopy(known.model).set_params(threads=threads)
-        error = thrown_out(begins, text, options, update, checkpoint=path, checkpoint_every=1e-6)
+        error = failing(begins, text, options, update, checkpoint=path, checkpoint_every=1e-6)
         if isinstance(error, LanguageModelError):
             assert not path.exists()
             return
@@ -375,7 +375,7 @@ class LanguageModels(RuleBasedStateMachine):
         self.changed(known, "fit", text, frozen(options), measured=options["valid"])
 
     @rule(known=models, text=st.sampled_from([0, 1]), options=TRAININGS, update=UPDATES,
-          how=st.sampled_from(["interrupted", "interrupted", "thrown out", "diverging"]), then=st.sampled_from(["raise", "return"]))
+          how=st.sampled_from(["interrupted", "interrupted", "failing", "diverging"]), then=st.sampled_from(["raise", "return"]))
     def end_early(self, known, text, options, update, how, then):
         reports = len(known.model.history_["epoch"])
         try:
@@ -397,14 +397,14 @@ class LanguageModels(RuleBasedStateMachine):
                 set_weights(known.model, seed)
         else:
             set_weights(known.model, seed)
-            known.model.validation_ = None  # of other weights
+            known.model.validation_ = None  # belongs to other weights
             self.changed(known, "weights", seed)
 
-    # failing
+    # Errors
 
     @rule(known=models, number=st.integers(0, len(WRONG) - 1))
-    def refused(self, known, number):
-        """What is wrong changes nothing, as the invariants see."""
+    def invalid(self, known, number):
+        """Invalid operations change nothing, which the invariants check."""
         kind, call = WRONG[number]
         path = self.folder / "missing.npz"
         path.unlink(missing_ok=True)
@@ -412,11 +412,11 @@ class LanguageModels(RuleBasedStateMachine):
             call(known.model, path)
         assert str(caught.value)
 
-    # asking
+    # Using models
 
     @rule(known=models, question=st.tuples(st.sampled_from(list(QUESTIONS)), st.sampled_from(SENTENCES)))
     def ask(self, known, question):
-        """An answer depends on the model and the question, and on nothing that was asked or done before."""
+        """An answer depends on the model and the question only, not on earlier operations."""
         if (known.recipe, question) not in self.answers:
             self.answers[known.recipe, question] = answer(follow(known.recipe), question)
         assert answer(known.model, question) == self.answers[known.recipe, question]
@@ -437,7 +437,7 @@ class LanguageModels(RuleBasedStateMachine):
         self.read_on(reading, count)
 
     def read_on(self, reading, count):
-        """It continues as it would have, or raises because its model has changed."""
+        """The stream continues unaffected, or raises because its model has changed."""
         try:
             for piece in islice(reading.pieces, count):
                 reading.done += list(piece) if isinstance(piece, str) else [piece]

@@ -1,4 +1,4 @@
-"""A run: however it is cut, it ends in the bytes of the run at one go; and what is refused changes no byte on the disk."""
+"""Stateful test of a run: however it is stopped and resumed, it gives the same bytes as an uninterrupted run; and calls that fail change no file."""
 
 import contextlib
 import itertools
@@ -26,10 +26,10 @@ from numba_rnnlm.training.loop import Trainer
 
 TEXT = "to be or not to be\n" * 3
 VALID = "be or not\nto be so\n"
-PER_EPOCH = 6  # updates
-LASTING = ("constant", "plateau", "zaremba")  # schedules of runs that can be extended
-MOST = 5  # epochs
-MANY = 100  # examples: where there are more, one process is killed in each of them, too, which takes more than a second
+PER_EPOCH = 6  # updates per epoch
+LASTING = ("constant", "plateau", "zaremba")  # schedules with which runs can be extended
+MOST = 5  # maximum number of epochs
+MANY = 100  # examples; with more, each also kills a process, which takes more than a second
 
 KINDS = st.fixed_dictionaries({"cell": st.sampled_from(["lstm", "gru"]), "dropout": st.sampled_from([0.0, 0.4]), "tied": st.booleans()})
 TRAININGS = st.fixed_dictionaries({
@@ -38,14 +38,14 @@ TRAININGS = st.fixed_dictionaries({
     "decay_after": st.just(1), "max_seconds": st.sampled_from([None, None, 8.0]),
 })  # fmt: skip
 UPDATES = st.integers(0, 2 * PER_EPOCH)
-OTHERS = [  # what is not the run's: of the model, of fit
+OTHERS = [  # settings that differ from the run's: of the model, of fit
     ({"hidden": 4}, {}), ({"cell": "tanh"}, {}), ({"seed": 2}, {}), ({"dropout": 0.1}, {}), ({"tokenizer": "word"}, {}), ({}, {"learning_rate": 0.1}),
     ({}, {"streams": 3}), ({}, {"decay_after": 2}), ({}, {"corpus": TEXT[:-1]}), ({}, {"valid": VALID * 2}), ({}, {"corpus": "\n"}),
 ]  # fmt: skip
 
 
 class Clock:
-    """Every update takes a second, and nothing else takes any time: so what the time limits is the same again."""
+    """A clock on which every update takes a second and everything else no time, so that time limits are reproducible."""
 
     def __init__(self):
         self.now = 0.0
@@ -80,7 +80,7 @@ def made(kind, **others):
 
 @contextlib.contextmanager
 def keeping(gap):
-    """A checkpoint after every so many updates."""
+    """A checkpoint after every ``gap`` updates."""
     calls = itertools.count(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "due", lambda self: next(calls) % gap == 0)
@@ -89,7 +89,7 @@ def keeping(gap):
 
 @contextlib.contextmanager
 def failing_validation(number):
-    """The validation of this number, from 1, runs out of memory."""
+    """Make the validation with this number, counted from 1, run out of memory."""
     measure, calls = language_model.total_loss, itertools.count(1)
 
     def total_loss(network, batches):
@@ -98,13 +98,13 @@ def failing_validation(number):
         return measure(network, batches)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LanguageModel, "_foresee", staticmethod(lambda *arguments: 0.0))  # it would count, too
+        patch.setattr(LanguageModel, "_foresee", staticmethod(lambda *arguments: 0.0))  # it would be counted too
         patch.setattr(language_model, "total_loss", total_loss)
         yield
 
 
 class Runs(RuleBasedStateMachine):
-    """One run, whose checkpoint lies at ``path`` once it has begun."""
+    """One run, whose checkpoint is at ``path`` once it has begun."""
 
     folder: Any = None
 
@@ -116,7 +116,7 @@ class Runs(RuleBasedStateMachine):
         self.path, self.killed, self.kills, self.wholes = self.folder / "run.npz", False, False, {}
 
     def whole(self, epochs):
-        """What so many epochs come to at one go."""
+        """The result of an uninterrupted run with this number of epochs."""
         if epochs not in self.wholes:
             self.wholes[epochs] = self.content(fit(made(self.kind), self.options, epochs))
         return self.wholes[epochs]
@@ -139,14 +139,14 @@ class Runs(RuleBasedStateMachine):
         return runs.read_run(self.path).at
 
     def is_over(self, path):
-        """Whether nothing is left to do for the run in this file."""
+        """Whether the run in this file is finished."""
         if not path.exists():
             return False
         run = runs.read_run(path)
         return bool(run.at.ended) and (run.training["epochs"] == self.epochs or run.at.ended.startswith("no better"))
 
-    def refused(self, error, call):
-        """The call raises an error, and changes no byte."""
+    def rejected(self, error, call):
+        """Check that the call raises an error and changes no file."""
         before = self.files()
         with pytest.raises(error) as caught:
             call()
@@ -154,7 +154,7 @@ class Runs(RuleBasedStateMachine):
         assert self.files() == before
 
     def files(self):
-        """All but what a killed process has left."""
+        """All files except leftovers of killed processes."""
         return {path.name: path.read_bytes() for path in self.folder.iterdir() if path == self.path or not self.killed}
 
     @invariant()
@@ -162,10 +162,10 @@ class Runs(RuleBasedStateMachine):
         assert set(self.files()) <= {self.path.name}
 
     def teardown(self):
-        if hasattr(self, "path"):  # it has begun
+        if hasattr(self, "path"):  # the run has begun
             self.to_the_end(1, 3)
 
-    # going on
+    # Continuing
 
     @rule(threads=st.sampled_from([1, 2]), gap=st.integers(1, 5))
     def to_the_end(self, threads, gap):
@@ -174,13 +174,13 @@ class Runs(RuleBasedStateMachine):
             model = fit(made(self.kind, threads=threads), self.options, self.epochs, checkpoint=self.path, resume=self.path)
         assert self.content(model) == self.whole(self.epochs)
         assert self.position.ended and before in (None, self.path.read_bytes())
-        if runs.read_run(self.path).training["epochs"] == self.epochs:  # else it had lost its patience before that
+        if runs.read_run(self.path).training["epochs"] == self.epochs:  # otherwise it had stopped early before
             assert self.content(LanguageModel.load(self.path)) == self.whole(self.epochs)
         self.killed = self.killed and before is not None
 
     @rule(update=UPDATES, how=st.sampled_from(["throw", "return", "raise"]), gap=st.integers(1, 5), elsewhere=st.booleans())
     def stopped(self, update, how, gap, elsewhere):
-        """Before an update, if the run comes to it; in the file or in another one, in which it then continues."""
+        """Stop before an update, if the run gets there; write to this file or to another one, which is then resumed."""
         origin, self.path = self.path, self.folder / ("other.npz" if elsewhere and self.path.name == "run.npz" else "run.npz")
         old = origin.read_bytes() if origin.exists() else None
         ended = self.is_over(origin)
@@ -190,7 +190,7 @@ class Runs(RuleBasedStateMachine):
                 self.fit(resume=origin if old is not None else None, on_interrupt="raise" if how == "raise" else "return")
         except (Stopped, KeyboardInterrupt):
             pass
-        if ended:  # nothing was left to do, and nothing was written
+        if ended:  # nothing remained to be done or written
             assert origin.read_bytes() == old
             self.path = origin
         elif origin != self.path and old is not None:
@@ -202,7 +202,7 @@ class Runs(RuleBasedStateMachine):
     @precondition(lambda self: self.options["valid"])
     @rule(call=st.integers(1, 3))
     def validation_fails(self, call):
-        for number in (call, 1):  # the second time at once, where a report is due
+        for number in (call, 1):  # the second failure is immediate if a report is due
             model = made(self.kind)
             with failing_validation(number):
                 try:
@@ -215,8 +215,8 @@ class Runs(RuleBasedStateMachine):
     @precondition(lambda self: settings.default.max_examples > MANY and not self.kills)
     @rule(update=UPDATES)
     def killed_in_a_process(self, update):
-        told = json.dumps([str(self.path), self.kind, self.options, self.epochs, update])
-        run = subprocess.run([sys.executable, __file__, told], capture_output=True, timeout=HANG,
+        arguments = json.dumps([str(self.path), self.kind, self.options, self.epochs, update])
+        run = subprocess.run([sys.executable, __file__, arguments], capture_output=True, timeout=HANG,
                              env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         assert run.returncode in (0, -signal.SIGKILL) and b"Traceback" not in without_notice(run.stderr)
         self.killed, self.kills = True, True
@@ -225,11 +225,11 @@ class Runs(RuleBasedStateMachine):
     @rule()
     def extended(self):
         if self.options["schedule"] not in LASTING:
-            self.refused(ConfigError, lambda: self.fit(self.epochs + 1))
-        elif self.epochs < MOST and self.options["max_seconds"] is None:  # a run whose time is over has reported where it stood
+            self.rejected(ConfigError, lambda: self.fit(self.epochs + 1))
+        elif self.epochs < MOST and self.options["max_seconds"] is None:  # a run that is out of time has made a report
             self.epochs += 1
 
-    # reading
+    # Reading
 
     @precondition(has_begun)
     @rule()
@@ -247,24 +247,24 @@ class Runs(RuleBasedStateMachine):
         if epochs and self.options["max_seconds"] is None and self.options["schedule"] in LASTING:
             done = self.position.epoch - (self.position.batch == 0)
             if epochs < done:
-                self.refused(ConfigError, lambda: self.fit(epochs, checkpoint=None))
+                self.rejected(ConfigError, lambda: self.fit(epochs, checkpoint=None))
             elif not self.position.ended:
                 assert self.content(self.fit(epochs, checkpoint=None)) == self.whole(epochs)
         assert self.path.read_bytes() == before
 
-    # refusing
+    # Errors
 
     @precondition(has_begun)
     @rule(other=st.sampled_from(OTHERS))
     def other_settings(self, other):
         of_model, of_fit = other
-        self.refused((ConfigError, CorpusError), lambda: fit(made(self.kind, **of_model), self.options, self.epochs, checkpoint=self.path,
+        self.rejected((ConfigError, CorpusError), lambda: fit(made(self.kind, **of_model), self.options, self.epochs, checkpoint=self.path,
                                                               resume=self.path, **of_fit))
 
     @precondition(has_begun)
     @rule(part=st.floats(0, 0.999), how=st.sampled_from(["cut", "zeros", "text", "model", "other run"]))
     def another_file(self, part, how):
-        """In its place, or what is left of it."""
+        """Replace the checkpoint, or damage it."""
         mine = self.path.read_bytes()
         place = int(part * len(mine))
         if how in ("cut", "zeros"):
@@ -277,18 +277,18 @@ class Runs(RuleBasedStateMachine):
             self.path.unlink()
             fit(made(self.kind, seed=3), self.options, self.epochs, checkpoint=self.path)
         if self.path.read_bytes() != mine:
-            self.refused((ModelFileError, ConfigError), self.fit)
+            self.rejected((ModelFileError, ConfigError), self.fit)
             if how != "other run":
-                self.refused(ModelFileError, lambda: self.fit(resume=None))
+                self.rejected(ModelFileError, lambda: self.fit(resume=None))
         self.path.write_bytes(mine)
 
     @precondition(has_begun)
     @rule()
     def a_second_job(self):
         with locked(str(self.path)):
-            self.refused(ModelFileError, self.fit)
+            self.rejected(ModelFileError, self.fit)
         if not self.position.ended:
-            self.refused(ModelFileError, lambda: self.fit(resume=None))
+            self.rejected(ModelFileError, lambda: self.fit(resume=None))
 
 
 def test_runs(tmp_path):
@@ -298,7 +298,7 @@ def test_runs(tmp_path):
     explore(Here)
 
 
-if __name__ == "__main__":  # the process that is killed
+if __name__ == "__main__":  # the process to kill
     path, kind, options, epochs, update = json.loads(sys.argv[1])
     with before_update(update, lambda trainer: os.kill(os.getpid(), signal.SIGKILL)), keeping(1):
         fit(made(kind), options, epochs, checkpoint=path, resume=path)

@@ -1,7 +1,7 @@
-"""Sequential: any operations in any order.
+"""Stateful test of Sequential: any operations in any order.
 
-Beside the model stands a plain account of it: the layers, the weights of each by its position when the optimiser last began, and what was done
-since then. A new model that is made from this account has the same bits.
+The model is compared with an account of it: its layers, the weights of each layer when the optimiser was last reset, and the operations
+since then. A new model made from this account has the same bits.
 """
 
 import copy
@@ -53,27 +53,27 @@ FITS = st.fixed_dictionaries({"epochs": st.integers(0, 2), "batch_size": st.samp
 
 
 def counted(layers):
-    """How many arrays of weights each layer has."""
+    """The number of weight arrays of each layer."""
     of = {Embedding: 1, Dropout: 0}
     return [3 if isinstance(one, Recurrent) else of[type(one)] if type(one) in of else 1 + (not one.tied) for one in layers]
 
 
 def grouped(layers, weights):
-    """The weights of each layer."""
+    """The weights grouped by layer."""
     rest = iter(weights)
     return [[next(rest) for _ in range(count)] for count in counted(layers)]
 
 
 @dataclass
 class Account:
-    """What a model must be.
+    """The expected state of a model.
 
     Attributes
     ----------
     weights
-        Of each layer, None where the seed will draw them.
+        Of each layer; None if the seed will draw them.
     since
-        What was done since the optimiser began: calls of ``fit`` and ``set_weights``.
+        Operations since the optimiser was reset: calls of ``fit`` and ``set_weights``.
     """
 
     seed: int
@@ -92,7 +92,7 @@ class Account:
         return self.optimizer is not None and bool(self.layers) and self.layers[-1] in (TOP, TIED)
 
     def made(self):
-        """A new model of this account."""
+        """Make a new model from this account."""
         model = Sequential(self.layers, seed=self.seed, threads=1)
         if self.layers[0] != EMBEDDING:
             model.build((None, None, self.features))
@@ -105,7 +105,7 @@ class Account:
         return model
 
     def begun_again(self, model):
-        """The same, but for the optimiser, which begins again."""
+        """The same account with a reset optimiser."""
         weights = grouped(self.layers, model.get_weights()) if self.is_sized and (self.since or None not in self.weights) else self.weights
         return replace(self, weights=weights, since=[])
 
@@ -124,7 +124,7 @@ class Fit:
     def __call__(self, model):
         x, y = data(model.layers, model._features)
         callbacks = LambdaCallback(**{"interrupt": {"on_train_batch_begin": self._at(lambda: signal.raise_signal(signal.SIGINT))},
-                                      "throw": {"on_train_batch_begin": self._at(self._throw)}}.get(self.how, {}))
+                                      "fail": {"on_train_batch_begin": self._at(self._fail)}}.get(self.how, {}))
         try:
             return model.fit(x, y, self.batch_size, self.first + self.epochs, 0, callbacks, shuffle=self.shuffle, initial_epoch=self.first,
                              on_interrupt="return", **({"validation_data": (x, y)} if self.how == "validate" else {}))
@@ -135,7 +135,7 @@ class Fit:
         calls = iter(range(1000))
         return lambda batch, logs: act() if next(calls) == self.batch else None
 
-    def _throw(self):
+    def _fail(self):
         raise Stopped
 
 
@@ -151,7 +151,7 @@ class SetWeights:
 
 
 def at_one_go(acts):
-    """Calls of ``fit`` that continue one another are one call."""
+    """Merge calls of ``fit`` that continue one another."""
     found: list[Any] = []
     for act in acts:
         last = found[-1] if found else None
@@ -164,7 +164,7 @@ def at_one_go(acts):
 
 
 def data(layers, features):
-    """Examples that such layers learn."""
+    """Examples for models with these layers."""
     x = IDS if layers[0] == EMBEDDING else VECTORS[features]
     each = all(layer.return_sequences for layer in layers if isinstance(layer, Recurrent))
     return x, ((IDS + 1) % V if each else IDS[:, 0])
@@ -180,7 +180,7 @@ def pickled(model):
 
 
 class Stacks(RuleBasedStateMachine):
-    """One model, and the origins of its copies, which nothing changes any more."""
+    """One model, and earlier copies of it, which must not change."""
 
     folder: Any = None
 
@@ -192,7 +192,7 @@ class Stacks(RuleBasedStateMachine):
         self.account = replace(self.account.begun_again(self.model), **others)
 
     def unchanged(self, error, call):
-        """The call raises an error, and changes nothing."""
+        """Check that the call raises an error and changes nothing."""
         with pytest.raises(error) as caught:
             call()
         assert str(caught.value)
@@ -212,7 +212,7 @@ class Stacks(RuleBasedStateMachine):
             assert [array.tobytes() for array in origin.get_weights()] == weights
 
     def look(self):
-        """Everything is as the account says."""
+        """Check everything against the account."""
         model, account = self.model, self.account
         assert model.layers == list(account.layers)
         if not account.is_sized:
@@ -231,7 +231,7 @@ class Stacks(RuleBasedStateMachine):
         if account.optimizer is None or account.can_learn:
             assert one.read_bytes() == other.read_bytes()
 
-    # stacking
+    # Stacking layers
 
     @rule(layer=LAYERS, how=st.sampled_from(["add", "exchange", "pop"]))
     def stack(self, layer, how):
@@ -277,7 +277,7 @@ class Stacks(RuleBasedStateMachine):
         act(self.model)
         self.account.since = [*self.account.since, act]
 
-    # learning
+    # Training
 
     @rule(optimizer=OPTIMIZERS)
     def compile(self, optimizer):
@@ -287,9 +287,9 @@ class Stacks(RuleBasedStateMachine):
             self.begin_again(optimizer=optimizer)
             self.model.compile(optimizer, LOSS)
 
-    @rule(options=FITS, continues=st.booleans(), how=st.sampled_from(["fit", "fit", "validate", "interrupt", "throw"]), batch=st.integers(0, 3),
-          kept=st.booleans())
-    def fit(self, options, continues, how, batch, kept):
+    @rule(options=FITS, continues=st.booleans(), how=st.sampled_from(["fit", "fit", "validate", "interrupt", "fail"]), batch=st.integers(0, 3),
+          keep_state=st.booleans())
+    def fit(self, options, continues, how, batch, keep_state):
         self.prepare()
         last = self.account.since[-1] if self.account.since else None
         act = Fit(last.first + last.epochs if continues and isinstance(last, Fit) else 0, **options, how=how, batch=batch)
@@ -297,12 +297,12 @@ class Stacks(RuleBasedStateMachine):
         if how in ("fit", "validate"):
             assert self.model.history is history and history.epoch == list(range(act.first, act.first + act.epochs))
         self.account.since = [*self.account.since, act]
-        if kept:
+        if keep_state:
             self.saved_and_loaded(True, True)
         self.look()
 
     def prepare(self):
-        """Do what is missing for a training."""
+        """Do everything that training requires."""
         if not self.account.layers:
             self.add(EMBEDDING)
         if self.account.layers[-1] not in (TOP, TIED):
@@ -314,7 +314,7 @@ class Stacks(RuleBasedStateMachine):
 
     @rule(options=FITS, epoch=st.integers(0, 2))
     def diverge(self, options, epoch):
-        """The weights of the last whole epoch are back, and the optimiser begins again."""
+        """The weights of the last complete epoch are restored, and the optimiser is reset."""
         self.prepare()
         act = Fit(0, **{**options, "epochs": epoch})
         self.account.since = [*self.account.since, act] if epoch else self.account.since
@@ -323,7 +323,7 @@ class Stacks(RuleBasedStateMachine):
         def explode(at, logs):
             if at == epoch:
                 weights = [np.full_like(array, 3e38) for array in self.model.get_weights()]
-                weights[-1][::2] *= -1  # the top's bias: whatever the layers below make of theirs, the loss is infinite
+                weights[-1][::2] *= -1  # the bias of the last layer: the loss is infinite whatever the other layers compute
                 self.model.set_weights(weights)
 
         x, y = data(self.account.layers, self.account.features)
@@ -333,13 +333,13 @@ class Stacks(RuleBasedStateMachine):
         self.begin_again()
         self.look()
 
-    # keeping
+    # Saving and copying
 
     @precondition(lambda self: self.account.is_sized)
     @rule(optimizer=st.booleans(), compiled=st.booleans())
     def saved_and_loaded(self, optimizer, compiled):
         if self.account.optimizer is not None and not self.account.can_learn:
-            return  # compiled for another top
+            return  # it was compiled for another last layer
         one, other = self.folder / "one.npz", self.folder / "other.npz"
         self.model.save(one, include_optimizer=optimizer)
         self.model.save(other, include_optimizer=optimizer)
@@ -361,10 +361,10 @@ class Stacks(RuleBasedStateMachine):
             self.origins.append((self.model, [array.tobytes() for array in self.model.get_weights()]))
         self.model = how(self.model)
 
-    # failing
+    # Errors
 
     @rule(number=st.integers(0, 11))
-    def refused(self, number):
+    def invalid(self, number):
         model, missing = self.model, self.folder / "missing.npz"
         x, y = data(self.account.layers or [EMBEDDING], self.account.features or 2)
         calls = [

@@ -25,13 +25,13 @@ from numba_rnnlm.optimizers import (
     Lion,
     Optimizer,
     RMSprop,
-    Updater,
     describe,
     get,
     keras,
     pytorch,
     rebuild,
 )
+from numba_rnnlm.training.updater import Updater
 
 OPTIMIZERS = KNOWN  # Keras's under their own names, PyTorch's as pytorch.name
 SAME = {"learning_rate": 0.1}  # a rate at which steps are larger than rounding errors
@@ -51,7 +51,7 @@ def updater(optimizer, gradient=None, start=None, **gradients):
             REFERENCE.copy(values, arena[name])
         return arena
 
-    network = SimpleNamespace(version=0, ops=REFERENCE, gradients=arena(gradients), parameters=arena({} if start is None else {"w": start}))
+    network = SimpleNamespace(changed=lambda: None, ops=REFERENCE, gradients=arena(gradients), parameters=arena({} if start is None else {"w": start}))
     return Updater(network, optimizer)
 
 

@@ -1,4 +1,4 @@
-"""What is chosen where epochs, streams and steps are left out."""
+"""The values of epochs, streams and steps that are chosen by default."""
 
 import warnings
 from dataclasses import replace
@@ -44,24 +44,24 @@ def test_the_rule(tokens, wanted):
 
 
 @given(one=lengths, other=lengths)
-def test_a_longer_text_has_larger_updates_and_no_more_epochs(one, other):
+def test_a_longer_text_gets_larger_updates_and_not_more_epochs(one, other):
     short, long = (plan(TrainingConfig(), tokens) for tokens in sorted((one, other)))
     assert short.streams <= long.streams <= MOST_STREAMS and short.steps <= long.steps <= STEPS and short.epochs >= long.epochs >= 1
 
 
 @given(tokens=lengths, epochs=maybe, streams=maybe, steps=maybe)
-def test_what_is_given_never_changes(tokens, epochs, streams, steps):
+def test_given_values_never_change(tokens, epochs, streams, steps):
     given = {"epochs": epochs, "streams": streams, "steps": steps}
     config = TrainingConfig(**given, patience=3, learning_rate=0.5)
     found = plan(config, tokens)
     for name, value in given.items():
         assert value in (None, getattr(found, name)) and getattr(found, name) >= 1
     assert found.to_dict() == {**config.to_dict(), **{name: getattr(found, name) for name in OPEN}}
-    assert plan(found, 10 * tokens) == found  # nothing is open any more
+    assert plan(found, 10 * tokens) == found  # everything has been chosen
 
 
 @given(tokens=lengths, steps=maybe)
-def test_what_is_chosen_fits_into_the_text(tokens, steps):
+def test_the_chosen_values_fit_the_text(tokens, steps):
     found = plan(TrainingConfig(), tokens)
     assert streams_that_fit(tokens, found.streams, found.steps) == found.streams
     assert updates(found, tokens) >= 450
@@ -70,7 +70,7 @@ def test_what_is_chosen_fits_into_the_text(tokens, steps):
 
 
 @given(tokens=st.integers(10_000, 10**12))
-def test_a_text_of_some_length_gets_some_thousand_updates(tokens):
+def test_longer_texts_get_some_thousand_updates(tokens):
     assert updates(plan(TrainingConfig(), tokens), tokens) >= 0.9 * FEW
 
 
@@ -82,7 +82,7 @@ def test_a_text_of_some_length_gets_some_thousand_updates(tokens):
         ({"streams": 50}, ["note: only 140 updates; some thousand learn well: give more epochs, or fewer streams or steps"]),
     ],
 )
-def test_few_updates_are_told(given, note):
+def test_few_updates_are_reported(given, note):
     config, tokens = TrainingConfig(**given), 33_183
     found = plan(config, tokens)
     first, *rest = told(config, found, tokens, updates(found, tokens))
@@ -92,12 +92,12 @@ def test_few_updates_are_told(given, note):
     assert rest == note
 
 
-def test_a_short_text_is_told():
+def test_a_short_text_is_reported():
     _, note = told(TrainingConfig(), plan(TrainingConfig(), 900), 900, 480)
     assert note == "note: only 480 updates, because the text is short; some thousand learn well"
 
 
-def test_nothing_is_chosen_where_all_is_given(capsys):
+def test_nothing_is_chosen_if_everything_is_given(capsys):
     untrained().fit(LINES * 8, epochs=2, streams=4, steps=16)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "320 tokens: epochs 2, streams 4, steps 16, 10 updates"
@@ -115,7 +115,7 @@ def test_a_text_of_two_tokens_trains_without_a_warning(tokens):
     assert model.history_["tokens"][-1] == tokens - 1
 
 
-def test_a_resumed_run_has_the_plan_that_it_began_with(tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_its_plan(tmp_path, monkeypatch):
     class Stopped(Exception):
         pass
 
@@ -130,19 +130,19 @@ def test_a_resumed_run_has_the_plan_that_it_began_with(tmp_path, monkeypatch):
     with pytest.raises(Stopped):
         untrained().fit(text, verbose=0, checkpoint=path, checkpoint_every=1e-6)
     monkeypatch.undo()
-    kept = dict(zip(OPEN, chosen(len(text)), strict=True))
-    assert {name: read_about(path)["run"]["config"][name] for name in OPEN} == kept
-    assert read_run(path).completed(TrainingConfig(epochs=3)) == replace(TrainingConfig(), **kept | {"epochs": 3})
-    monkeypatch.setattr("numba_rnnlm.language_model.plan", lambda config, tokens: plan(config, 9 * tokens))  # a later version's rule
+    planned = dict(zip(OPEN, chosen(len(text)), strict=True))
+    assert {name: read_about(path)["run"]["config"][name] for name in OPEN} == planned
+    assert read_run(path).completed(TrainingConfig(epochs=3)) == replace(TrainingConfig(), **planned | {"epochs": 3})
+    monkeypatch.setattr("numba_rnnlm.language_model.plan", lambda config, tokens: plan(config, 9 * tokens))  # as if a later version had another rule
     again = untrained().fit(text, verbose=0, resume=path)
     for name, weights in whole.network_.weights().items():
         assert (weights == again.network_.weights()[name]).all()
-    same = untrained().fit(text, verbose=0, resume=path, **kept)
+    same = untrained().fit(text, verbose=0, resume=path, **planned)
     assert same.history_["loss"] == again.history_["loss"] == whole.history_["loss"]
 
 
 def test_all_defaults_learn_a_text_of_35_kilobytes(tmp_path, capsys):
-    """With 50 streams, whatever the text, its training ended at 8.2 in 140 updates, and at 11.5 on what it had not seen."""
+    """With 50 streams for every text, this training ended at perplexity 8.2 after 140 updates, and 11.5 on the held-out text."""
     training, _ = documentation()
     for name, part in (("text", training[:33_000]), ("held_out", training[33_000:35_000])):
         (tmp_path / name).write_text(part, encoding="utf-8")
@@ -152,6 +152,6 @@ def test_all_defaults_learn_a_text_of_35_kilobytes(tmp_path, capsys):
     assert history["perplexity"][-1] < 4 and min(history["valid_perplexity"]) < 8
 
 
-def test_the_help_tells_the_rule(capsys):
+def test_the_help_describes_the_rule(capsys):
     assert main(["train", "--help"]) == 0
     assert " ".join(capsys.readouterr().out.split()).count("chosen from the size of the text") == 2

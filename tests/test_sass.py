@@ -1,4 +1,4 @@
-"""The machine code of every GPU kernel, read without a GPU: no spills, no float64, the units that were asked for."""
+"""The machine code of every GPU kernel, checked without a GPU: no spills, no float64, and the expected instructions."""
 
 import gc
 import importlib
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.sass
 
 AMPERE, ADA, HOPPER, BLACKWELL = (8, 0), (8, 9), (9, 0), (12, 0)
 both = pytest.mark.parametrize("capability", [AMPERE, HOPPER], ids="{0[0]}.{0[1]}".format)
-# Compute capability → bytes of shared memory that a block may have (CUDA C++ Programming Guide, table of technical
-# specifications). What holds for all: 65,536 registers a block, 48 KB of shared memory without asking.
+# Compute capability → maximum bytes of shared memory per block (CUDA C++ Programming Guide, table of technical
+# specifications). On all devices: 65,536 registers per block, 48 KB of shared memory by default.
 SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10, (12, 0): 99 << 10}
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
 EVERY_PAIR = ROUNDS > 1  # and every three: which takes minutes more
@@ -36,7 +36,7 @@ MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "sampling", 
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
 STAGES = (3, 2)
 WARP, THREADS = 32, 256
-THREADS_OF = {"add_rows": 1024}  # what does not say so itself, nor has THREADS
+THREADS_OF = {"add_rows": 1024}  # kernels whose number of threads is neither THREADS nor their own attribute
 
 TENSOR_CORES = {"float32": set(), "tf32": {"HMMA.1688.F32.TF32"}, "bf16": {"HMMA.16816.F32.BF16"}}
 PRODUCTS = {"tensor_product", "float32_product"}
@@ -44,7 +44,7 @@ PERSISTENT = {"forward_kernel", "backward_kernel"}
 
 
 class Case(NamedTuple):
-    """A kernel, or what makes it and from which arguments, cells and rules by their names; and for which device."""
+    """A kernel, or its factory with arguments (cells and rules by name), and the device to compile for."""
 
     capability: tuple[int, int]
     module: str
@@ -69,10 +69,10 @@ class Case(NamedTuple):
 
 
 def products(capability):
-    """Every orientation that the package multiplies, every width of a copy and every precision: each two of these together, and all three
-    where EVERY_PAIR is set.
+    """Products in every orientation, copy width and precision that the package uses: all pairs of these, and all combinations of three
+    if EVERY_PAIR is set.
 
-    Fewer tiles on the way are for tensor cores where a block has less shared memory: compiled for two such devices.
+    Devices with less shared memory per block have fewer tiles in flight for tensor cores, so two such devices are included.
     """
     orientations = (False, False), (True, False), (False, True)
     if SHARED[capability] < 100 << 10:
@@ -88,8 +88,8 @@ def products(capability):
 
 
 def time_loops(capability):
-    """What LSTM and GRU may run as on one architecture: each shape and each precision, in every pair where EVERY_PAIR is set; the
-    largest shape on the other; less of the simple cells."""
+    """Time loops of LSTM and GRU in all shapes and precisions on one architecture (all pairs if EVERY_PAIR is set); the largest shape on
+    the other architecture; fewer for the simple cells."""
     hopper = capability == HOPPER
     for cell in ("lstm", "gru"):
         for number, shape in enumerate(SHAPES if hopper else SHAPES[:1]):
@@ -103,7 +103,7 @@ def time_loops(capability):
 
 
 def cases(capability):
-    """(module, name, arguments) of all that is compiled for a device of this compute capability."""
+    """(module, name, arguments) of all kernels to compile for a device of this compute capability."""
     hopper = capability == HOPPER
     yield from (("linear", name) for name in ("add_parts", "set_rows", "add_rows"))
     yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse"))
@@ -127,7 +127,7 @@ CASES += [Case(capability, "linear", *product) for capability in (ADA, BLACKWELL
 
 
 def compiled(cases):
-    """The machine code of each case. Numba compiles a kernel once, then the assembler runs for each device."""
+    """Compile all cases. Numba compiles each kernel once, then the assembler runs for each device."""
     kernels, codes = {}, {}
     for case in cases:
         if case[1:] not in kernels:
@@ -140,11 +140,11 @@ def compiled(cases):
 
 @pytest.fixture(scope="module")
 def codes(request):
-    """The machine code of all cases that are tested. As many processes as there are cores compile it, a group at a time."""
+    """The machine code of all selected cases, compiled in groups by one process per core."""
     asked = (item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec"))
     wanted = {case for case in asked if isinstance(case, Case)}
     kernels = sorted({case[1:] for case in wanted}, key=str)
-    # The compiler makes millions of small objects, and the search for garbage among them takes a quarter of its time.
+    # The compiler creates millions of small objects, and garbage collection would take a quarter of the time.
     pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), gc.set_threshold, (100_000, 50, 100))
     codes = {}
     for group in filter(None, (kernels[number::GROUPS] for number in range(GROUPS))):
@@ -160,29 +160,29 @@ def code(codes, case):
 
 
 def of(*names):
-    """Parametrise over the cases of these names, or all."""
+    """Parametrise over the cases with these names, or over all."""
     chosen = [case for case in CASES if not names or case.name in names]
     return pytest.mark.parametrize("case", chosen, ids=str)
 
 
 @of()
-def test_all_stays_in_registers(code):
-    """What does not fit lies in memory, a hundred times further away. Also where NVIDIA's runtime is linked in."""
+def test_no_kernel_spills_registers(code):
+    """Spilled registers are in memory, a hundred times slower. Also checks kernels into which NVIDIA's runtime is linked."""
     assert (code.stack, code.spill_stores, code.spill_loads) == (0, 0, 0)
     assert code[sass.LOCAL] == {}
 
 
 @of()
-def test_a_block_has_registers_and_static_memory_enough(case, code):
-    """On every device that the package promises to run on: the registers of a block are the same on all."""
+def test_registers_and_static_memory_suffice(case, code):
+    """On every supported device: the number of registers per block is the same on all."""
     threads = getattr(case.kernel, "threads", THREADS_OF.get(case.name, THREADS))
     assert threads * -(-code.registers // 8) * 8 <= REGISTERS
     assert code.shared <= WITHOUT_ASKING
 
 
 @pytest.mark.parametrize("capability", SHARED, ids="{0[0]}.{0[1]}".format)
-def test_every_product_has_shared_memory_enough(monkeypatch, capability):
-    """What is asked for when a product is launched, which no compiler says."""
+def test_shared_memory_suffices_for_every_product(monkeypatch, capability):
+    """Dynamic shared memory is requested at launch, so the compiler does not check it."""
     from numba_rnnlm.backends.cuda import linear
 
     monkeypatch.setattr(linear, "shared_limit", lambda: SHARED[capability])
@@ -196,7 +196,7 @@ def test_every_product_has_shared_memory_enough(monkeypatch, capability):
 
 
 @pytest.mark.parametrize("capability", SHARED, ids="{0[0]}.{0[1]}".format)
-def test_every_time_loop_has_shared_memory_enough(monkeypatch, capability):
+def test_shared_memory_suffices_for_every_time_loop(monkeypatch, capability):
     from numba_rnnlm.backends.cuda import recurrence
 
     monkeypatch.setattr(recurrence, "shared_limit", lambda: SHARED[capability])
@@ -219,7 +219,7 @@ def test_float32_stays_float32(case, code):
 
 
 @of()
-def test_tensor_cores_in_the_precision_asked_for_and_only_then(case, code):
+def test_tensor_cores_are_used_exactly_in_the_requested_precision(case, code):
     assert set(code["HMMA"]) == TENSOR_CORES[case.precision]
 
 
@@ -231,15 +231,15 @@ def test_no_minimum_drops_nan(code):
 
 @of(*sorted(PERSISTENT))
 def test_the_time_loop_divides_without_a_branch(code):
-    """An exact division of any numbers calls a function, which begins with a root, for the ends of float32: 0.6 µs a step."""
+    """A general exact division calls a function, which starts with a special case for the ends of the float32 range: 0.6 µs per step."""
     assert set(code["MUFU"]) <= {"MUFU.RCP"}
 
 
 @of(*PRODUCTS)
 def test_products_copy_ahead(case, code):
-    """Tiles go to shared memory past the registers; four elements at once past the first cache, too.
+    """Tiles are copied to shared memory without registers; copies of four elements also bypass the L1 cache.
 
-    Float32 turns the tiles whose rows do not run along k the way it needs; those are copied one by one.
+    In float32, tiles whose rows do not run along k are transposed, so these are copied element by element.
     """
     *_, turned_a, turned_b, _, width, _ = case.arguments
     turning = {not turned_a, turned_b} if case.name == "float32_product" else {False}
@@ -248,10 +248,10 @@ def test_products_copy_ahead(case, code):
 
 
 @of()
-def test_blocks_meet_only_in_the_time_loop(case, code):
-    """An arrival is a release, a wait an acquire. Nothing else is atomic: sums have one order."""
+def test_blocks_synchronise_in_the_time_loop_only(case, code):
+    """Arriving is a release, waiting an acquire. Nothing else is atomic, so sums have a fixed order."""
     atomic = set(code[r"(REDG?|ATOMG?)\b"])
-    assert case.kernel.cooperative == (case.name in PERSISTENT)  # waiting for a block that does not run would never end
+    assert case.kernel.cooperative == (case.name in PERSISTENT)  # waiting for a block that is not running would never end
     if case.name in PERSISTENT:
         assert atomic <= {"RED.E.ADD.STRONG.GPU", "REDG.E.ADD.STRONG.GPU"} and len(atomic) == 1
         assert code[r"MEMBAR\.\w+\.GPU$"] and code[r"LDG\.E\.STRONG\.GPU$"] and code["CCTL.IVALL"]
@@ -278,8 +278,8 @@ def test_every_kernel_is_among_the_cases(capability):
     assert (recurrence.SHAPES, linear.STAGES, losses.WARP, launch.THREADS) == (SHAPES, STAGES, WARP, THREADS)
 
 
-def test_a_cell_of_many_gates_does_not_fit_into_registers():
-    """Which ``explain`` tells of: what the assembler calls the stack is the driver's local memory of a thread."""
+def test_a_cell_with_many_gates_does_not_fit_into_registers():
+    """``explain`` reports this: what the assembler calls the stack is called local memory of a thread by the driver."""
     from numba_rnnlm.backends.cuda import recurrence
 
     @portable
@@ -300,18 +300,18 @@ def test_a_cell_of_many_gates_does_not_fit_into_registers():
     assert sass.compile_kernel(recurrence.forward_kernel(cell, *SHAPES[0], "float32"), HOPPER).stack > 0
 
 
-def test_a_kernel_compiles_after_the_cpus_own():
-    """What the two compilers share is not changed by the one that comes first."""
+def test_a_gpu_kernel_can_be_compiled_after_a_cpu_kernel():
+    """The first compiler must not change the functions that both compilers use."""
     row, arrays = CELLS["lstm"].forward, (float32[:, ::1],) * 3
     row.compile((*arrays, intp, intp))
     case = Case(HOPPER, "recurrence", "forward_rows", ("lstm",))
     assert compiled([case])[case]["MUFU.RCP"]
 
 
-# The checks can fail.
+# The checks above can fail
 
 def compiled_here(function, capability, **options):
-    """A kernel of one array and a number."""
+    """Compile a kernel of one array and one number."""
     from numba_rnnlm.backends.cuda.launch import FLOATS, INT, Kernel, cuda
 
     kernel = Kernel(function, (FLOATS, INT))
@@ -320,7 +320,7 @@ def compiled_here(function, capability, **options):
 
 
 @both
-def test_the_check_sees_float64(capability):
+def test_the_check_detects_float64(capability):
     def float64_literal(x, i):
         x[i] = x[i] * 1.1
 
@@ -332,7 +332,7 @@ def test_the_check_sees_float64(capability):
 
 
 @both
-def test_the_check_sees_the_stack(capability):
+def test_the_check_detects_the_stack(capability):
     from numba import cuda
 
     def chosen(x, i):
@@ -346,7 +346,7 @@ def test_the_check_sees_the_stack(capability):
 
 
 @both
-def test_the_check_sees_spills(capability):
+def test_the_check_detects_spills(capability):
     from numba import cuda
 
     def all_at_once(x, i):
@@ -363,7 +363,7 @@ def test_the_check_sees_spills(capability):
 
 
 @both
-def test_the_check_sees_shared_memory(capability):
+def test_the_check_detects_shared_memory(capability):
     from numba_rnnlm.backends.cuda.update import sum_of_squares
 
     assert sass.compile_kernel(sum_of_squares, capability).shared == THREADS * 8

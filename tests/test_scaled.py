@@ -1,4 +1,4 @@
-"""Saturated units: weights × 1 to 10⁸, and float32 is as near to float64 as PyTorch's float32 is."""
+"""Saturated units: with weights × 1 to 10⁸, our float32 is as close to float64 as PyTorch's."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from numba_rnnlm.backends.ops import Ops
 from numba_rnnlm.errors import DivergenceError
 
 PYTORCH = dict(np.load(Path(__file__).parent / "data" / "scaled_pytorch.npz"))
-MOST = 1.7  # times the error of PyTorch
+MOST = 1.7  # allowed multiple of PyTorch's error
 
 
 def compute(ops: Ops, name: str, case: Case) -> Case:
-    """The losses and all gradients of their mean, by the verbs that a network's training calls."""
+    """The losses and all gradients of their mean, computed by the verbs that training uses."""
     cell, rows = cells.get(name), STEPS * STREAMS
     first = cell.window("x")[0] * HIDDEN
     here = {key: ops.upload(array) for key, array in case.items()}
@@ -38,10 +38,10 @@ def compute(ops: Ops, name: str, case: Case) -> Case:
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", SLOTS)
-def test_float32_is_as_near_to_float64_as_pytorch_is(name: str, scale: float) -> None:
-    """In the median case, by the ratio of the two errors, of the losses and of every gradient. Where PyTorch overflows, we may.
+def test_float32_is_as_accurate_as_pytorch(name: str, scale: float) -> None:
+    """Compares the median ratio of the two errors, for the losses and for every gradient. Where PyTorch overflows, we may too.
 
-    From case to case errors differ by up to 10⁷: by how near to zero the sum of a unit is that is not saturated.
+    Errors vary by up to 10⁷ between cases, depending on how close to zero the pre-activation of an unsaturated unit is.
     """
     cpu, reference = backends.get("cpu", np.float32), backends.get("reference")
     found = []
@@ -59,7 +59,7 @@ def test_float32_is_as_near_to_float64_as_pytorch_is(name: str, scale: float) ->
 
 
 def trained(name: str, backend: str) -> tuple[str, list[float]]:
-    """How a training with a huge learning rate ends, which makes huge weights; and its losses."""
+    """The outcome and the losses of a training with a huge learning rate, which makes the weights huge."""
     model = LanguageModel(cell=name, hidden=8, layers=1, embedding=4, seed=1, backend=backend)
     with np.errstate(over="ignore", invalid="ignore"):
         try:
@@ -71,10 +71,10 @@ def trained(name: str, backend: str) -> tuple[str, list[float]]:
 
 
 @pytest.mark.parametrize("name", SLOTS)
-def test_a_training_of_huge_weights_ends_as_in_float64(name: str) -> None:
-    """All go on but ReLU's, which overflows after the same update."""
+def test_a_training_with_huge_weights_ends_as_in_float64(name: str) -> None:
+    """All trainings continue except that of ReLU, which overflows after the same update."""
     (ours, losses), (want, exact) = (trained(name, backend) for backend in ("cpu", "reference"))
     assert ours == want and bool(want) == (name == "relu")
     assert np.isfinite(losses).all()
-    if name != "lstm":  # which float32 leads elsewhere; compiled float64 has the losses of the reference
+    if name != "lstm":  # lstm diverges from float64 in float32; compiled float64 has the losses of the reference
         np.testing.assert_allclose(losses, exact, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Learning rates over time."""
+"""Learning rate schedules."""
 
 import pytest
 from hypothesis import assume, given
@@ -19,7 +19,7 @@ def schedule(kind, base=1.0, **options):
 
 @every_schedule
 @given(base=rates, warmup=warmups, first=parts, second=parts)
-def test_up_in_the_warmup_and_never_up_again(kind, base, warmup, first, second):
+def test_the_rate_rises_during_warmup_only(kind, base, warmup, first, second):
     first, second = sorted((first, second))
     at = schedule(kind, base, warmup=warmup).rate
     assert 0 <= at(first) <= base
@@ -37,7 +37,7 @@ def test_ends(kind, base, warmup):
     assert at(0.0) == (base if warmup == 0 else 0)
     assert at(warmup) == pytest.approx(base)
     assert at(1.0) == pytest.approx(0 if kind in ("linear", "cosine") else base)
-    assert at(1.5) == at(1.0)  # more batches came than were planned
+    assert at(1.5) == at(1.0)  # there are more batches than planned
 
 
 @given(base=rates, warmup=warmups, part=parts)
@@ -50,7 +50,7 @@ def test_linear_and_cosine_are_symmetric_about_half_the_rate(base, warmup, part)
 
 
 @given(part=parts)
-def test_linear_is_a_line(part):
+def test_linear_is_linear(part):
     assert schedule("linear").rate(part) == pytest.approx(1 - part)
 
 
@@ -62,7 +62,7 @@ def test_cosine_is_flat_at_both_ends():
 
 
 @given(base=rates, part=parts, warmup=warmups, judged=st.lists(st.booleans(), max_size=8), factor=st.floats(1.1, 10))
-def test_plateau_divides_when_an_epoch_is_no_better(base, part, warmup, judged, factor):
+def test_plateau_divides_after_an_epoch_without_improvement(base, part, warmup, judged, factor):
     assume(part >= warmup)
     plan = schedule("plateau", base, decay_factor=factor, warmup=warmup)
     for epoch, improved in enumerate(judged, start=1):
@@ -71,7 +71,7 @@ def test_plateau_divides_when_an_epoch_is_no_better(base, part, warmup, judged, 
     assert plan.rate(part) == pytest.approx(base / factor ** judged.count(False))
 
 
-def test_zaremba_divides_each_epoch_after_those_at_the_full_rate():
+def test_zaremba_divides_after_the_epochs_at_the_full_rate():
     plan = schedule("zaremba")
     found = []
     for epoch in range(1, 14):
@@ -88,7 +88,7 @@ def test_zaremba_divides_each_epoch_after_those_at_the_full_rate():
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
 @given(part=parts, improved=st.booleans())
-def test_the_other_schedules_do_not_look_at_validation(kind, part, improved):
+def test_other_schedules_ignore_validation(kind, part, improved):
     plan = schedule(kind)
     before = plan.rate(part)
     plan.judge(improved)
@@ -98,7 +98,7 @@ def test_the_other_schedules_do_not_look_at_validation(kind, part, improved):
 
 @every_schedule
 @given(done=parts, longer=st.floats(1, 10), warmup=warmups)
-def test_a_training_can_be_extended_if_that_changes_no_rate_so_far(kind, done, longer, warmup):
+def test_a_training_can_be_extended_if_earlier_rates_stay_the_same(kind, done, longer, warmup):
     config = TrainingConfig(schedule=kind, warmup=warmup)
     plan = Schedule(config, 1.0)
     if can_be_extended(config):

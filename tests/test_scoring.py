@@ -1,4 +1,4 @@
-"""Perplexity and log-probabilities: every token once, each given all that stands before it."""
+"""Perplexity and log-probabilities: every token is scored once, given all tokens before it."""
 
 from itertools import pairwise
 from math import e, exp, inf, log
@@ -17,12 +17,12 @@ from numba_rnnlm.text import packed, sources
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not in the model's vocabulary")
 
-ANY = LINES + "x¿中"  # symbols known and unknown
+ANY = LINES + "x¿中"  # known and unknown symbols
 sentences = st.text(st.sampled_from(sorted(set(ANY))), max_size=9) | st.text(st.sampled_from("ab t\n"), max_size=200)
 
 
 def teacher_forced(model, ids):
-    """Log-probability of each id but the first: one step at a time, softmax in float64."""
+    """Log-probability of each id but the first, computed step by step with a float64 softmax."""
     network = model.network_
     state, found = network.state(1), []
     for before, after in pairwise(ids):
@@ -37,10 +37,10 @@ def teacher_forced(model, ids):
 
 @pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
 @given(text=sentences, bos=st.booleans(), eos=st.booleans())
-def test_full_scores_are_the_teachers(tokenizer, text, bos, eos):
+def test_full_scores_equal_teacher_forcing(tokenizer, text, bos, eos):
     model = trained(tokenizer)
     symbols = model.tokenizer_
-    read = text.removesuffix("\n") if eos else text  # the line end that it has is the one that follows it
+    read = text.removesuffix("\n") if eos else text  # its newline is the one that eos adds
     ids = [symbols.line_end] * bos + symbols.encode(read).tolist() + [symbols.line_end] * eos
     scores = model.full_scores(text, bos, eos)
     unknown = iter(symbol for _, symbol in symbols.unknown_symbols(text))
@@ -54,7 +54,7 @@ def test_full_scores_are_the_teachers(tokenizer, text, bos, eos):
     assert total == pytest.approx(sum(score.log_probability for score in scores))
 
 
-def test_ids_are_scored_as_they_are():
+def test_ids_are_scored_unchanged():
     model = trained("char")
     ids = model.tokenizer_.encode("to x be")
     scores = model.full_scores(ids)
@@ -68,7 +68,7 @@ def test_ids_are_scored_as_they_are():
     assert other.score([1, 4, 9]) == pytest.approx(teacher_forced(other, [1, 4, 9]).sum(), abs=1e-5)
 
 
-def test_nothing_is_certain():
+def test_probabilities_are_below_one():
     model = trained("char")
     assert model.score("", bos=False, eos=False) == model.score("t", bos=False, eos=False) == 0
     assert model.full_scores("", bos=False) == []
@@ -77,7 +77,7 @@ def test_nothing_is_certain():
 
 
 @given(st.lists(sentences, min_size=1, max_size=20), st.randoms(use_true_random=False))
-def test_order_and_company_change_no_bit(texts, random):
+def test_order_and_batches_do_not_change_the_bits(texts, random):
     model = trained("char")
     alone = [model.score(text) for text in texts]
     assert model.score(texts).tolist() == alone
@@ -87,10 +87,10 @@ def test_order_and_company_change_no_bit(texts, random):
     assert model.score(tuple(texts)).tolist() == alone
 
 
-@pytest.mark.parametrize("machine", [{"threads": 1}, {"threads": 3}])
-def test_more_sentences_than_fit_side_by_side(machine, monkeypatch):
+@pytest.mark.parametrize("options", [{"threads": 1}, {"threads": 3}])
+def test_more_sentences_than_fit_into_a_batch(options, monkeypatch):
     monkeypatch.setattr(threads, "WORTHWHILE", 1)
-    model = untrained(cell="lstm", layers=2, hidden=33, tokenizer=None, vocabulary_size=50, **machine)
+    model = untrained(cell="lstm", layers=2, hidden=33, tokenizer=None, vocabulary_size=50, **options)
     random = np.random.default_rng(1)
     rows = [random.integers(0, 50, size) for size in random.integers(1, 200, 150)]
     totals = model.score(rows)
@@ -127,7 +127,7 @@ def test_log_probabilities_of_empty_sentences():
         ("char", [[[1], [1, 2]]], ShapeError, r"sentence is \[\[1\], \[1, 2\]\], expected"),
     ],
 )
-def test_sentences_that_are_none(tokenizer, sentence, error, message):
+def test_invalid_sentences(tokenizer, sentence, error, message):
     with pytest.raises(error, match=message):
         trained(tokenizer).score(sentence)
 
@@ -137,7 +137,7 @@ def test_sentences_that_are_none(tokenizer, sentence, error, message):
 
 @pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
 @given(text=st.text(st.sampled_from(sorted(set(ANY))), max_size=300))
-def test_evaluating_a_short_text_is_scoring_it(tokenizer, text):
+def test_evaluate_agrees_with_score_on_short_texts(tokenizer, text):
     model = trained(tokenizer)
     text = "to be\n" + text
     tokens = model.full_scores(text, bos=False, eos=False)
@@ -149,8 +149,8 @@ def test_evaluating_a_short_text_is_scoring_it(tokenizer, text):
     assert model.bits_per_character(text) == found.bits_per_character
 
 
-def behind_first(tokenizer, text):
-    """The text behind its first token, in bytes."""
+def after_first(tokenizer, text):
+    """The text after its first token, in bytes."""
     if tokenizer == "byte":
         return text.encode()[1:]
     if tokenizer == "char":
@@ -162,10 +162,10 @@ def behind_first(tokenizer, text):
 @pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
 @pytest.mark.parametrize("bos", [False, True])
 @given(text=st.text(st.sampled_from(sorted({*ANY, "\t"})), max_size=60), size=st.integers(1, 9))
-@example(text="a", size=9)  # "a\n": two tokens, one of them scored
+@example(text="a", size=9)  # "a\n": two tokens, one of which is scored
 @example(text="¿", size=9)
 @example(text="  \t to be", size=2)
-def test_what_is_counted_is_what_is_scored(tokenizer, bos, text, size):
+def test_counts_cover_the_scored_tokens(tokenizer, bos, text, size):
     model, text = trained(tokenizer), text + "\n"
     symbols = model.tokenizer_.encode(text)
     assume(bos or len(symbols) > 1)
@@ -176,7 +176,7 @@ def test_what_is_counted_is_what_is_scored(tokenizer, bos, text, size):
     assert found.tokens == len(tokens) == len(symbols) - (not bos)
     assert found.nats == pytest.approx(-sum(token.log_probability for token in tokens), rel=1e-5)
     assert found.oov == sum(token.oov for token in tokens)
-    scored = text.encode() if bos else behind_first(tokenizer, text)
+    scored = text.encode() if bos else after_first(tokenizer, text)
     assert (found.bytes, found.characters) == (len(scored), len(scored.decode(errors="ignore")))
     assert found.bits_per_character == pytest.approx(found.nats / log(2) / len(scored.decode(errors="ignore")))
     assert found.bits_per_byte == pytest.approx(found.nats / log(2) / len(scored))
@@ -187,7 +187,7 @@ def test_what_is_counted_is_what_is_scored(tokenizer, bos, text, size):
 
 @pytest.mark.parametrize("tokenizer", ["char", "word", "byte"])
 @given(sentence=sentences.filter(lambda sentence: "\n" not in sentence))
-def test_a_sentence_has_one_perplexity(tokenizer, sentence):
+def test_evaluate_and_score_give_the_same_perplexity(tokenizer, sentence):
     model = trained(tokenizer)
     tokens = len(model.full_scores(sentence))
     assert model.perplexity(sentence + "\n", bos=True) == pytest.approx(exp(-model.score(sentence) / tokens), rel=1e-5)
@@ -196,7 +196,7 @@ def test_a_sentence_has_one_perplexity(tokenizer, sentence):
         assert model.perplexity(sentence + "\n") == pytest.approx(exp(-inner / (tokens - 1)), rel=1e-5)
 
 
-def test_one_symbol_can_be_scored_behind_a_line_end(tmp_path):
+def test_one_symbol_can_be_scored_with_bos(tmp_path):
     model = trained("char")
     assert model.evaluate("\n", bos=True).tokens == len(model.full_scores("")) == 1
     with pytest.raises(CorpusError, match="expected at least 2"):
@@ -207,7 +207,7 @@ def test_one_symbol_can_be_scored_behind_a_line_end(tmp_path):
             model.evaluate(tmp_path / "empty", bos=bos)
 
 
-def test_a_line_end_stands_before_text_only():
+def test_bos_requires_text():
     for tokenizer in (None, "char"):
         with pytest.raises(ConfigError, match="bos=True puts a newline in front of a text, but the corpus is ids"):
             trained(tokenizer).evaluate([1, 4, 9], bos=True)
@@ -224,10 +224,10 @@ def test_bytes_in_which_no_character_begins(tmp_path):
     assert trained("byte").evaluate(tmp_path / "bytes", bos=True).characters == 1
 
 
-def test_a_long_text_behind_a_line_end(monkeypatch):
+def test_a_long_text_with_bos(monkeypatch):
     model, text = trained("char"), LINES * 400
     monkeypatch.setattr(packed, "CHUNK", 1000)
-    monkeypatch.setattr(sources, "MEMORY_BYTES", 100)  # the ids lie on disk
+    monkeypatch.setattr(sources, "MEMORY_BYTES", 100)  # stores the ids on disk
     found, without = model.evaluate(text, bos=True), model.evaluate(text)
     assert (found.tokens, found.characters) == (len(text), len(text))
     assert (without.tokens, without.characters) == (len(text) - 1, len(text) - 1)
@@ -235,7 +235,7 @@ def test_a_long_text_behind_a_line_end(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [1999, 2000, 5000, 41_001])
-def test_every_token_counts_once_whatever_the_streams(size, monkeypatch):
+def test_every_token_counts_once_for_any_number_of_streams(size, monkeypatch):
     model = trained("word")
     random = np.random.default_rng(size)
     ids = random.integers(0, model.tokenizer_.size, size)
@@ -246,11 +246,11 @@ def test_every_token_counts_once_whatever_the_streams(size, monkeypatch):
         assert found[streams].tokens == size - 1
         assert found[streams].oov == (ids[1:] == 0).sum()
         assert found[streams].characters is None
-        assert found[streams].nats == pytest.approx(found[1].nats, rel=1e-5)  # streams that start cold: 3e-5
-    assert (found[20].nats == found[1].nats) == (size < 4000)  # one stream up to there
+        assert found[streams].nats == pytest.approx(found[1].nats, rel=1e-5)  # with streams that start without context: 3e-5
+    assert (found[20].nats == found[1].nats) == (size < 4000)  # shorter texts use one stream
 
 
-def test_a_long_text_is_as_probable_as_the_teacher_says():
+def test_evaluate_of_a_long_text_equals_teacher_forcing():
     model = trained("char")
     random = np.random.default_rng(1)
     text = "".join(LINES[start : start + 40] for start in random.integers(0, 30, 300)) + "\n"
@@ -278,13 +278,13 @@ def test_unknown_symbols_are_counted_and_scored_as_unknown():
     assert trained("word").evaluate("to see or not to see\n").oov == 2
 
 
-def test_a_first_symbol_that_is_unknown_counts_if_it_is_scored():
+def test_an_unknown_first_symbol_counts_if_it_is_scored():
     assert trained("char").evaluate("xt\n").oov == 0
     assert trained("char").evaluate("xt\n", bos=True).oov == 1
     assert trained("char").evaluate([0, 1, 0]).oov == 1
 
 
-def test_a_model_that_has_learned_predicts_better():
+def test_training_improves_predictions():
     assert trained("char").perplexity(LINES) < untrained_perplexity(trained("char")) / 2
 
 
@@ -321,7 +321,7 @@ def test_the_units_of_an_evaluation(nats, tokens, characters, size):
     assert found.bits_per_byte * size == pytest.approx(nats / log(2))
 
 
-def test_an_evaluation_in_numbers():
+def test_an_evaluation_as_text():
     assert Evaluation(nats=10.0, tokens=10).perplexity == pytest.approx(e)
     assert Evaluation(nats=8 * log(2), tokens=4, characters=2, bytes=16).bits_per_character == pytest.approx(4)
     assert Evaluation(nats=8 * log(2), tokens=4, characters=2, bytes=16).bits_per_byte == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""Sequential: Keras's conventions, held against Keras, against NumPy, and against itself."""
+"""Sequential: Keras's conventions, compared with Keras, with NumPy, and with itself."""
 
 import contextlib
 import copy
@@ -42,8 +42,8 @@ V, T, N = 6, 5, 24  # symbols, steps, examples
 
 RNG = np.random.default_rng(7)
 X = RNG.integers(V, size=(N, T))
-LAST = (X[:, 0] * 5 + 1) % V  # what comes next is decided by the first symbol
-EACH = (X + 1) % V  # an answer after every step
+LAST = (X[:, 0] * 5 + 1) % V  # the next symbol depends on the first one
+EACH = (X + 1) % V  # a target for every step
 
 
 def stack(*middle, top=None, **options):
@@ -65,7 +65,7 @@ def same(one, other):
     assert all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(one, other, strict=True))
 
 
-# learning
+# Learning
 
 LISTING = """
 model = Sequential()
@@ -78,7 +78,7 @@ model.fit(x_train, y_train, epochs=10, batch_size=64)
 """
 
 
-def test_a_listing_written_for_keras_runs_unchanged_and_learns(capsys):
+def test_a_program_written_for_keras_runs_unchanged_and_learns(capsys):
     x = np.random.default_rng(0).integers(V, size=(1000, T))
     names = {
         "Sequential": Sequential, "Embedding": Embedding, "LSTM": LSTM, "Dense": Dense,
@@ -94,7 +94,7 @@ def test_a_listing_written_for_keras_runs_unchanged_and_learns(capsys):
 
 
 @pytest.mark.parametrize("layer", [SimpleRNN(24), SimpleRNN(24, activation="relu"), GRU(24), LSTM(24)], ids=str)
-def test_every_cell_learns_what_the_first_symbol_says(layer):
+def test_every_cell_learns_to_remember_the_first_symbol(layer):
     x = np.random.default_rng(1).integers(3, size=(120, 4))
     model = Sequential([Embedding(3, 8), layer, Dense(3, "softmax")])
     model.compile(loss="sparse_categorical_crossentropy", optimizer=Adam(0.01), metrics=["accuracy"])
@@ -103,7 +103,7 @@ def test_every_cell_learns_what_the_first_symbol_says(layer):
     assert model.evaluate(x, (x[:, 0] + 1) % 3)[1] > 0.9
 
 
-def test_a_model_that_answers_after_every_step_learns():
+def test_a_model_with_a_target_for_every_step_learns():
     previous = np.concatenate([np.zeros((N, 1), int), X[:, :-1]], axis=1)
     model = compiled(GRU(24, return_sequences=True), optimizer=Adam(0.02))
     assert model.fit(X, previous, epochs=60, batch_size=8, verbose=0).history["accuracy"][-1] > 0.9
@@ -118,10 +118,10 @@ def test_sigmoid_with_binary_crossentropy_learns():
     assert ((model.predict(X)[:, 0] > 0.5) == y).mean() > 0.9
 
 
-# targets
+# Targets
 
 @pytest.mark.parametrize("each", [False, True], ids=["once a sequence", "after every step"])
-def test_one_hot_rows_and_ids_are_the_same_targets(each):
+def test_one_hot_rows_and_ids_are_equivalent_targets(each):
     ids = EACH if each else LAST
     runs = []
     for loss, y in (
@@ -140,14 +140,14 @@ def test_one_hot_rows_and_ids_are_the_same_targets(each):
 
 
 @pytest.mark.parametrize("each", [False, True], ids=["once a sequence", "after every step"])
-def test_one_sigmoid_needs_no_axis_of_its_own(each):
+def test_targets_for_one_sigmoid_may_omit_the_last_axis(each):
     y = (X if each else X[:, 0]) % 2
     model = compiled(LSTM(6, return_sequences=each), loss="binary_crossentropy", top=Dense(1, "sigmoid"))
     assert model.evaluate(X, y) == model.evaluate(X, y[..., np.newaxis].astype(float))
 
 
-def test_loss_and_accuracy_are_those_of_the_predictions():
-    """In NumPy, from predict."""
+def test_loss_and_accuracy_follow_from_the_predictions():
+    """Computed in NumPy from predict."""
     rows = np.arange(N)
     model = compiled()
     p = model.predict(X).astype(np.float64)
@@ -168,7 +168,7 @@ def test_loss_and_accuracy_are_those_of_the_predictions():
         assert accuracy == pytest.approx(binary if units == 1 else (p.argmax(-1) == y.argmax(-1)).mean())
 
 
-def test_evaluate_returns_what_keras_returns():
+def test_evaluate_returns_the_same_as_keras():
     model = compiled()
     loss, accuracy = model.evaluate(X, LAST)
     assert model.evaluate(X, LAST, return_dict=True) == {"loss": loss, "accuracy": accuracy}
@@ -177,7 +177,7 @@ def test_evaluate_returns_what_keras_returns():
     assert list(model.fit(X, LAST, verbose=0).history) == ["loss"]
 
 
-# training
+# Training
 
 @pytest.mark.parametrize("batch_size", [1, 5, 7, N, 100])
 def test_the_loss_of_an_epoch_is_the_mean_over_examples(batch_size):
@@ -188,7 +188,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_examples(batch_size):
     assert history["accuracy"][0] == pytest.approx(accuracy)
 
 
-def test_what_training_reports_is_from_before_the_update():
+def test_reported_values_are_from_before_the_update():
     model = compiled(optimizer=SGD(1.0))
     before = model.evaluate(X, LAST, batch_size=N)
     history = model.fit(X, LAST, batch_size=N, verbose=0, shuffle=False).history
@@ -204,7 +204,7 @@ def test_gradients_are_means_over_the_batch():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_asking_for_accuracy_does_not_change_what_is_learned():
+def test_computing_accuracy_does_not_change_training():
     with_accuracy, without = compiled(), compiled()
     without.compile(loss="sparse_categorical_crossentropy", optimizer="adam")
     for model in (with_accuracy, without):
@@ -213,7 +213,7 @@ def test_asking_for_accuracy_does_not_change_what_is_learned():
 
 
 def test_batches_cover_every_example_once():
-    """With one symbol per example, the rows of the embedding that move say which examples were seen."""
+    """With one symbol per example, the embedding rows that change tell which examples were seen."""
     x, y = np.arange(9)[:, np.newaxis], np.zeros(9, int)
     model = Sequential([Embedding(10, 3), LSTM(3), Dense(2, "softmax")])
     model.compile(loss="sparse_categorical_crossentropy", optimizer="sgd")
@@ -234,7 +234,7 @@ def test_validation_split_takes_the_last_examples():
     assert (one.history["val_loss"][-1], one.history["val_accuracy"][-1]) == (loss, accuracy)
 
 
-def test_fitting_in_two_parts_is_fitting_in_one():
+def test_fitting_in_two_parts_equals_fitting_in_one():
     whole, parts = compiled(Dropout(0.3), LSTM(6)), compiled(Dropout(0.3), LSTM(6))
     history = whole.fit(X, LAST, epochs=4, batch_size=7, verbose=0).history
     first = parts.fit(X, LAST, epochs=3, batch_size=7, verbose=0)
@@ -244,18 +244,18 @@ def test_fitting_in_two_parts_is_fitting_in_one():
     same(whole.get_weights(), parts.get_weights())
 
 
-def test_compiling_again_starts_the_optimiser_anew():
-    kept, anew = compiled(optimizer="rmsprop"), compiled(optimizer="rmsprop")
-    for model in (kept, anew):
+def test_compiling_again_resets_the_optimiser():
+    kept, reset = compiled(optimizer="rmsprop"), compiled(optimizer="rmsprop")
+    for model in (kept, reset):
         model.fit(X, LAST, verbose=0)
-    same(kept.get_weights(), anew.get_weights())
-    anew.compile(loss="sparse_categorical_crossentropy", optimizer="rmsprop", metrics=["accuracy"])
-    for model in (kept, anew):
+    same(kept.get_weights(), reset.get_weights())
+    reset.compile(loss="sparse_categorical_crossentropy", optimizer="rmsprop", metrics=["accuracy"])
+    for model in (kept, reset):
         model.fit(X, LAST, verbose=0)
-    assert (kept.get_weights()[0] != anew.get_weights()[0]).any()
+    assert (kept.get_weights()[0] != reset.get_weights()[0]).any()
 
 
-def test_the_seed_decides_weights_order_and_masks():
+def test_the_seed_determines_weights_order_and_masks():
     def train(seed, shuffle=True):
         model = compiled(Dropout(0.5), LSTM(6), seed=seed)
         start = model.get_weights()
@@ -270,14 +270,14 @@ def test_the_seed_decides_weights_order_and_masks():
     assert (one[1][0] != unshuffled[1][0]).any()
 
 
-def test_each_epoch_has_an_order_of_its_own():
+def test_each_epoch_has_its_own_order():
     first, second = compiled(), compiled()
     first.fit(X, LAST, batch_size=7, epochs=1, verbose=0)
     second.fit(X, LAST, batch_size=7, epochs=2, initial_epoch=1, verbose=0)
     assert (first.get_weights()[0] != second.get_weights()[0]).any()
 
 
-def test_each_update_has_masks_of_its_own():
+def test_each_update_has_its_own_masks():
     model = compiled(LSTM(6), Dropout(0.5), optimizer=SGD(0.0))
     losses = model.fit(X, LAST, batch_size=N, epochs=5, verbose=0, shuffle=False).history["loss"]
     assert len(set(losses)) == 5
@@ -297,7 +297,7 @@ def test_weights_do_not_depend_on_the_number_of_threads(layer):
     same(one, train(3))
 
 
-def test_divergence_puts_the_last_whole_epoch_back():
+def test_divergence_restores_the_last_complete_epoch():
     model = compiled()
     ends = []
 
@@ -312,12 +312,12 @@ def test_divergence_puts_the_last_whole_epoch_back():
     same(model.get_weights(), ends[-1])
     fresh = compiled()
     fresh.set_weights(ends[-1])
-    for one in (model, fresh):  # the optimiser starts anew
+    for one in (model, fresh):  # the optimiser is reset
         one.fit(X, LAST, verbose=0)
     same(model.get_weights(), fresh.get_weights())
 
 
-def test_a_loss_that_is_not_finite_is_noticed_though_its_gradient_is():
+def test_a_loss_that_is_not_finite_is_detected_even_if_its_gradient_is():
     model = compiled()
     weights = model.get_weights()
     weights[-1][:] = np.where(np.arange(V) == LAST[0], -3e38, 3e38)
@@ -327,7 +327,7 @@ def test_a_loss_that_is_not_finite_is_noticed_though_its_gradient_is():
     same(model.get_weights(), weights)
 
 
-def test_an_update_that_leaves_no_finite_weight_is_noticed_at_once():
+def test_weights_that_are_not_finite_are_detected_at_once():
     class Wild(SGD):
         def hyper(self, step, rate):
             return 1.0, 0.0, 1e300
@@ -335,13 +335,13 @@ def test_an_update_that_leaves_no_finite_weight_is_noticed_at_once():
     model = compiled(optimizer=Wild())
     start = model.get_weights()
     with warnings.catch_warnings(), pytest.raises(DivergenceError, match=r"epoch 1, after \d+ updates: weight '.*' is not finite"):
-        warnings.simplefilter("ignore")  # the rate is more than float32 holds
+        warnings.simplefilter("ignore")  # the rate is beyond float32
         model.fit(X, LAST, batch_size=N, verbose=0)
     same(model.get_weights(), start)
 
 
 def test_ctrl_c_closes_the_epoch_and_returns(capsys):
-    """With one symbol per example, the rows of the embedding that move say how many were seen."""
+    """With one symbol per example, the embedding rows that change tell how many examples were seen."""
     x, y = np.arange(9)[:, np.newaxis], np.zeros(9, int)
     model = Sequential([Embedding(9, 3), LSTM(3), Dense(2, "softmax")])
     model.compile(loss="sparse_categorical_crossentropy", optimizer="sgd")
@@ -374,20 +374,20 @@ def test_a_signal_before_the_first_update_ends_the_training_too():
     assert called == ["end", "end"]
 
 
-# inputs
+# Inputs
 
 IDS = [X.tolist(), X.astype(np.uint8), X.astype(np.uint64), X.astype(float), np.asfortranarray(X), tuple(map(tuple, X))]
 
 
 @pytest.mark.parametrize("x", IDS, ids=lambda x: f"{type(x).__name__} {getattr(x, 'dtype', '')}")
-def test_ids_may_be_any_whole_numbers(x):
+def test_ids_may_have_any_integer_type(x):
     model = compiled()
     assert model.predict(x).tobytes() == model.predict(X).tobytes()
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, N])
 @pytest.mark.parametrize("each", [False, True])
-def test_predictions_do_not_depend_on_company(batch_size, each):
+def test_predictions_do_not_depend_on_the_batch(batch_size, each):
     model = stack(GRU(6, return_sequences=each))
     whole = model.predict(X)
     assert whole.dtype == np.float32
@@ -399,8 +399,8 @@ def test_predictions_do_not_depend_on_company(batch_size, each):
 
 
 @pytest.mark.parametrize("each", [False, True])
-def test_vectors_go_in_without_an_embedding(each):
-    """One-hot vectors into W are what ids into an embedding that is the identity are."""
+def test_vectors_need_no_embedding(each):
+    """One-hot vectors into W are equivalent to ids with an identity embedding."""
     ids = Sequential([Embedding(V, V), LSTM(7, return_sequences=each), Dense(V, "softmax")])
     vectors = Sequential([LSTM(7, return_sequences=each), Dense(V, "softmax")])
     vectors.build((None, None, V))
@@ -412,7 +412,7 @@ def test_vectors_go_in_without_an_embedding(each):
     assert vectors.evaluate(one_hot(X), y) == pytest.approx(ids.evaluate(X, y), rel=1e-6)
 
 
-def test_fit_finds_the_size_of_the_vectors():
+def test_fit_determines_the_size_of_the_vectors():
     model = Sequential([SimpleRNN(4), Dense(V, "softmax")])
     model.compile(loss="sparse_categorical_crossentropy", optimizer="adam")
     with pytest.raises(NotFittedError, match=r"build\(\(None, None, features\)\)"):
@@ -425,7 +425,7 @@ def test_fit_finds_the_size_of_the_vectors():
         model.build((None, None, V + 1))
 
 
-def test_what_is_refused_does_not_fix_the_size_of_the_vectors():
+def test_a_failed_call_does_not_fix_the_size_of_the_vectors():
     model = Sequential([LSTM(2), Dense(2, "softmax")])
     model.compile(loss="sparse_categorical_crossentropy")
     x, y = np.zeros((4, 3, 5)), np.zeros(4, int)
@@ -460,18 +460,18 @@ def keras_model(keras, backend, optimizer):
 
 
 @pytest.mark.parametrize(("backend", "tolerance"), [("reference", 1e-12), ("cpu", 1e-6)])
-def test_predictions_and_loss_are_those_of_keras(keras, backend, tolerance):
+def test_predictions_and_loss_agree_with_keras(keras, backend, tolerance):
     model = keras_model(keras, backend, "adam")
     np.testing.assert_allclose(model.predict(keras["ids"]), keras["predictions"], rtol=0, atol=tolerance)
     assert abs(model.evaluate(keras["ids"], keras["targets"]) - keras["loss"]) < tolerance
 
 
 @pytest.mark.parametrize(("backend", "tolerance"), [("reference", 1e-12), ("cpu", 1e-6)])
-def test_a_step_of_adam_is_that_of_keras(keras, backend, tolerance):
-    """Keras takes the corrections from betas rounded to float32, which is a number of the first step here.
+def test_a_step_of_adam_agrees_with_keras(keras, backend, tolerance):
+    """Keras computes the corrections from betas rounded to float32, which the first step here takes into account.
 
-    On TensorFlow its embedding differs where an id occurs more than once: TensorFlow hands Keras the gradient of each
-    occurrence, and Keras adds up their squares instead of squaring their sum.
+    With TensorFlow, Keras's embedding differs where an id occurs more than once: TensorFlow passes the gradient of each
+    occurrence to Keras, which sums their squares rather than squaring their sum.
     """
     rate, beta_1, beta_2, epsilon = (
         float(keras[f"adam/{name}"]) for name in ("learning_rate", "beta_1", "beta_2", "epsilon")
@@ -490,7 +490,7 @@ def test_a_step_of_adam_is_that_of_keras(keras, backend, tolerance):
 
 
 def keras_gru(x, kernel, recurrent_kernel, bias):
-    """Keras's documentation of GRU(reset_after=True), in NumPy."""
+    """GRU(reset_after=True) in NumPy, following Keras's documentation."""
     def sigmoid(a):
         return 1 / (1 + np.exp(-a))
 
@@ -503,7 +503,7 @@ def keras_gru(x, kernel, recurrent_kernel, bias):
     return h
 
 
-def test_the_weights_of_a_gru_are_those_of_keras():
+def test_the_weights_of_a_gru_have_keras_layout():
     random = np.random.default_rng(4)
     weights = [random.normal(size=shape) for shape in ((3, 12), (4, 12), (2, 12))]
     x = random.normal(size=(5, 6, 3))
@@ -521,7 +521,7 @@ LAYERS = st.sampled_from([
 
 
 @given(st.lists(LAYERS, max_size=4), st.booleans(), st.integers(0, 2**32))
-def test_weights_that_go_out_come_back_in(middle, tied, seed):
+def test_get_weights_and_set_weights_round_trip(middle, tied, seed):
     top = Dense(V, "softmax", tied=True) if tied else Dense(V, "softmax")
     model = Sequential([Embedding(V, 4), *middle, *([Dense(4)] if tied else []), top])
     shapes = [weight.shape for weight in model.get_weights()]
@@ -537,7 +537,7 @@ def test_weights_that_go_out_come_back_in(middle, tied, seed):
     assert model.predict(X).tobytes() == predictions.tobytes()
 
 
-def test_shapes_of_weights_are_those_of_keras():
+def test_weights_have_keras_shapes():
     model = Sequential([
         Embedding(9, 5), SimpleRNN(3, return_sequences=True), GRU(4, return_sequences=True), LSTM(2), Dense(7, "softmax"),
     ])
@@ -549,7 +549,7 @@ def test_shapes_of_weights_are_those_of_keras():
     assert model.get_weights()[0].any()  # they are copies
 
 
-# stacking
+# Stacking layers
 
 def test_summary(capsys):
     model = Sequential([
@@ -569,7 +569,7 @@ def test_summary(capsys):
     assert "(None, None, 3)" in capsys.readouterr().out
 
 
-def test_layers_that_stay_keep_their_weights():
+def test_remaining_layers_keep_their_weights():
     model = compiled()
     model.fit(X, LAST, verbose=0)
     trained = model.get_weights()
@@ -581,13 +581,13 @@ def test_layers_that_stay_keep_their_weights():
     assert np.isfinite(model.fit(X, LAST, verbose=0).history["loss"][0])
 
 
-def test_a_layer_that_does_not_fit_is_refused_when_it_is_added():
+def test_a_layer_that_does_not_fit_is_rejected_by_add():
     model = stack(LSTM(4))
     for layer, error in ((LSTM(4), ShapeError), (Embedding(3, 3), ShapeError), (Dense(7, tied=True), ConfigError)):
         with pytest.raises(error):
             model.add(layer)
     assert model.layers == [Embedding(V, 8), LSTM(4), Dense(V, "softmax")]
-    vectors = Sequential([LSTM(4)])  # of a size that is not known yet
+    vectors = Sequential([LSTM(4)])  # whose size is not known yet
     for layer, error in ((GRU(4), ShapeError), (Embedding(3, 3), ShapeError), (Dense(7, tied=True), ConfigError)):
         with pytest.raises(error):
             vectors.add(layer)
@@ -596,7 +596,7 @@ def test_a_layer_that_does_not_fit_is_refused_when_it_is_added():
         model.add(Dense)
 
 
-def test_vectors_and_ids_can_change_places():
+def test_the_input_can_change_between_vectors_and_ids():
     model = Sequential([LSTM(3)])
     model.build((None, None, 4))
     model.pop()
@@ -605,9 +605,9 @@ def test_vectors_and_ids_can_change_places():
     assert model.predict(np.zeros((1, 2, 7))).shape == (1, 3)
 
 
-# showing
+# Output
 
-def test_verbose_2_shows_one_line_an_epoch(capsys):
+def test_verbose_2_shows_one_line_per_epoch(capsys):
     compiled().fit(X, LAST, epochs=2, verbose=2, validation_split=0.25)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
@@ -650,11 +650,11 @@ def test_verbose_0_shows_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
-# resuming
+# Resuming
 
 
 class Stopped(Exception):
-    """Something that no training expects."""
+    """An exception that the library does not know."""
 
 
 def learner(metrics=("accuracy",)):
@@ -745,7 +745,7 @@ def test_language_models_have_callbacks_as_sequential_has(tmp_path):
         model.set_weights(weights[:1])
 
 
-# keeping
+# Saving and loading
 
 def test_a_gradient_that_is_not_finite_is_named(monkeypatch):
     model = compiled()
@@ -764,7 +764,7 @@ def test_a_gradient_that_is_not_finite_is_named(monkeypatch):
     same(model.get_weights(), before)
 
 
-def test_an_embedding_takes_nothing_but_ids():
+def test_an_embedding_accepts_ids_only():
     with pytest.raises(ShapeError, match=r"Embedding takes ids \(streams, steps\), got an input with 3 axes; it can only be the"):
         Embedding(5, 2).output((4, 3, 2))
 
@@ -787,7 +787,7 @@ def test_save_and_load_give_the_same_model(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS, SGD(0.1, momentum=0.9), Adam(amsgrad=True), RMSprop(centered=True)], ids=str)
-def test_a_training_that_is_saved_and_loaded_ends_in_the_same_bytes(tmp_path, optimizer):
+def test_saving_and_loading_during_training_gives_the_same_bytes(tmp_path, optimizer):
     def fresh():
         model = Sequential([Embedding(V, 5), Dropout(0.3), LSTM(4), Dense(V, "softmax")], seed=2)
         model.compile(optimizer, "sparse_categorical_crossentropy")
@@ -804,11 +804,11 @@ def test_a_training_that_is_saved_and_loaded_ends_in_the_same_bytes(tmp_path, op
     assert (tmp_path / "rest").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-@pytest.mark.parametrize(("rounding", "told"), [
+@pytest.mark.parametrize(("rounding", "number"), [
     ("cuda, tf32, NVIDIA A100-SXM4-40GB with 108 multiprocessors", 1), ("cpu, float32", 0), (None, 0), ("missing", 0), (3, "damaged"),
 ])  # fmt: skip
-def test_a_training_that_goes_on_on_another_device_says_so_once(tmp_path, rounding, told):
-    """And what only reads the weights says nothing."""
+def test_continuing_on_another_device_causes_one_warning(tmp_path, rounding, number):
+    """Reading the weights only causes no warning."""
     path, model = tmp_path / "model.npz", compiled()
     model.fit(X, LAST, verbose=0)
     model.save(path)
@@ -817,7 +817,7 @@ def test_a_training_that_goes_on_on_another_device_says_so_once(tmp_path, roundi
         groups = {group: file.group(group).items() for group in file.groups}
     assert about.pop("rounding") == "cpu, float32"
     write_model(path, "sequential", about | ({} if rounding == "missing" else {"rounding": rounding}), groups)
-    if told == "damaged":
+    if number == "damaged":
         with pytest.raises(ModelFileError, match=r"do not fit together \(the rounding is 3\)"):
             Sequential.load(path)
         return
@@ -831,7 +831,7 @@ def test_a_training_that_goes_on_on_another_device_says_so_once(tmp_path, roundi
         for _ in range(2):
             loaded.fit(X, LAST, verbose=0)
     words = f"the training so far was computed on {rounding!r} and continues on 'cpu, float32': "
-    assert [(str(each.message).startswith(words), each.filename) for each in caught] == [(True, __file__)] * told
+    assert [(str(each.message).startswith(words), each.filename) for each in caught] == [(True, __file__)] * number
 
 
 def test_the_moments_can_be_left_out(tmp_path):
@@ -843,7 +843,7 @@ def test_the_moments_can_be_left_out(tmp_path):
     same(Sequential.load(tmp_path / "weights").get_weights(), model.get_weights())
 
 
-def test_a_training_without_updates_leaves_no_trace_in_a_file(tmp_path):
+def test_a_training_without_updates_does_not_change_the_file(tmp_path):
     model = compiled()
     model.save(tmp_path / "before")
     model.fit(X, LAST, epochs=0, verbose=0)
@@ -852,7 +852,7 @@ def test_a_training_without_updates_leaves_no_trace_in_a_file(tmp_path):
     assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes() == (tmp_path / "again").read_bytes()
 
 
-def test_a_model_of_vectors_that_is_not_compiled_can_be_kept(tmp_path):
+def test_an_uncompiled_model_of_vectors_can_be_saved(tmp_path):
     model = Sequential([LSTM(3), Dense(2)])
     with pytest.raises(NotFittedError):
         model.save(tmp_path / "model.npz")
@@ -867,7 +867,7 @@ def test_a_model_of_vectors_that_is_not_compiled_can_be_kept(tmp_path):
 
 @dataclass(frozen=True)
 class Mine(SGD):
-    """Somebody's own."""
+    """A custom optimiser."""
 
     halved: bool = True
 
@@ -875,7 +875,7 @@ class Mine(SGD):
         return super().hyper(step, rate / 2 if self.halved else rate)
 
 
-def test_an_optimiser_of_ones_own_goes_on_from_a_file(tmp_path):
+def test_a_custom_optimiser_continues_from_a_file(tmp_path):
     path = tmp_path / "model.npz"
     model = compiled(optimizer=Mine(0.1, momentum=0.5))
     model.fit(X, LAST, verbose=0)
@@ -894,7 +894,7 @@ def test_an_optimiser_of_ones_own_goes_on_from_a_file(tmp_path):
     same(again.get_weights(), model.get_weights())
 
 
-def test_a_file_with_one_bias_for_each_gate_of_a_gru_goes_on(tmp_path):
+def test_a_gru_file_with_one_bias_per_gate_continues(tmp_path):
     path = tmp_path / "model.npz"
     model = compiled(GRU(6))
     model.fit(X, LAST, verbose=0)
@@ -918,7 +918,7 @@ def test_a_file_with_one_bias_for_each_gate_of_a_gru_goes_on(tmp_path):
     same(again.get_weights(), model.get_weights())
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path):
+def test_a_file_of_another_kind_is_rejected(tmp_path):
     path = tmp_path / "model.npz"
     LanguageModel(tokenizer=None, vocabulary_size=3, hidden=2, layers=1, embedding=2).save(path)
     with pytest.raises(ModelFileError, match=r"LanguageModel\.load"):
@@ -959,7 +959,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_file_that_does_not_fit_together_is_refused(tmp_path, change):
+def test_an_inconsistent_file_is_rejected(tmp_path, change):
     path = tmp_path / "model.npz"
     compiled().save(path)
     with np.load(path) as file:
@@ -973,7 +973,7 @@ def test_a_file_that_does_not_fit_together_is_refused(tmp_path, change):
 
 @dataclass(frozen=True)
 class Gain(Layer):
-    """y = gain · x, element by element, written from existing verbs: x times a diagonal matrix."""
+    """y = gain · x, element by element, implemented with existing verbs: x times a diagonal matrix."""
 
     start: float = 1.0
 
@@ -995,7 +995,7 @@ class Gain(Layer):
         return run.a["dx"]
 
 
-def test_a_layer_of_ones_own_is_saved_and_loaded_with_all_its_weights(tmp_path, capsys):
+def test_a_custom_layer_is_saved_and_loaded_with_all_its_weights(tmp_path, capsys):
     path, layers = tmp_path / "model.npz", (Residual([Gain(0.5), Concat([Dense(2), [LSTM(3, return_sequences=True), Gain()]])]), GRU(4), Gain())
     model = Sequential([Embedding(V, 5), *layers, Dense(V, activation="softmax")], seed=1)
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -1059,7 +1059,7 @@ def test_wrong_bodies_are_refused():
 
 
 @pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "deepcopy", "pickle"])
-def test_a_copy_goes_on_like_the_model(copies):
+def test_a_copy_continues_like_the_model(copies):
     model = compiled(LSTM(6), Dropout(0.5))
     model.fit(X, LAST, epochs=2, batch_size=7, verbose=0)
     other = copies(model)
@@ -1073,7 +1073,7 @@ def test_a_copy_goes_on_like_the_model(copies):
 
 
 @pytest.mark.parametrize("name", ["k.h5", "k.keras", "K.H5"])
-def test_files_of_keras_are_not_written(tmp_path, name):
+def test_keras_suffixes_are_rejected(tmp_path, name):
     with pytest.raises(ConfigError, match=r"k\.\w+', expected a name such as 'model\.npz'|K\.H5"):
         compiled().save(tmp_path / name)
     assert not list(tmp_path.iterdir())
@@ -1100,7 +1100,7 @@ TAKEN = [
 
 
 @pytest.mark.parametrize(("kind", "values", "options"), TAKEN)
-def test_what_keras_does_by_itself_may_be_said_and_nothing_else(kind, values, options):
+def test_keras_arguments_accept_their_defaults_only(kind, values, options):
     assert kind(*values, **{name: usual for name, (usual, _) in options.items()}) == kind(*values)
     for name, (usual, other) in options.items():
         with pytest.raises(ConfigError) as error:
@@ -1110,7 +1110,7 @@ def test_what_keras_does_by_itself_may_be_said_and_nothing_else(kind, values, op
         kind(*values, wrong=None)
 
 
-def test_an_optimizer_that_is_derived_from_kerass_takes_nothing_else_either():
+def test_a_subclass_of_a_keras_optimizer_accepts_defaults_only_too():
     @dataclass(frozen=True)
     class Mine(Adam):
         part: float = 0.5
@@ -1120,17 +1120,17 @@ def test_an_optimizer_that_is_derived_from_kerass_takes_nothing_else_either():
         Mine(use_ema=True)
 
 
-def test_what_leaves_no_choice_is_neither_shown_nor_saved():
+def test_arguments_with_one_allowed_value_are_neither_shown_nor_saved():
     layer = LSTM(3, dropout=0, name=None, trainable=True)
     assert repr(layer) == "LSTM(units=3, return_sequences=False, cell='lstm', forget_bias=1.0)"
     assert describe_layer(layer) == {"class": "LSTM", "units": 3, "return_sequences": False, "cell": "lstm", "forget_bias": 1.0}
-    assert type(layer.dropout) is float  # what was given is not kept
+    assert type(layer.dropout) is float  # the argument is not stored
     limits = dict.fromkeys(("weight_decay", "clipnorm", "clipvalue", "global_clipnorm"))
     assert describe(SGD(name="first", use_ema=False)) == {"class": "sgd", "learning_rate": 0.01, **limits, "momentum": 0.0, "nesterov": False}
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS.values())
-def test_the_older_name_of_the_learning_rate_is_answered_with_its_name(kind):
+def test_the_old_name_of_the_learning_rate_suggests_the_new_one(kind):
     with pytest.raises(ConfigError, match=f"{kind.__name__} has no argument 'lr'; did you mean 'learning_rate'"):
         kind(lr=0.1)
 
@@ -1139,17 +1139,17 @@ def test_the_older_name_of_the_learning_rate_is_answered_with_its_name(kind):
     LSTM(4, input_shape=(T, 3)), GRU(4, input_shape=[None, 3]), SimpleRNN(4, input_dim=3),
     Dense(4, input_dim=3, input_shape=(None, 3)), Dropout(0.5, input_shape=(T, 3)),
 ], ids=lambda layer: type(layer).__name__)  # fmt: skip
-def test_the_first_layer_may_say_how_large_the_vectors_are(first, tmp_path):
+def test_the_first_layer_may_specify_the_size_of_the_vectors(first, tmp_path):
     model = Sequential([first, Dense(2, "softmax")])
-    told = Sequential([replace(first, input_shape=None, input_dim=None), Dense(2, "softmax")])
+    built = Sequential([replace(first, input_shape=None, input_dim=None), Dense(2, "softmax")])
     with pytest.raises(NotFittedError, match=r"input_shape=\(None, features\)"):
-        told.get_weights()
-    told.build((None, None, 3))
-    same(model.get_weights(), told.get_weights())
+        built.get_weights()
+    built.build((None, None, 3))
+    same(model.get_weights(), built.get_weights())
     with pytest.raises(ShapeError, match=r"expected vectors \(examples, steps, 3\)"):
         model.predict(np.zeros((2, T, 4)))
     model.save(tmp_path / "model.npz")
-    same(Sequential.load(tmp_path / "model.npz").get_weights(), told.get_weights())
+    same(Sequential.load(tmp_path / "model.npz").get_weights(), built.get_weights())
 
 
 @pytest.mark.parametrize(("options", "message"), [
@@ -1158,12 +1158,12 @@ def test_the_first_layer_may_say_how_large_the_vectors_are(first, tmp_path):
     ({"input_shape": (0, 3)}, "steps of input_shape is 0"), ({"input_dim": 0}, "LSTM: input_dim is 0"),
     ({"input_shape": (None, 3), "input_dim": 4}, "give one of the two"),
 ])
-def test_impossible_sizes_of_vectors_are_refused(options, message):
+def test_invalid_sizes_of_vectors_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         LSTM(4, **options)
 
 
-def test_a_first_layer_that_was_refused_leaves_nothing_behind():
+def test_a_rejected_first_layer_has_no_effect():
     model = Sequential()
     with pytest.raises(ConfigError, match="tied Dense"):
         model.add(Dense(4, tied=True, input_dim=3))
@@ -1172,7 +1172,7 @@ def test_a_first_layer_that_was_refused_leaves_nothing_behind():
     assert model.get_weights()[0].shape == (5, 16)
 
 
-def test_ways_to_say_the_usual():
+def test_equivalent_ways_to_specify_common_options():
     listed, plain = compiled(), compiled()
     plain.compile(loss="sparse_categorical_crossentropy", optimizer="adam", metrics="accuracy", jit_compile="auto")
     one = listed.fit(X, LAST, verbose=1)
@@ -1182,7 +1182,7 @@ def test_ways_to_say_the_usual():
     np.testing.assert_array_equal(listed.predict(X), plain.predict(X, verbose="auto", callbacks=None))
 
 
-def test_truth_values_are_numbers():
+def test_bools_are_accepted_as_numbers():
     x, y = RNG.random((N, T, 3)) > 0.5, X[:, 0] > 2
     losses = []
     for kind in (bool, int, float):
@@ -1195,7 +1195,7 @@ def test_truth_values_are_numbers():
     assert ids.evaluate(X, y) == ids.evaluate(X, y * 1)
 
 
-def test_a_model_shows_its_layers():
+def test_the_repr_of_a_model_shows_its_layers():
     model = Sequential([Embedding(V, 8, mask_zero=False), SimpleRNN(4, activation="relu"), Dropout(0.5), Dense(V, "softmax")])
     text = ("Sequential([Embedding(6, 8), SimpleRNN(4, activation='relu'), Dropout(0.5), "
             "Dense(6, activation='softmax')])")
@@ -1204,7 +1204,7 @@ def test_a_model_shows_its_layers():
     assert repr(Sequential()) == "Sequential([])"
 
 
-# errors
+# Errors
 
 def put(array, place, value):
     array = np.array(array, dtype=float)
@@ -1276,7 +1276,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named(mistake):
+def test_mistakes_raise_readable_errors(mistake):
     make, error, message = MISTAKES[mistake]
     model = compiled()
     before = model.get_weights()
@@ -1285,7 +1285,7 @@ def test_a_mistake_is_named(mistake):
     same(model.get_weights(), before)
 
 
-def test_rows_that_are_not_one_hot_are_named():
+def test_the_error_names_a_row_that_is_not_one_hot():
     model = compiled(loss="categorical_crossentropy")
     one = one_hot(1)
     for row in (0 * one, 0 * one + 1, 0 * one + 1 / V, 2 * one, -one, one + 0.5 * one_hot(0), put(one, 1, np.nan),
@@ -1303,7 +1303,7 @@ def test_rows_that_are_not_one_hot_are_named():
         model.fit(X, one_hot(LAST))
 
 
-def test_numbers_outside_their_range_are_named():
+def test_the_error_names_a_number_outside_its_range():
     model = compiled(loss="binary_crossentropy", top=Dense(2, "sigmoid"))
     y = np.full((N, 2), 0.5)
     for value in (-0.1, 1.1, 7, np.nan, np.inf):
@@ -1319,7 +1319,7 @@ def test_numbers_outside_their_range_are_named():
         Sequential([LSTM(2)]).predict(X)
 
 
-def test_sequences_of_another_length_than_promised_are_refused():
+def test_sequences_of_another_length_than_specified_are_rejected():
     model = Sequential([Embedding(V, 3, input_length=T + 1), LSTM(2), Dense(V, "softmax")])
     model.compile(loss="sparse_categorical_crossentropy")
     for ask in (lambda: model.predict(X), lambda: model.fit(X, LAST), lambda: model.evaluate(X, LAST)):
@@ -1327,7 +1327,7 @@ def test_sequences_of_another_length_than_promised_are_refused():
             ask()
 
 
-def test_what_must_come_first_is_said():
+def test_errors_say_what_to_call_first():
     model = Sequential()
     for ask in (lambda: model.predict(X), model.summary, model.get_weights, model.pop, lambda: model.build((None, 5))):
         with pytest.raises(ConfigError, match="no layers"):
@@ -1351,12 +1351,12 @@ def test_what_must_come_first_is_said():
     ({"seed": -1}, "seed is -1"), ({"seed": 0.5}, "seed"), ({"backend": "abacus"}, "backend is 'abacus'"),
     ({"threads": 0}, "threads"), ({"layers": [LSTM]}, "numba_rnnlm.layers"),
 ])
-def test_impossible_models_are_refused(options, message):
+def test_invalid_models_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         Sequential(**options)
 
 
-def test_layers_of_keras_that_do_not_exist_are_answered_with_what_to_do():
+def test_missing_keras_layers_raise_an_error_with_an_alternative():
     assert not set(suggestions.LAYERS) & set(vars(layers))
     for name, instead in suggestions.LAYERS.items():
         with pytest.raises(ImportError) as caught:

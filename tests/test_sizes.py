@@ -26,15 +26,16 @@ REFERENCE = backends.get("reference")
 
 
 def rounding(ops):
-    """What one operation may lose, relative to its result."""
+    """The relative rounding error of one operation."""
     return float(np.finfo(ops.dtype).eps) / 2
 
 
 @pytest.mark.parametrize(("symbols", "transposed", "level"), [(10_000, False, False), (50_000, True, False), (50_000, False, True)])
 def test_losses_over_large_vocabularies(cpu, symbols, transposed, level):
-    """More logits than exist at once; within what is lost if each rounding goes the same way, in sums that are cut into lanes and blocks.
+    """More logits than exist at a time. Errors are within the bound for roundings that all go in the same direction, in sums that are split
+    into lanes and blocks.
 
-    With a ``level`` bias all roundings do: one chain of float32 would lose ten times as much as is allowed.
+    With a ``level`` bias, all roundings do go in the same direction: a single float32 chain would exceed the bound ten times.
     """
     random, rows, inputs, unit = np.random.default_rng(symbols), 5 * LOGITS // symbols // 4, 5, rounding(cpu)
     targets = random.integers(-1, symbols, rows)
@@ -46,7 +47,7 @@ def test_losses_over_large_vocabularies(cpu, symbols, transposed, level):
     got, want = (call(ops, "cross_entropy_backward", arguments) for ops in (cpu, REFERENCE))
 
     logits = arguments["x"] @ W + b
-    lost = 2 * (inputs + 1) * unit * (abs(arguments["x"]) @ abs(W) + abs(b)).max() + (symbols / LANES + 16) * unit  # of a probability
+    lost = 2 * (inputs + 1) * unit * (abs(arguments["x"]) @ abs(W) + abs(b)).max() + (symbols / LANES + 16) * unit  # bound for the error of a probability
     dz = np.exp(logits - logits.max(1, keepdims=True))
     dz /= dz.sum(1, keepdims=True)
     dz[np.arange(rows), targets] += 1
@@ -63,7 +64,7 @@ def test_losses_over_large_vocabularies(cpu, symbols, transposed, level):
 @pytest.mark.parametrize("hidden", [650, 1024])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_time_loops_of_many_units(cpu, cell, hidden):
-    random, T, N, (first, last) = np.random.default_rng(0), 2, 6, cell.window("h")  # no sum of these is so near to ReLU's kink as rounding
+    random, T, N, (first, last) = np.random.default_rng(0), 2, 6, cell.window("h")  # no sum of these is within rounding of ReLU's kink
     s = unwritten(T + 1, N, len(cell.states), hidden)
     s[0] = floats(random, N, len(cell.states), hidden) / 2
     arguments = {"cell": cell, "U": floats(random, hidden, (last - first) * hidden) / 32, "z": floats(random, T, N, len(cell.gates), hidden),
@@ -104,8 +105,8 @@ def picked(ops, row, choice, numbers):
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_writing_with_a_large_vocabulary(monkeypatch, weights):
-    """The decoder writes what a forward pass a symbol does."""
+def test_generating_with_a_large_vocabulary(monkeypatch, weights):
+    """The decoder generates the same as one forward pass per symbol."""
     model, random, ops = build(ModelConfig(vocabulary_size=50_000, hidden=24, embedding=12)), np.random.default_rng(0), backends.get("cpu", threads=2)
     network = Network(model, ops, {name: floats(random, *shape) / 3 for name, shape in model.layout.items()})
     prompts, config = [np.array([49_999, 0]), np.array([25_000])], SamplingConfig(6, weights=weights, temperature=0.5)
@@ -118,13 +119,13 @@ def test_writing_with_a_large_vocabulary(monkeypatch, weights):
 
 # More elements than 32 bits can count
 
-SIZE = 22  # elements, rows or streams that are worked on, all of them behind an edge
-edges = pytest.mark.parametrize("edge", [2**31, 2**32], ids=["signed", "unsigned"])  # where an index of 32 bits would begin again
+SIZE = 22  # elements, rows or streams to process, all of them beyond the limit
+edges = pytest.mark.parametrize("edge", [2**31, 2**32], ids=["signed", "unsigned"])  # where a 32-bit index would wrap around
 
 
 @pytest.fixture
 def far(tmp_path):
-    """A function that makes arrays of any size: they take memory and disk only where they are touched."""
+    """A function that makes arrays of any size, which take memory and disk space only where they are accessed."""
     numbers = count()
 
     def make(shape, dtype=np.float32):
@@ -140,7 +141,7 @@ def only_the_end(monkeypatch):
     monkeypatch.setattr(backends.cpu, "cut", lambda size, parts, unit=1: np.array([[max(0, size - SIZE), size]]))
 
 
-VERBS = {  # name → the call, and the shapes of the rows that it takes
+VERBS = {  # name → the call, and the shapes of the rows in its arguments
     "fill": (lambda ops, out: ops.fill(out, 1.5), [()]),
     "add": (lambda ops, x, out: ops.add(x, out, 0.5), [(), ()]),
     "tanh": (lambda ops, x: ops.activate("tanh", x), [()]),
@@ -156,7 +157,7 @@ VERBS = {  # name → the call, and the shapes of the rows that it takes
 
 @edges
 @pytest.mark.parametrize("name", VERBS)
-def test_verbs_behind_the_edge(far, only_the_end, edge, name):
+def test_verbs_beyond_the_limit(far, only_the_end, edge, name):
     verb, rows = VERBS[name]
     ops, random, near, away = backends.get("cpu"), np.random.default_rng(0), [], []
     size = edge // max(int(np.prod(row)) for row in rows if isinstance(row, tuple)) + SIZE + 1
@@ -172,7 +173,7 @@ def test_verbs_behind_the_edge(far, only_the_end, edge, name):
 
 
 @edges
-def test_dropout_behind_the_edge(far, only_the_end, edge):
+def test_dropout_beyond_the_limit(far, only_the_end, edge):
     x, key = far((edge + SIZE,)), 12345
     x[-SIZE:] = 1
     backends.get("cpu").dropout(x, x, 0.5, key)
@@ -180,22 +181,22 @@ def test_dropout_behind_the_edge(far, only_the_end, edge):
 
 
 @edges
-def test_updates_behind_the_edge(far, only_the_end, edge):
-    """Moments lie behind one another: the second begins where the weights end."""
+def test_updates_beyond_the_limit(far, only_the_end, edge):
+    """Moments are stored after one another: the second moment begins after the size of the weights."""
     ops, random, rule = backends.get("cpu"), np.random.default_rng(0), RULES["adam"]
     p, g, m = (far((*shape, edge + SIZE)) for shape in ((), (), (2,)))
-    told = rule_arguments(random, rule, SIZE, 1, np.inf)
-    near = [floats(random, SIZE).astype(np.float32), floats(random, SIZE).astype(np.float32), told["m"].astype(np.float32)]
+    given = rule_arguments(random, rule, SIZE, 1, np.inf)
+    near = [floats(random, SIZE).astype(np.float32), floats(random, SIZE).astype(np.float32), given["m"].astype(np.float32)]
     for array, part in zip((p, g, m), near, strict=True):
         array[..., -SIZE:] = part
-    ops.update(rule, p, g, m, told["h"])
-    ops.update(rule, *near, told["h"])
+    ops.update(rule, p, g, m, given["h"])
+    ops.update(rule, *near, given["h"])
     for got, want in zip((p, m), (near[0], near[2]), strict=True):
         np.testing.assert_array_equal(got[..., -SIZE:], want)
 
 
 @edges
-def test_rows_of_a_table_behind_the_edge(far, edge):
+def test_rows_of_a_table_beyond_the_limit(far, edge):
     ops, columns = backends.get("cpu"), 2**15
     table = far((edge // columns + 2, columns))
     ids = np.array([[0, len(table) - 1, 1, len(table) - 2]], np.int32)
@@ -208,7 +209,7 @@ def test_rows_of_a_table_behind_the_edge(far, edge):
 
 @edges
 @pytest.mark.parametrize("cell", [CELLS["tanh"], CELLS["lstm"]], ids=["tanh", "lstm"])
-def test_streams_behind_the_edge(far, only_the_end, monkeypatch, edge, cell):
+def test_streams_beyond_the_limit(far, only_the_end, monkeypatch, edge, cell):
     ops, random, hidden, (first, last) = backends.get("cpu"), np.random.default_rng(0), 13, cell.window("h")
     gates, states, streams, away, near = len(cell.gates), len(cell.states), edge // hidden + SIZE + 1, {}, {}
     for name, shape in {"z": (1, 0, gates, hidden), "s": (2, 0, states, hidden), "dy": (1, 0, hidden), "d": (0, states, hidden)}.items():
@@ -216,7 +217,7 @@ def test_streams_behind_the_edge(far, only_the_end, monkeypatch, edge, cell):
         near[name] = part.astype(np.float32)
         away[name].swapaxes(0, shape.index(0))[-SIZE:] = near[name].swapaxes(0, shape.index(0))
     U, dU = floats(random, hidden, (last - first) * hidden).astype(np.float32), np.empty((hidden, (last - first) * hidden), np.float32)
-    monkeypatch.setattr(ops, "_multiply", lambda *arguments, **options: None)  # the gradient of U: a product over all streams
+    monkeypatch.setattr(ops, "_multiply", lambda *arguments, **options: None)  # the gradient of U would be a product over all streams
     for arrays in (away, near):
         ops.recur(cell, U, arrays["z"], arrays["s"])
         ops.recur_backward(cell, U, *(arrays[name] for name in ("z", "s", "dy", "d")), dU)
@@ -228,8 +229,8 @@ def test_streams_behind_the_edge(far, only_the_end, monkeypatch, edge, cell):
 @edges
 @pytest.mark.parametrize("in_blocks", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("rows", [3, 9])  # by kernels of their own
-def test_products_of_windows_behind_the_edge(far, edge, rows, transposed, in_blocks):
+@pytest.mark.parametrize("rows", [3, 9])  # each has its own kernels
+def test_products_of_windows_beyond_the_limit(far, edge, rows, transposed, in_blocks):
     ops, random, inner, columns, away = backends.get("cpu"), np.random.default_rng(0), 5, 6, edge // 2 + 3
     sides = {"a": (rows, inner), "b": (columns, inner) if transposed else (inner, columns), "c": (rows, columns)}
     flat = {name: far((shape[0] * away,)) for name, shape in sides.items()}

@@ -1,4 +1,4 @@
-"""Sums in lanes: right, and in the order that is promised; sums over many rows: they lose little, in the same order on any threads."""
+"""Sums in lanes are accurate and in the documented order; sums over many rows are accurate, and in the same order for any number of threads."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def found(x, y, least):
 
 
 def in_lanes(terms):
-    """The sum in the order that is promised, in the terms' own precision."""
+    """The sum in the documented order, in the precision of the terms."""
     lanes = np.zeros(sums.LANES, terms.dtype)
     for first in range(0, terms.size, sums.LANES):
         part = terms[first : first + sums.LANES]
@@ -41,20 +41,20 @@ def in_lanes(terms):
 
 @every_real
 @given(random=strategies.generators, size=sizes)
-def test_sums_in_their_order(real, random, size):
+def test_sums_in_the_documented_order(real, random, size):
     x, y = floats(random, size).astype(real), floats(random, size).astype(real)
     wide = x.astype(np.float64)
     total, dot, largest, wide_total, squares, above = found(x, y, 0.3)
     assert total == in_lanes(x) and wide_total == in_lanes(wide) and largest == x.max()
     assert above == in_lanes(np.where(x >= real(0.3), wide, 0))
-    # A product and a sum in one rounding: in float32 what float64 makes of it, nearly always.
+    # A fused multiply-add: in float32 almost always the rounded float64 result.
     np.testing.assert_allclose(dot, (wide * y).sum(), rtol=1e-5 if real == np.float32 else 1e-13, atol=1e-5 if real == np.float32 else 1e-13)
     np.testing.assert_allclose(squares, (wide * wide).sum(), rtol=1e-13)
 
 
 @every_real
 @given(random=strategies.generators, size=sizes, data=st.data())
-def test_what_is_not_finite_comes_through(real, random, size, data):
+def test_infinities_and_nan_propagate(real, random, size, data):
     x = floats(random, size).astype(real)
     at = data.draw(st.integers(0, size - 1))
     x[at] = np.inf
@@ -64,25 +64,25 @@ def test_what_is_not_finite_comes_through(real, random, size, data):
     assert np.isnan([total, dot, wide_total, squares]).all()
 
 
-def test_nothing_behind_the_end_is_read():
+def test_nothing_beyond_the_end_is_read():
     memory = np.full(3 * sums.LANES, np.nan, np.float32)
     for size in range(1, 2 * sums.LANES):
         memory[:size] = 1
         assert found(memory[:size], memory[:size], 0).tolist() == [size, size, 1, size, size, size]
 
 
-def test_many_terms_lose_little():
-    """A hundred thousand rows: nearer to the truth than one chain by far."""
+def test_many_terms_are_summed_accurately():
+    """A hundred thousand rows: far more accurate than one chain."""
     x = np.random.default_rng(0).random(100_000, np.float32)
     assert abs(found(x, x, 0)[0] / x.sum(dtype=np.float64) - 1) <= 1e-6
 
 
-UNIT = 2.0**-24  # what float32 may lose in one rounding
+UNIT = 2.0**-24  # the maximum relative error of one float32 rounding
 many = st.floats(np.log(2), np.log(100_000)).map(lambda power: round(np.exp(power)))
 
 
 def numbers(random, kind, *shape):
-    """Float32 numbers as float64. Equal numbers are the hardest: roundings of a chain then go the same way for long."""
+    """Float32 numbers as float64. Equal numbers are the hardest case: roundings of a chain go in the same direction for long."""
     x = {"equal": np.full(shape, random.random()), "positive": random.random(shape), "normal": random.standard_normal(shape),
          "shifted": random.standard_normal(shape) + 10}[kind]  # fmt: skip
     return x.astype(np.float32).astype(np.float64)
@@ -97,11 +97,11 @@ kinds = st.sampled_from(["equal", "positive", "normal", "shifted"])
 
 @examples(25)
 @given(random=strategies.generators, kind=kinds, rows=many, inputs=st.integers(1, 9), transposed=st.booleans())
-def test_gradients_over_many_rows_lose_little(random, kind, rows, inputs, transposed):
-    """Of a bias and of a matrix: at most 4 times what PyTorch 2.13 (MKL) loses in a matrix of 100,000 rows.
+def test_gradients_over_many_rows_are_accurate(random, kind, rows, inputs, transposed):
+    """Of a bias and of a matrix: the error is at most 4 times that of PyTorch 2.13 (MKL) for a matrix of 100,000 rows.
 
-    That is, relative to the sum of absolute values, 6.2 roundings of float32, or of equal numbers 102 (the worst of 150 pairs; ours 157). One
-    chain loses 335 and over 10,000.
+    That is, relative to the sum of absolute values, 6.2 float32 roundings, or 102 for equal numbers (the worst of 150 pairs; ours 157). A
+    single chain has errors of 335 and over 10,000.
     """
     x, dout = numbers(random, kind, rows, inputs), numbers(random, kind, rows, 5)
     shape = (5, inputs) if transposed else (inputs, 5)
@@ -117,7 +117,7 @@ def test_gradients_over_many_rows_lose_little(random, kind, rows, inputs, transp
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("add", [False, True])
 def test_gradients_do_not_depend_on_chunks_of_logits(monkeypatch, chunk, transposed, add):
-    """Not even where a chunk ends in the middle of a block of rows; and over many chunks they lose little."""
+    """Not even if a chunk ends in the middle of a block of rows; and the sum over many chunks is accurate."""
     rows = 20_000
     x = numbers(np.random.default_rng(0), "positive", rows, 3)
     shape = (9, 3) if transposed else (3, 9)
@@ -131,11 +131,11 @@ def test_gradients_do_not_depend_on_chunks_of_logits(monkeypatch, chunk, transpo
 
 @examples(10)
 @given(random=strategies.generators, kind=kinds, columns=many)
-def test_losses_over_many_columns_lose_little(random, kind, columns):
+def test_losses_over_many_columns_are_accurate(random, kind, columns):
     x, targets = numbers(random, kind, 2, columns), random.integers(0, 2, (2, columns)).astype(np.float64)
     arguments = {"logits": x, "targets": targets, "losses": unwritten(2)}
     got, want = (call(ops, "binary_cross_entropy", arguments)["losses"] for ops in (backends.get("cpu"), backends.get("reference")))
     assert lost(got, want, abs(want)) <= 4
     arguments = {"activation": "softmax", "x": x}
     got, want = (np.log(call(ops, "activate", arguments)["x"], dtype=np.float64) for ops in (backends.get("cpu"), backends.get("reference")))
-    assert lost(got, want, abs(want).max() + 1) <= 4  # the logarithm loses 4, and exp 2 units in the last place
+    assert lost(got, want, abs(want).max() + 1) <= 4  # errors of the logarithm: 4, of exp: 2 units in the last place

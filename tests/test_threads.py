@@ -1,4 +1,4 @@
-"""The CPU's threads: how many, how jobs are handed to them, how they wait for one another, how they end."""
+"""The CPU's threads: their number, how they get jobs, wait for one another, and end."""
 
 import gc
 import os
@@ -37,7 +37,7 @@ def test_split(size, parts, unit):
 
 @parallel(gang=True)
 def steps_together(part, bounds, steps, board, slot, counters, wanted, patience, lost, holding):
-    """Each member counts each step it is ordered to do. A worker does not finish its step before ``holding`` is 0."""
+    """Each member counts every step that it is asked to do. A worker does not finish its step before ``holding`` is 0."""
     rank, order, arrivals = 0, 0, 0
     if part == 0:
         sleeping.look(board, slot + team.JOINED, wanted, FOREVER)
@@ -63,7 +63,7 @@ def steps_together(part, bounds, steps, board, slot, counters, wanted, patience,
         if parts > 1:
             arrivals += parts - 1
             lost[0] += team.gather(board, slot, arrivals, patience)
-        for other in range(parts):  # all have done this step, before the next begins
+        for other in range(parts):  # all have done this step before the next begins
             lost[1] += counters[step, other] != 1
 
 
@@ -74,30 +74,30 @@ def count(part, bounds, counters):
 
 
 def lead(pool, steps, wanted=0, patience=FOREVER):
-    """(Counters of each step and member, nanoseconds lost)."""
+    """(counters of each step and member, nanoseconds lost)."""
     counters, lost = np.zeros((steps, pool.threads), np.int64), np.zeros(2, np.int64)
     pool.lead(steps_together, pool.threads, steps, counters, wanted, patience, lost, np.zeros(1, np.int64))
-    assert lost[1] == 0  # everybody has done a step before the next begins
+    assert lost[1] == 0  # all have done a step before the next begins
     return counters, int(lost[0])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_workers_join_a_gang_and_leave_it(threads):
     pool = Pool(threads)
-    assert (lead(pool, 50, wanted=threads - 1)[0] == 1).all()  # all have come before the first step
-    for _ in range(20 * ROUNDS):  # workers that are awake, that sleep, that are about to
+    assert (lead(pool, 50, wanted=threads - 1)[0] == 1).all()  # all have joined before the first step
+    for _ in range(20 * ROUNDS):  # workers that are awake, asleep, or about to sleep
         counters, lost = lead(pool, 3000)
-        assert (counters[:, 0] == 1).all()  # the leader does each step, alone if need be
-        assert (np.diff(counters, axis=0) >= 0).all()  # who has come stays
+        assert (counters[:, 0] == 1).all()  # the leader does each step, alone if necessary
+        assert (np.diff(counters, axis=0) >= 0).all()  # members never leave
         assert lost == 0
         time.sleep(3e-4)
 
 
-def test_a_gang_that_waits_works_alone_from_then_on():
+def test_the_leader_works_alone_after_waiting_too_long():
     holding, counters, lost = np.ones(1, np.int64), np.zeros((1000, 2), np.int64), np.zeros(2, np.int64)
 
     def let_go():
-        while counters[0, 0] == 0:  # the leader has not done its share of the first step
+        while counters[0, 0] == 0:  # until the leader has done its share of the first step
             time.sleep(0.001)
         time.sleep(0.3)
         holding.fill(0)
@@ -107,13 +107,13 @@ def test_a_gang_that_waits_works_alone_from_then_on():
     Pool(2).lead(steps_together, 2, len(counters), counters, 1, 1000, lost, holding)
     release.join()
     assert (counters[:, 0] == 1).all()
-    assert counters[:, 1].tolist() == [1] + 999 * [0]  # the worker held up the first step
+    assert counters[:, 1].tolist() == [1] + 999 * [0]  # the worker delayed the first step
     assert lost[0] > 0
     assert lost[1] == 0
 
 
-def test_a_worker_that_comes_when_a_gang_is_over_finds_nothing_to_do():
-    """Gangs of one step, so short that workers come late, one after the other and beside other jobs."""
+def test_a_worker_that_comes_too_late_finds_nothing_to_do():
+    """Gangs of one step, so short that workers come late, in sequence and together with other jobs."""
     pool = Pool(3)
     for _ in range(3000):
         counters, _ = lead(pool, 1)
@@ -123,8 +123,8 @@ def test_a_worker_that_comes_when_a_gang_is_over_finds_nothing_to_do():
         assert (numbers == 1).all()
 
 
-def test_gangs_and_other_jobs_of_many_threads_all_end():
-    """More callers than slots, on one pool of three."""
+def test_gangs_and_other_jobs_of_many_threads_all_finish():
+    """More callers than slots, on one pool of three threads."""
     pool, wrong = Pool(3), []
 
     def call(index):
@@ -147,15 +147,15 @@ def test_gangs_and_other_jobs_of_many_threads_all_end():
 
 @parallel
 def hold_up(part, bounds, counters, nanoseconds):
-    """Every part but the first takes so long."""
+    """Delay every part but the first."""
     since = sleeping.clock()
     while part > 0 and sleeping.clock() - since < nanoseconds:
         atomics.pause()
     atomics.add(counters, part, 1)
 
 
-def test_jobs_that_wait_for_a_slow_worker_are_done_alone_for_a_while():
-    """As beside other processes, where a worker may lose its processor; then they are shared again."""
+def test_after_waiting_for_a_slow_worker_jobs_run_alone_for_a_while():
+    """As when other processes take a worker's processor; later, jobs are shared again."""
     pool, counters, jobs, last = Pool(2), np.zeros(2, np.int64), 0, time.monotonic() + HANG
     for wanted in (True, False):
         while bool(pool.board[team.JUDGED - 1] > 0) != wanted:
@@ -166,13 +166,13 @@ def test_jobs_that_wait_for_a_slow_worker_are_done_alone_for_a_while():
 
 
 @pytest.mark.parametrize(("lost", "alone"), [(20_000_000, 1_000_000_000), (3600 * 10**9, 50 * 10**9)])
-def test_a_process_that_was_suspended_for_an_hour_does_not_work_alone_for_fifty(lost, alone):
+def test_a_suspended_process_soon_shares_its_jobs_again(lost, alone):
     board = team.new_board(2)
     from_python(team._measure)(board, lost + 5, 5)
     assert board[team.JUDGED - 1] == alone
 
 
-def test_callers_that_meet_work_alone():
+def test_concurrent_callers_work_alone():
     pool, counters, meeting = Pool(2), np.zeros((4, 2), np.int64), threading.Barrier(4)
 
     def call(own):
@@ -198,17 +198,17 @@ def test_every_part_runs_once(size, parts):
 
 @njit(nogil=True)
 def pass_back_and_forth(numbers, own, other, rounds, patience):
-    """Wait for each number of the other's before the next of its own."""
+    """Wait for each number of the other side before publishing the next one."""
     for number in range(1, rounds + 1):
         sleeping.advance(numbers, own, number)
         sleeping.await_least(numbers, other, number, patience)
 
 
 @pytest.mark.parametrize("patience", [0, 1_000_000])
-def test_a_number_wakes_who_waits_for_it(patience):
-    """Asleep at each of many numbers, or looking."""
+def test_a_number_wakes_its_waiter(patience):
+    """While sleeping or polling at each of many numbers."""
     numbers, first, second, rounds = np.zeros(4 * atomics.LINE, np.int64), 0, 2 * atomics.LINE, 5_000
-    pass_back_and_forth(numbers.copy(), first, second, 0, 0)  # compiled
+    pass_back_and_forth(numbers.copy(), first, second, 0, 0)  # compiles the function
     threads = [
         threading.Thread(target=pass_back_and_forth, args=(numbers, own, other, rounds, patience), daemon=True)
         for own, other in ((first, second), (second, first))
@@ -233,7 +233,7 @@ def test_workers_end_with_their_pool():
     assert not any(worker.is_alive() for worker in workers)
 
 
-def test_a_process_ends_while_workers_sleep_or_look():
+def test_a_process_can_end_while_workers_sleep_or_poll():
     for rest in (0, 0.1):
         run_python(f"""
 import time
@@ -251,7 +251,7 @@ time.sleep({rest})
 
 
 @needs.fork
-def test_a_forked_child_has_threads_of_its_own():
+def test_a_forked_child_has_its_own_threads():
     run_python(f"""
 import os, signal
 import numpy as np
@@ -272,7 +272,7 @@ os._exit(0)
 
 
 @needs.fork
-def test_an_interrupt_leaves_the_pool_in_order():
+def test_the_pool_works_after_an_interrupt():
     run_python("""
 import os, signal, threading
 import numpy as np
@@ -297,7 +297,7 @@ for delay in (0.001, 0.01, 0.1, 0.5):
 """)
 
 
-# How many
+# Number of threads
 
 V2 = "1 0 8:1 / / rw - ext4 /dev/root rw\n30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 V1 = "31 1 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n" \
@@ -311,7 +311,7 @@ GROUPS = [  # /proc/self/cgroup, /proc/self/mountinfo, files below /sys/fs/cgrou
     ("0::/", V2, {"cpu.max": "300000 100000"}, 3),
     ("0::/a/b", V2, {"a/b/cpu.max": "max 100000", "a/cpu.max": "200000 100000", "cpu.max": "900000 100000"}, 2),
     ("0::/a/b", V2, {"a/b/cpu.max": "100000 50000", "a/cpu.max": "500000 100000"}, 2),
-    ("0::/a", V2, {"b/cpu.max": "100000 100000"}, None),  # another's
+    ("0::/a", V2, {"b/cpu.max": "100000 100000"}, None),  # another group's
     ("0::/../other", V2, {"cpu.max": "200000 100000"}, 2),  # seen from inside a container
     ("0::/gone", V2, {"cpu.max": "200000 100000"}, 2),
     ("4:memory:/x\n3:cpu,cpuacct:/", V1, {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, None),
@@ -353,7 +353,7 @@ def test_quotas_of_control_groups(groups, mounts, files, limit, tmp_path, many_p
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**7), st.integers(1000, 10**6)), max_size=4), st.text(max_size=9), st.text(max_size=9))
-def test_the_least_limit_counts_whatever_else_the_files_hold(tmp_path_factory, quotas, name, noise):
+def test_the_smallest_limit_counts_whatever_else_the_files_contain(tmp_path_factory, quotas, name, noise):
     root = tmp_path_factory.mktemp("root")
     path = "/".join(str(level) for level in range(1, len(quotas)))
     (root / "proc/self").mkdir(parents=True)
@@ -391,8 +391,8 @@ def test_number_of_threads_from_the_environment(monkeypatch):
         assert len(str(caught.value)) < 2000
 
 
-def test_no_more_than_some_sizes_are_remembered():
-    """A process that serves or searches sees ever new ones: whatever is remembered for each of them has a limit."""
+def test_caches_by_size_are_bounded():
+    """A process that serves requests or searches settings sees ever new sizes, so everything cached per size has a limit."""
     caches = [each for each in gc.get_objects() if type(each) is type(cut) and str(each.__module__).startswith("numba_rnnlm.")]
     for each in (cut, linear._blocks):
         each.cache_clear()

@@ -1,4 +1,4 @@
-"""What the package tells its users: the names at its top, and the types that their type checkers read."""
+"""The public interface: the names at the top of the package, and the types that type checkers see."""
 
 import inspect
 import re
@@ -31,7 +31,7 @@ def test_every_error_can_be_imported_from_the_top():
     assert family.items() <= {name: getattr(numba_rnnlm, name) for name in numba_rnnlm.__all__}.items()
 
 
-def test_nothing_is_public_by_accident():
+def test_the_public_names_are_intended():
     names = {name for name, value in vars(numba_rnnlm).items() if not name.startswith("_") and not isinstance(value, ModuleType)}
     modules = {"callbacks", "cells", "layers", "optimizers"}
     assert set(numba_rnnlm.__all__) == names | modules | {"__version__"}
@@ -42,7 +42,7 @@ def test_nothing_is_public_by_accident():
 
 
 def is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type as it is written in annotations, exactly: True is no int, and np.float64 no float."""
+    """Whether a value exactly matches a type annotation: True is not an int, and np.float64 is not a float."""
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
         return True
@@ -60,8 +60,8 @@ def is_of(value: Any, kind: Any) -> bool:
 
 
 @pytest.fixture
-def answered(monkeypatch):
-    """How often assert_type was called: each time it looks at the value."""
+def checked(monkeypatch):
+    """The number of calls of assert_type, each of which checks a value."""
     kinds = []
 
     def look(value, kind):
@@ -73,29 +73,29 @@ def answered(monkeypatch):
     return kinds
 
 
-def test_a_model_of_text_answers_as_its_types_say(answered, tmp_path):
+def test_a_model_of_text_returns_the_annotated_types(checked, tmp_path):
     path = tmp_path / "lines.txt"
     path.write_text(LINES, encoding="ascii")
     for flag in (False, True):
         model = fit(untrained(), LINES * 8)
         typed.texts(model, path, flag)
-    assert len(answered) > 80
+    assert len(checked) > 80
 
 
-def test_a_model_of_ids_answers_as_its_types_say(answered):
+def test_a_model_of_ids_returns_the_annotated_types(checked):
     typed.ids(fit(untrained(tokenizer=None, vocabulary_size=11), np.arange(400) % 11))
-    assert len(answered) == 5
+    assert len(checked) == 5
 
 
-def test_a_sequential_and_a_cell_answer_as_their_types_say(answered, tmp_path):
+def test_a_sequential_and_a_cell_return_the_annotated_types(checked, tmp_path):
     for flag in (False, True):
         typed.examples(tmp_path / "model.npz", flag)
     typed.own_cell()
-    assert len(answered) > 20
+    assert len(checked) > 20
 
 
 @pytest.mark.parametrize("call", typed.REFUSED, ids=lambda call: str(call.__code__.co_firstlineno))
-def test_what_type_checkers_refuse_is_refused(call):
+def test_calls_rejected_by_type_checkers_raise_errors(call):
     with pytest.raises(numba_rnnlm.LanguageModelError) as error:
         call()
     assert len(str(error.value)) > 20
@@ -105,7 +105,7 @@ def test_what_type_checkers_refuse_is_refused(call):
     (True, int), (np.float64(1), float), (1, str | None), ([1, "a"], list[int]), ((1,), list[int]), ({"a": 1}, dict[str, float]),
     (iter(["a"]), Iterator[bytes]), (["a"], Iterator[str]), (np.zeros(1, np.float32), typed.Floats), ([0.0], typed.Floats),
 ])  # fmt: skip
-def test_other_values_are_seen(value, kind):
+def test_is_of_detects_other_types(value, kind):
     assert not is_of(value, kind)
 
 
@@ -139,28 +139,28 @@ def test_there_are_listings():
 # Signatures
 
 
-def test_what_overloads_share_are_the_arguments_of_the_function():
-    """Type checkers see their own types of each name, but not that one is missing."""
+def test_overloads_share_the_arguments_of_the_function():
+    """Type checkers compare types of common names, but do not notice a missing name."""
     for function in (language_model.LanguageModel.generate, language_model.LanguageModel.stream):
         parameters = inspect.signature(function).parameters.values()
         keywords = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "as_bytes"}
         assert keywords == config.Sampling.__annotations__
 
 
-def test_help_shows_what_leaves_no_choice():
+def test_help_shows_arguments_with_one_allowed_value():
     made = [*LAYERS.values(), *optimizers.OPTIMIZERS.values(), callbacks.EarlyStopping, callbacks.ModelCheckpoint]
     called = [getattr(sequential.Sequential, name) for name in ("compile", "fit", "evaluate", "predict")]
     for one in made + called:
         marked = [item for item in inspect.signature(one).parameters.values() if only(item.annotation)]
         assert marked, one
-        for item in marked:  # a value, and a type that has no other, as far as types go
+        for item in marked:  # a value, and a type that allows no other as far as possible
             kind = get_args(item.annotation)[0]
             assert item.kind is item.KEYWORD_ONLY
             assert kind is type(item.default) if kind in (float, type(None)) else get_args(kind) == (item.default,)
 
 
 def test_every_argument_with_one_value_is_marked():
-    """Without the mark, another value would be taken and do nothing."""
+    """Without the mark, another value would be accepted and ignored."""
     for one in vars(sequential.Sequential).values():
         for item in inspect.signature(one).parameters.values() if inspect.isfunction(one) else ():
             assert get_origin(item.annotation) is not Literal and item.annotation is not None

@@ -1,4 +1,4 @@
-"""Memory for intermediate results: as much as was asked for, apart from everything else, and used again."""
+"""Memory for intermediate results is large enough, disjoint, and reused."""
 
 import threading
 
@@ -14,7 +14,7 @@ kinds = st.sampled_from([np.float32, np.float64, np.int32])
 
 
 def extent(array):
-    """(First byte, last), of the memory behind a view, too."""
+    """(first byte, last byte) of an array, or of the memory behind a view."""
     return array.ctypes.data, array.ctypes.data + array.nbytes
 
 
@@ -29,7 +29,7 @@ def test_aligned_memory(shape, kind):
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), shapes, kinds), min_size=1, max_size=8))
 @example([("a", (0, 0), np.float32)])
-def test_what_is_taken_is_large_enough_and_nobody_elses(calls):
+def test_arrays_are_large_enough_and_disjoint(calls):
     workspace, held = Workspace(), {}
     for name, shape, kind in calls:
         array = held[name, kind] = workspace.take(name, shape, kind)
@@ -43,7 +43,7 @@ def test_what_is_taken_is_large_enough_and_nobody_elses(calls):
         assert (array == number).all()
 
 
-def test_memory_is_used_again_if_it_is_large_enough():
+def test_memory_is_reused_if_it_is_large_enough():
     workspace = Workspace()
     first = workspace.take("a", (10, 100), np.float32)
     assert extent(workspace.take("a", (10, 100), np.float32)) == extent(first)
@@ -52,7 +52,7 @@ def test_memory_is_used_again_if_it_is_large_enough():
     assert not np.shares_memory(workspace.take("b", (10, 100), np.float32), first)
 
 
-def test_every_python_thread_has_its_own():
+def test_every_python_thread_has_its_own_memory():
     workspace, found = Workspace(), []
     own = workspace.take("a", (8,), np.float32)
     thread = threading.Thread(target=lambda: found.append(workspace.take("a", (8,), np.float32)))

@@ -1,7 +1,7 @@
-"""A user's program, for type checkers: what the documents show, what comes back from each call, and what is refused.
+"""A user's program for type checkers: the listings of the documents, the return types of all calls, and wrong calls.
 
-mypy reads it in strict mode, where a ``type: ignore`` that refuses nothing is an error. ``test_typed.py`` runs :func:`texts`, :func:`ids`,
-:func:`examples` and the calls in ``REFUSED``, and compares what comes back with each ``assert_type``.
+mypy checks it in strict mode, where an unnecessary ``type: ignore`` is an error. ``test_typed.py`` runs :func:`texts`, :func:`ids`,
+:func:`examples` and the calls in ``REFUSED``, and compares the returned values with each ``assert_type``.
 """
 
 import json
@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 Drawn = NDArray[np.int32]  # ids
 
 
-# The listings of README and docs
+# Listings of README and docs
 
 
 def readme() -> None:
@@ -88,7 +88,7 @@ def file_format() -> None:
     print(model)
 
 
-# What comes back
+# Return types
 
 
 def texts(model: LanguageModel, path: Path, flag: bool) -> None:
@@ -171,7 +171,7 @@ def ids(model: LanguageModel) -> None:
 
 
 def examples(path: Path, flag: bool) -> None:
-    """A Sequential, with all that Keras takes and that leaves no choice here."""
+    """A Sequential, with all Keras arguments that have one allowed value."""
     stack: list[Layer] = [
         Embedding(4, 3, name=None, trainable=True, mask_zero=False, embeddings_initializer="uniform", input_shape=None),
         SimpleRNN(3, return_sequences=True, activation="relu", use_bias=True, dropout=0.0, recurrent_dropout=0),
@@ -214,7 +214,7 @@ def examples(path: Path, flag: bool) -> None:
     assert_type(Sequential.load(path, custom_objects={"Halved": Halved}), Sequential)
 
 
-# What users write themselves
+# User-defined classes
 
 
 class Watch(Callback):
@@ -239,7 +239,7 @@ class Halved(Optimizer):
 
 
 def equations(z: np.ndarray, prev: np.ndarray) -> np.ndarray:
-    """Of a cell: h' = x + h."""
+    """The equations of a cell: h' = x + h."""
     return z
 
 
@@ -264,7 +264,7 @@ def own_cell() -> None:
     del cells.CELLS["plain"]
 
 
-# What is refused, by type checkers and by the library
+# Calls that type checkers and the library reject
 
 REFUSED: list[Callable[[], object]] = [
     lambda: LanguageModel(hiden=3),  # type: ignore[call-arg]
@@ -300,5 +300,5 @@ REFUSED: list[Callable[[], object]] = [
 
 
 def names_of_errors(error: ConfigError) -> tuple[LanguageModelError, ValueError]:
-    """An error of the library is also one of Python's."""
+    """Errors of the library are also built-in exceptions."""
     return error, error

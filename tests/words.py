@@ -1,4 +1,4 @@
-"""Which of the library's errors the tests have met, and of which they have read the words."""
+"""Records which errors of the library the tests have raised, and which of their messages they have read."""
 
 import ast
 import sys
@@ -10,19 +10,19 @@ import numba_rnnlm
 from numba_rnnlm import errors
 
 ROOT = Path(numba_rnnlm.__file__).parent
-SHOWN = str(ROOT / "cli")  # what it asks for, it prints, and tests read that
+SHOWN = str(ROOT / "cli")  # the command line prints messages, and tests read its output
 FAMILY = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.LanguageModelError)}
-ELSEWHERE = {  # module → why its errors are not met here
+ELSEWHERE = {  # module → why its errors are not checked
     "backends/cuda": "needs a GPU or its simulator, and has tests there",
 }
 Place = tuple[str, int]  # file and line
 
 _read: set[Place] = set()
-_quoted: deque[tuple[str, set[Place]]] = deque(maxlen=20)  # texts that the library has asked for, to put them into others
+_quoted: deque[tuple[str, set[Place]]] = deque(maxlen=20)  # messages that the library has read in order to quote them in others
 
 
 def watch() -> None:
-    """From now on, note each error where it is made, once a test asks for its text, or for one in which the library quotes it."""
+    """From now on, record where each error is created once a test reads its message, or a message in which the library quotes it."""
 
     make = errors.LanguageModelError.__init__
 
@@ -33,29 +33,29 @@ def watch() -> None:
             *(made for text, made in [*_quoted] if text and any(text in str(part) for part in args)))
 
     def text(self):
-        said, made = super(errors.LanguageModelError, self).__str__(), getattr(self, "_made", set())
+        message, made = super(errors.LanguageModelError, self).__str__(), getattr(self, "_made", set())
         asking = sys._getframe(1).f_code.co_filename
         if asking.startswith(str(ROOT)) and not asking.startswith(SHOWN):
-            _quoted.append((said, made))
+            _quoted.append((message, made))
         else:
             _read.update(made)
-        return said
+        return message
 
     errors.LanguageModelError.__init__, errors.LanguageModelError.__str__ = init, text
 
 
 def read() -> list[Place]:
-    """The places whose words were read so far in this process."""
+    """The places whose messages this process has read so far."""
     return sorted(_read)
 
 
 def add(places: Iterable[Place]) -> None:
-    """Places whose words were read in another process."""
+    """Add places whose messages another process has read."""
     _read.update(map(tuple, places))
 
 
 def places() -> dict[Place, str]:
-    """Where the library makes an error: (file, line) → what to call the place."""
+    """Where the library creates errors: (file, line) → a name for the place."""
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()
@@ -68,5 +68,5 @@ def places() -> dict[Place, str]:
 
 
 def unread() -> list[str]:
-    """The places whose words no test has read."""
+    """The places whose messages no test has read."""
     return [name for place, name in places().items() if place not in _read]

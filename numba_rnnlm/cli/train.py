@@ -67,8 +67,8 @@ def add(commands: Any) -> None:
     config_flags(command.add_argument_group("text"), TextConfig)
     config_flags(command.add_argument_group("training"), TrainingConfig, defaults={"validation_split": f"{VALIDATION_SPLIT} without --valid"})
     config_flags(command.add_argument_group("checkpoints"), CheckpointConfig)
-    machine = backend_flags(command)
-    machine.add_argument("--seed", type=int, default=argparse.SUPPRESS, metavar="N",
+    group = backend_flags(command)
+    group.add_argument("--seed", type=int, default=argparse.SUPPRESS, metavar="N",
                          help="seed of the initial weights and of dropout; the same seed gives the same model (default: 0)")
 
 

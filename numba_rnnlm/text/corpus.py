@@ -226,19 +226,19 @@ def _decoded(pieces: Iterable[bytes], text: Text) -> Iterator[str]:
 
 def _whole_words(pieces: Iterable[str], name: str) -> Iterator[str]:
     """Cut the text at white space only. Raises :class:`CorpusError` at a "word" that would fill the memory."""
-    kept: list[str] = []
+    pending: list[str] = []
     for piece in pieces:
         end = 1 + max(map(piece.rfind, " \n\t\v\f\r"))
         if end:
-            yield "".join(kept) + piece[:end]
-            kept.clear()
+            yield "".join(pending) + piece[:end]
+            pending.clear()
         if end < len(piece):
-            kept.append(piece[end:])
-            if sum(map(len, kept)) > LONGEST_WORD:
+            pending.append(piece[end:])
+            if sum(map(len, pending)) > LONGEST_WORD:
                 raise CorpusError(f"{name!r} has more than {LONGEST_WORD:,} characters without white space, which would be one word; use "
                                   "tokenizer='char' or tokenizer='byte'.")
-    if kept:
-        yield "".join(kept)
+    if pending:
+        yield "".join(pending)
 
 
 class _Reading:

@@ -1,4 +1,4 @@
-"""What is done to a zip archive and its arrays."""
+"""Changes to a zip archive and its arrays."""
 
 import io
 import random
@@ -22,7 +22,7 @@ class Member(NamedTuple):
     Attributes
     ----------
     local
-        The name in the header before the data, if it is another than in the directory.
+        The name in the local header, if it differs from that in the directory.
     """
 
     name: bytes
@@ -40,7 +40,7 @@ def members_of(data: bytes) -> list[Member]:
 
 
 def packed(members: list[Member], comment: bytes = b"") -> bytes:
-    """A zip archive that is sound but for what its members are."""
+    """A zip archive that is valid except for what its members specify."""
     body, directory = bytearray(), bytearray()
     for name, data, method, size, flags, extra, local in members:
         known = struct.pack("<HHHHHIII", 20, flags, method, 0, 33, zlib.crc32(data), len(data), len(data) if size is None else size)
@@ -53,7 +53,7 @@ def packed(members: list[Member], comment: bytes = b"") -> bytes:
 
 
 def spoil_zip_headers(random: Random, data: bytes) -> bytes:
-    """Some number in a header of the archive is an extreme one."""
+    """Set a number in a header of the archive to an extreme value."""
     spoiled = bytearray(data)
     places = [found for kind in (b"PK\1\2", b"PK\3\4", b"PK\5\6") for found in _places(data, kind)] or [0]
     for _ in range(random.choice((1, 1, 2))):
@@ -89,7 +89,7 @@ DESCRIPTIONS = ("|O", "O", "<f3", "f4", "float32", "(2,)f4", "f4,f4", "", "|V4",
 
 
 def spoil_array(random: Random, members: list[Member]) -> None:
-    """An array has another shape, dtype or number in it."""
+    """Change the shape, the dtype or a number of an array."""
     index = random.randrange(len(members))
     array = np.load(io.BytesIO(members[index].data))
     descr, shape, fortran, version, data = array.dtype.str, str(array.shape), False, 1, array.tobytes()
@@ -127,11 +127,11 @@ NAMES = (
     b"moments/\xd9\xa1/x.npy", b"x" * 60_000 + b".npy", b"about.npy", b"weights/\x1b]0;x\x07\x1b[2J.npy", b"\xe2\x80\xaeypn.x",
     b"weights/\xe2\x80\xaex.npy", b"weights/" + b"\x1b" * 30_000 + b".npy", b"moments/0/0/0.npy", b"weights/embedding/W/x.npy",
 )  # fmt: skip
-UTF8 = 0x800  # the flag that says that a name is in UTF-8
+UTF8 = 0x800  # the flag for names in UTF-8
 
 
 def spoil_members(random: Random, members: list[Member]) -> None:
-    """A member is gone, elsewhere, twice, compressed, or has another name."""
+    """Remove, move, duplicate, compress or rename a member."""
     index, other = random.randrange(len(members)), random.randrange(len(members))
     member = members[index]
     action = random.choice(("rename", "rename", "drop", "swap", "twice", "compress", "bomb", "size", "bytes", "header", "order"))
@@ -165,7 +165,7 @@ def spoil_members(random: Random, members: list[Member]) -> None:
 
 
 def add_members(random: Random, members: list[Member]) -> None:
-    """There are many more members, in one group or in as many groups."""
+    """Add many members, all in one group or each in its own."""
     count = round(10 ** random.uniform(1, 3.3))
     name = random.choice((b"weights/%d.npy", b"%d/x.npy", b"moments/%d/x.npy", b"good/%d.npy", b"state/%d.npy", b"%d.npy", b"w/%d/x.npy"))
     data = random.choice((b"", npy("<f4", "(0,)", b""), npy("<f4", "(1,)", bytes(4))))
@@ -174,7 +174,7 @@ def add_members(random: Random, members: list[Member]) -> None:
 
 @cache
 def bomb() -> bytes:
-    """An array that takes twice the memory, as a stream of deflate that takes two megabytes."""
+    """An array that takes twice the memory, as a deflate stream of two megabytes."""
     squeeze = zlib.compressobj(wbits=-15)
     header = squeeze.compress(npy("<f4", f"({2 * MEMORY // 4},)", b"")) + squeeze.flush(zlib.Z_FULL_FLUSH)
     piece = squeeze.compress(bytes(MEMORY // 100)) + squeeze.flush(zlib.Z_FULL_FLUSH)

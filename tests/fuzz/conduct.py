@@ -1,4 +1,4 @@
-"""How a case must behave: what it may leave behind, use and print."""
+"""Rules for cases: what they may leave behind, use and print."""
 
 import contextlib
 import faulthandler
@@ -25,24 +25,24 @@ from numba_rnnlm import cli
 from numba_rnnlm.errors import LanguageModelError
 
 LINUX = sys.platform == "linux"
-MEMORY = 10**9  # bytes that all cases together may take
-WORK = 30  # seconds of processor time after which a case is taken for endless; the longest of 4,500 took 0.6
-MEASURED = 50  # cases between two measurements of the memory
-PARTS = 5  # the second half of all cases is divided into so many: a leak grows in each, compiling, caching or importing in one
-BYTES, OBJECTS = (1e6, 100.0), (300.0, 0.02)  # that the memory may grow by in each part, and for each case; caches that still fill take 200 objects in 250
-LONGEST = 2000  # characters of a message or of a line of it
+MEMORY = 10**9  # bytes that all cases together may allocate
+WORK = 30  # seconds of processor time after which a case counts as endless; the longest of 4,500 took 0.6
+MEASURED = 50  # cases between two measurements of memory
+PARTS = 5  # parts of the second half of all cases; a leak grows in every part, but compiling, caching or importing in one only
+BYTES, OBJECTS = (1e6, 100.0), (300.0, 0.02)  # allowed growth per part, and per case; caches that still fill take 200 objects in 250 cases
+LONGEST = 2000  # characters of a message or of one of its lines
 ABOUT_TEXT = ("the run in ", "the training so far ", "the corpus has ", " has symbols that are not in the model's vocabulary ",
               " carriage returns ", " has many bytes that are zero", " characters long on average", " not in the model's vocabulary: ",
               " read as text", " read as lines of text", " has symbols that are not in the model's vocabulary: ",
-              " too short to hold out ")  # what may be warned of
-# What a terminal acts on: control characters except tab and line feed, and what changes the direction of text; and halves of characters.
+              " too short to hold out ")  # parts of the warnings that are allowed
+# Control characters except tab and line feed, characters that change the writing direction, and lone surrogates.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Random = random.Random
 
 
 class Stream(io.TextIOWrapper):
-    """A standard stream in memory, of a terminal or of a pipe."""
+    """A standard stream in memory that behaves like a terminal or a pipe."""
 
     def __init__(self, terminal: bool, data: bytes = b"") -> None:
         super().__init__(io.BytesIO(data), "utf-8", "backslashreplace", newline="")
@@ -57,20 +57,20 @@ class Stream(io.TextIOWrapper):
 
 
 class Case:
-    """One case, in a current folder that is empty.
+    """One case, whose current folder is empty.
 
     Attributes
     ----------
     number
-        The case again.
+        The number that reproduces the case.
     random
-        All that the case draws comes from here.
+        The source of all random decisions.
     files
-        What it has put into the folder, or expects there.
+        Files that it has put into the folder, or expects there.
     messages
-        All that was said: errors, warnings, what commands tell people.
+        All messages: errors, warnings, and what commands report.
     shown
-        What commands have written to a terminal besides.
+        Other output of commands to a terminal.
     """
 
     def __init__(self, number: int) -> None:
@@ -80,7 +80,7 @@ class Case:
         self.shown: list[str] = []
 
     def put(self, name: str, data: bytes) -> str:
-        """Write a file into the folder; → its name."""
+        """Write a file into the folder, and return its name."""
         self.files.add(name)
         if os.path.dirname(name):
             os.makedirs(os.path.dirname(name), exist_ok=True)
@@ -89,17 +89,17 @@ class Case:
         return name
 
     def run(self, *arguments: str, stdin: bytes = b"") -> bool:
-        """Run a command of numba-rnnlm as from a terminal or in a pipe; whether it did what it was asked for."""
+        """Run a command of numba-rnnlm on a terminal or in a pipe; return whether it succeeded."""
         terminal = self.random.random() < 0.7
         out, err, into = Stream(terminal), Stream(terminal), Stream(False, stdin)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _redirected_stdin(into):
             code = cli.main(arguments)
-        told, answer = err.data().decode(), out.data()
-        contradicts = code == 2 and "the run in " in told  # what was asked for is not what the checkpoint's run is
-        assert code in (0, 1, 3) or contradicts, f"exit code {code}: {told}"
-        assert told or code != 1, "an error without a message"
-        assert "MemoryError" not in told and "Unable to allocate" not in told, "the memory is exhausted"
-        self.messages += told.splitlines()
+        reported, answer = err.data().decode(), out.data()
+        contradicts = code == 2 and "the run in " in reported  # the settings differ from those of the checkpoint
+        assert code in (0, 1, 3) or contradicts, f"exit code {code}: {reported}"
+        assert reported or code != 1, "an error without a message"
+        assert "MemoryError" not in reported and "Unable to allocate" not in reported, "the memory is exhausted"
+        self.messages += reported.splitlines()
         if arguments[0] in ("generate", "score"):
             self.shown += [answer.decode("utf-8")] if terminal or "--json" in arguments else []
         else:
@@ -117,9 +117,9 @@ def _redirected_stdin(stream: TextIO) -> Iterator[None]:
 
 
 class Watch:
-    """Runs cases one after the other in the folder ``here`` and looks at what each of them does besides.
+    """Runs cases one after the other in the folder ``here``, and checks the side effects of each.
 
-    ``traces`` is the file that gets the traceback of a case that hangs.
+    ``traces`` is the file for the traceback of a case that hangs.
     """
 
     def __init__(self, here: Path, traces: Path) -> None:
@@ -142,21 +142,21 @@ class Watch:
 
     @staticmethod
     def _handles() -> tuple[int, int]:
-        """How many files are open and how many threads there are."""
+        """The number of open files and of threads."""
         if not LINUX:
             return 0, threading.active_count()
         return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
     def attempt(self, run: Callable[[Case, Any], bool], prepared: Any, number: int) -> str:
-        """Run one case; → "read" or "refused". Whatever else happens is raised, and the files of the case stay."""
+        """Run one case; return "read" or "rejected". Anything else raises an exception and leaves the files of the case in place."""
         case = Case(number)
         self.warned.clear()
         _limit_time(WORK, HANG)
         try:
-            outcome = "read" if run(case, prepared) else "refused"
+            outcome = "read" if run(case, prepared) else "rejected"
         except LanguageModelError as error:
-            outcome = "refused"
-            case.messages += _told(error)
+            outcome = "rejected"
+            case.messages += _messages(error)
         finally:
             _limit_time(0, 0)
         case.messages += self.warned
@@ -186,14 +186,14 @@ class Watch:
             assert handles == self.handles, f"open files and threads: {handles} before, {self.handles} after"
 
     def clear(self) -> None:
-        """Forget a case that failed."""
+        """Clean up after a case that failed."""
         self.printed = sys.stdout = sys.stderr = Stream(False)
         _empty_folder()
         gc.collect()
         self.handles = self._handles()
 
     def growth(self) -> str:
-        """By how much the memory grows with the cases, in words; empty if it does not."""
+        """A sentence about the growth of memory over the cases; empty if it does not grow."""
         half = self.memory[len(self.memory) // 2 :]
         step = len(half) // PARTS
         if not step:
@@ -214,27 +214,27 @@ def _empty_folder() -> None:
             os.unlink(entry.path)
 
 
-def _told(error: BaseException) -> list[str]:
-    """What Python shows of an error that nobody catches: its message, and those of the errors behind it."""
+def _messages(error: BaseException) -> list[str]:
+    """The messages that Python prints for an uncaught exception: its own, and those of its causes."""
     messages, found = [], error
     while True:
         messages += str(found).split("\n") if found is not error else [str(found)]
         assert not isinstance(found, MemoryError), "the memory is exhausted"
-        behind = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
-        if behind is None:
+        cause = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        if cause is None:
             return messages
-        found = behind
+        found = cause
 
 
 def _limit_time(work: float, patience: float) -> None:
-    """Seconds of processor time, and by the clock, that the process still has; 0 is no limit."""
+    """Limit the remaining seconds of processor time and of wall-clock time of the process; 0 removes a limit."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, work)
         signal.setitimer(signal.ITIMER_REAL, patience)
 
 
 def _pages() -> tuple[int, int]:
-    """Bytes of memory that this process has reserved and that it uses; where the system tells."""
+    """Bytes of memory that this process has reserved and that it uses; 0 if unknown."""
     if not LINUX:
         return 0, 0
     with open("/proc/self/statm", encoding="ascii") as file:
@@ -243,7 +243,7 @@ def _pages() -> tuple[int, int]:
 
 
 def limit_memory() -> None:
-    """At what is reserved now, and MEMORY more; where the system can."""
+    """Limit memory to what is reserved now plus MEMORY, where the system supports it."""
     if LINUX:
         import resource
 

@@ -1,4 +1,4 @@
-"""Texts, where they come from, and what is done with a spoiled one."""
+"""Texts and their sources, and the operations on a damaged text."""
 
 import bz2
 import codecs
@@ -47,16 +47,16 @@ SHORT = 1000  # characters
 
 
 class Given(NamedTuple):
-    """A text: what makes the source of it, and its bytes in UTF-8: None if it is to be refused.
+    """A text: a function that makes a source of it, and its bytes in UTF-8, or None if it must be rejected.
 
     Attributes
     ----------
     paths
-        As a command takes it, if it is files.
+        The arguments of a command, if the text is in files.
     known
         Whether ``data`` is certain.
     errors
-        How the bytes are decoded.
+        How to decode the bytes.
     """
 
     source: Callable[[], Any]
@@ -68,7 +68,7 @@ class Given(NamedTuple):
 
 
 def models() -> dict[str, LanguageModel]:
-    """A small model of each tokenizer; they are saved beside the folder of the cases, too."""
+    """A small model for each tokenizer; they are also saved next to the folder of the cases."""
     found = {name: LanguageModel(tokenizer=name, **SMALL).fit(TEXT, **RUN) for name in ("char", "word", "byte")}
     for name, model in found.items():
         model.save(f"{name}.npz")
@@ -79,7 +79,7 @@ def models() -> dict[str, LanguageModel]:
 
 
 def text_bytes(random: Random) -> bytes:
-    """Text in UTF-8, or what is taken for it."""
+    """Bytes of a text, not always valid UTF-8."""
     text = random.choice(TEXTS) + random.choice(("", "", random.choice(TEXTS)))
     data = text.encode(random.choice(("utf-8", "utf-8", "utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-7")))
     if random.random() < 0.1:
@@ -93,7 +93,7 @@ def text_bytes(random: Random) -> bytes:
 
 
 def stored(random: Random) -> tuple[str, bytes]:
-    """The end of a file's name, and what is in the file: often packed, sometimes damaged."""
+    """The suffix and the contents of a file: often compressed, sometimes damaged."""
     data = text_bytes(random)
     if random.random() < 0.65:
         return random.choice((".txt", ".txt", ".txt", ".txt", "", ".GZ", ".xz")), data
@@ -107,7 +107,7 @@ def stored(random: Random) -> tuple[str, bytes]:
 
 
 def read_reference(name: str, data: bytes, encoding: str = "utf-8") -> tuple[bytes | None, bool]:
-    """What is in such a file, in UTF-8, None if it has to be refused; and whether that is certain."""
+    """The text of such a file in UTF-8, or None if it must be rejected; and whether that is certain."""
     known = True
     kind = next((kind for start, kind in packed.STARTS.items() if data.startswith(start)), None)
     if kind in PACKINGS:
@@ -127,7 +127,7 @@ def read_reference(name: str, data: bytes, encoding: str = "utf-8") -> tuple[byt
 
 
 def _decoded(data: bytes, encoding: str) -> bytes:
-    # UTF-16 and UTF-32 need a mark here, which bytes.decode does without.
+    # For UTF-16 and UTF-32, incremental decoders require a byte order mark; bytes.decode does not.
     return codecs.getincrementaldecoder(encoding)().decode(data, True).encode("utf-8", "surrogatepass")
 
 
@@ -140,11 +140,11 @@ def _zstd(data: bytes) -> bytes:
     return b"".join(zstandard.ZstdDecompressor().read_to_iter(io.BytesIO(data)))
 
 
-# Where they come from
+# Sources
 
 
 def draw(case: Case) -> Given:
-    """Put a text somewhere."""
+    """Draw a text and its source."""
     return case.random.choice((one_file, one_file, one_file, one_file, encoded, folder, several, in_memory, lines, open_file, pipe))(case)
 
 
@@ -180,7 +180,7 @@ def several(case: Case) -> Given:
 
 
 def folder(case: Case) -> Given:
-    """Files in folders, and beside them what is no text or leads elsewhere."""
+    """Files in folders, together with links, pipes and files that are not text."""
     random = case.random
     found: dict[str, bytes | None] = {}
     known = True
@@ -216,7 +216,7 @@ def folder(case: Case) -> Given:
 
 
 def in_memory(case: Case) -> Given:
-    """Bytes, or a str with a line end in it."""
+    """Bytes, or a str that contains a newline."""
     data = text_bytes(case.random)
     if case.random.random() < 0.5:
         return Given(lambda: case.random.choice((data, bytearray(data), memoryview(data))), data)
@@ -248,9 +248,9 @@ def open_file(case: Case) -> Given:
 
 
 def pipe(case: Case) -> Given:
-    """What can be read once only."""
+    """A source that can be read only once."""
     _, data = stored(case.random)
-    data = data[:60_000]  # as much as a pipe holds
+    data = data[:60_000]  # the capacity of a pipe
     found, known = read_reference("a pipe", data)
 
     def source() -> Any:
@@ -263,7 +263,7 @@ def pipe(case: Case) -> Given:
 
 
 def _joined(parts: list[bytes | None]) -> bytes | None:
-    """Files one after the other, each of which ends in a line end if another one follows."""
+    """Join the contents of files, adding a newline to each that does not end in one and is not the last."""
     whole = b""
     for part in parts:
         if part is None:
@@ -278,7 +278,7 @@ def _joined(parts: list[bytes | None]) -> bytes | None:
 
 
 def corpus_case(case: Case, models: dict[str, LanguageModel]) -> bool:
-    """Read a spoiled text with each tokenizer; whether one could read it at all."""
+    """Read a damaged text with each tokenizer; return whether any succeeded."""
     random = case.random
     given = draw(case)
     if given.paths is not None and random.random() < 0.15:
@@ -303,9 +303,9 @@ def _read(random: Random, source: Any, given: Given, name: str, line_ends: str |
         tokenizer = learn_tokenizer(opened, TextConfig(name, line_ends=line_ends))
         corpus = read_corpus(opened, tokenizer)
     except CorpusError:
-        assert not text or not given.known, f"{name}: refused"
+        assert not text or not given.known, f"{name}: a valid text was rejected"
         return False
-    assert text or not given.known, f"{name}: read what has nothing to read"
+    assert text or not given.known, f"{name}: an invalid text was read"
     if not given.known:
         return True
     assert corpus.unknown == (words_of(text).count("<unk>") if name == "word" and isinstance(text, str) else 0)
@@ -314,7 +314,7 @@ def _read(random: Random, source: Any, given: Given, name: str, line_ends: str |
     else:
         assert text is not None
         assert (corpus.characters, corpus.bytes) == (len(text), len(text.encode("utf-8", "surrogatepass")))
-        if name == "word":  # line ends are the only white space that decoding returns
+        if name == "word":  # decoding restores no white space but newlines
             text = "\n".join(" ".join(words_of(line)) for line in text.split("\n"))
         assert (tokenizer.decode(corpus.ids) if len(text) < SHORT else _decode(tokenizer, corpus.ids)) == text
     if random.random() < 0.03 and len(corpus.ids) > 1:
@@ -323,18 +323,18 @@ def _read(random: Random, source: Any, given: Given, name: str, line_ends: str |
 
 
 def _decode(tokenizer: Any, ids: np.ndarray) -> str:
-    """Faster than one id after the other."""
+    """Like ``tokenizer.decode``, but faster."""
     text = tokenizer.separator.join(map([tokenizer.vocabulary.symbols[0], "\n", *tokenizer.vocabulary.symbols[2:]].__getitem__, ids.tolist()))
     return re.sub(" ?\n ?", "\n", text) if tokenizer.separator else text
 
 
 def _work(random: Random, text: Text, size: int, name: str, model: LanguageModel) -> None:
-    """Train on it, measure on it, cut it in two."""
+    """Split the text, train on it, and evaluate on it."""
     front, back = split(text, 0.3)
     if back is not None:
         assert b"".join(front.pieces()) + b"".join(back.pieces()) == b"".join(text.pieces())
     model = random.choice((LanguageModel(tokenizer=name, **SMALL), copy.deepcopy(model)))
-    steps = max(1, (size - 1) // 8)  # one update, or few
+    steps = max(1, (size - 1) // 8)  # one update, or a few
     try:
         model.fit(text, epochs=1, streams=8, steps=min(steps, 100), verbose=0)
         assert np.isfinite(model.evaluate(text).nats)
@@ -343,7 +343,7 @@ def _work(random: Random, text: Text, size: int, name: str, model: LanguageModel
 
 
 def expected(given: Given, name: str, line_ends: str | None) -> bytes | str | None:
-    """What the text is for this tokenizer; empty or None if it has to be refused."""
+    """The text as this tokenizer reads it; empty or None if it must be rejected."""
     if given.data is None:
         return None
     try:
@@ -355,9 +355,9 @@ def expected(given: Given, name: str, line_ends: str | None) -> bytes | str | No
 
 
 def ask(case: Case, given: Given) -> bool:
-    """Give the text to a command."""
+    """Run a command on the text."""
     random, paths = case.random, given.paths or []
-    machine = ["--threads", "1", "--backend", "cpu"]
+    backend = ["--threads", "1", "--backend", "cpu"]
     model = f"../{random.choice(('char', 'word', 'byte'))}.npz"
     more = ["--encoding", given.encoding] if given.encoding != "utf-8" else []
     training = ["--out", "out.npz", "--epochs", "1", "--streams", "2", "--steps", "50", "--hidden", "2", "--layers", "1", "--embedding", "2",
@@ -369,11 +369,11 @@ def ask(case: Case, given: Given) -> bool:
         ["score", model, "-"], ["train", *paths, *training, *more],
     ))  # fmt: skip
     data = Path(paths[0]).read_bytes() if paths and os.path.isfile(paths[0]) else b""
-    return case.run(*command, *machine, stdin=data)
+    return case.run(*command, *backend, stdin=data)
 
 
 def line_case(case: Case, models: dict[str, LanguageModel]) -> bool:
-    """Learn, read and score a text file of one line of 100 MB; that of one word is refused."""
+    """Learn, read and score a file with one line of 100 MB; a file with one word of that size must be rejected."""
     many = "word " * 20_000
     for name, tokens in (("char", 10**8), ("byte", 10**8), ("word", 2 * 10**7)):
         path = _line(case, many)
@@ -384,7 +384,7 @@ def line_case(case: Case, models: dict[str, LanguageModel]) -> bool:
         learn_tokenizer(_line(case, "w" * 100_000), TextConfig("word"))
     except CorpusError:
         return True
-    raise AssertionError("a word of 100 MB was held in memory")
+    raise AssertionError("a word of 100 MB was accepted")
 
 
 def _line(case: Case, piece: str) -> str:

@@ -1,4 +1,4 @@
-"""What is done to bytes."""
+"""Changes to bytes."""
 
 import random
 
@@ -50,5 +50,5 @@ BYTES = (flip_bits, change_bytes, truncate, insert, duplicate, remove, exchange)
 
 
 def spoil(random: Random, data: bytes) -> bytes:
-    """One of these."""
+    """Apply one of these changes."""
     return random.choice(BYTES)(random, data)

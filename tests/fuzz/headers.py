@@ -1,4 +1,4 @@
-"""What is done to the JSON header of a model."""
+"""Changes to the JSON header of a model."""
 
 import copy
 import io
@@ -22,7 +22,7 @@ VALUES = (
     *NUMBERS, None, True, False, "", "x", "x" * 9999, "\ud800", "a\0b", "lstm", "gru", "byte", "Dense", "adam", "good", "123", "Half", "own",
     [], {}, [[]], [None], [0.5], {"x": 1}, [1] * 1000, ["1", "2"], "deep",
 )  # fmt: skip
-POINTED: tuple[tuple[tuple[str, ...], Any], ...] = (  # a place, and a value that looks much like what belongs there
+POINTED: tuple[tuple[tuple[str, ...], Any], ...] = (  # keys of a value, and a similar but wrong value
     (("version",), True), (("version",), 1), (("version",), 1.0), (("history", "loss"), "1"), (("history", "epoch"), ["1"]), (("updates",), 10**400),
     (("updates",), 2**63), (("run", "model"), "good"), (("run",), {"model": "good"}), (("seed",), 2**63), (("features",), 2**62),
     (("tokenizer", "name"), "word"), (("tokenizer", "name"), "byte"), (("config", "tokenizer"), "word"), (("config", "tokenizer"), None),
@@ -33,7 +33,7 @@ POINTED: tuple[tuple[tuple[str, ...], Any], ...] = (  # a place, and a value tha
 
 
 def header_of(members: list[Member]) -> Any:
-    """The header as JSON has it."""
+    """The parsed header."""
     return json.loads(np.load(io.BytesIO(members[0].data)).tobytes())
 
 
@@ -42,7 +42,7 @@ def with_header(text: bytes) -> Member:
 
 
 def spoil_header(random: Random, members: list[Member], others: list[list[Member]]) -> None:
-    """Something in the header is another value, gone, much larger, contradictory, or not for a terminal."""
+    """Change, remove or enlarge something in the header, make it contradictory, or add control characters."""
     about = header_of(members)
     change = random.choice((exchange_values, exchange_values, exchange_values, put_odd_letters, put_pointed, enlarge, mix))
     if change is mix:
@@ -76,7 +76,7 @@ def exchange_values(random: Random, about: Any) -> None:
 
 
 def put_odd_letters(random: Random, about: Any) -> None:
-    """Strings, keys or values, have characters in them that a terminal acts on."""
+    """Add control characters to keys or to string values."""
     part = random.choice((0.02, 0.2, 1.0))
     kinds = random.choice(("keys", "values", "both"))
     for inside, key in list(_places(about)):
@@ -100,7 +100,7 @@ def put_pointed(random: Random, about: Any) -> None:
 
 
 def enlarge(random: Random, about: Any) -> None:
-    """Something has very many parts; the header then takes up to 1 MB."""
+    """Give something very many parts, so that the header takes up to 1 MB."""
     size = round(10 ** random.uniform(2, 6))
     if random.random() < 0.4:
         inside, key = about, random.choice(("layers", "history", "tokenizer", "metrics", "position"))
@@ -127,7 +127,7 @@ LARGE: tuple[Callable[[int], Any], ...] = (
 
 
 def mix(random: Random, about: Any, members: list[Member], others: list[list[Member]]) -> None:
-    """Parts of the header, or all arrays, are those of another file."""
+    """Replace parts of the header, or all arrays, by those of another file."""
     other = random.choice(others)
     found = header_of(other)
     keys = list(dict.fromkeys([*about, *found]))
@@ -141,7 +141,7 @@ def mix(random: Random, about: Any, members: list[Member], others: list[list[Mem
 
 
 def _double_key(random: Random, text: bytes) -> bytes:
-    """The header has one key twice, with two values."""
+    """Duplicate a key of the header with another value."""
     places = [place for place in range(len(text)) if text.startswith((b'{"', b', "'), place)] if len(text) < 10_000 else [0]
     place = random.choice(places)
     end = text.find(b'": ', place)
@@ -152,7 +152,7 @@ def _double_key(random: Random, text: bytes) -> bytes:
     return text[: place + 1] + key + b'": ' + value + b", " + text[place + 1 :].lstrip()
 
 
-TEXTS: tuple[Callable[[Random, bytes], bytes], ...] = (  # what is done to the text of the header
+TEXTS: tuple[Callable[[Random, bytes], bytes], ...] = (  # changes to the text of the header
     damage.spoil, _double_key, _double_key, lambda random, text: b"\xef\xbb\xbf" + text, lambda random, text: text.decode("utf-8", "replace").encode("utf-16"),
     lambda random, text: text + random.choice((b"\0", b" " * 100_000, b"{}", b"//", b",")), lambda random, text: b"[" + text + b"]",
     lambda random, text: text.replace(b"1", random.choice((b"1e400", b"-Infinity", b"NaN", b"01", b"1_0", b"9" * 5000, b"-0"))),

@@ -1,4 +1,4 @@
-"""Valid model files of every kind, and what is done with a spoiled one."""
+"""Valid model files of every kind, and the operations on a damaged one."""
 
 import copy
 import json
@@ -36,17 +36,17 @@ from .headers import ODD, spoil_header
 
 DATA = Path(__file__).parents[1] / "data"
 TEXT = "to be or not to be\n" * 2
-FROZEN_TEXT = "to be or not to be\nthat is the question\n"  # the text and settings of the files of older versions
+FROZEN_TEXT = "to be or not to be\nthat is the question\n"  # text and settings of the files of older versions
 FROZEN = {"epochs": 3, "streams": 2, "steps": 10, "learning_rate": 0.05, "schedule": "plateau", "verbose": 0}
 RUN = {"epochs": 1, "streams": 2, "steps": 5, "verbose": 0}
 SMALL = {"hidden": 3, "embedding": 2, "layers": 1, "threads": 1, "seed": 1}
-MACHINE = {"backend": "cpu", "threads": 1, "precision": "float32"}
+BACKEND = {"backend": "cpu", "threads": 1, "precision": "float32"}
 OWN = replace(cells.TANH, name="own")
 
 
 @dataclass(frozen=True)
 class Half(Optimizer):
-    """An optimiser of a user's own."""
+    """A custom optimiser."""
 
     learning_rate: float = 0.5
     part: float = 0.5
@@ -65,9 +65,9 @@ class Base(NamedTuple):
     Attributes
     ----------
     load
-        Ways to read it.
+        Functions that load it.
     fit
-        How the training goes that wrote it, with more arguments, if it is a checkpoint.
+        For a checkpoint, a function that runs the training that wrote it, with further arguments.
     """
 
     data: bytes
@@ -120,7 +120,7 @@ def _base(save: Callable[[str], Any], load: tuple[Callable[[str], Any], ...], fi
 
 
 def _checkpoint(options: dict[str, Any], valid: str | None, **more: Any) -> Base:
-    """As it stands in the middle of an epoch. What a clock said is left out, so that a number is always the same case."""
+    """A checkpoint from the middle of an epoch. Times are replaced by constants, so that a number always means the same case."""
     written: list[Base] = []
 
     def fit(**arguments: Any) -> Any:
@@ -163,7 +163,7 @@ STRUCTURED = ("header", "header", "header", "array", "members", "header array", 
 
 
 def spoiled(random: Random, base: Base, others: list[Base]) -> bytes:
-    """A file like ``base`` with something wrong with it."""
+    """A damaged copy of ``base``."""
     members = list(base.members)
     if random.random() < 0.7:
         for part in random.choice(STRUCTURED).split():
@@ -180,10 +180,10 @@ def spoiled(random: Random, base: Base, others: list[Base]) -> bytes:
 
 
 def model_case(case: Case, bases: list[Base]) -> bool:
-    """Spoil a file and work with it; whether that could be done."""
+    """Damage a file and use it; return whether that was possible."""
     random = case.random
     if random.random() < 0.05:
-        return beside_case(case, bases)
+        return companion_case(case, bases)
     base = random.choice(bases)
     data = spoiled(random, base, bases)
     path = case.put("\x1b[2Jmodel\u202e.npz" if random.random() < 0.02 else "model.npz", data)
@@ -192,7 +192,7 @@ def model_case(case: Case, bases: list[Base]) -> bool:
         if draw < 0.15:
             return ask(case, path)
         if draw < 0.2:
-            return write_over(case, path, base)
+            return overwrite(case, path, base)
         if base.fit is not None and draw < 0.6:
             use(case, base.fit(resume=path))
         else:
@@ -205,7 +205,7 @@ def model_case(case: Case, bases: list[Base]) -> bool:
 
 
 def use(case: Case, model: Any) -> None:
-    """What was read can be worked with."""
+    """Check that a loaded model can be used."""
     random = case.random
     if isinstance(model, dict):
         return
@@ -229,7 +229,7 @@ def use(case: Case, model: Any) -> None:
         model.save("again.npz")
         if isinstance(model, LanguageModel):
             again = load_language_model("again.npz")
-            theirs, ours = (model.get_params() | MACHINE for model in (again, model))
+            theirs, ours = (model.get_params() | BACKEND for model in (again, model))
             assert again.tokenizer_ == model.tokenizer_ and theirs == ours, "another model was saved"
         else:
             again = Sequential.load("again.npz", threads=1, custom_objects={"Half": Half}, cells=[])
@@ -242,28 +242,28 @@ def _weights(model: Any) -> list[np.ndarray]:
 
 
 def ask(case: Case, path: str) -> bool:
-    """Give the file to a command."""
+    """Run a command on the file."""
     random = case.random
     lines = case.put("lines.txt", TEXT.encode() + "né\x1b[2J\x9b \u202e x\n".encode())
-    machine = ["--threads", "1", "--backend", "cpu"]
-    training = ["--epochs", "1", "--streams", "2", "--steps", "5", "--verbose", random.choice("02"), "--validation-split", "0", *machine]
+    backend = ["--threads", "1", "--backend", "cpu"]
+    training = ["--epochs", "1", "--streams", "2", "--steps", "5", "--verbose", random.choice("02"), "--validation-split", "0", *backend]
     command = random.choice((
-        ["info", path], ["info", path], ["info", path], ["info", path, "--json"], ["generate", path, "--length", "9", "--seed", "1", *machine],
-        ["generate", path, "--length", "99", "--seed", "1", "--temperature", "3", *machine],
-        ["generate", path, "to be \x1b[2J", "--length", "9", "--unknown", "unk", "--samples", "2", "--seed", "1", *machine],
-        ["generate", path, "--weights", "int8", "--length", "3", "--seed", "1", *machine],
-        ["score", path, lines, *machine], ["score", path, lines, "--per-token", *machine], ["score", path, lines, "--per-token", "--json", *machine],
-        ["score", path, "-", "--unknown", "exclude", *machine], ["eval", path, lines, *machine], ["eval", path, lines, "--json", "--bos", *machine],
+        ["info", path], ["info", path], ["info", path], ["info", path, "--json"], ["generate", path, "--length", "9", "--seed", "1", *backend],
+        ["generate", path, "--length", "99", "--seed", "1", "--temperature", "3", *backend],
+        ["generate", path, "to be \x1b[2J", "--length", "9", "--unknown", "unk", "--samples", "2", "--seed", "1", *backend],
+        ["generate", path, "--weights", "int8", "--length", "3", "--seed", "1", *backend],
+        ["score", path, lines, *backend], ["score", path, lines, "--per-token", *backend], ["score", path, lines, "--per-token", "--json", *backend],
+        ["score", path, "-", "--unknown", "exclude", *backend], ["eval", path, lines, *backend], ["eval", path, lines, "--json", "--bos", *backend],
         ["train", lines, "--out", path, *training], ["train", lines, "--from", path, "--out", "new.npz", *training],
-        ["train", lines, "--resume", path, "--out", "new.npz", *machine, "--verbose", "2"],
-        ["train", lines, "--checkpoint", "new.npz", "--resume", path, "--out", "out.npz", *machine, "--verbose", "0"],
+        ["train", lines, "--resume", path, "--out", "new.npz", *backend, "--verbose", "2"],
+        ["train", lines, "--checkpoint", "new.npz", "--resume", path, "--out", "out.npz", *backend, "--verbose", "0"],
     ))  # fmt: skip
     case.files |= {"new.npz", "out.npz"}
     return case.run(*command, stdin=TEXT.encode())
 
 
-def write_over(case: Case, path: str, base: Base) -> bool:
-    """Train or save onto the file: it is replaced by a whole one, or stays as it is."""
+def overwrite(case: Case, path: str, base: Base) -> bool:
+    """Train or save to the file: it is either replaced by a complete one or unchanged."""
     random, data = case.random, Path(path).read_bytes()
     action = random.choice(("save", "checkpoint", "checkpoint", "both"))
     try:
@@ -273,7 +273,7 @@ def write_over(case: Case, path: str, base: Base) -> bool:
             LanguageModel(**SMALL).fit(TEXT, checkpoint=path, **RUN)
         else:
             base.fit(checkpoint=path, resume=path)
-    except DivergenceError:  # in the first update or in a later one, after another checkpoint
+    except DivergenceError:  # raised after a valid checkpoint was written
         load_language_model(path)
         raise
     except LanguageModelError as error:
@@ -300,8 +300,8 @@ LOCKS = (
 )  # fmt: skip
 
 
-def beside_case(case: Case, bases: list[Base]) -> bool:
-    """Train with a spoiled file beside the model: a lock of a checkpoint, or a log that is to be continued."""
+def companion_case(case: Case, bases: list[Base]) -> bool:
+    """Train with another damaged file: the lock of a checkpoint, or a log to append to."""
     random = case.random
     if random.random() < 0.4:
         data = json.dumps(random.choice(LOCKS)).encode() + random.choice((b"\n", b"", b"\n" * 2000))
@@ -334,5 +334,5 @@ def beside_case(case: Case, bases: list[Base]) -> bool:
     except ConfigError:
         assert Path(name).read_bytes() == data, "the log has changed"
         raise
-    assert Path(name).read_bytes().startswith(data), "rows of the log are gone"
+    assert Path(name).read_bytes().startswith(data), "rows of the log are missing"
     return True

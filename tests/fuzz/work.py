@@ -1,7 +1,7 @@
-"""The work that a text takes, for the worst shapes of texts.
+"""Measures the work that reading takes for the worst cases of texts.
 
-Calls of functions are counted, and more for a method of a long str or bytes, which copies it or looks through it: what joins the pieces of a text
-again and again takes few calls. Each text is also read in many small pieces. (:mod:`growth` has all other kinds of files.)
+Work is the number of function calls. A method of a long str or bytes counts more, because it copies or searches the whole object: joining the
+pieces of a text repeatedly takes few calls. Each text is also read in many small pieces. (:mod:`growth` has all other kinds of files.)
 """
 
 import bz2
@@ -24,16 +24,16 @@ from numba_rnnlm.text import packed
 
 from . import corpora
 
-LARGEST = 4.5  # by how much more work may be done for a text of four times the size: 4 times is linear, 16 times quadratic
+LARGEST = 4.5  # allowed factor of work for a text of four times the size: 4 is linear, 16 quadratic
 SIZES = (100, 400)
-LEAST = 1000  # calls, which are made for any text
-SHARE = 10  # characters of a str or bytes whose method is called that count as one call more
-PIECES = {"whole": packed.CHUNK, "in pieces": 64}  # bytes that are read of a text at once
-ALIKE = {"startswith", "endswith"}  # methods that do not look at the whole
+LEAST = 1000  # calls made for any text
+SHARE = 10  # characters of a str or bytes that count as one more call of its method
+PIECES = {"whole": packed.CHUNK, "in pieces": 64}  # bytes of a text to read at a time
+CONSTANT = {"startswith", "endswith"}  # methods that do not read the whole object
 
 MARK = b"\xef\xbb\xbf"
 TEXTS: dict[str, Callable[[int], bytes]] = {
-    "marks behind a line end": lambda size: b"a\n" + MARK * 2 * size + b"a\n", "marks at the start": lambda size: MARK * 2 * size + b"a\n",
+    "marks after a newline": lambda size: b"a\n" + MARK * 2 * size + b"a\n", "marks at the start": lambda size: MARK * 2 * size + b"a\n",
     "marked lines": lambda size: (MARK + b"a\n") * size, "returns": lambda size: b"a" + b"\r" * size, "lines": lambda size: b"to be\n" * size,
     "spaces": lambda size: b"a" + b" " * 20 * size + b"new\n", "a line": lambda size: b"a" * 20 * size, "a line of words": lambda size: b"to be " * 3 * size,
     "a word of marks": lambda size: b"e" + "\u0301\u0323".encode() * 5 * size + b"\n",
@@ -47,7 +47,7 @@ TEXTS: dict[str, Callable[[int], bytes]] = {
 
 
 def ways() -> Iterator[tuple[str, Callable[[int], int]]]:
-    """A name, and what counts the work for a text of a size, in the current folder."""
+    """Yield names, and functions that measure the work for a text of a given size in the current folder."""
     models = corpora.models()
 
     def measured(text: Callable[[int], bytes], chunk: int, read: Callable[[Path], Any], size: int) -> int:
@@ -69,7 +69,7 @@ def ways() -> Iterator[tuple[str, Callable[[int], int]]]:
 
 
 def work(chunk: int, do: Callable[[], Any]) -> int:
-    """How much is done the second time: what a process does once does not count."""
+    """The work of the second call, which excludes what a process does only once."""
     count = 0
 
     def note(frame: Any, event: str, function: Any) -> None:
@@ -78,7 +78,7 @@ def work(chunk: int, do: Callable[[], Any]) -> int:
             count += 1
         elif event == "c_call":
             owner = getattr(function, "__self__", None)
-            is_long = type(owner) in (str, bytes, bytearray) and function.__name__ not in ALIKE
+            is_long = type(owner) in (str, bytes, bytearray) and function.__name__ not in CONSTANT
             count += 1 + (len(owner) // SHARE if is_long else 0)
 
     with mock.patch.object(packed, "CHUNK", chunk), warnings.catch_warnings():
@@ -92,6 +92,6 @@ def work(chunk: int, do: Callable[[], Any]) -> int:
 
 
 def growth(count: Callable[[int], int]) -> float:
-    """How many times as much is done with the larger text."""
+    """The factor of work between the larger and the smaller text."""
     small, large = map(count, SIZES)
     return large / max(small, LEAST)
