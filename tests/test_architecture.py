@@ -18,7 +18,7 @@ STOREYS = (
     {"text", "storage"},
     {"backends"},
     {"layers", "recognition", "network", "architecture"},
-    {"optimizers", "training", "decoding", "scoring", "extension", "progress"},
+    {"optimizers", "training", "decoding", "scoring", "extension", "progress", "checking"},
     {"language_model", "sequential", "callbacks", "keras", "runs", "cli", "demo", "__init__", "__main__"},
 )
 STOREY = {room: storey for storey, rooms in enumerate(STOREYS) for room in rooms}

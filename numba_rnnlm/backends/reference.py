@@ -25,7 +25,7 @@ class Backend:
     """See :class:`numba_rnnlm.backends.ops.Ops` for what each verb does."""
 
     name = "reference"
-    dtype = np.dtype(np.float64)
+    dtype: np.dtype[Any] = np.dtype(np.float64)
     threads = 1
 
     def __init__(self, dtype: Any = None, threads: int | None = None) -> None:
