@@ -7,11 +7,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import keras
 import tensorflow
-from numba_rnnlm.network import Graph
 
 from benchmarks.harness import serve
 from benchmarks.workers import data
 from numba_rnnlm.keras.weights import to_keras
+from numba_rnnlm.network import Graph
 
 
 class Listing:
