@@ -1,14 +1,13 @@
-"""A custom layer, made of the verbs of a backend: a causal convolution of width 2, y[t] = tanh(x[t] W + x[t-1] V + b)."""
+"""A custom layer, made of the verbs that all backends have: a causal convolution of width 2, y[t] = x[t] W + x[t-1] V + b."""
 
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
-from numba_rnnlm import Sequential, layers
-from numba_rnnlm.layers import GRU, Dense, Embedding, Layer
+from numba_rnnlm import LanguageModel, Sequential, layers
 
 
 @dataclass(frozen=True)
-class Convolution(Layer):
+class Convolution(layers.Layer):
     units: int
 
     def output(self, shape):
@@ -34,27 +33,28 @@ class Convolution(Layer):
         ops.copy(x[-1], run.m["last"])
         ops.project(x, run.p["W"], run.p["b"], y)
         ops.project(before, run.p["V"], None, y, add=True)
-        ops.activate("tanh", y)
         return y
 
     def backward(self, ops, run, x, dy):
-        before, y, dx, dbefore = (run.a[name] for name in ("before", "y", "dx", "dbefore"))
-        ops.activate_backward("tanh", y, dy)
+        dx, dbefore = run.a["dx"], run.a["dbefore"]
         ops.project_backward(x, run.p["W"], dy, dx, run.g["W"], run.g["b"], add=run.adds(ops, "W", "b"))
-        ops.project_backward(before, run.p["V"], dy, dbefore, run.g["V"], None, add=run.adds(ops, "V"))
+        ops.project_backward(run.a["before"], run.p["V"], dy, dbefore, run.g["V"], None, add=run.adds(ops, "V"))
         ops.add(dbefore[1:], dx[:-1])
         return dx
 
 
-layers.check(Convolution(5), verbose=True)
+layers.check(Convolution(5), verbose=True)  # as the tests of the library check its own layers
 
 text = "how much wood would a woodchuck chuck if a woodchuck could chuck wood\n" * 20
 ids = [ord(letter) % 32 for letter in text]
 x, y = [ids[i : i + 6] for i in range(len(ids) - 6)], ids[6:]
-model = Sequential([Embedding(32, 8), Convolution(16), GRU(16), Dense(32, activation="softmax")], seed=1)
+model = Sequential([layers.Embedding(32, 8), Convolution(16), layers.GRU(16), layers.Dense(32, activation="softmax")], seed=1)
 model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 model.fit(x, y, epochs=20, verbose=0)
 with TemporaryDirectory() as folder:
-    model.save(f"{folder}/model.npz")
-    model = Sequential.load(f"{folder}/model.npz", custom_objects={"Convolution": Convolution})
-print(f"accuracy {model.evaluate(x, y, verbose=0)[1]:.2f}")
+    model.save(path := f"{folder}/model.npz")
+    loaded = Sequential.load(path, custom_objects={"Convolution": Convolution})
+print(f"Sequential: accuracy {loaded.evaluate(x, y, verbose=0)[1]:.2f}")
+model = LanguageModel(body=[Convolution(64), layers.GRU(64, return_sequences=True)], embedding=16, seed=1)
+model.fit(text * 3, epochs=12, streams=8, steps=35, learning_rate=1e-2, verbose=0)
+print(f"LanguageModel: perplexity {model.perplexity(text):.3f}\n  how" + model.generate("how", length=66, temperature=0))
