@@ -9,7 +9,7 @@ from own_cells import OWN
 
 from numba_rnnlm import cells, layers
 from numba_rnnlm.cells import Cell
-from numba_rnnlm.errors import CheckError, ConfigError, ShapeError
+from numba_rnnlm.errors import CheckError, ConfigError
 from numba_rnnlm.layers import Dense, Embedding, Layer, Residual
 from numba_rnnlm.layers.heads import Softmax
 from numba_rnnlm.portable import dtanh, exp, portable, tanh
@@ -22,9 +22,8 @@ class Pairs(Layer):
     units: int = 5
 
     def output(self, shape):
-        if len(shape) != 3:
-            raise ShapeError(f"Pairs takes sequences, got an input with {len(shape)} axes.")
-        return (*shape[:2], self.units)
+        steps, streams, _ = shape
+        return steps, streams, self.units
 
     def parameters(self, shape):
         return {"W": (shape[-1], self.units), "V": (shape[-1], self.units), "b": (self.units,)}
@@ -126,6 +125,12 @@ class UnknownMatrix(Pairs):
 
 
 # What it computes
+
+
+@says("NoOutput(units=5): output((3, 4)) raised IndexError: tuple index out of range. The traceback shows the line.")
+class NoOutput(Pairs):
+    def output(self, shape):
+        return (*shape[:2], self.units + shape[2])
 
 
 @says("checking that its output is a function of its input raised KeyError: 'z'. The traceback shows the line. If the layer accepts vectors of one size only, pass")
@@ -343,7 +348,7 @@ def test_a_layer_of_ones_own_passes(capsys):
 
 
 def test_a_layer_that_takes_vectors_of_one_size():
-    with pytest.raises(CheckError, match=r"accepts no input, for example: Residual adds its input of .*, pass check\(layer, features=\.\.\.\)"):
+    with pytest.raises(CheckError, match=r"accepts no input; of the shape \(64, 33\) output says: Residual adds .* pass check\(layer, features=\.\.\.\)"):
         layers.check(Residual(Dense(3)))
     layers.check(Residual(Dense(3)), 3)
 

@@ -15,7 +15,7 @@ from ..backends import complex_step
 from ..backends.complex_step import STEP
 from ..backends.ops import Array, Ops, Shape
 from ..cells import Cell
-from ..errors import CheckError, ShapeError, expect_kind, expect_number, shown
+from ..errors import CheckError, expect_kind, expect_number, shown
 from ..layers import LAYERS, Layer, Run
 from ..layers.description import describe, rebuild
 from ..layers.layer import Head, walk
@@ -24,6 +24,8 @@ from .comparing import TOLERANCE, Arrays, calls, compiled, expect_close, floats
 SIZES = ((5, 3, 4), (1, 4, 2), (20, 64, 33))  # steps, streams, features; the last one is enough work for two threads
 KEY = 1234  # of the random numbers of a step in training
 SCALE = 0.5  # of losses
+ADVICE = ("The traceback shows the line. If the layer accepts vectors of one size only, pass check(layer, features=...); if it does not accept such "
+          "an input at all, raise ShapeError in output(shape).")
 LOCATED = 300  # elements of an array that are differentiated one by one, to say where its gradient is wrong
 
 
@@ -66,8 +68,7 @@ def check(layer: Layer, features: int | None = None, *, streaming: bool = True, 
         if expect is segments and not streaming:
             continue
         for case in cases if what in CONTRACT else cases + losses:
-            with calls(f"{case}: checking that {what}", "The traceback shows the line. If the layer accepts vectors of one size only, pass "
-                       "check(layer, features=...); if it does not accept such an input at all, raise ShapeError in output(shape)."):
+            with calls(f"{case}: checking that {what}", ADVICE):
                 expect(case)
         if verbose:
             print(f"{type(layer).__name__}: {what}")
@@ -79,14 +80,15 @@ def _shapes(layer: Layer, features: int | None) -> list[Shape]:
     for steps, streams, size in SIZES:
         ids, steps, size = layer.ids, layer.steps or steps, features or size
         for shape in [(steps, streams)] if ids is not None else [(steps, streams, size), (streams, size)]:
-            try:
-                layer.output(shape)
-                found.append(shape)
-            except ShapeError as error:
-                refused = error
+            with calls(f"{shown(layer)}: output({shape})", ADVICE):
+                try:
+                    layer.output(shape)
+                    found.append(shape)
+                except ValueError as error:  # ShapeError is one
+                    refused = error
     if not found:
-        raise CheckError(f"{shown(layer)} accepts no input, for example: {refused} If it accepts vectors of one size only, pass "
-                         "check(layer, features=...).")
+        raise CheckError(f"{shown(layer)} accepts no input; of the shape {shape} output says: {refused} (If it accepts vectors of one size only, pass "
+                         "check(layer, features=...).)")
     return found
 
 
