@@ -10,16 +10,12 @@ The slots are in the order m f n: those that depend on the state come first, tho
 
 import numpy as np
 
-from numba_rnnlm import LanguageModel, backends, cells
-from numba_rnnlm.architecture import build
-from numba_rnnlm.cells import Cell
-from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.network import Network
+from numba_rnnlm import Cell, LanguageModel, cells
 from numba_rnnlm.portable import dsigmoid, dtanh, portable, sigmoid, tanh
 
 
 def equations(z, prev):
-    """The specification in NumPy, which the reference backend differentiates automatically."""
+    """The specification in NumPy, which the check differentiates automatically."""
     m, f, n = z
     (h,) = prev
     f = 0.5 * np.tanh(0.5 * f) + 0.5
@@ -55,21 +51,7 @@ def backward(z, prev, next, d, start, stride):
 
 MGU = Cell("mgu", {"m": "h", "f": "xh", "n": "x"}, ("h",), equations, forward, backward)
 
-# Check the derivative: compare the row functions on the CPU with the equations, which the reference backend differentiates.
-cells.register(MGU)
-model = build(ModelConfig("mgu", hidden=9, layers=2, embedding=5, vocabulary_size=11))
-random = np.random.default_rng(1)
-ids, targets = random.integers(0, 11, (6, 3)), random.integers(0, 11, 6 * 3)
-gradients = {}
-for name in ("reference", "cpu"):
-    ops = backends.get(name, "float64")
-    network = Network(model, ops, model.initialize(seed=1))
-    network.differentiate(ops.upload(ids), ops.upload(targets), network.state(3), scale=1 / targets.size, key=0)
-    gradients[name] = {weight: ops.download(array) for weight, array in network.gradients.items()}
-for weight, want in gradients["reference"].items():
-    off = abs(gradients["cpu"][weight] - want).max()
-    print(f"{weight:14}{want.shape!s:10} largest gradient {abs(want).max():.1e}, off by {off:.0e}")
-    assert off < 1e-13
+cells.check(MGU, verbose=True)  # compares forward and backward with the equations and their derivative, and much more
 
 text = "how much wood would a woodchuck chuck if a woodchuck could chuck wood\n" * 60
 for cell in (MGU, "gru"):

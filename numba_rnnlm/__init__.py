@@ -7,10 +7,11 @@
 
 from importlib import metadata
 
-from . import callbacks, cells, layers, optimizers
+from . import callbacks, cells, checking, layers, optimizers
 from .cells import Cell
 from .errors import (
     BackendError,
+    CheckError,
     ConfigError,
     CorpusError,
     DivergenceError,
@@ -28,6 +29,8 @@ from .scoring import Evaluation, TokenScore
 from .sequential import Sequential
 from .text import Files
 
+layers.check, cells.check = checking.layer.check, checking.cell.check  # they compute on backends, which layers and cells do not know
+
 try:
     __version__ = metadata.version("numba-rnnlm")
 except metadata.PackageNotFoundError:  # run from a source tree that is not installed
@@ -36,6 +39,7 @@ except metadata.PackageNotFoundError:  # run from a source tree that is not inst
 __all__ = [
     "BackendError",
     "Cell",
+    "CheckError",
     "ConfigError",
     "CorpusError",
     "DivergenceError",

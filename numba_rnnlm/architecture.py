@@ -1,18 +1,21 @@
 """The network of a language model: its layers, and the weights that it starts from."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .cells import Cell
 from .config import ModelConfig
-from .errors import ConfigError
+from .errors import ConfigError, ShapeError
 from .layers import Dense, Dropout, Embedding, Layer, Recurrent
+from .layers.chain import Chain
 from .network import Graph
 
 
-def build(config: ModelConfig, cell: str | Cell | None = None) -> Graph:
+def build(config: ModelConfig, cell: str | Cell | None = None, body: Sequence[Layer] | None = None) -> Graph:
     """The language model of this configuration: embedding, recurrent layers, softmax over the vocabulary.
 
-    ``cell`` is the cell of the configured name; left out, the one that is registered.
+    ``cell`` is the cell of the configured name; left out, the one that is registered. ``body`` are the layers in place of the recurrent ones.
 
     Examples
     --------
@@ -25,11 +28,15 @@ def build(config: ModelConfig, cell: str | Cell | None = None) -> Graph:
     # output layer must start small.
     deviation = 0.1 if config.tied else 1.0
     layers: list[Layer] = [Embedding(config.vocabulary_size, config.embedding, standard_deviation=deviation)]
-    dropout: list[Layer] = [Dropout(config.dropout)] if config.dropout else []
-    for _ in range(config.layers):
-        layers += [*dropout, Recurrent(config.hidden, True, cell or config.cell, config.forget_bias)]
-    layers += dropout
-    if config.tied and config.hidden != config.embedding:
+    if body is None:
+        dropout: list[Layer] = [Dropout(config.dropout)] if config.dropout else []
+        body = [layer for _ in range(config.layers) for layer in (*dropout, Recurrent(config.hidden, True, cell or config.cell, config.forget_bias))]
+        body += dropout
+    layers += body
+    shape = Chain(tuple(layers)).output((1, 1))
+    if len(shape) != 3:
+        raise ShapeError("the body of a language model returns a vector for every step, so its last recurrent layer needs return_sequences=True.")
+    if config.tied and shape[-1] != config.embedding:
         layers.append(Dense(config.embedding, use_bias=False))
     layers.append(Dense(config.vocabulary_size, "softmax", tied=config.tied))
     return Graph(layers)

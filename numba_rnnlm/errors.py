@@ -8,6 +8,7 @@
     ├── CorpusError       (ValueError)      a text cannot be read or is too short
     ├── VocabularyError   (ValueError)      a symbol or id is not in the vocabulary
     ├── BackendError      (RuntimeError)    a backend is not available
+    ├── CheckError        (AssertionError)  a layer or a cell of your own does not keep its contract
     ├── NotFittedError    (RuntimeError)    the model has not been trained yet
     ├── DivergenceError   (ArithmeticError) training produced NaN or infinity
     ├── TrainingError     (RuntimeError)    training could not continue; what was learned is preserved
@@ -63,6 +64,10 @@ class VocabularyError(LanguageModelError, ValueError):
 
 class BackendError(LanguageModelError, RuntimeError):
     """The requested backend is not available."""
+
+
+class CheckError(LanguageModelError, AssertionError):
+    """A layer or a cell of your own does not do what the library relies on: see ``layers.check`` and ``cells.check``."""
 
 
 class NotFittedError(LanguageModelError, RuntimeError):

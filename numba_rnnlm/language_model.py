@@ -33,6 +33,7 @@ from .config import (
     UnknownConfig,
     expect_vocabulary,
 )
+from .decoding import generate, generate_batch
 from .errors import (
     ConfigError,
     CorpusError,
@@ -51,8 +52,10 @@ from .errors import (
     shown,
 )
 from .extension import extended
-from .generation import generate, generate_batch
 from .interrupts import Interrupts
+from .layers import Layer
+from .layers.description import describe as describe_layer
+from .layers.description import descriptions, rebuild_all
 from .network import Network
 from .optimizers import Optimizer, describe
 from .paths import same_file
@@ -186,6 +189,10 @@ class LanguageModel:
     line_ends
         "lf": ``"\\r\\n"`` and ``"\\r"`` are read as ``"\\n"``, in every text and sentence and prompt; "keep": they stay as they are. Left
         out, "lf" for characters and words and "keep" for bytes.
+    body
+        Layers of :mod:`numba_rnnlm.layers`, or of your own, between the embedding and the output layer, in place of ``layers`` recurrent
+        ones; they take and return a vector for every step. ``cell``, ``hidden``, ``layers``, ``dropout`` and ``forget_bias`` then have no
+        effect.
     backend
         "auto", "cpu", "cuda" (an NVIDIA GPU) or "reference"; see :func:`numba_rnnlm.backends.get`.
     threads
@@ -232,6 +239,7 @@ class LanguageModel:
         min_count: int = 1,
         max_vocabulary: int | None = None,
         line_ends: str | None = None,
+        body: Sequence[Layer] | None = None,
         backend: str = "auto",
         threads: int | None = None,
         precision: str = "float32",
@@ -243,6 +251,7 @@ class LanguageModel:
         self._config = _filled(ModelConfig, {**given, "cell": cell.name if isinstance(cell, Cell) else cell})
         self._cell = cells.held(cell)
         self._text = _filled(TextConfig, given)
+        self._body = None if body is None else _body(body, self._config)
         expect_vocabulary(tokenizer, vocabulary_size)
         expect_number("seed", seed, 0, 2**63 - 1, whole=True)
         self._seed = int(seed)
@@ -258,7 +267,7 @@ class LanguageModel:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**self._config.to_dict(), "cell": self._cell, **self._text.to_dict(), "backend": self._backend, "threads": self._threads,
+        return {**self._config.to_dict(), "cell": self._cell, **self._text.to_dict(), "body": self._body, "backend": self._backend, "threads": self._threads,
                 "precision": self._precision, "seed": self._seed}
 
     def set_params(self, **params: Any) -> Self:
@@ -554,7 +563,7 @@ class LanguageModel:
             return None, config
         saved = runs.read_run(keeping.resume)
         config = saved.completed(config)
-        saved.expect_settings({**self._settings(), "precision": self._precision}, config)
+        saved.expect_settings({"body": None, **self._settings(), "precision": self._precision}, config)
         self._expect_cell(saved)
         return saved, config
 
@@ -585,7 +594,7 @@ class LanguageModel:
         with nullcontext() if saved is None else runs.fitting(saved.name):
             optimizer = optimizer or make_optimizer(chosen, self._config.cell)
         network = start.network
-        model = network.graph if network else build(self._model_config(start.tokenizer), self._cell)
+        model = network.graph if network else build(self._model_config(start.tokenizer), self._cell, self._body)
         model.expect_memory_for_training(self._ops, chosen.steps, chosen.streams, optimizer.rule.moments, network.held if network else 0)
         network = network or self._build(start.tokenizer)
         validation = None if start.valid is None else self._evaluator(network, start.valid)
@@ -637,7 +646,7 @@ class LanguageModel:
         if network is None or larger.size == tokenizer.size:
             return tokenizer, network, ""
         config = self._model_config(larger)
-        model = build(config, self._cell)
+        model = build(config, self._cell, self._body)
         assert larger.unknown is not None  # as of every tokenizer that grows
         weights = extended(model, network.weights(), initial_weights(model, config, self._seed), larger.unknown)
         new = {symbol: count for symbol, count in read.missing.symbols.items() if symbol in larger}
@@ -698,7 +707,7 @@ class LanguageModel:
 
     def _build(self, tokenizer: Tokenizer | None, weights: dict[str, np.ndarray] | None = None) -> Network:
         config = self._model_config(tokenizer)
-        model = build(config, self._cell)
+        model = build(config, self._cell, self._body)
         return Network(model, self._ops, initial_weights(model, config, self._seed) if weights is None else weights)
 
     @property
@@ -1133,7 +1142,8 @@ class LanguageModel:
         return files
 
     def _settings(self) -> dict[str, Any]:
-        return {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed}
+        body = {} if self._body is None else {"body": [describe_layer(layer) for layer in self._body]}
+        return {**self._config.to_dict(), **self._text.to_dict(), "seed": self._seed, **body}
 
     def _about(self, gradients: bool = False) -> dict[str, Any]:
         """All but the weights, as plain values; of a cell of one's own also what it computes, with ``gradients`` also backwards."""
@@ -1149,7 +1159,7 @@ class LanguageModel:
     @classmethod
     def load(
         cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32",
-        cell: Cell | None = None,
+        cell: Cell | None = None, custom_objects: Mapping[str, type[Layer]] | None = None,
     ) -> Self:
         """The model that :meth:`save` wrote.
 
@@ -1162,6 +1172,8 @@ class LanguageModel:
         cell
             Only for a model with a cell of your own: use this one, whatever the cell of the same name computed that the model was
             trained with. Left out, the registered cell is used, and refused if it computes something else.
+        custom_objects
+            Classes of layers of your own in the ``body``, by their names: the file names such a class and never imports it.
 
         Raises
         ------
@@ -1175,9 +1187,13 @@ class LanguageModel:
         ops = backends.get(backend, threads=threads, precision=precision)  # what is wrong with the machine is not the file's fault
         with runs.fitting(name):
             config = dict(about["config"])
+            described = list(descriptions(config.get("body") or []))
             if isinstance(config["cell"], str):
-                found = cells_of_file(name, about, [config["cell"]], [] if cell is None else [cell], ops, LOAD)
+                names = [config["cell"], *(one["cell"] for one in described if "cell" in one)]
+                found = cells_of_file(name, about, names, [] if cell is None else [cell], ops, LOAD)
                 config["cell"] = found.get(config["cell"], config["cell"])
+            if config.get("body") is not None:
+                config["body"] = rebuild_all(name, config["body"], custom_objects or {}, found)
             model = cls(**config, backend=backend, threads=threads, precision=precision)
         model.tokenizer_, model._network, model.history_ = model._rebuilt(about, weights, name)
         model._learned = {key: about[key] for key in ("texts", "training") if key in about}
@@ -1201,6 +1217,16 @@ class LanguageModel:
     def parameter_count(self) -> int:
         """Number of weights."""
         return sum(int(np.prod(shape)) for shape in self.network_.graph.layout.values())
+
+
+def _body(layers: Any, config: ModelConfig) -> tuple[Layer, ...]:
+    """The layers of a body, checked. Raises :class:`ConfigError` or :class:`ShapeError` where they cannot stand between embedding and head."""
+    body = tuple(expect_items("body", layers, "a list of layers"))
+    for layer in body:
+        if not isinstance(layer, Layer):
+            raise ConfigError(f"body has {shown(layer)}, expected layers of numba_rnnlm.layers such as LSTM(64, return_sequences=True).")
+    build(replace(config, vocabulary_size=2), None, body)
+    return body
 
 
 def _filled(config: type[Config], given: Mapping[str, Any]) -> Config:

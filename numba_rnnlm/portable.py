@@ -369,10 +369,10 @@ def random_bits(key, index):
     return z ^ (z >> np.uint64(31))
 
 
-def stream_key(*counters: int) -> int:
-    """Mix integers (seed, step, layer, …) into one 64-bit key for :func:`random_bits`."""
+def stream_key(*counters: Any) -> Any:
+    """Mix integers (seed, step, layer, …) into one 64-bit key for :func:`random_bits`; or arrays of uint64 into an array of keys."""
     mask = 0xFFFFFFFFFFFFFFFF
-    key = 0
+    key: Any = 0
     for counter in counters:
         z = (key + (counter + 1) * 0x9E3779B97F4A7C15) & mask
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask

@@ -53,9 +53,8 @@ def difference(ops: Ops, cell: Cell, record: Mapping[str, Any], gradients: bool 
     """
     keys = ["step", "gradients"] if gradients and "gradients" in record else ["step"]
     here = _record(ops, cell, "gradients" in keys)
-    for key in ("slots", "states", "weights"):
-        there, now = record.get(key, []), here.get(key, [])
-        if there != now:
+    for key, there in (("slots", record["slots"]), ("states", record["states"]), ("weights", record.get("weights", []))):
+        if there != (now := here.get(key, [])):
             return f"its {key} are {there} there and {now} here"
     for key in keys:
         names = [f"new state {name!r}" for name in here["states"]]
@@ -116,22 +115,46 @@ def cells_of_file(
     return found
 
 
-def _record(ops: Ops, cell: Cell, gradients: bool) -> Record:
-    """One step from a fixed input, without a matrix."""
-    slots, states = len(cell.gates), len(cell.states)
-    first, last = cell.window("h")
-    zeros = np.zeros((UNITS, (last - first) * UNITS))
-    s = np.stack([_values(1, 1, states), np.zeros((1, states, UNITS))])
-    z, s, d = (ops.upload(array) for array in (_values(2, 1, 1, slots), s, _values(3, 1, states)))
+def step(
+    ops: Ops, cell: Cell, z: np.ndarray, prev: np.ndarray, w: np.ndarray, d: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """One step of N streams, without a matrix.
+
+    Parameters
+    ----------
+    z, prev, w
+        Sums (N, G, H), states (N, S, H), and the cell's vectors of weights (K, H).
+    d
+        Gradient of the new states (N, S, H).
+
+    Returns
+    -------
+    dict
+        "next", the new states; with ``d`` also "d", "z" and, if the cell has weights, "w": the gradients of ``prev``, ``z`` and ``w``.
+    """
+    units, (first, last) = z.shape[-1], cell.window("h")
+    zeros = np.zeros((units, (last - first) * units))
+    s, sums = ops.upload(np.stack([prev, np.zeros(prev.shape)])), ops.upload(z[np.newaxis].copy())  # a verb overwrites what it is given
     U, dU = (ops.upload(zeros) if zeros.size else None for _ in range(2))
-    w, dw = (ops.upload(_values(4, len(cell.weights))) if cell.weights else None for _ in range(2))
-    ops.recur(cell, U, z, s, w)
+    weights, dw = (ops.upload(w.copy()) if cell.weights else None for _ in range(2))
+    ops.recur(cell, U, sums, s, weights)
+    found = {"next": ops.download(s)[1]}
+    if d is not None:
+        gradient = ops.upload(d.copy())
+        ops.recur_backward(cell, U, sums, s, None, gradient, dU, weights, dw)
+        found |= {"d": ops.download(gradient), "z": ops.download(sums)[0]} | ({} if dw is None else {"w": ops.download(dw)})
+    return found
+
+
+def _record(ops: Ops, cell: Cell, gradients: bool) -> Record:
+    """One step from a fixed input."""
+    slots, states = len(cell.gates), len(cell.states)
+    z, prev, w = _values(2, 1, slots), _values(1, 1, states), _values(4, len(cell.weights))
+    found = step(ops, cell, z, prev, w, _values(3, 1, states) if gradients else None)
     record = {"slots": [list(slot) for slot in cell.gates.items()], "states": list(cell.states),
-              **({"weights": list(cell.weights)} if cell.weights else {}), "step": _plain(ops.download(s)[1, 0])}
+              **({"weights": list(cell.weights)} if cell.weights else {}), "step": _plain(found["next"][0])}
     if gradients:
-        ops.recur_backward(cell, U, z, s, None, d, dU, w, dw)
-        found = [ops.download(d)[0], ops.download(z)[0, 0], *([] if dw is None else [ops.download(dw)])]
-        record["gradients"] = _plain(np.concatenate(found))
+        record["gradients"] = _plain(np.concatenate([found["d"][0], found["z"][0], *([found["w"]] if cell.weights else [])]))
     return record
 
 

@@ -17,7 +17,7 @@ from .training.plan import OPEN
 from .training.position import Position, read_position
 from .training.schedules import can_be_extended
 
-MODEL_SETTINGS = {**ModelConfig().to_dict(), **TextConfig().to_dict(), "seed": 0, "precision": "float32"}
+MODEL_SETTINGS = {**ModelConfig().to_dict(), **TextConfig().to_dict(), "seed": 0, "body": None, "precision": "float32"}
 EXTENSIBLE = ("epochs", "max_seconds")  # settings that a resumed run may change, where its schedule allows
 
 

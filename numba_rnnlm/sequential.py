@@ -11,7 +11,6 @@ import numpy as np
 
 from . import backends, optimizers, runs
 from .arguments import Only, checked_calls
-from .backends.ops import Ops
 from .callbacks import Callback, Called, History, read_callbacks
 from .cells import Cell
 from .config import CheckpointConfig, TrainingConfig
@@ -36,8 +35,8 @@ from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swa
 from .keras.compiled import LOSSES, METRICS, Compiled
 from .keras.examples import ExampleTask, Lines, line, measure
 from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
-from .layers import LAYERS, Layer
-from .layers.description import describe, descriptions, rebuild
+from .layers import Layer
+from .layers.description import MOST_LAYERS, describe, descriptions, rebuild_all
 from .layers.layer import above
 from .network import Graph, Network
 from .optimizers import Optimizer
@@ -53,7 +52,6 @@ from .training.updater import Updater
 
 Path = str | os.PathLike[str]
 
-MOST_LAYERS = 1000
 
 Steps = Annotated[None, Only("a pass goes over all examples, batch_size at a time")]
 Weights = Annotated[None, Only("every example counts the same")]
@@ -618,7 +616,9 @@ class Sequential:
             raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
                                  "load it with LanguageModel.load.")
         with runs.fitting(name):
-            layers = _layers_of(name, about, cells, custom_objects or {}, model._ops)
+            named = [one["cell"] for one in descriptions(about["layers"]) if "cell" in one]
+            own = cells_of_file(name, about, named, cells, model._ops, "Sequential.load(path, cells=[{cell}])")
+            layers = rebuild_all(name, about["layers"], custom_objects or {}, own)
         try:
             model._restore(about, layers, groups.pop("weights"), groups, compile, custom_objects or {})
         except ModelFileError as error:
@@ -670,17 +670,3 @@ def _short(layer: Any) -> str:
     given = [repr(value) for field, value in values if field.default is MISSING]
     given += [f"{field.name}={value!r}" for field, value in values if field.default not in (MISSING, value)]
     return f"{type(layer).__name__}({', '.join(given)})"
-
-
-def _layers_of(file: str, about: Mapping[str, Any], given: Sequence[Cell], custom: Mapping[str, type], ops: Ops) -> list[Layer]:
-    """The layers that the header of a file describes."""
-    described = list(descriptions(about["layers"]))
-    if len(described) > MOST_LAYERS:
-        raise ValueError(f"it has {len(described):,} layers, expected at most {MOST_LAYERS:,}")
-    classes = {**custom, **LAYERS}
-    for one in described:
-        if one["class"] not in classes:
-            raise ModelFileError(f"{file!r} has a layer of the class {shown(one['class'])}, which is not known here; load with "
-                                 "custom_objects={name: class}.")
-    own = cells_of_file(file, about, [one["cell"] for one in described if "cell" in one], given, ops, "Sequential.load(path, cells=[{cell}])")
-    return [rebuild(one, classes, own) for one in about["layers"]]

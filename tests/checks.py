@@ -12,8 +12,10 @@ from hypothesis import settings
 from numba import njit
 
 import numba_rnnlm
-from numba_rnnlm.backends import reference
+from numba_rnnlm.backends import complex_step
+from numba_rnnlm.backends.complex_step import STEP
 from numba_rnnlm.backends.ops import Ops
+from numba_rnnlm.checking.comparing import difference
 
 # Relative to the largest element. Over thousands of drawn calls at most 3e-6 and 4e-15 were measured.
 TOLERANCE = {"float32": 1e-5, "float64": 2e-14}
@@ -21,9 +23,6 @@ TOLERANCE = {"float32": 1e-5, "float64": 2e-14}
 ROUNDS = int(os.environ.get("NUMBA_RNNLM_ROUNDS", "1"))  # how many times as often races, kills and faults are tried as in a short test run
 
 HANG = 900  # seconds after which a test gives up on a process or a thread that hangs: so many that no busy machine reaches them
-
-STEP = 1e-30  # of complex-step differentiation: no difference of two near numbers, hence no rounding
-
 
 def examples(number: int) -> settings:
     """As many examples of Hypothesis's, where other tests have 20: in a longer run more, in the same proportion."""
@@ -52,9 +51,7 @@ def error(got: Any, want: Any) -> float:
     """Largest difference, relative to the largest element, or to 1 where all are smaller."""
     got, want = np.asarray(got), np.asarray(want)
     assert got.shape == want.shape
-    if got.size == 0:
-        return 0.0
-    return float(abs(got - want).max() / max(1.0, abs(want).max()))
+    return difference(got, want)
 
 
 def assert_close(got: dict[str, Any], want: dict[str, Any], tolerance: float) -> None:
@@ -106,30 +103,11 @@ def assert_adjoint(
     assert abs(got - want) <= tolerance * size, f"⟨Jᵀu, v⟩ is {got:.12g}, ⟨u, J v⟩ {want:.12g}"
 
 
-class ComplexStep(reference.Backend):
-    """The reference in complex numbers, forward only: imaginary parts carry a derivative through any model.
-
-    ``backward`` verbs do nothing, so that ``Network.train`` runs, dropout and all.
-    """
-
-    dtype = np.dtype(complex)
-
-    def empty(self, shape):
-        return np.full(shape, np.nan + 0j)
-
-    def upload(self, array):
-        return np.array(array, np.int32 if array.dtype.kind in "iub" else complex)
-
-    def cross_entropy(self, x, W, b, targets, losses, transposed=False):
-        logits = x @ (W.T if transposed else W) + (0 if b is None else b)
-        self._log_softmax(logits)
-        losses[...] = np.where(targets >= 0, -logits[np.arange(len(targets)), targets], 0)
+class ComplexStep(complex_step.Backend):
+    """Forward only: ``backward`` verbs do nothing, so that ``Network.differentiate`` runs, dropout and all."""
 
     def cross_entropy_backward(self, x, W, b, targets, scale, losses, dx, dW, db, transposed=False, add=False):
         self.cross_entropy(x, W, b, targets, losses, transposed)
-
-    def binary_cross_entropy(self, logits, targets, losses):
-        losses[...] = (np.log(1 + np.exp(logits)) - logits * targets).mean(-1).reshape(losses.shape)
 
     def binary_cross_entropy_backward(self, logits, targets, scale, losses):
         self.binary_cross_entropy(logits, targets, losses)

@@ -13,6 +13,7 @@ from own_cells import EVERY
 from numba_rnnlm import rules
 from numba_rnnlm.backends import SIMULATED
 from numba_rnnlm.backends.ops import ACTIVATIONS
+from numba_rnnlm.checking.comparing import floats
 from numba_rnnlm.rules import Rule
 
 RULES = {rule.name: rule for rule in vars(rules).values() if isinstance(rule, Rule)}
@@ -26,11 +27,6 @@ threads = st.integers(1, 3)
 generators = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 cells = st.sampled_from(list(EVERY.values()))
 keys = st.integers(0, 2**64 - 1)
-
-
-def floats(random: np.random.Generator, *shape: int) -> np.ndarray:
-    """Standard normal."""
-    return np.asarray(random.standard_normal(shape, np.float32), np.float64)
 
 
 def many(size: int) -> int:

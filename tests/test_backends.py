@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("every_thread")
 pack_panel = from_python(packing.pack_panel)
 REFERENCE = backends.get("reference")
 SIGNATURES = {name: inspect.signature(verb) for name, verb in vars(Ops).items() if not name.startswith("_")}
-OTHERS = {"rounding", "memory", "empty", "upload", "download", "decoder"}  # with tests of their own
+OTHERS = {"rounding", "memory", "empty", "upload", "download", "choose", "decoder"}  # with tests of their own
 
 
 def on(ops, threads):
@@ -297,8 +297,11 @@ def test_rounding_to_bfloat16(bits):
 @given(data=st.data(), threads=strategies.threads)
 def test_products_lose_no_more_than_their_factors(precise, verb, data, threads):
     arguments = draw_product(data, verb)
-    got = call(on(precise, threads), verb, arguments)
-    assert_close(got, call(REFERENCE, verb, arguments), LOST[precise.precision])
+    got, want = call(on(precise, threads), verb, arguments), call(REFERENCE, verb, arguments)
+    if "dU" in want:  # over up to 350 rows, which may cancel: what they lose grows with the root of how many there are
+        rows = np.prod(arguments["z"].shape[:2])
+        got["dU"], want["dU"] = got["dU"] / np.sqrt(rows), want["dU"] / np.sqrt(rows)
+    assert_close(got, want, LOST[precise.precision])
 
 
 @pytest.mark.parametrize("verb", PRODUCTS)
@@ -614,10 +617,11 @@ def test_every_rule(compiled, rule, arguments, random, threads):
 
 NARROW = """
 import numpy as np
-from numba_rnnlm import backends, generation
+from numba_rnnlm import backends
 from numba_rnnlm.backends.cpu import decoding, simd, threads
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig, SamplingConfig
+from numba_rnnlm.decoding import generate_batch
 from numba_rnnlm.architecture import build
 from numba_rnnlm.network import Network
 
@@ -661,14 +665,14 @@ prompts, config = [np.array([1, 2, 3]), np.array([4])], SamplingConfig(20, tempe
 for rows in (37, 0):
     decoding.TABLE_ROWS = rows
     network.set_weights(network.weights())
-    got = [generation.generate_batch(network, prompts, config, [1, 2])]
-    got += [generation.generate_batch(network.rounded(), prompts, config, [1, 2])]
+    got = [generate_batch(network, prompts, config, [1, 2])]
+    got += [generate_batch(network.rounded(), prompts, config, [1, 2])]
     ops.decoder, own = lambda *arguments: None, ops.decoder
-    want = [generation.generate_batch(network, prompts, config, [1, 2])]
+    want = [generate_batch(network, prompts, config, [1, 2])]
     ops.decoder = own
     assert [ids.tolist() for ids in got[0]] == [ids.tolist() for ids in want[0]]
 int8 = SamplingConfig(20, temperature=0, weights="int8")
-near = generation.generate_batch(network, prompts, int8, [1, 2])
+near = generate_batch(network, prompts, int8, [1, 2])
 assert [ids[:5].tolist() for ids in near] == [ids[:5].tolist() for ids in got[1]]
 """
 

@@ -7,22 +7,23 @@ import pickle
 import numpy as np
 import pytest
 import strategies
-from checks import TOLERANCE, assert_adjoint, assert_close, call, slope
+from checks import TOLERANCE, assert_adjoint, assert_close, slope
 from hypothesis import given
 from hypothesis import strategies as st
 from numba.extending import overload
 from own_cells import EVERY, OWN
-from strategies import floats, unwritten
+from strategies import floats
 
 from numba_rnnlm import LanguageModel, Sequential, backends, cells
 from numba_rnnlm.cells import CELLS, Cell
+from numba_rnnlm.checking.cell import Case, columns
 from numba_rnnlm.config import SamplingConfig
+from numba_rnnlm.decoding import generate_batch
 from numba_rnnlm.errors import ConfigError, ModelFileError
-from numba_rnnlm.generation import generate_batch
 from numba_rnnlm.layers import Dense, Recurrent
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.portable import portable, tanh
-from numba_rnnlm.recognition import difference, records
+from numba_rnnlm.recognition import difference, records, step
 from numba_rnnlm.storage import open_model, read_about, write_model
 
 pytestmark = pytest.mark.usefixtures("every_thread")
@@ -30,26 +31,13 @@ pytestmark = pytest.mark.usefixtures("every_thread")
 every_cell = pytest.mark.parametrize("cell", EVERY.values(), ids=EVERY)
 
 
-def step(ops, cell, z, prev, d, w):
-    """One step of N streams without a matrix: next, and the gradients of z, prev and w. z (N, G, H); prev, d (N, S, H); w (K, H)."""
-    H = z.shape[-1]
-    first, last = cell.window("h")
-    U = np.zeros((H, (last - first) * H)) if first < last else None
-    w, dw = (w, unwritten(*w.shape)) if cell.weights else (None, None)
-    after = call(ops, "recur_backward", {
-        "cell": cell, "U": U, "z": z[np.newaxis], "s": np.stack([prev, unwritten(*prev.shape)]),
-        "dy": None, "d": d, "dU": U, "w": w, "dw": dw,
-    })  # fmt: skip
-    return {"next": after["s"][1], "dz": after["z"][0], "dprev": after["d"], "dw": after.get("dw", np.zeros((0, H)))}
-
-
 def slots(rows):
     """(N, G, H) ↔ (G, N, H), as the equations take them."""
     return np.swapaxes(rows, 0, 1)
 
 
-def specification(cell, z, prev, d, w):
-    """The same from the equations alone, element by element of z, prev and w."""
+def specification(cell, z, prev, w, d):
+    """What ``step`` returns, from the equations alone, element by element of z, prev and w."""
     points = [slots(z), slots(prev), *cell.with_weights(w)]
 
     def gradient(which, row):
@@ -58,13 +46,13 @@ def specification(cell, z, prev, d, w):
         return (slope(cell.equations, points, directions) * slots(d)).sum(0)
 
     dz, dprev, *dw = (np.stack([gradient(which, row) for row in range(len(point))]) for which, point in enumerate(points))
-    return {"next": slots(cell.equations(*points)), "dz": slots(dz), "dprev": slots(dprev), "dw": dw[0].sum(1) if dw else w}
+    return {"next": slots(cell.equations(*points)), "z": slots(dz), "d": slots(dprev)} | ({"w": dw[0].sum(1)} if dw else {})
 
 
 def draw_step(random, cell, N, H, scale=1.0):
-    """z, prev, d and w."""
+    """z, prev, w and d."""
     S = len(cell.states)
-    return scale * floats(random, N, len(cell.gates), H), floats(random, N, S, H), floats(random, N, S, H), floats(random, len(cell.weights), H)
+    return scale * floats(random, N, len(cell.gates), H), floats(random, N, S, H), floats(random, len(cell.weights), H) / 4, floats(random, N, S, H)
 
 
 @every_cell
@@ -77,32 +65,19 @@ def test_rows_are_the_equations(ops, cell, random, N, H, scale):
 @every_cell
 @given(random=strategies.generators, H=strategies.sizes)
 def test_backward_is_the_adjoint_of_forward(ops, cell, random, H):
-    z, prev, d, w = draw_step(random, cell, 2, H)
-    along_z, along_prev, _, along_w = draw_step(random, cell, 2, H)
-    after = step(ops, cell, z, prev, d, w)
+    z, prev, w, d = draw_step(random, cell, 2, H)
+    along_z, along_prev, along_w, _ = draw_step(random, cell, 2, H)
+    after = step(ops, cell, z, prev, w, d)
     points, directions = ([slots(x), slots(y), *cell.with_weights(v)] for x, y, v in ((z, prev, w), (along_z, along_prev, along_w)))
     forward = slope(cell.equations, points, directions)
-    gradients = [after[name] for name in ("dz", "dprev", "dw")]
-    assert_adjoint(slots(d), forward, [along_z, along_prev, along_w], gradients, TOLERANCE[ops.dtype.name])
+    along = {"z": along_z, "d": along_prev} | ({"w": along_w} if cell.weights else {})
+    assert_adjoint(slots(d), forward, list(along.values()), [after[name] for name in along], TOLERANCE[ops.dtype.name])
 
 
 @every_cell
 @given(random=strategies.generators, H=st.integers(1, 9), stride=st.integers(1, 4))
 def test_an_element_reads_and_writes_its_own_column_only(cell, random, H, stride):
-    *rows, w = draw_step(random, cell, 1, H)
-    z, prev, d = (array[0] for array in rows)
-    start = random.integers(0, stride)
-    mine = np.arange(H) % stride == start
-    seen = [np.where(mine, array, np.nan) for array in (z, prev, unwritten(*prev.shape), d, w, np.zeros(w.shape))]  # others are poison
-    with np.errstate(all="raise"):
-        cell.forward.py_func(*seen[:3], *cell.with_weights(seen[4]), start, stride)
-        cell.backward.py_func(*seen[:4], *cell.with_weights(seen[4]), *cell.with_weights(seen[5]), start, stride)
-    want = specification(cell, *rows, w)
-    got = {"next": seen[2], "dz": seen[0], "dprev": seen[3], "dw": seen[5]}
-    for name, array in got.items():
-        assert np.isnan(array[:, ~mine]).all()
-        wanted = want[name] if name == "dw" else want[name][0]
-        np.testing.assert_allclose(array[:, mine], wanted[:, mine], rtol=1e-12, atol=1e-14)
+    columns(Case(cell, H, random), stride)
 
 
 @every_cell
@@ -114,8 +89,13 @@ def test_states_stay_finite(ops, cell, random, H):
     S = len(cell.states)
     z, prev = extreme(2, len(cell.gates), H).astype(np.float32), extreme(2, S, H).astype(np.float32)
     w = random.choice([-1, 1], (len(cell.weights), H))  # a state of 1e30 times 1e30 is no number of float32
-    after = step(ops, cell, z, prev, np.zeros((2, S, H)), w)
+    after = step(ops, cell, z, prev, w)
     assert np.isfinite(after["next"]).all()
+
+
+@every_cell
+def test_cells_of_the_library_pass_the_check_of_ones_own(cell):
+    cells.check(cell)
 
 
 @every_cell

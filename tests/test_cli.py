@@ -165,7 +165,7 @@ def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
     given = {**model, **text, **training, **keeping, **options}
     arguments = [flag(name) if value is True else f"{flag(name)}={value}" for name, value in given.items()]
     assert main(["train", "text.txt", "--valid", "held_out.txt", *arguments]) == 2  # the exit code of ConfigError
-    params = {**model, **text, **options, "vocabulary_size": None}
+    params = {**model, **text, **options, "vocabulary_size": None, "body": None}
     assert calls == [(params, "text.txt", "held_out.txt", TrainingConfig(**training), CheckpointConfig(**keeping))]
 
 

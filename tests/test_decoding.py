@@ -6,25 +6,26 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
-from itertools import pairwise
 
 import needs
 import numpy as np
 import pytest
 import strategies
-from checks import HANG, from_python, run_python
+from checks import HANG, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from models import trained, untrained
 from strategies import floats
 
-from numba_rnnlm import backends, generation
-from numba_rnnlm.backends.cpu import decoding, sampling
+from numba_rnnlm import backends
+from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.backends.cpu.threads import Pool
+from numba_rnnlm.backends.ops import Choice, Streams
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import SamplingConfig
+from numba_rnnlm.decoding import generate, generate_batch, verbs, write
+from numba_rnnlm.decoding.choice import uniform
 from numba_rnnlm.errors import BackendError
-from numba_rnnlm.generation import generate, generate_batch
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.optimizers import SGD
@@ -32,7 +33,6 @@ from numba_rnnlm.training.updater import Updater
 
 pytestmark = pytest.mark.usefixtures("every_thread", "all_share")
 
-choose = from_python(sampling.choose)
 KINDS = ("float32", "int8")
 every_cell = pytest.mark.parametrize("cell", CELLS)
 some_cells = pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])  # with different slots for input and state
@@ -92,28 +92,28 @@ def network_of(model, weights, threads=1):
     return Network(model, backends.get("cpu", threads=threads), weights)
 
 
-def draw_states(network, streams, random):
-    return [floats(random, *array.shape).astype(np.float32) / 2 for array in network.state(streams).values()]
+def draw_streams(network, count, random, position=7):
+    """Streams in any states."""
+    state = {name: (floats(random, *array.shape) / 2).astype(np.float32) for name, array in network.state(count).items()}
+    ids = random.integers(0, network.graph.layers[0].input_dim, count).astype(np.int32)
+    return Streams(state, ids, position + np.arange(count))
 
 
-def draw_options(data, vocabulary):
-    """Draw the arguments that ``write`` takes after the seeds."""
+def draw_choice(data, vocabulary):
     banned = data.draw(st.sets(st.integers(0, vocabulary - 1), max_size=min(2, vocabulary - 1)))
-    chosen = SamplingConfig(**data.draw(draws))
-    return chosen.temperature, chosen.top_k, chosen.top_p, np.array(sorted(banned), np.int64)
+    return Choice(**data.draw(draws), banned=np.array(sorted(banned), np.int64))
 
 
-def left(decoding_):
-    """The logits (N, V) from which the last symbols were drawn."""
-    head, N = decoding_.rows[-1], decoding_.ids.size
-    return decoding_.values[head[decoding.H] :][: N * head[decoding.UNITS]].reshape(N, -1)
+def some_seeds(count):
+    return np.arange(count, dtype=np.uint64)
 
 
-def choose_as_the_kernel_does(logits, config, number):
-    """Choose with all probabilities, so that the result does not depend on rounding near a limit; sampling has its own tests."""
-    banned = np.flatnonzero(np.isneginf(logits))
-    scratch = np.empty(logits.size, np.float32)
-    return choose(logits.copy(), banned, config.temperature, config.top_k, config.top_p, number, scratch)
+def assert_same_streams(got, want):
+    np.testing.assert_array_equal(got.ids, want.ids, strict=True)
+    np.testing.assert_array_equal(got.positions, want.positions, strict=True)
+    assert got.state.keys() == want.state.keys()
+    for name in want.state:
+        np.testing.assert_array_equal(got.state[name], want.state[name], strict=True)
 
 
 # The verbs
@@ -125,29 +125,53 @@ def test_generated_ids_and_state_equal_those_of_the_verbs(cell, data, random, th
     model = data.draw(models(cell))
     V = model.layers[0].input_dim
     network = network_of(model, draw_weights(model, random), threads)
-    states, position = draw_states(network, N, random), data.draw(st.integers(0, 10**9))
+    streams, choice, seeds = draw_streams(network, N, random), draw_choice(data, V), random.integers(0, 2**64, N, np.uint64)
     given = np.where(random.random((T, N)) < 0.5, -1, random.integers(0, V, (T, N))).astype(np.int32)
-    logits = data.draw(st.sampled_from([None, floats(random, N, V).astype(np.float32)]))
-    if logits is None:  # there are no logits yet to draw the first symbol from
-        given[0] = abs(given[0])
-    options, seeds = draw_options(data, V), random.integers(0, 2**64, N, np.uint64)
 
-    with patched(generation, choose=choose_as_the_kernel_does):
-        verbs = generation.Decoder(network).start(states, None if logits is None else logits.copy(), N, position)
-        want = [(verbs.write(row[np.newaxis], seeds, *options), verbs.logits) for row in given]
+    expected = verbs.Decoder(network).start(streams)
+    want = [(expected.draw(row[np.newaxis], choice, seeds)[0], expected.streams(), expected.scores().copy()) for row in given]
     with looked_up(model, data.draw(st.booleans())), patched(decoding, SHARE=data.draw(st.sampled_from([1, 2**60]))):
         decoder = network.decoder("float32")
-        assert isinstance(decoder, decoding.Decoder)
+        assert isinstance(decoder, decoding.Decoder) and decoder.exact
         cuts = sorted(data.draw(st.sets(st.integers(1, T), max_size=3)) | {T})
-        start, going = 0, decoder.start(states, logits, N, position)
+        start, going = 0, decoder.start(streams)
         for cut in cuts:
-            generated = going.write(given[start:cut], seeds, *options)
-            np.testing.assert_array_equal(generated, np.concatenate([ids for ids, _ in want[start:cut]]))
-            if (given[cut - 1] < 0).any():
-                np.testing.assert_array_equal(left(going), want[cut - 1][1], strict=True)
+            written = going.draw(given[start:cut], choice, seeds)
+            np.testing.assert_array_equal(written, np.stack([ids for ids, _, _ in want[start:cut]]))
+            assert_same_streams(going.streams(), want[cut - 1][1])
+            if data.draw(st.booleans()):
+                np.testing.assert_array_equal(going.scores(), want[cut - 1][2], strict=True)
+                assert_same_streams(going.streams(), want[cut - 1][1])
             start = cut
-        whole = decoder.start(states, logits, N, position).write(given, seeds, *options)
-    np.testing.assert_array_equal(whole, np.concatenate([ids for ids, _ in want]))
+        whole = decoder.start(streams).draw(given, choice, seeds)
+    np.testing.assert_array_equal(whole, np.stack([ids for ids, _, _ in want]))
+
+
+@every_kind
+@some_cells
+@given(data=st.data(), random=strategies.generators, threads=strategies.threads, N=streams)
+def test_streams_may_be_taken_anywhere(cell, kind, data, random, threads, N):
+    """With more and with fewer threads than before, whose blocks of units are others; the scores that are known go along."""
+    model = data.draw(models(cell))
+    V = model.layers[0].input_dim
+    network = network_of(model, draw_weights(model, random), threads)
+    with looked_up(model, data.draw(st.booleans())), patched(decoding, SHARE=2**60, WORK=data.draw(st.sampled_from([1, 2**60]))):
+        going = network.decoder(kind).start(draw_streams(network, N, random))
+        for _ in range(3):
+            nothing = np.full((2, len(going.ids)), -1, np.int32)
+            going.draw(nothing[: data.draw(st.integers(0, 2))], Choice(), some_seeds(len(going.ids)))
+            wanted, rows = network.decoder(kind).start(going.streams()), random.integers(0, len(going.ids), data.draw(streams))
+            if data.draw(st.booleans()):
+                going.scores()
+                going.draw(nothing[:0], Choice(), some_seeds(len(going.ids)))
+            going.take(rows)
+            np.testing.assert_array_equal(going.streams().ids, wanted.streams().ids[rows])
+            np.testing.assert_array_equal(going.scores(), wanted.scores()[rows])
+            ids = random.integers(0, V, (2, len(rows))).astype(np.int32)
+            going.read(ids)
+            wanted = network.decoder(kind).start(wanted.streams().take(rows))
+            wanted.read(ids)
+            assert_same_streams(going.streams(), wanted.streams())
 
 
 @every_cell
@@ -159,7 +183,7 @@ def test_a_prompt_is_read_like_by_the_verbs(cell, data, random, threads):
     prompts = [random.integers(0, V, size) for size in random.integers(1, 9, data.draw(streams))]
     config = SamplingConfig(length=data.draw(st.integers(0, 9)), temperature=0)
     seeds = range(len(prompts))
-    with looked_up(model, data.draw(st.booleans())), patched(generation, STEPS=data.draw(st.integers(1, 9))):
+    with looked_up(model, data.draw(st.booleans())), patched(verbs, STEPS=data.draw(st.integers(1, 9))):
         got = generate_batch(network, prompts, config, seeds)
     with patched(backends.cpu.Backend, decoder=lambda *arguments: None):
         want = generate_batch(network_of(model, network.weights()), prompts, config, seeds)
@@ -172,9 +196,9 @@ def test_projections_are_precomputed_for_small_vocabularies_only(symbols, yes):
     network = network_of(model, draw_weights(model, np.random.default_rng(0)))
     assert (network.decoder("float32").table.size > 0) == yes
     prompt, config = np.array([symbols - 1, 0]), SamplingConfig(length=5)
-    ids = [*prompt, *generate(network, prompt, config, seed=1)]
-    hidden = network.scores(network.ops.upload(np.array(ids[:-1])[:, np.newaxis]), network.state(1))[0]
-    assert choose_as_the_kernel_does(hidden, config, generation.uniform(1, 6)) == ids[-1]
+    written = [*prompt, *generate(network, prompt, config, seed=1)]
+    with patched(backends.cpu.Backend, decoder=lambda *arguments: None):
+        assert written == [*prompt, *generate(network_of(model, network.weights()), prompt, config, seed=1)]
 
 
 # One text
@@ -189,7 +213,7 @@ def test_each_stream_is_independent_of_the_others(cell, kind, data, random, thre
     network = network_of(model, draw_weights(model, random), threads)
     prompts = [random.integers(0, V, size) for size in random.integers(1, 9, data.draw(streams))]
     config = SamplingConfig(length=data.draw(st.integers(0, 9)), weights=kind, **data.draw(draws))
-    seeds, banned = random.integers(0, 2**63, len(prompts)).tolist(), draw_options(data, V)[-1]
+    seeds, banned = random.integers(0, 2**63, len(prompts)).tolist(), draw_choice(data, V).banned
     with looked_up(model, data.draw(st.booleans())):
         together = generate_batch(network, prompts, config, seeds, banned)
         alone = [list(generate(network, prompt, config, seed, banned)) for prompt, seed in zip(prompts, seeds, strict=True)]
@@ -219,7 +243,7 @@ def test_generating_in_two_calls_gives_the_same_ids(cell, kind, data, random, th
 def test_the_interval_of_delivery_does_not_change_the_ids(kind, promptly):
     model = trained("char")
     want = model.generate("to be", 100, seed=1, weights=kind)
-    with patched(generation, PROMPTLY=promptly):
+    with patched(write, PROMPTLY=promptly):
         assert model.generate("to be", 100, seed=1, weights=kind) == want
 
 
@@ -229,7 +253,7 @@ def test_texts_of_one_decoder_do_not_affect_each_other(kind):
     network, config = network_of(model, draw_weights(model, np.random.default_rng(0)), 2), SamplingConfig(30, weights=kind)
     jobs = [(np.arange(1, 2 + seed), seed) for seed in range(3)]
     want = [list(generate(network, prompt, config, seed)) for prompt, seed in jobs]
-    with patched(generation, PROMPTLY=0):  # one at a time
+    with patched(write, PROMPTLY=0):  # one at a time
         turns = zip(*(generate(network, prompt, config, seed) for prompt, seed in jobs), strict=True)
         assert [list(ids) for ids in zip(*turns, strict=True)] == want
 
@@ -267,16 +291,15 @@ def test_a_gang_that_ends_at_any_step_gives_the_same_bits(cell, kind, data, rand
     """The leader never waits: in each call, it continues alone after any step that the others have not completed."""
     model = data.draw(models(cell))
     weights, found = draw_weights(model, random), []
-    states = draw_states(network_of(model, weights), N, random)
-    given = np.concatenate([np.zeros((1, N), np.int32), np.full((12, N), -1, np.int32)])
+    streams, given = draw_streams(network_of(model, weights), N, random), np.full((13, N), -1, np.int32)
     for threads, cuts in ((1, [13]), (2, range(1, 14)), (3, [1, 4, 13])):
         network = network_of(model, weights, threads)
         with patched(decoding, PATIENCE=patience):
-            going, start, ids = network.decoder(kind).start(states, None, N, 7), 0, []
+            going, start, ids = network.decoder(kind).start(streams), 0, []
             for cut in cuts:
-                ids += going.write(given[start:cut], np.arange(N, dtype=np.uint64), 1.0, 0, 1.0, np.array([], np.int64)).tolist()
+                ids += going.draw(given[start:cut], Choice(), some_seeds(N)).tolist()
                 start = cut
-        found.append((ids, left(going).tobytes()))
+        found.append((ids, going.scores().tobytes()))
     assert found[0] == found[1] == found[2]
 
 
@@ -316,12 +339,12 @@ def test_a_gang_without_a_speed_up_is_suspended():
 # Weights
 
 
-def predictions(network, kind):
-    """The decoder's logits after a few symbols."""
-    going = network.decoder(kind).start([*network.state(1).values()], None, 1, 0)
-    given = np.array([[1], [2], [0], [-1]], np.int32)
-    going.write(given, np.zeros(1, np.uint64), 0.0, 0, 1.0, np.array([], np.int64))
-    return left(going).copy()
+def predictions(network, kind, ids=((1,), (2,), (0,))):
+    """Scores behind a few symbols (T, N), by the decoder."""
+    first, *rest = np.array(ids, np.int32)
+    going = network.decoder(kind).start(Streams(network.state(len(first)).arrays(), first, np.ones(len(first), np.int64)))
+    going.read(np.array(rest, np.int32).reshape(-1, len(first)))
+    return going.scores().copy()
 
 
 @every_kind
@@ -359,16 +382,14 @@ def test_int8_is_nearly_the_rounded_network(cell, tied, data, random, threads, N
         array *= random.choice([1e-3, 1, 1, 1, 0], array.shape[-1])  # every column has its own scale; some are zero
     ids = random.integers(0, model.layers[0].input_dim, (T, N)).astype(np.int32)
     with looked_up(model, data.draw(st.booleans())):
-        network = network_of(model, weights, threads)
-        going = network.decoder("int8").start([*network.state(N).values()], None, N, 0)
-        going.write(np.concatenate([ids, np.full((1, N), -1, np.int32)]), np.zeros(N, np.uint64), 0.0, 0, 1.0, np.array([], np.int64))
-    if tied:  # the decoder rounds the output matrix, but not the embedding
+        got = predictions(network_of(model, weights, threads), "int8", ids)
+    if tied:  # the decoder rounds the matrix where it is the output, not where it is looked up
         head = model.layers[-1]
         model = Graph([*model.layers[:-1], Dense(head.units, "softmax", head.use_bias)])
         weights |= {f"{model.names[-1]}/W": weights["embedding/W"].T}
     rounded = network_of(model, weights).rounded()
     want = rounded.scores(ids, rounded.state(N))
-    assert abs(left(going) - want).max() <= 1e-4 * abs(want).max()
+    assert abs(got - want).max() <= 1e-4 * abs(want).max()
 
 
 @some_cells
@@ -376,12 +397,10 @@ def test_int8_is_nearly_the_rounded_network(cell, tied, data, random, threads, N
 def test_int8_gives_the_same_bits_on_any_number_of_threads(cell, data, random, N):
     model = data.draw(models(cell))
     weights, found = draw_weights(model, random), []
-    states = draw_states(network_of(model, weights), N, random)
-    given = np.concatenate([np.zeros((1, N), np.int32), np.full((4, N), -1, np.int32)])
+    streams, given = draw_streams(network_of(model, weights), N, random), np.full((4, N), -1, np.int32)
     for threads in (1, 2, 3):
-        going = network_of(model, weights, threads).decoder("int8").start(states, None, N, 7)
-        ids = going.write(given, np.arange(N, dtype=np.uint64), 1.0, 0, 1.0, np.array([], np.int64))
-        found.append((ids.tolist(), left(going).tobytes()))
+        going = network_of(model, weights, threads).decoder("int8").start(streams)
+        found.append((going.draw(given, Choice(), some_seeds(N)).tolist(), going.scores().tobytes()))
     assert found[0] == found[1] == found[2]
 
 
@@ -391,14 +410,12 @@ def test_int8_columns_are_independent(cell, random, H, data):
     """The output is the state, and the gates of a unit are its own columns, so only that unit's logit may change."""
     model = Graph([Embedding(H, 5), Recurrent(H, True, cell), Dense(H, "softmax", use_bias=False)])
     weights, unit = draw_weights(model, random) | {"dense/W": np.eye(H)}, data.draw(st.integers(0, H - 1))
-    states = draw_states(network_of(model, weights), 1, random)
+    streams = draw_streams(network_of(model, weights), 1, random)
     others, found = np.arange(H) != unit, []
     for scale in (1, 100):
         for name in (f"{cell}/W", f"{cell}/U", "dense/W"):
             weights[name][:, unit::H] *= scale
-        going = network_of(model, weights).decoder("int8").start(states, None, 1, 0)
-        going.write(np.array([[0], [-1]], np.int32), np.zeros(1, np.uint64), 0.0, 0, 1.0, np.array([], np.int64))
-        found.append(left(going)[0].copy())
+        found.append(network_of(model, weights).decoder("int8").start(streams).scores()[0].copy())
     np.testing.assert_array_equal(found[0][others], found[1][others])
     assert found[0][unit] != found[1][unit]
 
@@ -431,14 +448,16 @@ def test_models_without_a_decoder_generate_by_verbs(name, dtype, model):
     network = Network(model, backends.get(name, dtype), draw_weights(model, np.random.default_rng(0)))
     assert network.decoder("float32") is None
     prompts = [np.array([1, 2, 3]), np.array([4])]
-    generated = generate_batch(network, prompts, SamplingConfig(20, temperature=0.7), [1, 2])
-    for prompt, ids, seed in zip(prompts, generated, (1, 2), strict=True):
-        text = [*prompt, *ids]
-        state = network.state(1)
-        for position, (before, after) in enumerate(pairwise(text), 1):
-            logits = network.ops.download(network.scores(network.ops.upload(np.array([[before]])), state))[0]
-            if position >= len(prompt):
-                assert after == generation.choose(logits, SamplingConfig(temperature=0.7), generation.uniform(seed, position))
+    written = generate_batch(network, prompts, SamplingConfig(20, temperature=0.7), [1, 2])
+    for prompt, ids, seed in zip(prompts, written, (1, 2), strict=True):
+        state, text = network.state(1), [*prompt]
+        for position in range(1, len(prompt) + 20):
+            scores = network.scores(network.ops.upload(np.array([[text[position - 1]]])), state)
+            if position == len(text):
+                drawn = network.ops.upload(np.array([-1]))
+                network.ops.choose(scores, Choice(0.7), uniform(np.array([seed], np.uint64), np.array([position])), drawn)
+                text += network.ops.download(drawn).tolist()
+        assert text == [*prompt, *ids]
     with pytest.raises(BackendError, match="weights is 'int8', which"):
         generate_batch(network, prompts, SamplingConfig(20, weights="int8"), [1, 2])
 
@@ -457,7 +476,7 @@ import numpy as np
 from numba_rnnlm import backends
 from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.config import ModelConfig, SamplingConfig
-from numba_rnnlm.generation import generate_batch
+from numba_rnnlm.decoding import generate_batch
 from numba_rnnlm.architecture import build
 from numba_rnnlm.network import Network
 decoding.SHARE, decoding.WARM, decoding.SHORT, decoding.READY = 1, 0, 0, (10**10, 10**10)

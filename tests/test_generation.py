@@ -1,28 +1,17 @@
 """Generation: the correct distribution, the same text for the same seed, and no symbols outside the training text."""
 
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import strategies
-from checks import from_python
-from hypothesis import assume, example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
 
-from numba_rnnlm import generation, language_model
-from numba_rnnlm.backends.cpu import sampling, sums
-from numba_rnnlm.config import SamplingConfig
+from numba_rnnlm import language_model
+from numba_rnnlm.decoding import verbs
 from numba_rnnlm.errors import ConfigError, CorpusError, GenerationError, ShapeError, VocabularyError
-from numba_rnnlm.generation import choose, uniform
 
-chosen, drawn = from_python(sampling.choose), from_python(sampling.uniform)
-found_in, summed = from_python(sampling._find), from_python(sums.wide_total)
-largest = 1 - 2**-53  # the largest random number
-logits = st.lists(st.floats(-4, 4), min_size=1, max_size=12).map(np.array)
-apart = logits.map(lambda values: np.round(64 * values) / 64)  # equal, or different enough for float32
-temperatures = st.floats(0.3, 5)
 seeds = st.integers(0, 2**63 - 1)
 lengths = st.integers(0, 12)
 PROMPTS = {"char": "to b", "word": "to be or", "byte": "not", None: [3, 9]}
@@ -30,180 +19,7 @@ IDS = {"char": [3, 4], "word": [1], "byte": [110, 111], None: [3, 9]}
 every_tokenizer = pytest.mark.parametrize("tokenizer", PROMPTS)
 
 
-def choose_on_the_cpu(values, config, number, banned=()):
-    """``choose`` with the kernel that decoders use."""
-    row, scratch = np.array(values, np.float32), np.empty(len(values), np.float32)
-    return chosen(
-        row, np.array(banned, np.int64), config.temperature, config.top_k, config.top_p, number, scratch
-    )  # fmt: skip
-
-
-every_choose = pytest.mark.parametrize("choose", [choose, choose_on_the_cpu])
-
-
-def frequencies(choose, values, config, numbers=2000):
-    """How often each id is chosen by numbers spread evenly over [0, 1)."""
-    picked = [choose(values, config, (number + 0.5) / numbers) for number in range(numbers)]
-    return np.bincount(picked, minlength=len(values)) / numbers
-
-
-def distribution(values, temperature, top_k, top_p):
-    """The distribution to sample from, computed symbol by symbol from its definition."""
-    weights = np.exp(values / temperature - (values / temperature).max())
-    ranked = sorted(range(len(values)), key=lambda id: (-values[id], id))[: top_k or None]
-    total, reached, candidates = sum(weights[id] for id in ranked), 0.0, []
-    for id in ranked:
-        if candidates and reached / total >= top_p:
-            break
-        assume(abs(reached / total - top_p) > 1e-6)
-        reached += weights[id]
-        candidates.append(id)
-    wanted = np.zeros(len(values))
-    wanted[candidates] = weights[candidates] / weights[candidates].sum()
-    return wanted
-
-
-# One symbol
-
-
-@every_choose
-@given(apart, temperatures, st.integers(0, 14), st.sampled_from([1.0]) | st.floats(0.01, 1))
-def test_choose_samples_from_the_softmax_of_the_candidates(choose, values, temperature, top_k, top_p):
-    found = frequencies(choose, values, SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p))
-    wanted = distribution(values, temperature, top_k, top_p)
-    np.testing.assert_allclose(found, wanted, atol=1 / 2000 + 1e-6)
-    assert not found[wanted == 0].any()
-
-
-@given(logits, st.floats(0, 1, exclude_max=True))
-@example(np.array([-1e-17, 0.0]), 0.0)  # the exponentials are equal
-def test_zero_temperature_and_one_candidate_choose_the_most_probable(values, number):
-    check_the_most_probable(choose, values, number)
-
-
-@given(apart, st.floats(0, 1, exclude_max=True))
-def test_the_kernel_chooses_the_most_probable_too(values, number):
-    check_the_most_probable(choose_on_the_cpu, values, number)
-
-
-def check_the_most_probable(choose, values, number):
-    want = int(np.argmax(values))
-    assert choose(values, SamplingConfig(temperature=0), number) == want
-    assert choose(values, SamplingConfig(top_k=1), number) == want
-    assert choose(values, SamplingConfig(top_p=1e-9), number) == want
-    assert choose(values, SamplingConfig(temperature=0, top_k=3, top_p=0.5), number) == want
-
-
-@every_choose
-@given(st.integers(1, 6), st.integers(1, 6))
-def test_among_equals_the_first_are_candidates(choose, size, top_k):
-    found = frequencies(choose, np.zeros(size), SamplingConfig(top_k=top_k))
-    assert np.flatnonzero(found).tolist() == list(range(min(size, top_k)))
-
-
-@given(logits, st.data(), temperatures)
-def test_a_symbol_with_probability_zero_is_never_chosen(values, data, temperature):
-    banned = sorted(data.draw(st.sets(st.integers(0, len(values) - 1), max_size=len(values) - 1)))
-    barred = values.copy()
-    barred[banned] = -np.inf
-    for number in (0.0, 0.5, largest):
-        for options in ({"temperature": temperature}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.5}, {"top_p": 1e-9}):
-            config = SamplingConfig(**options)
-            assert choose(barred, config, number) not in banned
-            assert choose_on_the_cpu(values, config, number, banned) not in banned
-
-
-@every_choose
-def test_extreme_temperatures(choose):
-    values = np.array([1.0, 3.0, 2.0])
-    for heat in (1e-300, 1e-45, 1e-38, 1e-6):
-        assert {choose(values, SamplingConfig(temperature=heat), number) for number in (1e-9, 0.5, 0.999)} == {1}
-        assert [choose(np.zeros(2), SamplingConfig(temperature=heat), number) for number in (0.0, 0.999)] == [0, 1]
-    np.testing.assert_allclose(frequencies(choose, values, SamplingConfig(temperature=1000)), 1 / 3, atol=2e-3)
-    assert choose(np.array([1e30, -1e30, 0], np.float32), SamplingConfig(), 0.999) == 0
-
-
-@given(
-    random=strategies.generators, size=st.integers(1, 3 * sampling.BLOCK + 5), spread=st.sampled_from([1, 8]),
-    temperature=temperatures, top_k=st.sampled_from([0]) | st.integers(1, 900), top_p=st.sampled_from([1.0]) | st.floats(0.01, 1),
-)  # fmt: skip
-def test_the_kernel_agrees_with_choose(random, size, spread, temperature, top_k, top_p):
-    """Except for random numbers and sums for top_p that are closer to a limit than float32 can distinguish."""
-    values, near = np.round(64 * spread * random.standard_normal(size)) / 64, (-1e-6, 0, 1e-6)
-    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p)
-    nearby = [config] if top_p == 1 else [replace(config, top_p=min(1, top_p + off)) for off in near]
-    for number in [0.0, *random.random(20)]:
-        found = choose_on_the_cpu(values, config, number)
-        if found != choose(values, config, number):
-            numbers = [min(max(number + off, 0), 1 - 2**-53) for off in near]
-            assert found in {choose(values, config, number) for config in nearby for number in numbers}
-
-
-@pytest.mark.parametrize("size", [sampling.BLOCK - 1, sampling.BLOCK, sampling.BLOCK + 1, 2 * sampling.BLOCK + 7])
-def test_the_kernel_finds_every_symbol_of_a_long_row(size):
-    config, numbers = SamplingConfig(), (np.arange(size) + 0.5) / size
-    assert [choose_on_the_cpu(np.zeros(size), config, number) for number in numbers] == list(range(size))
-    for only in (0, sampling.BLOCK - 2, size - 1):  # all other blocks are empty
-        banned = np.delete(np.arange(size), only)
-        assert {choose_on_the_cpu(np.zeros(size), config, number, banned) for number in (0.0, 0.5, largest)} == {only}
-
-
-@every_choose
-@pytest.mark.parametrize("size", [4, 2 * sampling.BLOCK])
-def test_a_number_on_a_boundary_selects_the_next_symbol(choose, size):
-    """With equal weights, which are summed without rounding errors."""
-    assert [choose(np.zeros(size), SamplingConfig(), number / size) for number in range(size)] == list(range(size))
-
-
-@every_choose
-@pytest.mark.parametrize("heat", [1e-4, 3e-5, 1e-6])
-def test_a_temperature_near_zero_still_samples(choose, heat):
-    """Ratios of probabilities follow the definition, however close the logits are."""
-    near = 2.0 ** np.round(np.log2(heat))
-    wanted = 1 / (1 + np.exp(-near / heat))
-    found = frequencies(choose, np.array([1.0, 1 - near]) if near > 2**-20 else np.array([0.0, -near]), SamplingConfig(temperature=heat))
-    np.testing.assert_allclose(found, [wanted, 1 - wanted], atol=1 / 2000 + 1e-6)
-
-
-def test_a_number_beyond_the_total_never_selects_a_banned_symbol():
-    """Blocks of weights are summed in another order than the total, so the largest number may exceed the sum of the blocks."""
-    random, size, reached = np.random.default_rng(0), 2 * sampling.BLOCK, 0
-    for _ in range(100):
-        weights = np.exp(-40 * random.random(size)).astype(np.float32)
-        weights[-4:] = 1, 0, 0, 0
-        blocks = sum(summed(weights[first : first + sampling.BLOCK]) for first in range(0, size, sampling.BLOCK))
-        reached += largest * summed(weights) >= blocks
-        assert found_in(weights, largest) == size - 4
-    assert reached > 5  # how often that happened
-
-
-def test_choose_does_not_change_the_logits():
-    values = np.array([1.0, 2.0, 3.0])
-    choose(values, SamplingConfig(top_k=1, top_p=0.5), 0.5)
-    assert values.tolist() == [1, 2, 3]
-
-
-@given(seeds, st.integers(0, 10**9))
-def test_the_random_number_depends_on_seed_and_position_only(seed, position):
-    number = uniform(seed, position)
-    assert 0 <= number < 1
-    assert number == uniform(seed, position)
-    assert number not in (uniform(seed, position + 1), uniform((seed + 1) % 2**63, position))
-
-
-@given(strategies.keys, st.integers(0, 10**9))
-def test_the_kernels_random_number_is_the_same(seed, position):
-    assert drawn(np.uint64(seed), position) == uniform(seed, position)
-
-
-def test_the_random_numbers_are_uniform():
-    for numbers in ([uniform(7, position) for position in range(10_000)], [uniform(seed, 7) for seed in range(10_000)]):
-        counts = np.histogram(numbers, bins=10, range=(0, 1))[0]
-        assert abs(counts - 1000).max() < 150  # five standard deviations
-        assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.05
-
-
-# Texts
+# Many symbols
 
 
 @pytest.mark.parametrize(
@@ -304,7 +120,7 @@ def test_a_long_prompt_may_be_read_in_pieces_of_any_size(size, stretch, monkeypa
     model = trained("char")
     prompt = (LINES * 5)[:size]
     want = model.generate(prompt, 20, seed=1)
-    monkeypatch.setattr(generation, "STEPS", stretch)
+    monkeypatch.setattr(verbs, "STEPS", stretch)
     assert model.generate(prompt, 20, seed=1) == want
 
 

@@ -50,7 +50,7 @@ def test_an_edited_cell_is_another_kernel(kept):
 
     gru = CELLS["gru"]
     other = Cell("gru", gru.gates, gru.states, gru.equations, CELLS["tanh"].forward, gru.backward)
-    names = {kept._name(recurrence.forward_row(cell).function, (), CAPABILITY) for cell in (gru, other)}
+    names = {kept._name(recurrence.forward_rows(cell).function, (), CAPABILITY) for cell in (gru, other)}
     assert len(names) == 2
 
 

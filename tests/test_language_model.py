@@ -242,7 +242,7 @@ def of_config(*configs):
 
 def test_the_arguments_are_the_fields_of_the_configs():
     init = defaults(LanguageModel)
-    assert init == {**of_config(ModelConfig, TextConfig), "backend": "auto", "threads": None, "precision": "float32", "seed": 0}
+    assert init == {**of_config(ModelConfig, TextConfig), "body": None, "backend": "auto", "threads": None, "precision": "float32", "seed": 0}
     assert defaults(LanguageModel.fit) == {
         "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
         **of_config(TrainingConfig, CheckpointConfig), "on_interrupt": "raise", "callbacks": None,
@@ -305,11 +305,11 @@ def test_parameters_round_trip():
     assert LanguageModel().get_params() == defaults(LanguageModel)
     model = LanguageModel(**OTHERS)
     params = model.get_params()
-    assert params == {**OTHERS, "vocabulary_size": None}
+    assert params == {**OTHERS, "vocabulary_size": None, "body": None}
     assert LanguageModel(**params).get_params() == params
     assert LanguageModel().set_params(**params).get_params() == params
     assert eval(repr(model)).get_params() == params
-    assert set(OTHERS) | {"vocabulary_size"} == set(defaults(LanguageModel))
+    assert set(OTHERS) | {"vocabulary_size", "body"} == set(defaults(LanguageModel))
 
 
 def test_a_changed_parameter_is_used():

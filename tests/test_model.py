@@ -16,9 +16,10 @@ from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.arena import ALIGNMENT, Arena, Layout
 from numba_rnnlm.backends.ops import ACTIVATIONS
 from numba_rnnlm.cells import CELLS
+from numba_rnnlm.checking.layer import KEY, Case, adds, gradients
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import ConfigError, ShapeError
-from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Recurrent, Residual, Run, SimpleRNN
+from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Recurrent, Residual, SimpleRNN
 from numba_rnnlm.layers.chain import Chain
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.network.network import KEPT_PASSES
@@ -91,85 +92,33 @@ LAYERS = {
 }
 
 
-def run_layer(ops, layer, shape, weights, memory):
-    layout = Layout(layer.activations(shape, training=True))
-    run = Run(
-        p={name: ops.upload(array) for name, array in weights.items()},
-        g={name: ops.upload(np.zeros(size)) for name, size in layer.parameters(shape).items()},
-        a=Arena(layout, ops.empty((layout.size,))),
-    )
-    run.m, run.key = {name: ops.upload(array) for name, array in memory.items()}, 1234
-    return run
+every_layer = pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 
 
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def draw_case(layer, random, T, N, D):
+    return Case(layer, (T, N) if layer.ids else (T, N, 3 if isinstance(layer, Residual) else D), random)
+
+
+@every_layer
 @given(random=strategies.generators, T=small, N=small, D=small)
 def test_backward_of_a_layer_is_the_adjoint_of_forward(ops, layer, random, T, N, D):
-    ids, D = isinstance(layer, Embedding), 3 if isinstance(layer, Residual) else D
-    x = random.integers(0, V, (T, N)) if ids else floats(random, T, N, D)
-    weights = {name: floats(random, *size) / 2 for name, size in layer.parameters(x.shape).items()}
-    memory = {name: floats(random, *size) for name, size in layer.state(x.shape).items()}
-    directions = {name: floats(random, *array.shape) for name, array in weights.items()}
-    dx = np.zeros(x.shape) if ids else floats(random, *x.shape)
-
-    moved = {name: weights[name] + 1j * STEP * directions[name] for name in weights}
-    slope_run = run_layer(COMPLEX, layer, x.shape, moved, memory)
-    slope_y = layer.forward(COMPLEX, slope_run, COMPLEX.upload(x if ids else x + 1j * STEP * dx))
-
-    run = run_layer(ops, layer, x.shape, weights, memory)
-    here = ops.upload(x)
-    y = layer.forward(ops, run, here)
-    assert y.shape == layer.output(x.shape)
-    upstream = floats(random, *y.shape)
-    tolerance = TOLERANCE[ops.dtype.name]
-    got = {"y": ops.download(y)} | {name: ops.download(array) for name, array in run.m.items()}
-    assert_close(got, {"y": slope_y.real} | {name: array.real for name, array in slope_run.m.items()}, tolerance)
-
-    back = layer.backward(ops, run, here, ops.upload(upstream.copy()))
-    gradients = {name: ops.download(run.g[name]) for name in weights}
-    gradients["x"] = 0 if ids else ops.download(back)
-    directions["x"] = dx
-    assert_adjoint(
-        upstream, slope_y.imag / STEP, list(directions.values()), [gradients[name] for name in directions], tolerance
-    )
+    case, tolerance = draw_case(layer, random, T, N, D), TOLERANCE[ops.dtype.name]
+    got, want = (case.forward(each, training=True, key=KEY) for each in (ops, COMPLEX))
+    assert got["the output"].shape == layer.output(case.shape)
+    assert_close(got, {name: array.real for name, array in want.items()}, tolerance)
+    gradients(case, ops, tolerance)
 
 
-@pytest.mark.parametrize("layer", [LSTM(4), GRU(4), Dense(4), Dense(4, use_bias=False)], ids=repr)
+@every_layer
 @given(random=strategies.generators, T=small, N=small)
-def test_gradients_of_a_layer_are_set(ops, layer, random, T, N):
-    x = floats(random, T, N, 3)
-    weights = {name: floats(random, *size) for name, size in layer.parameters(x.shape).items()}
-    found = []
-    for before in (0, np.nan):
-        memory = {name: np.zeros(size) for name, size in layer.state(x.shape).items()}
-        run = run_layer(ops, layer, x.shape, weights, memory)
-        for array in run.g.values():
-            ops.fill(array, before)
-        y = layer.forward(ops, run, ops.upload(x))
-        layer.backward(ops, run, ops.upload(x), ops.upload(np.ones(y.shape)))
-        found.append({name: ops.download(array) for name, array in run.g.items()})
-    assert_same_bits(*found)
-
-
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
-@given(random=strategies.generators, T=small, N=small)
-def test_gradients_that_were_written_before_are_added_to(ops, layer, random, T, N):
+def test_gradients_are_set_or_added_to_what_was_written_before(ops, layer, random, T, N):
     """By another layer in the same step."""
-    ids = isinstance(layer, Embedding)
-    x = random.integers(0, V, (T, N)) if ids else floats(random, T, N, 3)
-    weights = {name: floats(random, *size) for name, size in layer.parameters(x.shape).items()}
-    found, before = [], {name: floats(random, *array.shape) for name, array in weights.items()}
-    for some in ((), tuple(weights), tuple(weights)[:1]):
-        memory = {name: np.zeros(size) for name, size in layer.state(x.shape).items()}
-        run = run_layer(ops, layer, x.shape, weights, memory)
-        for name in weights:
-            ops.copy(ops.upload(before[name]), run.g[name])
-        run.written.update(id(run.g[name]) for name in some)
-        y = layer.forward(ops, run, ops.upload(x))
-        layer.backward(ops, run, ops.upload(x), ops.upload(np.ones(y.shape)))
-        found.append({name: ops.download(run.g[name]) - (before[name] if name in some else 0) for name in weights})
-    for got in found[1:]:
-        assert_close(got, found[0], 10 * TOLERANCE[ops.dtype.name])
+    adds(draw_case(layer, random, T, N, 3), ops, 10 * TOLERANCE[ops.dtype.name])
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "sequences" not in name])  # test_cells checks these with their cells
+def test_layers_of_the_library_pass_the_check_of_ones_own(name):
+    layers.check(LAYERS[name], 3 if name == "residual" else None)
 
 
 def test_wrong_layers_are_refused():
@@ -236,9 +185,9 @@ def test_a_model_gives_the_same_bits_on_any_number_of_threads(cpu, model, random
     (want_losses, want), *others = (
         train(backends.get("cpu", cpu.dtype, threads), model, weights, *batch) for threads in (1, 2, 3)
     )
-    for losses, gradients in others:
+    for losses, found in others:
         np.testing.assert_array_equal(losses, want_losses)
-        assert_same_bits(gradients, want)
+        assert_same_bits(found, want)
 
 
 def streams_of(model, x, targets, some):

@@ -14,6 +14,7 @@ import pytest
 import sass
 from checks import ROUNDS
 from numba import float32, intp
+from own_cells import EVERY, OWN
 from strategies import RULES
 
 from numba_rnnlm.backends.ops import PRECISIONS
@@ -28,10 +29,10 @@ both = pytest.mark.parametrize("capability", [AMPERE, HOPPER], ids="{0[0]}.{0[1]
 # specifications). On all devices: 65,536 registers per block, 48 KB of shared memory by default.
 SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10, (12, 0): 99 << 10}
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
-EVERY_PAIR = ROUNDS > 1  # and all combinations of three, which takes minutes longer
-GROUPS = 12  # all kernels of a group are compiled by one process
-MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "update")
-# Constants of recurrence and launch, repeated here, because tests are collected even where importing these modules fails.
+EVERY_PAIR = ROUNDS > 1  # and every three: which takes minutes more
+GROUPS = 12  # one process compiles all kernels of a group
+MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "sampling", "update")
+# What recurrence and launch say, repeated here: tests are collected where their imports would fail.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
 STAGES = (3, 2)
 WARP, THREADS = 32, 256
@@ -63,7 +64,7 @@ class Case(NamedTuple):
         found = getattr(importlib.import_module(f"numba_rnnlm.backends.cuda.{self.module}"), self.name)
         if self.arguments is None:
             return found
-        names = {"recurrence": CELLS, "update": RULES}.get(self.module, {})
+        names = {"recurrence": EVERY, "update": RULES}.get(self.module, {})
         return found(*(names.get(argument, argument) for argument in self.arguments))
 
 
@@ -97,6 +98,8 @@ def time_loops(capability):
     for number, cell in enumerate(sorted(BUILT_IN - {"lstm", "gru"}) if hopper else ()):
         some = ("float32", "tf32") if EVERY_PAIR else (("float32", "tf32")[number % 2],)
         yield from ((cell, *SHAPES[0], precision) for precision in some)
+    if hopper:  # with weights of the cell's own, with streams that end, with both
+        yield from (("peephole", *SHAPES[0], "float32"), ("lstm", *SHAPES[1], "tf32", True), ("peephole", *SHAPES[2], "bf16", True))
 
 
 def cases(capability):
@@ -106,6 +109,7 @@ def cases(capability):
     yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse"))
     yield from (("pointwise", name) for name in ("dropout", "copy", "add"))
     yield from (("update", name) for name in ("sum_of_squares", "judge"))
+    yield "sampling", "choose"
     yield from (("update", "update", (rule,)) for rule in RULES)
     yield from (("pointwise", name, (f,)) for name in ("activation", "derivative") for f in ("tanh", "relu", "sigmoid"))
     for width in (WARP, THREADS):
@@ -114,8 +118,8 @@ def cases(capability):
         yield from (("losses", name, (width,)) for name in ("softmax", "softmax_backward"))
     yield from (("linear", *product) for product in products(capability))
     yield from (("recurrence", name, loop) for loop in time_loops(capability) for name in sorted(PERSISTENT))
-    for cell in sorted(BUILT_IN) if hopper else ("lstm", "gru"):
-        yield from (("recurrence", name, (cell,)) for name in ("forward_row", "backward_row"))
+    for cell in sorted(EVERY) if hopper else ("lstm", "gru"):
+        yield from (("recurrence", name, (cell, ending)) for name in ("forward_rows", "backward_rows") for ending in ((False, True) if cell in OWN else (False,)))
 
 
 CASES = [Case(capability, *case) for capability in (HOPPER, AMPERE) for case in cases(capability)]
@@ -210,8 +214,8 @@ def test_shared_memory_suffices_for_every_time_loop(monkeypatch, capability):
 
 @of()
 def test_float32_stays_float32(case, code):
-    """A single float64 constant makes a loop 2 times slower on the best devices, and 64 times on others."""
-    assert bool(code[sass.FLOAT64]) == (case.name in ("sum_of_squares", "judge")), code[sass.FLOAT64]
+    """A single float64 constant makes a loop 2 times slower on the best devices, 64 times on the others."""
+    assert bool(code[sass.FLOAT64]) == (case.name in ("sum_of_squares", "judge", "choose")), code[sass.FLOAT64]
 
 
 @of()
@@ -219,9 +223,9 @@ def test_tensor_cores_are_used_exactly_in_the_requested_precision(case, code):
     assert set(code["HMMA"]) == TENSOR_CORES[case.precision]
 
 
-@of("forward_row", "backward_row", "forward_kernel", "backward_kernel", "activation", "derivative", "update")
-def test_no_minimum_ignores_nan(code):
-    """The hardware's plain minimum returns the other operand for NaN; a comparison is FMNMX.NAN."""
+@of("forward_rows", "backward_rows", "forward_kernel", "backward_kernel", "activation", "derivative", "update")
+def test_no_minimum_drops_nan(code):
+    """What the hardware's plain minimum returns is its other operand; that of a comparison is FMNMX.NAN."""
     assert set(code["FMNMX"]) <= {"FMNMX.NAN"}
 
 
@@ -300,7 +304,7 @@ def test_a_gpu_kernel_can_be_compiled_after_a_cpu_kernel():
     """The first compiler must not change the functions that both compilers use."""
     row, arrays = CELLS["lstm"].forward, (float32[:, ::1],) * 3
     row.compile((*arrays, intp, intp))
-    case = Case(HOPPER, "recurrence", "forward_row", ("lstm",))
+    case = Case(HOPPER, "recurrence", "forward_rows", ("lstm",))
     assert compiled([case])[case]["MUFU.RCP"]
 
 

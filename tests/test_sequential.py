@@ -1020,6 +1020,44 @@ def test_a_custom_layer_is_saved_and_loaded_with_all_its_weights(tmp_path, capsy
     same(loaded.get_weights(), model.get_weights())
 
 
+def test_a_language_model_with_a_body_of_layers(tmp_path, capsys):
+    path, text = tmp_path / "model.npz", "to be or not to be\n" * 30
+    body = [LSTM(6, return_sequences=True), Residual([Gain(0.5), Dropout(0.2), GRU(6, return_sequences=True)]), Concat([Dense(3, "tanh"), Dense(2)])]
+    options = {"streams": 4, "steps": 10, "verbose": 0}
+    for tied in (False, True):
+        model = LanguageModel(body=body, embedding=4, tied=tied, seed=1).fit(text, epochs=2, **options)
+        model.save(path)
+        with pytest.raises(ModelFileError, match="has a layer of the class 'Gain', which is not known here"):
+            LanguageModel.load(path)
+        loaded = LanguageModel.load(path, custom_objects={"Gain": Gain})
+        assert loaded.get_params()["body"] == tuple(body)
+        for call in (lambda one: one.generate("to be", 20, seed=1), lambda one: one.score("to be"), lambda one: one.perplexity(text)):
+            assert call(loaded) == call(model)
+        assert len(model.generate("to", 5, seed=1)) == 5
+    model.fit(text + "xyz\n", epochs=1, extend_vocabulary=True, **options)
+    assert model.score("xyz") < 0
+    plain = LanguageModel(body=[Recurrent(8, True), Dropout(0.1)], embedding=4, seed=1).fit(text, epochs=1, **options)
+    plain.save(tmp_path / "plain.npz")
+    assert cli.main(["info", str(tmp_path / "plain.npz")]) == 0 and "Recurrent(units=8, return_sequences=True, cell='lstm', forget_bias=1.0), Dropout(rate=0.1)\n" in capsys.readouterr().out
+    same = LanguageModel(hidden=8, layers=1, embedding=4, seed=1).fit(text, epochs=1, **options)
+    assert sorted(array.shape for array in plain.get_weights()) == sorted(array.shape for array in same.get_weights())
+    checkpoint = tmp_path / "run.npz"
+    LanguageModel(body=body[:1], embedding=4).fit(text, epochs=1, schedule="constant", checkpoint=checkpoint, **options)
+    with pytest.raises(ConfigError, match="body is left out, but the run in"):
+        LanguageModel(embedding=4).fit(text, epochs=2, schedule="constant", resume=checkpoint, **options)
+    assert LanguageModel(body=body[:1], embedding=4).fit(text, epochs=2, schedule="constant", resume=checkpoint, **options).history_["epoch"] == [1, 2]
+
+
+def test_wrong_bodies_are_refused():
+    for body, error, message in (
+        ([LSTM(5)], ShapeError, "the body of a language model returns a vector for every step, so its last recurrent layer needs return_sequences=True"),
+        ([LSTM(5), LSTM(5)], ShapeError, "return_sequences=True"), ([3], ConfigError, r"body has 3, expected layers .* such as LSTM\(64"),
+        (LSTM(5), ConfigError, "body is LSTM.*expected a list of layers"), ([Embedding(3, 4)], ShapeError, "it can only be the first layer"),
+    ):
+        with pytest.raises(error, match=message):
+            LanguageModel(body=body)
+
+
 @pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "deepcopy", "pickle"])
 def test_a_copy_continues_like_the_model(copies):
     model = compiled(LSTM(6), Dropout(0.5))

@@ -4,18 +4,19 @@ from itertools import count
 
 import numpy as np
 import pytest
-from checks import TOLERANCE, assert_close, call, from_python
+from checks import TOLERANCE, assert_close, call
 from direct import random_bits
 from strategies import RULES, floats, rule_arguments, unwritten
 
 from numba_rnnlm import backends
 from numba_rnnlm.architecture import build
-from numba_rnnlm.backends.cpu import LOGITS, linear, sampling, update
+from numba_rnnlm.backends.cpu import LOGITS, linear, update
 from numba_rnnlm.backends.cpu.linear import STEPS, Matrix
 from numba_rnnlm.backends.cpu.sums import LANES
+from numba_rnnlm.backends.ops import Choice
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig, SamplingConfig
-from numba_rnnlm.generation import choose, generate_batch
+from numba_rnnlm.decoding import generate_batch
 from numba_rnnlm.network import Network
 
 REFERENCE = backends.get("reference")
@@ -84,21 +85,23 @@ def test_products_of_real_models(cpu, rows, inputs, units):
     assert (abs(back["dW"] - x.T @ dout) <= (STEPS + rows / STEPS) * unit * (abs(x.T) @ abs(dout))).all()
 
 
-CHOICES = [SamplingConfig(), SamplingConfig(top_k=40), SamplingConfig(top_p=0.9), SamplingConfig(temperature=0.7, top_k=9999, top_p=0.5)]
-chosen = from_python(sampling.choose)
+@pytest.mark.parametrize("choice", [Choice(), Choice(top_k=40), Choice(top_p=0.9), Choice(0.7, 9999, 0.5)], ids=lambda choice: str(choice[:3]))
+def test_drawing_from_a_large_vocabulary(cpu, choice):
+    """What the reference picks, but for numbers that are nearer to a border than float32 sees."""
+    random, symbols, choice = np.random.default_rng(0), 50_000, choice._replace(banned=np.array([0, 49_999]))
+    row = np.round(64 * random.standard_normal(symbols)) / 16  # equal, or so far apart that float32 sees it
+    numbers = np.array([0.0, *random.random(20), 1 - 2**-53])
+    near = np.clip(numbers + np.array([[-1e-6], [0], [1e-6]]), 0, 1 - 2**-53)
+    found = picked(cpu, row, choice, numbers)
+    wanted = picked(REFERENCE, row, choice, near.reshape(-1)).reshape(near.shape)
+    assert (found == wanted).any(0).all()
 
 
-@pytest.mark.parametrize("config", CHOICES, ids=str)
-def test_sampling_from_a_large_vocabulary(config):
-    """Agrees with ``choose`` in float64, except for random numbers that are closer to a boundary than float32 can distinguish."""
-    random, symbols, banned = np.random.default_rng(0), 50_000, np.array([0, 49_999])
-    logits = np.round(64 * random.standard_normal(symbols)) / 16  # equal, or different enough for float32
-    barred = logits.copy()
-    barred[banned] = -np.inf
-    for number in [0.0, *random.random(20), 1 - 2**-53]:
-        row, scratch = logits.astype(np.float32), np.empty(symbols, np.float32)
-        found = chosen(row, banned, config.temperature, config.top_k, config.top_p, number, scratch)
-        assert found in {choose(barred, config, min(max(number + off, 0), 1 - 2**-53)) for off in (-1e-6, 0, 1e-6)}
+def picked(ops, row, choice, numbers):
+    """The ids that these numbers pick from a row of scores."""
+    ids = ops.upload(np.full(len(numbers), -1))
+    ops.choose(ops.upload(np.tile(row, (len(numbers), 1))), choice, numbers, ids)
+    return ops.download(ids)
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8"])

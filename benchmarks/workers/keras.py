@@ -7,11 +7,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import keras
 import tensorflow
-from numba_rnnlm.model import Model
 
 from benchmarks.harness import serve
 from benchmarks.workers import data
 from numba_rnnlm.keras.weights import to_keras
+from numba_rnnlm.network import Graph
 
 
 class Listing:
@@ -28,7 +28,7 @@ class Listing:
         # Ours and PyTorch's epsilon, with which the first losses are the same.
         self.model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
         self.model.build((None, size["steps"]))
-        ours = Model(data.listing())
+        ours = Graph(data.listing())
         weights = data.weights(ours.layout)
         for theirs, name, layer in zip(self.model.layers, ours.names, ours.layers, strict=True):
             theirs.set_weights(to_keras(layer, {key: weights[f"{name}/{key}"] for key in layer.parameters((1, 1, 1))}))

@@ -9,9 +9,10 @@ import numpy as np
 from benchmarks.harness import serve
 from benchmarks.workers import data, limits
 from benchmarks.workers.requests import Requests
-from numba_rnnlm import backends, generation
+from numba_rnnlm import backends
 from numba_rnnlm.architecture import build
 from numba_rnnlm.config import ModelConfig, SamplingConfig
+from numba_rnnlm.decoding import generate, generate_batch
 from numba_rnnlm.keras.arrays import Examples
 from numba_rnnlm.keras.examples import batch_of
 from numba_rnnlm.layers import Recurrent, Run
@@ -131,8 +132,8 @@ class Generation(OnCpu, Requests):
         config = SamplingConfig(**options, **self.options)  # type: ignore[arg-type]
         prompts = list(self.prompts[:, None])
         if len(prompts) == 1:
-            return [np.fromiter(generation.generate(self.network, prompts[0], config, 1), np.int32)]
-        return generation.generate_batch(self.network, prompts, config, range(len(prompts)))
+            return [np.fromiter(generate(self.network, prompts[0], config, 1), np.int32)]
+        return generate_batch(self.network, prompts, config, range(len(prompts)))
 
     def request(self, length: int) -> None:
         self.write(length=length)

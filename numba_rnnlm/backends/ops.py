@@ -1,10 +1,10 @@
-"""What a backend offers: its verbs, the arrays that they take, and a layer as its decoder takes it.
+"""What a backend offers: its verbs, the arrays that they take, and how symbols are read and drawn one after the other.
 
 Letters, for all shapes in this package: T time steps, N streams, D inputs, H hidden units, G gate slots,
 S states, V vocabulary; M = rows of any kind, usually T·N. ``dx`` is the gradient of ``x``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +21,10 @@ ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
 
 class Stage(NamedTuple):
-    """A layer as a decoder takes it: recurrent, or with ``cell=None`` x W + b, W (units, inputs) if ``transposed``."""
+    """A layer as a decoder takes it: recurrent, or with ``cell=None`` x W + b, W (units, inputs) if ``transposed``.
+
+    ``state`` is the name of a recurrent layer's array (N, S, H) in the network's state.
+    """
 
     cell: Cell | None
     W: Array
@@ -29,6 +32,7 @@ class Stage(NamedTuple):
     b: Array | None
     transposed: bool = False
     w: Array | None = None
+    state: str = ""
 
     @property
     def units(self) -> int:
@@ -41,6 +45,92 @@ class Stage(NamedTuple):
     def inputs(self, name: str) -> int:
         """Rows of the matrix of this name, W as x W takes it."""
         return int(getattr(self, name).shape[1 if self.transposed else 0])
+
+
+class Choice(NamedTuple):
+    """Which symbols may be drawn from scores, and how.
+
+    Parameters
+    ----------
+    temperature
+        What scores are divided by; 0 always takes the most probable symbol.
+    top_k
+        Only the k most probable symbols; 0 is all. Of equals, the first ones.
+    top_p
+        Only the most probable symbols that together reach this probability, after ``top_k``.
+    banned
+        Ids (B) that are never drawn.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    banned: np.ndarray = np.empty(0, np.int64)
+
+
+class Streams(NamedTuple):
+    """Where some streams are: plain values, which any backend takes.
+
+    Attributes
+    ----------
+    state
+        The network's state before it has seen the last symbol of each stream: name → (N, …).
+    ids
+        These last symbols (N).
+    positions
+        How many symbols each stream has read (N), the last one among them.
+    """
+
+    state: Mapping[str, np.ndarray]
+    ids: np.ndarray
+    positions: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Streams":
+        """These streams, in this order; one may be taken several times."""
+        return Streams({name: array[rows] for name, array in self.state.items()}, self.ids[rows], self.positions[rows])
+
+    @staticmethod
+    def joined(parts: "Sequence[Streams]") -> "Streams":
+        """The streams of all parts, side by side."""
+        state = {name: np.concatenate([part.state[name] for part in parts]) for name in parts[0].state}
+        return Streams(state, np.concatenate([part.ids for part in parts]), np.concatenate([part.positions for part in parts]))
+
+
+class Decoding(Protocol):
+    """N streams on their way, one symbol after the other."""
+
+    def read(self, ids: np.ndarray) -> None:
+        """Read ids (T, N)."""
+
+    def scores(self) -> Array:
+        """Scores (N, V) of what follows, on the backend; valid until the next call."""
+
+    def draw(self, given: np.ndarray, choice: Choice, seeds: np.ndarray) -> np.ndarray:
+        """The next ids (T, N): those of ``given`` (T, N), or where that is -1 drawn.
+
+        The number that draws a stream's symbol is that of its seed (N) and its position: see :func:`numba_rnnlm.decoding.choice.uniform`.
+        """
+
+    def take(self, rows: np.ndarray) -> None:
+        """Continue with these streams, in this order; one may be taken several times."""
+
+    def streams(self) -> Streams:
+        """Where they are."""
+
+
+class Decoder(Protocol):
+    """A network's weights, as they are read for one symbol after the other.
+
+    Attributes
+    ----------
+    exact
+        Whether it computes what the verbs do, to the bit, so that they may read what is known beforehand.
+    """
+
+    exact: bool
+
+    def start(self, streams: Streams) -> Decoding:
+        """Set out from here."""
 
 
 class Ops(Protocol):
@@ -157,9 +247,16 @@ class Ops(Protocol):
         """The same, and logits ← gradient of scale · Σ losses."""
 
     # decoding
-    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Any:
-        """A copy of these weights, laid out to be read one symbol after the other; or None, where the verbs above
-        are the way to do that. See :class:`numba_rnnlm.generation.Decoder`."""
+    def choose(self, scores: Array, choice: Choice, numbers: np.ndarray, ids: Array) -> None:
+        """ids (N) ← where they are -1, the symbol that numbers[n] in [0, 1) picks from softmax(scores[n] / temperature).
+
+        It is the first one up to which the probabilities of those that may be drawn sum to more than the number. scores (N, V) are used
+        up; numbers (N) are float64 on the host.
+        """
+
+    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Decoder | None:
+        """A copy of these weights, laid out to be read one symbol after the other, as "float32" or "int8"; None where the verbs are the way
+        to do that."""
 
     # update
     def norm(self, x: Array) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from ..cells import Cell
 from ..memory import Space, host_memory
 from ..rules import Rule
-from .ops import Stage
+from .ops import Choice, Stage
 
 STEP = 1e-30
 
@@ -25,7 +25,7 @@ class Backend:
     """See :class:`numba_rnnlm.backends.ops.Ops` for what each verb does."""
 
     name = "reference"
-    dtype = np.dtype(np.float64)
+    dtype: np.dtype[Any] = np.dtype(np.float64)
     threads = 1
 
     def __init__(self, dtype: Any = None, threads: int | None = None) -> None:
@@ -185,6 +185,11 @@ class Backend:
         self.binary_cross_entropy(logits, targets, losses)
         logits[...] = scale * (0.5 * np.tanh(0.5 * logits) + 0.5 - targets) / logits.shape[-1]
 
+    def choose(self, scores: Array, choice: Choice, numbers: np.ndarray, ids: Array) -> None:
+        scores[:, choice.banned] = -np.inf
+        for n in np.flatnonzero(ids < 0):
+            ids[n] = _drawn(scores[n], choice, numbers[n])
+
     def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> None:
         """There is none: a step is a forward pass."""
 
@@ -233,6 +238,22 @@ class Backend:
         else:
             raise NotImplementedError(f"the reference has no rule {rule.name!r}; write it here, in NumPy.")
         p[...] = n.shrink * p - step
+
+
+def _drawn(scores: Array, choice: Choice, number: float) -> int:
+    if choice.temperature == 0:
+        return int(scores.argmax())
+    weights = np.exp((scores - scores.max()) / choice.temperature)
+    if choice.top_k or choice.top_p < 1:
+        order = np.argsort(-scores, kind="stable")  # of equals, the first ids stay
+    if choice.top_k:
+        weights[order[choice.top_k :]] = 0
+    if choice.top_p < 1:
+        mass = np.cumsum(weights[order])
+        kept = int(np.searchsorted(mass, choice.top_p * mass[-1])) + 1
+        weights[order[kept:]] = 0
+    mass = np.cumsum(weights)
+    return int(np.searchsorted(mass, number * mass[-1], side="right"))
 
 
 def _put(values: Array | float, out: Array, add: bool) -> None:

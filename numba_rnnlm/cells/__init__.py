@@ -1,6 +1,7 @@
 """Recurrent cells: each is a page of equations; none knows a loop over time, a matrix or a machine."""
 
 import copyreg
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from .simple import RELU, SIGMOID, TANH
 
 CELLS: dict[str, Cell] = {cell.name: cell for cell in (TANH, RELU, SIGMOID, LSTM, GRU)}
 BUILT_IN = frozenset(CELLS)
+
+check: Callable[..., None]  # of numba_rnnlm.checking.cell, set by the package
 
 
 @checked
@@ -85,4 +88,4 @@ def _expect_own_name(cell: Cell) -> None:
         raise ConfigError(f"a cell named {cell.name!r} is part of the library; give yours another name.")
 
 
-__all__ = ["BUILT_IN", "CELLS", "GRU", "LSTM", "RELU", "SIGMOID", "TANH", "Cell", "get", "held", "register"]
+__all__ = ["BUILT_IN", "CELLS", "GRU", "LSTM", "RELU", "SIGMOID", "TANH", "Cell", "check", "get", "held", "register"]

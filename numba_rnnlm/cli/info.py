@@ -13,7 +13,7 @@ from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
 from ..keras.compiled import LOSSES, METRICS
 from ..language_model import MACHINE, LanguageModel
-from ..layers.description import descriptions
+from ..layers.description import describe, descriptions
 from ..progress import duration
 from ..storage import open_model, read_about
 from ..training.history import history_about
@@ -80,6 +80,8 @@ def about_model(path: Path) -> dict[str, Any]:
     model = LanguageModel.load(path, backend="cpu")
     # Without the backend settings, which are not part of the file.
     settings = {name: getattr(value, "name", value) for name, value in model.get_params().items() if name not in MACHINE}
+    if (body := settings.pop("body")) is not None:
+        settings["body"] = [as_call(describe(layer)) for layer in body]
     about: dict[str, Any] = {
         "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in recorded else "language_model",
         "weights": model.parameter_count, "config": settings, "vocabulary": None,
@@ -104,7 +106,7 @@ def table_of_model(about: dict[str, Any]) -> dict[str, Any]:
         rows["last epoch"] = f"loss {last['loss']:.4f} nats/token" if last["loss"] is not None else "no loss"
         if last["valid_loss"] is not None:
             rows["last epoch"] += f", validation loss {last['valid_loss']:.4f}"
-    return rows | {name: value for name, value in about["config"].items() if value is not None}
+    return rows | {name: ", ".join(value) if name == "body" else value for name, value in about["config"].items() if value is not None}
 
 
 def about_run(name: str, run: dict[str, Any]) -> dict[str, str]:
@@ -146,7 +148,7 @@ def _expect_call(thing: Mapping[str, Any]) -> None:
     """Raise ValueError unless this is a class with its arguments: names with plain values, or layers."""
     for name, value in thing.items():
         is_short = any(descriptions(value)) or len(str(value)) <= LONGEST_VALUE
-        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short:
+        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short or (isinstance(value, dict) and "class" not in value):
             raise ValueError(f"the argument {name!r} is {value!r}")
     if not isinstance(thing["class"], str) or not thing["class"].isidentifier():
         raise ValueError(f"the class is {thing['class']!r}")

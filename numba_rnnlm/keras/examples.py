@@ -100,7 +100,7 @@ class ExampleTask:
             yield batch_of(self.network.graph, self.examples[order[start : start + self.batch_size]])
 
     def key(self, epoch: int, batch: int, number: int) -> int:
-        return stream_key(self.seed, number)
+        return int(stream_key(self.seed, number))
 
     def scale(self, group: Sequence[Batch]) -> float:
         return 1 / sum(batch.rows for batch in group)

@@ -1,5 +1,7 @@
 """Layers, with Keras's names and defaults."""
 
+from collections.abc import Callable
+
 from ..suggestions import LAYERS as _INSTEAD
 from .dense import Dense
 from .dropout import Dropout
@@ -12,7 +14,9 @@ LAYERS: dict[str, type] = {
     kind.__name__: kind for kind in (Embedding, Recurrent, SimpleRNN, LSTM, GRU, Dense, Dropout, Residual, Concat)
 }
 
-__all__ = ["GRU", "LAYERS", "LSTM", "Concat", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Residual", "Run", "SimpleRNN"]
+check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
+
+__all__ = ["GRU", "LAYERS", "LSTM", "Concat", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
 
 
 def __getattr__(name: str) -> type:

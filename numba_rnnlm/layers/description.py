@@ -1,13 +1,17 @@
 """Layers as plain values, as a model file names them, and back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from ..cells import Cell
+from ..errors import ModelFileError, shown
+from . import LAYERS
 from .layer import Layer
 
 Description = dict[str, Any]
+
+MOST_LAYERS = 1000
 
 
 def describe(layer: Layer) -> Description:
@@ -61,3 +65,24 @@ def descriptions(value: Any) -> Iterator[Mapping[str, Any]]:
     elif isinstance(value, list):
         for inner in value:
             yield from descriptions(inner)
+
+
+def rebuild_all(file: str, described: Sequence[Any], custom: Mapping[str, type], cells: Mapping[str, Cell]) -> list[Layer]:
+    """The layers that a file describes: the library's, and those of the classes in ``custom``.
+
+    Raises
+    ------
+    ModelFileError
+        If a class is not known.
+    ValueError
+        If they are too many.
+    """
+    everything = list(descriptions(described))
+    if len(everything) > MOST_LAYERS:
+        raise ValueError(f"it has {len(everything):,} layers, expected at most {MOST_LAYERS:,}")
+    classes = {**custom, **LAYERS}
+    for one in everything:
+        if one["class"] not in classes:
+            raise ModelFileError(f"{file!r} has a layer of the class {shown(one['class'])}, which is not known here; load with "
+                                 "custom_objects={name: class}.")
+    return [rebuild(one, classes, cells) for one in described]

@@ -168,7 +168,7 @@ class Recurrent(TakesVectors):
 
     def stages(self, p: Arrays) -> Sequence[Stage] | None:
         cell = cells.get(self.cell)
-        return [Stage(cell, p["W"], p.get("U"), p["b"], w=p.get("w"))] if self.return_sequences and len(p["b"]) == len(cell.gates) else None
+        return [Stage(cell, p["W"], p.get("U"), p["b"], w=p.get("w"), state="s")] if self.return_sequences and len(p["b"]) == len(cell.gates) else None
 
     def over(self, lower: Layer, names: tuple[str, str], shape: Shape) -> Layer | None:
         table = lower.table(shape)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arena import Arena, Layout
-from ..backends.ops import Array, Ops, Shape, Stage
+from ..backends.ops import Array, Decoder, Ops, Shape, Stage
 from ..backends.quantisation import round_to_int8
 from ..errors import ConfigError, ShapeError, as_array
 from ..layers.layer import Arrays, below
@@ -52,7 +52,7 @@ class Network:
         self.version = 0
         self.set_weights(weights)
         self._gradients: Arena | None = None
-        self._decoders: dict[str, tuple[int, Any]] = {}
+        self._decoders: dict[str, tuple[int, Decoder | None]] = {}
         self._buffers = threading.local()  # each Python thread computes in buffers of its own
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,6 +144,10 @@ class Network:
         """The output of the last layer, (T, N, F) or (N, F). The state moves on; the result is overwritten later."""
         return self._pass(x.shape, "predict").forward(x, state, None)
 
+    def read(self, x: Array, state: State) -> None:
+        """The state moves on behind x (T, N); what follows is not computed."""
+        self._pass(x.shape, "score").forward(x, state, None)
+
     def scores(self, x: Array, state: State) -> Array:
         """Scores (N, V) of what follows the last step of x (T, N). The state moves on; the result is overwritten later."""
         work = self._pass(x.shape, "score")
@@ -181,13 +185,13 @@ class Network:
         work.backward(x, self.graph.head.losses_backward(self.ops, work.last, hidden, targets, scale, losses))
         return losses
 
-    def decoder(self, weights: str) -> Any:
+    def decoder(self, weights: str) -> Decoder | None:
         """This backend's copy of the weights for generation, made again when they have changed; None if it has none."""
-        decoders: dict[str, tuple[int, Any]] = self._decoders
-        if weights not in decoders or decoders[weights][0] != self.version:
+        if weights not in self._decoders or self._decoders[weights][0] != self.version:
             version, stages = self.version, self._stages()
-            decoders[weights] = version, (self.ops.decoder(self.parameters[f"{self.graph.names[0]}/W"], stages, weights) if stages else None)
-        return decoders[weights][1]
+            table = self.parameters[f"{self.graph.names[0]}/W"] if stages else None
+            self._decoders[weights] = version, (self.ops.decoder(table, stages, weights) if stages else None)
+        return self._decoders[weights][1]
 
     def _stages(self) -> list[Stage]:
         """The layers above the table as a decoder takes them; none if it cannot."""
@@ -196,10 +200,11 @@ class Network:
             return []
         found: list[Stage] = []
         above = zip(graph.names[1:-1], graph.layers[1:-1], strict=True)
-        for stages in (*(layer.stages(below(p, name)) for name, layer in above), graph.head.stages(below(p, graph.names[-1]))):
+        for name, stages in (*((name, layer.stages(below(p, name))) for name, layer in above),
+                             (graph.names[-1], graph.head.stages(below(p, graph.names[-1])))):
             if stages is None:
                 return []
-            found += stages
+            found += [stage._replace(state=f"{name}/{stage.state}") for stage in stages]
         return found
 
     def _with_ties(self, arena: Arena) -> Arrays:

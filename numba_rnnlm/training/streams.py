@@ -45,7 +45,7 @@ class StreamTask:
             yield Batch(inputs, targets.reshape(-1), int((targets >= 0).sum()))
 
     def key(self, epoch: int, batch: int, number: int) -> int:
-        return stream_key(self.seed, epoch, batch)
+        return int(stream_key(self.seed, epoch, batch))
 
     def scale(self, group: Sequence[Batch]) -> float:
         return 1 / (sum(batch.rows for batch in group) if self.is_mean else self.streams * len(group))

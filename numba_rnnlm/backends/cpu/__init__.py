@@ -14,8 +14,8 @@ from ...fingerprint import of_modules
 from ...memory import Space, host_memory
 from ...rules import Rule
 from .. import MOST_THREADS
-from ..ops import Stage
-from . import kernels, lookup, losses, pointwise, recurrence, simd, update
+from ..ops import Choice, Stage
+from . import kernels, lookup, losses, pointwise, recurrence, sampling, simd, update
 from .decoding import Decoder
 from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
 from .packing import pack
@@ -193,14 +193,11 @@ class Backend:
         dy = np.empty((0, streams, hidden), self.dtype) if dy is None else dy
         U, w, lengths = self._rows(U, hidden), self._rows(w, hidden), _EVERYWHERE if lengths is None else lengths
         packed = np.empty(0, self.factor) if U.size == 0 else self._pack(U, U.shape[1], U.shape[0], 1, U.shape[1])
-        chains = -(-steps // recurrence.CHAIN)
-        sums = self.workspace.take("gradients of w", (chains * streams * w.size,), self.dtype).reshape(chains, streams, *w.shape)
-        if dw is not None:
-            self.fill(sums, 0)
+        sums = np.zeros((-(-steps // recurrence.CHAIN), streams, *w.shape), self.dtype)
         bounds = self._streams(z, U)
         self.pool.run(recurrence.recur_backward, bounds, cell, packed, self._pairs(bounds, U.shape[1]), slots, w, lengths, z, s, dy, d, sums)
         if dw is not None:
-            self._add_rows(sums.reshape(chains * streams, w.size), dw, True, add)
+            self._add_rows(sums.reshape(-1, w.size), dw, True, add)
         if dU is not None:
             previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
             dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
@@ -310,6 +307,12 @@ class Backend:
         )
 
     # decoding
+
+    def choose(self, scores: Array, choice: Choice, numbers: np.ndarray, ids: Array) -> None:
+        streams, symbols = scores.shape
+        bounds = cut(streams, self.pool.parts(scores.size * 16))
+        weights = self.workspace.take("weights", (len(bounds), symbols), np.float32)
+        self.pool.run(sampling.choose_rows, bounds, scores, ids, numbers, tuple(choice), weights)
 
     def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Decoder | None:
         if self.dtype != np.float32 or len({id(stage.cell) for stage in stages if stage.cell}) != 1:

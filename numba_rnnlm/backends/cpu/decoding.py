@@ -4,13 +4,13 @@ A thread owns some units of every layer, with all their gates: an element of a c
 threads meet once a layer. What a block of units needs of the matrices is packed in the order in which it is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...portable import fma
-from ..ops import Stage
+from ..ops import Choice, Stage, Streams
 from ..quantisation import round_to_int8
 from . import sampling
 from .kernels import kernel
@@ -165,19 +165,20 @@ def _note(measured, span, fewest, most):
 
 @parallel(gang=True)
 def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed, scales, bias, table, embedding, values, ids,
-          given, written, temperature, top_k, top_p, seeds, banned, position, turn, fresh, zs, all_sums, all_weights,
-          measured, ready, patience):
-    """written (T, N) ← given, or where that is -1 what is drawn. The last ids are not yet read by the network.
+          given, written, choice, seeds, positions, turn, seen, begin, end, zs, all_sums, all_weights, measured, ready, patience):
+    """written (T, N) ← given, or where that is -1 what is drawn, from step ``begin`` to before step ``end``.
 
-    ``fresh``: nothing comes before the first of these positions that was not read; otherwise ids (N) do. A step is a layer,
-    or behind the last of them the drawing; its units or streams are cut among the members of the gang. The leader sends the
-    others away when they keep it waiting for longer than they have gained, gain nothing, or another caller needs the processors.
+    A step is a layer, or behind the last of them the drawing; its units or streams are cut among the members of the gang. The first
+    layer reads ids (N), which were written before; if the network has ``seen`` those before this call, the first step is a drawing.
+    The leader sends the others away when they keep it waiting for longer than they have gained, gain nothing, or another caller needs
+    the processors.
     """
     layers, streams, shared = stages.shape[0], given.shape[1], shares.shape[1] - 1
+    temperature, top_k, top_p, banned = choice
     head = stages[layers - 1]
     width = embedding.shape[1]
     leads, gang, rank = part <= 0, part == 0, 0
-    step, order, arrivals, fewest, most = layers if fresh else 0, 0, 0, 1 << 30, 0
+    step, order, arrivals, fewest, most = begin, 0, 0, 1 << 30, 0
     began = clock()
     alone_since = began
     if not leads:
@@ -187,7 +188,7 @@ def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed
     while True:
         parts = 1
         if leads:
-            if step == given.shape[0] * (layers + 1):
+            if step == end:
                 break
             if gang and crowded(board):
                 gang, alone_since = False, clock()
@@ -216,14 +217,14 @@ def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed
             if stage < layers:
                 _layer(cell, shape, stages[stage], shares[stage, shared * rank // parts],
                        shares[stage, shared * (rank + 1) // parts], blocks, packed, scales, bias, table, ids, values, z, sums,
-                       (turn + t - fresh) % 2)
+                       (turn + t - seen) % 2)
             else:
                 for n in range(streams * rank // parts, streams * (rank + 1) // parts):
                     picked = given[t, n]
                     if picked < 0:
                         start = head[H] + n * head[UNITS]
                         picked = sampling.choose(values[start : start + head[UNITS]], banned, temperature, top_k, top_p,
-                                                 sampling.uniform(seeds[n], position + t), weights)
+                                                 sampling.uniform(seeds[n], positions[n] + t), weights)
                     ids[n] = written[t, n] = picked
                     _copy(embedding[picked], 0, values, stages[0, X] + n * width, width)
             if not leads:
@@ -242,7 +243,7 @@ def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed
                         dismiss(board, slot)
             if stage == layers:
                 now = clock()
-                if (t > 0 or not fresh) and _any_drawn(given[t]) and not _note(measured, now - began, fewest, most) and gang:
+                if begin < step and _any_drawn(given[t]) and not _note(measured, now - began, fewest, most) and gang:
                     gang, alone_since = False, now
                     dismiss(board, slot)
                 began, fewest, most = now, 1 << 30, 0
@@ -308,7 +309,7 @@ class Decoder:
         self.shape = (*self.cell.window("x"), *self.cell.window("h"), len(self.cell.gates), len(self.cell.states), len(self.cell.weights))
         self.measured: dict[int, Array] = {}  # by the number of streams
         self.kind = np.dtype(np.int8 if weights == "int8" else np.float32)
-        self.is_exact = self.kind == ops.factor
+        self.exact = bool(self.kind == ops.factor)
         symbols = embedding.shape[0]
         first = stages[0]
         self.table = np.empty(0, np.float32)
@@ -382,18 +383,25 @@ class Decoder:
         panels = [] if looked_up else [("W", x_last - x_first)]
         return panels if h_first == h_last else [*panels, ("U", h_last - h_first)]
 
-    def start(self, states: Sequence[Array], logits: Array | None, streams: int, position: int) -> "Decoding":
-        """See :meth:`numba_rnnlm.backends.ops.Ops.decoder`."""
-        return Decoding(self, states, logits, streams, position)
+    def start(self, streams: Streams) -> "Decoding":
+        return Decoding(self, streams)
 
 
 class Decoding:
-    """Some streams on their way."""
+    """See :class:`numba_rnnlm.backends.ops.Decoding`."""
 
-    def __init__(
-        self, decoder: Decoder, states: Sequence[Array], logits: Array | None, streams: int, position: int
-    ) -> None:
-        self.decoder, self.position, self.turn, self.fresh = decoder, position, 1, True
+    def __init__(self, decoder: Decoder, streams: Streams) -> None:
+        self.decoder, self.ids, self.positions = decoder, streams.ids.astype(np.int32), streams.positions.astype(np.int64)
+        self.turn = 1  # the place that the next step writes to: what came before is in the other one
+        self.seen = False  # whether the network has seen ``ids``, so that the scores are there
+        self._lay_out(len(self.ids))
+        for index, stage in self._recurrent():
+            self._set_state(index, 1 - self.turn, streams.state[stage.state])
+        self._look_up()
+
+    def _lay_out(self, streams: int) -> None:
+        """Where everything lies in ``values``, which are zero."""
+        decoder = self.decoder
         self.layout = decoder.layout(streams)
         self.measured = decoder.measured.setdefault(streams, np.zeros(MEASURED, np.int64))
         slots, kinds, weights = decoder.shape[4:]
@@ -409,50 +417,91 @@ class Decoding:
         self.rows = np.array(rows, np.int64)
         self.values = aligned((size,), np.float32)
         self.values[:] = 0
-        given = iter(states)
-        for index, row in enumerate(self.rows):
-            if row[RECURRENT]:
-                self._set_state(index, row, next(given))
-        if logits is not None:
-            head = self.rows[-1]
-            self.values[head[H] : head[H] + logits.size] = logits.reshape(-1)
-        self.ids = np.zeros(streams, np.int32)
 
-    def _set_state(self, index: int, row: Array, state: Array) -> None:
-        """state (N, S, H): where the next step looks for what came before, block by block, and h also as a whole."""
-        streams, kinds, units = state.shape
-        before = 1 - self.turn
-        start = row[H] + before * row[H_TURN]
-        self.values[start : start + streams * units] = state[:, 0].reshape(-1)
+    def _look_up(self) -> None:
+        """The vectors of the last symbols."""
+        vectors = self.decoder.embedding[self.ids]
+        self.values[: vectors.size] = vectors.reshape(-1)
+
+    def _recurrent(self) -> Iterator[tuple[int, Stage]]:
+        return ((index, stage) for index, stage in enumerate(self.decoder.stages) if stage.cell is not None)
+
+    def _blocks(self, index: int, turn: int) -> Iterator[tuple[slice, Array]]:
+        """The states of a layer at this turn: units, and their states (N, S, units)."""
+        row, streams, kinds = self.rows[index], len(self.ids), self.decoder.shape[5]
         first, last = self.layout.shares[index, [0, -1]]
         for block in self.layout.blocks[first:last]:
-            start = row[S] + before * row[S_TURN] + block[FIRST] * streams * kinds
-            part = state[:, :, block[FIRST] : block[FIRST] + block[COLUMNS]]
-            self.values[start : start + part.size] = part.reshape(-1)
+            start, size = row[S] + turn * row[S_TURN] + block[FIRST] * streams * kinds, streams * kinds * block[COLUMNS]
+            units = slice(block[FIRST], block[FIRST] + block[COLUMNS])
+            yield units, self.values[start : start + size].reshape(streams, kinds, block[COLUMNS])
 
-    def write(
-        self, given: Array, seeds: Array, temperature: float, top_k: int, top_p: float, banned: Array
-    ) -> Array:
-        """The next ids (T, N): those of ``given`` (T, N), or where that is -1 drawn; stream n draws with seeds[n]."""
-        decoder, ops = self.decoder, self.decoder.ops
-        steps, streams = given.shape
-        measured, ready = self.measured, 0
-        parts = self.layout.shares.shape[1] - 1
-        short = measured[ALONE] * (steps - self.fresh) < SHORT
+    def _set_state(self, index: int, turn: int, state: Array) -> None:
+        """state (N, S, H): block by block, and h also as a whole."""
+        row = self.rows[index]
+        start = row[H] + turn * row[H_TURN]
+        self.values[start : start + state[:, 0].size] = state[:, 0].reshape(-1)
+        for units, part in self._blocks(index, turn):
+            part[:] = state[:, :, units]
+
+    def _state(self, index: int, turn: int) -> Array:
+        """(N, S, H)"""
+        return np.concatenate([part for _, part in self._blocks(index, turn)], 2)
+
+    def _scores(self) -> Array:
+        head = self.rows[-1]
+        return self.values[head[H] : head[H] + len(self.ids) * head[UNITS]].reshape(len(self.ids), head[UNITS])
+
+    def read(self, ids: Array) -> None:
+        self.draw(ids, Choice(), np.zeros(ids.shape[1], np.uint64))
+
+    def scores(self) -> Array:
+        if not self.seen:
+            nothing = np.full((1, len(self.ids)), -1, np.int32)
+            self._run(nothing, nothing, Choice(), np.zeros(len(self.ids), np.uint64), 0, len(self.rows))
+            self.turn, self.seen = 1 - self.turn, True
+        return self._scores()
+
+    def draw(self, given: Array, choice: Choice, seeds: Array) -> Array:
+        steps, written, layers = len(given), np.empty(given.shape, np.int32), len(self.rows)
+        if steps == 0:
+            return written
+        self._run(np.ascontiguousarray(given, np.int32), written, choice, seeds, layers if self.seen else 0, steps * (layers + 1))
+        self.turn = (self.turn + steps - self.seen) % 2
+        self.positions = self.positions + steps
+        self.seen = False
+        return written
+
+    def _run(self, given: Array, written: Array, choice: Choice, seeds: Array, begin: int, end: int) -> None:
+        """The steps from ``begin`` to before ``end``: see :func:`write`."""
+        decoder, ops, measured, ready = self.decoder, self.decoder.ops, self.measured, 0
+        streams, parts = len(self.ids), self.layout.shares.shape[1] - 1
+        short = measured[ALONE] * ((end - begin + 1) // (len(self.rows) + 1)) < SHORT
         if short or measured[TIMED] < WARM or CAUTION * measured[LOST] > measured[SINCE]:
             parts = 1
         if parts > 1:
             measured[LOST] = measured[SINCE] = 0
             ready = min(max(int(measured[ALONE]) // 16, READY[0]), READY[1])
-        written, slots, count = np.empty(given.shape, np.int32), decoder.shape[4], lanes(decoder.bias)
+        slots, count = decoder.shape[4], lanes(decoder.bias)
         z = ops.workspace.take("z", (parts, streams * slots * VECTORS * count), np.float32)
         sums = ops.workspace.take("sums", (parts, streams * VECTORS * count), np.float32)
         weights = ops.workspace.take("weights", (parts, decoder.stages[-1].units), np.float32)
         ops.pool.lead(
             write, parts, decoder.cell, decoder.shape, self.rows, *self.layout, decoder.bias, decoder.table.reshape(-1),
-            decoder.embedding, self.values, self.ids, given, written, temperature, top_k, top_p, seeds, banned,
-            self.position, self.turn, self.fresh, z, sums, weights, measured, ready, PATIENCE)
-        self.turn = (self.turn + steps - self.fresh) % 2
-        self.fresh = False
-        self.position += steps
-        return written
+            decoder.embedding, self.values, self.ids, given, written, tuple(choice), seeds, self.positions, self.turn, self.seen,
+            begin, end, z, sums, weights, measured, ready, PATIENCE)
+
+    def take(self, rows: Array) -> None:
+        states = [[self._state(index, turn)[rows] for turn in range(2)] for index, _ in self._recurrent()]
+        scores = self._scores()[rows]
+        self.ids, self.positions = self.ids[rows], self.positions[rows]
+        self._lay_out(len(rows))
+        for (index, _), turns in zip(self._recurrent(), states, strict=True):
+            for turn, state in enumerate(turns):
+                self._set_state(index, turn, state)
+        self._scores()[:] = scores
+        self._look_up()
+
+    def streams(self) -> Streams:
+        before = self.turn if self.seen else 1 - self.turn
+        state = {stage.state: self._state(index, before) for index, stage in self._recurrent()}
+        return Streams(state, self.ids.copy(), self.positions)

@@ -1,17 +1,18 @@
-"""Drawing an id from a row of logits."""
+"""Drawing an id from a row of scores."""
 
 import numpy as np
 
 from ...portable import exp, random_bits
 from . import sums
 from .kernels import kernel
+from .team import parallel
 
 BLOCK = 256  # weights whose sum is known when the one that a number falls on is looked for
 
 
 @kernel
 def uniform(seed, position):
-    """The random number in [0, 1) of a position: see :func:`numba_rnnlm.generation.uniform`."""
+    """The random number in [0, 1) of a position: see :func:`numba_rnnlm.decoding.choice.uniform`."""
     bits = random_bits(random_bits(np.uint64(0), np.uint64(seed)), np.uint64(position))
     return np.float64(bits >> np.uint64(11)) / np.float64(2**53)
 
@@ -76,7 +77,7 @@ def _find(weights, part):
 
 @kernel(linked=True)
 def choose(logits, banned, temperature, top_k, top_p, number, weights):
-    """The id that ``number`` in [0, 1) picks: see :func:`numba_rnnlm.generation.choose`. weights (V) is scratch."""
+    """The id that ``number`` in [0, 1) picks: see :meth:`numba_rnnlm.backends.ops.Ops.choose`. weights (V) is scratch."""
     for index in banned:
         logits[index] = -np.inf
     peak = sums.largest(logits)
@@ -92,3 +93,12 @@ def choose(logits, banned, temperature, top_k, top_p, number, weights):
     if top_p < 1:
         _keep(weights, weights.size + 1, top_p * sums.wide_total(weights))
     return _find(weights, number)
+
+
+@parallel
+def choose_rows(part, bounds, scores, ids, numbers, choice, weights):
+    """ids (N) ← where they are -1, what is drawn from scores (N, V)."""
+    temperature, top_k, top_p, banned = choice
+    for n in range(bounds[part, 0], bounds[part, 1]):
+        if ids[n] < 0:
+            ids[n] = choose(scores[n], banned, temperature, top_k, top_p, numbers[n], weights[part, : scores.shape[1]])

@@ -19,8 +19,8 @@ from ...fingerprint import of_modules
 from ...memory import Space
 from ...reports import warn
 from ...rules import Rule
-from ..ops import PRECISIONS, Stage
-from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, update
+from ..ops import PRECISIONS, Choice, Stage
+from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, sampling, update
 from .arrays import DeviceArray, foreign
 from .driver import Refused
 from .launch import THREADS, blocks
@@ -398,10 +398,21 @@ class Backend:
         kernel = losses.sigmoid_cross_entropy(losses.lanes(columns), gradient)
         kernel(losses.grid(rows, columns), THREADS, logits, targets, row_losses, scale, rows, columns)
 
-    # update
+    # decoding
+
+    def choose(self, scores: DeviceArray, choice: Choice, numbers: np.ndarray, ids: DeviceArray) -> None:
+        streams, symbols = scores.shape
+        here = DeviceArray.new((streams,), np.dtype(np.float64))
+        launch.to_device_soon(np.ascontiguousarray(numbers, np.float64), here, self._staging())
+        warmth, top_k = 0.0, 1
+        if choice.temperature > 0:  # an infinite warmth would turn the difference of equals into NaN
+            warmth, top_k = min(1 / choice.temperature, 1e30), min(choice.top_k, symbols)
+        sampling.choose(streams, THREADS, scores, ids, here, self.upload(choice.banned), symbols, warmth, top_k, choice.top_p)
 
     def decoder(self, embedding: DeviceArray, stages: Sequence[Stage], weights: str) -> None:
         """There is none: a step is a forward pass."""
+
+    # update
 
     def norm(self, x: DeviceArray) -> float:
         sums = self._room("sums", update.PARTS, np.float64)

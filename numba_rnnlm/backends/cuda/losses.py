@@ -15,17 +15,17 @@ SHORT = 1024  # columns: up to here a warp suffices for a row
 
 
 @inline
-def _larger(a, b):
+def larger(a, b):
     return max(a, b)
 
 
 @inline
-def _plus(a, b):
+def plus(a, b):
     return a + b
 
 
-def _reduction(lanes, combine):
-    """All ``lanes`` of a row get the combination of what each has; in a fixed order."""
+def reduction(lanes, combine):
+    """All ``lanes`` of a row get the combination of what each has, in a fixed order; ``shared`` has WARPS elements of its type."""
 
     @inline
     def reduce(value, shared):
@@ -62,7 +62,7 @@ def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
 
     With ``gradient``, logits[i] becomes scale · (softmax(logits[i]) - onehot(targets[i])).
     """
-    largest, total = _reduction(width, _larger), _reduction(width, _plus)
+    largest, total = reduction(width, larger), reduction(width, plus)
 
     def cross_entropy(logits, targets, losses, scale, rows, columns):
         shared = cuda.shared.array(WARPS, np.float32)
@@ -102,7 +102,7 @@ def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
 @cache
 def softmax(width: int) -> Kernel:
     """Rows of x: logits → probabilities."""
-    largest, total = _reduction(width, _larger), _reduction(width, _plus)
+    largest, total = reduction(width, larger), reduction(width, plus)
 
     def normalize(x, rows, columns):
         shared = cuda.shared.array(WARPS, np.float32)
@@ -127,7 +127,7 @@ def softmax(width: int) -> Kernel:
 @cache
 def softmax_backward(width: int) -> Kernel:
     """dy[i] ← y[i] ⊙ (dy[i] - Σ y[i] dy[i])"""
-    total = _reduction(width, _plus)
+    total = reduction(width, plus)
 
     def differentiate(y, dy, rows, columns):
         shared = cuda.shared.array(WARPS, np.float32)
@@ -151,7 +151,7 @@ def sigmoid_cross_entropy(width: int, gradient: bool) -> Kernel:
 
     With ``gradient``, logits become scale · (sigmoid(logits) - targets) / columns.
     """
-    total = _reduction(width, _plus)
+    total = reduction(width, plus)
 
     def cross_entropy(logits, targets, losses, scale, rows, columns):
         shared = cuda.shared.array(WARPS, np.float32)

@@ -1,0 +1,153 @@
+"""Drawing an id from a row of scores. A block works on a row.
+
+Sums are float64, as on the CPU: they decide on which symbol a number falls, and float32 would move it where symbols are many and rare.
+"""
+
+from math import ceil, exp
+
+import numpy as np
+
+from .device import SIMULATED, cuda, inline
+from .intrinsics import bits
+from .launch import DOUBLE, DOUBLES, FLOAT, FLOATS, INT, INTS, THREADS, kernel
+from .losses import WARP, WARPS, larger, plus, reduction
+
+ONE = 0x3F800000  # the bits of the largest weight
+PARTS = 8 if SIMULATED else THREADS  # of a row, whose sums are known when the symbol is looked for
+
+
+@inline
+def _smaller(a, b):
+    return min(a, b)
+
+
+_largest, _first, _sum = (reduction(THREADS, combine) for combine in (larger, _smaller, plus))
+
+
+@inline
+def _mass(weights, row, columns, least, counting, totals):
+    """The sum of the weights of a row whose bits are not below ``least``, or when ``counting`` their number."""
+    total = np.float64(0)
+    for j in range(cuda.threadIdx.x, columns, THREADS):
+        weight = weights[row + j]
+        if bits(weight) >= least:
+            total += np.float64(1) if counting else np.float64(weight)
+    return _sum(total, totals)
+
+
+@inline
+def _keep(weights, row, columns, enough, counting, peaks, totals, ranks):
+    """Set all but the largest weights of a row to zero: the fewest whose sum, or when ``counting`` whose number, is ``enough``.
+
+    Weights are not negative, so their bits rise with them, and halving the range of the bits finds the least one that stays. Of equals,
+    the first stay.
+    """
+    tid = cuda.threadIdx.x
+    low, high = np.uint32(0), np.uint32(ONE + 1)  # all of low are enough, those of high are not
+    while high - low > np.uint32(1):
+        middle = np.uint32((low + high) // np.uint32(2))
+        if _mass(weights, row, columns, middle, counting, totals) >= enough:
+            low = middle
+        else:
+            high = middle
+    least = np.float32(0)
+    for j in range(tid, columns, THREADS):
+        if bits(weights[row + j]) <= low:
+            least = max(least, weights[row + j])
+    least = _largest(least, peaks)
+    missing = enough - _mass(weights, row, columns, high, counting, totals)
+    stay = np.int32(ceil(missing if counting else missing / np.float64(least)))  # of those that are equal to the least
+    size = (columns + THREADS - 1) // THREADS  # a thread owns a part of the row, and counts the equals before it
+    first, last = tid * size, min(columns, (tid + 1) * size)
+    equals = np.int32(0)
+    for j in range(first, last):
+        if bits(weights[row + j]) == low:
+            equals += np.int32(1)
+    ranks[tid] = equals
+    cuda.syncthreads()
+    rank = np.int32(0)
+    for part in range(tid):
+        rank += ranks[part]
+    for j in range(first, last):
+        if bits(weights[row + j]) == low:
+            if rank >= stay:
+                weights[row + j] = np.float32(0)
+            rank += np.int32(1)
+        elif bits(weights[row + j]) < low:
+            weights[row + j] = np.float32(0)
+    cuda.syncthreads()
+
+
+@inline
+def _find(weights, row, columns, number, parts):
+    """The first index up to which the weights of a row sum to more than ``number`` (of 1) of them all, found by the first thread."""
+    tid, size = cuda.threadIdx.x, (columns + PARTS - 1) // PARTS
+    for part in range(tid // WARP, PARTS, WARPS):  # a warp sums a part of the row
+        total = np.float64(0)
+        for j in range(part * size + tid % WARP, min(columns, (part + 1) * size), WARP):
+            total += np.float64(weights[row + j])
+        for step in (16, 8, 4, 2, 1):
+            total += cuda.shfl_xor_sync(0xFFFFFFFF, total, step)
+        if tid % WARP == 0:
+            parts[part] = total
+    cuda.syncthreads()
+    picked = np.int32(0)
+    if tid == 0:
+        wanted, reached = np.float64(0), np.float64(0)
+        for part in range(PARTS):
+            wanted += parts[part]
+        wanted *= number
+        for part in range(PARTS):
+            if reached + parts[part] <= wanted:
+                reached += parts[part]
+                if parts[part] > np.float64(0):
+                    picked = np.int32(min(columns, (part + 1) * size) - 1)
+            else:
+                for j in range(part * size, min(columns, (part + 1) * size)):
+                    if weights[row + j] > np.float32(0) and reached <= wanted:
+                        reached += np.float64(weights[row + j])
+                        picked = np.int32(j)
+                if reached > wanted:
+                    break
+        while picked > 0 and weights[row + picked] == np.float32(0):  # the last one of a part, or of all: a part was summed in another order
+            picked -= np.int32(1)
+    return picked
+
+
+@kernel(FLOATS, INTS, DOUBLES, INTS, INT, FLOAT, INT, DOUBLE)
+def choose(scores, ids, numbers, banned, columns, warmth, top_k, top_p):
+    """ids[i] ← where it is -1, what numbers[i] picks from row i of scores, which become weights. With ``top_k`` 1 the number does not matter."""
+    peaks = cuda.shared.array(WARPS, np.float32)
+    places = cuda.shared.array(WARPS, np.int32)
+    totals = cuda.shared.array(WARPS, np.float64)
+    ranks = cuda.shared.array(THREADS, np.int32)
+    parts = cuda.shared.array(PARTS, np.float64)
+    n, tid = cuda.blockIdx.x, cuda.threadIdx.x
+    if ids[n] >= 0:
+        return
+    row = np.int64(n) * columns
+    for j in range(tid, banned.size, THREADS):
+        scores[row + banned[j]] = np.float32(-np.inf)
+    cuda.syncthreads()
+    peak = np.float32(-np.inf)
+    for j in range(tid, columns, THREADS):
+        peak = max(peak, scores[row + j])
+    peak = _largest(peak, peaks)
+    if top_k == 1:
+        picked = np.int32(columns - 1)
+        for j in range(tid, columns, THREADS):
+            if scores[row + j] == peak:
+                picked = min(picked, np.int32(j))
+        picked = _first(picked, places)
+    else:
+        for j in range(tid, columns, THREADS):
+            scores[row + j] = exp((scores[row + j] - peak) * warmth)
+        if 0 < top_k < columns:
+            _keep(scores, row, columns, np.float64(top_k), True, peaks, totals, ranks)
+        if top_p < np.float64(1):
+            total = _mass(scores, row, columns, np.uint32(0), False, totals)
+            _keep(scores, row, columns, top_p * total, False, peaks, totals, ranks)
+        cuda.syncthreads()
+        picked = _find(scores, row, columns, numbers[n], parts)
+    if tid == 0:
+        ids[n] = picked
