@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import needs
 import numpy as np
@@ -20,13 +21,25 @@ from strategies import floats
 from numba_rnnlm import backends
 from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.backends.cpu.threads import Pool
-from numba_rnnlm.backends.ops import Choice, Streams
+from numba_rnnlm.backends.ops import Choice, Stage, Streams
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.decoding import generate, generate_batch, verbs, write
 from numba_rnnlm.decoding.choice import uniform
 from numba_rnnlm.errors import BackendError
-from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Recurrent
+from numba_rnnlm.layers import (
+    GRU,
+    LSTM,
+    Concat,
+    Dense,
+    Dropout,
+    Embedding,
+    Layer,
+    Recurrent,
+    Residual,
+    SimpleRNN,
+    heads,
+)
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.optimizers import SGD
 from numba_rnnlm.training.updater import Updater
@@ -92,11 +105,11 @@ def network_of(model, weights, threads=1):
     return Network(model, backends.get("cpu", threads=threads), weights)
 
 
-def draw_streams(network, count, random, position=7):
-    """Streams in any states."""
+def draw_streams(network, count, random, symbols=None):
+    """Streams in any states, or at the beginning of a text."""
     state = {name: (floats(random, *array.shape) / 2).astype(np.float32) for name, array in network.state(count).items()}
-    ids = random.integers(0, network.graph.layers[0].input_dim, count).astype(np.int32)
-    return Streams(state, ids, position + np.arange(count))
+    ids = random.integers(0, symbols or network.graph.layers[0].input_dim, count).astype(np.int32)
+    return Streams(random.choice([state, {}]), ids, 7 + np.arange(count))
 
 
 def draw_choice(data, vocabulary):
@@ -430,21 +443,117 @@ def test_evaluate_measures_the_rounded_weights(tied):
     assert model.evaluate(ids, weights="int8") != model.evaluate(ids) == model.evaluate(ids, weights="float32")
 
 
-# Models without a decoder
+# Several cells, and layers without a stage
 
 
-def two_cells():
-    return Graph([Embedding(9, 4), LSTM(5, return_sequences=True), GRU(6, return_sequences=True), Dense(9, "softmax")])
+@dataclass(frozen=True)
+class Trace(Layer):
+    """y_t = x_t + y_{t-1} / 2: a layer of one's own, with a state."""
+
+    def state(self, shape):
+        return {"trace": shape[1:]}
+
+    def activations(self, shape, training):
+        return {"y": shape}
+
+    def forward(self, ops, run, x):
+        for t in range(x.shape[0]):
+            ops.copy(x[t], run.a["y"][t])
+            ops.add(run.m["trace"], run.a["y"][t], 0.5)
+            ops.copy(run.a["y"][t], run.m["trace"])
+        return run.a["y"]
 
 
-@pytest.mark.parametrize(("name", "dtype", "model"), [
-    ("reference", None, Graph([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])),
-    ("cpu", np.float64, Graph([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])),
-    ("cpu", np.float32, two_cells()),
-    ("cpu", np.float32, Graph([Embedding(9, 4), Dense(9, "softmax")])),
-    ("cpu", np.float32, Graph([Embedding(9, 4), GRU(5, return_sequences=True), Dense(6, "tanh"), Dense(9, "softmax")])),
-])  # fmt: skip
-def test_models_without_a_decoder_generate_by_verbs(name, dtype, model):
+class Bare(heads.Softmax):
+    """A head of one's own, which has no stage."""
+
+    def stages(self, ops, p):
+        return None
+
+
+@dataclass(frozen=True)
+class Scored(Dense):
+    def head(self):
+        return Bare(self.units)
+
+
+STACKS = {  # name → layers between an embedding of D features and a softmax, and which of all layers behind the table are stages
+    "two cells": (lambda D, H: [LSTM(H, return_sequences=True), GRU(D, return_sequences=True)], [1, 1, 1]),
+    "three cells": (lambda D, H: [LSTM(H, True), Dropout(0.5), GRU(D, True), Dense(H), SimpleRNN(D, True)], [1, 1, 1, 1, 1]),
+    "no cell": (lambda D, H: [], [1]),
+    "the last state only": (lambda D, H: [GRU(H, True), LSTM(D), Dense(H, "relu")], [1, 1, 0, 1]),
+    "a residual below": (lambda D, H: [Residual([Dense(H, "tanh"), Dense(D)]), LSTM(H, True)], [0, 1, 1]),
+    "a state of its own between": (lambda D, H: [LSTM(H, True), Trace(), GRU(D, True)], [1, 0, 1, 1]),
+    "by verbs below the head": (lambda D, H: [GRU(H, True), Concat([LSTM(D, True), [Dense(H, "tanh"), Dense(2)]])], [1, 0, 1]),
+    "verbs only": (lambda D, H: [Residual(LSTM(D, True)), Trace()], [0, 0, 1]),
+    "ids by verbs": (lambda D, H: [LSTM(H, True)], [0, 1, 1]),
+    "a head by verbs": (lambda D, H: [LSTM(H, True)], [1, 0]),
+}
+every_stack = pytest.mark.parametrize("name", STACKS)
+
+
+def draw_stack(data, name):
+    V, D, H = data.draw(st.integers(2, 40)), data.draw(st.integers(1, 40)), data.draw(units)
+    layers, stages = STACKS[name]
+    first = Concat([Embedding(V, D), [Embedding(V, 3), GRU(2, return_sequences=True)]]) if name == "ids by verbs" else Embedding(V, D)
+    last = Scored(V) if name == "a head by verbs" else Dense(V, "softmax", data.draw(st.booleans()))
+    return Graph([first, *layers(D, H), last]), V, [bool(is_stage) for is_stage in stages]
+
+
+@every_stack
+@given(data=st.data(), random=strategies.generators, threads=strategies.threads, N=streams)
+def test_any_layers_compute_what_the_verbs_compute(name, data, random, threads, N):
+    model, V, stages = draw_stack(data, name)
+    network = network_of(model, draw_weights(model, random), threads)
+    decoder = network.decoder("float32")
+    assert [isinstance(stage, Stage) for stage in decoder.stages] == stages
+    start, choice = draw_streams(network, N, random, V), draw_choice(data, V)
+    got, want = decoder.start(start), verbs.Decoder(network).start(start)
+    for _ in range(3):
+        action = data.draw(st.sampled_from(["draw", "read", "scores", "take"]))
+        if action == "draw":
+            given = np.where(random.random((5, len(got.ids))) < 0.5, -1, random.integers(0, V, (5, len(got.ids)))).astype(np.int32)
+            seeds = random.integers(0, 2**64, len(got.ids), np.uint64)
+            np.testing.assert_array_equal(got.draw(given, choice, seeds), want.draw(given, choice, seeds))
+        elif action == "read":
+            ids = random.integers(0, V, (3, len(got.ids))).astype(np.int32)
+            got.read(ids)
+            want.read(ids)
+        elif action == "take":
+            rows = random.integers(0, len(got.ids), data.draw(streams))
+            got.take(rows)
+            want.take(rows)
+        else:
+            np.testing.assert_array_equal(got.scores(), want.scores())
+        assert_same_streams(got.streams(), want.streams())
+    np.testing.assert_array_equal(got.scores(), want.scores())
+
+
+@every_stack
+@given(data=st.data(), random=strategies.generators, N=streams, T=st.integers(1, 6))
+def test_any_layers_in_int8_are_nearly_the_rounded_network(name, data, random, N, T):
+    model, V, _ = draw_stack(data, name)
+    network, ids = network_of(model, draw_weights(model, random)), random.integers(0, V, (T, N)).astype(np.int32)
+    rounded = network.rounded()
+    want = rounded.scores(ids, rounded.state(N))
+    assert abs(predictions(network, "int8", ids) - want).max() <= 1e-4 * max(1, abs(want).max())
+
+
+@every_kind
+@every_stack
+def test_any_layers_generate_the_same_on_any_number_of_threads(name, kind):
+    layers, _ = STACKS[name]
+    model = Graph([Embedding(9, 40), *layers(40, 100), Dense(9, "softmax")])
+    weights = draw_weights(model, np.random.default_rng(0))
+    prompts, config, texts = [np.array([1, 2, 3]), np.array([4])], SamplingConfig(20, weights=kind), set()
+    for threads in (1, 2, 3):
+        texts.add(str([ids.tolist() for ids in generate_batch(network_of(model, weights, threads), prompts, config, [1, 2])]))
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("reference", None), ("cpu", np.float64)])
+def test_models_without_a_decoder_generate_by_verbs(name, dtype):
+    model = Graph([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])
     network = Network(model, backends.get(name, dtype), draw_weights(model, np.random.default_rng(0)))
     assert network.decoder("float32") is None
     prompts = [np.array([1, 2, 3]), np.array([4])]

@@ -4,7 +4,7 @@ Letters, for all shapes in this package: T time steps, N streams, D inputs, H hi
 S states, V vocabulary; M = rows of any kind, usually T·N. ``dx`` is the gradient of ``x``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
 
 class Stage(NamedTuple):
-    """A layer as a decoder takes it: recurrent, or with ``cell=None`` x W + b, W (units, inputs) if ``transposed``.
+    """A layer as a compiled decoder takes it: recurrent, or with ``cell=None`` x W + b, W (units, inputs) if ``transposed``.
 
     ``state`` is the name of a recurrent layer's array (N, S, H) in the network's state.
     """
@@ -42,9 +42,29 @@ class Stage(NamedTuple):
             return int(self.b.shape[-1])
         return int(self.W.shape[0 if self.transposed else 1])
 
-    def inputs(self, name: str) -> int:
-        """Rows of the matrix of this name, W as x W takes it."""
-        return int(getattr(self, name).shape[1 if self.transposed else 0])
+    @property
+    def inputs(self) -> int:
+        """Size of the input."""
+        return int(self.W.shape[1 if self.transposed else 0])
+
+
+class Step(Protocol):
+    """A layer that is no :class:`Stage`: a compiled decoder runs it by the verbs, one symbol at a time."""
+
+    @property
+    def inputs(self) -> int:
+        """Size of the input; 0 of a first layer, which takes ids."""
+
+    @property
+    def units(self) -> int:
+        """Size of the output."""
+
+    @property
+    def states(self) -> Mapping[str, Shape]:
+        """What each stream carries: names of its arrays in the network's state, and their shapes behind the axis of the streams."""
+
+    def start(self, streams: int, state: Mapping[str, Array]) -> Callable[[Array], Array]:
+        """What makes N vectors of ``units`` of x (1, N, inputs), or of ids (1, N). The arrays of the state move on."""
 
 
 class Choice(NamedTuple):
@@ -74,7 +94,7 @@ class Streams(NamedTuple):
     Attributes
     ----------
     state
-        The network's state before it has seen the last symbol of each stream: name → (N, …).
+        The network's state before it has seen the last symbol of each stream: name → (N, …). Without any array it is zero.
     ids
         These last symbols (N).
     positions
@@ -254,9 +274,9 @@ class Ops(Protocol):
         up; numbers (N) are float64 on the host.
         """
 
-    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Decoder | None:
+    def decoder(self, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> Decoder | None:
         """A copy of these weights, laid out to be read one symbol after the other, as "float32" or "int8"; None where the verbs are the way
-        to do that."""
+        to do that. table (V, D) has the vectors that the first stage takes; without it, the first one is a step that takes ids."""
 
     # update
     def norm(self, x: Array) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from ..cells import Cell
 from ..memory import Space, host_memory
 from ..rules import Rule
-from .ops import Choice, Stage
+from .ops import Choice, Stage, Step
 
 STEP = 1e-30
 
@@ -190,7 +190,7 @@ class Backend:
         for n in np.flatnonzero(ids < 0):
             ids[n] = _drawn(scores[n], choice, numbers[n])
 
-    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> None:
+    def decoder(self, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> None:
         """There is none: a step is a forward pass."""
 
     def norm(self, x: Array) -> float:

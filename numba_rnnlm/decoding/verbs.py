@@ -27,7 +27,8 @@ class Decoding:
     def __init__(self, network: Network, streams: ops.Streams) -> None:
         self.network, self.ops, self.positions = network, network.ops, streams.positions
         self.state = network.state(len(streams.ids))
-        network.load(self.state, streams.state)
+        if streams.state:
+            network.load(self.state, streams.state)
         self.last = self.ops.upload(streams.ids[np.newaxis])
         self._seen: tuple[State, ops.Array] | None = None  # once the network has seen the last symbols: its state before that, and the scores
 

@@ -21,15 +21,13 @@ def decoder_of(network: Network, weights: str) -> Decoder:
     """What reads and writes with these weights: the backend's own decoder, or the verbs. Raises :class:`BackendError` if neither can."""
     found = network.decoder(weights)
     if found is None and weights != "float32":
-        raise BackendError(f'weights is {weights!r}, which needs backend="cpu" in float32 and one kind of cell.')
+        raise BackendError(f'weights is {weights!r}, which needs backend="cpu" in float32.')
     return found or verbs.Decoder(network)
 
 
-def fresh(network: Network, texts: Sequence[np.ndarray]) -> tuple[Streams, list[np.ndarray]]:
+def fresh(texts: Sequence[np.ndarray]) -> tuple[Streams, list[np.ndarray]]:
     """Streams that have read the first symbol of each text, and the rest of the texts."""
-    state = {name: np.zeros(shape, network.ops.dtype) for name, shape in network.graph.state(len(texts)).items()}
-    firsts = np.array([text[0] for text in texts], np.int32)
-    return Streams(state, firsts, np.ones(len(texts), np.int64)), [text[1:] for text in texts]
+    return Streams({}, np.array([text[0] for text in texts], np.int32), np.ones(len(texts), np.int64)), [text[1:] for text in texts]
 
 
 def read(network: Network, texts: Sequence[np.ndarray], weights: str = "float32", start: Streams | None = None) -> Streams:
@@ -37,7 +35,7 @@ def read(network: Network, texts: Sequence[np.ndarray], weights: str = "float32"
 
     Texts of different lengths are read side by side; each ends as it would alone.
     """
-    streams, texts = fresh(network, texts) if start is None else (start, list(texts))
+    streams, texts = fresh(texts) if start is None else (start, list(texts))
     decoder = decoder_of(network, weights)
     lengths = np.array([len(text) for text in texts], np.int64)
     order = np.argsort(-lengths, kind="stable")  # the longest first, so that those that have ended are the last
@@ -115,7 +113,7 @@ def generate(
 ) -> Iterator[int]:
     """Yield ``config.length`` ids that follow ``text``; those in ``banned`` are never drawn. The text is read behind ``start``, if there is one;
     otherwise it has at least one id."""
-    streams, (rest,) = fresh(network, [text]) if start is None else (start, [text])
+    streams, (rest,) = fresh([text]) if start is None else (start, [text])
     pieces = written(network, streams, [rest], config, [seed], banned)
     return (id for row, ids in pieces for id in ids[max(0, len(rest) - row) :, 0].tolist())
 
@@ -127,7 +125,7 @@ def generate_batch(
     """For each text the ids that follow it, as :func:`generate` alone gives them with its seed and its stream of ``start``."""
     if not texts or config.length == 0:
         return [np.empty(0, np.int32) for _ in texts]
-    streams, rests = fresh(network, texts) if start is None else (start, list(texts))
+    streams, rests = fresh(texts) if start is None else (start, list(texts))
     rows, pieces = zip(*written(network, streams, rests, config, seeds, banned), strict=True)
     ids = np.concatenate(pieces)
     firsts = [len(rest) - rows[0] for rest in rests]

@@ -1,14 +1,14 @@
 """Layers one behind the other, as one layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.ops import Array, Ops, Shape, Stage
+from ..backends.ops import Array, Ops, Shape
 from ..errors import ShapeError
-from .layer import Arrays, Layer, Run, above, below
+from .layer import Layer, Run, above
 
 
 class Step(NamedTuple):
@@ -130,12 +130,3 @@ class Chain(Layer):
 
     def ties(self, shape: Shape) -> dict[str, Shape]:
         return {key: size for name, layer, at in self.inputs(shape) for key, size in above(name, layer.ties(at)).items()}
-
-    def stages(self, p: Arrays) -> Sequence[Stage] | None:
-        found: list[Stage] = []
-        for name, layer in self.within().items():
-            stages = layer.stages(below(p, name))
-            if stages is None:
-                return None
-            found += stages
-        return found

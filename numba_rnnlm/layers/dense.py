@@ -84,8 +84,8 @@ class Dense(Affine, TakesVectors):
     def ties(self, shape: Shape) -> dict[str, Shape]:
         return {"W": (self.units, shape[-1])} if self.tied else {}
 
-    def stages(self, p: Arrays) -> Sequence[Stage] | None:
-        return super().stages(p) if self.activation in (None, "linear") else None
+    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
+        return super().stages(ops, p) if self.activation in (None, "linear") else None
 
     def head(self) -> Head | None:
         kind = HEADS.get(self.activation or "linear")

@@ -55,5 +55,5 @@ class Dropout(TakesVectors):
             ops.dropout(dy, dy, self.rate, run.key)
         return dy
 
-    def stages(self, p: Arrays) -> Sequence[Stage] | None:
+    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
         return ()

@@ -23,7 +23,7 @@ class Affine:
         ops.project_backward(x, run.p["W"], dout, dx, run.g["W"], run.g.get("b"), transposed=self.tied, add=run.adds(ops, "W", "b"))
         return dx
 
-    def stages(self, p: Arrays) -> Sequence[Stage] | None:
+    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
         return [Stage(None, p["W"], None, p.get("b"), self.tied)]
 
 

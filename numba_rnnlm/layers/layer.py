@@ -99,8 +99,8 @@ class Head:
         """out (…, V) ← logits, for drawing and for accuracy"""
         raise NotImplementedError(f"{type(self).__name__} has no method scores(ops, run, x, out)")
 
-    def stages(self, p: Arrays) -> Sequence[Stage] | None:
-        """:meth:`scores` as stages of a decoder; None if no decoder knows them."""
+    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
+        """:meth:`scores` as stages of a compiled decoder; None if it is to be run by the verbs."""
         return None
 
 
@@ -202,8 +202,8 @@ class Layer:
         """
         return None
 
-    def stages(self, p: Arrays) -> Sequence[Stage] | None:
-        """The layer with these weights as stages of a decoder; None if no decoder knows it."""
+    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
+        """The layer with these weights as stages of a compiled decoder; None if it is to be run by the verbs."""
         return None
 
     def head(self) -> Head | None:

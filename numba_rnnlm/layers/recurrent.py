@@ -166,9 +166,8 @@ class Recurrent(TakesVectors):
     def matrices(self) -> tuple[str, ...]:
         return ("W", "U") if cells.get(self.cell).window("h")[1] else ("W",)
 
-    def stages(self, p: Arrays) -> Sequence[Stage] | None:
-        cell = cells.get(self.cell)
-        return [Stage(cell, p["W"], p.get("U"), p["b"], w=p.get("w"), state="s")] if self.return_sequences and len(p["b"]) == len(cell.gates) else None
+    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
+        return [Stage(cells.get(self.cell), p["W"], p.get("U"), p["b"], w=p.get("w"), state="s")]
 
     def over(self, lower: Layer, names: tuple[str, str], shape: Shape) -> Layer | None:
         table = lower.table(shape)
@@ -279,10 +278,19 @@ class GRU(Gated):
         return super().activations(shape, training) | {"bias": (4, self.units)}
 
     def bias(self, ops: Ops, run: Run) -> Array:
-        total = run.a["bias"]
-        ops.copy(run.p["b"][:4], total)
-        ops.add(run.p["b"][4:], total[1:3])
-        return total
+        self._add_up(ops, run.p["b"], run.a["bias"])
+        return run.a["bias"]
+
+    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
+        total = ops.empty((4, self.units))
+        self._add_up(ops, p["b"], total)
+        return super().stages(ops, {**p, "b": total})
+
+    @staticmethod
+    def _add_up(ops: Ops, b: Array, total: Array) -> None:
+        """total (4, H) ← both biases of each slot of b (6, H)"""
+        ops.copy(b[:4], total)
+        ops.add(b[4:], total[1:3])
 
     def project_backward(self, ops: Ops, run: Run, x: Array, dz: Array, dx: Array) -> None:
         super().project_backward(ops, run, x, dz, dx)

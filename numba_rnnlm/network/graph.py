@@ -58,6 +58,7 @@ class Graph:
             self.chain = Chain(self.layers, joins=False)
         self.body = Chain(self.layers[:-1], joins=not self.ties)  # all layers but the last one, which a loss takes as a head
         self.layout = Layout(self.chain.parameters(self.input(0, 1)))
+        self._state = self.chain.state(self.input(0, 1))
         # The weights are drawn or read on the host, whatever backend computes with them.
         expect_memory(self.layout.size, "the weights of this model", "the units, the layers or the vocabulary")
 
@@ -99,7 +100,7 @@ class Graph:
 
     def state(self, streams: int) -> Layout:
         """What so many streams carry from one segment to the next; the first axis of each array is the stream."""
-        return Layout(self.chain.state(self.input(0, streams)))
+        return Layout({name: (streams, *shape[1:]) for name, shape in self._state.items()})
 
     def activations(self, shape: Shape, mode: Mode) -> Layout:
         """The arrays that a pass over an input of this shape works in."""

@@ -13,11 +13,11 @@ from ..arena import Arena, Layout
 from ..backends.ops import Array, Decoder, Ops, Shape, Stage
 from ..backends.quantisation import round_to_int8
 from ..errors import ConfigError, ShapeError, as_array
-from ..layers.layer import Arrays, below
+from ..layers.layer import Arrays, Head, Layer, below
 from ..memory import expect_memory
 from ..recognition import difference, own_cells, records
 from .graph import Graph, Mode
-from .passes import Pass
+from .passes import Pass, Scores, Step
 from .state import State
 
 KEPT_PASSES = 64  # shapes of input whose views stay; the least recently used go first
@@ -98,11 +98,8 @@ class Network:
         """
         weights = self.weights()
         for name in self.graph.chain.matrices():
-            if name in self.graph.ties:  # a product takes the table transposed
-                table = self.graph.ties[name]
-                weights[table] = round_to_int8(weights[table].T).T
-            else:
-                weights[name] = round_to_int8(weights[name])
+            owner = self.graph.ties.get(name, name)
+            weights[owner] = self._rounded(name, weights[owner])
         return Network(self.graph, self.ops, weights)
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -153,7 +150,7 @@ class Network:
         work = self._pass(x.shape, "score")
         hidden = work.forward(x, state, None)
         out = work.results["scores"]
-        self.graph.head.scores(self.ops, work.last, hidden[-1], out)
+        self.graph.head.scores(self.ops, work.last, hidden[-1] if hidden.ndim == 3 else hidden, out)
         return out
 
     def losses(self, x: Array, targets: Array, state: State, scores: Array | None = None) -> Array:
@@ -188,24 +185,32 @@ class Network:
     def decoder(self, weights: str) -> Decoder | None:
         """This backend's copy of the weights for generation, made again when they have changed; None if it has none."""
         if weights not in self._decoders or self._decoders[weights][0] != self.version:
-            version, stages = self.version, self._stages()
-            table = self.parameters[f"{self.graph.names[0]}/W"] if stages else None
-            self._decoders[weights] = version, (self.ops.decoder(table, stages, weights) if stages else None)
+            version, (table, stages) = self.version, self._stages(weights)
+            self._decoders[weights] = version, self.ops.decoder(table, stages, weights)
         return self._decoders[weights][1]
 
-    def _stages(self) -> list[Stage]:
-        """The layers above the table as a decoder takes them; none if it cannot."""
+    def _stages(self, weights: str) -> tuple[Array | None, list[Stage | Step]]:
+        """The first layer's table, if it has one, and the other layers as a decoder takes them."""
         graph, p = self.graph, self._with_ties(self.parameters)
-        if graph.layers[0].table(graph.input(1, 1)) is None:
-            return []
-        found: list[Stage] = []
-        above = zip(graph.names[1:-1], graph.layers[1:-1], strict=True)
-        for name, stages in (*((name, layer.stages(below(p, name))) for name, layer in above),
-                             (graph.names[-1], graph.head.stages(below(p, graph.names[-1])))):
-            if stages is None:
-                return []
-            found += [stage._replace(state=f"{name}/{stage.state}") for stage in stages]
-        return found
+        layers = graph.chain.inputs(graph.input(1, 1))
+        table, found = None, list[Stage | Step]()
+        if graph.layers[0].table(graph.input(1, 1)) is not None:
+            table = p[f"{graph.names[0]}/W"]
+            del layers[0]
+        for name, layer, shape in layers:
+            part: Layer | Head = graph.head if name == graph.names[-1] else layer
+            own = below(p, name)
+            if (stages := part.stages(self.ops, own)) is not None:
+                found += [stage._replace(state=f"{name}/{stage.state}") for stage in stages]
+                continue
+            if weights == "int8":
+                own |= {key: self.ops.upload(self._rounded(f"{name}/{key}", self.ops.download(own[key]))) for key in layer.matrices()}
+            found.append(Step(self.ops, Scores(part) if isinstance(part, Head) else part, name, own, shape))
+        return table, found
+
+    def _rounded(self, name: str, matrix: np.ndarray) -> np.ndarray:
+        """A matrix as whole numbers of 8 bits times a scale for each column; a product takes the table of a tie transposed."""
+        return round_to_int8(matrix.T).T if name in self.graph.ties else round_to_int8(matrix)
 
     def _with_ties(self, arena: Arena) -> Arrays:
         """The arrays by all names, those of ties, too."""

@@ -1,11 +1,12 @@
 """The arrays of one shape of input, and the layers at work on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
 
 from ..arena import Arena, Layout
 from ..backends.ops import Array, Ops, Shape
-from ..layers.layer import Arrays, Run
+from ..layers.layer import Arrays, Head, Layer, Run, above, below
 from .graph import Graph, Mode
 
 
@@ -56,3 +57,60 @@ class Pass:
     def backward(self, x: Array, dy: Array) -> None:
         """Gradients of all weights below the head, from that of its input."""
         self.chain.backward(self.ops, self.run, x, dy)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layer that a decoder runs by the verbs: see :class:`numba_rnnlm.backends.ops.Step`.
+
+    Parameters
+    ----------
+    ops, layer, name
+        The backend; the layer and its name.
+    parameters
+        Its weights, by their short names.
+    shape
+        Of the input of one step of one stream.
+    """
+
+    ops: Ops
+    layer: Layer
+    name: str
+    parameters: Arrays
+    shape: Shape
+
+    @property
+    def inputs(self) -> int:
+        return self.shape[-1] if self.layer.ids is None else 0
+
+    @property
+    def units(self) -> int:
+        return self.layer.output(self.shape)[-1]
+
+    @property
+    def states(self) -> Mapping[str, Shape]:
+        return {name: shape[1:] for name, shape in above(self.name, self.layer.state(self.shape)).items()}
+
+    def start(self, streams: int, state: Mapping[str, Array]) -> Callable[[Array], Array]:
+        shape = (streams, self.inputs) if self.inputs and len(self.shape) == 2 else (1, streams, *self.shape[2:])
+        layout = Layout(self.layer.activations(shape, False))
+        run = Run(self.parameters, {}, Arena(layout, self.ops.empty((layout.size,))))
+        run.m = below(state, self.name)
+        return lambda x: self.layer.forward(self.ops, run, x.reshape(shape))
+
+
+@dataclass(frozen=True)
+class Scores(Layer):
+    """What a head makes of vectors, as a layer."""
+
+    of: Head
+
+    def output(self, shape: Shape) -> Shape:
+        return (*shape[:-1], self.of.symbols)
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        return {"scores": self.output(shape)}
+
+    def forward(self, ops: Ops, run: Run, x: Array) -> Array:
+        self.of.scores(ops, run, x, run.a["scores"])
+        return run.a["scores"]

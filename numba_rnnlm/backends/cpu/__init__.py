@@ -14,7 +14,7 @@ from ...fingerprint import of_modules
 from ...memory import Space, host_memory
 from ...rules import Rule
 from .. import MOST_THREADS
-from ..ops import Choice, Stage
+from ..ops import Choice, Stage, Step
 from . import kernels, lookup, losses, pointwise, recurrence, sampling, simd, update
 from .decoding import Decoder
 from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
@@ -314,10 +314,8 @@ class Backend:
         weights = self.workspace.take("weights", (len(bounds), symbols), np.float32)
         self.pool.run(sampling.choose_rows, bounds, scores, ids, numbers, tuple(choice), weights)
 
-    def decoder(self, embedding: Array, stages: Sequence[Stage], weights: str) -> Decoder | None:
-        if self.dtype != np.float32 or len({id(stage.cell) for stage in stages if stage.cell}) != 1:
-            return None
-        return Decoder(self, embedding, stages, weights)
+    def decoder(self, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> Decoder | None:
+        return Decoder(self, table, stages, weights) if self.dtype == np.float32 else None
 
     # update
 

@@ -2,20 +2,24 @@
 
 A thread owns some units of every layer, with all their gates: an element of a cell touches its own column alone, so the
 threads meet once a layer. What a block of units needs of the matrices is packed in the order in which it is read.
+
+A layer that is no stage is run by the verbs: the compiled loop ends before it and begins again behind it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
-from ...portable import fma
-from ..ops import Choice, Stage, Streams
+from ...cells import Cell
+from ...portable import Rows, fma
+from ..ops import Choice, Stage, Step, Streams
 from ..quantisation import round_to_int8
 from . import sampling
 from .kernels import kernel
 from .packing import pack_panel
-from .recurrence import forward_row
 from .simd import VECTORS, lanes, multiply_panel
 from .sleeping import clock, look
 from .team import (
@@ -52,11 +56,47 @@ Array = np.ndarray
 # A stage: x, h and s are where its input, its output and its states lie in ``values``; what a step reads while another
 # thread writes has two places that take turns, "turn" apart.
 RECURRENT, INPUTS, UNITS, X, X_TURN, H, H_TURN, S, S_TURN, BIAS = range(10)
+# Of a recurrent one, which of the cells it has, and the cell's windows, slots, states and vectors of weights.
+KIND, X_FIRST, X_LAST, H_FIRST, H_LAST, SLOTS, STATES, WEIGHTS = range(10, 18)
 # A block of its units: where its panels of W and U begin, and their scales.
 FIRST, COLUMNS, AT_W, AT_U, W_SCALE, U_SCALE = range(6)
 # What was measured, in nanoseconds: a symbol on one thread, and how many were timed; the last symbols of gangs, and how many;
 # what gangs have lost, and what was written alone since.
 ALONE, TIMED, TOGETHER, SYMBOLS, LOST, SINCE, MEASURED = range(7)
+
+
+class Cells(Rows):
+    """The cells of a network as one object, whose rows are compiled into the loop: "0", "1", …"""
+
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        self.cells = tuple(cells)
+        self.name = " ".join(cell.name for cell in self.cells)
+
+    def rows(self) -> dict[str, Callable[..., None]]:
+        return {str(kind): cell.forward for kind, cell in enumerate(self.cells)}
+
+    def row(self, cell: Cell | None) -> tuple[int, ...]:
+        """What a stage's table has of its cell, from KIND to WEIGHTS; of none zeros."""
+        if cell is None:
+            return (0,) * 8
+        return self.cells.index(cell), *cell.window("x"), *cell.window("h"), len(cell.gates), len(cell.states), len(cell.weights)
+
+
+def _forward(cells, kind, z, prev, next, w):
+    """One step of one stream through the cell of this kind: z (G, columns), prev (S, columns) → next (S, columns), with w (K, columns)."""
+    cell = cells.cells[kind]
+    cell.forward(z, prev, next, *cell.with_weights(w), 0, 1)
+
+
+@overload(_forward, inline="always")
+def _forward_of(cells, kind, z, prev, next, w):
+    """A call of each row, of which ``kind`` says which is made."""
+    lines, scope = ["def forward(cells, kind, z, prev, next, w):"], {}
+    for number, cell in enumerate(cells.rows.cells):
+        scope[f"row{number}"] = cell.forward
+        lines.append(f"    {'if kind == ' + str(number) + ': ' if len(cells.rows.cells) > 1 else ''}row{number}(z, prev, next, {'w, ' if cell.weights else ''}0, 1)")
+    exec("\n".join([*lines, "    return"]), scope)
+    return scope["forward"]
 
 
 @kernel
@@ -87,10 +127,9 @@ def _copy(source, first, target, start, columns):
 
 
 @kernel(linked=True)
-def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, values, z, sums, turn):
+def _recurrent_block(cells, row, block, packed, scales, bias, table, ids, values, z, sums, turn):
     """A recurrent layer's step for one block of units."""
-    x_first, x_last, h_first, h_last, slots, states, weights = shape
-    streams, units, first, columns = ids.size, row[UNITS], block[FIRST], block[COLUMNS]
+    streams, units, slots, states, weights, first, columns = ids.size, row[UNITS], row[SLOTS], row[STATES], row[WEIGHTS], block[FIRST], block[COLUMNS]
     for n in range(streams):
         for slot in range(slots):
             start = (n * slots + slot) * columns
@@ -99,11 +138,11 @@ def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, 
             else:
                 _copy(bias, row[BIAS] + slot * units + first, z, start, columns)
     at, scale = block[AT_W], block[W_SCALE]
-    for slot in range(x_first, x_last if at >= 0 else x_first):
+    for slot in range(row[X_FIRST], row[X_LAST] if at >= 0 else row[X_FIRST]):
         at, scale = _multiply(values, row[X] + turn * row[X_TURN], row[INPUTS], streams, packed, at, z, slot * columns,
                               slots * columns, columns, scales, scale, sums)
     at, scale = block[AT_U], block[U_SCALE]
-    for slot in range(h_first, h_last):
+    for slot in range(row[H_FIRST], row[H_LAST]):
         at, scale = _multiply(values, row[H] + (1 - turn) * row[H_TURN], units, streams, packed, at, z, slot * columns,
                               slots * columns, columns, scales, scale, sums)
     start = row[BIAS] + slots * units
@@ -111,20 +150,20 @@ def _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, 
     size, place = states * columns, row[S] + first * streams * states
     for n in range(streams):
         old, new = place + (1 - turn) * row[S_TURN] + n * size, place + turn * row[S_TURN] + n * size
-        forward_row(
-            cell, z[n * slots * columns : (n + 1) * slots * columns].reshape(slots, columns),
+        _forward(
+            cells, row[KIND], z[n * slots * columns : (n + 1) * slots * columns].reshape(slots, columns),
             values[old : old + size].reshape(states, columns), values[new : new + size].reshape(states, columns), w,
         )  # fmt: skip
         _copy(values, new, values, row[H] + turn * row[H_TURN] + n * units + first, columns)
 
 
 @kernel(linked=True)
-def _layer(cell, shape, row, first, last, blocks, packed, scales, bias, table, ids, values, z, sums, turn):
+def _layer(cells, row, first, last, blocks, packed, scales, bias, table, ids, values, z, sums, turn):
     """A layer's step for some blocks of its units."""
     for index in range(first, last):
         block = blocks[index]
         if row[RECURRENT]:
-            _recurrent_block(cell, shape, row, block, packed, scales, bias, table, ids, values, z, sums, turn)
+            _recurrent_block(cells, row, block, packed, scales, bias, table, ids, values, z, sums, turn)
         else:
             start = row[H] + block[FIRST]
             for n in range(ids.size):
@@ -164,7 +203,7 @@ def _note(measured, span, fewest, most):
 
 
 @parallel(gang=True)
-def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed, scales, bias, table, embedding, values, ids,
+def write(part, bounds, cells, board, slot, stages, blocks, shares, packed, scales, bias, table, embedding, values, ids,
           given, written, choice, seeds, positions, turn, seen, begin, end, zs, all_sums, all_weights, measured, ready, patience):
     """written (T, N) ← given, or where that is -1 what is drawn, from step ``begin`` to before step ``end``.
 
@@ -215,7 +254,7 @@ def write(part, bounds, cell, board, slot, shape, stages, blocks, shares, packed
             share = clock()
             z, sums, weights = zs[rank], all_sums[rank], all_weights[rank, : head[UNITS]]
             if stage < layers:
-                _layer(cell, shape, stages[stage], shares[stage, shared * rank // parts],
+                _layer(cells, stages[stage], shares[stage, shared * rank // parts],
                        shares[stage, shared * (rank + 1) // parts], blocks, packed, scales, bias, table, ids, values, z, sums,
                        (turn + t - seen) % 2)
             else:
@@ -277,6 +316,19 @@ def pack_blocks(part, bounds, b, step_stride, column_stride, k, columns, places,
             pack_panel(b, start * column_stride, step_stride, column_stride, k, count, packed, places[i])
 
 
+def cell_of(stage: Stage | Step) -> Cell | None:
+    """The cell of a recurrent stage."""
+    return stage.cell if isinstance(stage, Stage) else None
+
+
+def vectors_of(stage: Stage | Step) -> Array:
+    """What the sums of a stage begin with, and behind it the vectors of its cell; nothing of a step."""
+    if not isinstance(stage, Stage):
+        return np.empty(0, np.float32)
+    vectors = [np.zeros(stage.units, np.float32) if stage.b is None else stage.b, stage.w]
+    return np.concatenate([vector.reshape(-1) for vector in vectors if vector is not None])
+
+
 class Layout(NamedTuple):
     """Blocks of units, member by member of a gang, and behind one another what each takes of the matrices."""
 
@@ -293,8 +345,8 @@ class Decoder:
     ----------
     ops
         The backend.
-    embedding
-        (V, D)
+    table
+        The vectors (V, D) that the first stage takes; None if that is a step, which takes ids.
     stages
         The layers above it.
     weights
@@ -302,29 +354,29 @@ class Decoder:
         states stay as they are.
     """
 
-    def __init__(self, ops: Any, embedding: Array, stages: Sequence[Stage], weights: str) -> None:
-        self.ops, self.embedding = ops, embedding.copy()
-        self.stages = list(stages)
-        self.cell = next(stage.cell for stage in stages if stage.cell is not None)
-        self.shape = (*self.cell.window("x"), *self.cell.window("h"), len(self.cell.gates), len(self.cell.states), len(self.cell.weights))
+    def __init__(self, ops: Any, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> None:
+        self.ops, self.stages = ops, stages
+        self.embedding = np.empty((stages[-1].units, 0), np.float32) if table is None else table.copy()
+        self.cells = Cells(dict.fromkeys(cell for stage in stages if (cell := cell_of(stage))))
         self.measured: dict[int, Array] = {}  # by the number of streams
         self.kind = np.dtype(np.int8 if weights == "int8" else np.float32)
         self.exact = bool(self.kind == ops.factor)
-        symbols = embedding.shape[0]
-        first = stages[0]
-        self.table = np.empty(0, np.float32)
-        if first.cell is not None and symbols <= TABLE_ROWS:
-            self.table = ops.empty((symbols, len(self.cell.gates) * first.units))
-            W = round_to_int8(first.W) if self.kind == np.int8 else first.W
-            ops.project(embedding, W, first.b, self.table, first=self.shape[0] * first.units)
-        vectors = [vector for stage in stages for vector in (np.zeros(stage.units, np.float32) if stage.b is None else stage.b, stage.w)]
-        self.bias = np.concatenate([vector.reshape(-1) for vector in vectors if vector is not None])
-        self.size = sum(
-            slots * stage.inputs(name) * stage.units
-            for index, stage in enumerate(self.stages) for name, slots in self._panels(index)
-        )  # fmt: skip
-        self._layouts: dict[int, Layout] = {}
+        self.table = self._projected(table)
+        self.bias = np.concatenate([np.empty(0, np.float32), *(vectors_of(stage) for stage in stages)])
+        self.size = sum(slots * k * stage.units for index, stage in enumerate(stages) for _, slots, k in self._panels(index))
+        self._layouts: dict[int, Layout] = {}  # by the number of members
+        self._places: dict[int, tuple[Array, int]] = {}  # by the number of streams
         self.layout(1)
+
+    def _projected(self, table: Array | None) -> Array:
+        """What the first layer's sums get from each symbol, if it is recurrent and the symbols are few; else empty."""
+        first = self.stages[0]
+        if table is None or len(table) > TABLE_ROWS or not isinstance(first, Stage) or first.cell is None:
+            return np.empty(0, np.float32)
+        projected: Array = self.ops.empty((len(table), len(first.cell.gates) * first.units))
+        W = round_to_int8(first.W) if self.kind == np.int8 else first.W
+        self.ops.project(table, W, first.b, projected, first=first.cell.window("x")[0] * first.units)
+        return projected
 
     def members(self, streams: int) -> int:
         """How many threads may be worth while for so many streams; what they gain is measured."""
@@ -344,28 +396,29 @@ class Decoder:
         shares: list[list[int]] = []
         matrices, size, scales = [], 0, 0
         for index, stage in enumerate(self.stages):
-            entries: dict[str, list[tuple[int, ...]]] = {name: [] for name, _ in self._panels(index)}
-            ranges = split(stage.units, members, count)
+            entries: dict[str, list[tuple[int, ...]]] = {name: [] for name, _, _ in self._panels(index)}
+            ranges = split(stage.units, members, count) if isinstance(stage, Stage) else []
             ranges += [(stage.units, stage.units)] * (members - len(ranges))
             share = [len(blocks)]
             for begin, end in ranges:
                 for first in range(begin, end, VECTORS * count):
                     columns = min(VECTORS * count, end - first)
                     places = {"W": (-1, 0), "U": (-1, 0)}
-                    for name, slots in self._panels(index):
+                    for name, slots, k in self._panels(index):
                         places[name] = (size, scales)
                         for slot in range(slots):
                             entries[name].append((slot * stage.units + first, columns, size, scales))
-                            size += -(-columns // count) * count * stage.inputs(name)
+                            size += -(-columns // count) * count * k
                             scales += columns
                     blocks.append((first, columns, places["W"][0], places["U"][0], places["W"][1], places["U"][1]))
                 share.append(len(blocks))
             shares.append(share)
-            for name, _ in self._panels(index):
+            for name, _, k in self._panels(index):
+                assert isinstance(stage, Stage)  # only these have panels
                 matrix = getattr(stage, name)
                 strides = (1, matrix.shape[1]) if stage.transposed else (matrix.shape[1], 1)
-                matrices.append((matrix, strides, stage.inputs(name), np.array(entries[name], np.int64)))
-        layout = Layout(np.array(blocks, np.int64), np.array(shares, np.int64), aligned((size,), self.kind),
+                matrices.append((matrix, strides, k, np.array(entries[name], np.int64)))
+        layout = Layout(np.array(blocks, np.int64).reshape(-1, 6), np.array(shares, np.int64), aligned((size,), self.kind),
                         np.empty(scales if self.kind == np.int8 else 0, np.float32))
         for matrix, strides, k, table in matrices:
             bounds = cut(len(table), self.ops.pool.parts(20 * matrix.size))
@@ -374,14 +427,32 @@ class Decoder:
                               layout.packed, layout.scales, table[:, 3].copy(), panels)
         return layout
 
-    def _panels(self, index: int) -> list[tuple[str, int]]:
-        """Which matrices of a stage are read at each step, and how many panels a block of units takes of each."""
-        x_first, x_last, h_first, h_last, *_ = self.shape
-        if self.stages[index].cell is None:
-            return [("W", 1)]
+    def _panels(self, index: int) -> list[tuple[str, int, int]]:
+        """Which matrices of a stage are read at each step: name, how many panels a block of units takes of it, and their rows."""
+        stage = self.stages[index]
+        if not isinstance(stage, Stage):
+            return []
+        if stage.cell is None:
+            return [("W", 1, stage.inputs)]
+        (x_first, x_last), (h_first, h_last) = stage.cell.window("x"), stage.cell.window("h")
         looked_up = index == 0 and self.table.size > 0
-        panels = [] if looked_up else [("W", x_last - x_first)]
-        return panels if h_first == h_last else [*panels, ("U", h_last - h_first)]
+        panels = [] if looked_up else [("W", x_last - x_first, stage.inputs)]
+        return panels if h_first == h_last else [*panels, ("U", h_last - h_first, stage.units)]
+
+    def places(self, streams: int) -> tuple[Array, int]:
+        """The table of the stages, by which the kernel finds everything in a buffer, and the size of that."""
+        if streams not in self._places:
+            size = streams * self.embedding.shape[1]
+            rows, x, bias = [], (0, 0), 0
+            for stage in self.stages:
+                units, cell = stage.units, cell_of(stage)
+                h, turned, turns, kinds = size, streams * units, 1 if cell is None else 2, 0 if cell is None else len(cell.states)
+                s = h + turns * turned
+                size = s + turns * kinds * turned
+                rows.append((cell is not None, stage.inputs, units, *x, h, turned if cell else 0, s, kinds * turned, bias, *self.cells.row(cell)))
+                x, bias = (h, turned if cell else 0), bias + vectors_of(stage).size
+            self._places[streams] = np.array(rows, np.int64), size
+        return self._places[streams]
 
     def start(self, streams: Streams) -> "Decoding":
         return Decoding(self, streams)
@@ -395,50 +466,37 @@ class Decoding:
         self.turn = 1  # the place that the next step writes to: what came before is in the other one
         self.seen = False  # whether the network has seen ``ids``, so that the scores are there
         self._lay_out(len(self.ids))
-        for index, stage in self._recurrent():
-            self._set_state(index, 1 - self.turn, streams.state[stage.state])
-        self._look_up()
+        if streams.state:
+            for index, name in self._states():
+                self._set_state(index, 1 - self.turn, streams.state[name])
+        self._start_steps(streams.state)
 
     def _lay_out(self, streams: int) -> None:
-        """Where everything lies in ``values``, which are zero."""
+        """Make ``values``, which are zero but for the vectors of the last symbols."""
         decoder = self.decoder
-        self.layout = decoder.layout(streams)
+        self.layout, (self.rows, size) = decoder.layout(streams), decoder.places(streams)
         self.measured = decoder.measured.setdefault(streams, np.zeros(MEASURED, np.int64))
-        slots, kinds, weights = decoder.shape[4:]
-        size = streams * decoder.embedding.shape[1]
-        rows, x, bias = [], (0, 0), 0
-        for stage in decoder.stages:
-            recurrent, units = stage.cell is not None, stage.units
-            h, turned = size, streams * units
-            s = h + (2 if recurrent else 1) * turned
-            size = s + (2 * kinds * turned if recurrent else 0)
-            rows.append((recurrent, stage.inputs("W"), units, *x, h, turned if recurrent else 0, s, kinds * turned, bias))
-            x, bias = (h, turned if recurrent else 0), bias + (slots + weights if recurrent else 1) * units
-        self.rows = np.array(rows, np.int64)
         self.values = aligned((size,), np.float32)
         self.values[:] = 0
-
-    def _look_up(self) -> None:
-        """The vectors of the last symbols."""
-        vectors = self.decoder.embedding[self.ids]
+        vectors = decoder.embedding[self.ids]
         self.values[: vectors.size] = vectors.reshape(-1)
 
-    def _recurrent(self) -> Iterator[tuple[int, Stage]]:
-        return ((index, stage) for index, stage in enumerate(self.decoder.stages) if stage.cell is not None)
+    def _states(self) -> list[tuple[int, str]]:
+        """Numbers of the recurrent stages, and the names of their states."""
+        return [(index, stage.state) for index, stage in enumerate(self.decoder.stages) if isinstance(stage, Stage) and stage.cell]
 
     def _blocks(self, index: int, turn: int) -> Iterator[tuple[slice, Array]]:
-        """The states of a layer at this turn: units, and their states (N, S, units)."""
-        row, streams, kinds = self.rows[index], len(self.ids), self.decoder.shape[5]
+        """The states of a stage at this turn: units, and their states (N, S, units)."""
+        row, streams = self.rows[index], len(self.ids)
         first, last = self.layout.shares[index, [0, -1]]
         for block in self.layout.blocks[first:last]:
-            start, size = row[S] + turn * row[S_TURN] + block[FIRST] * streams * kinds, streams * kinds * block[COLUMNS]
-            units = slice(block[FIRST], block[FIRST] + block[COLUMNS])
-            yield units, self.values[start : start + size].reshape(streams, kinds, block[COLUMNS])
+            shape = streams, row[STATES], block[COLUMNS]
+            start = row[S] + turn * row[S_TURN] + block[FIRST] * streams * row[STATES]
+            yield slice(block[FIRST], block[FIRST] + block[COLUMNS]), self.values[start : start + prod(shape)].reshape(shape)
 
     def _set_state(self, index: int, turn: int, state: Array) -> None:
         """state (N, S, H): block by block, and h also as a whole."""
-        row = self.rows[index]
-        start = row[H] + turn * row[H_TURN]
+        start = self.rows[index, H] + turn * self.rows[index, H_TURN]
         self.values[start : start + state[:, 0].size] = state[:, 0].reshape(-1)
         for units, part in self._blocks(index, turn):
             part[:] = state[:, :, units]
@@ -447,32 +505,65 @@ class Decoding:
         """(N, S, H)"""
         return np.concatenate([part for _, part in self._blocks(index, turn)], 2)
 
-    def _scores(self) -> Array:
-        head = self.rows[-1]
-        return self.values[head[H] : head[H] + len(self.ids) * head[UNITS]].reshape(len(self.ids), head[UNITS])
+    def _start_steps(self, state: Mapping[str, Array]) -> None:
+        """Let the steps begin with copies of these arrays."""
+        steps = [(index, stage) for index, stage in enumerate(self.decoder.stages) if not isinstance(stage, Stage)]
+        self.state = {name: self.decoder.ops.empty((len(self.ids), *shape)) for _, step in steps for name, shape in step.states.items()}
+        for name, array in self.state.items():
+            array[:] = state.get(name, 0)
+        self.before = self.state  # of the last symbols, if they have been seen
+        self.steps = {index: step.start(len(self.ids), self.state) for index, step in steps}
+
+    def _outputs(self, index: int, turn: int = 0) -> Array:
+        """(N, units) of a stage."""
+        row, streams = self.rows[index], len(self.ids)
+        start = row[H] + turn * row[H_TURN]
+        return self.values[start : start + streams * row[UNITS]].reshape(streams, row[UNITS])
 
     def read(self, ids: Array) -> None:
-        self.draw(ids, Choice(), np.zeros(ids.shape[1], np.uint64))
+        self.draw(ids, Choice(), np.zeros(len(self.ids), np.uint64))
 
     def scores(self) -> Array:
         if not self.seen:
+            self.before = {name: array.copy() for name, array in self.state.items()}
             nothing = np.full((1, len(self.ids)), -1, np.int32)
             self._run(nothing, nothing, Choice(), np.zeros(len(self.ids), np.uint64), 0, len(self.rows))
             self.turn, self.seen = 1 - self.turn, True
-        return self._scores()
+        return self._outputs(-1)
 
     def draw(self, given: Array, choice: Choice, seeds: Array) -> Array:
-        steps, written, layers = len(given), np.empty(given.shape, np.int32), len(self.rows)
-        if steps == 0:
-            return written
-        self._run(np.ascontiguousarray(given, np.int32), written, choice, seeds, layers if self.seen else 0, steps * (layers + 1))
-        self.turn = (self.turn + steps - self.seen) % 2
-        self.positions = self.positions + steps
-        self.seen = False
+        count, written, layers = len(given), np.empty(given.shape, np.int32), len(self.rows)
+        if count:
+            self._run(np.ascontiguousarray(given, np.int32), written, choice, seeds, layers if self.seen else 0, count * (layers + 1))
+            self.turn, self.positions = (self.turn + count - self.seen) % 2, self.positions + count
+            self.before, self.seen = self.state, False
         return written
 
     def _run(self, given: Array, written: Array, choice: Choice, seeds: Array, begin: int, end: int) -> None:
-        """The steps from ``begin`` to before ``end``: see :func:`write`."""
+        """The steps from ``begin`` to before ``end`` of :func:`write`: those of stages in its loop, the others by the verbs."""
+        layers = len(self.rows)
+        places = [*self.steps, layers + 1 + min(self.steps, default=end)]
+        while begin < end:
+            t, stage = divmod(begin, layers + 1)
+            if stage in self.steps:
+                if stage < layers - 1 or (given[t] < 0).any():
+                    self._step(stage, (self.turn + t - self.seen) % 2)
+                begin += 1
+            else:
+                stop = min(end, t * (layers + 1) + next(place for place in places if place > stage))
+                self._loop(given, written, choice, seeds, begin, stop)
+                begin = stop
+
+    def _step(self, index: int, turn: int) -> None:
+        """A layer by the verbs."""
+        row = self.rows[index]
+        start, x = row[X] + turn * row[X_TURN], self.ids
+        if row[INPUTS]:
+            x = self.values[start : start + len(self.ids) * row[INPUTS]]
+        y = self.steps[index](x.reshape(1, len(self.ids), -1) if row[INPUTS] else x[np.newaxis])
+        self._outputs(index)[:] = y.reshape(len(self.ids), -1)
+
+    def _loop(self, given: Array, written: Array, choice: Choice, seeds: Array, begin: int, end: int) -> None:
         decoder, ops, measured, ready = self.decoder, self.decoder.ops, self.measured, 0
         streams, parts = len(self.ids), self.layout.shares.shape[1] - 1
         short = measured[ALONE] * ((end - begin + 1) // (len(self.rows) + 1)) < SHORT
@@ -481,27 +572,28 @@ class Decoding:
         if parts > 1:
             measured[LOST] = measured[SINCE] = 0
             ready = min(max(int(measured[ALONE]) // 16, READY[0]), READY[1])
-        slots, count = decoder.shape[4], lanes(decoder.bias)
+        slots, count = int(self.rows[:, SLOTS].max()), lanes(decoder.bias)
         z = ops.workspace.take("z", (parts, streams * slots * VECTORS * count), np.float32)
         sums = ops.workspace.take("sums", (parts, streams * VECTORS * count), np.float32)
         weights = ops.workspace.take("weights", (parts, decoder.stages[-1].units), np.float32)
         ops.pool.lead(
-            write, parts, decoder.cell, decoder.shape, self.rows, *self.layout, decoder.bias, decoder.table.reshape(-1),
-            decoder.embedding, self.values, self.ids, given, written, tuple(choice), seeds, self.positions, self.turn, self.seen,
-            begin, end, z, sums, weights, measured, ready, PATIENCE)
+            write, parts, decoder.cells, self.rows, *self.layout, decoder.bias, decoder.table.reshape(-1), decoder.embedding, self.values,
+            self.ids, given, written, tuple(choice), seeds, self.positions, self.turn, self.seen, begin, end, z, sums, weights, measured, ready,
+            PATIENCE)
 
     def take(self, rows: Array) -> None:
-        states = [[self._state(index, turn)[rows] for turn in range(2)] for index, _ in self._recurrent()]
-        scores = self._scores()[rows]
+        states = [[self._state(index, turn)[rows] for turn in range(2)] for index, _ in self._states()]
+        scores, before = self._outputs(-1)[rows], {name: array[rows] for name, array in self.before.items()}
         self.ids, self.positions = self.ids[rows], self.positions[rows]
         self._lay_out(len(rows))
-        for (index, _), turns in zip(self._recurrent(), states, strict=True):
+        for (index, _), turns in zip(self._states(), states, strict=True):
             for turn, state in enumerate(turns):
                 self._set_state(index, turn, state)
-        self._scores()[:] = scores
-        self._look_up()
+        self._outputs(-1)[:] = scores
+        self._start_steps({name: array[rows] for name, array in self.state.items()})
+        self.before = before if self.seen else self.state
 
     def streams(self) -> Streams:
         before = self.turn if self.seen else 1 - self.turn
-        state = {stage.state: self._state(index, before) for index, stage in self._recurrent()}
+        state = {name: self._state(index, before) for index, name in self._states()} | {name: array.copy() for name, array in self.before.items()}
         return Streams(state, self.ids.copy(), self.positions)

@@ -19,7 +19,7 @@ from ...fingerprint import of_modules
 from ...memory import Space
 from ...reports import warn
 from ...rules import Rule
-from ..ops import PRECISIONS, Choice, Stage
+from ..ops import PRECISIONS, Choice, Stage, Step
 from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, sampling, update
 from .arrays import DeviceArray, foreign
 from .driver import Refused
@@ -409,7 +409,7 @@ class Backend:
             warmth, top_k = min(1 / choice.temperature, 1e30), min(choice.top_k, symbols)
         sampling.choose(streams, THREADS, scores, ids, here, self.upload(choice.banned), symbols, warmth, top_k, choice.top_p)
 
-    def decoder(self, embedding: DeviceArray, stages: Sequence[Stage], weights: str) -> None:
+    def decoder(self, table: DeviceArray | None, stages: Sequence[Stage | Step], weights: str) -> None:
         """There is none: a step is a forward pass."""
 
     # update
