@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import strategies
 from checks import from_python
-from conftest import machines
+from conftest import available_backends
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import many
@@ -18,7 +18,7 @@ from numba_rnnlm.decoding.choice import choice_of, uniform
 from numba_rnnlm.portable import stream_key
 
 REFERENCE = backends.get("reference")
-FAST = [machine for machine in machines() if not (SIMULATED and machine[0] == "cuda")]  # the simulator draws three symbols a second
+FAST = [each for each in available_backends() if not (SIMULATED and each[0] == "cuda")]  # the simulator draws three symbols a second
 largest = 1 - 2**-53  # number that is drawn
 scores = st.lists(st.floats(-4, 4), min_size=1, max_size=12).map(np.array)
 apart = scores.map(lambda values: np.round(64 * values) / 64)  # equal, or so far apart that float32 sees it
