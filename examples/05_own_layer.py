@@ -56,5 +56,5 @@ with TemporaryDirectory() as folder:
     loaded = Sequential.load(path, custom_objects={"Convolution": Convolution})
 print(f"Sequential: accuracy {loaded.evaluate(x, y, verbose=0)[1]:.2f}")
 model = LanguageModel(body=[Convolution(64), layers.GRU(64, return_sequences=True)], embedding=16, seed=1)
-model.fit(text * 3, epochs=12, streams=8, steps=35, learning_rate=1e-2, verbose=0)
+model.fit(text * 3, epochs=30, streams=8, steps=35, learning_rate=1e-2, verbose=0)
 print(f"LanguageModel: perplexity {model.perplexity(text):.3f}\n  how" + model.generate("how", length=66, temperature=0))

@@ -10,7 +10,7 @@ from own_cells import OWN
 from numba_rnnlm import cells, layers
 from numba_rnnlm.cells import Cell
 from numba_rnnlm.errors import CheckError, ConfigError
-from numba_rnnlm.layers import Dense, Embedding, Layer, Residual
+from numba_rnnlm.layers import LSTM, Dense, Embedding, Layer, Residual
 from numba_rnnlm.layers.heads import Softmax
 from numba_rnnlm.portable import dtanh, exp, portable, tanh
 
@@ -222,6 +222,25 @@ class Reverse(Layer):
         return run.a["dx"]
 
 
+@says("(5, 3, 4), cut into 1 and 4 steps: the output has the shape (0, 3, 4), expected (1, 3, 4). It depends on later steps")
+@dataclass(frozen=True)
+class DropsTheFirstStep(Layer):
+    def output(self, shape):
+        steps, streams, features = shape
+        return steps - 1, streams, features
+
+    def activations(self, shape, training):
+        return {"dx": shape}
+
+    def forward(self, ops, run, x):
+        return x[1:]
+
+    def backward(self, ops, run, x, dy):
+        ops.fill(run.a["dx"], 0)
+        ops.copy(dy, run.a["dx"][1:])
+        return run.a["dx"]
+
+
 @says("cut into 1 and 4 steps: the output is ", "What a segment needs of earlier ones belongs into state(shape): forward reads it from run.m")
 class ForgetsItsState(Pairs):
     def forward(self, ops, run, x):
@@ -237,6 +256,25 @@ class CountsSegments(Pairs):
     def forward(self, ops, run, x):
         ops.add(ops.upload(np.ones(x.shape[1])), run.m["count"])
         return super().forward(ops, run, x)
+
+
+@says("(5, 3, 4), computed together with an Embedding: the output is ", "over(lower, names, shape) returns a layer that must compute", arguments=(5, True))
+class MoreThanItsLoop(LSTM):
+    def forward(self, ops, run, x):
+        y = super().forward(ops, run, x)
+        ops.add(y, y)
+        return y
+
+    def backward(self, ops, run, x, dy):
+        ops.add(dy, dy)
+        return super().backward(ops, run, x, dy)
+
+
+@says("backend 'cpu', generating text: the score of a symbol is ", "A decoder computes what stages(p) tells, which must be what forward computes",
+      arguments=(5, True))
+class MoreThanItsStages(MoreThanItsLoop):
+    def over(self, lower, names, shape):
+        return None
 
 
 # Gradients
@@ -344,7 +382,7 @@ def test_a_layer_of_ones_own_passes(capsys):
     assert capsys.readouterr().out == ""
     layers.check(Pairs(), features=3, verbose=True)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 9 and lines[0] == "Pairs: its arguments can be saved"
+    assert len(lines) == 11 and lines[0] == "Pairs: its arguments can be saved"
 
 
 def test_a_layer_that_takes_vectors_of_one_size():
@@ -466,4 +504,4 @@ def test_a_cell_of_ones_own_passes(capsys):
     cells.check(IND_RNN, verbose=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "cell 'ind_rnn': its equations return its states"
-    assert len(lines) == 14 and lines[-1] == "Recurrent: any number of threads computes the same bits"
+    assert len(lines) == 16 and lines[-1] == "Recurrent: any number of threads computes the same bits"

@@ -16,7 +16,8 @@ from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.arena import ALIGNMENT, Arena, Layout
 from numba_rnnlm.backends.ops import ACTIVATIONS
 from numba_rnnlm.cells import CELLS
-from numba_rnnlm.checking.layer import KEY, Case, adds, gradients
+from numba_rnnlm.checking.cases import KEY, Case
+from numba_rnnlm.checking.layer import adds, gradients
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import ConfigError, ShapeError
 from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Recurrent, Residual, SimpleRNN
