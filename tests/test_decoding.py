@@ -16,6 +16,7 @@ from checks import HANG, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from models import trained, untrained
+from own_cells import IND_RNN, MIN_GRU, PEEPHOLE
 from strategies import floats
 
 from numba_rnnlm import backends
@@ -480,6 +481,10 @@ class Scored(Dense):
 STACKS = {  # name → layers between an embedding of D features and a softmax, and which of all layers behind the table are stages
     "two cells": (lambda D, H: [LSTM(H, return_sequences=True), GRU(D, return_sequences=True)], [1, 1, 1]),
     "three cells": (lambda D, H: [LSTM(H, True), Dropout(0.5), GRU(D, True), Dense(H), SimpleRNN(D, True)], [1, 1, 1, 1, 1]),
+    "cells with weights, and without U": (lambda D, H: [
+        Recurrent(H, True, PEEPHOLE), LSTM(D, True), Recurrent(H, True, MIN_GRU), Recurrent(D, True, IND_RNN)], [1, 1, 1, 1, 1]),
+    "a scan first": (lambda D, H: [Recurrent(H, True, IND_RNN), Recurrent(D, True, PEEPHOLE)], [1, 1, 1]),
+    "a scan below a head by verbs": (lambda D, H: [Recurrent(H, True, MIN_GRU)], [1, 0]),
     "no cell": (lambda D, H: [], [1]),
     "the last state only": (lambda D, H: [GRU(H, True), LSTM(D), Dense(H, "relu")], [1, 1, 0, 1]),
     "a residual below": (lambda D, H: [Residual([Dense(H, "tanh"), Dense(D)]), LSTM(H, True)], [0, 1, 1]),
@@ -496,7 +501,7 @@ def draw_stack(data, name):
     V, D, H = data.draw(st.integers(2, 40)), data.draw(st.integers(1, 40)), data.draw(units)
     layers, stages = STACKS[name]
     first = Concat([Embedding(V, D), [Embedding(V, 3), GRU(2, return_sequences=True)]]) if name == "ids by verbs" else Embedding(V, D)
-    last = Scored(V) if name == "a head by verbs" else Dense(V, "softmax", data.draw(st.booleans()))
+    last = Scored(V) if name.endswith("a head by verbs") else Dense(V, "softmax", data.draw(st.booleans()))
     return Graph([first, *layers(D, H), last]), V, [bool(is_stage) for is_stage in stages]
 
 
