@@ -27,6 +27,7 @@ from .errors import (
 from .language_model import LanguageModel
 from .scoring import Evaluation, TokenScore
 from .sequential import Sequential
+from .states import TextState
 from .text import Files
 
 layers.check, cells.check = checking.layer.check, checking.cell.check  # they compute on backends, which layers and cells do not know
@@ -53,6 +54,7 @@ __all__ = [
     "OutOfMemoryError",
     "Sequential",
     "ShapeError",
+    "TextState",
     "TokenScore",
     "TrainingError",
     "VocabularyError",

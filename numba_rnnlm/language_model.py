@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from . import backends, cells, runs
 from .architecture import build, initial_weights
 from .arguments import checked_calls
+from .backends.ops import Streams
 from .callbacks import Callback, Called, read_callbacks
 from .cells import Cell
 from .config import (
@@ -33,11 +34,12 @@ from .config import (
     UnknownConfig,
     expect_vocabulary,
 )
-from .decoding import generate, generate_batch
+from .decoding import following, generate, generate_batch, read
 from .errors import (
     ConfigError,
     CorpusError,
     DivergenceError,
+    GenerationError,
     NotFittedError,
     ShapeError,
     TrainingError,
@@ -63,6 +65,7 @@ from .progress import Progress
 from .recognition import cells_of_file, difference, records
 from .reports import warn
 from .scoring import Evaluation, TokenScore, judge, log_probabilities, total_loss, without
+from .states import Beginning, TextState, continued, expect_state, nothing_behind, state_after, tail_of
 from .storage import expect_room, locked, model_bytes, open_model, write_model
 from .text import (
     Bytes,
@@ -816,16 +819,19 @@ class LanguageModel:
 
     @overload
     def score(
-        self, sentence: OneText, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+        self, sentence: OneText, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None,
+        *, state: TextState | None = None,
     ) -> float: ...
 
     @overload
     def score(
-        self, sentence: ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+        self, sentence: ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None,
+        *, state: TextState | None = None,
     ) -> NDArray[np.float64]: ...
 
     def score(
-        self, sentence: OneText | ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+        self, sentence: OneText | ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None,
+        *, state: TextState | None = None,
     ) -> float | NDArray[np.float64]:
         """Total log-probability, in nats, of a sentence; or of each of many.
 
@@ -842,6 +848,9 @@ class LanguageModel:
         unknown, penalty
             What a symbol that is not in the vocabulary counts: "count", log p(``<unk>``), with a warning where these are more than 1 %
             of the tokens; "exclude", nothing; "penalize", ``penalty`` nats less for each of its characters. See :meth:`evaluate`.
+        state
+            What the sentence follows, from :meth:`read`, instead of a line end: all its tokens count. A state of one text may precede many
+            sentences; one of many texts precedes as many sentences.
 
         Examples
         --------
@@ -853,43 +862,56 @@ class LanguageModel:
         True
         """
         policy = UnknownConfig(unknown, penalty)
-        expect_flag("bos", bos)
-        expect_flag("eos", eos)
-        many, texts = self._sentences(sentence)
-        rows, explained = self._rows(texts, bos, eos, policy)
+        many, rows, explained, scores = self._scores(sentence, bos, eos, policy, state)
         if policy.unknown == "count" and not explained and (symbols := Counter(symbol for row in rows for symbol in row.missing)):
             tokens = sum(len(row.ids) - 1 for row in rows)
             self._tell_unknown("what is scored", Unknown(symbols=symbols), max(tokens, 1), ADVICE["scoring"])
-        totals = np.array([judge(scores, row.unknown[1:], row.spelled[1:], policy)[0].sum()
-                           for row, scores in zip(rows, log_probabilities(self.network_, [row.ids for row in rows]), strict=True)])
+        totals = np.array([judge(one, row.unknown[1:], row.spelled[1:], policy)[0].sum() for row, one in zip(rows, scores, strict=True)])
         return totals if many else float(totals[0])
 
     @overload
     def full_scores(
-        self, sentence: OneText, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+        self, sentence: OneText, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None,
+        *, state: TextState | None = None,
     ) -> list[TokenScore]: ...
 
     @overload
     def full_scores(
-        self, sentence: ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+        self, sentence: ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None,
+        *, state: TextState | None = None,
     ) -> list[list[TokenScore]]: ...
 
     def full_scores(
-        self, sentence: OneText | ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None
+        self, sentence: OneText | ManyTexts, bos: bool = True, eos: bool = True, unknown: str = "count", penalty: float | None = None,
+        *, state: TextState | None = None,
     ) -> list[TokenScore] | list[list[TokenScore]]:
         """(token, log_probability in nats, oov) of each token that :meth:`score` counts, whose sum is its result; of many sentences a list of these.
 
-        A token that is not in the vocabulary is shown as the sentence has it, and scored as ``<unk>``; for ``unknown`` and
-        ``penalty`` see :meth:`score`.
+        A token that is not in the vocabulary is shown as the sentence has it, and scored as ``<unk>``; for ``unknown``,
+        ``penalty`` and ``state`` see :meth:`score`.
         """
         policy = UnknownConfig(unknown, penalty)
+        many, rows, _, scores = self._scores(sentence, bos, eos, policy, state)
+        found = [self._token_scores(row, *judge(one, row.unknown[1:], row.spelled[1:], policy)) for row, one in zip(rows, scores, strict=True)]
+        return found if many else found[0]
+
+    def _scores(
+        self, sentence: Any, bos: bool, eos: bool, policy: UnknownConfig, state: TextState | None
+    ) -> tuple[bool, list[Sentence], bool, list[np.ndarray]]:
+        """Whether these are many sentences; each as ids; whether a warning has explained unknown symbols; and log p of all ids but the first."""
         expect_flag("bos", bos)
         expect_flag("eos", eos)
         many, texts = self._sentences(sentence)
-        rows, _ = self._rows(texts, bos, eos, policy)
-        scores = log_probabilities(self.network_, [row.ids for row in rows])
-        found = [self._token_scores(row, *judge(one, row.unknown[1:], row.spelled[1:], policy)) for row, one in zip(rows, scores, strict=True)]
-        return found if many else found[0]
+        start = None
+        if state is not None:
+            if not bos:
+                raise ConfigError("bos=False leaves out the first token, but behind a state it is scored; leave bos out.")
+            expect_state(state, self.network_, "float32")
+            start = continued(many, texts, state).streams
+        rows, explained = self._rows(texts, bos, eos, policy)
+        if start is not None:
+            rows = [row.behind(id) for row, id in zip(rows, start.ids.tolist(), strict=True)]
+        return many, rows, explained, log_probabilities(self.network_, [row.ids for row in rows], start)
 
     def _token_scores(self, row: Sentence, scores: np.ndarray, counted: np.ndarray) -> list[TokenScore]:
         tokens: list[str | int] = row.ids.tolist()
@@ -943,6 +965,93 @@ class LanguageModel:
             raise ShapeError(f"{name} is empty, expected at least one id.")
         return array.astype(np.int32)
 
+    # reading
+
+    def read(self, text: OneText | ManyTexts = "", state: TextState | None = None, *, weights: str = "float32", unknown: str = "error") -> TextState:
+        """Read a text, or many side by side, and return where the model then is: a :class:`~numba_rnnlm.states.TextState`.
+
+        :meth:`generate`, :meth:`stream`, :meth:`score`, :meth:`full_scores` and :meth:`next_token` continue from there, as often as one
+        likes, without reading the text again.
+
+        Parameters
+        ----------
+        text
+            As the prompt of :meth:`generate`: the model reads it as the beginning of a line.
+        state
+            What to continue instead of beginning a line; it stays as it is. A word ends where a text ends: "to" and "day" are two words.
+        weights
+            "int8" for a state from which :meth:`generate` continues with ``weights="int8"``.
+        unknown
+            As in :meth:`generate`.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden=16, layers=1, embedding=8, seed=1)
+        >>> model = model.fit("to be or not to be\\n" * 20, epochs=3, streams=4, steps=10, verbose=0)
+        >>> state = model.read(" or not", state=model.read("to be"))
+        >>> model.generate(state=state, length=6, seed=1) == model.generate("to be or not", length=6, seed=1)
+        True
+        >>> bool(np.isclose(model.score(" to be", state=state), model.score("to be or not to be") - model.score("to be or not", eos=False)))
+        True
+        """
+        expect_one_of("weights", weights, WEIGHTS)
+        many, begun, start = self._begin(*self._behind(text, state), state, weights, unknown)
+        network, version = self.network_, self.network_.version
+        streams, digest = read(network, [one.ids for one in begun], weights, start), network.digest()
+        if network.version != version:
+            raise GenerationError("the weights of the model have changed while it was reading; read again, or train a copy, copy.deepcopy(model).")
+        return state_after(begun, streams, many, weights, digest)
+
+    def next_token(self, state: TextState, k: int = 10) -> list[Any]:
+        """The ``k`` most probable symbols behind what was read, most probable first: pairs of a symbol and its log-probability in nats.
+
+        Symbols are named as in :meth:`full_scores`. Of a state of many texts, a list for each.
+
+        Examples
+        --------
+        >>> model = LanguageModel(hidden=16, layers=1, embedding=8, seed=1)
+        >>> model = model.fit("to be or not to be\\n" * 20, epochs=9, streams=4, steps=10, verbose=0)
+        >>> [token for token, log_probability in model.next_token(model.read("to be or n"), k=2)]
+        ['o', 't']
+        """
+        expect_kind("state", state, TextState, "what model.read or TextState.load returned")
+        expect_state(state, self.network_, state.weights)
+        k = expect_number("k", k, 1, whole=True)
+        name = self.tokenizer_.symbol if self.tokenizer_ else int
+        found = [[(name(id), row[id].item()) for id in np.argsort(-row, kind="stable")[:k].tolist()]
+                 for row in following(self.network_, state.streams, state.weights)]
+        return found if state.many else found[0]
+
+    def _behind(self, text: Any, state: TextState | None) -> tuple[bool, Sequence[Any]]:
+        """:meth:`_sentences`; behind a state of many texts the default, an empty one, for each."""
+        many, texts = self._sentences(text)
+        if isinstance(state, TextState) and state.many and not many and isinstance(texts[0], str) and not texts[0]:
+            return True, [""] * len(state)
+        return many, texts
+
+    def _begin(
+        self, many: bool, texts: Sequence[Any], state: TextState | None, weights: str, unknown: str, as_bytes: bool = False
+    ) -> tuple[bool, list[Beginning], Streams | None]:
+        """Whether these are many texts; what is to be read of each; and what they continue."""
+        expect_one_of("unknown", unknown, ("error", "unk"))
+        expect_flag("as_bytes", as_bytes)
+        if as_bytes and self.tokenizer_ is None:
+            raise ConfigError("as_bytes=True returns bytes, but the model has no tokenizer and knows ids only; leave it out.")
+        if state is None:
+            return many, [self._beginning(one, self._prompt(one, unknown)) for one in texts], None
+        expect_state(state, self.network_, weights)
+        state, begun = continued(many, texts, state), []
+        for number, one in enumerate(texts):
+            if isinstance(one, str) and not one:
+                begun.append(nothing_behind(state, number))
+            else:
+                begun.append(self._beginning(one, self._prompt(one, unknown, bos=False), state.tails[number]))
+        return many, begun, state.streams
+
+    def _beginning(self, text: Any, ids: np.ndarray, *before: np.ndarray) -> Beginning:
+        kind = "str" if isinstance(text, str) else "bytes" if isinstance(text, bytes) else "ids"
+        return Beginning(ids, tail_of(*before, ids), kind, self.tokenizer_ is not None and _ends_in_space(self.tokenizer_, text))
+
     # writing
 
     @overload
@@ -962,11 +1071,11 @@ class LanguageModel:
     @overload
     def generate(self, prompt: ManyTexts, length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[True], **how: Unpack[Sampling]) -> list[bytes]: ...
     @overload
-    def generate(self, prompt: OneText | ManyTexts = "", length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> Any: ...
+    def generate(self, prompt: OneText | ManyTexts = "", length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, state: TextState | None = None, **how: Unpack[Sampling]) -> Any: ...
 
     def generate(
         self, prompt: OneText | ManyTexts = "", length: int = 200, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0,
-        seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
+        seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False, state: TextState | None = None,
     ) -> Any:
         """Continue a prompt by ``length`` symbols; or each of a list of prompts, side by side.
 
@@ -992,6 +1101,9 @@ class LanguageModel:
             as ``<unk>``.
         as_bytes
             Return bytes, whatever the prompt is: those of a byte model as they are, otherwise UTF-8.
+        state
+            What to continue, from :meth:`read`; it stays as it is. The prompt, if there is one, is read behind it. The text is the one that
+            generating from all that was read would give. A state of one text may precede many prompts; of many texts, each is continued.
 
         Returns
         -------
@@ -1006,16 +1118,13 @@ class LanguageModel:
         >>> len(model.generate(b"to be", length=10, seed=1)), len(model.generate("to be", length=10, seed=1, as_bytes=True))
         (10, 10)
         """
-        many, texts = self._sentences(prompt)
-        if not many:
-            pieces = list(self.stream(texts[0], length, temperature, top_k=top_k, top_p=top_p, seed=seed, weights=weights, unknown=unknown, as_bytes=as_bytes))
-            return _joined(pieces, texts[0], as_bytes)
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
-        prompts = [self._prompt(one, unknown, as_bytes) for one in texts]
+        many, begun, start = self._begin(*self._behind(prompt, state), state, weights, unknown, as_bytes)
+        if not many:
+            return self._joined(self._following(begun[0], config, start), begun[0], as_bytes)
         seed = secrets.randbits(62) if seed is None else int(seed)
-        written = generate_batch(self.network_, prompts, config, range(seed, seed + len(prompts)), self._banned())
-        return [_joined(list(self._pieces(iter(ids.tolist()), before, one, as_bytes)), one, as_bytes)
-                for one, before, ids in zip(texts, prompts, written, strict=True)]
+        written = generate_batch(self.network_, [one.ids for one in begun], config, range(seed, seed + len(begun)), self._banned(), start)
+        return [self._joined(iter(ids.tolist()), one, as_bytes) for one, ids in zip(begun, written, strict=True)]
 
     @overload
     def stream(self, prompt: str = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[False] = False, **how: Unpack[Sampling]) -> Iterator[str]: ...
@@ -1026,11 +1135,11 @@ class LanguageModel:
     @overload
     def stream(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: Literal[True], **how: Unpack[Sampling]) -> Iterator[bytes]: ...
     @overload
-    def stream(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, **how: Unpack[Sampling]) -> Iterator[Any]: ...
+    def stream(self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, as_bytes: bool = False, state: TextState | None = None, **how: Unpack[Sampling]) -> Iterator[Any]: ...
 
     def stream(
         self, prompt: OneText = "", length: int = 200, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0,
-        seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False,
+        seed: int | None = None, weights: str = "float32", unknown: str = "error", as_bytes: bool = False, state: TextState | None = None,
     ) -> Iterator[Any]:
         """As :meth:`generate` of one prompt, but yields each piece of text or bytes (or each id) as soon as it is drawn.
 
@@ -1040,30 +1149,29 @@ class LanguageModel:
             If the weights of the model change before the text is complete.
         """
         config = SamplingConfig(length, temperature, top_k, top_p, seed, weights)
-        seed = secrets.randbits(63) if seed is None else int(seed)
         prompt = bytes(prompt) if isinstance(prompt, bytearray | memoryview) else prompt
-        before = self._prompt(prompt, unknown, as_bytes)
-        ids = generate(self.network_, before, config, seed, self._banned())
-        return self._pieces(ids, before, prompt, as_bytes)
+        _, (begun,), start = self._begin(False, [prompt], state, weights, unknown, as_bytes)
+        return self._pieces(self._following(begun, config, start), begun, as_bytes)
+
+    def _following(self, begun: Beginning, config: SamplingConfig, start: Streams | None) -> Iterator[int]:
+        """The ids that follow one text."""
+        seed = secrets.randbits(63) if config.seed is None else int(config.seed)
+        return generate(self.network_, begun.ids, config, seed, self._banned(), start)
 
     def _banned(self) -> tuple[int, ...]:
         """Ids that are never written."""
         tokenizer = self.tokenizer_
         return () if tokenizer is None or tokenizer.unknown is None else (tokenizer.unknown,)
 
-    def _prompt(self, prompt: Any, unknown: str, as_bytes: bool) -> np.ndarray:
-        """The ids of a prompt, at least one."""
-        expect_one_of("unknown", unknown, ("error", "unk"))
-        expect_flag("as_bytes", as_bytes)
+    def _prompt(self, prompt: Any, unknown: str, bos: bool = True) -> np.ndarray:
+        """The ids of a prompt, with ``bos`` at least one."""
         network, tokenizer = self.network_, self.tokenizer_
-        if as_bytes and tokenizer is None:
-            raise ConfigError("as_bytes=True returns bytes, but the model has no tokenizer and knows ids only; leave it out.")
         if not isinstance(prompt, str | bytes):
             return self._ids("prompt", prompt, network)
         if tokenizer is None:
             raise ShapeError("the model has no tokenizer: the prompt must be an array of ids, such as np.array([0]).")
         if isinstance(prompt, bytes) and tokenizer.name == "byte":
-            return self._sentence(prompt, bos=True, eos=False).ids
+            return self._sentence(prompt, bos, eos=False).ids
         text = clean(as_text(prompt, "The prompt"), tokenizer.line_ends)
         if unknown == "error" and (missing := next(tokenizer.unknown_symbols(text), None)):
             position, symbol = missing
@@ -1072,28 +1180,33 @@ class LanguageModel:
                 f"the prompt has {symbol!r} at position {position}, which the training text does not have; "
                 + (hint if hint else "leave it out, or give unknown='unk' to read it as <unk>.")
             )
-        return self._sentence(text, bos=True, eos=False).ids
+        return self._sentence(text, bos, eos=False).ids
 
-    def _pieces(self, ids: Iterator[int], before: np.ndarray, prompt: Any, as_bytes: bool) -> Iterator[Any]:
-        """What follows a prompt, whose ids are ``before``: pieces of text or bytes, or the ids themselves."""
-        kind, tokenizer = _kind(prompt, as_bytes), self.tokenizer_
+    def _pieces(self, ids: Iterator[int], begun: Beginning, as_bytes: bool) -> Iterator[Any]:
+        """What follows a text: pieces of text or bytes, or the ids themselves."""
+        kind, tokenizer = _kind(begun, as_bytes), self.tokenizer_
         if kind is None or tokenizer is None:
             yield from ids
             return
         text = tokenizer.stream_decoder()
         decoder: Callable[[int], Any] = text if kind is str else tokenizer.byte_decoder()
-        for id in before.tolist():  # so that the first word knows whether a space comes before it
+        for id in begun.tail[begun.tail >= 0].tolist():  # so that the first word knows whether a space comes before it
             decoder(id)
-        space = tokenizer.separator if _ends_in_space(tokenizer, prompt) else ""
+        space = tokenizer.separator if begun.spaced else ""
         for id in ids:
             piece = decoder(id)
-            if space:  # the prompt has it already
+            if space:  # the text has it already
                 piece = piece.removeprefix(space if kind is str else space.encode())
                 space = ""
             if piece:
                 yield piece
         if rest := text.flush():
             yield rest
+
+    def _joined(self, ids: Iterator[int], begun: Beginning, as_bytes: bool) -> Any:
+        """The same in one piece."""
+        kind, pieces = _kind(begun, as_bytes), list(self._pieces(ids, begun, as_bytes))
+        return np.array(pieces, np.int32) if kind is None else kind().join(pieces)
 
     # keeping
 
@@ -1259,14 +1372,9 @@ def _expect_files_of_their_own(keeping: CheckpointConfig, texts: Sequence[Any]) 
             raise ConfigError(f"log is {keeping.log!r}, the file of {name}, too; give the log a name of its own.")
 
 
-def _kind(prompt: Any, as_bytes: bool) -> type | None:
-    """What follows a prompt: bytes, a str, or None for ids."""
-    return bytes if as_bytes or isinstance(prompt, bytes) else str if isinstance(prompt, str) else None
-
-
-def _joined(pieces: list[Any], prompt: Any, as_bytes: bool) -> Any:
-    kind = _kind(prompt, as_bytes)
-    return np.array(pieces, np.int32) if kind is None else kind().join(pieces)
+def _kind(begun: Beginning, as_bytes: bool) -> type | None:
+    """What follows a text: bytes, a str, or None for ids."""
+    return bytes if as_bytes else {"str": str, "bytes": bytes}.get(begun.kind)
 
 
 def _ends_in_space(tokenizer: Tokenizer, prompt: Any) -> bool:

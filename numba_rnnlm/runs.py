@@ -198,7 +198,7 @@ def corpus_of(about: Mapping[str, Any]) -> str | None:
     return None
 
 
-LOADERS = {"language_model": "LanguageModel.load", "sequential": "Sequential.load"}
+LOADERS = {"language_model": "LanguageModel.load", "sequential": "Sequential.load", "state": "TextState.load"}
 
 
 def expect_file_of(kind: str, name: str, about: Mapping[str, Any]) -> None:

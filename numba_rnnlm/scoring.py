@@ -32,8 +32,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .backends.ops import Streams
 from .config import UnknownConfig
-from .network import Network
+from .network import Network, State
 
 SENTENCES = 64  # long sentences per batch
 SHORTEST = 8  # steps; a batch of shorter sentences is sized as if they had this length
@@ -146,20 +147,23 @@ def total_loss(network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]
     """(total nats, number of scored tokens) over consecutive batches of (inputs, targets), each (T, N); targets of -1 are not scored."""
     ops, nats, count, state = network.ops, 0.0, 0, None
     for inputs, targets in batches:
-        state = state or network.state(inputs.shape[1])
+        state = network.state(inputs.shape[1]) if state is None else state
         losses = network.losses(ops.upload(inputs), ops.upload(targets.reshape(-1)), state)
         nats += float(ops.download(losses).sum(dtype=np.float64))
         count += int((targets >= 0).sum())
     return nats, count
 
 
-def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list[np.ndarray]:
+def log_probabilities(network: Network, sentences: Sequence[np.ndarray], start: Streams | None = None) -> list[np.ndarray]:
     """For each sentence of ids, the log-probability in nats of every id but the first, given the ids before it.
 
     Sentences of different lengths are computed in one batch; the result for a sentence does not depend on the
     other sentences or their order. An array object that occurs several times is computed once.
+
+    With ``start``, each sentence begins with the last symbol of a stream, and what the stream has read before counts, too.
     """
-    places = {id(sentence): place for place, sentence in enumerate(sentences)}
+    keys = [id(sentence) for sentence in sentences] if start is None else [*range(len(sentences))]
+    places = {key: place for place, key in enumerate(keys)}
     found = [np.empty(0)] * len(sentences)
     order = sorted((index for index in places.values() if len(sentences[index]) > 1), key=lambda index: len(sentences[index]))
     while order:
@@ -167,22 +171,22 @@ def log_probabilities(network: Network, sentences: Sequence[np.ndarray]) -> list
         width = SENTENCES * STEPS // min(max(longest, SHORTEST), STEPS)
         group = order[: -width - 1 : -1]  # longest first
         del order[-width:]
-        for index, scores in zip(group, _batch(network, [sentences[index] for index in group]), strict=True):
+        state = network.state(len(group))
+        if start is not None:
+            network.load(state, start.take(np.array(group)).state)
+        for index, scores in zip(group, _batch(network, [sentences[index] for index in group], state), strict=True):
             found[index] = scores
-    return [found[places[id(sentence)]] for sentence in sentences]
+    return [found[places[key]] for key in keys]
 
 
-def _batch(network: Network, sentences: list[np.ndarray]) -> list[np.ndarray]:
+def _batch(network: Network, sentences: list[np.ndarray], state: State) -> list[np.ndarray]:
     """The log-probabilities of sentences of at least two ids, sorted from longest to shortest."""
-    ops, streams, state = network.ops, len(sentences), network.state(len(sentences))
+    ops, streams = network.ops, len(sentences)
     found = [np.empty(len(sentence) - 1) for sentence in sentences]
     for start in range(0, len(sentences[0]) - 1, STEPS):
         left = sum(len(sentence) - 1 > start for sentence in sentences[:streams])
         if 2 * left <= streams:  # drop finished sentences, but only when half of them are, because each width allocates its own buffers
-            narrow = network.state(left)
-            for name in narrow:
-                ops.copy(state[name][:left], narrow[name])
-            streams, state = left, narrow
+            streams, state = left, state.take(np.arange(left))
         pieces = [sentence[start : start + STEPS + 1] for sentence in sentences[:streams]]
         sizes = np.array([len(piece) for piece in pieces])
         inside = np.arange(sizes[0]) < sizes[:, None]

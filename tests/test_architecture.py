@@ -35,7 +35,7 @@ optimizers.optimizer optimizers.keras optimizers.pytorch optimizers
 training training.history training.log training.plan training.position training.checkpoints training.clock training.schedules
 training.task training.streams training.updater training.warmup training.loop training.reports
 decoding.choice decoding.verbs decoding.write decoding
-scoring extension architecture runs
+scoring extension architecture runs states
 keras keras.arrays keras.compiled keras.examples keras.weights
 callbacks language_model sequential __init__ demo
 cli.exits cli.flags cli.destination cli.demo cli.files cli.info cli.measure cli.output cli.streams cli.generate cli.train cli.warmup

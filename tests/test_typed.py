@@ -143,7 +143,7 @@ def test_overloads_share_the_arguments_of_the_function():
     """Type checkers compare types of common names, but do not notice a missing name."""
     for function in (language_model.LanguageModel.generate, language_model.LanguageModel.stream):
         parameters = inspect.signature(function).parameters.values()
-        keywords = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY and one.name != "as_bytes"}
+        keywords = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY and one.name not in ("as_bytes", "state")}
         assert keywords == config.Sampling.__annotations__
 
 

@@ -24,6 +24,7 @@ from numba_rnnlm import (
     LanguageModelError,
     ModelFileError,
     Sequential,
+    TextState,
     TokenScore,
     cells,
     rules,
@@ -72,6 +73,32 @@ def serving() -> None:
     with ThreadPoolExecutor(8) as clients:
         texts = list(clients.map(lambda prompt: model.generate(prompt, length=100), prompts))
     print(texts)
+
+
+def states() -> None:
+    model = LanguageModel.load("model.npz")
+    state = model.read("ROMEO:\n")
+
+    text = model.generate(state=state, length=100, seed=1)
+    for piece in model.stream(state=state, length=100):
+        print(piece, end="", flush=True)
+
+    longer = model.read("Is the day so young?\n", state=state)
+    branch = model.generate("But soft", length=50, state=longer)
+
+    score = model.score("Is the day so young?", state=state)
+    tokens = model.full_scores("Is the day so young?", eos=False, state=state)
+    best = max(["day", "night", "knight"], key=lambda word: model.score(word, eos=False, state=state))
+    likely = model.next_token(state, k=5)
+
+    states = model.read(["ROMEO:\n", "JULIET:\n"])
+    texts = model.generate(state=states, length=100, seed=1)
+    scores = model.score(["Ay me!", "I take thee at thy word"], state=states)
+    romeo, both = states.take(0), states.take([1, 0, 0])
+
+    state.save("state.npz")
+    state = TextState.load("state.npz")
+    print(text, branch, score, tokens, best, likely, texts, scores, romeo, both)
 
 
 def file_format() -> None:
@@ -137,6 +164,28 @@ def texts(model: LanguageModel, path: Path, flag: bool) -> None:
     assert_type(model.stream(b"to", length=3), Iterator[bytes])
     assert_type(model.stream("to", length=3, as_bytes=True), Iterator[bytes])
     assert_type(model.stream([1, 2], length=3), Iterator[int])
+
+    state = model.read("to", unknown="unk")
+    assert_type(state, TextState)
+    assert_type(model.read(["to", "be"], state, weights="float32"), TextState)
+    assert_type(model.read(path), TextState)
+    assert_type(state.copy(), TextState)
+    assert_type(state.take(0), TextState)
+    assert_type(state.take([0, 0]), TextState)
+    assert_type(len(state), int)
+    assert_type(state.positions, np.ndarray)
+    assert_type(state.arrays, dict[str, np.ndarray])
+    assert_type(model.generate(state=state, length=3), Any)
+    assert_type(model.generate("be", 3, state=state, top_k=5, as_bytes=True), Any)
+    assert_type(model.stream("be", 3, state=state), Iterator[Any])
+    assert_type(model.score("be", state=state), float)
+    assert_type(model.score(["be", "not"], eos=False, state=state), Floats)
+    assert_type(model.full_scores("be", state=state), list[TokenScore])
+    assert_type(model.full_scores(["be"], state=state), list[list[TokenScore]])
+    assert_type(model.next_token(state), list[Any])
+    assert_type(model.next_token(state, k=3), list[Any])
+    state.save(path.with_suffix(".state.npz"))
+    assert_type(TextState.load(path.with_suffix(".state.npz")), TextState)
 
     measured = model.evaluate(path, weights="int8", bos=True, unknown="exclude")
     assert_type(measured, Evaluation)

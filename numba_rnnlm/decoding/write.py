@@ -36,6 +36,10 @@ def read(network: Network, texts: Sequence[np.ndarray], weights: str = "float32"
     Texts of different lengths are read side by side; each ends as it would alone.
     """
     streams, texts = fresh(texts) if start is None else (start, list(texts))
+    if not streams.state:
+        streams = streams._replace(state={name: np.zeros(shape, network.ops.dtype) for name, shape in network.graph.state(len(texts)).items()})
+    if not any(map(len, texts)):
+        return streams
     decoder = decoder_of(network, weights)
     lengths = np.array([len(text) for text in texts], np.int64)
     order = np.argsort(-lengths, kind="stable")  # the longest first, so that those that have ended are the last
@@ -55,6 +59,13 @@ def _read(network: Network, decoder: Decoder, streams: Streams, ids: np.ndarray)
     decoding = (verbs.Decoder(network) if decoder.exact else decoder).start(streams)
     decoding.read(ids)
     return decoding.streams()
+
+
+def following(network: Network, streams: Streams, weights: str) -> np.ndarray:
+    """log p (N, V) of every symbol that may follow, float64."""
+    scores = np.asarray(network.ops.download(decoder_of(network, weights).start(streams).scores()), np.float64)
+    scores = scores - scores.max(1, keepdims=True)
+    return np.asarray(scores - np.log(np.exp(scores).sum(1, keepdims=True)))
 
 
 def written(

@@ -1,6 +1,7 @@
 """A graph with its numbers on a backend."""
 
 import copy
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from ..arena import Arena, Layout
 from ..backends.ops import Array, Decoder, Ops, Shape, Stage
 from ..backends.quantisation import round_to_int8
 from ..errors import ConfigError, ShapeError, as_array
+from ..layers.description import describe
 from ..layers.layer import Arrays, Head, Layer, below
 from ..memory import expect_memory
 from ..recognition import difference, own_cells, records
@@ -51,6 +53,7 @@ class Network:
         self.parameters = self._zeros()
         self.version = 0
         self.set_weights(weights)
+        self._digest = -1, ""
         self._gradients: Arena | None = None
         self._decoders: dict[str, tuple[int, Decoder | None]] = {}
         self._buffers = threading.local()  # each Python thread computes in buffers of its own
@@ -101,6 +104,17 @@ class Network:
             owner = self.graph.ties.get(name, name)
             weights[owner] = self._rounded(name, weights[owner])
         return Network(self.graph, self.ops, weights)
+
+    def digest(self) -> str:
+        """SHA-256 of the layers and of their weights as float32: equal for networks that compute the same, on whatever backend."""
+        version, found = self._digest
+        if version != self.version:
+            version, hashed = self.version, hashlib.sha256(repr([describe(layer) for layer in self.graph.layers]).encode())
+            for name, array in self.parameters.items():
+                hashed.update(name.encode() + np.ascontiguousarray(self.ops.download(array), np.float32).tobytes())
+            found = hashed.hexdigest()
+            self._digest = version, found
+        return found
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Overwrite all weights."""

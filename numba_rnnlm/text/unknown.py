@@ -146,6 +146,12 @@ class Sentence(NamedTuple):
         """The symbols that are not in the vocabulary."""
         return [symbol for symbol in self.symbols or () if symbol != UNKNOWN]
 
+    def behind(self, id: int) -> "Sentence":
+        """The sentence with ``id`` in front of it; of a text, which has a line end there, instead of that."""
+        if self.symbols is None:
+            return Sentence(np.concatenate([[id], self.ids]).astype(np.int32), np.concatenate([[False], self.unknown]))
+        return self._replace(ids=np.concatenate([[id], self.ids[1:]]).astype(np.int32))
+
     def named(self, names: Sequence[str]) -> list[str]:
         """The ``names`` (n) of the ids, with every ``<unk>`` replaced by its symbol in the text."""
         named = list(names)

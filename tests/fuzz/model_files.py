@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 
-from numba_rnnlm import LanguageModel, Sequential, cells, language_model, rules
+from numba_rnnlm import LanguageModel, Sequential, TextState, cells, language_model, rules
 from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError, ModelFileError
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, SimpleRNN
 from numba_rnnlm.optimizers import Optimizer, pytorch
@@ -104,6 +104,8 @@ def bases() -> list[Base]:
         model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
         model.fit(x, y, batch_size=2, verbose=0)
         found.append(_base(model.save, SEQUENTIAL))
+    found += [_base(_model().read(texts, weights=weights).save, (TextState.load,))
+              for texts, weights in (("to be", "float32"), (["to", "be or", ""], "float32"), ([b"to"], "int8"))]
     bomb()
     return found
 
@@ -210,6 +212,10 @@ def use(case: Case, model: Any) -> None:
     if isinstance(model, dict):
         return
     case.messages.append(repr(model)[:1000])
+    if isinstance(model, TextState):
+        assert len(_model().generate(state=model, length=3, weights=model.weights)) == (len(model) if model.many else 3)
+        assert _model().read("to", model.take(0), weights=model.weights).positions.tolist() == [model.positions[0] + 2]
+        return
     if isinstance(model, Sequential):
         inputs = (2, 3) if isinstance(model.layers[0], Embedding) else (2, 3, model._features)
         outputs = model.predict(np.zeros(inputs))
