@@ -1003,7 +1003,7 @@ class LanguageModel:
         return state_after(begun, streams, many, weights, digest)
 
     def next_token(self, state: TextState, k: int = 10) -> list[Any]:
-        """The ``k`` most probable symbols behind what was read, most probable first: pairs of a symbol and its log-probability in nats.
+        """The ``k`` most probable symbols behind a ``state``, most probable first: pairs of a symbol and its log-probability in nats.
 
         Symbols are named as in :meth:`full_scores`. Of a state of many texts, a list for each.
 

@@ -247,7 +247,7 @@ def test_the_arguments_are_the_fields_of_the_configs():
         "self": inspect.Parameter.empty, "corpus": inspect.Parameter.empty, "valid": None,
         **of_config(TrainingConfig, CheckpointConfig), "on_interrupt": "raise", "callbacks": None,
     }  # fmt: skip
-    writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error", "as_bytes": False}
+    writing = {"self": inspect.Parameter.empty, "prompt": "", **of_config(SamplingConfig), "unknown": "error", "as_bytes": False, "state": None}
     assert defaults(LanguageModel.generate) == defaults(LanguageModel.stream) == writing
     assert list(defaults(LanguageModel.generate)) == list(writing)
 
@@ -276,7 +276,7 @@ def test_generating_passes_every_argument_on(write, monkeypatch):
     options = {"length": 3, "temperature": 0.5, "top_k": 4, "top_p": 0.9, "seed": 5, "weights": "int8"}
     given = []
 
-    def generate(network, prompt, config, seed, banned):
+    def generate(network, prompt, config, seed, banned, start):
         given.append(config)
         return iter(())
 
@@ -290,6 +290,7 @@ def test_every_argument_is_documented():
     for function, text in (
         (LanguageModel, LanguageModel.__doc__), (LanguageModel.fit, LanguageModel.fit.__doc__),
         (LanguageModel.generate, LanguageModel.generate.__doc__), (LanguageModel.score, LanguageModel.score.__doc__),
+        (LanguageModel.read, LanguageModel.read.__doc__), (LanguageModel.next_token, LanguageModel.next_token.__doc__),
     ):  # fmt: skip
         assert all(name in text for name in defaults(function) if name != "self")
 
