@@ -56,4 +56,4 @@ def calls(where: str, advice: str) -> Iterator[None]:
     except CheckError:
         raise
     except Exception as error:  # a user's class may raise anything
-        raise CheckError(f"{where} raised {type(error).__name__}: {error}. {advice}") from error
+        raise CheckError(f"{where} raised {type(error).__name__}: {str(error).removesuffix('.')}. {advice}") from error
