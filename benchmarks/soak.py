@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from numba_rnnlm import backends
-from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.arena import Arena
 from numba_rnnlm.backends.ops import PRECISIONS
 from numba_rnnlm.cells import BUILT_IN, CELLS, Cell
 from numba_rnnlm.config import ModelConfig
+from numba_rnnlm.language_model.architecture import build, initial_weights
 from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import Adam
 from numba_rnnlm.training.updater import Updater

@@ -35,9 +35,12 @@ optimizers.optimizer optimizers.keras optimizers.pytorch optimizers
 training training.history training.log training.plan training.position training.checkpoints training.clock training.schedules
 training.task training.streams training.updater training.warmup training.loop training.reports
 decoding.choice decoding.verbs decoding.write decoding
-scoring extension architecture runs states
+scoring runs states
 keras keras.arrays keras.compiled keras.examples keras.weights
-callbacks language_model sequential __init__ demo
+callbacks
+language_model.architecture language_model.extension language_model.contents language_model.evaluating language_model.sentences
+language_model.prompts language_model.files language_model.fitting language_model.language_model language_model
+sequential __init__ demo
 cli.exits cli.flags cli.destination cli.demo cli.files cli.info cli.measure cli.output cli.streams cli.generate cli.train cli.warmup
 cli.main cli
 __main__
@@ -182,7 +185,7 @@ def test_arrows_up_are_seen(module, line):
     ("layers.dense", "from numba import njit"),
     ("cells.gru", "from llvmlite import ir"),
     ("network.graph", "from ..backends.cpu import Backend"),
-    ("language_model", "from .backends import reference"),
+    ("language_model.contents", "from ..backends import reference"),
     ("layers.dense", "from ..backends.cpu.simd import ROWS"),
     ("backends.cpu.simd", "from numba import cuda"),
     ("backends.cpu.simd", "import numba.cuda"),

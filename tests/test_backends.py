@@ -622,7 +622,7 @@ from numba_rnnlm.backends.cpu import decoding, simd, threads
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.decoding import generate_batch
-from numba_rnnlm.architecture import build
+from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.network import Network
 
 assert simd.VECTOR_BYTES == {width}, simd.VECTOR_BYTES

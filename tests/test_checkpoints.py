@@ -27,11 +27,12 @@ from hypothesis import strategies as st
 from models import LINES, fit, untrained
 
 import numba_rnnlm
-from numba_rnnlm import LanguageModel, Sequential, language_model, runs
+from numba_rnnlm import LanguageModel, Sequential, runs
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cli import main
 from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
 from numba_rnnlm.errors import ConfigError, CorpusError, DivergenceError, ModelFileError, TrainingError
+from numba_rnnlm.language_model import evaluating
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.storage import open_model, read_about
 from numba_rnnlm.training.checkpoints import Checkpoints
@@ -253,7 +254,7 @@ def test_ctrl_c_while_validating(handler, epoch, patience, tmp_path, monkeypatch
                 signal.raise_signal(signal.SIGINT)
             return losses[place], 1
 
-        monkeypatch.setattr(language_model, "total_loss", total_loss)
+        monkeypatch.setattr(evaluating, "total_loss", total_loss)
 
     for resume, interrupted in ((None, None), (None, epoch), (path, None)):
         judge(interrupted)
@@ -354,7 +355,7 @@ def test_another_process_resumes_after_a_signal(number, long_run, tmp_path):
 @pytest.mark.parametrize("valid", [None, VALID])
 def test_a_checkpoint_is_a_model(valid, tmp_path, monkeypatch):
     path, weights = tmp_path / "run.npz", []
-    monkeypatch.setattr(language_model, "total_loss", lambda network, batches: (weights.append(network.weights()), 1.0)[1:] * 2)
+    monkeypatch.setattr(evaluating, "total_loss", lambda network, batches: (weights.append(network.weights()), 1.0)[1:] * 2)
     with stopping(2 * PER_EPOCH + 2):  # all epochs are equally good, so the first one is the best
         train(valid=valid, checkpoint=path, **ALWAYS)
     with np.load(path, allow_pickle=False) as file:
@@ -755,14 +756,14 @@ def test_info_shows_the_device_of_a_run(tmp_path, capsys):
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_after_a_failed_validation_the_run_resumes_to_the_same_bytes(epoch, tmp_path, monkeypatch):
     path, want = tmp_path / "run.npz", content(train(valid=VALID), tmp_path)
-    calls, measure = itertools.count(1), language_model.total_loss
+    calls, measure = itertools.count(1), evaluating.total_loss
 
     def total_loss(network, batches):
         if next(calls) == epoch:
             raise MemoryError("Unable to allocate 3 GiB")
         return measure(network, batches)
 
-    monkeypatch.setattr(language_model, "total_loss", total_loss)
+    monkeypatch.setattr(evaluating, "total_loss", total_loss)
     model = untrained()
     with pytest.raises(TrainingError, match=f"validation failed in epoch {epoch}, .*; resume continues from the checkpoint."):
         train(model, valid=VALID, checkpoint=path, checkpoint_every="1h")
@@ -772,7 +773,7 @@ def test_after_a_failed_validation_the_run_resumes_to_the_same_bytes(epoch, tmp_
 
 
 def test_a_validation_that_fails_again_keeps_the_weights_of_the_checkpoint(tmp_path, monkeypatch):
-    path, measure = tmp_path / "run.npz", language_model.total_loss
+    path, measure = tmp_path / "run.npz", evaluating.total_loss
     for failing in (2, 1):
         calls, model = itertools.count(1), untrained()
 
@@ -782,7 +783,7 @@ def test_a_validation_that_fails_again_keeps_the_weights_of_the_checkpoint(tmp_p
             return measure(network, batches)
 
         with monkeypatch.context() as patch:
-            patch.setattr(language_model, "total_loss", total_loss)
+            patch.setattr(evaluating, "total_loss", total_loss)
             with pytest.raises(TrainingError, match="The model has the weights of the best epoch so far"):
                 train(model, valid=VALID, checkpoint=path, resume=path)
         assert model.history_["epoch"] == [1] and model.evaluate(VALID).nats_per_token == model.validation_.nats_per_token
@@ -793,14 +794,14 @@ def test_the_command_line_saves_the_model_after_a_failed_validation(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT)
     Path("held.txt").write_text(VALID)
-    calls, measure = itertools.count(1), language_model.total_loss
+    calls, measure = itertools.count(1), evaluating.total_loss
 
     def total_loss(network, batches):
         if next(calls) == 2:
             raise MemoryError("Unable to allocate 3 GiB")
         return measure(network, batches)
 
-    monkeypatch.setattr(language_model, "total_loss", total_loss)
+    monkeypatch.setattr(evaluating, "total_loss", total_loss)
     assert main(["train", "text.txt", "--valid", "held.txt", "--epochs", "3", "--hidden", "8", "--layers", "1", "--streams", "4", "--steps", "16",
                  "--verbose", "0"]) == 3
     assert capsys.readouterr().err == (

@@ -21,10 +21,10 @@ from own_cells import EVERY
 from strategies import floats, unwritten
 
 from numba_rnnlm import LanguageModel, Sequential, backends, memory
-from numba_rnnlm.architecture import build
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError
+from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
 from numba_rnnlm.memory import Space
 from numba_rnnlm.network import Network

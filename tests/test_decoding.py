@@ -591,7 +591,7 @@ from numba_rnnlm import backends
 from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.decoding import generate_batch
-from numba_rnnlm.architecture import build
+from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.network import Network
 decoding.SHARE, decoding.WARM, decoding.SHORT, decoding.READY = 1, 0, 0, (10**10, 10**10)
 model = build(ModelConfig(vocabulary_size=9, hidden=7, embedding=5, layers=2, cell="gru"))

@@ -167,7 +167,7 @@ def test_a_resumed_run_with_an_extended_vocabulary_gives_the_same_bytes(tied, tm
         return (tmp_path / f"{name}-model.npz").read_bytes()
 
     whole = run("whole")
-    write, calls = numba_rnnlm.language_model.write_model, []
+    write, calls = numba_rnnlm.language_model.fitting.write_model, []
 
     def stop(*arguments):
         write(*arguments)
@@ -176,7 +176,7 @@ def test_a_resumed_run_with_an_extended_vocabulary_gives_the_same_bytes(tied, tm
             raise RuntimeError("stopped")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
-        patch.setattr(numba_rnnlm.language_model, "write_model", stop)
+        patch.setattr(numba_rnnlm.language_model.fitting, "write_model", stop)
         run("part", checkpoint_every=1e-6)
     assert run("part", checkpoint_every=1e-6, resume=tmp_path / "part.npz") == whole
     settings = LanguageModel.settings_of_run(tmp_path / "part.npz")[1]

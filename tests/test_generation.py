@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
 
-from numba_rnnlm import language_model
 from numba_rnnlm.decoding import verbs
 from numba_rnnlm.errors import ConfigError, CorpusError, GenerationError, ShapeError, VocabularyError
+from numba_rnnlm.language_model import prompts
 
 seeds = st.integers(0, 2**63 - 1)
 lengths = st.integers(0, 12)
@@ -86,7 +86,7 @@ def test_other_seeds_and_temperatures_give_other_texts():
 
 def test_without_a_seed_each_call_draws_a_new_one(monkeypatch):
     model, drawn = trained("char"), iter([5, 6])
-    monkeypatch.setattr(language_model.secrets, "randbits", lambda bits: next(drawn) if bits == 63 else None)
+    monkeypatch.setattr(prompts.secrets, "randbits", lambda bits: next(drawn) if bits == 63 else None)
     texts = [model.generate("to", 30) for _ in range(2)]
     assert texts == [model.generate("to", 30, seed=seed) for seed in (5, 6)]
     assert texts[0] != texts[1]

@@ -367,7 +367,7 @@ def test_ctrl_c_ends_a_loop_of_trainings(monkeypatch):
 
 
 def test_a_signal_while_reading_the_text_stops_immediately(host, monkeypatch, tmp_path):
-    monkeypatch.setattr("numba_rnnlm.language_model.learn_tokenizer", lambda *arguments: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("numba_rnnlm.language_model.fitting.learn_tokenizer", lambda *arguments: signal.raise_signal(signal.SIGTERM))
     model = untrained()
     with pytest.raises(Interrupted):
         fit(model, checkpoint=tmp_path / "run.npz")

@@ -33,6 +33,7 @@ from numba_rnnlm.errors import (
     VocabularyError,
 )
 from numba_rnnlm.interrupts import Interrupted
+from numba_rnnlm.language_model import evaluating, prompts
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.training import loop
 
@@ -185,18 +186,18 @@ def test_the_model_stores_the_evaluation_of_its_weights(tmp_path):
 def test_the_duration_of_a_validation_is_estimated_from_its_beginning(length, monkeypatch):
     """With a fake clock, on which each validated token takes 2 ms, compiling for the first batch takes 9 s, and everything else no time."""
     now = SimpleNamespace(seconds=0.0, compiling=9.0)
-    loss = language_model.total_loss
+    loss = evaluating.total_loss
 
     def lasting(network, batches):
         nats, tokens = loss(network, batches)
         now.seconds, now.compiling = now.seconds + 0.002 * tokens + now.compiling, 0.0
         return nats, tokens
 
-    monkeypatch.setattr(language_model, "total_loss", lasting)
-    monkeypatch.setattr(language_model, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(evaluating, "total_loss", lasting)
+    monkeypatch.setattr(evaluating, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     model, corpus = trained("char"), (LINES * 1100)[:length]
-    read = model._read(corpus, model.tokenizer_)
-    found = model._foresee(model.network_, read, limit=500)
+    read = evaluating.read(model._contents, corpus, model.tokenizer_)
+    found = evaluating.foresee(model.network_, read, limit=500)
     sampled, now.seconds = now.seconds, 0.0
     model.evaluate(corpus)
     assert found > now.seconds
@@ -280,7 +281,7 @@ def test_generating_passes_every_argument_on(write, monkeypatch):
         given.append(config)
         return iter(())
 
-    monkeypatch.setattr(language_model, "generate", generate)
+    monkeypatch.setattr(prompts, "generate", generate)
     write(trained("char"), "to", **options)
     assert given == [SamplingConfig(**options)]
     assert set(options) == set(of_config(SamplingConfig))
@@ -351,7 +352,7 @@ def test_a_trained_model_may_change_its_backend():
     assert model.set_params(backend="reference").score("to be") == pytest.approx(score, rel=1e-5)
     assert model.set_params(backend="cpu", threads=None, hidden=12).generate("to", 20, seed=1) == text
     for name, value in OTHERS.items():
-        if name not in language_model.MACHINE:
+        if name not in language_model.BackendOptions._fields:
             with pytest.raises(ConfigError, match=f"{name} of a trained model cannot change; make a new LanguageModel"):
                 model.set_params(**{name: value})
     assert model.generate("to", 20, seed=1) == text
@@ -444,14 +445,14 @@ def test_files_that_cannot_be_trained_on(tmp_path, name, content, message, kind)
 
 def test_a_fit_without_updates_leaves_the_model_unchanged(monkeypatch):
     model = fit(untrained())
-    before = model.tokenizer_, model.network_, model.score("to be"), dict(model._learned)
+    before = model.tokenizer_, model.network_, model.score("to be"), dict(model._contents.about_training)
     text = "zebra qux the cat sees\n" * 60
     with pytest.raises(ConfigError, match="max_seconds is 1e-09, but a validation alone takes about"):
         fit(model, text, extend_vocabulary=True, max_seconds=1e-9, validation_split=0.3)
     monkeypatch.setattr(loop, "compile_kernels", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fit(model, text, extend_vocabulary=True)
-    assert (model.tokenizer_, model.network_, model.score("to be"), model._learned) == before
+    assert (model.tokenizer_, model.network_, model.score("to be"), model._contents.about_training) == before
     new = untrained()
     with pytest.raises(ZeroDivisionError):
         fit(new)

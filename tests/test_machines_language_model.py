@@ -116,7 +116,7 @@ def content(model, is_new):
         return params, model.tokenizer_, json.dumps(model.history_)
     weights = {name: array.tobytes() for name, array in model.network_.weights().items()}
     generated = list(model.generate("be" if model.tokenizer_ else [1, 2], 6, seed=0))
-    return params, json.dumps(model._about(), sort_keys=True), weights, generated
+    return params, json.dumps(model._contents.about(), sort_keys=True), weights, generated
 
 
 def train(model, text, options, **others):
@@ -397,7 +397,7 @@ class LanguageModels(RuleBasedStateMachine):
                 set_weights(known.model, seed)
         else:
             set_weights(known.model, seed)
-            known.model.validation_ = None  # belongs to other weights
+            known.model._contents.validation = None  # belongs to other weights
             self.changed(known, "weights", seed)
 
     # Errors

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from machines import Stopped, before_update, explore, stop
 
-from numba_rnnlm import LanguageModel, language_model, runs
+from numba_rnnlm import LanguageModel, runs
 from numba_rnnlm.errors import ConfigError, CorpusError, ModelFileError, TrainingError
+from numba_rnnlm.language_model import evaluating, fitting
 from numba_rnnlm.storage import locked
 from numba_rnnlm.training import checkpoints, clock
 from numba_rnnlm.training.checkpoints import Checkpoints
@@ -90,7 +91,7 @@ def keeping(gap):
 @contextlib.contextmanager
 def failing_validation(number):
     """Make the validation with this number, counted from 1, run out of memory."""
-    measure, calls = language_model.total_loss, itertools.count(1)
+    measure, calls = evaluating.total_loss, itertools.count(1)
 
     def total_loss(network, batches):
         if next(calls) == number:
@@ -98,8 +99,8 @@ def failing_validation(number):
         return measure(network, batches)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LanguageModel, "_foresee", staticmethod(lambda *arguments: 0.0))  # it would be counted too
-        patch.setattr(language_model, "total_loss", total_loss)
+        patch.setattr(fitting, "foresee", lambda *arguments: 0.0)  # it would be counted too
+        patch.setattr(evaluating, "total_loss", total_loss)
         yield
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from strategies import floats
 
 from numba_rnnlm import backends, layers
-from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.arena import ALIGNMENT, Arena, Layout
 from numba_rnnlm.backends.ops import ACTIVATIONS
 from numba_rnnlm.cells import CELLS
@@ -20,6 +19,7 @@ from numba_rnnlm.checking.cases import KEY, Case
 from numba_rnnlm.checking.layer import adds, gradients
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import ConfigError, ShapeError
+from numba_rnnlm.language_model.architecture import build, initial_weights
 from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Recurrent, Residual, SimpleRNN
 from numba_rnnlm.layers.chain import Chain
 from numba_rnnlm.network import Graph, Network
@@ -429,7 +429,7 @@ def test_with_the_compiler_off():
 import numpy as np
 from numba_rnnlm import backends
 from numba_rnnlm.config import ModelConfig
-from numba_rnnlm.architecture import build, initial_weights
+from numba_rnnlm.language_model.architecture import build, initial_weights
 from numba_rnnlm.network import Network
 config = ModelConfig(vocabulary_size=7, hidden=6, embedding=5, dropout=0.5)
 model = build(config)

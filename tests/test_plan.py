@@ -133,7 +133,7 @@ def test_a_resumed_run_keeps_its_plan(tmp_path, monkeypatch):
     planned = dict(zip(OPEN, chosen(len(text)), strict=True))
     assert {name: read_about(path)["run"]["config"][name] for name in OPEN} == planned
     assert read_run(path).completed(TrainingConfig(epochs=3)) == replace(TrainingConfig(), **planned | {"epochs": 3})
-    monkeypatch.setattr("numba_rnnlm.language_model.plan", lambda config, tokens: plan(config, 9 * tokens))  # as if a later version had another rule
+    monkeypatch.setattr("numba_rnnlm.language_model.fitting.plan", lambda config, tokens: plan(config, 9 * tokens))  # as if a later version had another rule
     again = untrained().fit(text, verbose=0, resume=path)
     for name, weights in whole.network_.weights().items():
         assert (weights == again.network_.weights()[name]).all()

@@ -9,9 +9,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from models import LINES, trained, untrained
 
-from numba_rnnlm import language_model, scoring
+from numba_rnnlm import scoring
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.errors import ConfigError, CorpusError, ShapeError, VocabularyError
+from numba_rnnlm.language_model import evaluating
 from numba_rnnlm.scoring import Evaluation, log_probabilities
 from numba_rnnlm.text import packed, sources
 
@@ -241,7 +242,7 @@ def test_every_token_counts_once_for_any_number_of_streams(size, monkeypatch):
     ids = random.integers(0, model.tokenizer_.size, size)
     found = {}
     for streams in (1, 3, 20):
-        monkeypatch.setattr(language_model, "EVALUATION_STREAMS", streams)
+        monkeypatch.setattr(evaluating, "EVALUATION_STREAMS", streams)
         found[streams] = model.evaluate(ids)
         assert found[streams].tokens == size - 1
         assert found[streams].oov == (ids[1:] == 0).sum()

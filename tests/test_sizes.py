@@ -9,7 +9,6 @@ from direct import random_bits
 from strategies import RULES, floats, rule_arguments, unwritten
 
 from numba_rnnlm import backends
-from numba_rnnlm.architecture import build
 from numba_rnnlm.backends.cpu import LOGITS, linear, update
 from numba_rnnlm.backends.cpu.linear import STEPS, Matrix
 from numba_rnnlm.backends.cpu.sums import LANES
@@ -17,6 +16,7 @@ from numba_rnnlm.backends.ops import Choice
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.decoding import generate_batch
+from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.network import Network
 
 REFERENCE = backends.get("reference")

@@ -16,10 +16,10 @@ import pytest
 from checks import file_state
 from models import LINES, fit, trained, untrained
 
-from numba_rnnlm import language_model
+import numba_rnnlm
 from numba_rnnlm.config import TrainingConfig
 from numba_rnnlm.errors import ModelFileError
-from numba_rnnlm.language_model import Prepared
+from numba_rnnlm.language_model import Prepared, fitting
 from numba_rnnlm.storage import locked, writing
 
 
@@ -47,7 +47,7 @@ def test_space_is_reserved_before_training(path, monkeypatch):
 
 def test_files_fit_into_the_reserved_space(path, monkeypatch):
     sizes = {}
-    monkeypatch.setattr(language_model, "expect_room", lambda files: sizes.update(files))
+    monkeypatch.setattr(fitting, "expect_room", lambda files: sizes.update(files))
     for cell, layers, tied in (("lstm", 1, False), ("gru", 2, True)):
         model = fit(untrained(cell=cell, layers=layers, tied=tied), checkpoint=path, epochs=3)
         assert 2 * path.stat().st_size <= sizes[str(path)] <= 5 * path.stat().st_size
@@ -81,7 +81,7 @@ with writing.replacing(sys.argv[1]) as file:
 
 
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(path, monkeypatch):
-    run = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=Path(language_model.__file__).parents[1])
+    run = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=Path(numba_rnnlm.__file__).parents[1])
     assert run.stdout.readline() == b"writing\n"
     (left,) = os.listdir(path.parent)
     trained("char").save(path)
@@ -165,7 +165,7 @@ def test_a_link_and_its_target_share_a_lock(locking, tmp_path):
 
 
 def test_killing_a_process_frees_its_lock(locking, path, monkeypatch):
-    run = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, cwd=Path(language_model.__file__).parents[1])
+    run = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, cwd=Path(numba_rnnlm.__file__).parents[1])
     assert run.stdout.readline() == b"held\n"
     with pytest.raises(ModelFileError, match=f"is being written by process {run.pid} on"), locked(str(path)):
         raise AssertionError("two hold the lock")
@@ -193,7 +193,7 @@ with locked(sys.argv[1]), writing.replacing(sys.argv[1]) as file:
 
 @needs.fork
 def test_a_forked_child_does_not_inherit_files_and_locks(path):
-    run = subprocess.Popen([sys.executable, "-c", FORKER, path], stdout=subprocess.PIPE, cwd=Path(language_model.__file__).parents[1])
+    run = subprocess.Popen([sys.executable, "-c", FORKER, path], stdout=subprocess.PIPE, cwd=Path(numba_rnnlm.__file__).parents[1])
     child = int(run.stdout.readline())
     try:
         left, lock = sorted(os.listdir(path.parent))  # one child has exited through the with statements

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from models import fit, untrained
 
 from numba_rnnlm import LanguageModel, Sequential, backends, memory, optimizers, rules, runs
-from numba_rnnlm.architecture import build, initial_weights
 from numba_rnnlm.config import OPTIMIZERS, SCHEDULES, CheckpointConfig, ModelConfig, TrainingConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError, TrainingError
 from numba_rnnlm.interrupts import Interrupts
+from numba_rnnlm.language_model.architecture import build, initial_weights
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import Optimizer, pytorch

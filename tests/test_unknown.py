@@ -144,7 +144,7 @@ def test_each_policy_sums_over_the_tokens_of_a_corpus(tokenizer, bos, text, size
 
 @pytest.mark.parametrize("streams", [1, 20])
 def test_policies_do_not_depend_on_the_number_of_streams(streams, monkeypatch):
-    monkeypatch.setattr("numba_rnnlm.language_model.EVALUATION_STREAMS", streams)
+    monkeypatch.setattr("numba_rnnlm.language_model.evaluating.EVALUATION_STREAMS", streams)
     text = (LINES + "the zebra sees\n") * 500
     model = trained("word")
     found, plain = model.evaluate(text, unknown="exclude"), model.evaluate(text)

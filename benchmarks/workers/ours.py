@@ -10,11 +10,11 @@ from benchmarks.harness import serve
 from benchmarks.workers import data, limits
 from benchmarks.workers.requests import Requests
 from numba_rnnlm import backends
-from numba_rnnlm.architecture import build
 from numba_rnnlm.config import ModelConfig, SamplingConfig
 from numba_rnnlm.decoding import generate, generate_batch
 from numba_rnnlm.keras.arrays import Examples
 from numba_rnnlm.keras.examples import batch_of
+from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.layers import Recurrent, Run
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.optimizers import Adam

@@ -13,8 +13,8 @@ from benchmarks.harness import serve
 from benchmarks.workers import data
 from benchmarks.workers.requests import Requests
 from benchmarks.workers.torch_model import LanguageModel, backward, recurrent, update, write
-from numba_rnnlm.architecture import build
 from numba_rnnlm.config import ModelConfig
+from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.layers import Recurrent
 from numba_rnnlm.network import Graph
 

@@ -15,7 +15,7 @@ from ..backends.ops import PRECISIONS
 from ..cells import CELLS
 from ..config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from ..errors import shown
-from ..language_model import MACHINE
+from ..language_model import BackendOptions
 from ..reports import put
 from ..suggestions import flag_meant, value_meant
 from .exits import USAGE
@@ -24,7 +24,7 @@ METAVARS = {int: "N", float: "X", str: "NAME", "checkpoint": "FILE", "checkpoint
             "max_seconds": "TIME"}
 CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig, UnknownConfig)
 OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fields(config)} | {
-    *MACHINE, "encoding", "samples", "seconds", "valid"
+    *BackendOptions._fields, "encoding", "samples", "seconds", "valid"
 }
 OPTION = "|".join(sorted(OPTIONS))
 SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' within a sentence

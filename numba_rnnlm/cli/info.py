@@ -12,7 +12,7 @@ from .. import __version__, backends, runs
 from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
 from ..keras.compiled import LOSSES, METRICS
-from ..language_model import MACHINE, LanguageModel
+from ..language_model import BackendOptions, LanguageModel
 from ..layers.description import describe, descriptions
 from ..progress import duration
 from ..storage import open_model, read_about
@@ -79,7 +79,7 @@ def about_model(path: Path) -> dict[str, Any]:
     del header, run  # frees one copy of the vocabulary before the model loads another
     model = LanguageModel.load(path, backend="cpu")
     # Without the backend settings, which are not part of the file.
-    settings = {name: getattr(value, "name", value) for name, value in model.get_params().items() if name not in MACHINE}
+    settings = {name: getattr(value, "name", value) for name, value in model.get_params().items() if name not in BackendOptions._fields}
     if (body := settings.pop("body")) is not None:
         settings["body"] = [as_call(describe(layer)) for layer in body]
     about: dict[str, Any] = {

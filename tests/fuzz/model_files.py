@@ -11,8 +11,9 @@ from unittest import mock
 
 import numpy as np
 
-from numba_rnnlm import LanguageModel, Sequential, TextState, cells, language_model, rules
+from numba_rnnlm import LanguageModel, Sequential, TextState, cells, rules
 from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError, ModelFileError
+from numba_rnnlm.language_model import fitting
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, SimpleRNN
 from numba_rnnlm.optimizers import Optimizer, pytorch
 from numba_rnnlm.storage import read_about
@@ -134,8 +135,8 @@ def _checkpoint(options: dict[str, Any], valid: str | None, **more: Any) -> Base
         about["history"] |= {column: [1.25] * len(about["history"][column]) for column in CLOCK_COLUMNS}
         written.append(_base(lambda path: write_model(path, kind, about, groups), LANGUAGE_MODEL, fit))
 
-    write_model = language_model.write_model
-    with mock.patch.object(language_model, "write_model", write):
+    write_model = fitting.write_model
+    with mock.patch.object(fitting, "write_model", write):
         fit(checkpoint="a", checkpoint_every=1e-9)
     return written[2]
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .cells import Cell
-from .config import ModelConfig
-from .errors import ConfigError, ShapeError
-from .layers import Dense, Dropout, Embedding, Layer, Recurrent
-from .layers.chain import Chain
-from .network import Graph
+from ..cells import Cell
+from ..config import ModelConfig
+from ..errors import ConfigError, ShapeError
+from ..layers import Dense, Dropout, Embedding, Layer, Recurrent
+from ..layers.chain import Chain
+from ..network import Graph
 
 
 def build(config: ModelConfig, cell: str | Cell | None = None, body: Sequence[Layer] | None = None) -> Graph:

@@ -9,7 +9,7 @@ from math import log
 
 import numpy as np
 
-from .network import Graph
+from ..network import Graph
 
 
 def extended(
