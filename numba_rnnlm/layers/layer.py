@@ -38,6 +38,7 @@ class Run:
         self.memo: dict[str, Any] = {}
         self.written = set() if written is None else written  # gradients of this step, by identity; one set for all layers of a network
         self._parts: dict[str, Run] = {}
+        self._state: Arrays | None = None  # of the run that m is a part of
 
     def part(self, name: str) -> "Run":
         """The arrays of the layer of this name within this one."""
@@ -48,7 +49,8 @@ class Run:
     def begin(self, name: str, index: int) -> "Run":
         """:meth:`part` at the start of a pass: with its state, and as number ``index`` with random numbers of its own."""
         part = self.part(name)
-        part.m = below(self.m, name)
+        if part._state is not self.m:  # mostly it is the state of the step before
+            part._state, part.m = self.m, below(self.m, name)
         part.key = None if self.key is None else stream_key(self.key, index)
         return part
 
@@ -57,13 +59,13 @@ class Run:
 
         Those that are the first to be written beside others that are not are filled with zeros.
         """
-        fresh = [name for name in names if name in self.g and id(self.g[name]) not in self.written]
-        self.written.update(id(self.g[name]) for name in fresh)
-        if len(fresh) == sum(name in self.g for name in names):
-            return False
-        for name in fresh:
-            ops.fill(self.g[name], 0)
-        return True
+        gradients = {id(self.g[name]): self.g[name] for name in names if name in self.g}
+        adds = not self.written.isdisjoint(gradients)
+        if adds:
+            for key in gradients.keys() - self.written:
+                ops.fill(gradients[key], 0)
+        self.written.update(gradients)
+        return adds
 
 
 class Head:

@@ -29,6 +29,7 @@ CODE = [portable.CODE]  # digests of all code that may become part of a kernel; 
 _PREFIX = "numba_rnnlm."
 
 _rows: dict[str, Rows] = {}
+_row_types: dict[str, "RowsType"] = {}
 _linked: dict[str, "_Linked"] = {}
 _symbols: dict[str, tuple[str, Any]] = {}  # what is behind a name: which function, and the types of its arguments
 
@@ -90,6 +91,9 @@ class _Kernel(CPUDispatcher):
         if self.targetoptions["no_cpython_wrapper"]:
             raise TypeError(f"{self.py_func.__name__} is called by kernels only; for Python, declare it with @kernel(entry=True).")
         return super().__call__(*arguments)
+
+    def typeof_pyval(self, val: Any) -> Any:
+        return _typeof(val, None) if isinstance(val, Rows) else super().typeof_pyval(val)  # 11 µs less for each call with rows
 
 
 class _Linked(_Kernel):
@@ -212,7 +216,9 @@ class RowsType(types.Opaque):
 @typeof_impl.register(Rows)
 def _typeof(rows: Rows, context: Any) -> RowsType:
     _rows[rows.key] = rows
-    return RowsType(rows.key)
+    if rows.key not in _row_types:
+        _row_types[rows.key] = RowsType(rows.key)
+    return _row_types[rows.key]
 
 
 @unbox(RowsType)

@@ -207,14 +207,14 @@ def multiply(
                  a.data, a.offset, a.row_stride, m, b.data, b.offset, b.row_stride, b.column_stride, k,
                  d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride)
         return
-    bounds = _blocks(m, n, pool.parts(work), lanes(c.data))
+    bounds, rows = _blocks(m, n, pool.parts(work), lanes(c.data))
     rounded = factor == np.int32
     steps = (min(k, STEPS) + 1) // 2 if rounded else min(k, STEPS)
-    rows = int((bounds[:, 1] - bounds[:, 0]).max())
     panels = workspace.take("panels", (len(bounds), steps * VECTORS * lanes(c.data)), factor)
     pairs = workspace.take("pairs", (len(bounds), steps * rows if rounded else 0), np.int32)
     sums = workspace.take("sums", (len(bounds), (TALL + 1) * VECTORS * lanes(c.data) if in_blocks else 0), c.data.dtype)
-    sums[:, TALL * VECTORS * lanes(c.data) :] = 0
+    if in_blocks:
+        sums[:, TALL * VECTORS * lanes(c.data) :] = 0
     pool.run(packed_product, bounds,
              a.data, a.offset, a.row_stride, a.column_stride, b.data, b.offset, b.row_stride, b.column_stride, k,
              d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride, panels, pairs,
@@ -222,15 +222,16 @@ def multiply(
 
 
 @lru_cache(KEPT)
-def _blocks(m: int, n: int, threads: int, unit: int) -> np.ndarray:
-    """(first row, last, first column, last) of each part, cut where the slowest thread has least to do: whole rows pack all
-    of b, whole columns only their own."""
+def _blocks(m: int, n: int, threads: int, unit: int) -> tuple[np.ndarray, int]:
+    """(first row, last, first column, last) of each part, and the most rows of a part; cut where the slowest thread has least to do: whole
+    rows pack all of b, whole columns only their own."""
     by_rows, by_columns = cut(m, threads, 1), cut(n, threads, unit)
-    row_cost = ((by_rows[:, 1] - by_rows[:, 0]).max() + PACKING) * n
+    rows = int((by_rows[:, 1] - by_rows[:, 0]).max())
+    row_cost = (rows + PACKING) * n
     column_cost = (m + PACKING) * (by_columns[:, 1] - by_columns[:, 0]).max()
     if row_cost < column_cost:
-        return np.array([(first, last, 0, n) for first, last in by_rows])
-    return np.array([(0, m, first, last) for first, last in by_columns])
+        return np.array([(first, last, 0, n) for first, last in by_rows]), rows
+    return np.array([(0, m, first, last) for first, last in by_columns]), m
 
 
 @parallel

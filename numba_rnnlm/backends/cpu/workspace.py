@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT = 64  # bytes
+KEPT_VIEWS = 1024  # shapes whose views are kept
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -23,15 +24,25 @@ class Workspace(threading.local):
     """Arrays by name; each Python thread has its own."""
 
     def __init__(self) -> None:
-        self._arrays: dict[tuple[Any, ...], np.ndarray] = {}
+        self._arrays: dict[tuple[str, Any], np.ndarray] = {}
+        self._views: dict[tuple[str, Any, tuple[int, ...]], np.ndarray] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An array, unwritten, valid until the next call with this name. Lines of a matrix begin on cache lines of their own."""
-        key = name, np.dtype(dtype)
+        view = self._views.get((name, dtype, shape))
+        if view is None:
+            view = self._views[name, dtype, shape] = self._view(name, shape, np.dtype(dtype))
+        return view
+
+    def _view(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         *rows, width = shape
         stride = -(-width // ALIGNMENT) * ALIGNMENT if rows else width
         size = prod(rows) * stride
-        held = self._arrays.get(key)
+        held = self._arrays.get((name, dtype))
+        if len(self._views) >= KEPT_VIEWS:
+            self._views.clear()
         if held is None or held.size < size:
-            held = self._arrays[key] = aligned((size,), dtype)
+            for key in [key for key in self._views if key[0] == name]:  # they would keep the smaller array
+                del self._views[key]
+            held = self._arrays[name, dtype] = aligned((size,), dtype)
         return held[:size].reshape(*rows, stride)
