@@ -198,7 +198,7 @@ def test_impossible_cells_are_refused(registered):
     again = leaky()
     assert cells.register(again) is cells.get("leaky") is again  # a notebook's cell is run again
     assert cells.register(registered) is cells.get("leaky") is registered
-    with pytest.raises(ConfigError, match="'lstm' is part of the library"):
+    with pytest.raises(ConfigError, match="'lstm' is the name of a built-in cell"):
         cells.register(dataclasses.replace(registered, name="lstm"))
     with pytest.raises(ConfigError, match=r"cell is 'lstn', expected one of 'tanh'.*register\(cell\)"):
         cells.get("lstn")
@@ -220,7 +220,7 @@ def test_impossible_cells_are_refused(registered):
     for cell in (3, ["lstm"], None):
         with pytest.raises(ConfigError, match="expected one of 'tanh'"):
             cells.get(cell)
-    with pytest.raises(ConfigError, match="'gru' is part of the library"):
+    with pytest.raises(ConfigError, match="'gru' is the name of a built-in cell"):
         Recurrent(3, cell=dataclasses.replace(registered, name="gru"))
 
 
@@ -445,7 +445,7 @@ def test_a_pickle_is_read_with_a_cell_that_computes_the_same(make, registered):
     with pytest.raises(ConfigError, match="the pickled model has another cell named 'leaky' than the one that is registered here"):
         pickle.loads(data)
     del CELLS["leaky"]
-    with pytest.raises(ConfigError, match="the pickle names the cell 'leaky', which is not known here: import the module that defines it"):
+    with pytest.raises(ConfigError, match="the pickle uses the cell 'leaky', which is not registered: import the module that defines it"):
         pickle.loads(data)
     cells.register(registered)
 
@@ -462,7 +462,7 @@ def test_a_pickled_cell_is_the_one_that_is_registered(change, registered):
     assert pickle.loads(untrained).get_params()["cell"] is registered
     cells.register(dataclasses.replace(registered, **change))
     for pickled in (data, untrained):
-        with pytest.raises(ConfigError, match="the pickle has another cell named 'leaky' than the one that is registered here"):
+        with pytest.raises(ConfigError, match="the pickle was made with another cell named 'leaky' than the one registered now"):
             pickle.loads(pickled)
     broken = cells.register(dataclasses.replace(registered, equations=lambda z, prev: 1 / 0))
     assert pickle.loads(pickle.dumps(broken)) is broken
@@ -598,7 +598,7 @@ def test_a_file_tells_cells_of_other_weights_apart(tmp_path):
         cells.register(dataclasses.replace(cell, weights=("v",)))
         with pytest.raises(ModelFileError, match=r"its weights are \['u'\] there and \['v'\] here"):
             LanguageModel.load(path)
-        with pytest.raises(ConfigError, match="the pickle has another cell named 'ind_rnn'"):
+        with pytest.raises(ConfigError, match="the pickle was made with another cell named 'ind_rnn'"):
             pickle.loads(pickle.dumps(cell))
     finally:
         del CELLS["ind_rnn"]
