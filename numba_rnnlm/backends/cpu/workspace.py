@@ -1,4 +1,4 @@
-"""Memory for intermediate results, kept from call to call: fresh pages cost more than what is computed in them."""
+"""Buffers for intermediate results, reused from call to call: page faults of new memory cost more than the computation."""
 
 import threading
 from math import prod
@@ -10,7 +10,7 @@ ALIGNMENT = 64  # bytes
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A new array, unwritten, that begins on a cache line."""
+    """A new uninitialised array that begins on a cache line."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
@@ -20,13 +20,13 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 class Workspace(threading.local):
-    """Arrays by name; each Python thread has its own."""
+    """Buffers by name; each Python thread has its own."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[Any, ...], np.ndarray] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array, unwritten, valid until the next call with this name. Lines of a matrix begin on cache lines of their own."""
+        """An uninitialised array, valid until the next call with this name. Rows of a matrix are padded to whole cache lines."""
         key = name, np.dtype(dtype)
         *rows, width = shape
         stride = -(-width // ALIGNMENT) * ALIGNMENT if rows else width
