@@ -65,7 +65,7 @@ def _unpickled(name: str, probe: Any) -> Cell:
     here = _probe(cell)
     same_shape = probe[:2] == here[:2] and np.shape(probe[2]) == np.shape(here[2])
     if not same_shape or not np.allclose(probe[2], here[2], rtol=1e-4, atol=1e-4, equal_nan=True):
-        raise ConfigError(f"the pickle was made with another cell named {name!r} than the one registered now; register that cell.")
+        raise ConfigError(f"the pickle was made with another cell named {name!r} than the one registered now; register the pickled one.")
     return cell
 
 
