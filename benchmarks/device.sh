@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in at most 13 minutes: tests, two minutes of load, then timings against PyTorch.
+# Everything that needs a GPU, in at most 13 minutes: tests, a load test of two minutes, then timings against PyTorch.
 #
 #     benchmarks/device.sh [folder for the results]
 #     SOAK=600 benchmarks/device.sh       # seconds of load
 #
-# Runs from the source tree with whatever is installed (numba, numba-cuda, numpy, pytest, hypothesis; torch for the
-# comparisons) and downloads nothing. A part that fails is reported and does not keep the others from running.
+# Runs from the source tree with the installed packages (numba, numba-cuda, numpy, pytest, hypothesis; torch for the
+# comparisons) and downloads nothing. A part that fails is reported, and the others still run.
 # PYTHON names the interpreter.
 set -u
 results=$(realpath -m "${1:-$(dirname "$0")/results}")
@@ -20,19 +20,19 @@ if ! "$python" -c 'import sys; from numba_rnnlm import backends; sys.exit("cuda"
 fi
 failed=()
 
-part() { # name, seconds at most, command
+part() { # name, timeout in seconds, command
     printf '\n== %s\n' "$1"
     local start=$SECONDS
     timeout "$2" "${@:3}" || failed+=("$1 (exit $?)")
     printf -- '-- %s: %s s\n' "$1" $((SECONDS - start))
 }
 
-part "what is here" 20 "$python" -m numba_rnnlm info
+part "computer" 20 "$python" -m numba_rnnlm info
 name=$("$python" -c 'import re; from numba_rnnlm import backends; print(re.sub("[^a-z0-9]+", "-", backends.about()["cuda"].split(",")[0].lower()))')
 workers=()
 "$python" -c "import xdist" 2>/dev/null && workers=(-n 8)
-part "battery of the verbs" 80 "$python" -m pytest "${workers[@]}" -p no:cacheprovider -k cuda tests/test_backends.py
-part "kernels at real sizes" 130 "$python" -m pytest "${workers[@]}" -p no:cacheprovider -m "device or gpu" tests/test_cuda.py
+part "tests of the verbs" 80 "$python" -m pytest "${workers[@]}" -p no:cacheprovider -k cuda tests/test_backends.py
+part "tests at real sizes" 130 "$python" -m pytest "${workers[@]}" -p no:cacheprovider -m "device or gpu" tests/test_cuda.py
 soak=${SOAK:-120}
 part "soak: two processes for $soak s, after compiling" $((soak + 160)) \
     "$python" -m benchmarks.soak --seconds "$soak" --processes 2

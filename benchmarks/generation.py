@@ -57,7 +57,7 @@ def measure(players: dict[str, Contestant], row: Row, weights: str, options: Any
 
 
 def expect_same_ids(players: dict[str, Contestant], row: Row) -> int:
-    """End the program unless all generate the same ids; → the number of texts that diverge at a tie, where rounding decides."""
+    """End the program unless all generate the same ids; returns the number of texts that diverge at a tie, where rounding decides."""
     found = {who: player.ask(command="greedy", length=GREEDY) for who, player in players.items()}
     ties = 0
     for who in list(found)[1:]:

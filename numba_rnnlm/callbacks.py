@@ -1,4 +1,4 @@
-"""What can watch a :class:`~numba_rnnlm.Sequential` learn, with Keras's names."""
+"""Callbacks for :class:`~numba_rnnlm.Sequential`, with Keras's names."""
 
 import csv
 import inspect
@@ -31,25 +31,25 @@ from .storage import expect_room
 from .training.history import Row, number
 from .training.loop import Trainer, Watcher
 
-BEST_SO_FAR = Only("what counts is the best so far")
+BEST_SO_FAR = Only("values are compared with the best so far")
 WEIGHT_BYTES = 4  # a saved model stores float32
-LONGEST_TITLE = 10_000  # bytes of the first line of a log
+LONGEST_TITLE = 10_000  # most bytes of a log's first line
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
 
 
 class Callback:
-    """Override what you need. Setting ``self.model.stop_training = True`` ends the training after the epoch.
+    """Base class: override the methods you need. Setting ``self.model.stop_training = True`` ends training after the epoch.
 
-    ``logs`` holds loss, accuracy, val_loss and val_accuracy of the last epoch, as far as they were measured;
-    before the first one it is empty. After a batch it holds the means of its epoch so far.
+    ``logs`` holds those of loss, accuracy, val_loss and val_accuracy that the last epoch measured; before the first epoch it is empty.
+    After a batch it holds the means of the epoch so far.
 
     Attributes
     ----------
     model
-        The model that is trained.
+        The model being trained.
     params
-        epochs, steps (batches an epoch) and verbose of this ``fit``, and as metrics the names in ``logs`` after an epoch.
+        epochs, steps (batches per epoch) and verbose of this ``fit``, and metrics, the names in ``logs`` after an epoch.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class Callback:
     params: Any = None
 
     def set_model(self, model: Any) -> None:
-        """Called first, by ``fit``."""
+        """Called first by ``fit``."""
         self.model = model
 
     def set_params(self, params: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ class Callback:
         self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """After batch 0, 1, … of the epoch and its update."""
+        """After the update of batch 0, 1, … of the epoch."""
         self.on_batch_end(batch, logs)
 
     def on_batch_begin(self, batch: int, logs: Logs) -> None:
@@ -97,7 +97,7 @@ class Callback:
 
 
 def read_callbacks(callbacks: Any) -> list[Callback]:
-    """A callback, several or None as a list. Raises :class:`ConfigError` at what is none, or waits for a call that never comes."""
+    """None, a callback or several, as a list. Raises :class:`ConfigError` for anything else, and for ``on_…`` methods that are never called."""
     known = [name for name in dir(Callback) if name.startswith("on_")]
     what = "objects of numba_rnnlm.callbacks"
     found: list[Any] = [callbacks] if isinstance(callbacks, Callback) else [] if callbacks is None else expect_items("callbacks", callbacks, what)
@@ -112,16 +112,16 @@ def read_callbacks(callbacks: Any) -> list[Callback]:
 
 
 class Called(Watcher):
-    """Calls callbacks at the events of a training.
+    """The watcher that calls callbacks.
 
     Parameters
     ----------
     model
-        The front end, which callbacks see; they may set its ``stop_training``.
+        The model that callbacks see, whose ``stop_training`` they may set.
     callbacks
-        In the order in which they are called.
+        The callbacks, in calling order.
     params
-        What they are told of the training; its ``metrics`` are the names of the values that they get after an epoch.
+        See :attr:`Callback.params`.
     """
 
     def __init__(self, model: Any, callbacks: Iterable[Callback], params: Mapping[str, Any]) -> None:
@@ -159,20 +159,20 @@ class Called(Watcher):
             callback.on_train_end(self.logs)
 
     def named(self, row: Row) -> dict[str, float]:
-        """The values of a report that callbacks get."""
+        """The values of a report that are passed to callbacks."""
         return {name: row[name] for name in self.params["metrics"] if name in row}
 
 
 @checked
 class History(Callback):
-    """What ``fit`` returns.
+    """The measured values of each epoch; ``fit`` returns it.
 
     Attributes
     ----------
     epoch
         Numbers of the epochs, from 0.
     history
-        loss, accuracy, val_loss, val_accuracy, as far as they were measured → a value for each epoch.
+        Name (loss, accuracy, val_loss, val_accuracy) → one value per epoch. Holds only what was measured.
     """
 
     def __init__(self) -> None:
@@ -180,17 +180,17 @@ class History(Callback):
         self.history: dict[str, list[float]] = {}
 
     def about(self) -> dict[str, list[float | None]]:
-        """The values for a file's header."""
+        """The history in JSON types, for a file's header."""
         return {name: [number(value) for value in values] for name, values in self.history.items()}
 
     def resume(self, saved: Mapping[str, Any]) -> None:
-        """Continue a history out of a header. Raises ValueError if it is none."""
+        """Continue the history of a file's header. Raises ValueError if it is malformed."""
         epochs, values = saved["epoch"], saved["values"]
         columns = [epochs, *values.values()]
         if not all(isinstance(column, list) and len(column) == len(epochs) for column in columns) or not all(
             isinstance(value, (int, float, type(None))) for column in columns for value in column
         ):
-            raise ValueError("the history is no table")
+            raise ValueError("the history is not a table")
         self.epoch = [int(epoch) for epoch in epochs]
         self.history = {name: [nan if value is None else float(value) for value in column] for name, column in values.items()}
 
@@ -205,13 +205,13 @@ class History(Callback):
 
 
 def _expect_function_like(name: str, function: Any) -> None:
-    """Raise :class:`ConfigError` unless a function takes what the method of this name takes: better now than after an epoch."""
+    """Raise :class:`ConfigError` now, rather than after an epoch, unless a function accepts the arguments of the method of this name."""
     taken = list(inspect.signature(getattr(Callback, name)).parameters)[1:]
     if not callable(function):
         raise ConfigError(f"{name} is {shown(function)}, expected a function of {' and '.join(taken)}.")
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some functions written in C do not tell their signature
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return
     try:
         signature.bind(*taken)
@@ -221,7 +221,7 @@ def _expect_function_like(name: str, function: Any) -> None:
 
 @checked
 class LambdaCallback(Callback):
-    """Functions as a callback; each takes what the method of its name takes.
+    """A callback made of functions, each with the arguments of the method of its name.
 
     Examples
     --------
@@ -250,17 +250,17 @@ class LambdaCallback(Callback):
 
 @checked
 class CSVLogger(Callback):
-    """A line of a CSV file for each epoch: its number, then its values in alphabetical order.
+    """Writes a CSV file with one line per epoch: its number, then its values in alphabetical order.
 
-    A file that cannot be opened, or exists and is something else, is an error before the training; a line that cannot be written later is
-    lost, with a warning.
+    Training does not start if the file cannot be opened, or exists and is not such a log. A line that cannot be written later is lost,
+    with a warning.
 
     Parameters
     ----------
     path
-        The file; if it is such a log, it is overwritten, or with ``append`` continued.
+        The file. An existing log is overwritten, or continued with ``append``.
     separator
-        Between the columns.
+        Character between columns.
     """
 
     def __init__(self, path: Path, separator: str = ",", append: bool = False) -> None:
@@ -269,10 +269,10 @@ class CSVLogger(Callback):
         try:
             csv.writer(io.StringIO(), delimiter=separator)
             separator.encode()
-        except (TypeError, ValueError):  # ValueError: a lone surrogate, or from Python 3.13 on what has another meaning
+        except (TypeError, ValueError):  # ValueError: a lone surrogate or, from Python 3.13 on, a special character
             raise ConfigError(f"separator is {shown(separator)}, expected one character such as ',' or ';'.") from None
         if separator in '\r\n"':
-            raise ConfigError(f"separator is {separator!r}, which has a meaning of its own in a CSV file, expected a character such as ',' or ';'.")
+            raise ConfigError(f"separator is {separator!r}, which has a special meaning in a CSV file, expected a character such as ',' or ';'.")
 
     def on_train_begin(self, logs: Logs) -> None:
         try:
@@ -283,7 +283,7 @@ class CSVLogger(Callback):
             raise ModelFileError(f"CSVLogger cannot write {self.path!r}: {error.strerror}.") from error
 
     def _expect_log(self) -> None:
-        """Raise :class:`ConfigError` where something else than such a log would be lost."""
+        """Raise :class:`ConfigError` if another kind of file would be overwritten."""
         try:
             with open(self.path, "rb", opener=regular) as file:
                 first = file.readline(LONGEST_TITLE).decode("utf-8", "replace").rstrip("\r\n")
@@ -292,7 +292,7 @@ class CSVLogger(Callback):
         except FileNotFoundError:
             return
         raise ConfigError(f"CSVLogger's file is {os.fsdecode(self.path)!r}, which exists and is not a log with the separator {self.separator!r}; it is "
-                          "left as it is. Give the log a name of its own.")
+                          "left unchanged. Give the log another name.")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         names = sorted(logs)
@@ -309,7 +309,7 @@ class CSVLogger(Callback):
 
 
 class _Watch(Callback):
-    """Knows whether a value is better than it ever was."""
+    """Knows whether a value is the best so far."""
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0) -> None:
         expect_one_of("mode", mode, ("auto", "min", "max"))
@@ -319,7 +319,7 @@ class _Watch(Callback):
         self.sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith(("accuracy", "acc"))) else 1
 
     def expect_measured(self, names: Iterable[str]) -> None:
-        """Raise :class:`ConfigError` if the value to watch is not among these."""
+        """Raise :class:`ConfigError` if the monitored value is not among these."""
         if self.monitor not in (measured := list(names)):
             raise ConfigError(
                 f"{type(self).__name__} watches {shown(self.monitor)}, but this training measures {', '.join(measured)}. "
@@ -341,22 +341,22 @@ class _Watch(Callback):
 
 @checked
 class EarlyStopping(_Watch):
-    """Stop when a value no longer gets better.
+    """Stop when a value no longer improves.
 
     Parameters
     ----------
     monitor
         "val_loss", "loss", "val_accuracy" or "accuracy".
     min_delta
-        Better by no more than this is not better.
+        Improvements of this much or less do not count.
     patience
-        Stop after this many epochs in a row that are not better (0: as 1).
+        Stop after this many epochs in a row without improvement (0 is the same as 1).
     verbose
-        1 says when it stops.
+        1 reports when it stops.
     mode
-        "min" or "max" is better; "auto" takes "max" for accuracies.
+        Whether lower ("min") or higher ("max") is better; "auto" means "max" for accuracies.
     restore_best_weights
-        When the training ends, put the weights of the best epoch back.
+        Restore the weights of the best epoch when training ends.
     """
 
     def __init__(
@@ -392,7 +392,7 @@ class EarlyStopping(_Watch):
 
 
 class _AnyNumber(dict[str, float]):
-    """A number for each name."""
+    """A mapping that has a number for every name."""
 
     def __missing__(self, name: str) -> float:
         return 0.5
@@ -400,19 +400,21 @@ class _AnyNumber(dict[str, float]):
 
 @checked
 class ModelCheckpoint(_Watch):
-    """Save the model after each epoch. A folder that is missing, read-only or too small is an error before the training, and so is a file that is
-    not to be replaced, such as a text or the checkpoint of an unfinished run; a model that cannot be written later is lost, with a warning.
+    """Save the model after each epoch.
+
+    Training does not start if the folder is missing, read-only or too small, or if a file must not be replaced, such as a text or the
+    checkpoint of an unfinished run. A model that cannot be written later is lost, with a warning.
 
     Parameters
     ----------
     filepath
-        The file; may hold ``{epoch}`` (from 1) and names of values, as in ``"model-{epoch:02}-{val_loss:.2f}.npz"``.
+        The file; may contain ``{epoch}`` (from 1) and names of values, as in ``"model-{epoch:02}-{val_loss:.2f}.npz"``.
     monitor, mode
         As in :class:`EarlyStopping`.
     verbose
-        1 says what was saved.
+        1 reports each saved file.
     save_best_only
-        Only after an epoch that is better than all before.
+        Save only after an epoch that is the best so far.
     """
 
     def __init__(
@@ -435,7 +437,7 @@ class ModelCheckpoint(_Watch):
             self.expect_measured(params["metrics"])
 
     def _named(self, values: Mapping[str, float], names: str) -> str:
-        """The path with these values; :class:`ConfigError` if it names others."""
+        """The path with these values filled in. Raises :class:`ConfigError` if it names others."""
         try:
             return self.path.format_map(values)
         except Exception as error:  # a format may ask for any attribute of a number

@@ -1,6 +1,6 @@
 """Custom cells of new kinds: a scan without a matrix, a state multiplied by a vector, and a matrix combined with vectors.
 
-They go through the same checks as the library's cells, without being registered.
+They pass the same checks as the library's cells, without being registered.
 """
 
 import numpy as np

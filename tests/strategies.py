@@ -1,6 +1,6 @@
-"""What Hypothesis draws: small sizes that leave ragged tiles, numbers from a seed, and a call of every verb.
+"""Hypothesis strategies: small sizes that leave ragged tiles, numbers from a seed, and calls of every verb.
 
-Numbers are float64 that float32 holds exactly, so that every machine starts from the same ones. Outputs
+Numbers are float64 that float32 represents exactly, so that all backends start from the same ones. Outputs
 that a verb overwrites start as NaN.
 """
 
@@ -20,7 +20,7 @@ RULES = {rule.name: rule for rule in vars(rules).values() if isinstance(rule, Ru
 
 Call = dict[str, Any]
 
-sizes = st.integers(1, 40 if SIMULATED else 70)  # the simulator runs a thread at a time
+sizes = st.integers(1, 40 if SIMULATED else 70)  # the simulator is slow, because it runs one thread at a time
 few = st.integers(0, 5)
 steps = st.integers(1, 5)
 threads = st.integers(1, 3)
@@ -30,7 +30,7 @@ keys = st.integers(0, 2**64 - 1)
 
 
 def many(size: int) -> int:
-    """As many, but not more than the simulator of a GPU can do in a second."""
+    """This size, but no more than the GPU simulator can process in a second."""
     return min(size, 3000) if SIMULATED else size
 
 
@@ -39,7 +39,7 @@ def unwritten(*shape: int) -> np.ndarray:
 
 
 def output(random: np.random.Generator, add: bool, *shape: int) -> np.ndarray:
-    """What a verb adds to, or overwrites."""
+    """An output: numbers if the verb adds to it, NaN if it overwrites it."""
     return floats(random, *shape) if add else unwritten(*shape)
 
 
@@ -132,7 +132,7 @@ def recur(draw, cell=cells) -> Call:
 
 @st.composite
 def recur_backward(draw, cell=cells) -> Call:
-    """With what ``recur`` needs before it."""
+    """Includes the arguments for ``recur``, which has to run first."""
     call, random, add = draw(recur(cell)), draw(generators), draw(st.booleans())
     T, N, _, H = call["z"].shape
     return call | {
@@ -221,7 +221,7 @@ def update(draw) -> Call:
 
 
 def rule_arguments(random: np.random.Generator, rule: Rule, size: int, scale: float, limit: float) -> Call:
-    """Moments and numbers that a rule may meet: no second moment is negative, and none is below the square of a mean."""
+    """Possible moments and hyperparameters of a rule: second moments are not negative, and not below the square of the mean."""
     moments = abs(floats(random, rule.moments, size))
     hyper = dict(zip(rule.hyper, random.uniform(0.1, 0.9, len(rule.hyper)).astype(np.float32), strict=True))
     if "centred" in hyper:

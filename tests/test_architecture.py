@@ -1,4 +1,4 @@
-"""Every module imports only what stands below it, and float32 stays float32: read from the source."""
+"""Checks of the source: modules import only modules below them, and float32 functions contain no float64 literals."""
 
 import ast
 import sys
@@ -11,7 +11,7 @@ import numba_rnnlm
 PACKAGE = "numba_rnnlm"
 ROOT = Path(numba_rnnlm.__file__).parent
 
-# Every module may import those in front of it: from options and errors up to the front ends.
+# A module may import only modules listed before it, from options and errors up to the front ends.
 ORDER = """
 display suggestions errors memory arguments arena paths reports fingerprint interrupts progress config portable rules
 cells.cell cells.gru cells.lstm cells.simple cells
@@ -45,7 +45,7 @@ cli.exits cli.flags cli.destination cli.demo cli.files cli.info cli.measure cli.
 cli.main cli
 __main__
 """.split()  # noqa: SIM905
-LOW = ("text", "storage")  # these see neither cells nor backends: only what stands in front of "portable"
+LOW = ("text", "storage")  # may import neither cells nor backends, only modules listed before "portable"
 BACKENDS = (f"{PACKAGE}.backends.cpu", f"{PACKAGE}.backends.cuda", f"{PACKAGE}.backends.reference")
 
 
@@ -61,7 +61,7 @@ every_module = pytest.mark.parametrize("module", SOURCES)
 
 
 def imports(module, source):
-    """Absolute names of all that is imported anywhere in ``source``, with the names taken from it."""
+    """Absolute names of everything that is imported anywhere in ``source``, including names in from-imports."""
     package = module if module in PACKAGES else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -76,7 +76,7 @@ def within(name, *packages):
 
 
 def module_of(name):
-    """The module of this package that holds ``name``."""
+    """The module of this package that contains ``name``."""
     while name not in SOURCES:
         name = name.rpartition(".")[0]
     return name
@@ -88,7 +88,7 @@ def place(module):
 
 
 def arrows_up(module, source):
-    """Imports of modules that stand behind this one, or that it must not see."""
+    """Imports of modules that are listed after this one, or that it must not import."""
     is_low = within(module, *(f"{PACKAGE}.{package}" for package in LOW))
     for name in imports(module, source):
         if not within(name, PACKAGE) or (found := module_of(name)) == module:
@@ -99,7 +99,7 @@ def arrows_up(module, source):
 
 
 def strangers(module, source):
-    """Imports of other packages that this module has no business with."""
+    """Imports of other packages that this module must not use."""
     inside = within(module, f"{PACKAGE}.backends")
     known = {PACKAGE, "numpy", *sys.stdlib_module_names}
     if inside or module == f"{PACKAGE}.portable":
@@ -117,7 +117,7 @@ def strangers(module, source):
 
 
 def bare_floats(source):
-    """Lines of float literals in @portable functions that are not converted at once: T(0.5), type(x)(-0.5)."""
+    """Lines of float literals in @portable functions that are not converted immediately, as in T(0.5) or type(x)(-0.5)."""
     for function in ast.walk(ast.parse(source)):
         if not isinstance(function, ast.FunctionDef) or "portable" not in map(ast.unparse, function.decorator_list):
             continue
@@ -131,13 +131,13 @@ def bare_floats(source):
 
 
 def is_type(function):
-    """``type(x)``, ``np.uint64`` and their like."""
+    """Whether this is ``type(x)``, ``np.uint64`` or similar."""
     return (isinstance(function, ast.Call) and ast.unparse(function.func) == "type") or (
         isinstance(function, ast.Attribute) and ast.unparse(function.value) == "np" and function.attr[-1].isdigit()
     )
 
 
-def test_every_module_has_its_place():
+def test_every_module_is_listed():
     assert sorted(ORDER) == sorted(module.partition(".")[2] or "__init__" for module in SOURCES)
 
 
@@ -156,7 +156,7 @@ def test_no_bare_float_in_a_portable_function(module):
     assert not list(bare_floats(SOURCES[module]))
 
 
-# The rules themselves: what is wrong must be seen
+# The checks themselves can fail
 
 
 @pytest.mark.parametrize(("module", "line"), [
@@ -174,7 +174,7 @@ def test_no_bare_float_in_a_portable_function(module):
     ("scoring", "from . import __version__"),
     ("network.graph", "import numba_rnnlm"),
 ])  # fmt: skip
-def test_arrows_up_are_seen(module, line):
+def test_imports_that_point_up_are_detected(module, line):
     assert len(list(arrows_up(f"{PACKAGE}.{module}", line))) == 1
 
 
@@ -195,18 +195,18 @@ def test_arrows_up_are_seen(module, line):
     ("portable", "import numba\nnumba.cuda.jit"),
     ("training", "def f():\n    import torch"),
 ])  # fmt: skip
-def test_strangers_are_seen(module, line):
+def test_imports_of_forbidden_packages_are_detected(module, line):
     assert len(list(strangers(f"{PACKAGE}.{module}", line))) == 1
 
 
 @pytest.mark.parametrize("body", [
     "x * 0.5", "T(0.5 * x)", "max(x, 0.0)", "-1.0 + x", "math.exp(0.5)", "np.sqrt(2.0)", "type(x)(T(1) + 0.5)", "1e3 * x"
 ])  # fmt: skip
-def test_bare_floats_are_seen(body):
+def test_bare_floats_are_detected(body):
     assert list(bare_floats(f"@portable\ndef f(x):\n    T = type(x)\n    return {body}")) == [4]
     assert not list(bare_floats(f"def f(x):\n    return {body}"))
 
 
 @pytest.mark.parametrize("body", ["T(0.5) * x", "type(x)(-0.5)", "np.float32(0.5)", "x[0] + T(1)", "np.uint64(1.0)"])
-def test_converted_floats_are_not(body):
+def test_converted_floats_are_allowed(body):
     assert not list(bare_floats(f"@portable\ndef f(x):\n    return {body}"))

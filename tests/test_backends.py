@@ -1,4 +1,4 @@
-"""Every backend has every verb of Ops, and every verb does what the reference does."""
+"""Every backend has every verb of Ops, and every verb computes what the reference computes."""
 
 import inspect
 from itertools import pairwise, product
@@ -29,15 +29,15 @@ pytestmark = pytest.mark.usefixtures("every_thread")
 pack_panel = from_python(packing.pack_panel)
 REFERENCE = backends.get("reference")
 SIGNATURES = {name: inspect.signature(verb) for name, verb in vars(Ops).items() if not name.startswith("_")}
-OTHERS = {"rounding", "memory", "empty", "upload", "download", "choose", "decoder"}  # with tests of their own
+OTHERS = {"rounding", "memory", "empty", "upload", "download", "choose", "decoder"}  # tested separately
 
 
 def on(ops, threads):
-    """The same machine with another number of threads."""
+    """The same backend with another number of threads."""
     return backends.get(ops.name, ops.dtype, threads, getattr(ops, "precision", "float32"))
 
 
-# What a backend is
+# The interface
 
 
 def test_every_verb_is_drawn():
@@ -75,7 +75,7 @@ def test_unknown_backends_and_dtypes_are_refused():
         backends.get("cpu", threads=0)
 
 
-def test_without_a_driver_the_gpu_is_refused_in_a_sentence(monkeypatch):
+def test_a_missing_driver_is_reported(monkeypatch):
     def nothing(name):
         raise OSError(f"{name}: cannot open shared object file")
 
@@ -89,10 +89,10 @@ def test_without_a_driver_the_gpu_is_refused_in_a_sentence(monkeypatch):
     assert backends.about()["cuda"].startswith("needs an NVIDIA GPU and its driver")
 
 
-def test_precisions_that_are_not_here_are_refused():
+def test_precisions_that_the_backend_lacks_are_refused():
     with pytest.raises(ConfigError, match="precision is 'float16', expected one of 'float32', 'tf32', 'bf16'"):
         backends.get("cpu", precision="float16")
-    with pytest.raises(BackendError, match='precision is "tf32", which needs a GPU; backend="cpu" knows'):
+    with pytest.raises(BackendError, match='precision is "tf32", which needs a GPU; backend="cpu" accepts'):
         backends.get("cpu", precision="tf32")
     for precision in ("tf32", "bf16"):
         with pytest.raises(BackendError, match=f"precision is '{precision}'; backend=\"reference\" rounds nothing"):
@@ -103,7 +103,7 @@ def test_precisions_that_are_not_here_are_refused():
     (64, True, "vectors of 512 bits, with AVX512_BF16 for precision bf16"),
     (32, False, "vectors of 256 bits, without AVX512_BF16 for precision bf16"),
 ])  # fmt: skip
-def test_what_is_said_about_the_processor(monkeypatch, size, has, text):
+def test_the_description_of_the_processor(monkeypatch, size, has, text):
     monkeypatch.setattr(simd, "VECTOR_BYTES", size)
     monkeypatch.setattr(simd, "HAS_BF16", has)
     found = backends.about()
@@ -140,7 +140,7 @@ def test_upload_and_download(ops, random, size):
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"recur_backward"}))
 @given(data=st.data(), threads=strategies.threads)
-def test_verb_is_the_references(compiled, verb, data, threads):
+def test_verb_matches_the_reference(compiled, verb, data, threads):
     arguments = data.draw(VERBS[verb]())
     got = call(on(compiled, threads), verb, arguments)
     assert_close(got, call(REFERENCE, verb, arguments), TOLERANCE[compiled.dtype.name])
@@ -148,8 +148,8 @@ def test_verb_is_the_references(compiled, verb, data, threads):
 
 @pytest.mark.parametrize("verb", direct.VERBS)
 @given(data=st.data())
-def test_verb_is_its_definition(ops, verb, data):
-    """On the reference, too."""
+def test_verb_matches_its_definition(ops, verb, data):
+    """This includes the reference's verbs."""
     arguments = data.draw(VERBS[verb]())
     got, want = call(ops, verb, arguments), direct.VERBS[verb](**arguments)
     assert_close({name: got[name] for name in want}, want, TOLERANCE[ops.dtype.name])
@@ -157,11 +157,11 @@ def test_verb_is_its_definition(ops, verb, data):
 
 @pytest.mark.parametrize("cell", EVERY.values(), ids=EVERY)
 @given(data=st.data(), threads=strategies.threads)
-def test_back_propagation_through_time_is_the_references(compiled, cell, data, threads):
+def test_backpropagation_through_time_matches_the_reference(compiled, cell, data, threads):
     arguments = data.draw(strategies.recur_backward(st.just(cell)))
     sums = arguments["z"].copy()
     REFERENCE.recur(cell, arguments["U"], sums, arguments["s"].copy(), arguments["w"], arguments["lengths"])
-    assume(abs(sums).min() > 1e-5)  # nearer to the kink of ReLU, rounding decides which side is taken
+    assume(abs(sums).min() > 1e-5)  # closer to ReLU's kink, rounding decides the side
     got = call(on(compiled, threads), "recur_backward", arguments)
     assert_close(got, call(REFERENCE, "recur_backward", arguments), TOLERANCE[compiled.dtype.name])
 
@@ -224,16 +224,16 @@ def test_a_row_of_a_product_does_not_depend_on_the_others(cpu, arguments, thread
 
 
 @given(arguments=strategies.project())
-def test_a_product_writes_nothing_behind_its_output(cpu, arguments):
+def test_a_product_writes_nothing_past_its_output(cpu, arguments):
     M, F = arguments.pop("out").shape
-    memory = cpu.upload(np.full(M * F + 100, -0.0))  # whatever is added to it, even zero, takes the sign away
+    memory = cpu.upload(np.full(M * F + 100, -0.0))  # adding anything, even zero, clears the sign
     arrays = {name: value if value is None else cpu.upload(value) for name, value in arguments.items() if name in "xWb"}
     cpu.project(**arguments | arrays | {"x": abs(arrays["x"])}, out=memory[: M * F].reshape(M, F))
     assert np.signbit(memory[M * F :]).all()
 
 
 def rows_of(verb, first, last):
-    """The arguments that have a line for each row, cut to those from ``first`` to ``last`` - 1."""
+    """Name → index of rows ``first`` … ``last`` - 1, for each argument with an axis of rows."""
     axes = {"project_backward": {"x": 0, "dout": 0, "dx": 0}, "cross_entropy_backward": {"x": 0, "targets": 0, "losses": 0, "dx": 0},
             "recur_backward": {"z": 1, "s": 1, "dy": 1, "d": 0, "lengths": 0}}[verb]  # fmt: skip
     return {name: (slice(None),) * axis + (slice(first, last),) for name, axis in axes.items()}
@@ -244,7 +244,7 @@ def rows_of(verb, first, last):
 ])  # fmt: skip
 @given(data=st.data(), threads=strategies.threads)
 def test_gradients_of_parts_add_up(compiled, verb, rows, gradients, data, threads):
-    """Each part of the rows, or of the streams, adds to what the parts before it left; the first one sets or adds, as drawn."""
+    """Rows, or streams, are split into parts; each part adds to the gradients so far, and the first sets or adds, as drawn."""
     arguments = data.draw(VERBS[verb](SMOOTH) if verb == "recur_backward" else VERBS[verb]())
     borders = sorted({0, len(arguments[rows]), *data.draw(st.lists(st.integers(0, len(arguments[rows])), max_size=3))})
     want, found = call(REFERENCE, verb, arguments), dict(arguments)
@@ -273,7 +273,7 @@ def draw_product(data, verb):
 
 
 def round_to_bfloat16(x):
-    """float32 with 8 bits of fraction, ties to even, from the definition: x in units of the last place, rounded."""
+    """Rounded to 8 significant bits, ties to even, from the definition: x is rounded in units of the last place."""
     with np.errstate(over="ignore", invalid="ignore"):
         x = np.asarray(x, np.float64)
         _, exponent = np.frexp(x)
@@ -289,7 +289,7 @@ def test_rounding_to_bfloat16(bits):
     got = np.array([packing._bfloat16(value) for value in x], np.uint32)
     assert (got < 2**16).all()
     back, want = (got << 16).view(np.float32), round_to_bfloat16(x)
-    np.testing.assert_array_equal(back, want)  # NaN is NaN
+    np.testing.assert_array_equal(back, want)  # NaN equals NaN
     assert (np.signbit(back) == np.signbit(want))[~np.isnan(want)].all()
 
 
@@ -298,7 +298,7 @@ def test_rounding_to_bfloat16(bits):
 def test_products_lose_no_more_than_their_factors(precise, verb, data, threads):
     arguments = draw_product(data, verb)
     got, want = call(on(precise, threads), verb, arguments), call(REFERENCE, verb, arguments)
-    if "dU" in want:  # over up to 350 rows, which may cancel: what they lose grows with the root of how many there are
+    if "dU" in want:  # a sum over up to 350 rows, which may cancel: its error grows with the root of their number
         rows = np.prod(arguments["z"].shape[:2])
         got["dU"], want["dU"] = got["dU"] / np.sqrt(rows), want["dU"] / np.sqrt(rows)
     assert_close(got, want, LOST[precise.precision])
@@ -315,8 +315,8 @@ def test_products_give_the_same_bits_on_any_number_of_threads(precise, verb, dat
 
 @pytest.mark.parametrize("verb", ["project", "project_backward"])
 @given(data=st.data(), inner=st.sampled_from([None, STEPS - 1, STEPS + 1, 2 * STEPS + 3]))
-def test_products_are_those_of_the_rounded_factors(precise, verb, data, inner):
-    """Nothing else is rounded: not the sums, not the bias."""
+def test_only_the_factors_of_products_are_rounded(precise, verb, data, inner):
+    """Sums and biases are not."""
     arguments = data.draw(VERBS[verb]())
     if inner and verb == "project":  # more steps than are packed at once
         random, W = data.draw(strategies.generators), arguments["W"]
@@ -328,7 +328,7 @@ def test_products_are_those_of_the_rounded_factors(precise, verb, data, inner):
             rounded[name] = round_to_bfloat16(arguments[name]).astype(np.float64)
     want = call(REFERENCE, verb, rounded)
     if verb == "project_backward":
-        want["db"] = call(REFERENCE, verb, arguments).get("db")  # a sum is no product
+        want["db"] = call(REFERENCE, verb, arguments).get("db")  # a sum, not a product
         got.setdefault("db", None)
         if want["db"] is None:
             del want["db"], got["db"]
@@ -344,7 +344,7 @@ def test_a_row_of_a_rounded_product_does_not_depend_on_the_others(precise, argum
         np.testing.assert_array_equal(call(precise, "project", alone)["out"][0], whole[i])
 
 
-def test_bf16_needs_float32_and_a_processor_that_has_it(monkeypatch):
+def test_bf16_needs_float32_and_a_processor_with_avx512_bf16(monkeypatch):
     message = 'precision is "bf16", which needs float32 weights and a processor with AVX512_BF16'
     with pytest.raises(BackendError, match=message):
         backends.get("cpu", np.float64, precision="bf16")
@@ -394,7 +394,7 @@ def recur(ops, arguments, **changes):
 
 
 @given(arguments=strategies.recur_backward(), random=strategies.generators, threads=strategies.threads)
-def test_streams_do_not_see_each_other(cpu, arguments, random, threads):
+def test_streams_are_independent(cpu, arguments, random, threads):
     order = random.permutation(arguments["z"].shape[1])
     names = [name for name in ("z", "s", "dy") if arguments[name] is not None]
     moved = {name: arguments[name][:, order] for name in names} | {"d": arguments["d"][order]}
@@ -407,7 +407,7 @@ def test_streams_do_not_see_each_other(cpu, arguments, random, threads):
 
 
 @given(arguments=strategies.recur_backward(), threads=strategies.threads, data=st.data())
-def test_two_segments_are_one(cpu, arguments, threads, data):
+def test_a_sequence_may_be_cut_into_segments(cpu, arguments, threads, data):
     whole, ops = recur(cpu, arguments), on(cpu, threads)
     z, s, dy, lengths = (arguments[name] for name in ("z", "s", "dy", "lengths"))
     assume(len(z) > 1)
@@ -426,7 +426,7 @@ def test_two_segments_are_one(cpu, arguments, threads, data):
 
 
 @given(arguments=strategies.recur(), data=st.data())
-def test_the_past_does_not_see_the_future(cpu, arguments, data):
+def test_states_do_not_depend_on_later_steps(cpu, arguments, data):
     t = data.draw(st.integers(0, len(arguments["z"]) - 1))
     assume(arguments["lengths"] is None or (arguments["lengths"] > t).any())
     other = arguments["z"].copy()
@@ -437,7 +437,7 @@ def test_the_past_does_not_see_the_future(cpu, arguments, data):
 
 
 @given(arguments=strategies.recur_backward(), data=st.data())
-def test_an_output_does_not_teach_the_future(cpu, arguments, data):
+def test_gradients_do_not_depend_on_earlier_outputs(cpu, arguments, data):
     T, N, _, H = arguments["z"].shape
     t, dy = data.draw(st.integers(0, T - 1)), np.zeros((T, N, H))
     other = dy.copy()
@@ -447,7 +447,7 @@ def test_an_output_does_not_teach_the_future(cpu, arguments, data):
 
 
 @given(strategies.recur_backward())
-def test_no_outputs_are_outputs_without_gradient(cpu, arguments):
+def test_no_dy_is_a_dy_of_zeros(cpu, arguments):
     T, N, _, H = arguments["z"].shape
     got, want = (recur(cpu, arguments, dy=dy) for dy in (None, np.zeros((T, N, H))))
     del want["dy"]
@@ -456,11 +456,11 @@ def test_no_outputs_are_outputs_without_gradient(cpu, arguments):
 
 @given(strategies.recur_backward())
 def test_a_stream_that_has_ended_keeps_its_states(ops, arguments):
-    """And what is done to it afterwards: nothing but that the gradients of its outputs add up."""
+    """The only gradients from later steps are those of its outputs, which add up."""
     T, N = arguments["z"].shape[:2]
     lengths = np.random.default_rng(0).integers(0, T + 1, N) if arguments["lengths"] is None else arguments["lengths"]
     ended = np.arange(T)[:, np.newaxis] >= lengths
-    arguments["z"][ended] = np.nan  # what is not read cannot be seen
+    arguments["z"][ended] = np.nan  # must not be read
     got = recur(ops, arguments, lengths=lengths)
     np.testing.assert_array_equal(got["s"][1:][ended], got["s"][:-1][ended])
     assert not got["z"][ended].any()
@@ -480,7 +480,7 @@ def test_a_stream_that_has_ended_keeps_its_states(ops, arguments):
 @pytest.mark.parametrize("cell", ["ind_rnn", "peephole"])
 @given(random=strategies.generators, T=st.integers(60, 140), N=strategies.threads, threads=strategies.threads)
 def test_gradients_of_a_cells_weights_over_many_steps(cpu, cell, random, T, N, threads):
-    """In several chains, which are those of a stream on any number of threads."""
+    """They are summed in several chains per stream, which do not depend on the number of threads."""
     cell, H = EVERY[cell], 5
     s = unwritten(T + 1, N, len(cell.states), H)
     s[0] = floats(random, N, len(cell.states), H)
@@ -547,7 +547,7 @@ def test_losses_do_not_depend_on_how_many_logits_exist_at_once(cpu, arguments, l
 
 
 @given(arguments=strategies.cross_entropy_backward())
-def test_rows_without_a_target_count_for_nothing(ops, arguments):
+def test_rows_without_a_target_have_no_loss_and_no_gradient(ops, arguments):
     got = call(ops, "cross_entropy_backward", arguments | {"targets": np.full_like(arguments["targets"], -1), "add": False})
     assert not got["losses"].any()
     assert not got["dx"].any()
@@ -565,7 +565,7 @@ def test_the_loss_is_the_same_with_and_without_gradients(cpu, arguments):
 
 
 @given(key=strategies.keys, rate=st.floats(0, 0.999), random=strategies.generators, size=strategies.sizes)
-def test_dropout_drops_the_same_elements_everywhere_and_backwards(compiled, key, rate, random, size):
+def test_dropout_drops_the_same_elements_on_every_backend_and_backward(compiled, key, rate, random, size):
     x = 2 + random.random((size, 3))
     y, want = (machine.upload(unwritten(size, 3)) for machine in (compiled, REFERENCE))
     compiled.dropout(compiled.upload(x), y, rate, key)
@@ -579,7 +579,7 @@ def test_dropout_drops_the_same_elements_everywhere_and_backwards(compiled, key,
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 0.5, 0.9, 0.999])
 @given(key=strategies.keys)
-def test_dropout_keeps_its_part_and_the_mean(ops, rate, key):
+def test_dropout_keeps_its_share_of_elements(ops, rate, key):
     size = many(100_000)
     x = ops.upload(np.ones(size))
     ops.dropout(x, x, rate, key)
@@ -592,7 +592,7 @@ def test_dropout_keeps_its_part_and_the_mean(ops, rate, key):
 
 
 @given(data=st.data(), bad=st.sampled_from([np.nan, np.inf, -np.inf]), threads=strategies.threads)
-def test_norm_lets_nan_and_infinity_through(ops, data, bad, threads):
+def test_norm_propagates_nan_and_infinity(ops, data, bad, threads):
     x = data.draw(strategies.norm())["x"]
     x[data.draw(st.integers(0, len(x) - 1))] = bad
     got = on(ops, threads).norm(ops.upload(x))
@@ -678,6 +678,6 @@ assert [ids[:5].tolist() for ids in near] == [ids[:5].tolist() for ids in got[1]
 
 
 def test_processors_with_narrower_vectors(tmp_path):
-    """Of 16 bytes, without fused multiply-adds; those of AVX2 compute the bits of AVX-512, see test_kernel_cache."""
+    """16-byte vectors without fused multiply-adds. test_kernel_cache checks that AVX2 computes the bits of AVX-512."""
     run_python(NARROW.format(width=16), NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path),
                NUMBA_RNNLM_NUM_THREADS="2")  # fmt: skip

@@ -215,7 +215,7 @@ def test_csv_logger_does_not_overwrite_other_files(model, there, append, tmp_pat
     else:
         path.write_bytes(there)
     before = file_state(path)
-    with pytest.raises(ConfigError, match=r"CSVLogger's file is '.*char.npz', which exists and is not a log with the separator ','; it is left as it is"):
+    with pytest.raises(ConfigError, match=r"CSVLogger's file is '.*char.npz', which exists and is not a log with the separator ','; it is left unchanged"):
         model.fit(X, Y, verbose=0, callbacks=[CSVLogger(path, append=append)])
     assert file_state(path) == before
 

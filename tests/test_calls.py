@@ -468,7 +468,7 @@ def test_nan_in_the_history_can_be_saved(folder):
     (lambda: sequential().compile("sgd", "binary_crossentropy", 5), r"metrics is 5, expected a list of names\."),
     (lambda: sequential().fit(X, Y, callbacks=5), r"callbacks is 5, expected objects of numba_rnnlm\.callbacks\."),
     (lambda: sequential().fit(X, Y, shuffle="yes"), r"shuffle is 'yes', expected one of True, False\."),
-    (lambda: sequential().predict(Hostile()), r"x is <Hostile instance at 0x\w+>, which NumPy cannot make an array of"),
+    (lambda: sequential().predict(Hostile()), r"x is <Hostile instance at 0x\w+>, which NumPy cannot convert to an array"),
     (lambda: sequential().save(None), r"path is None, expected a path such as 'model\.npz'\."),
     (lambda: layers.LSTM(3, forget_bias=float("nan")), r"LSTM: forget_bias is nan, expected a number of at least -100 and at most 100\."),
     (lambda: layers.LSTM(3, cell="gru"), r"LSTM: cell is 'gru', expected 'lstm'; Recurrent\(units, cell=\.\.\.\) takes any cell\."),
@@ -485,7 +485,7 @@ def test_nan_in_the_history_can_be_saved(folder):
     (lambda: backends.get("reference", threads=0), r"threads is 0, expected a whole number of at least 1 and at most 1,024\."),
     (lambda: callbacks.CSVLogger(None), r"path is None, expected a path such as 'log\.csv'\."),
     (lambda: callbacks.CSVLogger("log.csv", "||"), r"separator is '\|\|', expected one character such as ',' or ';'\."),
-    (lambda: callbacks.CSVLogger("log.csv", '"'), r"separator is '\"', which has a meaning of its own in a CSV file"),
+    (lambda: callbacks.CSVLogger("log.csv", '"'), r"separator is '\"', which has a special meaning in a CSV file"),
     (lambda: callbacks.ModelCheckpoint("{loss.x}"), r"filepath is '\{loss\.x\}'; in braces it may name epoch, values such as val_loss\."),
     (lambda: callbacks.LambdaCallback(on_epoch_end=5), r"on_epoch_end is 5, expected a function of epoch and logs\."),
     (lambda: callbacks.LambdaCallback(on_epoch_end=lambda epoch: 5), r"on_epoch_end is a function of \(epoch\), expected one of epoch and logs\."),
@@ -570,7 +570,7 @@ def test_generating_text_may_run_out_of_memory(monkeypatch):
     (lambda: callbacks.ModelCheckpoint("m.npz", save_best_only=True), "ModelCheckpoint watches 'val_loss', but this training measures loss, accuracy"),
     (lambda: callbacks.ModelCheckpoint("{val_loss}.npz"), r"filepath is '\{val_loss\}.npz'; in braces it may name epoch, loss, accuracy\."),
 ])  # fmt: skip
-def test_a_callback_that_waits_for_what_is_not_measured_is_an_error_before_the_training(callback, message, folder):
+def test_a_callback_that_monitors_an_unmeasured_value_is_an_error_before_training(callback, message, folder):
     model = sequential()
     before = model.get_weights()
     with pytest.raises(ConfigError, match=message):

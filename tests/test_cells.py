@@ -1,4 +1,4 @@
-"""Every cell that is registered: its rows are its equations and their derivative, on every machine."""
+"""Every cell's row functions compute its equations and their derivative, on every backend."""
 
 import copy
 import dataclasses
@@ -32,12 +32,12 @@ every_cell = pytest.mark.parametrize("cell", EVERY.values(), ids=EVERY)
 
 
 def slots(rows):
-    """(N, G, H) ↔ (G, N, H), as the equations take them."""
+    """(N, G, H) ↔ (G, N, H), the layout of the equations."""
     return np.swapaxes(rows, 0, 1)
 
 
 def specification(cell, z, prev, w, d):
-    """What ``step`` returns, from the equations alone, element by element of z, prev and w."""
+    """The results of ``step`` from the equations alone, differentiated one row of z, prev and w at a time."""
     points = [slots(z), slots(prev), *cell.with_weights(w)]
 
     def gradient(which, row):
@@ -88,18 +88,18 @@ def test_states_stay_finite(ops, cell, random, H):
 
     S = len(cell.states)
     z, prev = extreme(2, len(cell.gates), H).astype(np.float32), extreme(2, S, H).astype(np.float32)
-    w = random.choice([-1, 1], (len(cell.weights), H))  # a state of 1e30 times 1e30 is no number of float32
+    w = random.choice([-1, 1], (len(cell.weights), H))  # a state of 1e30 times 1e30 would overflow float32
     after = step(ops, cell, z, prev, w)
     assert np.isfinite(after["next"]).all()
 
 
 @every_cell
-def test_cells_of_the_library_pass_the_check_of_ones_own(cell):
+def test_every_cell_passes_the_check(cell):
     cells.check(cell)
 
 
 @every_cell
-def test_windows_hold_the_slots_that_see_input_and_state(cell):
+def test_windows_contain_the_slots_that_see_input_and_state(cell):
     for letter in "xh":
         first, last = cell.window(letter)
         assert [letter in source for source in cell.gates.values()] == [
@@ -108,7 +108,7 @@ def test_windows_hold_the_slots_that_see_input_and_state(cell):
     assert EVERY["min_gru"].window("h") == EVERY["ind_rnn"].window("h") == (0, 0)
 
 
-# A cell of one's own
+# A custom cell
 
 
 def leaky_equations(z, prev):
@@ -159,13 +159,13 @@ def registered():
     del CELLS["leaky"]
 
 
-def test_a_cell_of_ones_own_is_its_equations(ops):
+def test_a_custom_cell_computes_its_equations(ops):
     cell, random = leaky(), np.random.default_rng(0)
     arrays = draw_step(random, cell, 3, 21)
     assert_close(step(ops, cell, *arrays), specification(cell, *arrays), TOLERANCE[ops.dtype.name])
 
 
-def test_a_cell_of_ones_own_trains_in_a_model(compiled, registered):
+def test_a_custom_cell_trains_in_a_model(compiled, registered):
     assert cells.get("leaky") is registered
     model = Graph([Recurrent(7, cell="leaky"), Dense(3, "softmax")], features=5)
     assert model.names == ("leaky", "dense")
@@ -196,9 +196,9 @@ def test_an_edited_cell_never_runs_stale_machine_code(cpu):
 
 def test_impossible_cells_are_refused(registered):
     again = leaky()
-    assert cells.register(again) is cells.get("leaky") is again  # a notebook's cell is run again
+    assert cells.register(again) is cells.get("leaky") is again  # as when a notebook's cell is run again
     assert cells.register(registered) is cells.get("leaky") is registered
-    with pytest.raises(ConfigError, match="'lstm' is part of the library"):
+    with pytest.raises(ConfigError, match="'lstm' is the name of a built-in cell"):
         cells.register(dataclasses.replace(registered, name="lstm"))
     with pytest.raises(ConfigError, match=r"cell is 'lstn', expected one of 'tanh'.*register\(cell\)"):
         cells.get("lstn")
@@ -220,11 +220,11 @@ def test_impossible_cells_are_refused(registered):
     for cell in (3, ["lstm"], None):
         with pytest.raises(ConfigError, match="expected one of 'tanh'"):
             cells.get(cell)
-    with pytest.raises(ConfigError, match="'gru' is part of the library"):
+    with pytest.raises(ConfigError, match="'gru' is the name of a built-in cell"):
         Recurrent(3, cell=dataclasses.replace(registered, name="gru"))
 
 
-# Two cells of one name
+# Two cells with the same name
 
 
 @portable
@@ -240,7 +240,7 @@ def leaky_backward_twice(z, prev, next, d, start, stride):
 
 @portable
 def leaky_forward_rewritten(z, prev, next, start, stride):
-    """The same numbers, but for rounding, by another function."""
+    """Computes the same numbers, except for rounding, in another way."""
     for unit in range(start, next[0].size, stride):
         T = type(z[0][unit])
         z[0][unit] = tanh(z[0][unit])
@@ -288,7 +288,7 @@ PORTABLE = "expected .* with the decorator @numba_rnnlm.portable.portable"
     ("weights", ("u",), r"cell 'leaky': forward takes \(z, prev, next, start, stride\), expected \(z, prev, next, w, start, stride\)\."),
     ("forward", portable(lambda z, prev, next: None), r"forward takes \(z, prev, next\), expected \(z, prev, next, start, stride\)\."),
 ])  # fmt: skip
-def test_a_row_that_cannot_be_compiled_is_a_sentence(row, function, message):
+def test_row_functions_that_cannot_be_compiled_are_refused(row, function, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(leaky(), **{row: function})
 
@@ -298,11 +298,11 @@ def test_a_backward_without_the_gradient_of_the_weights_is_refused():
         dataclasses.replace(EVERY["ind_rnn"], backward=leaky_backward)
 
 
-def test_a_row_may_call_what_numba_has_been_taught():
+def test_a_row_function_may_call_a_function_with_an_overload():
     assert dataclasses.replace(leaky(), forward=calls_own).forward is calls_own
 
 
-def test_parts_of_a_cell_that_are_missing():
+def test_missing_arguments_of_a_cell_are_named():
     for parts, part in (({}, "name"), ({"name": "mine"}, "gates"), ({"name": "mine", "gates": {"a": "xh"}, "states": ("h",)}, "equations")):
         with pytest.raises(ConfigError, match=f"Cell: missing a required argument: '{part}'"):
             Cell(**parts)
@@ -332,7 +332,7 @@ ASKED = {ids_model: lambda model: model.score(IDS), stack: lambda model: model.p
 
 
 @pytest.mark.parametrize("make", ASKED, ids=lambda make: make.__name__)
-def test_a_living_model_keeps_its_cell(make, registered):
+def test_an_existing_model_keeps_its_cell(make, registered):
     ask = ASKED[make]
     model, untouched = make(registered), make("leaky")
     want = ask(model)
@@ -345,7 +345,7 @@ def test_a_living_model_keeps_its_cell(make, registered):
     assert ask(other) != want
 
 
-def test_a_model_that_is_not_trained_yet_keeps_its_cell(registered):
+def test_an_untrained_model_keeps_its_cell(registered):
     model = LanguageModel(registered, hidden=6, layers=1, embedding=4, seed=1, backend="cpu")
     cells.register(other_leaky())
     assert model.get_params()["cell"] is registered
@@ -358,7 +358,7 @@ def test_a_model_that_is_not_trained_yet_keeps_its_cell(registered):
 
 
 @pytest.mark.parametrize("make", ASKED, ids=lambda make: make.__name__)
-def test_a_file_is_read_with_a_cell_that_computes_the_same(make, registered, tmp_path):
+def test_a_file_is_loaded_with_a_cell_that_computes_the_same(make, registered, tmp_path):
     ask, path, model = ASKED[make], tmp_path / "model.npz", make(registered)
     model.save(path)
     want = ask(model)
@@ -368,12 +368,12 @@ def test_a_file_is_read_with_a_cell_that_computes_the_same(make, registered, tmp
     cells.register(leaky(leaky_forward_rewritten))
     assert leaky(leaky_forward_rewritten).key != registered.key
     assert np.array(ask(type(model).load(path))) == pytest.approx(np.array(want), rel=1e-5)
-    cells.register(dataclasses.replace(registered, backward=leaky_backward_twice))  # a mistake in it is mended, say
+    cells.register(dataclasses.replace(registered, backward=leaky_backward_twice))  # as when a mistake in it is fixed
     assert ask(type(model).load(path)) == want
 
 
 @pytest.mark.parametrize("make", ASKED, ids=lambda make: make.__name__)
-def test_a_file_is_not_read_with_another_cell_of_its_name(make, registered, tmp_path):
+def test_a_file_is_not_loaded_with_another_cell_of_the_same_name(make, registered, tmp_path):
     ask, path, model = ASKED[make], tmp_path / "model.npz", make(registered)
     model.save(path)
     other = cells.register(other_leaky())
@@ -409,13 +409,13 @@ def test_slots_and_states_are_compared_first(registered, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["no record", "no step", "a short step", "words"])
-def test_files_whose_record_of_a_cell_is_not_one(change, registered, tmp_path):
+def test_files_with_a_damaged_record_of_a_cell_are_refused(change, registered, tmp_path):
     path = tmp_path / "model.npz"
     ids_model(registered).save(path)
     with open_model(path) as file:
         about, weights = file.about, file.group("weights")
     record = about["cells"]["leaky"]
-    if change == "no record":  # a file of before there were any
+    if change == "no record":  # as in older files
         del about["cells"]
     elif change == "no step":
         del record["step"]
@@ -430,14 +430,14 @@ def test_files_whose_record_of_a_cell_is_not_one(change, registered, tmp_path):
         LanguageModel.load(path)
 
 
-def test_files_of_the_librarys_cells_hold_no_record(tmp_path):
+def test_files_with_built_in_cells_have_no_record(tmp_path):
     ids_model("gru").save(tmp_path / "model.npz")
     stack("gru").save(tmp_path / "stack.npz")
     assert "cells" not in read_about(tmp_path / "model.npz") | read_about(tmp_path / "stack.npz")
 
 
 @pytest.mark.parametrize("make", ASKED, ids=lambda make: make.__name__)
-def test_a_pickle_is_read_with_a_cell_that_computes_the_same(make, registered):
+def test_a_pickle_is_loaded_with_a_cell_that_computes_the_same(make, registered):
     ask, model = ASKED[make], make(registered)
     want, data = ask(model), pickle.dumps(model)
     assert ask(pickle.loads(data)) == want
@@ -445,7 +445,7 @@ def test_a_pickle_is_read_with_a_cell_that_computes_the_same(make, registered):
     with pytest.raises(ConfigError, match="the pickled model has another cell named 'leaky' than the one that is registered here"):
         pickle.loads(data)
     del CELLS["leaky"]
-    with pytest.raises(ConfigError, match="the pickle names the cell 'leaky', which is not known here: import the module that defines it"):
+    with pytest.raises(ConfigError, match="the pickle uses the cell 'leaky', which is not registered: import the module that defines it"):
         pickle.loads(data)
     cells.register(registered)
 
@@ -462,13 +462,13 @@ def test_a_pickled_cell_is_the_one_that_is_registered(change, registered):
     assert pickle.loads(untrained).get_params()["cell"] is registered
     cells.register(dataclasses.replace(registered, **change))
     for pickled in (data, untrained):
-        with pytest.raises(ConfigError, match="the pickle has another cell named 'leaky' than the one that is registered here"):
+        with pytest.raises(ConfigError, match="the pickle was made with another cell named 'leaky' than the one registered now"):
             pickle.loads(pickled)
     broken = cells.register(dataclasses.replace(registered, equations=lambda z, prev: 1 / 0))
     assert pickle.loads(pickle.dumps(broken)) is broken
 
 
-def test_the_same_cell_is_no_change(registered):
+def test_setting_the_same_cell_changes_nothing(registered):
     model = ids_model(registered).fit(np.tile(IDS, 20), epochs=1, streams=1, steps=5, verbose=0)
     want = model.score(IDS)
     assert model.set_params(cell=registered) is model and model.score(IDS) == want
@@ -484,7 +484,7 @@ def test_the_same_cell_is_no_change(registered):
     assert CELLS["leaky"] is registered
 
 
-def test_a_file_cannot_hold_two_cells_of_one_name(registered, tmp_path):
+def test_a_model_with_two_cells_of_the_same_name_cannot_be_saved(registered, tmp_path):
     model = Sequential([Recurrent(5, True, cell=registered), Recurrent(4, cell=other_leaky()), Dense(3, "softmax")], backend="cpu")
     model.build((None, None, 2))
     assert model.predict(VECTORS).shape == copy.deepcopy(model).predict(VECTORS).shape == (3, 3)
@@ -493,7 +493,7 @@ def test_a_file_cannot_hold_two_cells_of_one_name(registered, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_goes_on_with_its_cell_forward_and_backward(registered, tmp_path):
+def test_a_run_is_resumed_only_with_the_same_cell_forward_and_backward(registered, tmp_path):
     path, options = tmp_path / "run.npz", {"epochs": 2, "streams": 2, "steps": 10, "verbose": 0}
     whole = ids_model(registered).fit(IDS, **options)
     ids_model(registered).fit(IDS, **options, checkpoint=path)
@@ -506,7 +506,7 @@ def test_a_run_goes_on_with_its_cell_forward_and_backward(registered, tmp_path):
         assert "load it, LanguageModel.load(path, cell=...), and fit" in str(caught.value)
 
 
-# Cells without a matrix, or with weights of their own
+# Cells without a matrix, or with their own weights
 
 every_own = pytest.mark.parametrize("cell", OWN.values(), ids=OWN)
 TEXT = "how much wood would a woodchuck chuck if a woodchuck could chuck wood\n" * 20
@@ -519,7 +519,7 @@ def known(cell):
 
 
 def names(cell):
-    """Of its weights in a layer."""
+    """Names of a layer's weights with this cell."""
     return {"W", "b"} | ({"U"} if cell.window("h")[1] else set()) | ({"w"} if cell.weights else set())
 
 
@@ -538,7 +538,7 @@ def test_a_layer_has_the_weights_that_its_cell_needs(cell):
 @every_own
 @pytest.mark.parametrize("sequences", [False, True])
 @given(random=strategies.generators, T=strategies.steps, N=st.integers(1, 5), threads=strategies.threads)
-def test_a_layer_of_it_is_differentiated(compiled, cell, sequences, random, T, N, threads):
+def test_gradients_of_its_layers_match_the_reference(compiled, cell, sequences, random, T, N, threads):
     model = Graph([Recurrent(7, True, cell=cell), Recurrent(5, sequences, cell=cell), Dense(3, "softmax")], features=4)
     x, targets, weights = floats(random, T, N, 4), random.integers(0, 3, T * N if sequences else N), model.initialize(1)
     losses, gradients = [], []
@@ -551,7 +551,7 @@ def test_a_layer_of_it_is_differentiated(compiled, cell, sequences, random, T, N
 
 
 @every_own
-def test_a_language_model_of_it_trains_is_saved_and_generates(cell, tmp_path, known):
+def test_a_language_model_with_it_trains_saves_and_generates(cell, tmp_path, known):
     path, options = tmp_path / "model.npz", {"epochs": 6, "streams": 4, "steps": 20, "learning_rate": 1e-2, "verbose": 0}
     model = LanguageModel(cell, hidden=24, layers=2, embedding=8, seed=1, backend="cpu").fit(TEXT, **options, checkpoint=tmp_path / "run.npz")
     assert model.bits_per_character(TEXT) < 2.5
@@ -565,7 +565,7 @@ def test_a_language_model_of_it_trains_is_saved_and_generates(cell, tmp_path, kn
 
 @every_own
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_the_decoder_writes_what_the_verbs_do(cell, weights, known):
+def test_the_decoder_generates_the_same_as_the_verbs(cell, weights, known):
     model = ids_model(cell)
     assert model.network_.decoder("float32") is not None
     exact = Network(model.network_.graph, model.network_.ops, (model.network_ if weights == "float32" else model.network_.rounded()).weights())
@@ -589,7 +589,7 @@ def test_weights_in_keras_order(cell):
         np.testing.assert_array_equal(got, 2 * want)
 
 
-def test_a_file_tells_cells_of_other_weights_apart(tmp_path):
+def test_files_distinguish_cells_with_other_weights(tmp_path):
     cell, path = OWN["ind_rnn"], tmp_path / "model.npz"
     cells.register(cell)
     try:
@@ -598,7 +598,7 @@ def test_a_file_tells_cells_of_other_weights_apart(tmp_path):
         cells.register(dataclasses.replace(cell, weights=("v",)))
         with pytest.raises(ModelFileError, match=r"its weights are \['u'\] there and \['v'\] here"):
             LanguageModel.load(path)
-        with pytest.raises(ConfigError, match="the pickle has another cell named 'ind_rnn'"):
+        with pytest.raises(ConfigError, match="the pickle was made with another cell named 'ind_rnn'"):
             pickle.loads(pickle.dumps(cell))
     finally:
         del CELLS["ind_rnn"]

@@ -65,7 +65,7 @@ FAULTS = {}
 
 
 def says(*words, arguments=()):
-    """Registers a layer with one fault, and what the error says, piece by piece."""
+    """Decorator that registers a faulty layer with parts of the expected error message."""
 
     def register(kind):
         FAULTS[kind.__name__] = kind(*arguments), words
@@ -74,7 +74,7 @@ def says(*words, arguments=()):
     return register
 
 
-# What it tells of itself
+# Faults of a layer: what it declares
 
 
 @says("would be loaded from a file as HiddenArgument(", "nothing else is stored on it.", arguments=(5, 2.0))
@@ -88,7 +88,7 @@ class NoDataclass(Layer):
     pass
 
 
-@says("parameters(shape) is {'W': (5, 4)}, but for the shape (0, 1, 4) it is {'W': (0, 4)}. Weights must not depend on the steps")
+@says("parameters(shape) is {'W': (5, 4)}, but for the shape (0, 1, 4) it is {'W': (0, 4)}. Weights must not depend on the numbers of steps")
 class WeightsOfEachStep(Pairs):
     def parameters(self, shape):
         return {"W": (shape[0], shape[-1])}
@@ -124,7 +124,7 @@ class UnknownMatrix(Pairs):
         return ("W", "U")
 
 
-# What it computes
+# Faults of a layer: what it computes
 
 
 @says("NoOutput(units=5): output((3, 4)) raised IndexError: tuple index out of range. The traceback shows the line.")
@@ -270,7 +270,7 @@ class MoreThanItsLoop(LSTM):
         return super().backward(ops, run, x, dy)
 
 
-@says("backend 'cpu', generating text: the score of a symbol is ", "A decoder computes what stages(p) tells, which must be what forward computes",
+@says("backend 'cpu', generating text: the score of a symbol is ", "A decoder computes what stages(p) describes, which must be what forward computes",
       arguments=(5, True))
 class MoreThanItsStages(MoreThanItsLoop):
     def over(self, lower, names, shape):
@@ -349,7 +349,7 @@ class WrongGradientOfTheLosses(Dense):
 # Backends and threads
 
 
-@says("(5, 3, 4), backend 'cpu': the output is ", "The reference computes something else: compute by verbs of ``ops`` alone")
+@says("(5, 3, 4), backend 'cpu': the output is ", "The reference computes something else: compute with verbs of ``ops`` only")
 class AnotherBackend(Pairs):
     def forward(self, ops, run, x):
         y = super().forward(ops, run, x)
@@ -358,7 +358,7 @@ class AnotherBackend(Pairs):
         return y
 
 
-@says("(5, 3, 4), on two threads instead of one: the output is ", "Every bit must be the same: compute by verbs of ``ops`` alone.")
+@says("(5, 3, 4), on two threads instead of one: the output is ", "Every bit must be the same: compute with verbs of ``ops`` only.")
 class AnotherNumberOfThreads(Pairs):
     def forward(self, ops, run, x):
         y = super().forward(ops, run, x)
@@ -368,7 +368,7 @@ class AnotherNumberOfThreads(Pairs):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_a_layer_is_a_sentence(name):
+def test_faults_of_layers_are_reported(name):
     layer, words = FAULTS[name]
     with pytest.raises(CheckError) as caught:
         layers.check(layer)
@@ -376,7 +376,7 @@ def test_a_fault_of_a_layer_is_a_sentence(name):
     assert name in text and all(word in text for word in words), text
 
 
-def test_a_layer_of_ones_own_passes(capsys):
+def test_a_correct_custom_layer_passes(capsys):
     layers.check(Pairs())
     layers.check(Reverse(), streaming=False)
     assert capsys.readouterr().out == ""
@@ -385,7 +385,7 @@ def test_a_layer_of_ones_own_passes(capsys):
     assert len(lines) == 11 and lines[0] == "Pairs: its arguments can be saved"
 
 
-def test_a_layer_that_takes_vectors_of_one_size():
+def test_a_layer_that_accepts_vectors_of_one_size_only():
     with pytest.raises(CheckError, match=r"accepts no input; of the shape \(64, 33\) output says: Residual adds .* pass check\(layer, features=\.\.\.\)"):
         layers.check(Residual(Dense(3)))
     layers.check(Residual(Dense(3)), 3)
@@ -493,14 +493,14 @@ CELLS_WITH_A_FAULT = {
 
 
 @pytest.mark.parametrize("fault", CELLS_WITH_A_FAULT)
-def test_a_fault_of_a_cell_is_a_sentence(fault):
+def test_faults_of_cells_are_reported(fault):
     cell, message = CELLS_WITH_A_FAULT[fault]
     with pytest.raises(CheckError, match=f"<Cell {cell.name!r}>.*{message}") as caught:
         cells.check(cell)
     assert isinstance(caught.value, AssertionError)
 
 
-def test_a_cell_of_ones_own_passes(capsys):
+def test_a_correct_custom_cell_passes(capsys):
     cells.check(IND_RNN, verbose=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "cell 'ind_rnn': its equations return its states"

@@ -694,7 +694,7 @@ def test_a_truncated_checkpoint(part, tmp_path):
 
 H100 = "cuda, float32, NVIDIA H100 80GB HBM3 with 132 multiprocessors"
 MOVED = (f"the training so far was computed on {H100!r} and continues on 'cpu, float32': the result is as valid, but its last bits "
-         "differ from those of a training that stayed on one of them.")
+         "differ from those of a training that stays on one of them.")
 
 
 def computed_on(path, rounding):

@@ -19,16 +19,16 @@ from numba_rnnlm.portable import stream_key
 
 REFERENCE = backends.get("reference")
 FAST = [each for each in available_backends() if not (SIMULATED and each[0] == "cuda")]  # the simulator draws three symbols a second
-largest = 1 - 2**-53  # number that is drawn
+largest = 1 - 2**-53  # the largest random number
 scores = st.lists(st.floats(-4, 4), min_size=1, max_size=12).map(np.array)
-apart = scores.map(lambda values: np.round(64 * values) / 64)  # equal, or so far apart that float32 sees it
+apart = scores.map(lambda values: np.round(64 * values) / 64)  # equal, or different in float32 too
 temperatures = st.floats(0.3, 5)
 found_in, summed, drawn = from_python(sampling._find), from_python(sums.wide_total), from_python(sampling.uniform)
 
 
 @pytest.fixture(scope="module", params=FAST, ids="-".join)
 def fast(request):
-    """The backends that draw many symbols in a second."""
+    """The backends that can draw many symbols per second."""
     name, dtype = request.param
     return backends.get(name, dtype, threads=2)
 
@@ -43,13 +43,13 @@ def pick(ops, rows, choice, numbers):
 
 
 def frequencies(ops, values, choice, numbers=2000):
-    """How often each id is picked by so many numbers spread evenly over [0, 1), and how much more or less often it could be."""
+    """Frequency of each id when numbers are spread evenly over [0, 1), and the tolerance of the frequencies."""
     picked = pick(ops, values, choice, (np.arange(numbers) + 0.5) / numbers)
     return np.bincount(picked, minlength=len(values)) / numbers, 1 / numbers + 1e-6
 
 
 def distribution(values, choice):
-    """What should be drawn from: the definition, symbol by symbol."""
+    """The expected probabilities, from the definition, symbol by symbol."""
     weights = np.exp(values / choice.temperature - (values / choice.temperature).max())
     ranked = sorted(range(len(values)), key=lambda id: (-values[id], id))[: choice.top_k or None]
     total, reached, kept = sum(weights[id] for id in ranked), 0.0, []
@@ -77,8 +77,8 @@ def test_symbols_are_drawn_from_the_softmax_of_those_that_are_left(fast, values,
     random=strategies.generators, size=st.integers(1, many(3 * sampling.BLOCK + 5)), spread=st.sampled_from([1, 8]),
     temperature=temperatures, top_k=st.sampled_from([0]) | st.integers(1, 900), top_p=st.sampled_from([1.0]) | st.floats(0.01, 1),
 )  # fmt: skip
-def test_every_backend_picks_what_the_reference_picks(compiled, random, size, spread, temperature, top_k, top_p):
-    """Except for numbers and masses of top_p that are nearer to a border than float32 sees. Ids that are there stay."""
+def test_every_backend_picks_the_same_as_the_reference(compiled, random, size, spread, temperature, top_k, top_p):
+    """Except for numbers and values of top_p that are closer to a border than float32 resolves."""
     rows = np.round(64 * spread * random.standard_normal((3 if SIMULATED else 21, size))) / 64
     banned = random.choice(size, random.integers(0, max(1, min(3, size - 1))), replace=False)
     numbers, near = [0.0, *random.random(len(rows) - 1)], (-1e-6, 0, 1e-6)
@@ -90,7 +90,7 @@ def test_every_backend_picks_what_the_reference_picks(compiled, random, size, sp
 
 
 @given(random=strategies.generators)
-def test_ids_that_are_there_stay(ops, random):
+def test_given_ids_are_kept(ops, random):
     rows, numbers, given = random.standard_normal((4, 5)), random.random(4), np.array([-1, 3, -1, 0], np.int32)
     ids = ops.upload(given.copy())
     ops.choose(ops.upload(rows), Choice(), numbers, ids)
@@ -98,25 +98,25 @@ def test_ids_that_are_there_stay(ops, random):
 
 
 @given(apart, st.floats(0, largest))
-def test_no_temperature_and_one_candidate_take_the_most_probable(ops, values, number):
+def test_temperature_zero_and_a_single_candidate_pick_the_most_probable(ops, values, number):
     for choice in (Choice(0.0), Choice(top_k=1), Choice(top_p=1e-9), Choice(0.0, top_k=3, top_p=0.5)):
         assert pick(ops, values, choice, [number]) == [int(np.argmax(values))]
 
 
-def test_scores_are_compared_where_their_exponentials_are_equal(ops):
+def test_scores_with_equal_exponentials_are_still_ordered(ops):
     for choice in (Choice(0.0), Choice(top_k=1)):
         assert pick(ops, np.array([-1e-17, 0.0]), choice, [0.0]) == [1]
 
 
 @given(st.integers(1, 6), st.integers(1, 6))
-def test_of_equals_the_first_are_kept(fast, size, top_k):
+def test_ties_go_to_the_lower_ids(fast, size, top_k):
     found, _ = frequencies(fast, np.zeros(size), Choice(top_k=top_k))
     assert np.flatnonzero(found).tolist() == list(range(min(size, top_k)))
 
 
 @pytest.mark.parametrize("size", [300, 1000])
-def test_of_many_equals_the_first_are_kept(ops, size):
-    """More than a block has threads, so that each owns several."""
+def test_many_ties_go_to_the_lower_ids(ops, size):
+    """More than a block has threads, so that each thread owns several."""
     values = np.zeros(size)
     values[size - 5] = 1
     numbers = [0.0, 0.9, largest]
@@ -143,8 +143,8 @@ def test_temperature_may_be_extreme(fast):
 
 
 @pytest.mark.parametrize("heat", [1e-4, 3e-5, 1e-6])
-def test_a_temperature_near_zero_still_is_one(fast, heat):
-    """What the next symbol is less probable by is what the definition says, however near its score is."""
+def test_a_temperature_near_zero_is_not_zero(fast, heat):
+    """The ratio of two probabilities follows the definition even if the scores are very close."""
     near = 2.0 ** np.round(np.log2(heat))
     wanted = 1 / (1 + np.exp(-near / heat))
     found, off = frequencies(fast, np.array([1.0, 1 - near]) if near > 2**-20 else np.array([0.0, -near]), Choice(heat))
@@ -156,20 +156,20 @@ def test_every_symbol_of_a_long_row_is_found(ops, size):
     numbers = (np.arange(size) + 0.5) / size
     some = slice(None, None, size // 3 if SIMULATED else None)
     assert pick(ops, np.zeros(size), Choice(), numbers[some]) == np.arange(size)[some].tolist()
-    for only in (0, sampling.BLOCK - 2, size - 1):  # nothing in the blocks before and behind
+    for only in (0, sampling.BLOCK - 2, size - 1):  # all other blocks are empty
         banned = np.delete(np.arange(size), only)
         assert set(pick(ops, np.zeros(size), Choice(banned=banned), [0.0, 0.5, largest])) == {only}
 
 
 @pytest.mark.parametrize("size", [4, 2 * sampling.BLOCK])
-def test_a_number_on_a_border_belongs_to_the_symbol_behind_it(ops, size):
-    """Of equals, whose weights are summed without rounding."""
+def test_a_number_on_a_border_picks_the_symbol_after_it(ops, size):
+    """Equal weights are summed without rounding."""
     ids = np.arange(0, size, 101 if SIMULATED and size > 4 else 1)
     assert pick(ops, np.zeros(size), Choice(), ids / size) == ids.tolist()
 
 
-def test_a_number_behind_all_sums_is_no_banned_symbol():
-    """The CPU sums blocks of weights in another order than all of them, and the largest number may fall behind their sum."""
+def test_a_number_beyond_the_sum_does_not_pick_a_banned_symbol():
+    """The CPU sums blocks of weights in another order than the total, so the largest number may lie beyond the sum of the blocks."""
     random, size, reached = np.random.default_rng(0), 2 * sampling.BLOCK, 0
     for _ in range(100):
         weights = np.exp(-40 * random.random(size)).astype(np.float32)
@@ -177,11 +177,11 @@ def test_a_number_behind_all_sums_is_no_banned_symbol():
         blocks = sum(summed(weights[first : first + sampling.BLOCK]) for first in range(0, size, sampling.BLOCK))
         reached += largest * summed(weights) >= blocks
         assert found_in(weights, largest) == size - 4
-    assert reached > 5  # times
+    assert reached > 5  # this did happen
 
 
 @pytest.mark.parametrize("random", [np.random.default_rng(seed) for seed in range(3)])
-def test_a_number_behind_all_sums_is_no_banned_symbol_on_any_backend(ops, random):
+def test_a_number_beyond_the_sum_does_not_pick_a_banned_symbol_on_any_backend(ops, random):
     for _ in range(1 if SIMULATED else 30):
         values = -40 * random.random(600)
         values[-4:] = 0, -np.inf, -np.inf, -np.inf

@@ -1261,7 +1261,7 @@ def test_warmup_explains_why_kernels_cannot_be_cached(tmp_path, monkeypatch, cap
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
     assert main(["warmup", "--backend", "cpu"]) == 1
-    assert "file' is no folder); set NUMBA_CACHE_DIR to a writable folder." in capsys.readouterr().err
+    assert "file' is not a folder); set NUMBA_CACHE_DIR to a writable folder." in capsys.readouterr().err
     monkeypatch.setattr(backends, "COMPILER_IS_OFF", True)
     assert main(["warmup", "--backend", "cpu"]) == 1
     assert "NUMBA_DISABLE_JIT is set; unset it" in capsys.readouterr().err

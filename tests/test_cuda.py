@@ -186,9 +186,9 @@ def test_gradients_of_a_cells_weights_over_many_steps(cuda, cell):
     assert_close({"dw": again["dw"]}, {"dw": 2 * want["dw"]}, TOLERANCE["float32"])
 
 
-def test_a_scan_says_so(cuda):
+def test_a_scan_is_one_launch(cuda):
     assert set(backends.get("cuda").explain(EVERY["min_gru"], 20, 200).values()) == {
-        "a scan: one launch, each thread takes one unit of one stream through all steps"}
+        "a scan: one launch, in which each thread runs all steps of one unit of one stream"}
 
 
 def test_a_size_that_does_not_fit_runs_step_by_step(cuda):
@@ -832,7 +832,7 @@ def test_unsupported_foreign_arrays():
     for about in ({"typestr": ">f4"}, {"mask": mine}, {"data": (mine.address + 2, False)}):
         with pytest.raises(BackendError, match="byte-swapped, masked or not aligned"):
             ops.upload(producer(**about))
-    with pytest.raises(BackendError, match="lies on device"):
+    with pytest.raises(BackendError, match="is on device"):
         ops.upload(producer(data=(np.zeros(6).ctypes.data, False)))
 
 

@@ -165,7 +165,7 @@ def test_generated_ids_and_state_equal_those_of_the_verbs(cell, data, random, th
 @some_cells
 @given(data=st.data(), random=strategies.generators, threads=strategies.threads, N=streams)
 def test_streams_may_be_taken_anywhere(cell, kind, data, random, threads, N):
-    """With more and with fewer threads than before, whose blocks of units are others; the scores that are known go along."""
+    """Also with more or fewer threads than before, which have other blocks of units; known scores are kept."""
     model = data.draw(models(cell))
     V = model.layers[0].input_dim
     network = network_of(model, draw_weights(model, random), threads)
@@ -354,7 +354,7 @@ def test_a_gang_without_a_speed_up_is_suspended():
 
 
 def predictions(network, kind, ids=((1,), (2,), (0,))):
-    """Scores behind a few symbols (T, N), by the decoder."""
+    """The decoder's scores after a few symbols (T, N)."""
     first, *rest = np.array(ids, np.int32)
     going = network.decoder(kind).start(Streams(network.state(len(first)).arrays(), first, np.ones(len(first), np.int64)))
     going.read(np.array(rest, np.int32).reshape(-1, len(first)))
@@ -449,7 +449,7 @@ def test_evaluate_measures_the_rounded_weights(tied):
 
 @dataclass(frozen=True)
 class Trace(Layer):
-    """y_t = x_t + y_{t-1} / 2: a layer of one's own, with a state."""
+    """A custom layer with a state: y_t = x_t + y_{t-1} / 2."""
 
     def state(self, shape):
         return {"trace": shape[1:]}
@@ -466,7 +466,7 @@ class Trace(Layer):
 
 
 class Bare(heads.Softmax):
-    """A head of one's own, which has no stage."""
+    """A custom head, which has no stage."""
 
     def stages(self, ops, p):
         return None
@@ -478,7 +478,7 @@ class Scored(Dense):
         return Bare(self.units)
 
 
-STACKS = {  # name → layers between an embedding of D features and a softmax, and which of all layers behind the table are stages
+STACKS = {  # name → (layers between an embedding of D features and a softmax, whether each layer after the table is a stage)
     "two cells": (lambda D, H: [LSTM(H, return_sequences=True), GRU(D, return_sequences=True)], [1, 1, 1]),
     "three cells": (lambda D, H: [LSTM(H, True), Dropout(0.5), GRU(D, True), Dense(H), SimpleRNN(D, True)], [1, 1, 1, 1, 1]),
     "cells with weights, and without U": (lambda D, H: [

@@ -69,6 +69,6 @@ def test_a_folder_that_cannot_be_written_is_harmless(kept, kernels, tmp_path, mo
     (tmp_path / "numba_rnnlm").write_text("a file where the folder should be")
     monkeypatch.setenv("HOME", str(tmp_path / "numba_rnnlm"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    with pytest.warns(RuntimeWarning, match="compiled kernels are not stored: .*is no folder"):
+    with pytest.warns(RuntimeWarning, match="compiled kernels are not stored: .*is not a folder"):
         kept.save(kept.Code("entry", b"code"), kernels[0].function, kernels[0].takes, CAPABILITY)
     assert kept.load(kernels[0].function, kernels[0].takes, CAPABILITY) is None

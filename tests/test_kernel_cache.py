@@ -330,7 +330,7 @@ def test_files_of_another_user_are_not_used(tmp_path):
     assert run(SMALL, folder=tmp_path, environment=home).compiled == 0  # stored in the user's own cache
     out = subprocess.run([sys.executable, "-m", "numba_rnnlm", "info"], capture_output=True, text=True, check=True, cwd=HOME,
                           env=os.environ | home | {"NUMBA_CACHE_DIR": str(tmp_path)}).stdout  # fmt: skip
-    assert f"it belongs to user {ANOTHER}, and not to root or to you" in out and f"stored in {tmp_path / 'home'}" in out
+    assert f"it belongs to user {ANOTHER}, not to root or to you" in out and f"stored in {tmp_path / 'home'}" in out
 
 
 @pytest.mark.parametrize("writable", ["file", "folder"])

@@ -28,7 +28,7 @@ from numba_rnnlm.network.network import KEPT_PASSES
 pytestmark = pytest.mark.usefixtures("every_thread")
 
 COMPLEX = ComplexStep()
-V = 7  # symbols
+V = 7  # vocabulary size
 
 small = st.integers(1, 9)
 
@@ -63,7 +63,7 @@ def draw_weights(model, random):
 
 
 def draw_batch(model, random, T, N, masked=True):
-    """x, and targets of which some are not counted."""
+    """x and targets, some of which are -1 if ``masked``."""
     x = random.integers(0, V, (T, N)) if model.takes_ids else floats(random, T, N, model.features)
     rows = prod(model.output(x.shape)[:-1])
     if model.head.targets == "numbers":
@@ -112,13 +112,13 @@ def test_backward_of_a_layer_is_the_adjoint_of_forward(ops, layer, random, T, N,
 
 @every_layer
 @given(random=strategies.generators, T=small, N=small)
-def test_gradients_are_set_or_added_to_what_was_written_before(ops, layer, random, T, N):
-    """By another layer in the same step."""
+def test_gradients_are_set_or_added_to(ops, layer, random, T, N):
+    """They are added to if another layer has written them in the same step."""
     adds(draw_case(layer, random, T, N, 3), ops, 10 * TOLERANCE[ops.dtype.name])
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if "sequences" not in name])  # test_cells checks these with their cells
-def test_layers_of_the_library_pass_the_check_of_ones_own(name):
+def test_built_in_layers_pass_the_check(name):
     layers.check(LAYERS[name], 3 if name == "residual" else None)
 
 
@@ -192,7 +192,7 @@ def test_a_model_gives_the_same_bits_on_any_number_of_threads(cpu, model, random
 
 
 def streams_of(model, x, targets, some):
-    """Those streams of a batch; the rows of targets are (T·N), or (N) if only the last state is seen."""
+    """Select streams of a batch; the rows of targets are (T·N), or (N) if only the last state is used."""
     rows = targets.reshape(-1, x.shape[1], *targets.shape[1:])[:, some]
     return x[:, some], rows.reshape(-1, *targets.shape[1:])
 
@@ -200,7 +200,6 @@ def streams_of(model, x, targets, some):
 @every_model
 @given(random=strategies.generators, T=small, N=st.integers(2, 9))
 def test_gradients_of_streams_add_up(cpu, model, random, T, N):
-    """Each stream is a text of its own."""
     if any(isinstance(layer, Dropout) for layer in model.layers):
         model = Graph([layer for layer in model.layers if not isinstance(layer, Dropout)], features=model.features)
     weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, T, N)
@@ -212,7 +211,7 @@ def test_gradients_of_streams_add_up(cpu, model, random, T, N):
 
 @every_model
 @given(random=strategies.generators, N=small, T=st.integers(2, 9), data=st.data())
-def test_two_segments_are_one(cpu, model, random, N, T, data):
+def test_a_sequence_may_be_cut_into_segments(cpu, model, random, N, T, data):
     weights, (x, _) = draw_weights(model, random), draw_batch(model, random, T, N)
     network, x = Network(model, cpu, weights), cpu.upload(x)
     whole, state = network.state(N), network.state(N)
@@ -247,7 +246,7 @@ def test_losses_and_predictions_come_from_the_same_logits(ops, model, random, N,
 
 @pytest.mark.parametrize("name", [*CELLS, "stack", "dropout", "tied", "tied, projected"])
 @given(random=strategies.generators, N=small, T=small)
-def test_logits_are_of_what_follows_the_last_step(ops, name, random, N, T):
+def test_scores_are_those_after_the_last_step(ops, name, random, N, T):
     model = MODELS[name]
     network, (x, _) = Network(model, ops, draw_weights(model, random)), draw_batch(model, random, T, N)
     x, state, other = ops.upload(x), network.state(N), network.state(N)
@@ -261,7 +260,7 @@ def test_logits_are_of_what_follows_the_last_step(ops, name, random, N, T):
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "tied", "last state"])
 @given(random=strategies.generators, N=small, T=small)
-def test_a_target_that_is_not_counted_teaches_nothing(cpu, name, random, N, T):
+def test_targets_of_minus_one_have_no_gradient(cpu, name, random, N, T):
     model = MODELS[name]
     weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, T, N, masked=False)
     some = random.random(targets.shape) < 0.5
@@ -291,11 +290,11 @@ def test_a_tied_matrix_is_one_matrix_used_twice(ops, hidden, random, N, T):
     assert_close(gradients, want, TOLERANCE[ops.dtype.name])
 
 
-# Looking up late
+# Projecting the table instead of the looked-up vectors
 
 
 class Eager(Graph):
-    """The same layers, but every vector is looked up at once."""
+    """The same layers, but ids are always looked up before the projection."""
 
     def __init__(self, layers, features=None):
         super().__init__(layers, features)
@@ -304,11 +303,11 @@ class Eager(Graph):
 
 @pytest.mark.parametrize("name", [*CELLS, "stack", "last state", "sigmoid head on the last state"])
 @given(random=strategies.generators, T=small, N=small, used=st.integers(1, V))
-def test_looking_up_late_changes_nothing(ops, name, random, T, N, used):
+def test_projecting_the_table_changes_no_results(ops, name, random, T, N, used):
     late = MODELS[name]
     eager = Eager(late.layers)
     weights, (x, targets) = draw_weights(late, random), draw_batch(late, random, T, N)
-    x %= used  # the others get no gradient
+    x %= used  # the other symbols get no gradient
     shapes = late.activations((T, N), "train")
     assert f"{late.names[1]}/table" in shapes if 2 * V <= T * N else "embedding/y" in shapes
     found = []
@@ -319,7 +318,7 @@ def test_looking_up_late_changes_nothing(ops, name, random, T, N, used):
         forward = {"y": ops.download(network.predict(here, state)), "state": ops.download(state.flat)}
         forward["losses"] = ops.download(network.losses(here, wanted, state))
         backward = {}
-        for time in ("first", "second"):  # nothing is left over in the buffers
+        for time in ("first", "second"):  # the buffers must not carry anything over
             backward[f"{time} losses"] = ops.download(network.differentiate(here, wanted, network.state(N), 0.5, 0))
             backward |= {f"{time} {key}": ops.download(array) for key, array in network.gradients.items()}
         found.append((forward, backward))
@@ -333,8 +332,8 @@ def test_looking_up_late_changes_nothing(ops, name, random, T, N, used):
 
 
 @given(random=strategies.generators, T=small, N=st.integers(2, 9))
-def test_a_segment_may_be_cut_where_the_lookup_changes(cpu, random, T, N):
-    """A few ids are looked up at once, many late."""
+def test_segments_with_and_without_a_projected_table_give_the_same_bits(cpu, random, T, N):
+    """Short segments are looked up before the projection, long ones after it."""
     model = MODELS["lstm"]
     network = Network(model, cpu, draw_weights(model, random))
     x = cpu.upload(random.integers(0, V, (T + 2 * V, N)))
@@ -346,7 +345,7 @@ def test_a_segment_may_be_cut_where_the_lookup_changes(cpu, random, T, N):
 
 
 @pytest.mark.parametrize("name", ["tied", "tied, projected", "dropout", "on vectors", "dense"])
-def test_where_nothing_is_looked_up_late(name):
+def test_models_that_do_not_project_the_table(name):
     model = MODELS[name]
     for mode in ("loss", "train"):
         shape = model.input(50, 50)
@@ -355,7 +354,7 @@ def test_where_nothing_is_looked_up_late(name):
 
 @pytest.mark.parametrize("name", ["dropout", "tied, projected", "on vectors"])
 @given(random=strategies.generators, key=strategies.keys)
-def test_dropout_is_drawn_from_the_key_and_only_in_training(ops, name, random, key):
+def test_dropout_depends_on_the_key_and_only_happens_in_training(ops, name, random, key):
     model = MODELS[name]
     weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, 5, 8, masked=False)
     one, same, other = (train(ops, model, weights, x, targets, key=each) for each in (key, key, key ^ 1))
@@ -373,12 +372,12 @@ def test_dropout_is_drawn_from_the_key_and_only_in_training(ops, name, random, k
 
 @pytest.mark.parametrize("name", [*CELLS, "tied"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_broken_weight_shows_in_the_norm_of_the_gradients(cpu, name, bad):
+def test_a_non_finite_weight_makes_the_gradient_norm_non_finite(cpu, name, bad):
     model, random = MODELS[name], np.random.default_rng(0)
     weights, (x, targets) = draw_weights(model, random), draw_batch(model, random, 4, 5)
     for key, value in weights.items():
         if bad == np.inf and key.endswith("/b"):
-            continue  # a bias of infinity is a unit that is always on
+            continue  # a unit with an infinite bias is always on
         broken = value.copy()
         broken.reshape(-1)[x[0, 0] * value.shape[-1] if key == "embedding/W" else 0] = bad
         network = Network(model, cpu, weights | {key: broken})
@@ -388,14 +387,14 @@ def test_a_broken_weight_shows_in_the_norm_of_the_gradients(cpu, name, bad):
 
 
 @given(key=strategies.keys)
-def test_each_layer_draws_a_mask_of_its_own(ops, key):
+def test_each_layer_draws_its_own_mask(ops, key):
     model = Graph([Embedding(V, 8), Dropout(0.5), Dropout(0.5), Dense(V, "softmax")])
     weights = {name: np.ones(shape) for name, shape in model.layout.items()}
     network = Network(model, ops, weights)
     x = ops.upload(np.arange(1000).reshape(20, 50) % V)
     network.differentiate(x, ops.upload(np.zeros(1000, np.int32)), network.state(50), 1.0, key)
     used = ops.download(network.gradients["dense/W"])[:, 0] / ops.download(network.gradients["dense/b"])[0]
-    kept = used.mean() / 4  # a value of 1 that both layers keep has become 4
+    kept = used.mean() / 4  # a 1 that both layers keep becomes 4
     assert abs(kept - 0.25) <= 6 * np.sqrt(0.25 * 0.75 / 8000)
 
 
@@ -413,7 +412,7 @@ def test_gaps_between_gradients_stay_zero(ops):
 
 
 @given(random=strategies.generators)
-def test_buffers_of_many_shapes_do_not_disturb_each_other(cpu, random):
+def test_passes_of_many_shapes_do_not_affect_each_other(cpu, random):
     model = MODELS["gru"]
     network = Network(model, cpu, draw_weights(model, random))
     batches = [draw_batch(model, random, T, N)[0] for T in (1, *range(3, 30)) for N in (1, 2, 3)]
@@ -446,7 +445,7 @@ np.testing.assert_allclose(*gradients, rtol=1e-10, atol=1e-14)
 """, NUMBA_DISABLE_JIT="1", PYTHONWARNINGS="ignore")  # fmt: skip
 
 
-def test_two_python_threads_do_not_disturb_each_other(cpu):
+def test_python_threads_do_not_affect_each_other(cpu):
     model, random = MODELS["stack"], np.random.default_rng(0)
     network = Network(model, cpu, draw_weights(model, random))
     batches = [cpu.upload(draw_batch(model, random, 9, 8)[0]) for _ in range(4)]
@@ -487,7 +486,7 @@ def test_build(ops, cell, data):
     np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
 
 
-def test_names_count_up():
+def test_repeated_names_are_numbered():
     model = Graph([LSTM(2, return_sequences=True), LSTM(2, return_sequences=True), GRU(2), Dense(2), Dense(2)], 3)
     assert model.names == ("lstm", "lstm_1", "gru", "dense", "dense_1")
 
@@ -558,7 +557,7 @@ def test_wrong_weights_are_refused(ops):
             network.set_weights(wrong)
         with pytest.raises(ShapeError, match=message):
             Network(model, ops, wrong)
-    assert_close(network.weights(), weights, 0)  # nothing was changed on the way
+    assert_close(network.weights(), weights, 0)  # unchanged
 
 
 @every_model
@@ -587,7 +586,7 @@ tables = names.flatmap(lambda keys: st.fixed_dictionaries(dict.fromkeys(keys, sh
 
 
 @given(tables)
-def test_arrays_of_an_arena_are_aligned_and_apart(table):
+def test_arrays_of_an_arena_are_aligned_and_do_not_overlap(table):
     layout = Layout(table)
     assert dict(layout) == table
     assert len(layout) == len(table)
@@ -598,7 +597,7 @@ def test_arrays_of_an_arena_are_aligned_and_apart(table):
         array += 1
     for name, array in arena.items():
         assert array.shape == table[name]
-        assert (array == 1).all()  # nobody else has written here
+        assert (array == 1).all()  # no other array overlaps it
         assert np.shares_memory(array, arena.flat) == (array.size > 0)
     assert arena.flat.sum() == sum(prod(shape) for shape in table.values())
 

@@ -51,7 +51,7 @@ def test_special_files_are_not_opened(kind, model, tmp_path, monkeypatch):
     begin = Log("link.csv").begin  # the link is created after Log has checked the path
     os.symlink("/dev/ptmx" if kind == "device" else "it", "link.csv")
 
-    def guarded(open):  # opening a pipe would block for ever
+    def guarded(open):  # opening a pipe would block forever
         def opening(name, *arguments, **options):
             assert options.get("opener") is regular or isinstance(name, int) or not same_file(name, "link.csv")
             return open(name, *arguments, **options)

@@ -29,10 +29,10 @@ both = pytest.mark.parametrize("capability", [AMPERE, HOPPER], ids="{0[0]}.{0[1]
 # specifications). On all devices: 65,536 registers per block, 48 KB of shared memory by default.
 SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10, (12, 0): 99 << 10}
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
-EVERY_PAIR = ROUNDS > 1  # and every three: which takes minutes more
+EVERY_PAIR = ROUNDS > 1  # all pairs and triples take minutes more
 GROUPS = 12  # one process compiles all kernels of a group
 MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "sampling", "update")
-# What recurrence and launch say, repeated here: tests are collected where their imports would fail.
+# Copies of constants in recurrence and launch, because tests are also collected where importing those fails.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
 STAGES = (3, 2)
 WARP, THREADS = 32, 256
@@ -225,7 +225,7 @@ def test_tensor_cores_are_used_exactly_in_the_requested_precision(case, code):
 
 @of("forward_rows", "backward_rows", "forward_kernel", "backward_kernel", "activation", "derivative", "update")
 def test_no_minimum_drops_nan(code):
-    """What the hardware's plain minimum returns is its other operand; that of a comparison is FMNMX.NAN."""
+    """For NaN, the plain minimum instruction returns its other operand; a comparison compiles to FMNMX.NAN."""
     assert set(code["FMNMX"]) <= {"FMNMX.NAN"}
 
 

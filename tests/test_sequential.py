@@ -1230,7 +1230,7 @@ MISTAKES = {
     "targets too few": (lambda m: m.fit(X, LAST[1:]), ShapeError, "target for each of the 24 examples"),
     "one target": (lambda m: m.fit(X, 3), ShapeError, "target for each of the 24 examples"),
     "one-hot for ids": (lambda m: m.fit(X, one_hot(LAST)), ShapeError, "loss='categorical_crossentropy'"),
-    "targets for each step": (lambda m: m.fit(X, EACH), ShapeError, "answers once a sequence; return_sequences"),
+    "targets for each step": (lambda m: m.fit(X, EACH), ShapeError, "has one output for each sequence; return_sequences"),
     "a target too large": (lambda m: m.fit(X, put(LAST, 3, V)), VocabularyError, r"y\[3\] is 6.*units of the last layer"),
     "NaN for a target": (lambda m: m.fit(X, put(LAST, 3, np.nan)), ShapeError, r"y\[3\] is nan"),
     "bad validation x": (lambda m: m.fit(X, LAST, validation_data=(X + V, LAST)), VocabularyError, r"validation x\[0, 0\]"),
@@ -1299,7 +1299,7 @@ def test_the_error_names_a_row_that_is_not_one_hot():
     model = compiled(LSTM(4, return_sequences=True), loss="categorical_crossentropy")
     with pytest.raises(ShapeError, match=r"y\[2, 1\] is not one-hot"):
         model.fit(X, put(one_hot(EACH), (2, 1), 0))
-    with pytest.raises(ShapeError, match="answers after every step"):
+    with pytest.raises(ShapeError, match="has one output for every step"):
         model.fit(X, one_hot(LAST))
 
 
@@ -1315,7 +1315,7 @@ def test_the_error_names_a_number_outside_its_range():
     for value in (np.nan, -np.inf, 1e300):
         with pytest.raises(ShapeError, match=r"x\[1, 2, 0\] is .*finite"):
             vectors.fit(put(x, (1, 2, 0), value), y)
-    with pytest.raises(ShapeError, match=r"the first layer is not an Embedding\. Put one in front of ids"):
+    with pytest.raises(ShapeError, match=r"the first layer is not an Embedding\. If these are ids, add an Embedding"):
         Sequential([LSTM(2)]).predict(X)
 
 

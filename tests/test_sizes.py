@@ -87,9 +87,9 @@ def test_products_of_real_models(cpu, rows, inputs, units):
 
 @pytest.mark.parametrize("choice", [Choice(), Choice(top_k=40), Choice(top_p=0.9), Choice(0.7, 9999, 0.5)], ids=lambda choice: str(choice[:3]))
 def test_drawing_from_a_large_vocabulary(cpu, choice):
-    """What the reference picks, but for numbers that are nearer to a border than float32 sees."""
+    """The same as the reference, except for numbers that are closer to a border than float32 resolves."""
     random, symbols, choice = np.random.default_rng(0), 50_000, choice._replace(banned=np.array([0, 49_999]))
-    row = np.round(64 * random.standard_normal(symbols)) / 16  # equal, or so far apart that float32 sees it
+    row = np.round(64 * random.standard_normal(symbols)) / 16  # equal, or different in float32 too
     numbers = np.array([0.0, *random.random(20), 1 - 2**-53])
     near = np.clip(numbers + np.array([[-1e-6], [0], [1e-6]]), 0, 1 - 2**-53)
     found = picked(cpu, row, choice, numbers)

@@ -338,7 +338,7 @@ def test_folders(tmp_path):
         path = tmp_path / "texts" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{name}\n")
-    os.mkfifo(tmp_path / "texts" / "pipe")  # opening it would block for ever
+    os.mkfifo(tmp_path / "texts" / "pipe")  # opening it would block forever
     (tmp_path / "texts" / "loop").symlink_to(tmp_path / "texts")
     assert b"".join(open_source(tmp_path / "texts").pieces()) == b"a/z\na.txt\nb\n"
     (tmp_path / "texts" / "lost").symlink_to("nowhere")

@@ -141,7 +141,7 @@ def test_gangs_and_other_jobs_of_many_threads_all_finish():
         caller.start()
     for caller in callers:
         caller.join(HANG)
-    assert not any(caller.is_alive() for caller in callers), "they wait for ever"
+    assert not any(caller.is_alive() for caller in callers), "they wait forever"
     assert not wrong
 
 
@@ -262,7 +262,7 @@ model = LanguageModel(tokenizer=None, vocabulary_size=9, hidden=8, layers=1, thr
 text = np.arange(200) % 9
 before = model.generate([1], 5, seed=1), model.perplexity(text)
 child = os.fork()
-signal.alarm({HANG})  # rather than wait for ever for missing threads
+signal.alarm({HANG})  # rather than wait forever for missing threads
 after = model.generate([1], 5, seed=1), model.perplexity(text)
 assert before[0].tolist() == after[0].tolist() and before[1] == after[1]
 if child:

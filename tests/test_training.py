@@ -1,4 +1,4 @@
-"""Training: what ends it, what it keeps, what it notes."""
+"""Training: updates, how it ends, which weights it keeps, what it reports."""
 
 import signal
 import threading
@@ -53,7 +53,7 @@ def batches():
 
 
 class Stream(StreamTask):
-    """The streams of IDS, or other batches."""
+    """A task whose batches come from ``read``."""
 
     def __init__(self, config, seed, validate, read):
         super().__init__(IDS, config, seed, validate)
@@ -65,7 +65,7 @@ class Stream(StreamTask):
 
 
 def trainer(on=None, validate=None, read=batches, seed=1, history=None, **options):
-    """By default, three epochs of plain SGD."""
+    """A trainer; by default, three epochs of plain SGD."""
     config = TrainingConfig(
         **{
             "epochs": 3, "streams": N, "steps": T, "optimizer": "sgd", "learning_rate": 0.5, "schedule": "constant",
@@ -82,7 +82,7 @@ def trainer(on=None, validate=None, read=batches, seed=1, history=None, **option
 
 
 class Judge:
-    """A validation that returns what it is told to, and keeps the weights that it saw."""
+    """A validation that returns given losses, and records the weights at each call."""
 
     def __init__(self, network, losses):
         self.network, self.losses, self.seen = network, iter(losses), []
@@ -93,12 +93,12 @@ class Judge:
 
 
 def spoil(monkeypatch, network, values):
-    """Other losses at some updates: update, counted from 1 → value."""
+    """Replace the losses of some updates: update, counted from 1 → value."""
     train, calls = network.differentiate, count(1)
 
     def spoiled(inputs, targets, state, scale, *more):
         losses = train(inputs, targets, state, scale, *more)
-        if scale == 0:  # kernels are being compiled, nothing is learned
+        if scale == 0:  # only compiles kernels
             return losses
         update = next(calls)
         return losses * 0 + values[update] if update in values else losses
@@ -106,7 +106,7 @@ def spoil(monkeypatch, network, values):
     monkeypatch.setattr(network, "differentiate", spoiled)
 
 
-# Learning
+# Updates
 
 
 def sgd(w, g, m, step, rate):
@@ -135,7 +135,7 @@ def adamw(w, g, m, step, rate):
 
 UPDATES = {one.__name__: one for one in (sgd, rmsprop, adagrad, adam, adamw)}
 WARMUP = 0.25
-FACTORS = {  # of the rate, in this epoch (from 0), when this part of the training is done
+FACTORS = {  # schedule → factor of the rate in an epoch (from 0), when a fraction of the training is done
     "constant": lambda epoch, done: 1, "linear": lambda epoch, done: (1 - done) / (1 - WARMUP),
     "cosine": lambda epoch, done: (1 + cos(pi * (done - WARMUP) / (1 - WARMUP))) / 2,
     "plateau": lambda epoch, done: (1, 1, 1 / 2)[epoch], "zaremba": lambda epoch, done: (1, 1 / 2, 1 / 4)[epoch],
@@ -144,8 +144,8 @@ FACTORS = {  # of the rate, in this epoch (from 0), when this part of the traini
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_update_is_that_of_the_optimizer_at_the_rate_of_the_schedule(optimizer, schedule):
-    """All weights after each of three epochs, of which the first is the best: against the equations, in float64."""
+def test_updates_follow_the_optimizer_and_the_schedule(optimizer, schedule):
+    """Compares all weights after each of three epochs, the first of which is the best, with the equations in float64."""
     net, plain = (network(ops=backends.get("reference")) for _ in range(2))
     judge = Judge(net, [1.0, 2.0, 3.0])
     one = trainer(net, judge, optimizer=optimizer, schedule=schedule, learning_rate=None, warmup=WARMUP, decay_after=1,
@@ -169,7 +169,7 @@ def test_every_update_is_that_of_the_optimizer_at_the_rate_of_the_schedule(optim
 def test_the_rate_follows_the_schedule():
     one = trainer(schedule="linear", epochs=2, warmup=0.25, learning_rate=1.0)
     one.run()
-    last = [5 / 12, 11 / 12]  # of the way, at the last update of each epoch
+    last = [5 / 12, 11 / 12]  # fraction of the training at the last update of each epoch
     assert one.history["learning_rate"] == pytest.approx([(1 - part) / 0.75 for part in last])
 
     one = trainer(schedule="plateau", epochs=4, validate=iter([3.0, 2.0, 2.5, 1.0]).__next__, learning_rate=1.0)
@@ -178,7 +178,7 @@ def test_the_rate_follows_the_schedule():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_compiling_goes_through_training_and_measuring_and_changes_nothing(tied):
+def test_compiling_kernels_runs_training_and_validation_and_changes_nothing(tied):
     one = trainer(network(tied=tied, dropout=0.5))
     before, rows = one.network.weights(), set()
     ops, project = one.network.ops, one.network.ops.project
@@ -190,7 +190,7 @@ def test_compiling_goes_through_training_and_measuring_and_changes_nothing(tied)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "project", noting)
         compile_kernels(one.network, one.updater.optimizer.rule)
-    assert min(rows) <= 4 < max(rows)  # few rows are a kernel of their own
+    assert min(rows) <= 4 < max(rows)  # there is a separate kernel for few rows
     assert_same_bits(one.network.weights(), before)
     assert not one.network.gradients.flat.any()  # the scale was zero
 
@@ -211,14 +211,14 @@ def test_history_has_a_row_per_epoch():
     assert all(map(isnan, one.history["valid_loss"] + one.history["valid_perplexity"]))
 
 
-def test_the_state_runs_on_within_an_epoch_and_starts_at_zero_in_the_next():
-    one = trainer(learning_rate=1e-30, epochs=2)  # float32 weights do not feel it
+def test_the_state_is_carried_through_an_epoch_and_reset_for_the_next():
+    one = trainer(learning_rate=1e-30, epochs=2)  # too small to change float32 weights
     nats, tokens = total_loss(one.network, batches())
     one.run()
     assert one.history["loss"] == pytest.approx([nats / tokens] * 2, rel=1e-6)
 
 
-def test_dropout_draws_other_masks_at_each_update_and_the_same_for_the_same_seed():
+def test_dropout_masks_differ_between_epochs_and_depend_on_the_seed():
     def losses(seed):
         one = trainer(network(dropout=0.5), learning_rate=1e-30, seed=seed)
         one.run()
@@ -234,7 +234,7 @@ def test_no_two_updates_share_their_masks(monkeypatch):
     train = one.network.differentiate
 
     def noting(inputs, targets, state, scale, key, *more):
-        if scale > 0:  # else kernels are being compiled
+        if scale > 0:  # 0 only compiles kernels
             keys.append(key)
         return train(inputs, targets, state, scale, key, *more)
 
@@ -244,7 +244,7 @@ def test_no_two_updates_share_their_masks(monkeypatch):
     assert len(keys) == len(set(keys)) == 6 * BATCHES
 
 
-def test_training_again_goes_on():
+def test_training_again_continues():
     whole = trainer(network(dropout=0.3), epochs=4)
     whole.run()
     first = trainer(network(dropout=0.3), epochs=2)
@@ -262,7 +262,7 @@ def test_the_sum_over_time_is_the_mean_times_the_steps(rate):
     total = trainer(learning_rate=rate, clip_norm=0, reduction="sum_time")
     for one in (mean, total):
         one.run()
-    np.testing.assert_allclose(total.history["loss"], mean.history["loss"], rtol=1e-5)  # reported: always the mean
+    np.testing.assert_allclose(total.history["loss"], mean.history["loss"], rtol=1e-5)  # the mean is always reported
     np.testing.assert_allclose(total.history["gradient_norm"], np.multiply(mean.history["gradient_norm"], T), rtol=1e-4)
     if rate:
         assert total.history["learning_rate"] == [rate] * 3
@@ -282,7 +282,7 @@ def test_clipping(name, limit):
 @pytest.mark.parametrize("reduction", ["mean", "sum_time"])
 @given(accumulate=st.integers(1, 8))
 def test_gradients_of_several_batches_make_one_update(reduction, accumulate):
-    """Against plain SGD, whose gradients are added by hand; the last update of an epoch may have fewer batches."""
+    """Compared with plain SGD on gradients added by hand; the last update of an epoch may have fewer batches."""
     net, plain = network(), network()
     one = trainer(net, epochs=2, accumulate=accumulate, reduction=reduction, clip_norm=0, learning_rate=0.1, validate_every=1)
     one.run()
@@ -303,7 +303,7 @@ def test_gradients_of_several_batches_make_one_update(reduction, accumulate):
     assert_close(net.weights(), plain.weights(), 1e-5)
 
 
-# What ends it
+# How training ends
 
 
 def test_the_best_weights_are_kept():
@@ -311,18 +311,18 @@ def test_the_best_weights_are_kept():
     judge = Judge(net, [3.0, 1.0, 2.0, 1.0, 4.0])
     one = trainer(net, judge, epochs=5)
     one.run()
-    assert_same_bits(net.weights(), judge.seen[1])  # of two that are as good, the first
+    assert_same_bits(net.weights(), judge.seen[1])  # the first of two equally good epochs
     assert one.history["valid_loss"] == [3, 1, 2, 1, 4]
 
 
 def test_without_validation_the_last_weights_are_kept(monkeypatch):
     one, two = trainer(), trainer(validate=iter([1.0, 2.0, 3.0]).__next__)
     for each in (one, two):
-        spoil(monkeypatch, each.network, {2 * BATCHES + 1: 1e6})  # the loss that is noted, not its gradient
+        spoil(monkeypatch, each.network, {2 * BATCHES + 1: 1e6})  # changes the reported loss, not the gradient
     for each in (one, two):
         each.run()
     assert one.history["loss"] == two.history["loss"]
-    again = trainer(two.network, epochs=2)  # from the best, the first, where the others went on
+    again = trainer(two.network, epochs=2)  # continues from the best epoch, the first
     again.run()
     assert_same_bits(again.network.weights(), one.network.weights())
 
@@ -400,11 +400,11 @@ def test_max_seconds_includes_validation_and_saving(step, validation, writing, s
     assert len(one.history["epoch"]) >= 1 and one.at.ended.endswith("are over")
     if known:
         assert now.seconds - started + saving <= limit * (1 + 1e-9)
-        # Nor is it cut short by more than what it cannot know: another update, with what may follow it.
+        # It stops no earlier than necessary for another update, with all that may follow it.
         assert now.seconds - started >= limit - 2 * (validation + saving + 2 * writing + step)
 
 
-def test_a_validation_that_takes_all_the_time_is_refused():
+def test_max_seconds_shorter_than_a_validation_is_refused():
     one = trainer(validate=lambda: 1.0, max_seconds="1m")
     one.foresee = lambda limit: 75.25
     with pytest.raises(ConfigError, match=r"max_seconds is 60, but a validation alone takes about 75 seconds here; give more time, or a shorter"):
@@ -413,7 +413,7 @@ def test_a_validation_that_takes_all_the_time_is_refused():
 
 
 class Watching(Watcher):
-    """Keeps the reports."""
+    """Records the reports."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -438,7 +438,7 @@ def test_reports_within_an_epoch(every, capsys):
     tokens = np.reshape(history["tokens"], (3, -1))
     assert (tokens.sum(axis=1) == len(IDS) - 1).all()
     sums = (np.reshape(history["loss"], (3, -1)) * tokens).sum(axis=1) / (len(IDS) - 1)
-    np.testing.assert_allclose(sums, whole.history["loss"], rtol=1e-12)  # nothing of the training has changed
+    np.testing.assert_allclose(sums, whole.history["loss"], rtol=1e-12)  # the training is unchanged
     shown = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
     assert shown[len(within) - 1] == "1/3" and (every >= BATCHES or shown[0] == f"{every / BATCHES:.2f}/3")
 
@@ -479,7 +479,7 @@ def test_an_interrupt_in_a_report_within_an_epoch_ends_after_it(handler):
     one = trainer(validate=validate, validate_every=2, epochs=9)
     one.run()
     assert one.history["epoch"] == [2 / BATCHES] and one.at.tokens == 0
-    again = trainer(one.network, history=one.history, epochs=1)  # which then begins a new epoch, with masks of its own
+    again = trainer(one.network, history=one.history, epochs=1)  # starts a new epoch
     again.run()
     assert one.history["epoch"] == [2 / BATCHES, 2]
 
@@ -493,7 +493,7 @@ def test_an_interval_whose_updates_were_all_skipped_is_not_reported(monkeypatch)
 
 
 def interrupting(places):
-    """Batches that interrupt at these places, counted from 0."""
+    """Batches that raise SIGINT at these positions, counted from 0."""
     positions = count()
 
     def read():
@@ -507,7 +507,7 @@ def interrupting(places):
 
 @pytest.fixture
 def handler():
-    """The handler of Ctrl-C, which must be there again after each test."""
+    """The handler of SIGINT, which must be restored after each test."""
     mine = signal.getsignal(signal.SIGINT)
     yield mine
     assert signal.getsignal(signal.SIGINT) is mine
@@ -534,18 +534,18 @@ def test_an_interrupt_while_validating_ends_after_it(handler):
     assert one.history["tokens"] == [BATCHES * N * T]
 
 
-def test_a_second_interrupt_is_obeyed_at_once(handler):
+def test_a_second_interrupt_stops_at_once(handler):
     def validate():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-        raise AssertionError("it went on")
+        raise AssertionError("it continued")
 
     one = trainer(validate=validate)
     with pytest.raises(KeyboardInterrupt):
         one.run()
 
 
-def test_fit_takes_an_interrupt_and_the_model_is_usable(handler, monkeypatch):
+def test_after_an_interrupt_of_fit_the_model_is_usable(handler, monkeypatch):
     trained = None
     model = untrained()
     evaluate = loop.Trainer._epoch
@@ -578,11 +578,11 @@ def test_training_in_a_thread_leaves_signals_alone(handler):
     assert handlers == {handler}
 
 
-# What else may fail
+# Failures
 
 
 class Fails:
-    """A function that raises this at its n-th call, counted from 1."""
+    """A function that raises ``error`` at call ``number``, counted from 1."""
 
     def __init__(self, error, number, value=1.0):
         self.error, self.number, self.value, self.calls = error, number, value, 0
@@ -598,7 +598,7 @@ class Fails:
     (MemoryError("Unable to allocate 3 GiB"), "Unable to allocate 3 GiB"), (MemoryError(), "MemoryError"),
     (OSError(5, "Input/output error"), "[Errno 5] Input/output error"), (ValueError("no"), "no"),
 ], ids=repr)  # fmt: skip
-def test_a_validation_that_fails_leaves_the_best_epoch(error, words):
+def test_a_failing_validation_keeps_the_best_epoch(error, words):
     net = network()
     judge = Judge(net, [1.0, 2.0])
     one = trainer(net, Fails(error, 3), epochs=9)
@@ -612,7 +612,7 @@ def test_a_validation_that_fails_leaves_the_best_epoch(error, words):
     assert one.history["epoch"] == [1, 2]
 
 
-def test_a_first_validation_that_fails_leaves_the_weights_of_the_last_update():
+def test_a_failing_first_validation_keeps_the_weights_of_the_last_update():
     net, same = network(), trainer(epochs=1)
     with pytest.raises(TrainingError, match=r"in epoch 1, after 6 updates: MemoryError. The model has the weights of the last update"):
         trainer(net, Fails(MemoryError(), 1)).run()
@@ -620,18 +620,18 @@ def test_a_first_validation_that_fails_leaves_the_weights_of_the_last_update():
     assert_same_bits(net.weights(), same.network.weights())
 
 
-def test_memory_that_runs_out_in_an_update(monkeypatch):
+def test_running_out_of_memory_in_an_update(monkeypatch):
     one, net = trainer(epochs=2), network()
     one.run()
     train = net.differentiate
     monkeypatch.setattr(net, "differentiate", lambda *arguments: train(*arguments) if fails() else None)
-    fails = Fails(MemoryError("no memory"), 2 * BATCHES + 2)  # compiling asks for one, too
+    fails = Fails(MemoryError("no memory"), 2 * BATCHES + 2)  # one more call compiles
     with pytest.raises(TrainingError, match=f"training failed in epoch 3, after {2 * BATCHES} updates: no memory. The model has the weights of"):
         trainer(net, epochs=3).run()
     assert_same_bits(net.weights(), one.network.weights())
 
 
-def test_memory_that_runs_out_before_the_first_update_is_what_it_is(monkeypatch):
+def test_running_out_of_memory_before_the_first_update_raises_memory_error(monkeypatch):
     net = network()
     train = net.differentiate
     monkeypatch.setattr(net, "differentiate", lambda *arguments: train(*arguments) if fails() else None)
@@ -670,7 +670,7 @@ def test_the_best_weights_are_the_good_ones_not_the_last(monkeypatch):
     assert_same_bits(net.weights(), judge.seen[0])
 
 
-def test_without_validation_the_best_epoch_is_that_of_the_least_training_loss(monkeypatch):
+def test_without_validation_the_best_epoch_is_that_with_the_lowest_training_loss(monkeypatch):
     net, want = network(), trainer(epochs=1)
     want.run()
     spoil(monkeypatch, net, {BATCHES + 3: 1e6, 2 * BATCHES + 3: nan})
@@ -688,7 +688,7 @@ def test_a_gradient_that_is_not_finite(monkeypatch):
     assert_same_bits(one.network.weights(), before)
 
 
-def test_a_weight_that_the_last_update_drove_off(monkeypatch):
+def test_a_weight_that_the_last_update_made_infinite(monkeypatch):
     one = trainer(epochs=1)
     before, update, calls = one.network.weights(), one.updater.update, count(1)
 
@@ -713,7 +713,7 @@ def test_a_validation_that_is_not_finite():
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_rate_that_is_far_too_high():
+def test_a_learning_rate_that_is_far_too_high():
     model = fit(untrained(cell="relu"), epochs=1)
     before, good = model.network_.weights(), model.perplexity("to be\n")
     with pytest.raises(DivergenceError, match="Try a learning rate below 1,000,000, gradient clipping"):
@@ -722,7 +722,7 @@ def test_a_rate_that_is_far_too_high():
     assert model.perplexity("to be\n") == good
 
 
-# What is shown
+# Output
 
 
 def test_a_silent_training_prints_nothing(capsys):
@@ -730,7 +730,7 @@ def test_a_silent_training_prints_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_one_line_an_epoch(capsys, clock):
+def test_one_line_per_epoch(capsys, clock):
     one = trainer(verbose=2, epochs=2)
     one.run()
     first, second = capsys.readouterr().out.splitlines()
@@ -739,7 +739,7 @@ def test_one_line_an_epoch(capsys, clock):
     assert second.startswith(f"epoch 2/2  loss {loss:.4f}  perplexity {exp(loss):.2f}  ")
 
 
-def test_a_picture_within_the_epoch(monkeypatch, clock):
+def test_the_progress_line_within_an_epoch(monkeypatch, clock):
     shown = []
     monkeypatch.setattr(Progress, "due", lambda self: True)
     monkeypatch.setattr(Progress, "show", lambda self, text: shown.append(text))
@@ -770,7 +770,7 @@ def test_perplexity_is_infinite_where_it_overflows():
 
 @pytest.fixture
 def container(tmp_path, monkeypatch):
-    """Let this machine have so many bytes: a container's limit."""
+    """Set a container's memory limit in bytes."""
 
     def limit(count):
         path = tmp_path / "memory.max"
@@ -780,7 +780,7 @@ def container(tmp_path, monkeypatch):
     return limit
 
 
-def test_what_does_not_fit_into_memory_is_foreseen(container):
+def test_a_training_that_does_not_fit_into_memory_is_refused(container):
     size = network().graph.layout.size
     for optimizer, copies in (("sgd", 3), ("adam", 5)):
         model = LanguageModel("tanh", hidden=8, layers=1, embedding=4, vocabulary_size=V, tokenizer=None)
@@ -792,7 +792,7 @@ def test_what_does_not_fit_into_memory_is_foreseen(container):
         model.fit(IDS, streams=N, steps=T, epochs=1, optimizer=optimizer, verbose=0)
 
 
-def test_a_training_that_a_large_machine_could_hold(container):
+def test_a_training_that_only_a_larger_computer_could_hold(container):
     container(8 * 10**9)
     model = LanguageModel(hidden=10_000, layers=2, tokenizer=None, vocabulary_size=100)
     with pytest.raises(ConfigError, match=r"would take .* GB, this machine has 8\.0 GB; reduce the"):
@@ -803,7 +803,7 @@ def test_a_training_that_a_large_machine_could_hold(container):
 
 @dataclass(frozen=True)
 class Own(Optimizer):
-    """Plain SGD by another name."""
+    """Plain SGD under another name."""
 
     @property
     def rule(self):
@@ -819,7 +819,7 @@ def fitted(path=None, **options):
     return model.fit("to be or not to be\n" * 8, **settings)
 
 
-def test_an_object_is_what_its_name_says():
+def test_optimizer_objects_equal_optimizers_by_name():
     for name, numbers, options in (
         ("adam", {"clip_norm": 1.0}, {}), ("sgd", {"momentum": 0.5, "clip_norm": 1.0}, {"momentum": 0.5}),
         ("adamw", {"weight_decay": 0.1, "clip_value": 0.2, "clip_norm": 0.0}, {"weight_decay": 0.1, "clip_value": 0.2, "clip_norm": 0}),
@@ -831,7 +831,7 @@ def test_an_object_is_what_its_name_says():
 
 
 @pytest.mark.parametrize("optimizer", [optimizers.Adam(0.01, clipnorm=0.1), optimizers.Lion(0.01), Own(0.5)], ids=lambda one: type(one).__name__)
-def test_a_run_with_an_object_goes_on(optimizer, tmp_path):
+def test_a_run_with_an_optimizer_object_is_resumed(optimizer, tmp_path):
     path = tmp_path / "run.npz"
     whole = fitted(optimizer=optimizer, epochs=4)
 
@@ -851,21 +851,21 @@ def test_a_run_with_an_object_goes_on(optimizer, tmp_path):
     assert_same_bits(again.network_.weights(), whole.network_.weights())
 
 
-def test_a_run_with_an_optimizer_of_ones_own_needs_its_class(tmp_path):
+def test_a_run_with_a_custom_optimizer_needs_its_class(tmp_path):
     config = TrainingConfig(optimizer=optimizers.describe(Own(0.5)))
     with pytest.raises(ModelFileError, match=r"the optimizer is 'Own', a custom class, .*; give it in Python: fit\(\.\.\., optimizer="):
         make_optimizer(config, "lstm")
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "momentum", "weight_decay", "clip_norm", "clip_value"])
-def test_an_object_has_its_own_numbers(name):
+def test_hyperparameters_beside_an_optimizer_object_are_refused(name):
     with pytest.raises(ConfigError, match=rf"{name} is 0.5 beside an optimizer that is an object; give it to the object\."):
         fitted(optimizer=Own(0.5), **{name: 0.5})
 
 
 @dataclass(frozen=True)
 class Faulty(Own):
-    """Own, with something else in the place of one of its answers."""
+    """Own, with one wrong attribute or result."""
 
     fault: str = ""
 
@@ -886,7 +886,7 @@ class Faulty(Own):
     ("rule", "Faulty.rule is 'sgd', expected one of numba_rnnlm.rules"), ("limits", r"Faulty.limits is \(1, 2, 3\), expected"),
     ("negative", "whole is -1.0, expected a number"),
 ])  # fmt: skip
-def test_what_an_optimizer_of_ones_own_gives_is_checked(fault, message):
+def test_custom_optimizers_are_checked(fault, message):
     with pytest.raises(ConfigError, match=message):
         fitted(optimizer=Faulty(0.5, fault=fault))
     model = Sequential([Embedding(3, 2), LSTM(2), Dense(3, "softmax")])
@@ -895,13 +895,13 @@ def test_what_an_optimizer_of_ones_own_gives_is_checked(fault, message):
 
 
 @pytest.mark.parametrize("optimizer", [{"class_name": "Adam"}, "ADAM", None, optimizers.Adam])
-def test_what_is_no_optimizer_is_refused(optimizer):
+def test_other_objects_than_optimizers_are_refused(optimizer):
     with pytest.raises(ConfigError, match=r"optimizer is .*, expected one of 'sgd', 'rmsprop'"):
         fitted(optimizer=optimizer)
 
 
 @pytest.mark.parametrize("told", [{"class": "foo"}, {"class": "adam", "wrong": 1}, {"class": "adam", "beta_1": 3}])
-def test_a_run_whose_optimizer_is_not_known_is_damaged(told, tmp_path, monkeypatch):
+def test_a_run_with_an_unknown_optimizer_is_damaged(told, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "_train", lambda self: None)

@@ -1,4 +1,4 @@
-"""How a program answers: one line of JSON. Imports nothing that a measured start would notice."""
+"""The programs' answers, one line of JSON. Imports nothing that would slow down a measured start."""
 
 import json
 import sys
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def memory() -> dict[str, float]:
-    """The most that this process has had resident, in MB (10⁶ bytes); on Linux also what of it is no file now.
+    """Peak resident memory of this process in MB (10⁶ bytes), and on Linux its current anonymous memory.
 
-    On Linux not getrusage's ru_maxrss, which is never below what the parent had when it started the process.
+    Linux's ru_maxrss (getrusage) is not used, because it is never below what the parent had when it started the process.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -24,7 +24,7 @@ def memory() -> dict[str, float]:
 
 
 def main(commands: dict[str, Callable[..., dict[str, Any]]]) -> None:
-    """Run the command that the arguments name; numbers come as numbers."""
+    """Run the command that the arguments name; arguments that are numbers are converted."""
     command, *arguments = sys.argv[1:]
     found = commands[command](*(int(text) if text.isdigit() else text for text in arguments))
     print(json.dumps(found | memory()), flush=True)

@@ -1,4 +1,4 @@
-"""The files that programs read: a model, for each contestant in its own format, and a corpus of ids."""
+"""The files that programs read: a model in each contestant's format, and a corpus of ids."""
 
 import argparse
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 from benchmarks.harness import OURS, program
 from benchmarks.shapes import Row
 
-CHUNK = 1 << 22  # ids that are drawn at once
+CHUNK = 1 << 22  # ids drawn at once
 
 
 def save_models(folder: Path, row: Row, options: argparse.Namespace) -> dict[str, Path]:
-    """One model, the same weights for all: contestant → file."""
+    """Save one model with the same weights for all; returns contestant → file."""
     sizes = (row.cell, *row.shape[:4])
     files = {OURS: folder / "model.npz"} | {peer: folder / f"model.{peer}" for peer in options.peer}
     program(OURS, options, "save", files[OURS], *sizes)
@@ -22,7 +22,7 @@ def save_models(folder: Path, row: Row, options: argparse.Namespace) -> dict[str
 
 
 def save_corpus(path: Path, row: Row, tokens: int) -> Path:
-    """At least so many random ids, in whole segments, in the type that numba_rnnlm keeps them in."""
+    """Save at least this many random ids, in whole segments, in the type in which numba_rnnlm stores them."""
     shape, random = row.shape, np.random.default_rng(7)
     count = -(-tokens // (shape.streams * shape.steps)) * shape.streams * shape.steps + 1
     kind = np.uint8 if shape.vocabulary <= 2**8 else np.uint16 if shape.vocabulary <= 2**16 else np.int32

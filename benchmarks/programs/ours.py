@@ -1,4 +1,4 @@
-"""numba_rnnlm in a process of its own: python -m benchmarks.programs.ours nothing | import | token … | train …"""
+"""Runs numba_rnnlm in its own process: python -m benchmarks.programs.ours nothing | import | token … | train …"""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from benchmarks.programs.answer import main
 
 
 def nothing() -> dict[str, Any]:
-    """The interpreter's own start."""
+    """Start the interpreter only."""
     return {}
 
 
@@ -17,7 +17,7 @@ def imported() -> dict[str, Any]:
 
 
 def save(path: str, cell: str, vocabulary: int, embedding: int, hidden: int, layers: int) -> dict[str, Any]:
-    """A model file for the other commands."""
+    """Save a model for the other commands."""
     from numba_rnnlm import LanguageModel
 
     LanguageModel(cell, hidden, layers, embedding, vocabulary_size=vocabulary, tokenizer=None, backend="cpu").save(path)
@@ -32,7 +32,7 @@ def token(path: str) -> dict[str, Any]:
 
 
 def train(path: str, corpus: str, streams: int, steps: int, updates: int) -> dict[str, Any]:
-    """The mean loss of the first updates of an epoch: what ``LanguageModel.fit`` does, but it ends there."""
+    """Train like ``LanguageModel.fit`` but stop after ``updates`` updates; returns their mean loss."""
     from itertools import islice
 
     import numpy as np

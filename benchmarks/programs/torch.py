@@ -1,4 +1,4 @@
-"""PyTorch in a process of its own: python -m benchmarks.programs.torch nothing | import | token … | train …"""
+"""Runs PyTorch in its own process: python -m benchmarks.programs.torch nothing | import | token … | train …"""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def imported() -> dict[str, Any]:
 
 
 def save(path: str, ours: str, cell: str, vocabulary: int, embedding: int, hidden: int, layers: int) -> dict[str, Any]:
-    """Our model file as one of PyTorch's."""
+    """Convert our model file to one of PyTorch's."""
     import torch
 
     from benchmarks.workers.torch import transplanted
@@ -56,7 +56,7 @@ def train(path: str, corpus: str, streams: int, steps: int, updates: int) -> dic
 
     model = load(path)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    ids = np.load(corpus, mmap_mode="r")  # as frugal as ours
+    ids = np.load(corpus, mmap_mode="r")  # memory-mapped, like ours
     inputs, targets = ids[:-1].reshape(streams, -1), ids[1:].reshape(streams, -1)
     losses, state = [], None
     for start in range(0, updates * steps, steps):

@@ -1,4 +1,4 @@
-"""The same weights, batches, prompts and sentences for every contestant."""
+"""Weights, batches, prompts and sentences, the same for every contestant."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ LISTING = {"vocabulary": 2000, "embedding": 64, "first": 128, "second": 64, "exa
 
 
 def weights(layout: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Uniform in ±0.1, float32, in the layout of numba_rnnlm; biases of the recurrent layers too."""
+    """Weights uniform in ±0.1, including recurrent biases; float32, in numba_rnnlm's layout."""
     random = np.random.default_rng(1)
     return {name: random.uniform(-0.1, 0.1, shape).astype(np.float32) for name, shape in layout.items()}
 
@@ -49,6 +49,6 @@ def prompts(vocabulary: int, streams: int) -> np.ndarray:
 
 
 def sentences(vocabulary: int, count: int) -> list[np.ndarray]:
-    """Of 5 to 60 ids."""
+    """Sentences of 5 to 60 ids."""
     random = np.random.default_rng(5)
     return [random.integers(0, vocabulary, length, dtype=np.int32) for length in random.integers(5, 61, count)]

@@ -1,4 +1,4 @@
-"""Keras's side of the benchmarks, on TensorFlow."""
+"""The worker for Keras on TensorFlow."""
 
 import os
 
@@ -15,7 +15,7 @@ from numba_rnnlm.network import Graph
 
 
 class Listing:
-    """``train_on_batch``: what ``fit`` does for a batch, without the queue that feeds it."""
+    """``train_on_batch``: what ``fit`` does for a batch, without its input queue."""
 
     def __init__(self, backend: str) -> None:
         size = data.LISTING
@@ -25,7 +25,7 @@ class Listing:
             keras.layers.LSTM(size["second"]),
             keras.layers.Dense(size["vocabulary"], activation="softmax"),
         ])
-        # Ours and PyTorch's epsilon, with which the first losses are the same.
+        # Adam's epsilon is 1e-7 here and in numba_rnnlm, 1e-8 in PyTorch; the first losses still agree.
         self.model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy")
         self.model.build((None, size["steps"]))
         ours = Graph(data.listing())

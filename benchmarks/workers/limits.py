@@ -1,4 +1,4 @@
-"""What this machine can do at most: multiply and add, and read memory."""
+"""Peak rates of this computer: multiply-adds, and reading memory."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ from numba_rnnlm.backends.cpu.linear import accumulate
 from numba_rnnlm.backends.cpu.simd import ROWS, VECTOR_BYTES, VECTORS
 from numba_rnnlm.backends.cpu.threads import split
 
-PANEL_BYTES = 16 * 1024  # of packed B: with A and C beside it, it stays in a first-level cache of 32 KB
-TILES = 4  # rows of tiles that go over the panel
+PANEL_BYTES = 16 * 1024  # size of packed B; together with A and C it fits into an L1 cache of 32 KB
+TILES = 4  # rows of tiles that use the panel
 TILE_ROUNDS = 20_000
-READ_BYTES = 1 << 33  # in one dispatch, so that waking the threads does not count
+READ_BYTES = 1 << 33  # bytes per dispatch, so many that waking the threads does not matter
 
 
 @njit(nogil=True)
@@ -26,7 +26,7 @@ def _multiply(a, packed, c, m, k, n, scratch, rounds):
 
 @njit(nogil=True)
 def _read(data, rounds):
-    """Sums of whole numbers: they may be added in any order, so the loop vectorises."""
+    """Sum of integers, which may be added in any order, so that the loop vectorises."""
     total = 0
     for _ in range(rounds):
         for j in range(data.size):
@@ -35,10 +35,10 @@ def _read(data, rounds):
 
 
 def multiply_adds(threads: int) -> float:
-    """Floating-point operations a second of the register tile in first-level cache, on all threads at once."""
+    """Floating-point operations per second of the register tile with data in L1 cache, on all threads at once."""
     n = VECTORS * VECTOR_BYTES // 4
     k, m = PANEL_BYTES // (4 * n), TILES * ROWS
-    scratch = np.empty(0, np.int32)  # for factors in bfloat16
+    scratch = np.empty(0, np.int32)  # used only for bfloat16
     calls = [
         (_random(m * k), _random(k * n), np.zeros(m * n, np.float32), m, k, n, scratch, TILE_ROUNDS)
         for _ in range(threads)
@@ -47,7 +47,7 @@ def multiply_adds(threads: int) -> float:
 
 
 def read(threads: int, size: int) -> float:
-    """Seconds in which all threads together read ``size`` bytes once, of those that read them again and again."""
+    """Mean seconds in which all threads together read ``size`` bytes, when they do so repeatedly."""
     data = np.ones(size // 8, np.int64)
     rounds = max(1, READ_BYTES // size)
     calls = [(data[first:last], rounds) for first, last in split(data.size, threads, 64)]
@@ -59,7 +59,7 @@ def _random(size: int) -> np.ndarray:
 
 
 def _seconds(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> float:
-    """Of all calls at the same time, each in a thread of its own; a short one before them compiles."""
+    """Seconds of all calls together, each in its own thread; a short call before them compiles the function."""
     function(*calls[0][:-1], 1)
     threads = [Thread(target=function, args=arguments) for arguments in calls[1:]]
     start = time.perf_counter()

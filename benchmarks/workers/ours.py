@@ -1,4 +1,4 @@
-"""numba_rnnlm's side of the benchmarks."""
+"""The worker for numba_rnnlm."""
 
 from collections import deque
 from collections.abc import Callable
@@ -30,14 +30,14 @@ def language_model(backend: str, precision: str, cell: str, shape: dict[str, int
 
 
 class OnCpu:
-    """Nothing to wait for."""
+    """A task that never has to wait for a device."""
 
     def wait(self) -> None:
         pass
 
 
 class Training:
-    """Steps of a language model's training."""
+    """Training steps of a language model."""
 
     def __init__(self, backend: str, precision: str, cell: str, **shape: int) -> None:
         self.network = language_model(backend, precision, cell, shape)
@@ -52,7 +52,7 @@ class Training:
         self.figures = {"loss": float(ops.download(losses).mean()), "gradient_norm": norm}
 
     def step(self) -> None:
-        """As ``fit`` does it: on a device the loss is fetched one update late."""
+        """One update; as in ``fit``, a GPU's loss is fetched one update late."""
         losses = self.network.differentiate(self.inputs, self.targets, self.state, 1 / self.targets.size, 0)
         self.issued.append(self.updater.start(losses))
         if len(self.issued) > self.updater.behind:
@@ -68,7 +68,7 @@ class Training:
 
 
 class Layer:
-    """One recurrent layer, as many inputs as units: forward, and with ``backward`` all gradients."""
+    """One recurrent layer with as many inputs as units: the forward pass, and with ``backward`` all gradients."""
 
     def __init__(
         self, backend: str, precision: str, cell: str, streams: int, steps: int, hidden: int, backward: bool
@@ -102,7 +102,7 @@ class Layer:
 
 
 class Listing(OnCpu):
-    """What Sequential.fit does for a batch."""
+    """What ``Sequential.fit`` does for one batch."""
 
     def __init__(self, backend: str) -> None:
         model = Graph(data.listing())
@@ -120,7 +120,7 @@ class Listing(OnCpu):
 
 
 class Generation(OnCpu, Requests):
-    """Ids of ``streams`` texts, ``steps`` each."""
+    """Generation of ``streams`` texts of ``steps`` symbols each."""
 
     def __init__(self, backend: str, weights: str, cell: str, **shape: int) -> None:
         self.shape, self.figures = shape, dict[str, float]()
@@ -142,7 +142,7 @@ class Generation(OnCpu, Requests):
         self.request(self.shape["steps"])
 
     def greedy(self, length: int) -> dict[str, Any]:
-        """The most probable ids (streams, length), and how far each logit is above the second largest."""
+        """The most probable ids (streams, length), and the margin of each one's logit over the second largest."""
         ids = np.stack(self.write(length=length, temperature=0))
         state, margins = self.network.state(len(ids)), []
         for row in np.concatenate([self.prompts[:, None], ids[:, :-1]], 1).T:
@@ -155,7 +155,7 @@ class Generation(OnCpu, Requests):
 
 
 class Scoring(OnCpu):
-    """The log-probabilities of ``sentences`` sentences."""
+    """Scoring of ``sentences`` sentences."""
 
     def __init__(self, backend: str, sentences: int, cell: str, **shape: int) -> None:
         self.network = language_model(backend, "float32", cell, shape)

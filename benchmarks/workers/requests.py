@@ -1,4 +1,4 @@
-"""Requests to a model, one after the other or from many threads: what each takes."""
+"""Latencies of requests to a model, one at a time or from many threads."""
 
 import time
 from threading import Barrier, Thread
@@ -6,13 +6,13 @@ from typing import Any
 
 
 class Requests:
-    """Of a task that has ``request(length)``: so many symbols after a prompt."""
+    """Base class of tasks whose ``request(length)`` generates this many symbols after a prompt."""
 
     def request(self, length: int) -> None:
         raise NotImplementedError
 
     def latencies(self, length: int, seconds: float, rest: float) -> dict[str, Any]:
-        """Seconds of each request, for so many ``seconds``; in front of each the process rests."""
+        """Send requests for ``seconds`` seconds, sleeping ``rest`` seconds before each; returns the seconds of each request."""
         found: list[float] = []
         end = time.perf_counter() + seconds
         while not found or time.perf_counter() < end:
@@ -23,7 +23,7 @@ class Requests:
         return {"seconds": found}
 
     def clients(self, length: int, seconds: float, number: int) -> dict[str, Any]:
-        """The same from so many threads at once; requests a second."""
+        """The same from ``number`` threads at once; also returns requests per second."""
         found: list[list[float]] = [[] for _ in range(number)]
         begin = Barrier(number + 1)
 

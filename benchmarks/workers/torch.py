@@ -1,4 +1,4 @@
-"""PyTorch's side of the benchmarks."""
+"""The worker for PyTorch."""
 
 import os
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from numba_rnnlm.network import Graph
 
 
 def parameters(cell: str, hidden: int, layer: int, W: np.ndarray, U: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
-    """Our weights of a layer under PyTorch's names."""
+    """Our weights of a layer, with PyTorch's names and layout."""
     bias, zero = b.reshape(-1), np.zeros(b.size, np.float32)
     if cell == "gru":  # our slots are m r u n; W covers r u n, U covers m r u
         U = np.concatenate([U[:, hidden:], U[:, :hidden]], axis=1)
@@ -34,7 +34,7 @@ def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def transplanted(cell: str, shape: Mapping[str, int], weights: Mapping[str, np.ndarray] | None = None) -> LanguageModel:
-    """The language model with our weights; if none are given, those of all benchmarks."""
+    """The language model with our weights, by default the same as in all benchmarks."""
     vocabulary, embedding, hidden, layers = (shape[key] for key in ("vocabulary", "embedding", "hidden", "layers"))
     if weights is None:
         weights = data.weights(build(ModelConfig(cell, hidden, layers, embedding, vocabulary_size=vocabulary)).layout)
@@ -49,12 +49,12 @@ def transplanted(cell: str, shape: Mapping[str, int], weights: Mapping[str, np.n
 
 
 def set_precision(precision: str) -> None:
-    """Whether products may round their factors to TF32."""
+    """Allow products to round their factors to TF32 if ``precision`` is "tf32"."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 class OnCpu:
-    """Nothing to wait for."""
+    """A task that never has to wait for a device."""
 
     def wait(self) -> None:
         pass
@@ -70,9 +70,9 @@ class Training:
         self.inputs, self.targets = torch.tensor(inputs).long().to(device), torch.tensor(targets).long().to(device)
         self.state = None
         loss = self.backward()
-        # PyTorch has two biases where the equations have one; their gradients are equal and count once.
+        # PyTorch has two biases where the equations have one; their gradients are equal, so only one is counted.
         counted = [
-            value.grad[2 * hidden :] if name.startswith("rnn.bias_hh") else value.grad  # GRU: b_hn stands apart
+            value.grad[2 * hidden :] if name.startswith("rnn.bias_hh") else value.grad  # a GRU's b_hn is a bias of its own
             for name, value in self.model.named_parameters()
             if cell == "gru" or not name.startswith("rnn.bias_hh")
         ]
@@ -176,7 +176,7 @@ class Generation(OnCpu, Requests):
 
 
 class Scoring(OnCpu):
-    SENTENCES = 64  # of about the same length, side by side
+    SENTENCES = 64  # batch size; sentences in a batch have about the same length
 
     def __init__(self, backend: str, sentences: int, cell: str, **shape: int) -> None:
         self.model = transplanted(cell, shape)

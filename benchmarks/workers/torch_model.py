@@ -1,4 +1,4 @@
-"""The language model as PyTorch's users write it. Imports nothing but torch, so that programs start as theirs do."""
+"""The language model as PyTorch users write it. Imports nothing but torch, so that programs start as fast as theirs."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def detach(state: Any) -> Any:
 
 
 def backward(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: torch.Tensor, targets: torch.Tensor, state: Any) -> Any:
-    """Loss and gradients of one segment (T, N); → the loss and the state that goes on."""
+    """Loss and gradients of one segment (T, N); returns the loss and the state for the next segment."""
     optimizer.zero_grad(set_to_none=True)
     logits, state = model(inputs, state)
     loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -44,7 +44,7 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 @torch.inference_mode()
 def write(model: nn.Module, ids: torch.Tensor, length: int, temperature: float) -> torch.Tensor:
-    """(T, N) ids that follow ids (1, N)."""
+    """Ids (T, N) sampled after ids (1, N)."""
     state, written = None, []
     for _ in range(length):
         logits, state = model(ids, state)

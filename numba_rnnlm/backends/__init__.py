@@ -1,4 +1,4 @@
-"""CPU, GPU and reference behind one interface, :class:`~numba_rnnlm.backends.ops.Ops`. A backend owns every loop and knows no layer."""
+"""CPU, GPU and reference behind one interface, :class:`~numba_rnnlm.backends.ops.Ops`. A backend owns every loop and knows nothing of layers."""
 
 import ctypes
 import importlib
@@ -14,7 +14,7 @@ from ..errors import BackendError, ConfigError, expect_number, expect_one_of, sh
 from .ops import PRECISIONS, Ops
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-ANYWAY = 'use backend="cpu", or backend="auto", which takes the fastest here.'
+ANYWAY = 'use backend="cpu", or backend="auto", which picks the fastest available.'
 
 SIMULATED = bool(config.ENABLE_CUDASIM)  # type: ignore[attr-defined]  # "cuda" is Numba's simulator, for tests
 COMPILER_IS_OFF = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # NUMBA_DISABLE_JIT: everything runs as plain Python
@@ -23,7 +23,7 @@ MOST_THREADS = 1024
 
 
 def available() -> tuple[str, ...]:
-    """The backends that run here."""
+    """The backends that run on this computer."""
     return ("cpu", *(["cuda"] if _cuda_problem() is None else []), "reference")
 
 
@@ -34,7 +34,7 @@ def _cuda_problem() -> str | None:
         try:
             ctypes.CDLL(DRIVER)
         except OSError:
-            return (f'backend="cuda" needs an NVIDIA GPU and its driver, and {DRIVER} was not found here; {ANYWAY}')
+            return (f'backend="cuda" needs an NVIDIA GPU and its driver, but {DRIVER} was not found; {ANYWAY}')
     try:
         device = importlib.import_module(".cuda.device", __name__)
     except BackendError as error:
@@ -44,7 +44,7 @@ def _cuda_problem() -> str | None:
 
 
 def about() -> dict[str, str]:
-    """What to say about this machine: title → text."""
+    """Facts about this computer's CPU and GPU: title → text."""
     told: dict[str, str] = importlib.import_module(".cpu.host", __name__).about()
     problem = _cuda_problem()
     problem = problem and problem.split(";")[0].replace('backend="cuda" ', "")
@@ -53,26 +53,25 @@ def about() -> dict[str, str]:
 
 @checked
 def get(name: str = "auto", dtype: Any = None, threads: int | None = None, precision: str = "float32") -> Ops:
-    """The machine of this name.
+    """The backend of this name.
 
     Parameters
     ----------
     name
-        "auto" takes "cuda", an NVIDIA GPU, if there is one, else "cpu", Numba;
-        "reference" is NumPy in float64, slow.
+        "auto" picks "cuda" (an NVIDIA GPU) if available, else "cpu"; "reference" is NumPy in float64, slow.
     dtype
         float32 (the default) or float64; "reference" is always float64, "cuda" always float32.
     threads
-        For "cpu": default NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not
+        For "cpu": default NUMBA_RNNLM_NUM_THREADS, or the processors available to this process. Results do not
         depend on it.
     precision
-        Of the factors of matrix products; sums, states and weights are float32 in any case. "float32"; "bf16" (7 bits
+        Of the factors of matrix products; sums, states and weights are always float32. "float32"; "bf16" (7 bits
         of fraction) on tensor cores and on processors with AVX512_BF16; "tf32" (10 bits) on "cuda" only.
 
     Raises
     ------
     BackendError
-        If it does not run here.
+        If the backend cannot run on this computer.
     """
     expect_one_of("backend", name, BACKENDS)
     expect_one_of("precision", precision, PRECISIONS)
@@ -89,7 +88,7 @@ def get(name: str = "auto", dtype: Any = None, threads: int | None = None, preci
         return ops
     if name == "reference":
         if precision != "float32":
-            raise BackendError(f'precision is {precision!r}; backend="reference" rounds nothing, it knows only "float32".')
+            raise BackendError(f'precision is {precision!r}; backend="reference" rounds nothing and accepts only "float32".')
         ops = importlib.import_module(".reference", __name__).Backend(dtype, threads)
     else:
         ops = importlib.import_module(".cpu", __name__).Backend(dtype, threads, precision)
@@ -102,7 +101,7 @@ def _read_dtype(dtype: Any) -> Any:
     try:
         found = np.dtype(dtype)
         good = found.isnative and found.name in ("float32", "float64")
-    except Exception:  # whatever was given
+    except Exception:  # np.dtype raises anything, depending on the argument
         good = False
     if not good:
         raise ConfigError(f"dtype is {shown(dtype)}, expected float32 or float64.")

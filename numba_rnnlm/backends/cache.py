@@ -1,10 +1,10 @@
-"""Where compiled kernels are stored, and what is read back from there.
+"""The disk cache of compiled kernels.
 
-A file holds one kernel. Its name contains a digest of everything that the kernel is made from, and it begins with a digest of
-its name and the rest. So whatever other processes, full disks or strangers do in the folder, what is read is what was stored under
-that name, or nothing. Files are written beside their place and renamed into it: there is no lock and no index.
+Each file holds one kernel. Its name contains a digest of everything the kernel is made from, and it starts with a digest of its
+name and content. So whatever other processes, full disks or strangers do to the folder, a load returns what was saved under
+that name, or nothing. Files are written under a temporary name and renamed: no lock and no index are needed.
 
-Kernels are code. Only files are read that belong to the user or to root and that nobody else may write.
+Kernels are code: only files that belong to the user or to root, and that nobody else can write to, are loaded.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ from numba import config
 
 from ..reports import warn
 
-KEPT_VERSIONS = 4  # folders of other versions of the library, or for other processors, that stay; older ones are removed
-ABANDONED = 3600.0  # seconds after which a file that was never finished is removed
+KEPT_VERSIONS = 4  # folders kept of other library versions or processors; older ones are removed
+ABANDONED = 3600.0  # seconds after which an unfinished file is removed
 _DIGEST = hashlib.sha256().digest_size
 
 
 def cache_folder() -> Path | None:
-    """The folder for kernels of every version: below NUMBA_CACHE_DIR, or among the user's caches; None without a home.
+    """The folder for kernels of all versions: below NUMBA_CACHE_DIR or in the user's cache folder; None without a home.
 
-    It is not beside the source, where Numba would put it: an installer does not remove what it did not write, and Python would
-    import a folder that is left over as if it were the package.
+    It is not next to the source, Numba's default: an uninstaller would leave it behind, and Python would import the leftover
+    folder as the package.
     """
     if config.CACHE_DIR:  # type: ignore[attr-defined]
         return Path(os.path.abspath(config.CACHE_DIR), "numba_rnnlm")  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ def cache_folder() -> Path | None:
 
 
 def problem_of(version: str = "") -> str:
-    """Why kernels cannot be stored in :func:`cache_folder`, or in its folder for a version; empty if they can."""
+    """Why kernels cannot be stored in :func:`cache_folder`, or in its subfolder for a version; empty if they can."""
     base = cache_folder()
     if base is None:
         return "this user has no home folder"
@@ -61,7 +61,7 @@ def _user_folder() -> Path | None:
         base = os.path.join(home, "Library", "Caches")
     else:
         base = os.environ.get("XDG_CACHE_HOME", "")
-        if not os.path.isabs(base):  # the XDG specification: a relative path is ignored
+        if not os.path.isabs(base):  # the XDG specification says to ignore relative paths
             base = os.path.join(home, ".cache")
     return Path(base, "numba_rnnlm")
 
@@ -72,40 +72,40 @@ class Store:
     Parameters
     ----------
     version
-        A word, a hyphen and a digest, for example ``"cpu-0123abcd"``. Each version has a folder of its own.
+        A word, a hyphen and a digest, for example ``"cpu-0123abcd"``. Each version has its own folder.
     """
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self.failure = ""  # why something could not be stored; empty as long as everything could
+        self.failure = ""  # why the first failed save failed; empty if all succeeded
         self._numbers = count()
 
     @cached_property
     def problem(self) -> str:
-        """Why the first choice of a folder is not used, or only read; empty if it is used."""
+        """Why the preferred folder is not used, or only read from; empty if it is used."""
         return problem_of(self.version)
 
     @cached_property
     def _folders(self) -> list[Path]:
-        """Where to look, in order. The user's own folder comes second if the first choice cannot be read or written."""
+        """Folders to search, in order. The user's own folder is the second if the preferred one cannot be read or written."""
         choices = [cache_folder()] + ([_user_folder()] if self.problem else [])
         return [folder / self.version for folder in dict.fromkeys(choices)
                 if folder is not None and not _why_not_trusted(folder / self.version)]  # fmt: skip
 
     @property
     def writable(self) -> Path | None:
-        """Where kernels are stored; None if every process has to compile its own."""
+        """The folder to save to; None if every process has to compile its own kernels."""
         return next((folder for folder in self._folders if not _why_not_writable(folder)), None)
 
     def about(self) -> str:
-        """Where kernels are read and stored, or why they are not, for people to read."""
+        """A sentence for the user: where kernels are loaded from and saved, or why not."""
         filled = [folder for folder in self._folders if folder.is_dir() and folder != self.writable]
         told = [f"read from {folder}" for folder in filled]
         told += [f"stored in {self.writable}"] if self.writable else ["not stored: every process compiles those that are missing"]
         return ", ".join(told) + (f" ({self.problem})" if self.problem else "")
 
     def load(self, name: str) -> bytes | None:
-        """What :meth:`save` stored under this name, or None if it is missing or damaged."""
+        """The content saved under this name, or None if it is missing or damaged."""
         for folder in self._folders:
             try:
                 with open(folder / name, "rb") as file:
@@ -117,14 +117,14 @@ class Store:
         return None
 
     def save(self, name: str, body: bytes) -> None:
-        """Store it for other processes. Where that fails, this process has it nevertheless, and one warning says why."""
+        """Store a kernel for other processes. A failure is only a warning, once: this process has the kernel anyway."""
         folder = self.writable
         try:
             if folder is None:
                 raise OSError(0, self.problem)
             if not os.path.isdir(folder):
                 for missing in (*reversed([path for path in folder.parents if not os.path.isdir(path)]), folder):
-                    missing.mkdir(mode=0o755, exist_ok=True)  # whatever the umask: others do not write here
+                    missing.mkdir(mode=0o755, exist_ok=True)  # others must not write here, whatever the umask allows
                 self._sweep(folder)
             self._write(folder / name, _digest(name, body) + body)
         except OSError as error:
@@ -142,9 +142,9 @@ class Store:
             raise
 
     def _sweep(self, folder: Path) -> None:
-        """A new version: remove the folders of the oldest ones, and what was never finished."""
+        """Remove the oldest versions and unfinished files; called when a new version is first saved."""
         kind = self.version.partition("-")[0]
-        with contextlib.suppress(OSError):  # another process does the same
+        with contextlib.suppress(OSError):  # another process may be doing the same
             versions = [path for path in folder.parent.iterdir() if re.fullmatch(rf"{kind}-[0-9a-f]+", path.name)]
             versions.sort(key=lambda path: path.stat().st_mtime, reverse=True)
             for path in versions[KEPT_VERSIONS + 1 :]:
@@ -157,8 +157,7 @@ class Store:
         if not self.failure:
             self.failure = problem
             warn(f"compiled kernels are not stored: {problem}. Every process compiles those that are missing; to avoid "
-                 "that, set NUMBA_CACHE_DIR to a folder that you can write.", RuntimeWarning)  # fmt: skip
-
+                 "that, set NUMBA_CACHE_DIR to a folder that you can write to.", RuntimeWarning)  # fmt: skip
 
 
 def _digest(name: str, body: bytes) -> bytes:
@@ -169,24 +168,24 @@ def _why_not_trusted(folder: Path) -> str:
     try:
         return _trust(folder.stat())
     except (FileNotFoundError, NotADirectoryError):
-        return ""  # whether it can be made is another question
+        return ""  # _why_not_writable tells whether it can be created
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
 
 
 def _trust(found: os.stat_result) -> str:
-    """Empty if a file or folder belongs to the user or to root and nobody else may write it; else why not."""
-    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are the user's alone
+    """Why a file or folder is not trusted; empty if it belongs to the user or to root and nobody else can write to it."""
+    if not hasattr(os, "geteuid"):  # Windows, where a user's folders are private
         return ""
     if found.st_uid not in (0, os.geteuid()):
-        return f"it belongs to user {found.st_uid}, and not to root or to you, user {os.geteuid()}"
+        return f"it belongs to user {found.st_uid}, not to root or to you (user {os.geteuid()})"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others can write it (mode {stat.S_IMODE(found.st_mode):o})"
+        return f"others can write to it (mode {stat.S_IMODE(found.st_mode):o})"
     return ""
 
 
 def _why_not_writable(folder: Path) -> str:
     existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not os.path.isdir(existing):
-        return f"{str(existing)!r} is no folder"
+        return f"{str(existing)!r} is not a folder"
     return "" if os.access(existing, os.W_OK | os.X_OK) else "permission denied, or a read-only file system"

@@ -1,4 +1,4 @@
-"""Tells the user what a process is waiting for while kernels are compiled: once, within a second, with what it costs."""
+"""Tells the user, once and within a second, that the process is waiting for the compiler, and how long that takes."""
 
 import contextlib
 import logging
@@ -11,16 +11,16 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from .cache import Store
 
-LATE = 0.8  # seconds of compiling before anything is said
+LATE = 0.8  # seconds of compiling before the notice
 
 
 class Notice:
-    """Counts the time that goes into compilations, which may lie within one another, and speaks once when it is long."""
+    """Adds up the time spent in compilations, which may nest, and logs one notice when it gets long."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._told = self._postponed = False
-        self._spent = 0.0  # seconds, in compilations that have ended
+        self._spent = 0.0  # seconds in finished compilations
         self._depth = 0
         self._begun = 0.0
         self._timer = threading.Timer(0, self._tell)
@@ -36,7 +36,7 @@ class Notice:
                 self._timer.start()
 
     def end(self) -> None:
-        """The kernel is ready, or it cannot be compiled."""
+        """The kernel is ready, or its compilation failed."""
         with self._lock:
             self._depth -= 1
             if self._depth == 0:
@@ -45,7 +45,7 @@ class Notice:
 
     @contextlib.contextmanager
     def around(self, store: Store) -> Iterator[None]:
-        """From :meth:`begin` to :meth:`end`."""
+        """:meth:`begin` on entry, :meth:`end` on exit."""
         self.begin(store)
         try:
             yield
@@ -53,14 +53,14 @@ class Notice:
             self.end()
 
     def postpone(self) -> None:
-        """Report that a signal waits until the kernel is compiled, if the user has already seen the notice about the compiler."""
+        """Report that a signal has to wait for the compiler, if the user has already seen the notice."""
         if self._told and self._depth and not self._postponed:
             self._postponed = True
             with contextlib.suppress(Exception):  # the signal may have interrupted a write to the same stream
                 logging.getLogger("numba_rnnlm").warning("numba_rnnlm: interrupted: ending when the compiler has completed this kernel")
 
     def silence(self) -> None:
-        """The user has asked for compilation and need not be told."""
+        """No notice: the user has asked for compilation."""
         self._told = True
 
     def _tell(self, store: Store) -> None:
@@ -69,10 +69,10 @@ class Notice:
                 return
             self._told = True
         if store.writable and not store.failure:
-            text = (f"compiling kernels that are not stored yet, 10 to 30 seconds or, on a busy processor, longer; they will be in {store.writable.parent} "
+            text = (f"compiling kernels that are not stored yet (10 to 30 seconds, longer on a busy processor); they will be stored in {store.writable.parent} "
                     "(numba-rnnlm warmup compiles ahead of time)")  # fmt: skip
         else:
-            text = "compiling kernels, 10 to 30 seconds or, on a busy processor, longer, in every process"
+            text = "compiling kernels (10 to 30 seconds in every process, longer on a busy processor)"
         logging.getLogger("numba_rnnlm").warning("numba_rnnlm: %s", text)
 
 
@@ -80,7 +80,7 @@ notice = Notice()
 
 
 def _hold() -> None:
-    """A fork waits for the kernel that another thread compiles: its lock would never be free in the child."""
+    """Before a fork, wait for other threads to finish compiling: the child would inherit a lock that nobody releases."""
     global_compiler_lock.acquire()  # type: ignore[no-untyped-call]
     notice._lock.acquire()
 

@@ -1,4 +1,4 @@
-"""The reference in complex numbers: imaginary parts carry a derivative through any forward pass (Squire and Trapp 1998)."""
+"""The reference in complex numbers: the imaginary part carries a derivative through the forward pass (Squire and Trapp 1998)."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ __all__ = ["STEP", "Backend"]
 
 
 class Backend(reference.Backend):
-    """The forward verbs of the reference, for x + i·STEP·v; the imaginary part of what they return is STEP times the derivative along v.
+    """The forward verbs of the reference for x + i·STEP·v: the imaginary part of each result is STEP times the derivative along v.
 
-    Where the reference takes a maximum or an absolute value for the sake of large numbers, this one does not.
+    The reference's maxima and absolute values, which guard against overflow, are left out, because they are not analytic.
 
     Examples
     --------

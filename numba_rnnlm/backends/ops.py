@@ -1,7 +1,7 @@
-"""What a backend offers: its verbs, the arrays that they take, and how symbols are read and drawn one after the other.
+"""The interface of a backend: its verbs, the arrays they accept, and decoding one symbol at a time.
 
-Letters, for all shapes in this package: T time steps, N streams, D inputs, H hidden units, G gate slots,
-S states, V vocabulary; M = rows of any kind, usually T·N. ``dx`` is the gradient of ``x``.
+Shapes in this package: T time steps, N streams, D inputs, H hidden units, G gate slots, S states, V vocabulary,
+M rows of any kind, usually T·N. ``dx`` is the gradient of ``x``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from ..cells import Cell
 from ..memory import Space
 from ..rules import Rule
 
-Array = Any  # what `empty` returns: a NumPy array on a CPU, a device array elsewhere
+Array = Any  # what `empty` returns: a NumPy array on the CPU, otherwise a device array
 Shape = tuple[int, ...]
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -21,9 +21,10 @@ ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
 
 
 class Stage(NamedTuple):
-    """A layer as a compiled decoder takes it: recurrent, or with ``cell=None`` x W + b, W (units, inputs) if ``transposed``.
+    """A layer that a compiled decoder can run: recurrent, or x W + b if ``cell`` is None.
 
-    ``state`` is the name of a recurrent layer's array (N, S, H) in the network's state.
+    W is (inputs, units), or (units, inputs) if ``transposed``. ``state`` names a recurrent layer's array (N, S, H) in
+    the network's state.
     """
 
     cell: Cell | None
@@ -49,11 +50,11 @@ class Stage(NamedTuple):
 
 
 class Step(Protocol):
-    """A layer that is no :class:`Stage`: a compiled decoder runs it by the verbs, one symbol at a time."""
+    """A layer that is not a :class:`Stage`: a compiled decoder runs it through the verbs, one symbol at a time."""
 
     @property
     def inputs(self) -> int:
-        """Size of the input; 0 of a first layer, which takes ids."""
+        """Size of the input; 0 for a first layer, which takes ids."""
 
     @property
     def units(self) -> int:
@@ -61,23 +62,23 @@ class Step(Protocol):
 
     @property
     def states(self) -> Mapping[str, Shape]:
-        """What each stream carries: names of its arrays in the network's state, and their shapes behind the axis of the streams."""
+        """State carried per stream: array names in the network's state, and shapes without the stream axis."""
 
     def start(self, streams: int, state: Mapping[str, Array]) -> Callable[[Array], Array]:
-        """What makes N vectors of ``units`` of x (1, N, inputs), or of ids (1, N). The arrays of the state move on."""
+        """A function from x (1, N, inputs), or ids (1, N), to N vectors of ``units``; it updates ``state`` in place."""
 
 
 class Choice(NamedTuple):
-    """Which symbols may be drawn from scores, and how.
+    """How symbols are drawn from scores, and which ones.
 
     Parameters
     ----------
     temperature
-        What scores are divided by; 0 always takes the most probable symbol.
+        Scores are divided by it; 0 always picks the most probable symbol.
     top_k
-        Only the k most probable symbols; 0 is all. Of equals, the first ones.
+        Keep the k most probable symbols; 0 keeps all. Ties go to the lower ids.
     top_p
-        Only the most probable symbols that together reach this probability, after ``top_k``.
+        Then keep the smallest set of most probable symbols whose probabilities sum to at least this.
     banned
         Ids (B) that are never drawn.
     """
@@ -89,16 +90,16 @@ class Choice(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """Where some streams are: plain values, which any backend takes.
+    """Snapshot of N streams as NumPy arrays, which any backend can continue from.
 
     Attributes
     ----------
     state
-        The network's state before it has seen the last symbol of each stream: name → (N, …). Without any array it is zero.
+        The network's state before it reads the last symbol of each stream: name → (N, …). An empty mapping means zeros.
     ids
-        These last symbols (N).
+        The last symbols (N).
     positions
-        How many symbols each stream has read (N), the last one among them.
+        Number of symbols that each stream has read (N), including the last.
     """
 
     state: Mapping[str, np.ndarray]
@@ -106,57 +107,58 @@ class Streams(NamedTuple):
     positions: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Streams":
-        """These streams, in this order; one may be taken several times."""
+        """These streams, in this order; repeats are allowed."""
         return Streams({name: array[rows] for name, array in self.state.items()}, self.ids[rows], self.positions[rows])
 
     @staticmethod
     def joined(parts: "Sequence[Streams]") -> "Streams":
-        """The streams of all parts, side by side."""
+        """The streams of all parts in one batch."""
         state = {name: np.concatenate([part.state[name] for part in parts]) for name in parts[0].state}
         return Streams(state, np.concatenate([part.ids for part in parts]), np.concatenate([part.positions for part in parts]))
 
 
 class Decoding(Protocol):
-    """N streams on their way, one symbol after the other."""
+    """N streams being decoded, one symbol at a time."""
 
     def read(self, ids: np.ndarray) -> None:
         """Read ids (T, N)."""
 
     def scores(self) -> Array:
-        """Scores (N, V) of what follows, on the backend; valid until the next call."""
+        """Scores (N, V) of the next symbol, on the backend; valid until the next call."""
 
     def draw(self, given: np.ndarray, choice: Choice, seeds: np.ndarray) -> np.ndarray:
-        """The next ids (T, N): those of ``given`` (T, N), or where that is -1 drawn.
+        """The next ids (T, N): those of ``given`` (T, N), drawn where ``given`` is -1.
 
-        The number that draws a stream's symbol is that of its seed (N) and its position: see :func:`numba_rnnlm.decoding.choice.uniform`.
+        The random number for a symbol depends only on the stream's seed (N) and position: see
+        :func:`numba_rnnlm.decoding.choice.uniform`.
         """
 
     def take(self, rows: np.ndarray) -> None:
-        """Continue with these streams, in this order; one may be taken several times."""
+        """Continue with these streams, in this order; repeats are allowed."""
 
     def streams(self) -> Streams:
-        """Where they are."""
+        """A snapshot of the streams, to continue from later."""
 
 
 class Decoder(Protocol):
-    """A network's weights, as they are read for one symbol after the other.
+    """A network's weights, laid out for decoding one symbol at a time.
 
     Attributes
     ----------
     exact
-        Whether it computes what the verbs do, to the bit, so that they may read what is known beforehand.
+        Whether it matches the verbs bit for bit, so that a forward pass may read the prompt.
     """
 
     exact: bool
 
     def start(self, streams: Streams) -> Decoding:
-        """Set out from here."""
+        """Continue from these streams."""
 
 
 class Ops(Protocol):
-    """Every verb of a backend. Inputs first, outputs last; outputs are preallocated unless said otherwise.
+    """Every verb of a backend. Inputs come first, outputs last; outputs are preallocated unless stated otherwise.
 
-    Arrays are contiguous, in ``dtype``; ids and targets are int32. A target of -1 is not counted.
+    Arrays are contiguous, in ``dtype``; ids and targets are int32. Targets of -1 are ignored.
     """
 
     name: str
@@ -164,20 +166,20 @@ class Ops(Protocol):
     threads: int
 
     def rounding(self) -> str:
-        """What the last bits of its results depend on, to be read and compared: where it is equal, results are."""
+        """Describes what the last bits of results depend on: backends with equal descriptions give equal results."""
 
     # arrays
     def memory(self, held: int = 0) -> Space:
-        """What arrays may take, including the ``held`` bytes that the caller's have."""
+        """Memory available to arrays, including the ``held`` bytes that the caller's arrays occupy."""
 
     def empty(self, shape: Shape) -> Array:
-        """A new array, unwritten, aligned to 64 bytes."""
+        """A new uninitialised array, aligned to 64 bytes."""
 
     def upload(self, array: np.ndarray) -> Array:
-        """A NumPy array on this machine: floats in ``dtype``, whole numbers in int32."""
+        """Copy a NumPy array to the backend: floats as ``dtype``, integers as int32."""
 
     def download(self, array: Array) -> np.ndarray:
-        """The array as NumPy's (a copy)."""
+        """Copy to a NumPy array."""
 
     def copy(self, source: Array, out: Array) -> None:
         """out ← source, of equal size."""
@@ -189,9 +191,9 @@ class Ops(Protocol):
         """out += scale · x, of equal size and both contiguous."""
 
     def reverse(self, x: Array, lengths: Array | None, out: Array) -> None:
-        """out (T, N, F) ← x with the first lengths[n] steps of each stream in reverse order, and the others as they are.
+        """out (T, N, F) ← x (T, N, F) with the first lengths[n] steps of each stream reversed and the rest unchanged.
 
-        lengths (N) int32, or None for T everywhere. ``out`` must not be x. It is its own inverse, and its own backward pass.
+        lengths (N) int32, or None for T everywhere. ``out`` must not alias x. It is its own inverse and its own backward pass.
         """
 
     # lookup
@@ -205,25 +207,26 @@ class Ops(Protocol):
     def project(
         self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False, add: bool = False
     ) -> None:
-        """out (M, F) ← b (F) everywhere; its columns from ``first`` on += x (M, D) W (D, K); W is (K, D) if transposed.
+        """out (M, F) ← b (F), or 0; then columns first … first+K of out += x (M, D) W (D, K). W is (K, D) if transposed.
 
-        With ``add`` both are added to what out holds.
+        With ``add``, both terms are added to the existing out.
         """
 
     def project_backward(
         self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
         first: int = 0, transposed: bool = False, add: bool = False,
     ) -> None:
-        """dx, unless None, dW and db ← gradients of x, W and b; with ``add``, dW and db += theirs."""
+        """dx, dW, db ← gradients of x, W, b (dx and db may be None); with ``add``, dW and db are added to instead."""
 
     # time
     def recur(
         self, cell: Cell, U: Array | None, z: Array, s: Array, w: Array | None = None, lengths: Array | None = None
     ) -> None:
-        """h_t = cell(z_t + h_{t-1} U). z (T, N, G, H): sums → what recur_backward needs; s (T+1, N, S, H): s[0] → s[1:].
+        """h_t = cell(z_t + h_{t-1} U): from s[0], fills s[1:] of the states s (T+1, N, S, H).
 
-        U (H, g·H) for the g slots that see the state; None if none does, and the loop is a scan. w (K, H): the cell's vectors of weights, None
-        if it has none. lengths (N) int32, each within 0 … T, or None for T everywhere: a stream that has ended keeps its states,
+        z (T, N, G, H) holds the sums, and is overwritten with what recur_backward needs. U is (H, g·H) for the g slots that see
+        the state, None if there are none: then the loop is a scan. w (K, H): the cell's weight vectors, None if it has none.
+        lengths (N) int32, each within 0 … T, or None for T everywhere: a stream that has ended keeps its states,
         s[t+1, n] = s[t, n] for t >= lengths[n], whatever its sums are.
         """
 
@@ -231,11 +234,11 @@ class Ops(Protocol):
         self, cell: Cell, U: Array | None, z: Array, s: Array, dy: Array | None, d: Array, dU: Array | None,
         w: Array | None = None, dw: Array | None = None, lengths: Array | None = None, add: bool = False,
     ) -> None:
-        """z → gradients of the sums. dy (T, N, H): gradients of all h_t = s[t+1, :, 0], or None if only the final state is seen.
-        d (N, S, H): gradient of the final state → of the initial one. dU, dw ← gradients of U and w, or with ``add`` += them.
+        """Replaces z with the gradients of the sums, and d (N, S, H), the gradient of the final state, with that of the initial state.
 
-        U, w and lengths are those of :meth:`recur`. A stream that has ended has no gradient of its sums; d goes through it unchanged, and dy of
-        its steps counts: what is above sees the state that it keeps.
+        dy (T, N, H): gradients of all h_t = s[t+1, :, 0], or None if only the final state is used. dU, dw ← gradients of U
+        and w; with ``add``, they are added to instead. U, w and lengths are those of :meth:`recur`. After a stream has ended, its sums
+        have zero gradient and d passes through unchanged; dy still counts, because the layer above reads the state it keeps.
         """
 
     # pointwise
@@ -243,7 +246,7 @@ class Ops(Protocol):
         """x (M, F) ← activation(x)"""
 
     def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
-        """dy: gradient of the output y → gradient of the input."""
+        """Replaces dy, the gradient of the output y, with the gradient of the input."""
 
     def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
         """out ← x / (1 - rate) where random_bits(key, element) keeps the element, else 0."""
@@ -252,13 +255,13 @@ class Ops(Protocol):
     def cross_entropy(
         self, x: Array, W: Array, b: Array | None, targets: Array, losses: Array, transposed: bool = False
     ) -> None:
-        """losses (M) ← -log softmax(x W + b)[targets], never holding all M·V logits."""
+        """losses (M) ← -log softmax(x W + b)[targets], without ever storing all M·V logits."""
 
     def cross_entropy_backward(
         self, x: Array, W: Array, b: Array | None, targets: Array, scale: float, losses: Array,
         dx: Array, dW: Array, db: Array | None, transposed: bool = False, add: bool = False,
     ) -> None:
-        """The same, and the gradients of scale · Σ losses: dx, dW and db ← …; with ``add``, dW and db += …"""
+        """The same, and dx, dW, db ← gradients of scale · Σ losses; with ``add``, dW and db are added to instead."""
 
     def binary_cross_entropy(self, logits: Array, targets: Array, losses: Array) -> None:
         """losses (M) ← mean over F of the binary cross-entropy of sigmoid(logits (M, F)) and targets (M, F)."""
@@ -268,19 +271,21 @@ class Ops(Protocol):
 
     # decoding
     def choose(self, scores: Array, choice: Choice, numbers: np.ndarray, ids: Array) -> None:
-        """ids (N) ← where they are -1, the symbol that numbers[n] in [0, 1) picks from softmax(scores[n] / temperature).
+        """Replaces each -1 in ids (N) with a symbol drawn from softmax(scores[n] / temperature) by numbers[n] in [0, 1).
 
-        It is the first one up to which the probabilities of those that may be drawn sum to more than the number. scores (N, V) are used
-        up; numbers (N) are float64 on the host.
+        It is the first symbol at which the cumulative probability of the symbols left by ``choice`` exceeds the number.
+        scores (N, V) are overwritten; numbers (N) are float64 on the host.
         """
 
     def decoder(self, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> Decoder | None:
-        """A copy of these weights, laid out to be read one symbol after the other, as "float32" or "int8"; None where the verbs are the way
-        to do that. table (V, D) has the vectors that the first stage takes; without it, the first one is a step that takes ids."""
+        """A copy of these weights for decoding, as "float32" or "int8"; None if this backend decodes through the verbs.
+
+        table (V, D) holds the input vectors of the first stage; without it, the first stage is a :class:`Step` that takes ids.
+        """
 
     # update
     def norm(self, x: Array) -> float:
-        """Euclidean norm of x (size); NaN and infinity come through."""
+        """Euclidean norm of x (size); NaN and infinity propagate."""
 
     def update(self, rule: Rule, p: Array, g: Array, m: Array, h: np.ndarray) -> None:
         """p, m ← rule(p (size), g (size), m (moments, size), h): see :mod:`numba_rnnlm.rules`."""

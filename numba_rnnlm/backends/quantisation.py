@@ -1,10 +1,10 @@
-"""Weights as whole numbers of 8 bits."""
+"""Rounding of weights to 8-bit integers."""
 
 import numpy as np
 
 
 def round_to_int8(matrix: np.ndarray) -> np.ndarray:
-    """Each column as the nearest whole numbers from -127 to 127, times a scale of its own.
+    """Each column rounded to integers from -127 to 127 times the column's own scale.
 
     Examples
     --------
@@ -13,6 +13,6 @@ def round_to_int8(matrix: np.ndarray) -> np.ndarray:
            [  2.]])
     """
     top = abs(matrix).max(0)
-    top[top == 0] = 1  # nothing to scale
+    top[top == 0] = 1  # avoid division by zero
     one = matrix.dtype.type(127)
     return np.asarray(np.rint(matrix * (one / top)) * (top / one))

@@ -1,7 +1,7 @@
-"""The specification: NumPy in float64, slow and obvious. It shares no code with what it is held against.
+"""The specification: NumPy in float64, slow and obvious. It shares no code with the backends it is compared to.
 
-Cells are taken from their ``equations`` and differentiated by complex step (Squire and Trapp 1998):
-f'(x) = Im f(x + ih) / h, exact to rounding, because there is no difference of two near numbers.
+Cells run from their ``equations`` and are differentiated by complex step (Squire and Trapp 1998):
+f'(x) = Im f(x + ih) / h, exact to rounding, because no nearby numbers are subtracted.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Backend:
     threads = 1
 
     def __init__(self, dtype: Any = None, threads: int | None = None) -> None:
-        """Always float64 on one thread, whatever is asked for."""
+        """Always float64 on one thread; both arguments are ignored."""
 
     def rounding(self) -> str:
         return self.name
@@ -38,7 +38,7 @@ class Backend:
         return host_memory()
 
     def empty(self, shape: Shape) -> Array:
-        return np.full(shape, np.nan)  # a value used before it is written shows
+        return np.full(shape, np.nan)  # exposes a value read before it is written
 
     def upload(self, array: Array) -> Array:
         return np.array(array, np.int32 if array.dtype.kind in "iub" else np.float64)
@@ -116,7 +116,7 @@ class Backend:
             dz, dprevious, *dweights = (_slopes(cell, points, rows, upstream) for rows in points)
             z[t], d[...] = _columns(dz), np.where(ended, d, _columns(dprevious))
             if dw is not None:
-                dw += dweights[0].sum(1)  # of all streams
+                dw += dweights[0].sum(1)  # over streams
             if U is not None and dU is not None:
                 through = z[t, :, first:last].reshape(z.shape[1], -1)
                 d[:, 0] += through @ U.T
@@ -191,7 +191,7 @@ class Backend:
             ids[n] = _drawn(scores[n], choice, numbers[n])
 
     def decoder(self, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> None:
-        """There is none: a step is a forward pass."""
+        """None: each step is a forward pass."""
 
     def norm(self, x: Array) -> float:
         return float(np.sqrt((x * x).sum()))
@@ -236,7 +236,7 @@ class Backend:
             step = n.rate * np.sign(n.beta1 * m[0] + n.fresh1 * x)
             m[0] = n.beta2 * m[0] + n.fresh2 * x
         else:
-            raise NotImplementedError(f"the reference has no rule {rule.name!r}; write it here, in NumPy.")
+            raise NotImplementedError(f"the reference does not implement the rule {rule.name!r}; add it here, in NumPy.")
         p[...] = n.shrink * p - step
 
 
@@ -245,7 +245,7 @@ def _drawn(scores: Array, choice: Choice, number: float) -> int:
         return int(scores.argmax())
     weights = np.exp((scores - scores.max()) / choice.temperature)
     if choice.top_k or choice.top_p < 1:
-        order = np.argsort(-scores, kind="stable")  # of equals, the first ids stay
+        order = np.argsort(-scores, kind="stable")  # ties go to the lower ids
     if choice.top_k:
         weights[order[choice.top_k :]] = 0
     if choice.top_p < 1:
@@ -262,7 +262,7 @@ def _put(values: Array | float, out: Array, add: bool) -> None:
 
 
 def _slopes(cell: Cell, points: list[Array], rows: Array, upstream: Array) -> Array:
-    """Gradient of Σ upstream · equations(*points) with respect to each of the ``rows``, one of the points: (rows, N, H)."""
+    """Gradient (rows, N, H) of Σ upstream · equations(*points) with respect to ``rows``, which is one of the points."""
     found = []
     for row in rows:
         row += 1j * STEP
@@ -272,12 +272,12 @@ def _slopes(cell: Cell, points: list[Array], rows: Array, upstream: Array) -> Ar
 
 
 def _ended(lengths: Array | None, t: int) -> Array:
-    """Whether each stream has ended before step t, to go with (N, S, H)."""
+    """Whether each stream has ended before step t, broadcastable to (N, S, H)."""
     return np.reshape(False if lengths is None else lengths <= t, (-1, 1, 1))
 
 
 def _slots(rows: Array) -> Array:
-    """(N, G, H) → (G, N, H): what a cell's equations take."""
+    """(N, G, H) → (G, N, H), the layout of a cell's equations."""
     return np.swapaxes(rows, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""The contract of a cell."""
+"""The interface of a cell."""
 
 import inspect
 import re
@@ -22,33 +22,33 @@ WEIGHED = {"forward": ("z", "prev", "next", "w", "start", "stride"), "backward":
 class Cell(Rows):
     """One step of a recurrent layer for one stream, after the matrix products.
 
-    A layer projects the input and the previous state into the cell's *slots*, adds the bias, and hands the
-    sums ``z`` (G, H) to the cell, with the previous states ``prev`` (S, H). Element j of every row depends
-    on column j alone; that is the one rule, and the reason why the same functions run on any machine.
+    A layer projects the input and the previous state into the cell's *slots*, adds the bias, and passes the
+    sums ``z`` (G, H) to the cell, with the previous states ``prev`` (S, H). Element j of every result may depend
+    on column j alone; this one rule lets the same functions run on every backend.
 
-    A cell may have vectors of weights of its own, ``w`` (K, H): peepholes, or a state that is multiplied element by element. A cell none of
-    whose slots sees the state has no matrix in its loop over time, which is then a scan.
+    A cell may have its own weight vectors ``w`` (K, H), for example peepholes or elementwise recurrent weights. If no slot
+    sees the state, the time loop has no matrix product and is a scan.
 
     Parameters
     ----------
     name
-        What a user writes: ``LanguageModel(cell=name)``. Letters, digits, ``_`` and ``-``: it is part of the names of weights.
+        As in ``LanguageModel(cell=name)``. Letters, digits, ``_`` and ``-``, because names of weights contain it.
     gates
         Slot → what is projected into it: ``"x"`` the input, ``"h"`` the state, ``"xh"`` both. The slots
-        that see the state must be neighbours, and so must those that see the input. No slot need see the state.
+        that see the input must be neighbours, and so must those that see the state, if any.
     states
-        Names of the states; the first is what the next layer sees.
+        Names of the states; the first is the output that the next layer sees.
     equations
-        ``(z (G, …), prev (S, …)) → next (S, …)`` in NumPy, also for complex numbers: the specification.
+        The specification in NumPy, ``(z (G, …), prev (S, …)) → next (S, …)``; must also accept complex numbers.
     forward
         Row function ``(z, prev, next, start, stride)``: sums → activations in place, prev → next.
     backward
         Row function ``(z, prev, next, d, start, stride)``: activations → gradients of the sums in place;
-        d: gradient of ``next`` → gradient of ``prev`` (without what flows through the state's matrix).
+        d: gradient of ``next`` → gradient of ``prev`` (without the part that flows through the state's matrix).
     weights
-        Names of the cell's vectors of weights, if it has any. Then ``equations(z, prev, w)``,
-        ``forward(z, prev, next, w, start, stride)`` and ``backward(z, prev, next, d, w, dw, start, stride)`` take them as ``w`` (K, H), and
-        ``backward`` adds their gradients to ``dw`` (K, H).
+        Names of the cell's weight vectors, if any. They are passed as ``w`` (K, H) to ``equations(z, prev, w)``,
+        ``forward(z, prev, next, w, start, stride)`` and ``backward(z, prev, next, d, w, dw, start, stride)``, which
+        adds their gradients to ``dw`` (K, H).
 
     Examples
     --------
@@ -116,7 +116,7 @@ class Cell(Rows):
     def __repr__(self) -> str:
         return f"<Cell {self.name!r}>"
 
-    # A copy of a model has the same cell.
+    # Copies of a model share the cell.
 
     def __copy__(self) -> "Cell":
         return self
@@ -128,10 +128,10 @@ class Cell(Rows):
         return {"forward": self.forward, "backward": self.backward}
 
     def window(self, letter: str) -> tuple[int, int]:
-        """First and last-plus-one slot that see the input (``"x"``) or the state (``"h"``); (0, 0) if none does."""
+        """Range (first, last + 1) of the slots that see the input (``"x"``) or the state (``"h"``); (0, 0) if none."""
         seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
         return (seen[0], seen[-1] + 1) if seen else (0, 0)
 
     def with_weights(self, w: Any) -> tuple[Any, ...]:
-        """What a function of this cell takes beyond the sums and states: the weights, if it has any."""
+        """The arguments of this cell's functions after the states: (w,) if it has weights, else ()."""
         return (w,) if self.weights else ()

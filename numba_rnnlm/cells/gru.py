@@ -1,4 +1,4 @@
-"""Gated recurrent unit (Cho et al. 2014), the reset gate applied after the product, as in cuDNN.
+"""Gated recurrent unit (Cho et al. 2014) with the reset gate applied after the product, as in cuDNN.
 
 ::
 

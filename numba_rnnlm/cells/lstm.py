@@ -1,4 +1,4 @@
-"""Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate of Gers, Schmidhuber, Cummins 2000).
+"""Long short-term memory (Hochreiter and Schmidhuber 1997), with the forget gate of Gers, Schmidhuber and Cummins (2000).
 
 ::
 
@@ -27,7 +27,7 @@ def _logistic(z: np.ndarray) -> np.ndarray:
 
 @portable
 def _forward(z, prev, next, start, stride):
-    # One short loop per gate: each vectorises; a single long one does not.
+    # One short loop per gate, because a single long loop does not vectorise.
     i, f, g, o = z[0], z[1], z[2], z[3]
     h, c, c_prev = next[0], next[1], prev[1]
     for j in range(start, h.size, stride):

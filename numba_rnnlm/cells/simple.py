@@ -10,7 +10,7 @@ from .cell import Cell
 
 
 def _simple(name: str, f: Any, df: Any, equation: Callable[[np.ndarray], np.ndarray]) -> Cell:
-    """The cell of one activation f, whose derivative df takes the output of f."""
+    """A cell with activation f; its derivative df is a function of f's output."""
 
     @portable
     def forward(z, prev, next, start, stride):

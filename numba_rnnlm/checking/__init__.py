@@ -1,6 +1,6 @@
-"""Checks of a layer or a cell of your own: what the tests of this library check for its own ones.
+"""Checks for your own layers and cells, the same that the tests of this library apply to the built-in ones.
 
-The package attaches them where one looks for them: ``numba_rnnlm.layers.check`` and ``numba_rnnlm.cells.check``.
+They are available as ``numba_rnnlm.layers.check`` and ``numba_rnnlm.cells.check``.
 """
 
 from . import cell, layer

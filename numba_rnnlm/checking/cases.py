@@ -1,4 +1,4 @@
-"""What the checks of a layer compute with: a layer, an input and weights."""
+"""Test cases for the checks of a layer: a layer with an input, weights and a state."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from ..layers import Layer, Run
 from ..layers.layer import Head
 from .comparing import Arrays, floats
 
-KEY = 1234  # of the random numbers of a step in training
-SCALE = 0.5  # of losses
+KEY = 1234  # random key of a training step
+SCALE = 0.5  # factor of the losses
 
 
 class Case:
-    """A layer with numbers to compute with. Backends get copies of them: an upload may share memory with what is uploaded.
+    """A layer with random inputs. Backends get copies, because an upload may share memory with its source.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class Case:
     Attributes
     ----------
     x, weights, state, dy
-        The input, the weights by name, the state that earlier steps have left, and the gradient of the output.
+        The input, the weights by name, the state left by earlier steps, and the gradient of the output.
     sequences
-        Whether the first axis of the input is time, and so the second one the streams.
+        Whether the first axis of the input is time and the second the streams.
     """
 
     def __init__(self, layer: Layer, shape: Shape, random: np.random.Generator) -> None:
@@ -75,16 +75,16 @@ class Case:
         self, ops: Ops, x: np.ndarray | None = None, state: Arrays | None = None, weights: Arrays | None = None, training: bool = False,
         key: int | None = None,
     ) -> dict[str, np.ndarray]:
-        """The output and the state after it, by what they are."""
+        """Description → array: the output and the new state."""
         x = self.x if x is None else x
         run = self._run(ops, x.shape, training, weights, state)
         run.key = key
         return self._results(ops, run, self.layer.forward(ops, run, ops.upload(x.copy())))
 
     def backward(self, ops: Ops, held: Arrays | None = None, written: Collection[str] = ()) -> dict[str, np.ndarray]:
-        """All results of a step of training, by what they are.
+        """Description → array: all results of a training step.
 
-        Before it, the gradients of the weights hold ``held``; those whose names are in ``written`` have got it from another layer in this step.
+        The gradients of the weights start as ``held``; those named in ``written`` count as written by another layer in this step.
         """
         run = self._run(ops, self.shape, True)
         run.key = KEY
@@ -103,7 +103,7 @@ class Case:
         return found | {"the input": ops.download(x)} | {gradient_of(name): ops.download(array) for name, array in run.g.items()}
 
     def slopes(self, of: str, along: np.ndarray) -> np.ndarray:
-        """dy times the derivative of the output along a direction of this weight, or of the input, whose name is ""."""
+        """dy times the derivative of the output along a direction in this weight, or in the input if ``of`` is ""."""
         step, x, weights = 1j * STEP * along, self.x, dict(self.weights)
         if of:
             weights[of] = weights[of] + step
@@ -113,7 +113,7 @@ class Case:
         return np.asarray(self.dy * y.imag / STEP)
 
     def states(self, results: Arrays) -> dict[str, np.ndarray]:
-        """The arrays of the state among these results, by their names."""
+        """The state among these results: name → array."""
         return {name: results[f"the state {name!r}"] for name in self.layer.state(self.shape)}
 
     def _run(self, ops: Ops, shape: Shape, training: bool, weights: Arrays | None = None, state: Arrays | None = None) -> Run:
@@ -129,7 +129,7 @@ class Case:
 
 @dataclass(frozen=True, repr=False)
 class Losses(Layer):
-    """The losses of a head as the output of a layer, for targets that depend on the shape of the input alone."""
+    """A layer whose output is the losses of a head, for targets that depend only on the shape of the input."""
 
     layer: Layer
 
@@ -171,7 +171,7 @@ class Losses(Layer):
 
 
 class LossCase(Case):
-    """A case whose outputs are losses: all count alike."""
+    """A case whose outputs are losses, all with the same weight."""
 
     @cached_property
     def dy(self) -> np.ndarray:
@@ -179,5 +179,5 @@ class LossCase(Case):
 
 
 def gradient_of(name: str) -> str:
-    """What the gradient of a weight is called among the results."""
+    """Description of the gradient of a weight among the results."""
     return f"the gradient of the weight {name!r}"

@@ -15,8 +15,8 @@ from . import layer
 from .comparing import TOLERANCE, calls, compiled, expect_close, floats
 
 STREAMS, UNITS = 3, 7
-FOREIGN = 9.0  # in columns that a row function must not touch
-LARGE = 1000.0  # a sum or a state whose exponential no float holds
+FOREIGN = 9.0  # value of columns that a row function must not touch
+LARGE = 1000.0  # a sum or state whose exponential overflows
 FORWARD = "Compare forward with the equations."
 BACKWARD = "Compare backward with the derivative of the equations, which must also hold for complex numbers: no abs, and comparisons of z.real only."
 
@@ -25,23 +25,23 @@ Rows = dict[str, np.ndarray]
 
 @checked
 def check(cell: Cell, *, verbose: bool = False) -> None:
-    """Check that a cell of your own computes its equations and their derivative, on all backends, one step at a time and in a layer.
+    """Check that your own cell computes its equations and their derivative, on all backends, in single steps and in a layer.
 
-    Its row functions are compared with ``equations`` forward and backward, must not read or write another column than theirs, and must give
-    finite numbers for large ones. Then :func:`numba_rnnlm.layers.check` checks a :class:`~numba_rnnlm.layers.Recurrent` layer of this cell.
-    The cell need not be registered.
+    Its row functions are compared with ``equations`` forward and backward, must not read or write other columns than their own, and must
+    give finite results for large numbers. Then :func:`numba_rnnlm.layers.check` checks a :class:`~numba_rnnlm.layers.Recurrent` layer of
+    this cell. The cell need not be registered.
 
     Parameters
     ----------
     cell
         The cell.
     verbose
-        Print a line for each check that has passed.
+        Print a line for each passed check.
 
     Raises
     ------
     CheckError
-        For the first check that fails. The message says what differs, where, by how much, and what to look at.
+        For the first check that fails. The message says what differs, where, by how much, and where to look.
 
     Examples
     --------
@@ -59,19 +59,19 @@ def check(cell: Cell, *, verbose: bool = False) -> None:
 
 
 class Case:
-    """A cell with numbers for one step of some streams.
+    """A cell with random inputs for one step of a few streams.
 
     Parameters
     ----------
     cell, units
-        The cell, and H.
+        The cell and its number of units, H.
     random
         Draws all numbers.
 
     Attributes
     ----------
     z, prev, w, d
-        As :func:`~numba_rnnlm.recognition.step` takes them.
+        Arguments for :func:`~numba_rnnlm.recognition.step`.
     """
 
     def __init__(self, cell: Cell, units: int, random: np.random.Generator) -> None:
@@ -81,11 +81,11 @@ class Case:
         self.w = floats(random, len(cell.weights), units)
 
     def computed(self, ops: Ops, scale: float = 1.0) -> Rows:
-        """The results of a backend, by what they are. The reference computes them from the equations."""
+        """Description → array: the results of a backend. The reference computes them from the equations."""
         return self._named(**step(ops, self.cell, scale * self.z, scale * self.prev, self.w, self.d))
 
     def in_python(self, start: int = 0, stride: int = 1) -> Rows:
-        """The results of the row functions as plain Python, in every ``stride``-th column from ``start`` on; all others hold FOREIGN."""
+        """Results of the row functions run as plain Python on columns start, start + stride, …; all others hold FOREIGN."""
         foreign = np.arange(self.units) % stride != start
         z, prev, d, w, new, dw = (np.where(foreign, FOREIGN, array) for array in (
             self.z, self.prev, self.d, self.w, np.full(self.prev.shape, np.nan), np.zeros(self.w.shape)))

@@ -1,4 +1,4 @@
-"""What all checks need: numbers to compute with, and a sentence where two results differ."""
+"""Shared by all checks: random numbers, and comparisons of results with readable errors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,12 +20,12 @@ def floats(random: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def compiled() -> list[Ops]:
-    """The backends of this computer that are compared with the reference, in the dtype that models are trained in."""
+    """The backends of this computer that are compared with the reference, in float32, in which models are trained."""
     return [backends.get(name, np.float32, threads=2) for name in backends.available() if name != "reference"]
 
 
 def difference(got: np.ndarray, want: np.ndarray) -> float:
-    """The largest difference, relative to the largest element, or to 1 where all are smaller.
+    """The largest difference, relative to the largest element of ``want``, or to 1 if all are smaller.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def expect_close(where: str, got: Arrays, want: Arrays, advice: str, tolerance: 
         found = got[name]
         if found.shape != wanted.shape:
             raise CheckError(f"{where}: {name} has the shape {found.shape}, expected {wanted.shape}. {advice}")
-        if not difference(found, wanted) <= tolerance:  # so that NaN counts
+        if not difference(found, wanted) <= tolerance:  # true for NaN
             off = np.nan_to_num(abs(found - wanted), nan=np.inf)
             place = np.unravel_index(np.argmax(off), off.shape)
             raise CheckError(f"{where}: {name} is {found[place]:.6g} at {[*map(int, place)]}, expected {wanted[place]:.6g}, which is the largest of "
@@ -50,7 +50,7 @@ def expect_close(where: str, got: Arrays, want: Arrays, advice: str, tolerance: 
 
 @contextmanager
 def calls(where: str, advice: str) -> Iterator[None]:
-    """Say where an exception of the user's code was raised."""
+    """Report where the user's code raised an exception."""
     try:
         yield
     except CheckError:

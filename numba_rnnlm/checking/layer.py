@@ -18,37 +18,37 @@ from ..network import Graph, Network
 from .cases import Case, LossCase, Losses, gradient_of
 from .comparing import TOLERANCE, calls, compiled, expect_close, floats
 
-SIZES = ((5, 3, 4), (1, 4, 2), (20, 64, 33))  # steps, streams, features; the last one is enough work for two threads
-SYMBOLS = 7  # of a vocabulary
+SIZES = ((5, 3, 4), (1, 4, 2), (20, 64, 33))  # (steps, streams, features); the last is enough work for two threads
+SYMBOLS = 7  # vocabulary size
 ADVICE = ("The traceback shows the line. If the layer accepts vectors of one size only, pass check(layer, features=...); if it does not accept such "
           "an input at all, raise ShapeError in output(shape).")
-LOCATED = 300  # elements of an array that are differentiated one by one, to say where its gradient is wrong
+LOCATED = 300  # elements differentiated one by one to locate an error in a gradient
 
 
 @checked
 def check(layer: Layer, features: int | None = None, *, streaming: bool = True, verbose: bool = False) -> None:
-    """Check that a layer of your own keeps the contract of :class:`~numba_rnnlm.layers.Layer`, on inputs of several sizes.
+    """Check that your own layer satisfies the contract of :class:`~numba_rnnlm.layers.Layer`, on inputs of several sizes.
 
-    Its arguments can be saved; its shapes are as it says; its gradients are the derivatives of its output, and set or added to as
-    :meth:`Run.adds` says; streams do not depend on each other, and a sequence may be cut into segments; over an embedding and while generating
-    text it computes the same; so do all backends, on any number of threads. The losses of its :meth:`~numba_rnnlm.layers.Layer.head`, if it has
-    one, are checked in the same way.
+    Its arguments can be saved; its shapes are as declared; its gradients are the derivatives of its output, and are set or added to as
+    :meth:`Run.adds` says; streams do not depend on each other, and a sequence may be cut into segments; it computes the same over an
+    embedding, while generating text, on all backends, and on any number of threads. The losses of its
+    :meth:`~numba_rnnlm.layers.Layer.head`, if it has one, are checked in the same way.
 
     Parameters
     ----------
     layer
         A layer of few units: the slow reference backend computes it many times.
     features
-        Size of the input vectors, if the layer accepts one size only.
+        Size of the input vectors, if the layer accepts only one size.
     streaming
-        False if the layer must see a whole sequence at once. Then it works in a ``Sequential``, but not in a ``LanguageModel``.
+        False if the layer must see a whole sequence at once. It then works in a ``Sequential``, but not in a ``LanguageModel``.
     verbose
-        Print a line for each check that has passed.
+        Print a line for each passed check.
 
     Raises
     ------
     CheckError
-        For the first check that fails. The message says what differs, where, by how much, and what to look at.
+        For the first check that fails. The message says what differs, where, by how much, and where to look.
 
     Examples
     --------
@@ -104,11 +104,11 @@ def saved(case: Case) -> None:
 
 def shapes(case: Case) -> None:
     layer, shape = case.layer, case.shape
-    first = (0, 1, *shape[2:]) if case.sequences else (1, *shape[1:])  # a model asks with this one, before it has an input
+    first = (0, 1, *shape[2:]) if case.sequences else (1, *shape[1:])  # the shape that a model passes before it has an input
     parameters, state, streams = layer.parameters(shape), layer.state(shape), shape[case.sequences]
     if (told := layer.parameters(first)) != parameters:
         raise CheckError(f"{case}: parameters(shape) is {parameters}, but for the shape {first} it is {told}. Weights must not depend on the "
-                         "steps and the streams.")
+                         "numbers of steps and streams.")
     drawn, again = (layer.initialize(first, np.random.default_rng(0)) for _ in range(2))
     if (sizes := {name: np.shape(array) for name, array in drawn.items()}) != parameters:
         raise CheckError(f"{case}: initialize(shape, random) returns the shapes {sizes}, expected parameters(shape), {parameters}.")
@@ -182,7 +182,7 @@ def generation(case: Case) -> None:
     layer, shape, head = case.layer, case.shape, case.layer.head()
     odd = layer.ids is not None or layer.steps is not None or {len(shape), len(layer.output(shape))} != {3}
     if odd or (head is None and layer.ties(shape)):
-        return  # no layer of a LanguageModel
+        return  # cannot be used in a LanguageModel
     symbols = SYMBOLS if head is None else head.symbols
     graph = Graph([Embedding(symbols, shape[-1]), layer, *([Dense(SYMBOLS, "softmax")] if head is None else [])])
     weights, ids = above(graph.names[1], case.weights), case.random.integers(0, symbols, shape[:2])
@@ -194,8 +194,8 @@ def generation(case: Case) -> None:
             decoding.read(ids[1:])
             got, want = (ops.download(scores) for scores in (decoding.scores(), network.scores(ops.upload(ids), state)))
             expect_close(f"{case}, backend {ops.name!r}, generating text", {"the score of a symbol": got}, {"the score of a symbol": want},
-                         "A decoder computes what stages(p) tells, which must be what forward computes; where it returns None, generation runs "
-                         "forward.", TOLERANCE[ops.dtype.name])
+                         "A decoder computes what stages(p) describes, which must be what forward computes; if stages returns None, generation "
+                         "runs forward.", TOLERANCE[ops.dtype.name])
 
 
 # The numbers of a layer, or of its losses
@@ -219,16 +219,16 @@ def gradients(case: Case, ops: Ops | None = None, tolerance: float = TOLERANCE["
     along = {name: floats(case.random, *found[what].shape) for name, what in names.items()}
     slopes = {name: case.slopes(name, along[name]) for name in names}
     terms = {name: along[name] * found[what] for name, what in names.items()}
-    size = sum(np.nansum(abs(array)) for array in (*slopes.values(), *terms.values()))  # of what was summed: it decides how much is rounded
+    size = sum(np.nansum(abs(array)) for array in (*slopes.values(), *terms.values()))  # size of the terms, to which rounding is relative
     for name, what in names.items():
-        if not abs(slopes[name].sum() - terms[name].sum()) <= tolerance * size:  # so that NaN counts
+        if not abs(slopes[name].sum() - terms[name].sum()) <= tolerance * size:  # true for NaN
             place, got, want = _worst(case, name, found[what])
             raise CheckError(f"{case}: {what} is {got:.6g} at {place}, but the derivative of what forward computes is {want:.6g}. Look at what "
                              "backward does for it.")
 
 
 def _worst(case: Case, name: str, gradient: np.ndarray) -> tuple[list[int], float, float]:
-    """Where a gradient is off most, among some elements; what it is there, and the derivative."""
+    """(index, gradient, derivative) where they differ most, among at most LOCATED elements."""
     places = case.random.permutation(gradient.size)[:LOCATED]
     directions = (np.reshape(np.arange(gradient.size) == place, gradient.shape).astype(float) for place in places)
     got, want = gradient.flat[places], np.array([case.slopes(name, along).sum() for along in directions])
@@ -239,18 +239,18 @@ def _worst(case: Case, name: str, gradient: np.ndarray) -> tuple[list[int], floa
 def same_everywhere(case: Case) -> None:
     wanted = case.backward(backends.get("reference"))
     for ops in compiled():
-        expect_close(f"{case}, backend {ops.name!r}", case.backward(ops), wanted, "The reference computes something else: compute by verbs of "
-                     "``ops`` alone, and write every array before it is read.", TOLERANCE[ops.dtype.name])
+        expect_close(f"{case}, backend {ops.name!r}", case.backward(ops), wanted, "The reference computes something else: compute with verbs of "
+                     "``ops`` only, and write every array before you read it.", TOLERANCE[ops.dtype.name])
 
 
 def same_on_threads(case: Case) -> None:
     one, two = (case.backward(backends.get("cpu", np.float32, threads)) for threads in (1, 2))
-    expect_close(f"{case}, on two threads instead of one", two, one, "Every bit must be the same: compute by verbs of ``ops`` alone.", 0)
+    expect_close(f"{case}, on two threads instead of one", two, one, "Every bit must be the same: compute with verbs of ``ops`` only.", 0)
 
 
 CONTRACT: dict[str, Callable[[Case], None]] = {
     "its arguments can be saved": saved,
-    "its shapes are as told": shapes,
+    "its shapes are as declared": shapes,
     "its output is a function of its input": outputs,
     "its streams are independent": streams,
     "a sequence may be cut into segments": segments,

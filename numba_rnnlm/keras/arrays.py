@@ -1,4 +1,4 @@
-"""Examples as Keras has them, one a row, checked once and handed out in batches with time in front."""
+"""Examples in Keras's layout, one per row, validated once and returned in batches with time as the first axis."""
 
 import hashlib
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def swap(array: np.ndarray) -> np.ndarray:
 
 
 def read_inputs(name: str, x: Any, first: Layer, features: int | None, dtype: np.dtype[Any]) -> np.ndarray:
-    """Checked x for this first layer: ids (examples, T) int32, or vectors (examples, T, D)."""
+    """Validated inputs for this first layer: ids (examples, T) int32, or vectors (examples, T, D)."""
     array = _array(name, x)
     if first.ids is not None:
         if array.ndim != 2:
@@ -57,14 +57,14 @@ def read_inputs(name: str, x: Any, first: Layer, features: int | None, dtype: np
     if array.ndim != 3 or (features is not None and array.shape[2] != features):
         raise ShapeError(
             f"{name} has shape {array.shape}, expected vectors (examples, steps, {features or 'features'}), because "
-            "the first layer is not an Embedding. Put one in front of ids."
+            "the first layer is not an Embedding. If these are ids, add an Embedding."
         )
     _expect_some(name, array)
     return read_numbers(name, array, dtype)
 
 
 def read_targets(name: str, y: Any, loss: str, output: Shape, dtype: np.dtype[Any]) -> np.ndarray:
-    """Checked y for this loss on an output (examples, V) or (examples, T, V): ids int32, or numbers like the output."""
+    """Validated targets for this loss and output (examples, V) or (examples, T, V): ids int32, or numbers in the output's shape."""
     array = _array(name, y)
     if array.ndim == 0 or len(array) != output[0]:
         raise ShapeError(f"{name} has shape {array.shape}, expected a target for each of the {output[0]} examples.")
@@ -83,9 +83,9 @@ def read_targets(name: str, y: Any, loss: str, output: Shape, dtype: np.dtype[An
 
 
 def read_numbers(name: str, values: Any, dtype: np.dtype[Any]) -> np.ndarray:
-    """Checked numbers of any shape, all finite."""
+    """Validated finite numbers of any shape."""
     array = _array(name, values)
-    with np.errstate(over="ignore"):  # what is too large for dtype is refused below
+    with np.errstate(over="ignore"):  # numbers too large for dtype are rejected below
         numbers = array.astype(dtype)
     _refuse(name, array, ~np.isfinite(numbers), f"expected a finite number of {dtype}")
     return numbers
@@ -97,9 +97,9 @@ def _array(name: str, values: Any) -> np.ndarray:
     except ShapeError:
         raise
     except ValueError as error:
-        raise ShapeError(f"{name} has rows of different length; make them equal, for example by padding.") from error
+        raise ShapeError(f"{name} has rows of different lengths; make them equal, for example by padding.") from error
     except Exception as error:  # an object whose own conversion fails
-        raise ShapeError(f"{name} is {shown(values)}, which NumPy cannot make an array of; expected an array of numbers.") from error
+        raise ShapeError(f"{name} is {shown(values)}, which NumPy cannot convert to an array; expected an array of numbers.") from error
     if array.dtype.kind not in "biuf":
         what = shown(values) if array.ndim == 0 else f"{type(values).__name__} of {array.dtype}"
         raise ShapeError(f"{name} is {what}, expected an array of numbers.")
@@ -108,19 +108,19 @@ def _array(name: str, values: Any) -> np.ndarray:
 
 def _expect_some(name: str, array: np.ndarray) -> None:
     if 0 in array.shape:
-        raise ShapeError(f"{name} has shape {array.shape}: it is empty; give at least one example of at least one step.")
+        raise ShapeError(f"{name} is empty, with shape {array.shape}; give at least one example of at least one step.")
 
 
 def _expect(name: str, array: np.ndarray, output: Shape, shapes: tuple[Shape, ...], what: str) -> None:
     if array.shape not in shapes:
         wanted = " or ".join(str(shape) for shape in shapes)
-        when = "after every step" if len(output) == 3 else "once a sequence"
-        raise ShapeError(f"{name} has shape {array.shape}, expected {wanted}: {what}. The model answers {when}; "
+        when = "every step" if len(output) == 3 else "each sequence"
+        raise ShapeError(f"{name} has shape {array.shape}, expected {wanted}: {what}. The model has one output for {when}; "
                          "return_sequences of the last recurrent layer decides this.")
 
 
 def _refuse(name: str, array: np.ndarray, bad: np.ndarray, why: str, error: type[ValueError] = ShapeError) -> None:
-    """Raise ``error`` at the first element that is bad."""
+    """Raise ``error`` for the first bad element."""
     if bad.any():
         place = np.unravel_index(int(bad.argmax()), bad.shape)
         where = ", ".join(str(index) for index in place)

@@ -1,4 +1,4 @@
-"""Arguments that several layers share: Keras's that leave no choice here, and the size of a first layer's vectors."""
+"""Arguments that several layers share: Keras arguments with only one accepted value, and the input size of a first layer."""
 
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Annotated, Literal
@@ -9,14 +9,14 @@ from .layer import Layer
 
 __all__ = ["Glorot", "KerasLayer", "TakesVectors", "Zeros"]
 
-WEIGHTS = Only("set_weights() takes other starting weights")
+WEIGHTS = Only("use set_weights() for other starting weights")
 Glorot = Annotated[Literal["glorot_uniform"], WEIGHTS]
 Zeros = Annotated[Literal["zeros"], WEIGHTS]
 
 
 @dataclass(frozen=True)
 class KerasLayer(Layer):
-    """What every layer takes from Keras."""
+    """The Keras arguments that every layer accepts."""
 
     _: KW_ONLY
     name: Annotated[None, Only("layers are named after their kind, as summary() shows")] = hidden(None)
@@ -25,18 +25,18 @@ class KerasLayer(Layer):
 
 @dataclass(frozen=True)
 class TakesVectors(KerasLayer):
-    """A layer that may come first, without an Embedding in front of it.
+    """A layer that may be the first one, with vectors as its input.
 
     Parameters
     ----------
     input_shape
-        (steps or None, features) of the vectors that go into the first layer; the features are then known before
-        any data is. The steps are not checked.
+        (steps or None, features) of the vectors that go into the first layer, so that the features are known before
+        there are data. The steps are not checked.
     input_dim
         The features alone.
     """
 
-    _: KW_ONLY  # hidden: elsewhere than in front they say nothing
+    _: KW_ONLY  # hidden, because they are ignored unless the layer is first
     input_shape: tuple[int | None, ...] | None = hidden(None)
     input_dim: int | None = hidden(None)
 
@@ -57,5 +57,5 @@ class TakesVectors(KerasLayer):
 
     @property
     def input_features(self) -> int | None:
-        """Size of the input vectors, if it was said."""
+        """Size of the input vectors, if given."""
         return self.input_dim if self.input_shape is None else self.input_shape[1]

@@ -1,4 +1,4 @@
-"""The update of all weights at once, by whatever optimiser."""
+"""The update of all weights at once, by any optimiser."""
 
 from collections.abc import Callable
 from math import inf, isfinite, sqrt
@@ -16,60 +16,59 @@ from ..reports import warn
 
 
 class Updater:
-    """Moves all weights of a network by an optimiser: clip, then one pass over the flat buffers.
+    """Updates all weights of a network: clips gradients, then applies the rule in one pass over the flat buffers.
 
     Parameters
     ----------
     network
-        Its ``gradients`` are read, its ``parameters`` are changed.
+        Its ``gradients`` are read, its ``parameters`` changed.
     optimizer
-        The rule and its numbers.
+        The rule and its hyperparameters.
     """
 
     def __init__(self, network: Network, optimizer: Optimizer) -> None:
         self.network, self.optimizer, self.steps = network, optimizer, 0
-        self.rounding: str | None = network.ops.rounding()  # what computed the updates so far; None if unknown
+        self.rounding: str | None = network.ops.rounding()  # of the backend that made the updates so far; None if unknown
         self.moments = network.ops.empty((optimizer.rule.moments, network.parameters.flat.shape[0]))
         self.forget()
 
     def resume(self, steps: int, rounding: Any) -> None:
-        """Count on from so many updates; ``rounding`` is what :meth:`~numba_rnnlm.backends.ops.Ops.rounding` said where they were
-        made, or None if nothing is known of that.
+        """Continue after this many updates, made on a backend with this :meth:`~numba_rnnlm.backends.ops.Ops.rounding`, None if unknown.
 
         Raises
         ------
         ValueError
-            If it is no text.
+            If ``rounding`` is not a string.
         """
         if rounding is not None and not isinstance(rounding, str):
             raise ValueError(f"the rounding is {rounding!r}")
         self.steps, self.rounding = steps, rounding
 
     def begin(self) -> None:
-        """From here on updates are made on this backend; warn if others were made on one that rounds differently."""
+        """Called before the first update of a run; warns if earlier updates were made on a backend that rounds differently."""
         here = self.network.ops.rounding()
         if self.steps and self.rounding not in (None, here):
             warn(f"the training so far was computed on {self.rounding!r} and continues on {here!r}: the result is as valid, but "
-                 "its last bits differ from those of a training that stayed on one of them.")
+                 "its last bits differ from those of a training that stays on one of them.")
         self.rounding = here
 
     def forget(self) -> None:
-        """Put the moments back to where they began."""
+        """Reset the moments to their starting values."""
         if self.optimizer.rule.moments:
             self.network.ops.fill(self.moments, self.optimizer.start)
 
     def arenas(self) -> dict[str, Arena]:
-        """The moments by the names of the weights: moments/0, moments/1, …"""
+        """The moments as moments/0, moments/1, …, each an arena with the names of the weights."""
         layout = self.network.graph.layout
         return {f"moments/{index}": Arena(layout, self.moments[index]) for index in range(self.moments.shape[0])}
 
     def update(self, rate: float | None = None) -> float:
-        """Change the weights by their gradients; → the norm of the gradient before clipping.
+        """Update the weights from their gradients; returns the norm of the gradient before clipping.
 
         Raises
         ------
         DivergenceError
-            If the gradient holds NaN or infinity; the weights are then unchanged.
+            If the gradient contains NaN or infinity; the weights are then unchanged.
         """
         network, limits = self.network, self.optimizer.limits
         norm = self._clip_each(limits.each) if limits.each else _finite_norm(network.ops.norm(network.gradients.flat))
@@ -82,24 +81,24 @@ class Updater:
 
     @property
     def behind(self) -> int:
-        """How many updates a training may start before it asks what the first of them came to."""
+        """How many updates may be started before the outcome of the first one is fetched."""
         return int(self._queue is not None)
 
     @property
     def _queue(self) -> Any:
-        """A machine's way not to wait for the norm; there is none where each variable has a norm of its own."""
+        """The backend's asynchronous update, if it has one; None when clipping by the norm of each variable, which needs norms first."""
         return None if self.optimizer.limits.each else getattr(self.network.ops, "update_if_finite", None)
 
     def start(self, losses: Array, rate: float | None = None) -> Callable[[], tuple[float, float]]:
-        """:meth:`update`, if the ``losses`` are finite, too. → what does it, and returns their sum and the norm.
+        """:meth:`update`, provided that the ``losses`` are finite too. Returns a function that returns the sum of losses and the norm.
 
-        On a device the update is on its way at once, and the function waits for it. One that is not finite changes nothing,
-        nor does any that was started after it, until its function has raised.
+        On a GPU the update is queued at once, and the function waits for it; otherwise the function makes the update. A non-finite update
+        changes nothing, nor do later ones, until its function has raised.
 
         Raises
         ------
         DivergenceError
-            By the function: if the losses or the gradient hold NaN or infinity; the weights are then unchanged.
+            Raised by the function if the losses or the gradient contain NaN or infinity; the weights are then unchanged.
         """
         network = self.network
         if self._queue is None:
@@ -115,13 +114,13 @@ class Updater:
         return result
 
     def _numbers(self, scale: float, rate: float | None) -> np.ndarray:
-        """What the rule gets at the next update, which this begins."""
+        """Count the next update, and return the rule's hyperparameters for it."""
         self.steps += 1
         numbers = numbers_of(self.optimizer, self.steps, self.optimizer.learning_rate if rate is None else rate)
         return np.array([scale, self.optimizer.limits.element or inf, *numbers])
 
     def _clip_each(self, limit: float) -> float:
-        """Scale the gradient of each variable down to this norm; → the norm of them all before that."""
+        """Clip the gradient of each variable to this norm; returns the norm of the whole gradient before clipping."""
         ops, gradients = self.network.ops, self.network.gradients
         norms = {name: ops.norm(gradient.reshape(-1)) for name, gradient in gradients.items()}
         whole = _finite_norm(sqrt(sum(norm * norm for norm in norms.values())))

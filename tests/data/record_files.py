@@ -1,6 +1,6 @@
-"""Write model_v2.npz, checkpoint_v2.npz and sequential_v2.npz beside this file: files that every later release must read.
+"""Write model_v2.npz, checkpoint_v2.npz and sequential_v2.npz next to this file: files that every later release must read.
 
-Run by hand, once for each version of the format (the number is part of the name; older files stay as they are)::
+Run by hand, once per version of the format (the version is part of the names; older files stay unchanged)::
 
     python tests/data/record_files.py
 """
@@ -19,7 +19,7 @@ from numba_rnnlm.training import loop
 FOLDER = Path(__file__).parent
 TEXT = "to be or not to be\nthat is the question\n"
 TRAINING = {"epochs": 3, "streams": 2, "steps": 10, "learning_rate": 0.05, "schedule": "plateau", "verbose": 0}
-STOPPED = 9  # updates before the checkpointed run is stopped: in the middle of an epoch
+STOPPED = 9  # updates after which the checkpointed run is stopped, in the middle of an epoch
 
 
 def model():

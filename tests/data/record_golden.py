@@ -1,4 +1,4 @@
-"""Record golden_pytorch.npz and golden_keras.npz beside this file: what two other frameworks compute, in float64.
+"""Record golden_pytorch.npz and golden_keras.npz next to this file: float64 results of two other frameworks.
 
 Run by hand, with torch, keras and tensorflow installed::
 
@@ -18,7 +18,7 @@ golden_pytorch.npz also has optimisers::
 
     optimizer/start, optimizer/gradients    (P), (steps, P)
     optimizer/NAME/p                        (steps, P)    the weights after each step
-    optimizer/NAME/hyper/KEY                every number of the optimiser, with PyTorch's names
+    optimizer/NAME/hyper/KEY                the optimiser's hyperparameters, with PyTorch's names
 
 golden_keras.npz also has a whole model, before and after one step of Adam on one batch::
 
@@ -33,7 +33,7 @@ golden_keras.npz also has a whole model, before and after one step of Adam on on
 import os
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # Keras reads it when it is imported; the gradients below are TensorFlow's
+os.environ["KERAS_BACKEND"] = "tensorflow"  # must be set before Keras is imported; the gradients below use TensorFlow
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ Record = dict[str, np.ndarray]
 
 
 def draw(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Normal numbers, made multiples of 1/64: exact in float32 too, and small in a compressed file."""
+    """Normal numbers, rounded to multiples of 1/64, which are exact in float32 and compress well."""
     return np.round(rng.normal(0, 0.5, shape) * 64) / 64
 
 

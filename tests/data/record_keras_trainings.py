@@ -1,4 +1,4 @@
-"""Record keras_trainings.npz beside this file: the losses and the last weights of 40 trainings by Keras.
+"""Record keras_trainings.npz next to this file: losses and final weights of 40 trainings with Keras.
 
 Run by hand, with keras and torch installed::
 
@@ -7,9 +7,9 @@ Run by hand, with keras and torch installed::
 Keys::
 
     about                   versions, as strings
-    N/case                  JSON: layers, optimizer, options, loss, epochs, batch_size; as CASES below draws them
+    N/case                  JSON: layers, optimizer, options, loss, epochs, batch_size, as drawn below
     N/x, N/y                examples
-    N/start, N/end          the first and the last weights, those of get_weights() one behind the other
+    N/start, N/end          initial and final weights: get_weights(), concatenated
     N/losses, N/accuracy    (epochs)
 """
 
@@ -50,7 +50,7 @@ LOSSES = ["categorical_crossentropy", "sparse_categorical_crossentropy", "binary
 
 
 def draw(rng: np.random.Generator, number: int, optimizer: str, options: dict[str, Any]) -> tuple[dict[str, Any], Record]:
-    """A case, and its examples."""
+    """Draw a case and its examples."""
     steps, examples, symbols = int(rng.integers(3, 7)), int(rng.integers(9, 24)), int(rng.integers(4, 9))
     loss, sequences, ids = LOSSES[number % 4], bool(rng.integers(2)), bool(rng.integers(4))
     units = {"categorical": symbols, "sparse": symbols, "binary": [1, 3][number // 4 % 2]}[loss.split("_")[0]]
@@ -76,7 +76,7 @@ def draw(rng: np.random.Generator, number: int, optimizer: str, options: dict[st
 
 
 def train(case: dict[str, Any], examples: Record, rng: np.random.Generator) -> Record:
-    """The weights that are drawn, and what the training comes to."""
+    """Draw initial weights and train; returns the weights before and after, and the losses."""
     model = keras.Sequential([getattr(keras.layers, kind)(**options) for kind, options in case["layers"]])
     optimizer = getattr(keras.optimizers, case["optimizer"])(**case["options"])
     model.compile(optimizer, case["loss"], metrics=["accuracy"])

@@ -1,12 +1,12 @@
-"""Record scaled_pytorch.npz beside this file: the error of PyTorch's float32 against float64, weights × 1 to 10⁸.
+"""Record scaled_pytorch.npz next to this file: errors of PyTorch in float32 relative to float64, for weights × 1 to 10⁸.
 
 Run by hand, the first line with this package, the second with torch::
 
     PYTHONPATH=. python tests/data/record_scaled.py exact exact.npz
     python tests/data/record_scaled.py pytorch exact.npz
 
-The float64 results are those of the backend "reference", which the test compares with too: PyTorch's own float64 takes 1 - y² for a derivative,
-which is zero where y is 1. Keys are "about", the versions, and CELL/SCALE: the errors (cases, quantities); see tests/scaled.py.
+The float64 results come from the backend "reference", which the test uses too: PyTorch in float64 computes a derivative as 1 - y², which is
+zero where y is 1. Keys are "about", the versions, and CELL/SCALE, the errors (cases, quantities); see tests/scaled.py.
 """
 
 import itertools
@@ -20,13 +20,13 @@ from scaled import CASES, HIDDEN, INPUTS, QUANTITIES, SCALES, SLOTS, STEPS, STRE
 
 
 def blocks(columns: np.ndarray, *order: int) -> np.ndarray:
-    """Columns (…, G·H) with their blocks in another order."""
+    """Reorder the blocks of columns (…, G·H)."""
     parts = np.split(columns, len(order), axis=-1)
     return np.concatenate([parts[index] for index in order], axis=-1)
 
 
 def to_pytorch(cell: str, W: np.ndarray, U: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
-    """weight_ih, weight_hh, bias_ih, bias_hh from ours: m r u → r u m in U and in b."""
+    """Our weights as weight_ih, weight_hh, bias_ih, bias_hh; m r u becomes r u m in U and in b."""
     if cell != "gru":
         return [W.T, U.T, b.reshape(-1), np.zeros(b.size)]
     m, r, u, n = b
@@ -48,7 +48,7 @@ def pytorch(cell: str, case: Case) -> Case:
     x, V, c = (torch.tensor(case[name], dtype=torch.float32, requires_grad=True) for name in ("x", "V", "c"))
     arrays = to_pytorch(cell, case["W"], case["U"], case["b"])
     weights = [torch.tensor(np.ascontiguousarray(array), dtype=torch.float32) for array in arrays]
-    if cell == "sigmoid":  # which PyTorch has no layer of
+    if cell == "sigmoid":  # PyTorch has no layer of it
         ih, hh, bias, _ = weights = [weight.requires_grad_() for weight in weights]
         h, outputs = torch.zeros(STREAMS, HIDDEN), []
         for t in range(STEPS):

@@ -1,4 +1,4 @@
-"""The CPU: Numba kernels on a pool of threads. Results do not depend on the number of threads, to the bit."""
+"""The CPU: Numba kernels on a thread pool. Results are bit for bit the same for any number of threads."""
 
 import sys
 from collections.abc import Sequence
@@ -48,18 +48,18 @@ class Backend:
         expect_one_of("dtype", self.dtype.name, ("float32", "float64"))
         self.precision = precision
         if precision == "tf32":
-            raise BackendError('precision is "tf32", which needs a GPU; backend="cpu" knows "float32" and "bf16".')
+            raise BackendError('precision is "tf32", which needs a GPU; backend="cpu" accepts "float32" and "bf16".')
         if precision == "bf16" and (self.dtype != np.float32 or not simd.HAS_BF16):
             raise BackendError('precision is "bf16", which needs float32 weights and a processor with AVX512_BF16 '
                                '(see numba-rnnlm info); use precision="float32".')
-        self.factor = np.dtype(np.int32) if precision == "bf16" else self.dtype  # what B of a product is packed in
+        self.factor = np.dtype(np.int32) if precision == "bf16" else self.dtype  # the type that B is packed in
         self.threads = default_threads() if threads is None else threads
         expect_number("threads", self.threads, 1, MOST_THREADS, whole=True)
         self.pool = _pool(int(self.threads))
         self.workspace = Workspace()
 
     def __reduce__(self) -> Any:
-        return Backend, (self.dtype.name, self.threads, self.precision)  # threads do not travel
+        return Backend, (self.dtype.name, self.threads, self.precision)  # threads cannot be pickled
 
     def rounding(self) -> str:
         return f"{self.name}, {'float64' if self.dtype == np.float64 else self.precision}"  # not on the processor: docs/kernels.md
@@ -116,7 +116,7 @@ class Backend:
             return
         start = zeros(out)
         if b is not None:
-            start = Matrix(b.reshape(-1), first, out.size // width, columns, 0, 1)  # the same row for all
+            start = Matrix(b.reshape(-1), first, out.size // width, columns, 0, 1)  # the bias for every row
         for edge, last in ((0, first), (first + columns, width)):  # slots that x is not projected into
             if edge < last:
                 bias = 0 if b is None else b.reshape(-1)[edge:last]
@@ -140,14 +140,15 @@ class Backend:
         self._multiply(dz, weights if transposed else weights.T, matrix(dx), zeros(dx), in_blocks=True)
 
     def _add_gradient(self, x: Matrix, dz: Matrix, dW: Array, first: int, rows: int, transposed: bool, add: bool) -> None:
-        """dW, or dWᵀ if ``transposed``, is set or added to: these are the rows from ``first`` on of ``rows``.
+        """Accumulate dW, or dWᵀ if ``transposed``, over one chunk of ``rows`` rows, which starts at row ``first``.
 
-        The sum is the same however rows are cut: blocks of STEPS rows, each one chain, are added in their order, to zero or, with ``add``, to dW.
+        The sum does not depend on the chunks: it adds blocks of STEPS rows in order, each summed as one chain, to zero or, with
+        ``add``, to dW.
         """
         a, b = (dz, x) if transposed else (x, dz)
         last = first + x.rows
-        head = min(last, max(STEPS, -(-first // STEPS) * STEPS))  # the end of the block that rows before have begun
-        tail = last if last == rows else max(head, last // STEPS * STEPS)  # the start of one that rows after will end
+        head = min(last, max(STEPS, -(-first // STEPS) * STEPS))  # end of the block that the previous chunk began
+        tail = last if last == rows else max(head, last // STEPS * STEPS)  # start of the block that the next chunk ends
         for begin, end in ((first, head), (head, tail), (tail, last)):
             if begin == end and not (begin == last == 0):
                 continue
@@ -166,7 +167,7 @@ class Backend:
         multiply(self.pool, self.workspace, a, b, c, d, self.factor, in_blocks)
 
     def _add_rows(self, rows: Array, total: Array, first: bool, add: bool) -> None:
-        """total = the sum of rows, of all rows of calls before back to the ``first``, and with ``add`` of what it held then."""
+        """total = sum of the rows of all calls since the ``first``, plus, with ``add``, what total held before that."""
         width = rows.shape[-1]
         height = rows.size // width
         sums = self.workspace.take("column sums", (width,), np.float64)
@@ -204,16 +205,16 @@ class Backend:
             self._multiply(previous.T, dz, matrix(dU), None if add else zeros(dU), in_blocks=True)
 
     def _rows(self, rows: Array | None, width: int) -> Array:
-        """An array (·, width), with no rows where there is none."""
+        """The array, or an empty one (0, width) for None."""
         return np.empty((0, width), self.dtype) if rows is None else rows
 
     def _streams(self, z: Array, U: Array) -> Array:
-        """The streams of each part of a time loop."""
+        """Range of streams of each part of a time loop."""
         steps, streams = z.shape[:2]
         return cut(streams, self.pool.parts(steps * streams * U.size or z.size * 8))
 
     def _pack(self, b: Array, k: int, n: int, step_stride: int, column_stride: int) -> Array:
-        """b (k, n) as panels for the register tile."""
+        """b (k, n) packed into panels for the register tile."""
         width = simd.VECTORS * simd.lanes(b)
         panels = -(-n // width)
         lines = (k + 1) // 2 if self.factor == np.int32 else k
@@ -223,7 +224,7 @@ class Backend:
         return packed
 
     def _pairs(self, bounds: Array, k: int) -> Array:
-        """Room for the rounded factors of each part's rows, if they are rounded."""
+        """Scratch for the rounded factors of each part's rows; empty if factors are not rounded."""
         rows = int((bounds[:, 1] - bounds[:, 0]).max()) if self.factor == np.int32 else 0
         return self.workspace.take("pairs", (len(bounds), rows * ((k + 1) // 2)), np.int32)
 
@@ -276,7 +277,7 @@ class Backend:
             self._input_gradient(dz, W, dx[rows], transposed)
 
     def _logits(self, x: Array, W: Array, b: Array | None, transposed: bool) -> Any:
-        """(rows, their logits) chunk by chunk: in one buffer, as even as the limit allows."""
+        """(rows, their logits) in chunks of nearly equal size that share one buffer."""
         vocabulary = W.shape[0] if transposed else W.shape[1]
         chunks = -(-x.shape[0] // max(1, LOGITS // vocabulary))
         parts = split(x.shape[0], chunks)
@@ -328,5 +329,5 @@ class Backend:
         self.pool.run(update.update, cut(p.size, self.pool.parts(p.size * 8), 16), rule, p, g, m, h.astype(self.dtype))
 
     def _elementwise(self, function: Any, size: int, *arguments: Any, each: int = 1) -> None:
-        """Run a kernel over range(size), cut among the threads; ``each`` is the work of one index."""
+        """Run a kernel over range(size), split among threads; ``each`` is the work per index."""
         self.pool.run(function, cut(size, self.pool.parts(size * each)), *arguments)

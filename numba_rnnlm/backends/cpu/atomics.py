@@ -1,4 +1,4 @@
-"""What threads need to agree without Python and its lock: counters that are changed in one piece."""
+"""Atomic counters, with which threads synchronise without the GIL."""
 
 import threading
 import time
@@ -8,18 +8,18 @@ from llvmlite import binding, ir
 from numba import config, types
 from numba.extending import intrinsic
 
-LINE = 8  # int64 in a cache line: what different threads write stands on different lines
+LINE = 8  # int64 per cache line; values that different threads write go to different lines
 
 _i32, _i64 = ir.IntType(32), ir.IntType(64)
 
 
 def pointer(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    """Of args[0][args[1]], for :mod:`.sleeping` too."""
+    """Address of args[0][args[1]]."""
     return builder.gep(context.make_array(signature.args[0])(context, builder, args[0]).data, [args[1]])
 
 
 def call(builder: Any, name: str, result: ir.Type, *arguments: Any) -> Any:
-    """Call a function that the process has, by its name."""
+    """Call an LLVM intrinsic or a function of the process by name."""
     module = builder.module
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
@@ -27,7 +27,7 @@ def call(builder: Any, name: str, result: ir.Type, *arguments: Any) -> Any:
 
 @intrinsic
 def _add(typingctx, counters, index, value):
-    """counters[index] += value; → what it was."""
+    """counters[index] += value; returns the previous value."""
 
     def codegen(context, builder, signature, args):
         return builder.atomic_rmw("add", pointer(context, builder, signature, args), args[2], "seq_cst")
@@ -37,7 +37,7 @@ def _add(typingctx, counters, index, value):
 
 @intrinsic
 def _exchange(typingctx, counters, index, value):
-    """counters[index] = value; → what it was."""
+    """counters[index] = value; returns the previous value."""
 
     def codegen(context, builder, signature, args):
         return builder.atomic_rmw("xchg", pointer(context, builder, signature, args), args[2], "seq_cst")
@@ -47,7 +47,7 @@ def _exchange(typingctx, counters, index, value):
 
 @intrinsic
 def _read(typingctx, counters, index):
-    """counters[index], and with it all that its writer wrote before."""
+    """counters[index]; everything its writer wrote before is visible too."""
 
     def codegen(context, builder, signature, args):
         return builder.load_atomic(pointer(context, builder, signature, args), "seq_cst", 8)
@@ -57,7 +57,7 @@ def _read(typingctx, counters, index):
 
 @intrinsic
 def _write(typingctx, counters, index, value):
-    """counters[index] = value, after all that was written before."""
+    """counters[index] = value, ordered after all earlier writes."""
 
     def codegen(context, builder, signature, args):
         builder.store_atomic(args[2], pointer(context, builder, signature, args), "release", 8)
@@ -68,7 +68,7 @@ def _write(typingctx, counters, index, value):
 
 @intrinsic
 def _pause(typingctx):
-    """Rest for a moment, in a loop that waits."""
+    """The processor's pause hint for spin loops."""
 
     def codegen(context, builder, signature, args):
         triple = binding.get_default_triple()
@@ -81,7 +81,7 @@ def _pause(typingctx):
     return types.void(), codegen
 
 
-# The same with the compiler off.
+# The same in plain Python, for NUMBA_DISABLE_JIT.
 
 _lock = threading.Lock()
 

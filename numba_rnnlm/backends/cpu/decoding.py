@@ -1,9 +1,9 @@
-"""One symbol after the other without Python in between: the network, the drawing, the next symbol.
+"""Decoding in a compiled loop: run the network, draw a symbol, feed it back, without returning to Python.
 
-A thread owns some units of every layer, with all their gates: an element of a cell touches its own column alone, so the
-threads meet once a layer. What a block of units needs of the matrices is packed in the order in which it is read.
+Each thread owns some units of every layer, with all their gates. An element of a cell depends on its own column only, so
+threads synchronise once per layer. The parts of the matrices that a block of units needs are packed in reading order.
 
-A layer that is no stage is run by the verbs: the compiled loop ends before it and begins again behind it.
+A layer that is not a stage runs through the verbs: the compiled loop stops before it and resumes after it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,33 +40,33 @@ from .team import (
 from .threads import cut, split
 from .workspace import aligned
 
-TABLE_ROWS = 1024  # of a vocabulary: up to here the first layer's projections are computed for every symbol beforehand
-SHARE = 1 << 17  # bytes of weights from which on a second thread is tried
-WORK = 1 << 20  # multiply-adds from which on it is
-WARM = 2  # symbols that are timed alone before that
-SHORT = 100_000  # nanoseconds of what is to be written, up to which it is not worth while to wake others up
-WINDOW = 16  # symbols after which a gang must have been faster than one thread,
-GAIN = 10  # by a tenth
+TABLE_ROWS = 1024  # for vocabularies up to this size, the first layer's projections of all symbols are precomputed
+SHARE = 1 << 17  # bytes of weights that justify another thread
+WORK = 1 << 20  # multiply-adds of further streams that justify another thread
+WARM = 2  # symbols timed on one thread before a gang is tried
+SHORT = 100_000  # nanoseconds; drawing for less than this is not worth waking others
+WINDOW = 16  # symbols after which a gang must have been faster than one thread
+GAIN = 10  # by at least a tenth
 PATIENCE = 50_000  # nanoseconds that the leader waits for the others, beyond the time of its own share
-READY = 1_000, 100_000  # nanoseconds that it waits for them to come, at least and at most; between them a sixteenth of a symbol
+READY = 1_000, 100_000  # least and most nanoseconds that the leader waits for others to join; in between, 1/16 of a symbol's time
 
 Array = np.ndarray
 
-# Columns of the tables that the kernel walks along.
-# A stage: x, h and s are where its input, its output and its states lie in ``values``; what a step reads while another
-# thread writes has two places that take turns, "turn" apart.
+# Columns of the kernel's tables.
+# A stage: X, H and S are the offsets of its input, output and states in ``values``. Data that one thread reads while another
+# writes is double buffered; the two buffers are X_TURN, H_TURN or S_TURN apart.
 RECURRENT, INPUTS, UNITS, X, X_TURN, H, H_TURN, S, S_TURN, BIAS = range(10)
-# Of a recurrent one, which of the cells it has, and the cell's windows, slots, states and vectors of weights.
+# A recurrent stage also has: the index of its cell, and the cell's windows and numbers of slots, states and weight vectors.
 KIND, X_FIRST, X_LAST, H_FIRST, H_LAST, SLOTS, STATES, WEIGHTS = range(10, 18)
-# A block of its units: where its panels of W and U begin, and their scales.
+# A block of a stage's units: offsets of its panels of W and U, and of their scales.
 FIRST, COLUMNS, AT_W, AT_U, W_SCALE, U_SCALE = range(6)
-# What was measured, in nanoseconds: a symbol on one thread, and how many were timed; the last symbols of gangs, and how many;
-# what gangs have lost, and what was written alone since.
+# Measurements in nanoseconds: a symbol on one thread, and how many were timed; the gang's latest symbols, and how many;
+# the time that gangs have lost, and the time spent on one thread since.
 ALONE, TIMED, TOGETHER, SYMBOLS, LOST, SINCE, MEASURED = range(7)
 
 
 class Cells(Rows):
-    """The cells of a network as one object, whose rows are compiled into the loop: "0", "1", …"""
+    """The cells of a network as one object; its rows "0", "1", … are compiled into the loop."""
 
     def __init__(self, cells: Iterable[Cell]) -> None:
         self.cells = tuple(cells)
@@ -76,21 +76,21 @@ class Cells(Rows):
         return {str(kind): cell.forward for kind, cell in enumerate(self.cells)}
 
     def row(self, cell: Cell | None) -> tuple[int, ...]:
-        """What a stage's table has of its cell, from KIND to WEIGHTS; of none zeros."""
+        """The columns KIND … WEIGHTS of a stage with this cell; zeros for None."""
         if cell is None:
             return (0,) * 8
         return self.cells.index(cell), *cell.window("x"), *cell.window("h"), len(cell.gates), len(cell.states), len(cell.weights)
 
 
 def _forward(cells, kind, z, prev, next, w):
-    """One step of one stream through the cell of this kind: z (G, columns), prev (S, columns) → next (S, columns), with w (K, columns)."""
+    """One step of one stream through cell number ``kind``: z (G, columns), prev (S, columns), w (K, columns) → next (S, columns)."""
     cell = cells.cells[kind]
     cell.forward(z, prev, next, *cell.with_weights(w), 0, 1)
 
 
 @overload(_forward, inline="always")
 def _forward_of(cells, kind, z, prev, next, w):
-    """A call of each row, of which ``kind`` says which is made."""
+    """Generate one call per cell, each guarded by a test of ``kind``."""
     lines, scope = ["def forward(cells, kind, z, prev, next, w):"], {}
     for number, cell in enumerate(cells.rows.cells):
         scope[f"row{number}"] = cell.forward
@@ -101,7 +101,7 @@ def _forward_of(cells, kind, z, prev, next, w):
 
 @kernel
 def _multiply(values, x, inputs, m, packed, at, z, iz, ldz, columns, scales, scale_at, sums):
-    """z (m, columns) += x (m, inputs) B for one packed panel, scaled column by column if it is int8."""
+    """z (m, columns) += x (m, inputs) B for one packed panel; int8 panels are scaled by column. Returns the next at, scale_at."""
     count = lanes(z)
     vectors = (columns + count - 1) // count
     mask = columns - (vectors - 1) * count
@@ -159,7 +159,7 @@ def _recurrent_block(cells, row, block, packed, scales, bias, table, ids, values
 
 @kernel(linked=True)
 def _layer(cells, row, first, last, blocks, packed, scales, bias, table, ids, values, z, sums, turn):
-    """A layer's step for some blocks of its units."""
+    """A layer's step for blocks ``first`` … ``last`` - 1."""
     for index in range(first, last):
         block = blocks[index]
         if row[RECURRENT]:
@@ -182,12 +182,12 @@ def _any_drawn(given):
 
 @kernel
 def _note(measured, span, fewest, most):
-    """Note the time of a symbol whose layers had so many members; → whether a gang continues."""
+    """Record the time of a symbol whose layers ran on ``fewest`` to ``most`` members; returns whether a gang should continue."""
     if most == 1:
         usual = measured[ALONE]
         if measured[TIMED] == 0 or span < usual:
             measured[ALONE] = span
-        else:  # it grows slowly: most of what is slower was interrupted
+        else:  # grow slowly, because most slower symbols were interrupted
             measured[ALONE] += min(span - usual, usual) // 8
         measured[TIMED] += 1
     elif fewest > 1:
@@ -205,12 +205,12 @@ def _note(measured, span, fewest, most):
 @parallel(gang=True)
 def write(part, bounds, cells, board, slot, stages, blocks, shares, packed, scales, bias, table, embedding, values, ids,
           given, written, choice, seeds, positions, turn, seen, begin, end, zs, all_sums, all_weights, measured, ready, patience):
-    """written (T, N) ← given, or where that is -1 what is drawn, from step ``begin`` to before step ``end``.
+    """written (T, N) ← given (T, N), or a drawn symbol where given is -1, for steps ``begin`` … ``end`` - 1.
 
-    A step is a layer, or behind the last of them the drawing; its units or streams are cut among the members of the gang. The first
-    layer reads ids (N), which were written before; if the network has ``seen`` those before this call, the first step is a drawing.
-    The leader sends the others away when they keep it waiting for longer than they have gained, gain nothing, or another caller needs
-    the processors.
+    A step is one layer or, after the last layer, drawing; its units or streams are divided among the gang. The first layer reads
+    ids (N), the previous symbols; if the network has ``seen`` them before this call, the first step is drawing.
+    The leader dismisses the gang when it has cost more waiting than it has gained, gains nothing, or another caller needs the
+    processors.
     """
     layers, streams, shared = stages.shape[0], given.shape[1], shares.shape[1] - 1
     temperature, top_k, top_p, banned = choice
@@ -273,7 +273,7 @@ def write(part, bounds, cells, board, slot, stages, blocks, shares, packed, scal
                 arrivals += parts - 1
                 lost = gather(board, slot, arrivals, patience + clock() - share)
                 if lost > 0:
-                    # More than the gang has gained lately?
+                    # Dismiss the gang if this is more than it has gained in the current window.
                     lost = measured[TOGETHER] + clock() - began - measured[ALONE] * (measured[SYMBOLS] + 1)
                     if lost > 0:
                         measured[LOST] += lost
@@ -293,7 +293,7 @@ def write(part, bounds, cells, board, slot, stages, blocks, shares, packed, scal
 
 @parallel
 def pack_blocks(part, bounds, b, step_stride, column_stride, k, columns, places, packed, scales, scale_places, panels):
-    """Columns (first, how many) of b (k, ·) to packed[places[i]:]; as int8 with a scale each, if packed is that."""
+    """Pack columns (first, count) of b (k, ·) to packed[places[i]:]; if packed is int8, quantised with one scale per column."""
     panel = panels[part]
     for i in range(bounds[part, 0], bounds[part, 1]):
         start, count = columns[i, 0], columns[i, 1]
@@ -317,12 +317,12 @@ def pack_blocks(part, bounds, b, step_stride, column_stride, k, columns, places,
 
 
 def cell_of(stage: Stage | Step) -> Cell | None:
-    """The cell of a recurrent stage."""
+    """The cell of a recurrent stage, else None."""
     return stage.cell if isinstance(stage, Stage) else None
 
 
 def vectors_of(stage: Stage | Step) -> Array:
-    """What the sums of a stage begin with, and behind it the vectors of its cell; nothing of a step."""
+    """A stage's biases followed by its cell's weight vectors; empty for a step."""
     if not isinstance(stage, Stage):
         return np.empty(0, np.float32)
     vectors = [np.zeros(stage.units, np.float32) if stage.b is None else stage.b, stage.w]
@@ -330,7 +330,7 @@ def vectors_of(stage: Stage | Step) -> Array:
 
 
 class Layout(NamedTuple):
-    """Blocks of units, member by member of a gang, and behind one another what each takes of the matrices."""
+    """Blocks of units, ordered by member of a gang, and the parts of the matrices that each block needs, in the same order."""
 
     blocks: Array
     shares: Array
@@ -339,37 +339,37 @@ class Layout(NamedTuple):
 
 
 class Decoder:
-    """A network's weights, packed for one symbol after the other.
+    """A network's weights, packed for decoding.
 
     Parameters
     ----------
     ops
         The backend.
     table
-        The vectors (V, D) that the first stage takes; None if that is a step, which takes ids.
+        The input vectors (V, D) of the first stage; None if that is a step, which takes ids.
     stages
-        The layers above it.
+        The layers above the table.
     weights
-        "float32", or "int8": each column of a matrix as whole numbers with a scale of its own. Vectors of symbols, biases and
-        states stay as they are.
+        "float32" or "int8": matrices as 8-bit integers with one scale per column. Embeddings, biases and states remain
+        float32.
     """
 
     def __init__(self, ops: Any, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> None:
         self.ops, self.stages = ops, stages
         self.embedding = np.empty((stages[-1].units, 0), np.float32) if table is None else table.copy()
         self.cells = Cells(dict.fromkeys(cell for stage in stages if (cell := cell_of(stage))))
-        self.measured: dict[int, Array] = {}  # by the number of streams
+        self.measured: dict[int, Array] = {}  # number of streams → measurements
         self.kind = np.dtype(np.int8 if weights == "int8" else np.float32)
         self.exact = bool(self.kind == ops.factor)
         self.table = self._projected(table)
         self.bias = np.concatenate([np.empty(0, np.float32), *(vectors_of(stage) for stage in stages)])
         self.size = sum(slots * k * stage.units for index, stage in enumerate(stages) for _, slots, k in self._panels(index))
-        self._layouts: dict[int, Layout] = {}  # by the number of members
-        self._places: dict[int, tuple[Array, int]] = {}  # by the number of streams
+        self._layouts: dict[int, Layout] = {}  # keyed by number of members
+        self._places: dict[int, tuple[Array, int]] = {}  # keyed by number of streams
         self.layout(1)
 
     def _projected(self, table: Array | None) -> Array:
-        """What the first layer's sums get from each symbol, if it is recurrent and the symbols are few; else empty."""
+        """The first layer's projection of every symbol, if that layer is recurrent and the vocabulary small; else empty."""
         first = self.stages[0]
         if table is None or len(table) > TABLE_ROWS or not isinstance(first, Stage) or first.cell is None:
             return np.empty(0, np.float32)
@@ -379,12 +379,12 @@ class Decoder:
         return projected
 
     def members(self, streams: int) -> int:
-        """How many threads may be worth while for so many streams; what they gain is measured."""
+        """How many threads may be worthwhile for this many streams; measurements decide whether they are."""
         work = self.size * self.kind.itemsize // SHARE + self.size * (streams - 1) // WORK
         return self.ops.threads if work > 1 else 1
 
     def layout(self, streams: int) -> Layout:
-        """The weights as the members read them: one reads whole blocks where several have parts of one."""
+        """The weights for this many streams, packed so that each member reads its own blocks in order."""
         members = self.members(streams)
         if members not in self._layouts:
             self._layouts[members] = self._pack(members)
@@ -428,7 +428,7 @@ class Decoder:
         return layout
 
     def _panels(self, index: int) -> list[tuple[str, int, int]]:
-        """Which matrices of a stage are read at each step: name, how many panels a block of units takes of it, and their rows."""
+        """(name, panels per block of units, rows) of each matrix of a stage that is read at every step."""
         stage = self.stages[index]
         if not isinstance(stage, Stage):
             return []
@@ -440,7 +440,7 @@ class Decoder:
         return panels if h_first == h_last else [*panels, ("U", h_last - h_first, stage.units)]
 
     def places(self, streams: int) -> tuple[Array, int]:
-        """The table of the stages, by which the kernel finds everything in a buffer, and the size of that."""
+        """The table of the stages, with offsets into a buffer for ``values``, and the size of that buffer."""
         if streams not in self._places:
             size = streams * self.embedding.shape[1]
             rows, x, bias = [], (0, 0), 0
@@ -463,8 +463,8 @@ class Decoding:
 
     def __init__(self, decoder: Decoder, streams: Streams) -> None:
         self.decoder, self.ids, self.positions = decoder, streams.ids.astype(np.int32), streams.positions.astype(np.int64)
-        self.turn = 1  # the place that the next step writes to: what came before is in the other one
-        self.seen = False  # whether the network has seen ``ids``, so that the scores are there
+        self.turn = 1  # the buffer that the next step writes to; the previous step's is 1 - turn
+        self.seen = False  # whether the network has read ``ids``, so that scores are available
         self._lay_out(len(self.ids))
         if streams.state:
             for index, name in self._states():
@@ -472,7 +472,7 @@ class Decoding:
         self._start_steps(streams.state)
 
     def _lay_out(self, streams: int) -> None:
-        """Make ``values``, which are zero but for the vectors of the last symbols."""
+        """Create ``values``: zeros, except for the vectors of the last symbols."""
         decoder = self.decoder
         self.layout, (self.rows, size) = decoder.layout(streams), decoder.places(streams)
         self.measured = decoder.measured.setdefault(streams, np.zeros(MEASURED, np.int64))
@@ -482,11 +482,11 @@ class Decoding:
         self.values[: vectors.size] = vectors.reshape(-1)
 
     def _states(self) -> list[tuple[int, str]]:
-        """Numbers of the recurrent stages, and the names of their states."""
+        """(index, name of the state) of each recurrent stage."""
         return [(index, stage.state) for index, stage in enumerate(self.decoder.stages) if isinstance(stage, Stage) and stage.cell]
 
     def _blocks(self, index: int, turn: int) -> Iterator[tuple[slice, Array]]:
-        """The states of a stage at this turn: units, and their states (N, S, units)."""
+        """(range of units, their states (N, S, units)) of each block of a stage."""
         row, streams = self.rows[index], len(self.ids)
         first, last = self.layout.shares[index, [0, -1]]
         for block in self.layout.blocks[first:last]:
@@ -495,27 +495,27 @@ class Decoding:
             yield slice(block[FIRST], block[FIRST] + block[COLUMNS]), self.values[start : start + prod(shape)].reshape(shape)
 
     def _set_state(self, index: int, turn: int, state: Array) -> None:
-        """state (N, S, H): block by block, and h also as a whole."""
+        """Store state (N, S, H) block by block, and h also as one array, as the layers read it."""
         start = self.rows[index, H] + turn * self.rows[index, H_TURN]
         self.values[start : start + state[:, 0].size] = state[:, 0].reshape(-1)
         for units, part in self._blocks(index, turn):
             part[:] = state[:, :, units]
 
     def _state(self, index: int, turn: int) -> Array:
-        """(N, S, H)"""
+        """The state (N, S, H) of a stage."""
         return np.concatenate([part for _, part in self._blocks(index, turn)], 2)
 
     def _start_steps(self, state: Mapping[str, Array]) -> None:
-        """Let the steps begin with copies of these arrays."""
+        """Start the steps from copies of these arrays."""
         steps = [(index, stage) for index, stage in enumerate(self.decoder.stages) if not isinstance(stage, Stage)]
         self.state = {name: self.decoder.ops.empty((len(self.ids), *shape)) for _, step in steps for name, shape in step.states.items()}
         for name, array in self.state.items():
             array[:] = state.get(name, 0)
-        self.before = self.state  # of the last symbols, if they have been seen
+        self.before = self.state  # the steps' state before they read ``ids``
         self.steps = {index: step.start(len(self.ids), self.state) for index, step in steps}
 
     def _outputs(self, index: int, turn: int = 0) -> Array:
-        """(N, units) of a stage."""
+        """The outputs (N, units) of a stage."""
         row, streams = self.rows[index], len(self.ids)
         start = row[H] + turn * row[H_TURN]
         return self.values[start : start + streams * row[UNITS]].reshape(streams, row[UNITS])
@@ -540,7 +540,7 @@ class Decoding:
         return written
 
     def _run(self, given: Array, written: Array, choice: Choice, seeds: Array, begin: int, end: int) -> None:
-        """The steps from ``begin`` to before ``end`` of :func:`write`: those of stages in its loop, the others by the verbs."""
+        """Steps ``begin`` … ``end`` - 1 of :func:`write`: stages in its loop, other layers through the verbs."""
         layers = len(self.rows)
         places = [*self.steps, layers + 1 + min(self.steps, default=end)]
         while begin < end:
@@ -555,7 +555,7 @@ class Decoding:
                 begin = stop
 
     def _step(self, index: int, turn: int) -> None:
-        """A layer by the verbs."""
+        """Run a layer through the verbs."""
         row = self.rows[index]
         start, x = row[X] + turn * row[X_TURN], self.ids
         if row[INPUTS]:

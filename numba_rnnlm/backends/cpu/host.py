@@ -1,4 +1,4 @@
-"""What this machine is, for people to read."""
+"""A description of this computer's processor."""
 
 from llvmlite import binding
 
@@ -8,7 +8,7 @@ from .kernels import store
 
 
 def about() -> dict[str, str]:
-    """The processor that kernels are compiled for, and the folder that keeps their machine code."""
+    """The processor that kernels are compiled for, and the folder of their machine code."""
     cache = "none: Numba's compiler is off" if COMPILER_IS_OFF else store().about()
     return {
         "processor": f"{binding.get_host_cpu_name()}, vectors of {8 * simd.VECTOR_BYTES} bits, "

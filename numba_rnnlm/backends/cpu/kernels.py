@@ -1,4 +1,4 @@
-"""How a kernel is compiled, how it is stored for the next process, and how a cell or a rule travels into one."""
+"""How kernels are compiled and stored for the next process, and how a cell or a rule is passed into one."""
 
 import hashlib
 import pickle
@@ -24,14 +24,14 @@ from ...portable import Rows, named
 from ..cache import Store
 from ..compiling import notice
 
-SETTINGS = "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"  # settings of Numba that change kernels
-CODE = [portable.CODE]  # digests of all code that may become part of a kernel; the package adds its own
+SETTINGS = "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT"  # Numba settings that change kernels
+CODE = [portable.CODE]  # digests of all code that kernels may contain; the package adds its own
 _PREFIX = "numba_rnnlm."
 
 _rows: dict[str, Rows] = {}
 _row_types: dict[str, "RowsType"] = {}
 _linked: dict[str, "_Linked"] = {}
-_symbols: dict[str, tuple[str, Any]] = {}  # what is behind a name: which function, and the types of its arguments
+_symbols: dict[str, tuple[str, Any]] = {}  # linked name → its function and argument types
 
 
 def kernel(
@@ -42,18 +42,18 @@ def kernel(
     Parameters
     ----------
     function
-        No fast-math flag is set: the compiler rounds each operation as it is written, so a kernel gives the same bits on every
-        processor. Sums that should be fast are written in lanes, see :mod:`.sums`; products and sums that should be one
-        rounding, with :func:`numba_rnnlm.portable.fma`.
+        No fast-math flag is set: the compiler rounds each operation as written, so a kernel gives the same bits on every
+        processor. Write fast sums in lanes (see :mod:`.sums`), and multiply-adds with a single rounding with
+        :func:`numba_rnnlm.portable.fma`.
     allocates
-        Whether it makes arrays. Only then are references to arrays counted: the counters are shared, and threads that slice the
-        same array would wait for one another.
+        Whether it creates arrays. Otherwise Numba's reference counting is off: the counters are shared, and threads that
+        slice the same array would wait for one another.
     linked
-        Whether its callers call it by its name instead of taking its code in. What is large and called with much to do is
-        then compiled once, not once for each caller.
+        Whether callers call it by name instead of inlining it. Large kernels that do much work per call are then compiled once,
+        not once per caller.
     entry
-        Whether Python calls it, and not only other kernels. Without what takes arguments out of Python's objects, kernels take
-        a third less time to compile.
+        Whether Python calls it, and not only other kernels. Without the wrapper that unpacks Python objects, kernels
+        compile in a third less time.
     """
     if function is None:
         return lambda function: kernel(function, allocates=allocates, linked=linked, entry=entry)
@@ -70,7 +70,7 @@ def kernel(
 
 @cache
 def store() -> Store:
-    """Where kernels of this version of the library, Numba and processor are."""
+    """The store for this version of the library and Numba, and this processor."""
     made_of = [*CODE, sys.implementation.cache_tag, numba.__version__, llvmlite.__version__]
     made_of += [repr(cpu_target.target_context.codegen().magic_tuple())]
     made_of += [f"{name}={getattr(config, name, None)}" for name in SETTINGS]
@@ -78,7 +78,7 @@ def store() -> Store:
 
 
 class _Kernel(CPUDispatcher):
-    """A compiled function; a call with a literal number takes the same code as one with any other number."""
+    """A compiled function; literal numbers as arguments do not make a specialisation of their own."""
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         return super().get_call_template([types.unliteral(kind) for kind in args], kws)
@@ -99,8 +99,8 @@ class _Kernel(CPUDispatcher):
 class _Linked(_Kernel):
     """A kernel that other kernels call by name.
 
-    The name holds a digest of the function and of its arguments' types, so it means the same in each process, and machine code
-    from the store finds the right function behind it.
+    The name contains a digest of the function and its argument types, so it means the same in every process, and stored
+    machine code links to the right function.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -114,16 +114,16 @@ class _Linked(_Kernel):
         _symbols[name] = _identity(self.py_func), kinds
         self.described[kinds] = described = copy(cres.fndesc)
         described.mangled_name = name
-        del self.targetctx._defns[cres.entry_point]  # by which callers would take the code in
+        del self.targetctx._defns[cres.entry_point]  # through which callers would inline the code
         self.targetctx.insert_user_function(cres.entry_point, described)
         super().add_overload(cres)
 
 
 class _KernelCache(_Cache):
-    """What Numba asks before it compiles, and tells afterwards.
+    """The cache that Numba asks before it compiles and hands the result to.
 
-    Numba's own cache keeps an index and the code in two files that can come from two processes, knows functions inside functions by
-    what pickle makes of them, and looks at the date of one source file.
+    Numba's own cache keeps index and code in two files that can come from different processes, identifies nested functions by
+    their pickles, and checks the date of one source file only.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -155,7 +155,7 @@ class _KernelCache(_Cache):
     def save_overload(self, sig: Any, data: Any) -> None:
         rows = [_rows[kind.rows_key] for kind in data.signature.args if isinstance(kind, RowsType)]
         if fingerprint.ONLY_HERE in repr(sig) or any(each.key != each.current_key() for each in rows):
-            return  # nobody would find it again, or find it by another's name
+            return  # it would never be found again, or found under another kernel's name
         if data.lifted or data.library.has_dynamic_globals:
             return  # it holds addresses of this process
         links: dict[str, list[Any]] = {}
@@ -170,7 +170,7 @@ class _KernelCache(_Cache):
 
 
 def _identity(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__qualname__}"  # which ends in a digest: see portable.named
+    return f"{function.__module__}.{function.__qualname__}"  # ends in a digest: see portable.named
 
 
 def _digest(*parts: Any) -> str:
@@ -178,7 +178,7 @@ def _digest(*parts: Any) -> str:
 
 
 class _Listener(event.Listener):
-    """Hears of everything that Numba compiles in this process."""
+    """Tells the notice when Numba compiles one of our kernels."""
 
     def on_start(self, heard: Any) -> None:
         if isinstance(heard.data["dispatcher"]._cache, _KernelCache):
@@ -193,10 +193,10 @@ event.register("numba:compile", _Listener())
 
 
 class RowsType(types.Opaque):
-    """The Numba type of one :class:`Rows` object: its rows are known when a loop over them is compiled.
+    """The Numba type of one :class:`Rows` object, so that loops are compiled with its rows.
 
-    A type of its own, not a function argument or a closure, is what lets the loop be stored. The key carries a digest of the
-    rows' code: an edited row is another type, so machine code is never stale.
+    Loops over a type of its own can be stored; with a function argument or a closure they could not. The key contains a digest
+    of the rows' code: an edited row is another type, so machine code is never stale.
     """
 
     def __init__(self, key: str) -> None:
@@ -209,7 +209,7 @@ class RowsType(types.Opaque):
         return _rows[self.rows_key]
 
     def row(self, name: str) -> Callable[..., None]:
-        """Its function of this name."""
+        """The row function of this name."""
         return self.rows.rows()[name]
 
 

@@ -13,14 +13,14 @@ from .team import parallel
 from .threads import KEPT, Pool, cut
 from .workspace import Workspace
 
-STEPS = 512  # of the inner dimension that are packed at once: a panel of 128 KB stays in the second-level cache
-TALL = 120  # rows whose blocks of sums are added at once: whole tiles, and they stay in the first-level cache
-FEW_ROWS = 4  # up to here packing B costs more than it saves
-PACKING = 6  # the cost of packing one element of B, in multiply-adds of a row (measured)
+STEPS = 512  # inner dimension packed at once: a panel of 128 KB stays in L2
+TALL = 120  # rows whose sums are added at once: whole tiles that stay in L1
+FEW_ROWS = 4  # up to this many rows, packing B costs more than it saves
+PACKING = 6  # cost of packing one element of B, in multiply-adds (measured)
 
 
 class Matrix(NamedTuple):
-    """A 2-D view of a contiguous array that kernels take apart: any window, either orientation.
+    """A 2-D view of a contiguous array, any window in either orientation, which kernels receive as its fields.
 
     ``data`` is flat; element (i, j) is ``data[offset + i * row_stride + j * column_stride]``.
     """
@@ -45,7 +45,7 @@ _ZEROS = {np.dtype(real): np.zeros(VECTORS * VECTOR_BYTES, real) for real in (np
 
 
 def zeros(like: np.ndarray) -> Matrix:
-    """A matrix of zeros as large as it needs to be."""
+    """A matrix of zeros of any size."""
     return Matrix(_ZEROS[like.dtype], 0, 0, 0, 0, 0)
 
 
@@ -77,7 +77,7 @@ def accumulate_unpacked(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
         row = a[ia + i * row_stride : ia + i * row_stride + k]
         out = c[ic + i * ldc : ic + i * ldc + n]
         whole = k - k % 4
-        for s in range(0, whole, 4):  # four lines of b for one pass over c, still one chain in the order of k
+        for s in range(0, whole, 4):  # four rows of b per pass over c, still one chain in the order of k
             x0, x1, x2, x3 = row[s], row[s + 1], row[s + 2], row[s + 3]
             start = ib + s * ldb
             b0, b1 = b[start : start + n], b[start + ldb : start + ldb + n]
@@ -120,14 +120,14 @@ def accumulate_transposed(a, ia, row_stride, m, b, ib, ldb, k, n, c, ic, ldc):
 
 @kernel
 def add_product(vectors, a, ia, row_stride, step_stride, m, packed, steps, c, ic, ldc, columns, sums):
-    """c[:m, :columns] += a[:m, :steps] times a packed panel, whose sums begin at zero: in the last line of ``sums``."""
+    """c[:m, :columns] += a[:m, :steps] times a packed panel. The product's sums start from zero, the last row of ``sums``."""
     count = lanes(c)
     width = VECTORS * count
     zero = TALL * width
     for first in range(0, m, TALL):
         rows = min(TALL, m - first)
         for i in range(rows):
-            for j in range(0, columns, 16):  # on its way while the block is computed: each row may lie in another page
+            for j in range(0, columns, 16):  # arrives while the block is computed; each row may be on another page
                 prefetch(c, ic + (first + i) * ldc + j)
         multiply_panel(vectors, a, ia + first * row_stride, row_stride, step_stride, rows, packed, 0, steps,
                        sums, zero, 0, sums, 0, width, columns - (vectors - 1) * count)
@@ -141,10 +141,10 @@ def add_product(vectors, a, ia, row_stride, step_stride, m, packed, steps, c, ic
 @parallel
 def packed_product(part, bounds, a, ia, row_stride, step_stride, b, ib, b_step, b_column, k, d, begin, ldd, d_column,
                    c, ic, ldc, panels, pairs, sums, adds):
-    """c[r0:r1, c0:c1] = d[r0:r1, c0:c1] + a[r0:r1, :k] b[:k, c0:c1], these limits being the part's bounds.
+    """c[r0:r1, c0:c1] = d[r0:r1, c0:c1] + a[r0:r1, :k] b[:k, c0:c1], where the limits are the part's bounds.
 
-    Each part has a line of ``panels`` for a packed panel of b, and of ``pairs`` for rounded elements of a. Sums are chains over all of k,
-    or, if each part has a line of ``sums`` too, chains of STEPS that are added there; ``adds`` says that d is c.
+    Each part has a row of ``panels`` for a packed panel of b, and of ``pairs`` for rounded elements of a. Sums are chains over all
+    of k or, if ``sums`` is not empty, chains of STEPS that are added up. ``adds``: d is c.
     """
     r0, r1, c0, c1 = bounds[part, 0], bounds[part, 1], bounds[part, 2], bounds[part, 3]
     packed, scratch = panels[part], pairs[part]
@@ -171,7 +171,7 @@ def packed_product(part, bounds, a, ia, row_stride, step_stride, b, ib, b_step, 
 
 @parallel
 def unpacked_product(part, bounds, a, ia, row_stride, m, b, ib, b_step, b_column, k, d, begin, ldd, d_column, c, ic, ldc):
-    """The same for a few rows: b is read where it lies. The part's bounds are columns."""
+    """The same for a few rows, without packing b. The part's bounds are columns."""
     c0, c1 = bounds[part, 0], bounds[part, 1]
     for i in range(m):
         row, start = c[ic + i * ldc + c0 : ic + i * ldc + c1], begin + i * ldd + c0 * d_column
@@ -191,10 +191,10 @@ def multiply(
     pool: Pool, workspace: Workspace, a: Matrix, b: Matrix, c: Matrix, d: Matrix | None = None,
     factor: np.dtype | None = None, in_blocks: bool = False,
 ) -> None:
-    """c (m, n) = d + a (m, k) b (k, n), c += a b without d; c's columns are contiguous.
+    """c (m, n) = d + a (m, k) b (k, n), or c += a b without d; c's columns are contiguous.
 
-    ``factor`` is the type that b is packed in: int32 are pairs of bfloat16. A product ``in_blocks`` adds chains of STEPS, which loses less
-    where k is long; else each sum is one chain, as in every other kernel.
+    ``factor`` is the type that b is packed in; int32 holds pairs of bfloat16. With ``in_blocks`` a sum adds up chains of STEPS, which
+    loses less precision for large k; otherwise each sum is one chain, as in every other kernel.
     """
     m, k, n = a.rows, a.columns, b.columns
     adds = d is None
@@ -223,8 +223,8 @@ def multiply(
 
 @lru_cache(KEPT)
 def _blocks(m: int, n: int, threads: int, unit: int) -> tuple[np.ndarray, int]:
-    """(first row, last, first column, last) of each part, and the most rows of a part; cut where the slowest thread has least to do: whole
-    rows pack all of b, whole columns only their own."""
+    """(first row, last, first column, last) of each part, and the maximum number of rows of a part: split by rows, where each part packs all
+    of b, or by columns, where it packs only its own, whichever gives the slowest thread less work."""
     by_rows, by_columns = cut(m, threads, 1), cut(n, threads, unit)
     rows = int((by_rows[:, 1] - by_rows[:, 0]).max())
     row_cost = (rows + PACKING) * n
@@ -236,10 +236,10 @@ def _blocks(m: int, n: int, threads: int, unit: int) -> tuple[np.ndarray, int]:
 
 @parallel
 def add_rows(part, bounds, c, rows, columns, sums, total, first, add):
-    """total[j] = sums[j] = sum of column j of c (rows, columns), added to sums[j] unless this is the ``first``. The part's bounds are columns.
+    """Add column j of c (rows, columns) to sums[j], and set total[j] to it. The part's bounds are columns.
 
-    ``sums`` (columns) are float64 and one chain in the order of rows: float32 would lose more the more rows there are. The first one begins at
-    zero, or, with ``add``, at what ``total`` holds.
+    ``sums`` (columns) are float64, one chain in the order of rows, because float32 would lose more with every row. On the ``first`` call
+    they start from zero or, with ``add``, from ``total``.
     """
     c0, c1 = bounds[part, 0], bounds[part, 1]
     own, out = sums[c0:c1], total[c0:c1]
@@ -247,7 +247,7 @@ def add_rows(part, bounds, c, rows, columns, sums, total, first, add):
         for j in range(own.size):
             own[j] = out[j] if add else 0
     whole = rows - rows % 4
-    for i in range(0, whole, 4):  # four rows for one pass over the sums
+    for i in range(0, whole, 4):  # four rows per pass over the sums
         start = i * columns + c0
         row0, row1 = c[start : start + own.size], c[start + columns : start + columns + own.size]
         start += 2 * columns

@@ -1,4 +1,4 @@
-"""Rows of a table by their ids, and the gradients back into the table; steps in reverse order."""
+"""Embedding lookup, its gradient, and reversal of time steps."""
 
 from .team import parallel
 
@@ -15,7 +15,7 @@ def gather(part, bounds, table, ids, out):
 
 @parallel
 def scatter_add(part, bounds, table, ids, rows):
-    """table[ids[i], first:last] += rows[i, first:last], in the order of i: the same bits for any split."""
+    """table[ids[i], first:last] += rows[i, first:last], in the order of i: parts split the columns, so bits do not depend on them."""
     first, last = bounds[part, 0], bounds[part, 1]
     for i in range(ids.size):
         target, row = table[ids[i], first:last], rows[i, first:last]
@@ -25,7 +25,7 @@ def scatter_add(part, bounds, table, ids, rows):
 
 @parallel
 def reverse(part, bounds, x, lengths, out):
-    """out[t, n] = x[lengths[n] - 1 - t, n] in the first lengths[n] steps, x[t, n] behind them. The parts cut the steps."""
+    """out[t, n] = x[lengths[n] - 1 - t, n] for the first lengths[n] steps, x[t, n] after them. The part's bounds are steps."""
     first, last = bounds[part, 0], bounds[part, 1]
     for t in range(first, last):
         for n in range(lengths.size):

@@ -1,4 +1,4 @@
-"""Losses of rows of logits, and their gradients in place of the logits."""
+"""Losses of rows of logits; gradients overwrite the logits."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from .team import parallel
 
 @parallel
 def softmax_cross_entropy(part, bounds, logits, targets, losses, scale, gradient):
-    """losses[i] = -log softmax(logits[i])[targets[i]]; a target of -1 is not counted: no loss, no gradient.
+    """losses[i] = -log softmax(logits[i])[targets[i]]; targets of -1 have zero loss and gradient.
 
     The logits are overwritten; with ``gradient``, by scale · (softmax(logits[i]) - onehot(targets[i])).
     """
@@ -39,14 +39,14 @@ def softmax_cross_entropy(part, bounds, logits, targets, losses, scale, gradient
 def sigmoid_cross_entropy(part, bounds, logits, targets, losses, scale, gradient):
     """losses[i] = mean over j of the binary cross-entropy of sigmoid(logits[i, j]) and targets[i, j].
 
-    Written as max(x, 0) - x t + log(1 + exp(-|x|)), which overflows nowhere. With ``gradient``, logits
+    Computed as max(x, 0) - x t + log(1 + exp(-|x|)), which never overflows. With ``gradient``, logits
     become scale · (sigmoid(logits) - targets) / columns.
     """
     first, last = bounds[part, 0], bounds[part, 1]
     columns = logits.shape[1]
     for i in range(first, last):
         row, wanted = logits[i], targets[i]
-        loss = np.float64(0)  # one chain: float32 would lose more the more columns there are
+        loss = np.float64(0)  # float32 would lose more with every column
         one, width = type(row[0])(1), type(row[0])(columns)
         for j in range(columns):
             x = row[j]

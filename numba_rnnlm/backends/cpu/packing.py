@@ -1,7 +1,6 @@
-"""How the factors of a product are laid out for the register tile: B in panels, and both rounded, if they are.
+"""Packs the factors of a product for the register tile: B into panels, and both into bfloat16 if they are rounded.
 
-Factors may be rounded to bfloat16: two that follow each other in k are then one int32. An array of int32 for the
-packed B is what tells the kernels so.
+Two bfloat16 factors that are neighbours in k share one int32. Kernels recognise rounded factors by a packed B of type int32.
 """
 
 import numpy as np
@@ -13,8 +12,8 @@ from .kernels import kernel
 from .simd import VECTORS, lanes, prefetch, transpose
 from .team import parallel
 
-AHEAD = 8  # lines of B between what is packed and what is asked for
-TURNED = 32  # steps that are transposed before they are paired
+AHEAD = 8  # prefetch distance, in lines of B
+TURNED = 32  # steps transposed at once before they are paired
 
 
 @portable
@@ -27,17 +26,16 @@ def _bfloat16(x):
 
 @portable
 def _pair(first, second):
-    """Two factors that follow each other in k, rounded to bfloat16, in one int32."""
+    """Two neighbouring factors in k, rounded to bfloat16, in one int32."""
     return np.uint32(_bfloat16(first) | (_bfloat16(second) << np.uint32(16))).view(np.int32)
 
 
-# Inner loops run over slices from zero: an index that might be negative would have to wrap around, and a loop
-# that checks for that does not vectorise.
+# Inner loops run over slices from zero: Numba wraps negative indices around, and a loop with that check does not vectorise.
 
 
 @kernel
 def _pair_neighbours(source, k, out):
-    """out[s] = the pair source[2 s], source[2 s + 1]; behind an odd k there is a zero."""
+    """out[s] = the pair source[2 s], source[2 s + 1], padded with zero if k is odd."""
     for s in range(k // 2):
         out[s] = _pair(source[2 * s], source[2 * s + 1])
     if k % 2:
@@ -46,7 +44,7 @@ def _pair_neighbours(source, k, out):
 
 @kernel
 def _pair_lines(a, first, distance, n, out):
-    """out[j] = the pair a[first + j], a[first + distance + j]; at a distance of 0 the second is a zero."""
+    """out[j] = the pair a[first + j], a[first + distance + j]; if distance is 0, the second is zero."""
     lower = a[first : first + n]
     if distance:
         upper = a[first + distance : first + distance + n]
@@ -58,7 +56,7 @@ def _pair_lines(a, first, distance, n, out):
 
 
 def paired(packed):
-    """Whether this is the type of pairs of bfloat16."""
+    """Whether the array holds pairs of bfloat16."""
     return packed.dtype == np.int32
 
 
@@ -69,12 +67,12 @@ def _paired(packed):
 
 @kernel
 def lines(k, packed):
-    """Steps of the tile that k takes."""
+    """Lines of a panel for k steps."""
     return (k + 1) // 2 if paired(packed) else k
 
 
 def factors(a, ia, row_stride, step_stride, m, k, packed, scratch):
-    """A as the tile takes it: (array, offset, row_stride, step_stride, steps); ``scratch`` holds its pairs, if any."""
+    """A in the form the tile reads: (array, offset, row_stride, step_stride, steps). Pairs go to ``scratch``."""
     if paired(packed):
         return _paired_factors(a, ia, row_stride, step_stride, m, k, scratch)
     return a, ia, row_stride, step_stride, k
@@ -103,10 +101,10 @@ def _paired_factors(a, ia, row_stride, step_stride, m, k, scratch):
 
 @kernel
 def _pack_lines(b, ib, step_stride, k, columns, packed, ip, panel):
-    """A window of columns, a line after the other."""
+    """Pack a window of columns, line by line."""
     for i in range(k):
         start = ib + i * step_stride
-        for j in range(0, columns, 16):  # each line may lie in another page: nothing else would fetch it
+        for j in range(0, columns, 16):  # hardware prefetchers stop at page borders, and each line may be on another page
             prefetch(b, start + AHEAD * step_stride + j)
         source, line = b[start : start + columns], packed[ip + i * panel : ip + (i + 1) * panel]
         for j in range(columns):
@@ -117,7 +115,7 @@ def _pack_lines(b, ib, step_stride, k, columns, packed, ip, panel):
 
 @kernel
 def _pack_columns(b, ib, column_stride, k, columns, packed, ip, panel):
-    """A transposed matrix: blocks as large as a vector is long."""
+    """Pack a transposed matrix, in square blocks of one vector length."""
     count = lanes(packed)
     whole, steps = columns - columns % count, k - k % count
     for first in range(0, steps, count):
@@ -149,7 +147,7 @@ def _pack_paired_lines(b, ib, step_stride, k, columns, packed, ip, panel):
 
 @kernel
 def _pack_paired_columns(b, ib, column_stride, k, columns, packed, ip, panel, block):
-    """Some steps are turned in ``block``, which stays in the first-level cache, and paired from there."""
+    """Transpose a few steps at a time into ``block``, which stays in L1, and pair them from there."""
     for first in range(0, k, TURNED):
         steps = min(TURNED, k - first)
         _pack_columns(b, ib + first, column_stride, steps, columns, block, 0, panel)
@@ -192,9 +190,9 @@ def _pack_pairs(b, ib, step_stride, column_stride, k, columns, packed, ip, panel
 
 @kernel(linked=True)
 def pack_panel(b, ib, step_stride, column_stride, k, columns, packed, ip):
-    """Copy b[:k, :columns] to packed[ip:], each line padded with zeros to whole vectors; → vectors a line.
+    """Copy b[:k, :columns] to packed[ip:], each line zero-padded to whole vectors; returns the vectors per line.
 
-    One of the strides is 1. Into an array of int32, two steps of k make one line of pairs.
+    One of the strides is 1. If packed is int32, two steps of k make one line of pairs.
     """
     count = lanes(packed)
     vectors = (columns + count - 1) // count

@@ -1,4 +1,4 @@
-"""Activations of dense layers, and dropout: element by element or row by row, in place."""
+"""Activations of dense layers, dropout and scaled addition."""
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def softmax(part, bounds, x, scratch):
         row, exponentials = x[i], scratch[part, : x.shape[1]]
         peak = sums.largest(row)
         for j in range(row.size):
-            row[j] -= peak  # now, not with the logarithm: next to a huge peak that would be rounded away
+            row[j] -= peak  # separately from the logarithm, which next to a huge peak would be rounded away
             exponentials[j] = exp(row[j])
         rest = log(sums.total(exponentials))
         for j in range(row.size):

@@ -1,4 +1,4 @@
-"""How many threads this process should run: as many as it has processors, in a container and beside other libraries."""
+"""The default number of threads: the processors of this process, as limited by containers and other libraries' settings."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,15 +8,15 @@ from ...errors import ConfigError, shown
 from .. import MOST_THREADS
 
 VARIABLE = "NUMBA_RNNLM_NUM_THREADS"
-SHARED_VARIABLES = "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"  # by which joblib, dask and torchrun divide a machine
+SHARED_VARIABLES = "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"  # set by joblib, dask and torchrun to divide a computer among processes
 
 
 def default_threads(root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> int:
-    """NUMBA_RNNLM_NUM_THREADS, or else the least of what limits this process.
+    """NUMBA_RNNLM_NUM_THREADS, or else the smallest limit on this process.
 
-    These are the processors that it may run on, the quotas of its control groups (rounded up) and the variables that other
-    libraries heed. Of those, as OpenMP does, a list means its first number, and what is no number is ignored. ``root`` is
-    the folder that holds proc and sys.
+    The limits are the processors it may run on, the quotas of its control groups (rounded up) and the variables of other
+    libraries. As in OpenMP, a list in such a variable counts with its first number, and anything else is ignored. ``root`` is the
+    folder that contains proc and sys.
     """
     environment = os.environ if environment is None else environment
     text = environment.get(VARIABLE, "").strip()
@@ -34,12 +34,12 @@ def default_threads(root: Path = Path("/"), environment: Mapping[str, str] | Non
 
 
 def _count(text: str) -> int:
-    """A whole number above 0 out of ASCII digits, of which other software's settings may have any number; 0 if it is none."""
+    """The positive integer that the text is in ASCII digits, else 0. Other software's settings may have any length."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
 def _quotas(root: Path) -> Iterator[tuple[int, int]]:
-    """(Microseconds of processors, in so many of time): of this process's control groups and all above them."""
+    """(quota, period) in microseconds of this process's control groups and all their ancestors."""
     for group, mounted in _groups(root):
         for folder in (group, *group.parents):
             for fields in (_words(folder / "cpu.max"),
@@ -51,7 +51,7 @@ def _quotas(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
-    """The folders of the control groups that may limit processors, and where their trees are mounted."""
+    """(folder, mount point) of each control group that may limit processors."""
     paths = {}
     for line in _lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
@@ -66,13 +66,13 @@ def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
         if kinds[0] == "cgroup" and "cpu" not in kinds[2].split(","):
             continue
         mounted, path = root / places[4].lstrip("/"), paths[kinds[0]]
-        # Inside a container the path may be the host's, of which only a part, or nothing, is mounted.
+        # Inside a container the path may be the host's, mounted only in part or not at all.
         inside = Path(path).is_relative_to(places[3]) and ".." not in path.split("/")
         yield (mounted / Path(path).relative_to(places[3]) if inside else mounted), mounted
 
 
 def _lines(path: Path) -> list[str]:
-    """What a file of the system's says; nothing where there is no such file, as on other systems than Linux."""
+    """Lines of a system file; none if it does not exist, as outside Linux."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

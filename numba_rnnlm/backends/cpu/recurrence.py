@@ -1,4 +1,4 @@
-"""The time loop, generic over cells. A thread owns streams [n0, n1) through all of time: no barrier inside."""
+"""The time loop, generic over cells. Each thread owns a range of streams for all time steps, so no barriers are needed."""
 
 from numba.extending import overload
 
@@ -6,21 +6,21 @@ from .kernels import RowsType
 from .linear import accumulate, accumulate_unpacked
 from .team import parallel
 
-CHAIN = 64  # steps whose gradients of a cell's weights are added in one chain, in the weights' precision
+CHAIN = 64  # steps over which gradients of a cell's weights are summed in one chain in the weights' precision
 
 
 def forward_row(cell, z, prev, next, w):
-    """One step of one stream: z (G, H), prev (S, H) → next (S, H). w (K, H), of which a cell without weights sees nothing."""
+    """One step of one stream: z (G, H), prev (S, H) → next (S, H); w (K, H) is ignored by cells without weights."""
     cell.forward(z, prev, next, *cell.with_weights(w), 0, 1)
 
 
 def backward_row(cell, z, prev, next, d, w, dw):
-    """The step back: z becomes the gradient of the sums, d (S, H) that of prev; that of w is added to dw."""
+    """The backward step: z becomes the gradient of the sums, d (S, H) that of prev; the gradient of w is added to dw."""
     weights = (*cell.with_weights(w), *cell.with_weights(dw))
     cell.backward(z, prev, next, d, *weights, 0, 1)
 
 
-# Start and stride must be literal constants where a row is called: passed on as arguments, the loop gathers.
+# Start and stride must be literals in the call of a row: as variables they make the loop use gathers.
 @overload(forward_row, inline="always")
 def _forward_row(cell, z, prev, next, w):
     if isinstance(cell, RowsType):
@@ -45,9 +45,9 @@ def _backward_row(cell, z, prev, next, d, w, dw):
 def recur(part, bounds, cell, u, packed, scratch, slots, w, lengths, z, s):
     """h_t = cell(z_t + h_{t-1} U).
 
-    u (H, g·H) and its packed form, which is empty when few steps make packing a loss; the state is added to
-    ``slots`` = (first, last) of z, which are none in a scan. z (T, N, G, H): sums → activations. s (T+1, N, S, H): s[0] → s[1:].
-    w (K, H). From step lengths[n] on, stream n keeps its states; if there are no lengths, none does.
+    u (H, g·H) and ``packed``, its packed form, which is empty if there are too few steps to repay packing; h u is added to
+    ``slots`` = (first, last) of z, an empty range in a scan. z (T, N, G, H): sums → activations. s (T+1, N, S, H): s[0] → s[1:].
+    w (K, H). Stream n keeps its states from step lengths[n] on; empty ``lengths`` means T everywhere.
     """
     n0, n1 = bounds[part, 0], bounds[part, 1]
     steps, streams, gates, hidden = z.shape
@@ -73,11 +73,11 @@ def recur(part, bounds, cell, u, packed, scratch, slots, w, lengths, z, s):
 
 @parallel
 def recur_backward(part, bounds, cell, packed, scratch, slots, w, lengths, z, s, dy, d, sums):
-    """Back-propagation through time; ``packed`` is the transpose of U, or nothing in a scan.
+    """Backpropagation through time; ``packed`` is the transpose of U, or empty in a scan.
 
-    z (T, N, G, H): activations → gradients of the sums. dy (T, N, H): gradient of every h_t, or (0, N, H)
-    when only the last one is seen. d (N, S, H): gradient of the final state → of the initial one. To sums (⌈T / CHAIN⌉, N, K, H)
-    the gradients of w are added: a chain for each stream and CHAIN steps, so that threads share none.
+    z (T, N, G, H): activations → gradients of the sums. dy (T, N, H): gradient of every h_t, or (0, N, H) if only the
+    final state is used. d (N, S, H): gradient of the final state → of the initial one. Gradients of w are added to
+    sums (⌈T / CHAIN⌉, N, K, H), separately for each stream and CHAIN steps, so that no two threads share a sum.
     """
     n0, n1 = bounds[part, 0], bounds[part, 1]
     steps, streams, gates, hidden = z.shape

@@ -1,4 +1,4 @@
-"""Drawing an id from a row of scores."""
+"""Sampling an id from a row of scores."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from . import sums
 from .kernels import kernel
 from .team import parallel
 
-BLOCK = 256  # weights whose sum is known when the one that a number falls on is looked for
+BLOCK = 256  # weights that _find adds or skips at once
 
 
 @kernel
@@ -19,7 +19,7 @@ def uniform(seed, position):
 
 @kernel
 def _mass(weights, least):
-    """(Sum, number) of the weights that are not below ``least``."""
+    """(sum, count) of the weights that are at least ``least``."""
     count = 0
     for j in range(weights.size):
         count += 1 if weights[j] >= least else 0
@@ -28,12 +28,12 @@ def _mass(weights, least):
 
 @kernel
 def _keep(weights, most, mass):
-    """Set all but the largest weights to zero: the fewest that are ``most``, or together reach ``mass``.
+    """Keep the fewest largest weights that are ``most`` in number or sum to at least ``mass``; set the others to zero.
 
-    Weights are not negative, so their bits rise with them, and halving the range of the bits finds the least one that
-    stays, without sorting. Of equals, the first stay.
+    Weights are not negative, so they have the order of their bits, and bisection over the bits finds the smallest weight to
+    keep without sorting. Ties go to the lower ids.
     """
-    low, high = 0, np.int64(np.float32(sums.largest(weights)).view(np.int32)) + 1  # all of low are enough, those of high are not
+    low, high = 0, np.int64(np.float32(sums.largest(weights)).view(np.int32)) + 1  # weights >= low are enough, weights >= high are not
     while high - low > 1:
         middle = (low + high) // 2
         total, count = _mass(weights, np.int32(middle).view(np.float32))
@@ -53,7 +53,7 @@ def _keep(weights, most, mass):
 
 @kernel
 def _find(weights, part):
-    """The first index up to which the weights sum to more than ``part`` (of 1) of them all."""
+    """The first index at which the cumulative weight exceeds the fraction ``part`` of the total."""
     wanted, last = part * sums.wide_total(weights), 0
     reached = 0.0
     for first in range(0, weights.size, BLOCK):
@@ -70,7 +70,7 @@ def _find(weights, part):
             if total > 0:
                 last = first + block.size - 1
             reached += total
-    while weights[last] == 0:  # the sum was rounded otherwise, block by block: the last one that there is
+    while weights[last] == 0:  # block sums round differently from the total: take the last nonzero weight
         last -= 1
     return last
 
@@ -85,7 +85,7 @@ def choose(logits, banned, temperature, top_k, top_p, number, weights):
         for j in range(logits.size):
             if logits[j] == peak:
                 return j
-    warmth = np.float32(min(1 / temperature, 1e30))  # an infinite one would turn the difference of equals into NaN
+    warmth = np.float32(min(1 / temperature, 1e30))  # infinity times a difference of zero would be NaN
     for j in range(logits.size):
         weights[j] = exp((logits[j] - peak) * warmth)
     if top_k > 0 and top_k < weights.size:
@@ -97,7 +97,7 @@ def choose(logits, banned, temperature, top_k, top_p, number, weights):
 
 @parallel
 def choose_rows(part, bounds, scores, ids, numbers, choice, weights):
-    """ids (N) ← where they are -1, what is drawn from scores (N, V)."""
+    """Replace each -1 in ids (N) with an id drawn from scores (N, V)."""
     temperature, top_k, top_p, banned = choice
     for n in range(bounds[part, 0], bounds[part, 1]):
         if ids[n] < 0:

@@ -1,17 +1,17 @@
-"""A register tile of C = D + A B in LLVM vectors, and the two other things that Numba has no word for: transposing
-a block, and asking for memory ahead of its use.
+"""A register tile of C = D + A B in LLVM vectors, and two other things that Numba cannot express: transposing a block in
+registers, and prefetching.
 
-The tile keeps ``ROWS`` × ``VECTORS`` vectors of sums in registers, takes one line of a panel of B and one
-element of each row of A per step, and touches C once: that reaches the processor's limit for fused
-multiply-adds at any size. B comes packed in panels of ``VECTORS`` vectors (see :mod:`.packing`); the last panel is as
-many vectors wide as it needs, zero-padded, and C is masked there. The sums start from D: C itself, a bias or zero.
+The tile keeps ``ROWS`` × ``VECTORS`` vectors of sums in registers, reads one line of a panel of B and one
+element of each row of A per step, and touches C once, which reaches the processor's peak rate of fused
+multiply-adds at any size. B is packed in panels of ``VECTORS`` vectors (see :mod:`.packing`); the last panel has only as
+many vectors as it needs, zero-padded, and C is masked there. The sums start from D: C itself, a bias or zero.
 
-Every element of C is one chain of fused multiply-adds in the order of k, whatever the tile: results do not
-depend on how rows and columns were cut among tiles and threads.
+Every element of C is one chain of fused multiply-adds in the order of k, so results do not depend on how rows
+and columns are split among tiles and threads.
 
-Factors may be rounded to bfloat16, where the processor multiplies these (AVX512_BF16): two of them that follow
-each other in k travel as one int32, and each step of the tile takes both. An array of int32 is what tells
-the kernels so. The sums are float32. B may also be int8, whose elements become floats on the way.
+Factors may be rounded to bfloat16 on processors that multiply it (AVX512_BF16): two neighbours in k share one
+int32, and each step of the tile consumes both. Kernels recognise this by the type int32. The sums are float32. B may
+also be int8, which the tile converts to floats.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ from .kernels import kernel
 
 
 def _features() -> frozenset[str]:
-    """What the processor can do that kernels are compiled for: Numba's NUMBA_CPU_FEATURES, or the host's own."""
+    """Features of the processor that kernels are compiled for: NUMBA_CPU_FEATURES, or the host's."""
     forced = config.CPU_FEATURES  # type: ignore[attr-defined]
     if forced is not None:
         return frozenset(name[1:] for name in forced.split(",") if name.startswith("+"))
@@ -34,11 +34,11 @@ def _features() -> frozenset[str]:
 
 _FEATURES = _features()
 VECTOR_BYTES = 64 if "avx512f" in _FEATURES else 32 if "avx2" in _FEATURES else 16
-# 32 registers of AVX-512 and NEON, 16 of AVX2 and SSE: the sums, a line of B, one element of A.
+# They fill the 32 registers of AVX-512 and NEON or the 16 of AVX2 and SSE: sums, one line of B, one element of A.
 ROWS, VECTORS = (5, 4) if VECTOR_BYTES == 64 or "neon" in _FEATURES else (6, 2)
 HAS_BF16 = VECTOR_BYTES == 64 and "avx512bf16" in _FEATURES
 if HAS_BF16:
-    binding.initialize_native_asmparser()  # or LLVM ends the process at the first inline assembly
+    binding.initialize_native_asmparser()  # without it, LLVM aborts the process at the first inline assembly
 
 _i8, _i32, _i64, _f32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
@@ -84,7 +84,7 @@ def _splat(builder: ir.IRBuilder, scalar: Any, kind: ir.VectorType) -> Any:
 
 
 def _prefetch(builder: ir.IRBuilder, pointer: Any, write: bool) -> None:
-    """Ask for a cache line; any address may be asked for, also one behind the end of an array."""
+    """Prefetch a cache line; any address is allowed, even past the end of an array."""
     byte = _i8.as_pointer()
     ask = _function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, _i32, _i32, _i32])
     hints = [ir.Constant(_i32, hint) for hint in (int(write), 3, 1)]
@@ -139,7 +139,7 @@ def _make_tile(rows: int, vectors: int) -> Any:
             else:
                 sums[r, v] = builder.load(begin[r, v])
                 sums[r, v].align = align
-        for r in range(rows):  # what the tile below will load, or store to; rows of another thread are left alone
+        for r in range(rows):  # prefetch C for the tile below, but no rows past this thread's own
             below = builder.select(builder.icmp_signed("<", _const(r), left), _const(rows + r), _const(r))
             for v in range(vectors):
                 _prefetch(builder, _at(builder, c, builder.mul(below, ldc), _const(v * count)), write=True)
@@ -185,7 +185,7 @@ def _make_tile(rows: int, vectors: int) -> Any:
         n = types.intp
         return types.void(a, n, n, n, b, n, n, d, n, n, c, n, n, n, n), codegen
 
-    def twin(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, left):  # with the compiler off
+    def twin(a, ia, row_stride, step_stride, b, ib, k, d, start, ldd, c, ic, ldc, width, left):  # for NUMBA_DISABLE_JIT
         panel = vectors * lanes(c)
         columns = panel - lanes(c) + width
         right = b[ib : ib + k * panel].reshape(k, panel)[:, :columns]
@@ -223,7 +223,7 @@ prefetch = _make_prefetch()
 
 
 def _make_row_of_tiles(vectors: int) -> Any:
-    """All rows of C against one panel: full tiles, then one tile of what is left."""
+    """A kernel for all rows of C and one panel: full tiles, then one smaller tile for the remaining rows."""
     tile1, tile2, tile3, tile4, tile5 = (_make_tile(rows, vectors) for rows in (1, 2, 3, 4, 5))
     full = _make_tile(ROWS, vectors)
 
@@ -256,7 +256,7 @@ _panel1, _panel2, _panel3, _panel4 = (_make_row_of_tiles(vectors) for vectors in
 
 @kernel(linked=True)
 def multiply_panel(vectors, a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width):
-    """c[:m, :] = d[:m, :] + a[:m, :k] b for a packed panel of ``vectors`` vectors, ``width`` lanes of the last one used."""
+    """c[:m, :] = d[:m, :] + a[:m, :k] b for a packed panel of ``vectors`` vectors; ``width`` lanes of the last vector are used."""
     if vectors == 4:
         _panel4(a, ia, row_stride, step_stride, m, b, ib, k, d, start, ldd, c, ic, ldc, width)
     elif vectors == 3:

@@ -1,7 +1,7 @@
-"""Waiting for a number to grow: looking first, which answers at once, then asleep until another thread wakes this one.
+"""Waiting for a counter to grow: spinning first, which reacts at once, then asleep until another thread wakes this one.
 
-All of it is compiled, so a thread that waits has no use for Python and its lock. What the system has to sleep on a number is
-found by its name: a futex on Linux, its relatives on macOS (14.4) and Windows; where there is none, a nap between looks.
+All of it is compiled, so a waiting thread does not need the GIL. Sleeping uses a futex on Linux and its equivalents on macOS
+(from 14.4) and Windows, looked up by name; without one, the thread polls with short naps.
 """
 
 import platform
@@ -17,8 +17,8 @@ from numba.extending import intrinsic
 from .atomics import add, call, exchange, pause, pointer, read
 from .kernels import kernel
 
-LOOKS = 32  # between two looks at the clock
-NAP = 50_000  # nanoseconds, where the system cannot wake a thread by a number
+LOOKS = 32  # polls between two readings of the clock
+NAP = 50_000  # nanoseconds between polls on systems without a futex
 
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}.get(platform.machine())
 _WAIT, _WAKE = 128, 129  # FUTEX_WAIT and FUTEX_WAKE, for threads of one process
@@ -40,12 +40,12 @@ if sys.platform == "win32":
 
 @intrinsic
 def _clock(typingctx):
-    """Nanoseconds since some moment."""
+    """Nanoseconds of a monotonic clock."""
 
     def codegen(context, builder, signature, args):
         if sys.platform == "darwin":
             return call(builder, "clock_gettime_nsec_np", _i64, ir.Constant(_i32, _UPTIME))
-        # Of the function's frame: in a loop, an alloca where it is called would take more of the stack each time.
+        # In the function's entry block: an alloca inside a loop would take more of the stack each time.
         spaces = [cgutils.alloca_once(builder, ir.ArrayType(_i64, 2)) for _ in range(2)]
         parts = [builder.bitcast(space, _i64_pointer) for space in spaces]
         if sys.platform == "win32":
@@ -71,9 +71,9 @@ def _futex(builder: Any, *arguments: Any) -> None:
 
 @intrinsic
 def _sleep(typingctx, counters, index, value):
-    """Return when another thread wakes this one by counters[index], at once if that is not ``value``, or for no reason.
+    """Sleep until woken through counters[index]; return at once if it is not ``value``. May also wake up spuriously.
 
-    Only the lower half of the number counts.
+    Only the lower 32 bits are compared.
     """
 
     def codegen(context, builder, signature, args):
@@ -100,7 +100,7 @@ def _sleep(typingctx, counters, index, value):
 
 @intrinsic
 def _wake(typingctx, counters, index, count):
-    """Wake at most ``count`` of the threads that sleep on counters[index]."""
+    """Wake at most ``count`` threads that sleep on counters[index]."""
 
     def codegen(context, builder, signature, args):
         address = pointer(context, builder, signature, args)
@@ -133,7 +133,7 @@ _plain = _clock_in_python, _sleep_in_python, _wake_in_python
 clock, sleep, wake = _plain if config.DISABLE_JIT else _compiled  # type: ignore[attr-defined]
 
 
-# A number that threads wait for, and behind it how many of them sleep.
+# A counter that threads wait for is followed by the number of threads asleep on it.
 
 _SLEEPERS = 1
 _ALL = 1 << 30
@@ -141,7 +141,7 @@ _ALL = 1 << 30
 
 @kernel
 def advance(counters, index, value):
-    """counters[index] = value, for all who wait for it."""
+    """counters[index] = value, and wake all who wait for it."""
     exchange(counters, index, value)
     if read(counters, index + _SLEEPERS):
         wake(counters, index, _ALL)
@@ -149,7 +149,7 @@ def advance(counters, index, value):
 
 @kernel
 def increase(counters, index, value):
-    """counters[index] += value, for all who wait for it; → what it was."""
+    """counters[index] += value, and wake all who wait for it; returns the previous value."""
     before = add(counters, index, value)
     if read(counters, index + _SLEEPERS):
         wake(counters, index, _ALL)
@@ -158,7 +158,7 @@ def increase(counters, index, value):
 
 @kernel
 def look(counters, index, least, patience):
-    """Look until counters[index] is at least that, for so many nanoseconds; → whether it is."""
+    """Spin until counters[index] >= least, for at most ``patience`` nanoseconds; returns whether it is."""
     if read(counters, index) >= least:
         return True
     last = clock() + patience
@@ -173,7 +173,7 @@ def look(counters, index, least, patience):
 
 @kernel
 def await_least(counters, index, least, patience):
-    """Return counters[index] when it is at least that: after some looking, the thread sleeps."""
+    """Spin for ``patience`` nanoseconds, then sleep, until counters[index] >= least; returns it."""
     if not look(counters, index, least, patience):
         add(counters, index + _SLEEPERS, 1)
         now = read(counters, index)

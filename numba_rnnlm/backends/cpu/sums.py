@@ -1,7 +1,7 @@
-"""Sums over an array, fast and in one order: the same bits on every processor, whatever the length of its vectors.
+"""Fast sums over an array in a fixed order: the same bits on every processor, whatever its vector length.
 
-Element j belongs to lane j % LANES, each lane is one chain in the order of j, and the lanes are added in pairs. Left to the compiler, the
-order would depend on the processor. LLVM splits a vector of LANES elements into as many registers as it takes.
+Element j belongs to lane j % LANES, each lane is one chain in the order of j, and the lanes are added in pairs. If the compiler chose the
+order, it would depend on the processor. LLVM splits a vector of LANES elements into as many registers as it needs.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,10 @@ def _call(builder: Builder, name: str, result: ir.Type, *arguments: Value) -> Va
 
 
 def _fold(step: Callable[..., Value], join: Callable[..., Value], start: float, twin: Callable[..., Any], wide: bool) -> Any:
-    """A function of one or two arrays of one length, and perhaps a number, to one number.
+    """A reduction of one array, two arrays of equal length, or an array and a number, to one number.
 
-    ``step`` makes LANES new totals of (the builder, the type of totals, the old ones, LANES elements of each argument), ``join`` one
-    total of two. ``wide``: totals are float64.
+    ``step(builder, type of totals, totals, *LANES elements of each argument)`` returns the next LANES totals; ``join`` combines two
+    totals. With ``wide``, totals are float64. ``twin`` replaces the reduction under NUMBA_DISABLE_JIT.
     """
 
     def codegen(context: Any, builder: Builder, signature: Any, args: Any) -> Value:
@@ -130,11 +130,11 @@ def _step_above(builder: Builder, kind: ir.Type, total: Value, x: Value, least: 
     return builder.fadd(total, _widened(builder, builder.select(kept, x, ir.Constant(x.type, None)), kind))
 
 
-# Of arrays x, y of one length.
+# Reductions of arrays x, y of equal length.
 total = _fold(lambda b, kind, total, x: b.fadd(total, x), _add, 0.0, lambda x: x.sum(), False)
 dot = _fold(lambda b, kind, total, x, y: _multiply_add(b, x, y, total), _add, 0.0, lambda x, y: (x * y).sum(), False)
 largest = _fold(lambda b, kind, total, x: _larger(b, total, x), _larger, -np.inf, lambda x: x.max(), False)
-# The same in float64, whatever x is; ``above`` sums the elements that are not below a number.
+# In float64 for any x; ``above`` sums the elements that are at least a given number.
 wide_total = _fold(_step_wide, _add, 0.0, lambda x: x.sum(dtype=np.float64), True)
 squares = _fold(_step_squares, _add, 0.0, lambda x: np.square(x, dtype=np.float64).sum(), True)
 above = _fold(_step_above, _add, 0.0, lambda x, least: x[x >= least].sum(dtype=np.float64), True)

@@ -1,11 +1,11 @@
-"""Handing a kernel's parts to threads that are already awake: a microsecond, where waking one up takes fifty.
+"""Handing a kernel's parts to threads that are still awake: a microsecond, where waking one takes fifty.
 
-A *job* is a kernel and its arguments; its parts are numbered. Whoever is free takes the next part: the workers, which look for
-open jobs for a while before they sleep, and the thread that opened the job. So a job always ends, even if no worker
-comes, and results do not depend on who takes which part. Python and its lock have no share in this.
+A *job* is a kernel with its arguments; its parts are numbered. Any free thread takes the next part: workers, which poll for
+open jobs for a while before they sleep, and the thread that opened the job. So a job always finishes, even if no worker
+comes, and results do not depend on which thread takes which part. None of this needs Python or the GIL.
 
-A *gang* is a job whose leader, the thread that opened it, orders one step after the other. Workers join when they come,
-do their share of each step that they are ordered to, and leave when they are told to: see :func:`join`.
+A *gang* is a job whose leader, the thread that opened it, orders one step after another. Workers join whenever they arrive,
+do their share of each step, and leave when ordered to: see :func:`join`.
 """
 
 import threading
@@ -23,35 +23,35 @@ from .kernels import kernel
 from .sleeping import LOOKS, advance, await_least, clock, increase, look, sleep, wake
 from .workspace import aligned
 
-SLOTS = 8  # jobs that can be open at once; whoever finds no free slot works alone
-AWAKE = 300_000  # nanoseconds that a worker looks for jobs before it sleeps
-PATIENCE = 50_000  # nanoseconds that a thread looks at what others have to finish before it sleeps
-WINDOW = 10_000_000  # nanoseconds of shared jobs after which they must have been faster than those of one thread
-CAUTION = 50  # times as long as sharing has lost, one thread works alone: so at most a fiftieth is lost
-MOST_LOST = 1_000_000_000  # nanoseconds of one loss that count: in a longer one the process was suspended
-CROWDED = 5_000_000  # nanoseconds that callers work alone after one has met another
+SLOTS = 8  # jobs that can be open at once; a caller without a free slot works alone
+AWAKE = 300_000  # nanoseconds that a worker polls for jobs before it sleeps
+PATIENCE = 50_000  # nanoseconds that a thread polls for others to finish before it sleeps
+WINDOW = 10_000_000  # nanoseconds of shared jobs after which sharing must have been faster than one thread
+CAUTION = 50  # work alone for this many times what sharing has lost, so that at most a fiftieth is lost
+MOST_LOST = 1_000_000_000  # nanoseconds; a larger loss means that the process was suspended, and counts as this
+CROWDED = 5_000_000  # nanoseconds that callers work alone after they have got in each other's way
 
-# The board begins with how often the workers were called, -1 when they are to end; behind it how many of them sleep. Then,
-# on lines of their own, how many threads there are; how many of them are running a job of theirs; and what was measured, in
-# nanoseconds: shared jobs, the same for one thread, how long none is shared, and after how much that is judged.
+# The board starts with the number of calls to the workers, -1 to end them, and the number that sleep. Then, on cache lines of
+# their own: the number of threads; the number of callers running a job; and measurements in nanoseconds: time of shared jobs,
+# their estimated time on one thread, how long to go on without sharing, and the time after which sharing is judged.
 _CALLS, _ASLEEP, _THREADS, CALLERS = 0, 1, LINE, 2 * LINE
 _SHARED, _SINGLE, _CAUTIOUS, JUDGED = range(3 * LINE, 3 * LINE + 4)
 _SLOTS = 4 * LINE
-# A slot: how many parts there are and which is the next in one number, so that both are seen at once; what to call; and on
-# lines of their own how many parts others have done, who holds the slot, and what a gang needs.
+# A slot: the number of parts and the next part in one int64, so that both are read atomically; the function and arguments to
+# call; and on cache lines of their own: the number of parts done by others, whether the slot is held, and what a gang needs.
 _NEXT, _RUNNER, _DATA, _DONE, _HELD, ORDER, JOINED, ARRIVED, _ARGUMENTS = 0, 1, 2, *(line * LINE for line in range(1, 7))
 _SPACE = 48 * LINE  # for the arguments of a gang
 _SLOT = _ARGUMENTS + _SPACE
 _END = _SLOTS + SLOTS * _SLOT
-_PARTS = 32  # bits of a number for the next part
-_MEMBERS = 16  # bits of an order for how many share the step
-LEAVE = (1 << 62) + 1  # the last order; its lower half is no other order's
+_PARTS = 32  # bits for the next part in _NEXT
+_MEMBERS = 16  # bits for the number of members in an order
+LEAVE = (1 << 62) + 1  # the last order; no other order has the same lower 32 bits, which a sleeper compares
 
 _i64 = ir.IntType(64)
 
 
 def new_board(threads: int) -> np.ndarray:
-    """All slots, free."""
+    """A board with all slots free."""
     board = aligned((_END,), np.int64)
     board[:] = 0
     board[_THREADS], board[JUDGED] = threads, WINDOW
@@ -64,14 +64,14 @@ def close(board: np.ndarray) -> None:
 
 
 def slot(number: int) -> int:
-    """Where a slot begins on the board."""
+    """Index on the board where a slot begins."""
     return _SLOTS + number % SLOTS * _SLOT
 
 
 def _make_job(function: Any, gang: bool) -> Any:
     @intrinsic
     def job(typingctx, bounds, first, rest):
-        """Addresses of what runs a part of function(part, bounds, first, *rest) and of the arguments, on the stack; their size."""
+        """(address of a runner of function(part, bounds, first, *rest), address of the arguments on the stack, their size in words)."""
         kinds = (types.intp, bounds, first, *rest.types)
         callee = typingctx.resolve_function_type(types.Dispatcher(function), kinds, {})
 
@@ -96,7 +96,7 @@ def _make_job(function: Any, gang: bool) -> Any:
             context.call_conv.call_function(inner, declared, callee.return_type, callee.args, [part, *loaded])
             inner.ret_void()
             words = -(-context.get_abi_sizeof(shape) // 8)
-            assert not gang or words <= _SPACE, f"the arguments take {words} words, the board has {_SPACE} for them"
+            assert not gang or words <= _SPACE, f"the arguments take {words} words, the board has space for {_SPACE}"
             found = [builder.ptrtoint(runner, _i64), builder.ptrtoint(data, _i64), ir.Constant(_i64, words)]
             return context.make_tuple(builder, signature.return_type, found)
 
@@ -123,7 +123,7 @@ def _run(typingctx, runner, data, part):
 
 @intrinsic
 def _keep(typingctx, data, words, board, index):
-    """Copy so many words from the address ``data`` to board[index]; → their new address."""
+    """Copy ``words`` words from address ``data`` to board[index]; returns their new address."""
 
     def codegen(context, builder, signature, args):
         source = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
@@ -148,7 +148,7 @@ def _take(board, slot):
 
 @kernel
 def _open(board, slot, parts, runner, data):
-    """Let the workers take all parts but the first."""
+    """Offer all parts but the first to the workers."""
     write(board, slot + _RUNNER, runner)
     write(board, slot + _DATA, data)
     exchange(board, slot + _DONE, 0)
@@ -160,18 +160,18 @@ def _open(board, slot, parts, runner, data):
 
 @kernel
 def _hold(board, slot, parts):
-    """Whether a job is to be shared, and if so a slot for it. Callers are counted in any case, until :func:`_finish`."""
+    """Whether to share a job; if so, its slot is taken. Counts the caller in any case, until :func:`_finish`."""
     busy = add(board, CALLERS, 1)
     if parts == 1:
         return False
-    if busy >= read(board, _THREADS) - 1:  # and as many callers will soon be back
+    if busy >= read(board, _THREADS) - 1:  # the other callers will soon be back with more
         write(board, _CAUTIOUS, max(read(board, _CAUTIOUS), CROWDED))
     return read(board, _CAUTIOUS) <= 0 and exchange(board, slot + _HELD, 1) == 0
 
 
 @kernel
 def _finish(board, alone):
-    """A caller's job is done, and took it so many nanoseconds alone."""
+    """A caller's job is done; it took ``alone`` nanoseconds if it was not shared although it could be."""
     if alone > 0:
         add(board, _CAUTIOUS, -alone)
     add(board, CALLERS, -1)
@@ -179,7 +179,7 @@ def _finish(board, alone):
 
 @kernel(linked=True)
 def _share(board, slot, parts, runner, data):
-    """Run all parts, with the workers' help."""
+    """Run all parts, with help from the workers."""
     began, alone = clock(), 0
     if _hold(board, slot, parts):
         _open(board, slot, parts, runner, data)
@@ -203,9 +203,9 @@ def _share(board, slot, parts, runner, data):
 
 @kernel
 def _measure(board, shared, single):
-    """Note what a job took, and what it would have taken one thread: as long for each part as for those it did itself.
+    """Record a job's time, and its estimated time on one thread: that of the caller's own parts, scaled to all parts.
 
-    Beside other processes a worker may lose its processor while it holds a part, and all wait for it.
+    Sharing loses when other processes run too: a worker may be preempted while it holds a part, and all wait for it.
     """
     single += add(board, _SINGLE, single)
     shared += add(board, _SHARED, shared)
@@ -218,10 +218,10 @@ def _measure(board, shared, single):
 
 @kernel(linked=True)
 def _lead(board, slot, parts, runner, data, words):
-    """Run part 0, which leads a gang of those who come, or part -1, which is alone.
+    """Run part 0, which leads a gang of those who come, or part -1, which works alone.
 
-    A worker that was about to join when all was done may still come later: what it looks at is kept on the board, and the
-    slot is free when the last has left.
+    A worker may still join after the work is done. So the arguments are kept on the board, and the slot becomes free only
+    when the last member has left.
     """
     began, alone = clock(), 0
     if _hold(board, slot, parts):
@@ -243,7 +243,7 @@ def _lead(board, slot, parts, runner, data, words):
 
 @kernel(entry=True)
 def serve(board):
-    """A worker: take parts of whatever job is open, sleep when there was none for a while, until the board is closed."""
+    """A worker: take parts of any open job, sleep after a while without one, and end when the board is closed."""
     since, looks = clock(), 0
     calls = read(board, _CALLS)
     while calls >= 0:
@@ -253,14 +253,14 @@ def serve(board):
             while part >= 0:
                 _run(read(board, slot + _RUNNER), read(board, slot + _DATA), part)
                 if increase(board, slot + _DONE, 1) == -1:
-                    write(board, slot + _HELD, 0)  # the last to leave a gang that is over
+                    write(board, slot + _HELD, 0)  # the last member leaves a finished gang
                 found = True
                 part = _take(board, slot)
         looks += 1
         if found:
             since = clock()
         elif looks % LOOKS == 0 and clock() - since > AWAKE:
-            # Counted first, then one more look: a job that is opened now either finds a sleeper or is found.
+            # Count as asleep first, then look once more: a job opened now either sees a sleeper to wake or is seen here.
             add(board, _ASLEEP, 1)
             if not _any_open(board):
                 sleep(board, _CALLS, calls)
@@ -285,30 +285,30 @@ def _close(board):
     wake(board, _CALLS, 1 << 30)
 
 
-# What the parts of a gang call. An order is a number that grows from step to step, with how many members share the step.
+# Called by the parts of a gang. An order encodes a step and the number of members that share it; orders increase.
 
 
 @kernel
 def join(board, slot):
-    """A worker comes; → its number among the members, from 1. The leader is 0."""
+    """Called by a worker on arrival; returns its number among the members, from 1. The leader is 0."""
     return add(board, slot + JOINED, 1) + 1
 
 
 @kernel
 def follow(board, slot, order):
-    """The order after this one; the first is after 0."""
+    """Wait for the order after this one; start with 0."""
     return await_least(board, slot + ORDER, order + 1, PATIENCE)
 
 
 @kernel
 def arrive(board, slot):
-    """A worker has done its share of a step."""
+    """Called by a worker when it has done its share of a step."""
     increase(board, slot + ARRIVED, 1)
 
 
 @kernel
 def members(board, slot):
-    """How many there are now, the leader among them."""
+    """The current number of members, including the leader."""
     return read(board, slot + JOINED) + 1
 
 
@@ -320,13 +320,13 @@ def give(board, slot, number, count):
 
 @kernel
 def meaning(order):
-    """(Number of the step, how many share it)."""
+    """(step, number of members that share it) of an order."""
     return (order >> _MEMBERS) - 1, order & ((1 << _MEMBERS) - 1)
 
 
 @kernel
 def gather(board, slot, arrivals, patience):
-    """Wait for so many arrivals since the beginning; → nanoseconds that were lost, 0 if it was no more than ``patience``."""
+    """Wait for this many arrivals in total; returns the nanoseconds waited, or 0 if they did not exceed ``patience``."""
     since = clock()
     if look(board, slot + ARRIVED, arrivals, patience):
         return 0
@@ -336,7 +336,7 @@ def gather(board, slot, arrivals, patience):
 
 @kernel
 def dismiss(board, slot):
-    """Let all members leave, and those who come later."""
+    """Order all members to leave, including those who come later."""
     if read(board, slot + ORDER) != LEAVE:
         advance(board, slot + ORDER, LEAVE)
 
@@ -366,10 +366,10 @@ def _lead_in_python(
 
 
 def parallel(function: Callable[..., Any] | None = None, *, gang: bool = False) -> Any:
-    """A kernel in parts: ``function(part, bounds, *args)`` becomes ``function(board, slot, bounds, *args)``, which runs them all.
+    """A kernel in parts: ``function(part, bounds, *args)`` becomes ``function(board, slot, bounds, *args)``, which runs all parts.
 
-    ``bounds`` has a line for each part, and says what belongs to it. Of a ``gang`` only part 0 must run; it is -1 where no
-    others can come.
+    Row ``part`` of ``bounds`` defines the work of a part. In a ``gang``, only the leader must run: part 0, or -1 if no
+    others can join.
     """
     if function is None:
         return lambda function: parallel(function, gang=gang)
@@ -378,9 +378,10 @@ def parallel(function: Callable[..., Any] | None = None, *, gang: bool = False) 
         if gang:
             return lambda board, slot, bounds, *args: _lead_in_python(part, board, slot, bounds, args)
         return lambda board, slot, bounds, *args: _run_in_python(part, bounds, args)
-    # Not a closure: Numba knows those on disk only by what they close over, which is another object in each process.
+    # Not a closure: in the cache, Numba identifies closures by what they close over, a different object in each process.
     name = function.__name__
-    # A cell or a rule comes first: among *rest, Numba would take long to see what the others are.
+    # The cell or rule is passed first: among *rest it would cost 60 µs per call, because Numba would then ask Python for the
+    # type of every argument.
     source = f"""def {name}(board, slot, bounds, first, *rest):
     runner, data, words = {name}_job(bounds, first, rest)
     {"lead(board, slot, bounds.shape[0], runner, data, words)" if gang else

@@ -1,7 +1,7 @@
-"""A pool of threads for kernels in parts. Results do not depend on how many there are.
+"""A thread pool that runs the parts of a kernel. Results do not depend on the number of threads.
 
-The caller works too: with two threads there is one worker. Any number of Python threads may use one pool at once. After
-``fork`` the child starts workers of its own.
+The caller works too: two threads are the caller and one worker. Any number of Python threads may use one pool at once. After
+a ``fork``, the child starts its own workers.
 """
 
 import itertools
@@ -18,12 +18,12 @@ from numba import config
 
 from . import team
 
-WORTHWHILE = 100_000  # multiply-adds, about 2 microseconds: twice what it takes to hand them to a worker that is awake
-KEPT = 4096  # sizes of jobs whose parts are remembered: a process that serves sees ever new ones
+WORTHWHILE = 100_000  # multiply-adds, about 2 microseconds: twice the cost of handing them to an awake worker
+KEPT = 4096  # cached splits; bounded, because a serving process sees ever new sizes
 
 
 def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
-    """Cut range(size) into at most ``parts`` even pieces, none empty, inner borders on multiples of ``unit``."""
+    """Split range(size) into at most ``parts`` even, non-empty ranges, with inner borders at multiples of ``unit``."""
     units = -(-size // unit)
     parts = max(1, min(parts, units))
     borders = [min(size, units * part // parts * unit) for part in range(parts + 1)]
@@ -32,12 +32,12 @@ def split(size: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
 
 @lru_cache(KEPT)
 def cut(size: int, parts: int, unit: int = 1) -> np.ndarray:
-    """:func:`split` as the bounds of a kernel's parts."""
+    """:func:`split` as the bounds of a kernel's parts (parts, 2)."""
     return np.array(split(size, parts, unit), np.int64)
 
 
 class Pool:
-    """``threads`` threads, the caller among them. The workers end when nobody holds the pool any more."""
+    """``threads`` threads, including the caller. The workers end when the pool is garbage collected."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -60,12 +60,12 @@ class Pool:
         kernel(self.board, self._slot(len(bounds)), bounds, *arguments)
 
     def lead(self, kernel: Callable[..., Any], parts: int, first: Any, *arguments: Any) -> None:
-        """Run a kernel that is a gang's, at most ``parts`` members. It takes board and slot behind the first argument."""
+        """Run a gang kernel with at most ``parts`` members. It also receives board and slot, after its first argument."""
         slot = self._slot(parts)
         kernel(self.board, slot, _bounds(parts), first, self.board, slot, *arguments)
 
     def _slot(self, parts: int) -> int:
-        """This Python thread's place on the board. The workers are started when there is first something for them."""
+        """This Python thread's slot on the board. Workers are started on the first call with something for them to do."""
         if parts > 1 and not self._workers and not config.DISABLE_JIT:  # type: ignore[attr-defined]
             self._grow()
         try:
@@ -80,24 +80,24 @@ class Pool:
                 return
             closed = team.new_board(1)
             team.close(closed)
-            team.serve(closed)  # compiled before there is a second thread
+            team.serve(closed)  # compile it before there is a second thread
             self._workers = [
                 threading.Thread(target=team.serve, args=(self.board,), daemon=True, name="numba_rnnlm")
                 for _ in range(self.threads - 1)
             ]
             for worker in self._workers:
                 worker.start()
-            # Not at the end of the process: a worker that sleeps then is never seen again, and one that wakes up would look
-            # for Python's lock while Python is being taken down.
+            # Not at exit: sleeping workers simply end with the process, but woken ones would try to take the GIL while
+            # Python shuts down.
             weakref.finalize(self, team.close, self.board).atexit = False
 
 
-pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()  # all there are
+pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()  # all that exist
 
 
 @cache
 def _bounds(parts: int) -> np.ndarray:
-    """Of a gang, whose parts are cut step by step."""
+    """Placeholder bounds of a gang, which splits its work step by step."""
     return np.zeros((parts, 2), np.int64)
 
 

@@ -1,4 +1,4 @@
-"""The weight update, the norm that guards it, and plain filling."""
+"""The weight update, sums of squares for the gradient norm, and fill."""
 
 from numba.extending import overload
 
@@ -6,11 +6,11 @@ from . import sums
 from .kernels import RowsType
 from .team import parallel
 
-BLOCK = 1 << 14  # elements of one partial sum of the norm: fixed, so the sum does not depend on the threads
+BLOCK = 1 << 14  # elements per partial sum of the norm: fixed, so that the norm does not depend on the threads
 
 
 def update_row(rule, p, g, m, h):
-    """One stretch of the weights."""
+    """Apply the rule to one range of the weights."""
     rule.row(p, g, m, h, 0, 1)
 
 
@@ -24,7 +24,7 @@ def _update_row(rule, p, g, m, h):
 
 @parallel
 def update(part, bounds, rule, p, g, m, h):
-    """p[first:last] moves by the rule; m (M, size) are its moments, h its numbers."""
+    """Update p[first:last] by the rule; m (M, size) are its moments, h its hyperparameters."""
     first, last = bounds[part, 0], bounds[part, 1]
     update_row(rule, p[first:last], g[first:last], m[:, first:last], h)
 

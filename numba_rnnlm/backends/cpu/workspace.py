@@ -1,4 +1,4 @@
-"""Memory for intermediate results, kept from call to call: fresh pages cost more than what is computed in them."""
+"""Buffers for intermediate results, reused from call to call: page faults of new memory cost more than the computation."""
 
 import threading
 from math import prod
@@ -11,7 +11,7 @@ KEPT_VIEWS = 1024  # shapes whose views are kept
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A new array, unwritten, that begins on a cache line."""
+    """A new uninitialised array that begins on a cache line."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
@@ -21,14 +21,14 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 class Workspace(threading.local):
-    """Arrays by name; each Python thread has its own."""
+    """Buffers by name; each Python thread has its own."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, Any], np.ndarray] = {}
         self._views: dict[tuple[str, Any, tuple[int, ...]], np.ndarray] = {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array, unwritten, valid until the next call with this name. Lines of a matrix begin on cache lines of their own."""
+        """An uninitialised array, valid until the next call with this name. Rows of a matrix are padded to whole cache lines."""
         view = self._views.get((name, dtype, shape))
         if view is None:
             view = self._views[name, dtype, shape] = self._view(name, shape, np.dtype(dtype))

@@ -1,7 +1,7 @@
 """An NVIDIA GPU: Numba kernels on one stream.
 
-Every run on one model of GPU gives the same bits: no sum depends on who comes first. How products and time loops are cut
-depends on the number of multiprocessors and on shared memory, so another model rounds differently.
+Every run on the same GPU model gives the same bits: no sum depends on which thread comes first. How products and time loops
+are split depends on the number of multiprocessors and on shared memory, so another model rounds differently.
 """
 
 import sys
@@ -28,7 +28,7 @@ from .linear import Matrix, matrix
 
 kept.CODE.append(of_modules(module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")))
 
-SMALL = 1 << 18  # bytes of an upload that does not wait for the device
+SMALL = 1 << 18  # bytes up to which an upload is asynchronous
 LOGITS = 1 << 24  # elements: at most 64 MB of logits exist at any time
 
 Shape = tuple[int, ...]
@@ -37,12 +37,12 @@ Shape = tuple[int, ...]
 class Backend:
     """See :class:`numba_rnnlm.backends.ops.Ops` for what each verb does.
 
-    Work is put on CUDA's default stream and runs while Python goes on; ``download`` and ``norm`` wait for it.
+    Work is queued on CUDA's default stream and runs while Python continues; ``download`` and ``norm`` wait for it.
     """
 
     name = "cuda"
     dtype = np.dtype(np.float32)
-    threads = 1  # of Python: the device has its own
+    threads = 1  # on the host
 
     def __init__(self, dtype: Any = None, threads: int | None = None, precision: str = "float32") -> None:
         if np.dtype(dtype or np.float32) != self.dtype:
@@ -111,14 +111,14 @@ class Backend:
         lookup.reverse(blocks(x.size), THREADS, x, _or_nothing(lengths), out, *x.shape, x.size)
 
     def _room(self, name: str, size: int, dtype: Any = np.float32) -> DeviceArray:
-        """Memory for intermediate results, kept for the next call; each Python thread has its own."""
+        """A buffer for intermediate results, reused by later calls; each Python thread has its own."""
         rooms: dict[str, dict[int, DeviceArray]] = self._rooms.__dict__.setdefault("arrays", {})
-        views = rooms.get(name, {})  # by their sizes, the largest is the memory
+        views = rooms.get(name, {})  # size → view; the largest is the whole buffer
         if size in views:
             return views[size]
         most = max(views, default=0)
         if not views or most < size:
-            views.clear()  # the smaller one is free before the larger one is asked for
+            views.clear()  # free the smaller buffer before allocating the larger one
             rooms[name] = {size: DeviceArray.new((size,), np.dtype(dtype))}
         else:
             views[size] = views[most][:size]
@@ -158,7 +158,7 @@ class Backend:
     ) -> None:
         columns = W.shape[0] if transposed else W.shape[1]
         dz, inputs, weights = matrix(dout, first, columns), matrix(x), matrix(W)
-        if dz.rows == 0:  # the gradients of nothing
+        if dz.rows == 0:
             for gradient in (dW, db):
                 if gradient is not None and not add:
                     self.fill(gradient, 0)
@@ -182,7 +182,7 @@ class Backend:
     # time
 
     def explain(self, cell: Cell, streams: int, hidden: int) -> dict[str, str]:
-        """How the time loop of this size runs on this device, and why: "forward" and "backward" → a sentence."""
+        """How a time loop of this size runs on this device, and why: a sentence each for "forward" and "backward"."""
         told = {}
         for name in ("forward", "backward"):
             backward = name == "backward"
@@ -192,10 +192,10 @@ class Backend:
         return told
 
     def _take_barrier(self, plan: recurrence.Plan) -> tuple[DeviceArray, int]:
-        """Counters of arrivals, one a group, and what each stands at: they are never set back, which would be a launch.
+        """Counters of arrivals, one per group, and their current value: they are never reset, because that would be a launch.
 
-        They are taken out, and given back when the launch is made: after one that failed or was interrupted nobody knows
-        where they stand.
+        They are removed here and put back after a successful launch, because after a failed or interrupted one their values
+        are unknown.
         """
         counters: dict[int, tuple[DeviceArray, int]] = self._rooms.__dict__.setdefault("barriers", {})
         if plan.groups in counters:
@@ -214,9 +214,9 @@ class Backend:
         return _plans[key]
 
     def _refused(self, cell: Cell, streams: int, hidden: int, backward: bool, ending: bool, error: Refused) -> None:
-        """From now on this size runs step by step: fewer blocks run at once than the device's numbers promise.
+        """Run this size step by step from now on: the device runs fewer blocks at once than its attributes promise.
 
-        So it is where processes share a device by percentages (CUDA's MPS). The bits are not those of one launch.
+        This happens when processes share a device by percentages (CUDA MPS). The bits differ from those of a single launch.
         """
         warn(f"{error} The time loop of {streams} streams and {hidden} units runs step by step instead, several times slower.",
              RuntimeWarning)
@@ -276,7 +276,7 @@ class Backend:
         self, cell: Cell, U: DeviceArray, z: DeviceArray, s: DeviceArray, dy: DeviceArray, d: DeviceArray, w: DeviceArray,
         sums: DeviceArray, lengths: DeviceArray,
     ) -> bool:
-        """All steps in one launch, if that is possible."""
+        """Run all steps in one launch; returns whether that was possible."""
         steps, streams, _, hidden = z.shape
         ending = lengths.size > 0
         plan = self._plan(cell, streams, hidden, True, ending)
@@ -298,7 +298,7 @@ class Backend:
     def _recur_stepwise(
         self, cell: Cell, U: DeviceArray | None, z: DeviceArray, s: DeviceArray, w: DeviceArray, lengths: DeviceArray
     ) -> None:
-        """Step by step, or all steps at once where there is no product."""
+        """Step by step, or all steps at once in a scan."""
         steps, streams, gates, hidden = z.shape
         states, first = s.shape[2], cell.window("h")[0]
         rows = recurrence.forward_rows(cell, lengths.size > 0)
@@ -364,7 +364,7 @@ class Backend:
             self.project_backward(x[rows], W, logits, dx[rows], dW, db, transposed=transposed, add=add or rows.start > 0)
 
     def _logits(self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, transposed: bool) -> Any:
-        """(rows, their logits) chunk by chunk, in one buffer; of no rows one chunk of none."""
+        """(rows, their logits) in chunks that share one buffer; zero rows give one empty chunk."""
         vocabulary = W.shape[0] if transposed else W.shape[1]
         most = max(1, LOGITS // vocabulary)
         rows = x.shape[0]
@@ -405,12 +405,12 @@ class Backend:
         here = DeviceArray.new((streams,), np.dtype(np.float64))
         launch.to_device_soon(np.ascontiguousarray(numbers, np.float64), here, self._staging())
         warmth, top_k = 0.0, 1
-        if choice.temperature > 0:  # an infinite warmth would turn the difference of equals into NaN
+        if choice.temperature > 0:  # infinity times a difference of zero would be NaN
             warmth, top_k = min(1 / choice.temperature, 1e30), min(choice.top_k, symbols)
         sampling.choose(streams, THREADS, scores, ids, here, self.upload(choice.banned), symbols, warmth, top_k, choice.top_p)
 
     def decoder(self, table: DeviceArray | None, stages: Sequence[Stage | Step], weights: str) -> None:
-        """There is none: a step is a forward pass."""
+        """None: each step is a forward pass."""
 
     # update
 
@@ -426,10 +426,10 @@ class Backend:
     def update_if_finite(
         self, rule: Rule, p: DeviceArray, g: DeviceArray, m: DeviceArray, h: np.ndarray, clip: float, losses: DeviceArray
     ) -> Callable[[], tuple[np.ndarray, float]]:
-        """:meth:`update` without waiting for it, the norm of g scaled down to ``clip``; nothing if it or a loss is not finite.
+        """Queue an :meth:`update` with g clipped to norm ``clip``, which does nothing if the norm or a loss is not finite.
 
-        → what waits, and returns the losses and the norm. After an update that was not finite none is made until one's outcome
-        has been fetched that was not finite.
+        Returns a function that waits and returns the losses and the norm. After a non-finite update, all later updates do
+        nothing until the outcome of a non-finite one has been fetched.
         """
         guard = self._guard()
         sums = self._room("sums", update.PARTS, np.float64)
@@ -460,10 +460,10 @@ _plans: dict[tuple[Cell, int, int, str, bool, bool], recurrence.Plan] = {}
 
 
 def _segments(steps: int) -> list[tuple[int, int, bool]]:
-    """(first, last + 1 step, whether blocks meet) of each launch of a time loop.
+    """(first step, last step + 1, whether blocks wait for each other) of each launch of a time loop.
 
-    The simulator runs one block after another, so that none can wait for another: there each step is a launch, after
-    one without steps that hands out the initial state (forward), or takes in the last shares (backward).
+    The simulator runs one block after another, so no block can wait for another: each step is a launch there, plus one without
+    steps that distributes the initial state (forward) or adds the last shares (backward).
     """
     if not device.SIMULATED:
         return [(0, steps, True)]
@@ -475,12 +475,12 @@ def _or_nothing(array: DeviceArray | None) -> DeviceArray:
 
 
 def _flat(array: DeviceArray) -> DeviceArray:
-    """All memory from the first element of a strided array to its last, as one row."""
+    """The memory from the first to the last element of a strided array, as a flat array."""
     reach = 1 + sum((length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True))
     return DeviceArray(array.memory, array.offset, (reach if array.size else 0,), (1,), array.dtype)
 
 
 def _three_axes(shape: Shape, *strides: Shape) -> tuple[Shape, ...]:
-    """The shape and the strides with axes of length 1 in front, until they are three."""
+    """Shape and strides, padded on the left with axes of length 1 to three axes."""
     lead = 3 - len(shape)
     return (*[1] * lead, *shape), *((*[0] * lead, *each) for each in strides)

@@ -1,4 +1,4 @@
-"""Arrays in the device's memory: a pointer, a shape, strides, and views that cost the host little."""
+"""Arrays in device memory: a pointer, a shape and strides, with views that are cheap for the host."""
 
 from math import prod
 from typing import Any, ClassVar
@@ -9,16 +9,16 @@ from ...errors import BackendError, ShapeError
 from . import driver
 from .device import SIMULATED
 
-POOLED, SPARES = 1 << 18, 16  # bytes of a piece that is kept for the next, and how many of each size
+POOLED, SPARES = 1 << 18, 16  # largest block that is pooled for reuse, in bytes, and how many of each size
 
 Shape = tuple[int, ...]
 
 
 class Memory:
-    """A piece of device memory, freed with the last array on it. The simulator's is NumPy's.
+    """A block of device memory, freed with the last array that uses it. In the simulator it is a NumPy array.
 
-    Small pieces are kept for the next of the same size: freeing one waits for the device. All work is on one stream, so what
-    still reads such a piece comes before what is written to it next.
+    Small blocks are pooled for reuse at the same size, because freeing memory waits for the device. Reuse is safe: all work is on one
+    stream, so pending reads of a block come before the next writes.
     """
 
     bytes: np.ndarray | None
@@ -37,7 +37,7 @@ class Memory:
 
     @classmethod
     def release_spares(cls) -> None:
-        """Free what is kept for the next."""
+        """Free the pooled blocks."""
         for addresses in list(cls.spare.values()):
             while addresses:
                 driver.release(addresses.pop())
@@ -53,7 +53,7 @@ class Memory:
 
 
 class Foreign:
-    """Memory that another library holds, as its ``__cuda_array_interface__`` tells; kept alive by ``owner``."""
+    """Memory of another library, kept alive by ``owner``."""
 
     def __init__(self, address: int, owner: Any) -> None:
         self.bytes, self.address, self.owner = None, address, owner
@@ -65,13 +65,13 @@ class DeviceArray:
     Parameters
     ----------
     memory
-        What it lies in.
+        The memory that holds it.
     offset
-        Elements from the beginning of ``memory``.
+        Elements from the start of ``memory``.
     shape, strides
         In elements.
     dtype
-        Of the elements.
+        Type of the elements.
     """
 
     __slots__ = ("address", "dtype", "memory", "ndim", "offset", "packed", "shape", "size", "strides")
@@ -81,12 +81,12 @@ class DeviceArray:
         self.size, self.ndim = prod(shape), len(shape)
         item = dtype.itemsize
         self.address: int = memory.address + offset * item  # of the first element
-        # What a kernel takes for a flat array: no object, no parent, size, item size, address, shape, strides.
+        # Numba's argument struct of a flat array: meminfo, parent, size, item size, address, shape, strides.
         self.packed = (0, 0, self.size, item, self.address, self.size, item)
 
     @classmethod
     def new(cls, shape: Shape, dtype: np.dtype[Any]) -> "DeviceArray":
-        """Unwritten memory of this shape."""
+        """An uninitialised array."""
         return cls(Memory(prod(shape) * dtype.itemsize), 0, shape, contiguous(shape), dtype)
 
     @property
@@ -102,14 +102,14 @@ class DeviceArray:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> "DeviceArray":
-        """Whole numbers and slices with step 1, as NumPy has them."""
+        """Indexing as in NumPy, by integers and slices with step 1."""
         indices = index if isinstance(index, tuple) else (index,)
         offset, shape, strides = self.offset, [], []
         for part, length, stride in zip(indices, self.shape, self.strides, strict=False):
             if isinstance(part, slice):
                 start, stop, step = part.indices(length)
                 if step != 1:
-                    raise ShapeError(f"an array on the device is sliced with step 1, not {step}; download it first.")
+                    raise ShapeError(f"a device array can only be sliced with step 1, not {step}; download it first.")
                 offset += start * stride
                 shape.append(max(0, stop - start))
                 strides.append(stride)
@@ -125,7 +125,7 @@ class DeviceArray:
         )
 
     def reshape(self, *shape: Any) -> "DeviceArray":
-        """The same elements in another shape; only of a contiguous array."""
+        """The same elements in another shape; the array must be contiguous."""
         if shape == (-1,):
             if self.ndim == 1:
                 return self
@@ -140,7 +140,7 @@ class DeviceArray:
 
     @property
     def host(self) -> np.ndarray:
-        """The simulator's memory, as a view."""
+        """A NumPy view of the simulator's memory."""
         flat = self.memory.bytes.view(self.dtype)[self.offset :]
         item = self.dtype.itemsize
         return np.lib.stride_tricks.as_strided(flat, self.shape, tuple(item * stride for stride in self.strides))
@@ -155,7 +155,7 @@ class DeviceArray:
         }
 
     def __array__(self, *arguments: Any, **options: Any) -> np.ndarray:
-        raise TypeError("this array lies on the device: ops.download(array) brings it to NumPy.")
+        raise TypeError("this array is on the device; use ops.download(array) to get a NumPy array.")
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype.name})"
@@ -171,10 +171,10 @@ def contiguous(shape: Shape) -> Shape:
 
 
 def foreign(producer: Any) -> DeviceArray:
-    """An array of another library, seen where it lies, and as it is when it is read: it must be contiguous, on our device.
+    """A view, not a copy, of another library's array, which must be contiguous and on our device.
 
-    What the library is still writing is waited for, unless it says that its stream is ours. What it writes later it must
-    put in order itself.
+    Waits for the library's pending writes, unless it declares that it uses our stream. The library must synchronise later writes
+    itself.
     """
     about = producer.__cuda_array_interface__
     shape, dtype, address = tuple(about["shape"]), np.dtype(about["typestr"]), about["data"][0]
@@ -186,7 +186,7 @@ def foreign(producer: Any) -> DeviceArray:
                            "aligned; hand over a plain copy.")
     if prod(shape):
         driver.expect_ours(address)
-    silent = about.get("version", 0) < 3 and "stream" not in about  # before version 3 nothing was said of streams
+    silent = about.get("version", 0) < 3 and "stream" not in about  # version 3 added "stream"
     if silent or about.get("stream") not in (None, driver.STREAM):
         driver.synchronize()
     return DeviceArray(Foreign(address, producer), 0, shape, contiguous(shape), dtype)

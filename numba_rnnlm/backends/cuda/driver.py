@@ -1,8 +1,8 @@
-"""The CUDA driver, called through ctypes in the context of one device; and what its errors mean.
+"""The CUDA driver, called through ctypes in the context of one device, and its errors as exceptions.
 
-A process computes on one device: the one that is current when the first array or kernel is made (``CUDA_VISIBLE_DEVICES``
-chooses among several). Another library may make another device current in the meantime, or in another thread; each
-call looks, and puts that one back.
+A process computes on one device: the one that is current when the first array or kernel is created (``CUDA_VISIBLE_DEVICES``
+selects among several). Other libraries or threads may make another device current, so each call checks, and
+restores that one afterwards.
 """
 
 import ctypes
@@ -19,17 +19,17 @@ from ...errors import BackendError
 from . import device
 from .device import SIMULATED, cuda
 
-STREAM = 1  # CUDA's legacy default stream: what other libraries use unless told otherwise, so all work is in order
+STREAM = 1  # CUDA's legacy default stream, which other libraries use by default, so that all work is in order
 OUT_OF_MEMORY = 2
-REFUSED = {720, 801}  # a cooperative launch: too many blocks for what the device runs at once; not supported
-LOST = {700, 702, *range(714, 720), 999}  # a kernel failed, and nothing else runs in its context
+REFUSED = {720, 801}  # a cooperative launch with more blocks than the device runs at once, or unsupported
+LOST = {700, 702, *range(714, 720), 999}  # a kernel failed, and its context is unusable
 PAGE = 1 << 12
 WITHOUT_TIMES = 2  # CU_EVENT_DISABLE_TIMING
 DEVICE_OF_POINTER = 9  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
 
 
 class Refused(BackendError):
-    """The device does not run all blocks of a launch at once."""
+    """The device cannot run all blocks of a cooperative launch at once."""
 
 
 def problem(code: int, doing: str) -> BackendError:
@@ -39,8 +39,8 @@ def problem(code: int, doing: str) -> BackendError:
                             "or the units.")
     if code in LOST:
         return BackendError(f'backend="cuda": {doing} failed because a kernel failed before it in this process '
-                            f"({_text(code)}), and the device takes no more work from here. Start the process again, a training from its last "
-                            "checkpoint; with CUDA_LAUNCH_BLOCKING=1 the error names the kernel.")
+                            f"({_text(code)}), and the device accepts no more work from it. Start the process again, and resume training from its "
+                            "last checkpoint; with CUDA_LAUNCH_BLOCKING=1 the error names the kernel.")
     kind = Refused if code in REFUSED else BackendError
     return kind(f'backend="cuda": {doing} failed: {_text(code)}.')
 
@@ -52,7 +52,7 @@ def check(code: int, doing: str) -> None:
 
 
 class _Here(threading.local):
-    """Where the driver writes which context is current in this thread."""
+    """Where the driver writes the current context of this thread."""
 
     def __init__(self) -> None:
         self.context = ctypes.c_void_p()
@@ -63,7 +63,7 @@ _here = _Here()
 
 
 def call(function: str, *arguments: Any) -> int:
-    """The result code of a function of the driver, called while our device's context is current in this thread."""
+    """Call a driver function with our device's context current in this thread; returns its result code."""
     library = _library()
     library.cuCtxGetCurrent(_here.reference)
     if _here.context.value == _ours()[1] and not device.forked():
@@ -74,7 +74,7 @@ def call(function: str, *arguments: Any) -> int:
 
 @contextmanager
 def current() -> Iterator[Any]:
-    """Make our device, Numba's object of which is yielded, current in this thread; afterwards what was current before."""
+    """Make our device current in this thread and restore the previous one afterwards. Yields Numba's object of the device."""
     if device.forked():
         raise BackendError(f'backend="cuda": {device.FORKED}')
     library, (found, ours) = _library(), _ours()
@@ -87,19 +87,19 @@ def current() -> Iterator[Any]:
 
 @cache
 def attribute(name: str) -> int:
-    """A number of our device, by CUDA's name: ``CU_DEVICE_ATTRIBUTE_`` and this."""
+    """An attribute of our device, named as in CUDA without ``CU_DEVICE_ATTRIBUTE_``."""
     with current() as found:
         return int(getattr(found, name))
 
 
 def number() -> int:
-    """Of our device, as CUDA counts them in this process."""
+    """CUDA's number of our device in this process."""
     return int(_ours()[0].id)
 
 
 @cache
 def name() -> str:
-    """Name of our device; a part of a device that is shared has one of its own."""
+    """Name of our device; a partition of a shared device has its own name."""
     return device.name(_ours()[0])
 
 
@@ -112,7 +112,7 @@ def capability() -> tuple[int, int]:
 
 @cache
 def _ours() -> tuple[Any, int]:
-    """The device, as Numba has it, and the handle of its primary context."""
+    """Numba's object of our device, and the handle of its primary context."""
     if device.forked():
         raise BackendError(f'backend="cuda": {device.FORKED}')
     here = ctypes.c_void_p()
@@ -163,7 +163,7 @@ def _text(code: int) -> str:
 # Memory
 
 
-_allocated: dict[int, Any] = {}  # address → Numba's object, with which the memory is freed
+_allocated: dict[int, Any] = {}  # address → Numba's owner object, which frees the memory when deleted
 
 
 def allocate(size: int) -> int:
@@ -179,12 +179,12 @@ def allocate(size: int) -> int:
 
 
 def release(address: int) -> None:
-    """Free what was allocated."""
+    """Free the memory at this address."""
     _allocated.pop(address, None)
 
 
 def free_memory() -> int:
-    """Bytes of our device's memory that nobody has; what Numba would free later, it frees now."""
+    """Free bytes of our device's memory, after Numba's pending deallocations."""
     with current():
         context = cuda.current_context()
         context.deallocations.clear()
@@ -192,30 +192,30 @@ def free_memory() -> int:
 
 
 def to_device(source: np.ndarray, address: int) -> None:
-    """Copy a contiguous array there."""
+    """Copy a contiguous array to ``address``."""
     check(call("cuMemcpyHtoD_v2", address, source.ctypes.data, source.nbytes), "an upload")
 
 
 def to_host(address: int, target: np.ndarray) -> None:
-    """Fill a contiguous array from there, after all that was put on the stream before."""
+    """Fill a contiguous array from ``address``, after all work queued before."""
     check(call("cuMemcpyDtoH_v2", target.ctypes.data, address, target.nbytes), "a download")
 
 
 def to_device_soon(source: int, address: int, size: int) -> None:
-    """Start copying ``size`` bytes from pinned memory there."""
+    """Start copying ``size`` bytes of pinned memory to ``address``."""
     check(call("cuMemcpyHtoDAsync_v2", address, source, size, STREAM), "an upload")
 
 
 def to_host_soon(address: int, target: int, size: int) -> None:
-    """Start copying ``size`` bytes from there to pinned memory."""
+    """Start copying ``size`` bytes from ``address`` to pinned memory."""
     if size:
         check(call("cuMemcpyDtoHAsync_v2", target, address, size, STREAM), "a download")
 
 
 class Staging:
-    """Pinned memory that copies go through while Python continues: places that are used in turn, each once it is free again.
+    """Ring of pinned buffers for asynchronous copies; a buffer is reused when its last copy has finished.
 
-    One thread's own. Pinned memory stays until the process ends.
+    Each thread has its own. Pinned memory is held until the process ends.
     """
 
     PLACES = 8
@@ -225,9 +225,9 @@ class Staging:
         self._next = 0
 
     def take(self, size: int) -> tuple[np.ndarray, Callable[[], Callable[[], None]]]:
-        """``size`` bytes that no copy uses; → these, and what is called when their copies have been started.
+        """``size`` free bytes, and a function to call once their copies have been started.
 
-        That, in turn, returns what waits for these copies. The bytes are the caller's until as many other places have been taken.
+        That function returns another, which waits for the copies. The bytes are reused after PLACES further calls.
         """
         number = self._next
         self._next = (number + 1) % self.PLACES
@@ -259,7 +259,7 @@ def _event() -> ctypes.c_void_p:
 
 
 def on_device(source: int, target: int, size: int) -> None:
-    """Copy ``size`` bytes."""
+    """Start copying ``size`` bytes within the device."""
     check(call("cuMemcpyDtoDAsync_v2", target, source, size, STREAM), "a copy")
 
 
@@ -274,12 +274,12 @@ def expect_ours(address: int) -> None:
     call("cuPointerGetAttribute", ctypes.byref(where), DEVICE_OF_POINTER, address)
     ours = number()
     if where.value != ours:
-        raise BackendError(f'backend="cuda": the array lies on device {where.value}, this process computes on device {ours}; copy it '
-                           "there, or choose the device by CUDA_VISIBLE_DEVICES.")
+        raise BackendError(f'backend="cuda": the array is on device {where.value}, but this process computes on device {ours}; copy it '
+                           "there, or choose the device with CUDA_VISIBLE_DEVICES.")
 
 
 def synchronize() -> None:
-    """Wait for all work of all streams."""
+    """Wait for all work on all streams."""
     check(call("cuCtxSynchronize"), "waiting for another library's stream")
 
 

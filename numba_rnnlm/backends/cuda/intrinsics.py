@@ -1,24 +1,24 @@
-"""Instructions that CUDA Python has no name for, each with a twin in Python for the simulator.
+"""Instructions that CUDA Python lacks, each with a Python twin for the simulator.
 
-On the device they are inline PTX. Arrays are flat; an index counts elements.
+On the device they are inline PTX. Arrays are flat; indices count elements.
 
-    load1(x, i), load4(x, i)    x[i], or x[i:i+4] in one access, past the first-level cache: what other blocks wrote in
-                                this launch is seen
-    near(x, i), near4(x, i)     the same from shared memory; Numba's x[i] would first ask whether i is negative
+    load1(x, i), load4(x, i)    x[i], or x[i:i+4] in one access, bypassing L1, so that writes of other blocks in this
+                                launch are visible
+    near(x, i), near4(x, i)     the same from shared memory, without Numba's test for a negative index
     put(x, i, value)            x[i] ← value in shared memory
     copy1(s, i, x, j, n)        start copying x[j] to shared memory s[i], or zero if n is 0
-    copy2, copy4(s, i, x, j, n) the same for 2 or 4 elements, of which n are copied and the rest are zero
-    commit()                    the copies started since the last commit are one group
-    wait_copies(pending)        until at most ``pending`` groups (0, 1 or 2) of this thread are on their way
-    tf32(x)                     bits of x for the tensor cores, which read 10 bits of its fraction: half of the last is added
-    rounded(x)                  x rounded to TF32, a float
+    copy2, copy4(s, i, x, j, n) the same for 2 or 4 elements: n are copied, the rest are zero
+    commit()                    make the copies started since the last commit one group
+    wait_copies(pending)        wait until at most ``pending`` groups (0, 1 or 2) of this thread are incomplete
+    tf32(x)                     bits of x for the tensor cores, which truncate to 10 bits of fraction: half a unit is added
+    rounded(x)                  x rounded to TF32, as a float
     bits(x)                     bits of a float
     bf16(low, high)             bits of two numbers rounded to bfloat16
     mma_tf32(a…, b…, c…)        D = A (16, 8) B (8, 8) + C on the tensor cores, by one warp (PTX: mma.m16n8k8)
     mma_bf16(a…, b…, c…)        D = A (16, 16) B (16, 8) + C (mma.m16n8k16)
     add_products(s, x, y)       s[i, j] += x[i] y[j] for all i and j of a thread's own arrays
-    arrive(x, i)                x[i] += 1 for all blocks to see, after all that this thread wrote or saw written
-    wait_for(x, i, value)       until x[i] has reached value, both modulo 2³²; not for ever
+    arrive(x, i)                x[i] += 1, visible to all blocks after everything this thread has written or seen
+    wait_for(x, i, value)       wait until x[i] has reached value, both modulo 2³²; aborts the launch after PATIENCE polls
 """
 
 import numpy as np
@@ -78,7 +78,7 @@ if SIMULATED:
         return [np.uint32(half).view(np.float32) for half in (whole << 16 & 0xFFFFFFFF, whole & 0xFFFF0000)]
 
     def _fragments_product(a, b, c, unpack):
-        """Each lane's part of the product of the fragments that all lanes hold, which lie as PTX says."""
+        """This lane's fragment of the product of all lanes' fragments, in the layout that PTX defines."""
         lanes, lane = exchange((a, b))
         if lanes.made is None:
             A, B = [], []
@@ -105,7 +105,7 @@ if SIMULATED:
         x[i] += 1
 
     def wait_for(x, i, value):
-        assert x[i] == value, "this block would wait for ever: the simulator runs blocks one after another"
+        assert x[i] == value, "this block would wait forever: the simulator runs blocks one after another"
 
 else:
     from llvmlite import ir
@@ -115,8 +115,8 @@ else:
     from .device import cuda, types
 
     f32, i32, i64, void = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
-    PATIENCE = 1 << 25  # looks at a counter, some twenty seconds: then the launch ends with an error, instead of never
-    SHARED = 3  # the address space of shared memory
+    PATIENCE = 1 << 25  # polls of a counter, about twenty seconds, before the launch fails instead of hanging
+    SHARED = 3  # address space of shared memory
 
     def _asm(builder, result, text, constraints, arguments, side_effect=True):
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -228,7 +228,7 @@ else:
     HALF, KEPT, QUIET = ir.Constant(i32, 0x1000), ir.Constant(i32, 0xFFFFE000), ir.Constant(i32, 0x7FC00000)
 
     def _half_up(builder, x):
-        nan = builder.fcmp_unordered("uno", x, x)  # half a unit more would make 0 of the device's own NaN, all ones
+        nan = builder.fcmp_unordered("uno", x, x)  # adding half a unit would turn the device's NaN, all ones, into 0
         return builder.select(nan, QUIET, builder.add(builder.bitcast(x, i32), HALF))
 
     @intrinsic
@@ -290,8 +290,8 @@ else:
         q = x * r
         return cuda.fma(cuda.fma(-y, q, x), r, q)
 
-    # Where Numba keeps the device's function of a CPU's. An overload for this target does not take the place of one for all that
-    # the CPU has compiled before.
+    # Numba looks up the device version of a CPU function here. An overload for this target does not override a generic one that the CPU
+    # has already compiled.
     setattr(portable.quotient, "_CUDATypingContext__dispatcher", _quotient)  # noqa: B010
 
     @intrinsic

@@ -1,4 +1,4 @@
-"""Machine code of kernels, stored for the next process under a digest of what the kernel is made of."""
+"""The disk cache of CUDA kernels: machine code under a digest of everything the kernel is made from."""
 
 import hashlib
 import inspect
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ... import fingerprint, portable
 from ..cache import Store
 
-CODE = [portable.CODE]  # digests of all code that may become part of a kernel; the package adds its own
+CODE = [portable.CODE]  # digests of all code that kernels may contain; the package adds its own
 
 
 class Code(NamedTuple):
@@ -24,13 +24,13 @@ class Code(NamedTuple):
 
 @cache
 def store() -> Store:
-    """Where kernels of this version of the library and of the compiler are."""
+    """The store for this version of the library and the compiler."""
     made_of = " ".join([*CODE, *_toolchain()])
     return Store(f"cuda-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}")
 
 
 def load(function: Callable[..., None], takes: Any, capability: Any) -> Code | None:
-    """The code that :func:`save` stored, or None if there is none that is whole."""
+    """The code that :func:`save` stored, or None if it is missing or damaged."""
     body = store().load(_name(function, takes, capability))
     if body is None:
         return None
@@ -39,9 +39,9 @@ def load(function: Callable[..., None], takes: Any, capability: Any) -> Code | N
 
 
 def save(code: Code, function: Callable[..., None], takes: Any, capability: Any) -> None:
-    """Store it for other processes."""
+    """Store a kernel for other processes."""
     name = _name(function, takes, capability)
-    if fingerprint.ONLY_HERE not in name:  # else nobody would find it again
+    if fingerprint.ONLY_HERE not in name:  # otherwise it would never be found again
         store().save(name, code.entry.encode() + b"\n" + code.cubin)
 
 
@@ -62,7 +62,7 @@ def _toolchain() -> list[str]:
 
 
 def _ingredients(function: Any) -> list[str]:
-    """A kernel's own constants, and the cell or rule that it was made for, wherever that is written."""
+    """Descriptions of a kernel's constants, and of the cell or rule that it was made for, even one defined elsewhere."""
     given, function = function, getattr(function, "py_func", function)
     if not function.__module__.startswith(__package__):
         return [fingerprint.of_function(given, portable.__name__)]

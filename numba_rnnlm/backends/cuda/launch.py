@@ -1,7 +1,7 @@
-"""How a kernel is compiled, and how it is launched in a few microseconds.
+"""Compiles kernels and launches them in a few microseconds.
 
-Numba's own launch adds several microseconds for every array (NVIDIA/numba-cuda#703); a training step has dozens of
-launches. Here the arguments are packed by one call of ``struct`` and handed to the driver.
+Numba's own launch adds several microseconds per array (NVIDIA/numba-cuda#703), and a training step has dozens of
+launches. Here one call of ``struct`` packs the arguments for the driver.
 """
 
 import ctypes
@@ -24,33 +24,33 @@ from .device import SIMULATED, cuda, types
 if SIMULATED:
     from .simulator import FakeCUDAArray
 
-THREADS = 256  # of a block, where nothing speaks for another number
+THREADS = 256  # default block size
 OPT_IN = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 LOCAL = 3  # CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES
-WITHOUT_ASKING = 48 << 10  # bytes of shared memory of a block
-RESERVED = 1 << 10  # bytes of shared memory that the system takes for each block
-UNREADABLE = {200, 209, 218, 222, 223}  # an invalid image, none for this device, invalid or newer code
+WITHOUT_ASKING = 48 << 10  # bytes of shared memory that a block may use without opting in
+RESERVED = 1 << 10  # bytes of shared memory that CUDA reserves per block
+UNREADABLE = {200, 209, 218, 222, 223}  # invalid image, no image for this device, invalid or newer PTX, JIT disabled
 
-# What a kernel takes, as Numba names it: flat arrays of float32, float64, int32, uint32; numbers.
+# Argument types of kernels, as Numba's types: flat arrays of float32, float64, int32, uint32; numbers.
 FLOATS, DOUBLES, INTS, COUNTS = (types.Array(t, 1, "C") for t in (types.float32, types.float64, types.int32, types.uint32))
 INT, LONG, FLOAT, DOUBLE, KEY = types.int32, types.int64, types.float32, types.float64, types.uint64
 
-# As the driver takes it: eight bytes each.
+# Their struct formats for the driver, in units of eight bytes.
 _PACK = {INT: "i4x", LONG: "q", FLOAT: "f4x", DOUBLE: "d", KEY: "Q"} | dict.fromkeys((FLOATS, DOUBLES, INTS, COUNTS), "7q")
 _SCALAR = {INT: np.int32, LONG: np.int64, FLOAT: np.float32, DOUBLE: np.float64, KEY: np.uint64}
 
 
 class Kernel:
-    """A function of threads, compiled when it is first launched.
+    """A CUDA kernel, compiled on its first launch.
 
     Parameters
     ----------
     function
-        What one thread does.
+        The work of one thread.
     takes
-        The type of each argument, by the names above; ``(FLOAT, n)`` is a tuple of n of them.
+        Types of the arguments, by the names above; ``(FLOAT, n)`` is a tuple of n floats.
     cooperative
-        Whether its blocks wait for one another: then it is launched only if all of them run at once.
+        Whether blocks wait for one another: then a launch fails unless all of them can run at once.
     """
 
     def __init__(self, function: Callable[..., None], takes: Sequence[Any], cooperative: bool = False) -> None:
@@ -62,7 +62,7 @@ class Kernel:
         self._shared = WITHOUT_ASKING
 
     def __call__(self, grid: Any, threads: int, *arguments: Any, shared: int = 0) -> None:
-        """Put it on the stream: ``grid`` blocks of ``threads`` threads with ``shared`` bytes of shared memory."""
+        """Queue a launch of ``grid`` blocks of ``threads`` threads with ``shared`` bytes of shared memory."""
         x, y, z = (*grid, 1, 1)[:3] if type(grid) is tuple else (grid, 1, 1)
         if x * y * z == 0:
             return
@@ -85,7 +85,7 @@ class Kernel:
             try:
                 self._packer.pack_into(self._buffer, 0, *values)
             except struct.error as error:
-                raise BackendError(f'backend="cuda": an array of 2³¹ elements or more came to {self.name} ({error}); reduce the '
+                raise BackendError(f'backend="cuda": {self.name} was given an array of 2³¹ elements or more ({error}); reduce the '
                                    "streams (the batch), the steps or the vocabulary.") from error
             except OverflowError as error:
                 raise BackendError(f'backend="cuda": {self.name} was given a number beyond float32\'s 3.4e38 ({error}).') from error
@@ -98,7 +98,7 @@ class Kernel:
             raise driver.problem(code, f"launching {self.name} on {(x, y, z)} blocks")
 
     def resident(self, threads: int, shared: int) -> int:
-        """How many of its blocks the device runs at once."""
+        """How many blocks of this kernel the device runs at once."""
         if SIMULATED:
             return 1
         if self._handle is None:
@@ -111,7 +111,7 @@ class Kernel:
         return blocks.value * processors()
 
     def spilled(self) -> int:
-        """Bytes of device memory that each of its threads uses for what does not fit into registers."""
+        """Bytes per thread that do not fit into registers and spill to device memory."""
         if SIMULATED:
             return 0
         if self._handle is None:
@@ -122,7 +122,7 @@ class Kernel:
         return found.value
 
     def signature(self) -> tuple[Any, ...]:
-        """The types of its arguments, Numba's."""
+        """Numba's types of the arguments."""
         return tuple(types.UniTuple(*kind) if isinstance(kind, tuple) else kind for kind in self.takes)
 
     def _prepare(self) -> None:
@@ -136,7 +136,7 @@ class Kernel:
             self._pointers = (ctypes.c_void_p * len(slots))(*slots)
             capability = driver.capability()
             code = kept.load(self.function, self.takes, capability)
-            handle = code and _load(code)  # a driver may refuse what another one compiled
+            handle = code and _load(code)  # None if this driver cannot load code compiled for another
             if handle is None:
                 with postponed(notice.postpone), driver.current(), notice.around(kept.store()):
                     compiled = self.dispatcher.compile(self.signature())
@@ -149,7 +149,7 @@ class Kernel:
 
     def _opt_in(self, shared: int) -> None:
         with self._lock:
-            shared = max(shared, self._shared)  # another thread may have asked for more
+            shared = max(shared, self._shared)  # another thread may have requested more
             code = driver.call("cuKernelSetAttribute", OPT_IN, shared, self._handle, driver.number())
             driver.check(code, f"asking for {shared} bytes of shared memory in a block of {self.name}")
             self._shared = shared
@@ -164,7 +164,7 @@ class Kernel:
                 given.append(tuple(_SCALAR[kind[0]](value) for value in argument))
             else:
                 given.append(_SCALAR[kind](argument))
-        with _simulator:  # it runs one kernel at a time
+        with _simulator:  # one kernel at a time
             self.dispatcher[grid, threads, 0, shared](*given)
 
 
@@ -172,12 +172,12 @@ _simulator = threading.Lock()
 
 
 def kernel(*takes: Any) -> Callable[[Callable[..., None]], Kernel]:
-    """Make a :class:`Kernel` of a function."""
+    """Decorator that makes a :class:`Kernel` of a function."""
     return lambda function: Kernel(function, takes)
 
 
 def blocks(size: int, threads: int = THREADS) -> int:
-    """Blocks for a loop over ``size`` elements in strides of the grid: enough to fill the device, no more."""
+    """Number of blocks for a grid-stride loop over ``size`` elements: no more than fill the device."""
     return min(-(-size // threads), 8 * processors())
 
 
@@ -187,29 +187,29 @@ def processors() -> int:
 
 
 def model() -> str:
-    """The device, as far as results depend on it: the multiprocessors decide how products and time loops are cut."""
+    """The device as far as results depend on it: the number of multiprocessors decides how products and time loops are split."""
     return "the simulator" if SIMULATED else f"{driver.name()} with {processors()} multiprocessors"
 
 
 def shared_limit() -> int:
-    """Bytes of shared memory that one block may ask for."""
+    """Bytes of shared memory that a block may request."""
     return 227 << 10 if SIMULATED else driver.attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
 
 
 def cooperative() -> bool:
-    """Whether the device launches kernels whose blocks wait for one another."""
+    """Whether the device supports cooperative launches, whose blocks may wait for one another."""
     return SIMULATED or bool(driver.attribute("COOPERATIVE_LAUNCH"))
 
 
 def most_resident(shared: int) -> int:
-    """Blocks with so many bytes of shared memory that the device runs at once, at most."""
+    """Upper bound on the blocks with this much shared memory that the device runs at once."""
     if SIMULATED:
         return 1 << 20
     return processors() * (driver.attribute("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR") // (shared + RESERVED))
 
 
 def _load(code: "kept.Code") -> int | None:
-    """The handle by which the driver launches this kernel, or None if it cannot read the code."""
+    """The driver's handle for this kernel, or None if it cannot load the code."""
     library, found = ctypes.c_void_p(), ctypes.c_void_p()
     nothing = (None, None, 0)
     result = driver.call("cuLibraryLoadData", ctypes.byref(library), code.cubin, *nothing, *nothing)
@@ -220,13 +220,13 @@ def _load(code: "kept.Code") -> int | None:
     return found.value
 
 
-# Moving memory. A download waits for all that was put on the stream before it.
+# Copies. A download waits for all work queued before it.
 
 
 def memory(held: int) -> Space:
-    """What new arrays may take, and ``held`` bytes of those that are there.
+    """Memory available to arrays, including the ``held`` bytes that existing ones occupy.
 
-    First everything that nobody uses is given back: a training that is over may lie in a cycle of objects.
+    First releases all unused memory: a finished training may be waiting for the garbage collector in a reference cycle.
     """
     if SIMULATED:
         return host_memory()
@@ -243,7 +243,7 @@ def to_device(source: np.ndarray, target: DeviceArray) -> None:
 
 
 def to_device_soon(source: np.ndarray, target: DeviceArray, staging: "driver.Staging") -> None:
-    """The same without waiting for anything: ``source`` is copied before this returns, and read by what is launched next."""
+    """An upload that does not wait: ``source`` may be changed on return, and later launches see the copy."""
     if SIMULATED:
         target.host[...] = source
     elif source.nbytes:
@@ -254,7 +254,7 @@ def to_device_soon(source: np.ndarray, target: DeviceArray, staging: "driver.Sta
 
 
 def to_host_soon(sources: Sequence[DeviceArray], staging: "driver.Staging") -> Callable[[], list[np.ndarray]]:
-    """Start downloads of contiguous arrays; → what waits for them, and returns them."""
+    """Start downloads of contiguous arrays; returns a function that waits for them and returns them."""
     if SIMULATED:
         arrays = [np.array(source.host) for source in sources]
         return lambda: arrays
@@ -294,7 +294,7 @@ def on_device(source: DeviceArray, target: DeviceArray) -> None:
 
 def fill(target: DeviceArray, value: float) -> None:
     """Every element of a contiguous array of 4-byte elements ← value."""
-    assert target.is_contiguous, "only a contiguous array is filled"
+    assert target.is_contiguous, "fill needs a contiguous array"
     if SIMULATED:
         target.host[...] = value
     elif target.size:

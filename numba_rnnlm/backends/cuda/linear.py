@@ -1,9 +1,9 @@
-"""Matrix products of any shape and orientation: tiles in shared memory, copied ahead of their use.
+"""Matrix products of any shape and orientation, with tiles prefetched into shared memory.
 
-Two inner loops: float32 on the ordinary units, each thread a square of sums; TF32 or bfloat16 on the tensor cores,
-each warp a grid of 16 × 8 fragments. A small result over a long inner dimension is cut along it, and the partial
-products are added in a fixed order: equal bits in every run. In float32 an inner dimension longer than all parts' longest
-chains is multiplied in pieces, one launch after the other.
+There are two inner loops: float32 on the ordinary cores, where each thread sums a square, and TF32 or bfloat16 on the tensor
+cores, where each warp sums a grid of 16 × 8 fragments. A small result with a long inner dimension is split along that dimension, and
+the partial products are added in a fixed order: equal bits in every run. In float32, an inner dimension that exceeds the longest
+allowed chains of all parts is multiplied in pieces, one launch each.
 """
 
 from collections.abc import Callable
@@ -31,18 +31,18 @@ from .intrinsics import (
 )
 from .launch import FLOATS, INT, LONG, THREADS, Kernel, blocks, kernel, processors, shared_limit
 
-STEPS = 32  # of the inner dimension in one tile; 16 in float32, whose loop is longer
-STAGES = (3, 2)  # tiles in shared memory: one in use, two on their way, or one where a block has less memory
+STEPS = 32  # inner dimension of a tile; 16 in float32, whose loop body is longer
+STAGES = (3, 2)  # tiles in shared memory: one in use and two being copied, or one if a block has less memory
 BATCH = 8  # elements of the result that a thread reads before it writes them
-LEAST = 4 * STEPS  # of the inner dimension: less is not cut off
-LONGEST = 64 * STEPS  # products in one chain of float32 sums: the longer it is, the more it loses
-MOST = 65_535  # blocks one below the other in a launch
+LEAST = 4 * STEPS  # smallest part of the inner dimension worth splitting off
+LONGEST = 64 * STEPS  # longest chain of float32 sums, because longer chains lose more precision
+MOST = 65_535  # CUDA's limit on the grid's y dimension
 
 TAKES = (FLOATS, LONG, INT, FLOATS, LONG, INT, FLOATS, LONG, INT, INT, INT, INT, INT, FLOATS, INT)
 
 
 class Matrix(NamedTuple):
-    """A 2-D view: element (i, j) is that number ``offset + i * stride + j`` of ``data``, or of (j, i) if ``transposed``."""
+    """A 2-D view: element (i, j) is ``data[offset + i * stride + j]``, with i and j exchanged if ``transposed``."""
 
     data: DeviceArray
     offset: int
@@ -65,7 +65,7 @@ class Matrix(NamedTuple):
 
     @property
     def width(self) -> int:
-        """How many neighbours may be copied at once, by where rows begin."""
+        """How many neighbours can be copied at once, given the alignment of rows."""
         start = self.stride | (self.data.address // 4 + self.offset)
         return 4 if start % 4 == 0 else 2 if start % 2 == 0 else 1
 
@@ -82,9 +82,9 @@ def _between(value, most):
 
 
 def _tile_loader(rows, columns, stride, threads, width, turned):
-    """Start copying a window of a matrix, ``columns`` neighbours in memory, to shared memory; outside is zero.
+    """A function that starts copying a window of a matrix to shared memory, with zeros outside the matrix.
 
-    Each copy takes ``width`` neighbours. The tile's rows are those of memory, or, ``turned``, its columns.
+    Each copy moves ``width`` neighbours in memory. With ``turned``, the tile is transposed.
     """
     width = 1 if turned else width
     across = columns // width  # copies of one row
@@ -112,7 +112,7 @@ def _tile_loader(rows, columns, stride, threads, width, turned):
 
 
 def _pair_loader(load_a, load_b, turned_a, turned_b, steps, stages, stage, size_a):
-    """Start copying tile ``t`` of A and of B."""
+    """A function that starts copying tile ``t`` of A and of B."""
 
     @inline
     def start(shared, t, a, a0, lda, b, b0, ldb, row, column, first, m, n, last):
@@ -130,7 +130,7 @@ def _pair_loader(load_a, load_b, turned_a, turned_b, steps, stages, stage, size_
 
 
 def _tile_writer(size, stride, threads):
-    """c ← or += the square of sums in shared memory, plus the bias; partial products lie one behind the other."""
+    """A function that sets c, or adds to it, from the square of sums in shared memory, plus the bias. Partial products follow each other."""
 
     down = threads // size  # rows that the block writes at once
     rounds = size // (down * BATCH)
@@ -139,12 +139,12 @@ def _tile_writer(size, stride, threads):
     def store(shared, c, c0, ldc, row, column, m, n, bias, keep):
         old = cuda.local.array(BATCH, np.float32)
         first, x = cuda.threadIdx.x // size, cuda.threadIdx.x % size
-        base = c0 + np.int64(cuda.blockIdx.z) * m * n + column + x  # z is 0 where there are no parts
+        base = c0 + np.int64(cuda.blockIdx.z) * m * n + column + x  # z is the part
         inside = column + x < n
         plus = bias[column + x] if bias.size and inside else np.float32(0)
         for i in range(rounds):
             y = first + i * BATCH * down
-            for j in range(BATCH):  # all on their way before the first is written
+            for j in range(BATCH):  # issue all loads before the first store
                 old[j] = plus
                 if keep and inside and row + y + j * down < m:
                     old[j] += c[base + np.int64(row + y + j * down) * ldc]
@@ -173,7 +173,7 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, w
     warps = 2 * across
     row_tiles, column_tiles = size // 32, size // across // 8
     threads = 32 * warps
-    # A tile lies in shared memory as it does in memory: k runs along rows, or across them.
+    # Tiles have the same orientation in shared memory as in memory: k runs along rows or across them.
     along, over = STEPS + 4, size + 8
     stride_a, stride_b = (over if turned_a else along), (along if turned_b else over)
     size_a, size_b = (STEPS * over if turned_a else size * along), (size * along if turned_b else STEPS * over)
@@ -210,7 +210,7 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, w
                 start(shared, t + stages - 1, a, a0, lda, b, b0, ldb, row, column, first, m, n, last)
             commit()
             base = t % stages * stage
-            # Which k a lane holds does not matter, as long as it is the same for A and B: these meet no bank twice.
+            # Any assignment of k to lanes works if it is the same for A and B; this one has no bank conflicts.
             for k16 in range(0, STEPS, 16):
                 for i in range(row_tiles):
                     for half in range(2):
@@ -252,13 +252,13 @@ def tensor_product(precision: str, turned_a: bool, turned_b: bool, wide: bool, w
 
 @cache
 def float32_product(turned_a: bool, turned_b: bool, wide: bool, width: int, stages: int) -> Product:
-    """The same in float32: every product is one chain of fused multiply-adds in the order of k."""
+    """The same in float32: every element is one chain of fused multiply-adds in the order of k."""
     size = 128 if wide else 64
     groups = size // 64  # of 4 rows and of 4 columns that a thread sums: 4 × 4 or 8 × 8
     side, steps = 4 * groups, STEPS // 2
     stride = size + 4
     stage = 2 * steps * stride
-    # In shared memory k always runs across the rows: four sums' factors are then one access.
+    # In shared memory k always runs across the rows, so that the factors of four sums are one access.
     load_a = _tile_loader(steps if turned_a else size, size if turned_a else steps, stride, THREADS, width, not turned_a)
     load_b = _tile_loader(size if turned_b else steps, steps if turned_b else size, stride, THREADS, width, turned_b)
     start = _pair_loader(load_a, load_b, turned_a, turned_b, steps, stages, stage, steps * stride)
@@ -329,14 +329,14 @@ def set_rows(c, columns, bias, size, keep):
         c[e] = c[e] + value if keep else value
 
 
-COLUMNS, LANES = 32, 32  # of a block that sums columns: each lane takes every 32nd row
-CHAIN = 32  # rows of a lane in one chain; the chains' sums are a second one
+COLUMNS, LANES = 32, 32  # shape of a block that sums columns; each lane adds every 32nd row
+CHAIN = 32  # rows that a lane adds in one chain; the chains' sums form a second one
 PADDED = COLUMNS + 1
 
 
 @kernel(FLOATS, INT, INT, FLOATS, INT)
 def add_rows(c, rows, columns, total, keep):
-    """total (columns) ← or += the sum of the rows of c (rows, columns), in an order that is always the same."""
+    """total (columns) ← or += the sum of the rows of c (rows, columns), in a fixed order."""
     sums = cuda.shared.array((LANES, PADDED), np.float32)
     x, y = cuda.threadIdx.x % COLUMNS, cuda.threadIdx.x // COLUMNS
     column = cuda.blockIdx.x * COLUMNS + x
@@ -358,15 +358,15 @@ def add_rows(c, rows, columns, total, keep):
 
 @cache
 def nothing() -> DeviceArray:
-    """What a kernel is given where there is no bias."""
+    """The empty array that kernels receive for an optional argument."""
     return DeviceArray.new((0,), np.dtype(np.float32))
 
 
 def pick(precision: str, a: Matrix, b: Matrix, wide: bool) -> Product:
-    """The kernel for these orientations, with as many tiles as a block has shared memory for. Their number changes no bit."""
+    """The kernel for these orientations, with as many stages as fit into shared memory. Their number does not change the bits."""
     width = min(a.width, b.width)
     if precision == "float32" and b.transposed and not a.transposed:
-        width = 1  # both are turned while they are copied, one by one
+        width = 1  # both are transposed during the copy, element by element
     for stages in STAGES:
         kind = (a.transposed, b.transposed, wide, width, stages)
         product = float32_product(*kind) if precision == "float32" else tensor_product(precision, *kind)
@@ -378,9 +378,9 @@ def pick(precision: str, a: Matrix, b: Matrix, wide: bool) -> Product:
 def multiply(
     precision: str, workspace: Callable[[int], DeviceArray], a: Matrix, b: Matrix, c: Matrix, keep: bool, bias: DeviceArray | None = None
 ) -> None:
-    """c (m, n) ← a (m, k) b (k, n), plus the bias (n), plus what c was if ``keep``.
+    """c (m, n) ← a (m, k) b (k, n) plus the bias (n), plus the old c if ``keep``.
 
-    ``workspace(size)`` gives room for partial products.
+    ``workspace(size)`` returns a buffer for partial products.
     """
     m, k, n = a.rows, a.columns, b.columns
     if m == 0 or n == 0:

@@ -1,4 +1,4 @@
-"""Rows of a table by their ids, and the gradients back into the table; steps in reverse order."""
+"""Embedding lookup, its gradient, and reversal of time steps."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from .device import cuda, divided
 from .launch import FLOATS, INT, INTS, THREADS, kernel
 
 WARP = 32
-COLUMNS, LANES = WARP, THREADS // WARP  # a block that adds rows: each lane adds those that one warp finds
+COLUMNS, LANES = WARP, THREADS // WARP  # in a block that adds rows, each lane adds those that one warp finds
 
 
 @kernel(FLOATS, INTS, FLOATS, INT, INT, INT)
 def gather(table, ids, out, symbols, columns, size):
-    """out[i] = table[ids[i]], rows of ``columns`` elements; NaN for an id that the table of ``symbols`` rows does not have."""
+    """out[i] = table[ids[i]], rows of ``columns`` elements; NaN for ids outside the ``symbols`` rows of the table."""
     for e in range(cuda.grid(1), size, cuda.gridsize(1)):
         row, column = divided(e, columns)
         id = ids[row]
@@ -20,11 +20,11 @@ def gather(table, ids, out, symbols, columns, size):
 
 @kernel(FLOATS, INTS, FLOATS, INT, INT, INT, INT)
 def scatter_add(table, ids, rows, symbols, count, columns, by_id):
-    """table[ids[i]] += rows[i], without atomic sums: the same bits in every run. Ids that the table does not have add nothing.
+    """table[ids[i]] += rows[i] without atomics, so that every run gives the same bits. Ids outside the table add nothing.
 
-    A block owns 32 columns of one id, and looks through all ids for it, as many at once as it has threads; each warp
-    makes a word of what it finds, and a lane adds the rows of one word. The block's number is the id, or, where the
-    table is longer than the list, a place in the list: then the first place of an id owns it.
+    A block owns 32 columns of one id. It searches all ids for its own, THREADS at a time: each warp encodes its matches as the bits
+    of a word, and a lane adds the rows of one word. The block's number is the id or, if the table is longer than the list, a
+    position in the list; then the first position of an id owns it.
     """
     sums = cuda.shared.array((LANES, COLUMNS), np.float32)
     words = cuda.shared.array(LANES, np.uint32)
@@ -71,7 +71,7 @@ def scatter_add(table, ids, rows, symbols, count, columns, by_id):
 
 @kernel(FLOATS, INTS, FLOATS, INT, INT, INT, INT)
 def reverse(x, lengths, out, steps, streams, columns, size):
-    """out (T, N, F) ← x with the first lengths[n] steps of each stream in reverse order; all of them, if there are no lengths."""
+    """out (T, N, F) ← x with the first lengths[n] steps of each stream reversed; all steps if ``lengths`` is empty."""
     for e in range(cuda.grid(1), size, cuda.gridsize(1)):
         row, column = divided(e, columns)
         t, n = divided(row, streams)

@@ -1,4 +1,4 @@
-"""Rows of logits: softmax, losses, and gradients in place of the logits. A warp or a block works on a row."""
+"""Softmax and losses of rows of logits; gradients overwrite the logits. Each row is processed by a warp or a block."""
 
 from functools import cache
 from math import exp, log, log1p
@@ -10,8 +10,8 @@ from .launch import FLOAT, FLOATS, INT, INTS, THREADS, Kernel
 
 WARP = 32
 WARPS = THREADS // WARP
-CHAIN = 16  # terms of a lane in one chain; the chains' sums are a second one
-SHORT = 1024  # columns: up to here a warp suffices for a row
+CHAIN = 16  # terms that a lane adds in one chain; the chains' sums form a second one
+SHORT = 1024  # most columns for which a warp, not a block, processes a row
 
 
 @inline
@@ -25,7 +25,10 @@ def plus(a, b):
 
 
 def reduction(lanes, combine):
-    """All ``lanes`` of a row get the combination of what each has, in a fixed order; ``shared`` has WARPS elements of its type."""
+    """A function that combines a row's values over its ``lanes`` in a fixed order, and returns the result to each lane.
+
+    Its argument ``shared`` has WARPS elements of the values' type.
+    """
 
     @inline
     def reduce(value, shared):
@@ -33,7 +36,7 @@ def reduction(lanes, combine):
             value = combine(value, cuda.shfl_xor_sync(0xFFFFFFFF, value, step))
         if lanes > WARP:
             warp = cuda.threadIdx.x // WARP
-            cuda.syncthreads()  # what was read before is not needed any more
+            cuda.syncthreads()  # all threads have read the previous reduction's values
             if cuda.threadIdx.x % WARP == 0:
                 shared[warp] = value
             cuda.syncthreads()
@@ -46,19 +49,19 @@ def reduction(lanes, combine):
 
 
 def lanes(columns: int) -> int:
-    """Threads that share a row of so many columns."""
+    """Threads that share a row of this many columns."""
     return WARP if columns <= SHORT else THREADS
 
 
 def grid(rows: int, columns: int) -> int:
-    """Blocks of THREADS threads for so many rows."""
+    """Blocks of THREADS threads for this many rows."""
     return -(-rows * lanes(columns) // THREADS)
 
 
 @cache
 def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
-    """losses[i] = -log softmax(logits[i])[targets[i]]; a target of -1 is not counted: no loss, no gradient. The loss of one
-    that is no column is NaN.
+    """losses[i] = -log softmax(logits[i])[targets[i]]. Targets of -1 have zero loss and gradient; targets beyond the columns
+    have loss NaN.
 
     With ``gradient``, logits[i] becomes scale · (softmax(logits[i]) - onehot(targets[i])).
     """
@@ -67,7 +70,7 @@ def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
     def cross_entropy(logits, targets, losses, scale, rows, columns):
         shared = cuda.shared.array(WARPS, np.float32)
         row, lane = cuda.grid(1) // width, cuda.threadIdx.x % width
-        inside = row < rows  # every lane of a warp goes through every reduction
+        inside = row < rows  # lanes outside must take part in the reductions too
         row = min(row, rows - 1)
         base = np.int64(row) * columns
         target = targets[row]
@@ -80,7 +83,7 @@ def softmax_cross_entropy(width: int, gradient: bool) -> Kernel:
             sum_ += exp(logits[base + j] - peak)
         sum_ = total(sum_, shared)
         if inside:
-            if lane == max(target, 0) % width:  # it alone overwrites the logit of the target
+            if lane == max(target, 0) % width:  # the lane that overwrites the target's logit reads it first
                 loss = np.float32(0)
                 if target >= columns:
                     loss = np.float32(np.nan)

@@ -1,4 +1,4 @@
-"""Activations of dense layers, dropout and copies: element by element."""
+"""Activations of dense layers, dropout, scaled addition and copies."""
 
 from functools import cache
 from typing import Any

@@ -1,11 +1,11 @@
-"""The time loop, generic over cells: one launch for all steps where the state's matrix fits on the chip.
+"""The time loop, generic over cells: one launch for all steps if the state's matrix fits on the chip.
 
-The persistent kernels: the streams are cut into groups, the units into slices. A block keeps a slice's columns of U in
-shared memory through all of time, eight warps share the inner dimension, and each thread is one unit of one stream,
-whose states stay in registers. Blocks of a group hand each other h_t (forward) or their share of dh_t (backward)
-through memory, in two buffers that take turns, and meet at a barrier once a step.
+Persistent kernels: the streams are split into groups, the units into slices. A block keeps a slice's columns of U in
+shared memory for all time steps, its eight warps share the inner dimension, and each thread handles one unit of one stream,
+whose states stay in registers. Blocks of a group exchange h_t (forward) or their shares of dh_t (backward) through
+double-buffered global memory, and synchronise at a barrier once per step.
 
-The stepwise form, for sizes that do not fit: one product and one launch of the cell's row for each step. A scan, which has no product, is
+Stepwise, for sizes that do not fit: one product and one launch of the cell's row per step. A scan, which has no product, is
 one launch of the row for all steps.
 """
 
@@ -33,24 +33,24 @@ from .intrinsics import (
 from .launch import COUNTS, FLOATS, INT, INTS, LONG, THREADS, Kernel, cooperative, most_resident, shared_limit
 
 WARPS = THREADS // 32
-CHUNK = 16  # of the inner dimension that a warp takes at once
-TILE = 16  # streams of one row of fragments
-SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))  # units of a slice, rows of fragments of a group; (16, 4) would need spills
-APART = 32  # counters of arrivals: each has 128 bytes, a line of the cache, to itself
-BATCH = 8  # elements of U that a thread has on their way at once
-AHEAD = 4  # chunks of the state that a warp has on their way at once
-CHAIN = 64  # steps whose gradients of a cell's weights are added in one chain
+CHUNK = 16  # inner dimension that a warp processes at once
+TILE = 16  # streams in one row of fragments
+SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))  # (units of a slice, rows of fragments of a group); (16, 4) would spill registers
+APART = 32  # distance of arrival counters: each has a cache line of 128 bytes to itself
+BATCH = 8  # loads of U that a thread keeps in flight
+AHEAD = 4  # chunks of the state that a warp keeps in flight
+CHAIN = 64  # steps over which gradients of a cell's weights are summed in one chain
 
 
 class Plan(NamedTuple):
     """How a time loop runs: in ``groups`` × ``slices`` blocks, or step by step (``units`` 0)."""
 
-    units: int  # of a slice
-    tiles: int  # of 16 streams in a group
+    units: int  # per slice
+    tiles: int  # per group, of 16 streams each
     slices: int
     groups: int
     reason: str
-    shared: int = 0  # bytes of shared memory of a block
+    shared: int = 0  # bytes of shared memory per block
 
     @property
     def persistent(self) -> bool:
@@ -68,33 +68,33 @@ class Plan(NamedTuple):
 
 
 def plan(cell: Cell, streams: int, hidden: int, precision: str, backward: bool, ending: bool = False) -> Plan:
-    """The smallest groups of streams whose blocks all run at once; else step by step. ``ending``: streams have lengths."""
+    """The first of SHAPES whose blocks can all run at once, else step by step. ``ending``: streams have lengths."""
     first, last = cell.window("h")
     if first == last:
-        return Plan(0, 0, 0, 0, "a scan: one launch, each thread takes one unit of one stream through all steps")
+        return Plan(0, 0, 0, 0, "a scan: one launch, in which each thread runs all steps of one unit of one stream")
     if not cooperative():
-        return step_by_step("this device does not run blocks that wait for one another")
+        return step_by_step("this device does not support cooperative launches")
     tried = ""
     for units, tiles in SHAPES:
         groups, slices = -(-streams // (tiles * TILE)), -(-hidden // CHUNK) * (CHUNK // units)
         shared = shared_bytes(last - first, units, tiles, slices * units, backward)
         need = groups * slices
         tried = f"{need} blocks of {shared >> 10} KB of shared memory"
-        if shared <= shared_limit() and need <= most_resident(shared):  # which compiles nothing
+        if shared <= shared_limit() and need <= most_resident(shared):  # without compiling
             found = Plan(units, tiles, slices, groups, "", shared)
             room = _room(found, cell, precision, backward, ending)
             if need <= room:
                 return found._replace(reason=f"persistent: {tried} run at once, of {room} possible")
-    return step_by_step(f"not even {tried} would run at once")
+    return step_by_step(f"not even {tried} can run at once")
 
 
 def step_by_step(why: str) -> Plan:
-    """The plan for what is not launched as one."""
+    """The plan of a loop that does not run in one launch."""
     return Plan(0, 0, 0, 0, f"step by step: {why}")
 
 
 def kernel(plan: Plan, cell: Cell, precision: str, backward: bool, ending: bool = False) -> Kernel:
-    """What is launched: for the whole loop, or for the cell's row of each step."""
+    """The kernel to launch, for the whole loop or for one step."""
     if not plan.persistent:
         return (backward_rows if backward else forward_rows)(cell, ending)
     make = backward_kernel if backward else forward_kernel
@@ -102,13 +102,13 @@ def kernel(plan: Plan, cell: Cell, precision: str, backward: bool, ending: bool 
 
 
 def _room(found: Plan, cell: Cell, precision: str, backward: bool, ending: bool) -> int:
-    if SIMULATED:  # blocks run one after another; each step is a launch of its own
+    if SIMULATED:  # blocks run one after another, and each step is a launch
         return 1 << 20
     return kernel(found, cell, precision, backward, ending).resident(THREADS, found.shared)
 
 
 def _forward_step(cell: Cell) -> Any:
-    """The cell's row for one unit, whether or not it has weights."""
+    """The cell's forward row for one unit, with one signature whether or not the cell has weights."""
     row = cell.forward
 
     @inline
@@ -123,7 +123,7 @@ def _forward_step(cell: Cell) -> Any:
 
 
 def _backward_step(cell: Cell) -> Any:
-    """The step back; the gradient of w is added to dw."""
+    """The cell's backward row, likewise; the gradient of w is added to dw."""
     row = cell.backward
 
     @inline
@@ -138,7 +138,7 @@ def _backward_step(cell: Cell) -> Any:
 
 
 def shared_bytes(slots: int, units: int, tiles: int, width: int, backward: bool) -> int:
-    """What a block needs: its part of U, and the sums of eight warps, or the gradients of its slice."""
+    """Shared memory of a block: its part of U, and the sums of eight warps (forward) or the gradients of its slice (backward)."""
     columns = slots * units
     if backward:
         return 4 * (width * (columns + 4) + tiles * TILE * (columns + 4))
@@ -147,7 +147,7 @@ def shared_bytes(slots: int, units: int, tiles: int, width: int, backward: bool)
 
 @inline
 def _meet(barrier, group, count):
-    """Wait for ``count`` arrivals; all threads of the block, or none."""
+    """Wait for ``count`` arrivals; all threads of the block must call it."""
     if cuda.threadIdx.x == 0:
         wait_for(barrier, group * APART, count)
     cuda.syncthreads()
@@ -155,21 +155,21 @@ def _meet(barrier, group, count):
 
 @inline
 def _announce(barrier, group):
-    """All that this block wrote is there for those who wait for this arrival."""
+    """Signal that all writes of this block are visible to those who wait for this arrival."""
     cuda.syncthreads()
     if cuda.threadIdx.x == 0:
-        arrive(barrier, group * APART)  # a release: it carries what the other threads wrote before the barrier above
+        arrive(barrier, group * APART)  # a release, which includes what other threads wrote before syncthreads
 
 
 def _holder(slots, units, stride, tf32):
-    """Copy a slice's columns of U to the beginning of shared memory, rows of ``stride``; beyond U is zero."""
+    """A function that copies a slice's columns of U to the start of shared memory, with row stride ``stride``, zero beyond U."""
     columns = slots * units
 
     @inline
     def hold(shared, u, width, part, hidden):
         batch = cuda.local.array(BATCH, np.float32)
         for first in range(cuda.threadIdx.x, width * columns, THREADS * BATCH):
-            for i in range(BATCH):  # all on their way before the first is put down
+            for i in range(BATCH):  # issue all loads before the first store
                 k, c = (first + i * THREADS) // columns, (first + i * THREADS) % columns
                 unit = part * units + c % units
                 batch[i] = np.float32(0)
@@ -185,9 +185,9 @@ def _holder(slots, units, stride, tf32):
 
 @cache
 def forward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: bool = False) -> Kernel:
-    """h_t = cell(z_t + h_{t-1} U) for t in [t0, t1), U in shared memory. ``ending``: a stream keeps its states from its length on."""
+    """h_t = cell(z_t + h_{t-1} U) for t in [t0, t1), with U in shared memory. ``ending``: a stream that has ended keeps its states."""
     gates, states, weights = len(cell.gates), len(cell.states), len(cell.weights)
-    vectors = max(weights, 1)  # an array has at least one
+    vectors = max(weights, 1)  # local arrays cannot be empty
     start, stop = cell.window("h")
     slots = stop - start
     columns, stride, sums_stride = slots * units, slots * units + 2, slots * units + 8
@@ -212,7 +212,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: b
                     acc[i, j, e] = np.float32(0)
         chunks = width // CHUNK
         for first in range(warp, chunks, WARPS * ahead):
-            for p in range(ahead):  # all on their way before the first is used
+            for p in range(ahead):  # issue all loads before the first use
                 chunk = first + p * WARPS
                 if chunk < chunks:
                     for i in range(tiles):
@@ -253,7 +253,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: b
 
     @inline
     def product_float32(shared, sums, exchange, base, width, warp, lane):
-        """The same in float32: a lane sums 4 streams, and every 8th column."""
+        """The same in float32: a lane sums 4 streams and every 8th column."""
         acc = cuda.local.array((mine, fragments), np.float32)
         h = cuda.local.array((mine, depth), np.float32)
         down, right = lane // 8 * 4, lane % 8
@@ -344,7 +344,7 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: b
                 _announce(barrier, group)
             else:
                 cuda.syncthreads()
-            for i in range(passes):  # what no block waits for
+            for i in range(passes):  # no block waits for these writes
                 pair = tid + i * THREADS
                 n, unit = group * rows + pair // units, part * units + pair % units
                 if pair // units < rows and n < streams and unit < hidden:
@@ -359,13 +359,13 @@ def forward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: b
 
 @cache
 def backward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: bool = False) -> Kernel:
-    """Back-propagation through steps t1 - 1 … t0 of ``steps``: z becomes the gradient of the sums.
+    """Backpropagation through steps t1 - 1 … t0 of ``steps``: z becomes the gradient of the sums.
 
-    From the gradients of its own slice a block computes what they add to dh of every unit; the owners of the units
-    add the shares of all slices, always in the same order. To dw (⌈steps / CHAIN⌉, N, K, H) the gradients of w are added.
+    From the gradients of its slice, a block computes the slice's share of dh of every unit; the owner of a unit adds the shares of
+    all slices in a fixed order. Gradients of w are added to dw (⌈steps / CHAIN⌉, N, K, H).
     """
     gates, states, weights = len(cell.gates), len(cell.states), len(cell.weights)
-    vectors = max(weights, 1)  # an array has at least one
+    vectors = max(weights, 1)  # local arrays cannot be empty
     start, stop = cell.window("h")
     slots = stop - start
     columns, stride = slots * units, slots * units + 4
@@ -377,7 +377,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: 
 
     @inline
     def product_tensor(shared, own, shares, base, width, warp, lane):
-        """shares (rows, width) ← dz (rows, columns) Uᵀ, a warp every 8th fragment."""
+        """shares (rows, width) ← dz (rows, columns) Uᵀ; each warp computes every 8th fragment."""
         acc = cuda.local.array((tiles, 4), np.float32)
         g, q = lane // 4, lane % 4
         for j in range(warp, width // 8, WARPS):
@@ -413,7 +413,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: 
 
     @inline
     def product_float32(shared, own, shares, base, width, warp, lane):
-        """The same in float32: a lane sums 4 streams by 2 units."""
+        """The same in float32: a lane sums 4 streams and 2 units."""
         acc = cuda.local.array((mine, 2), np.float32)
         dz = cuda.local.array(4, np.float32)
         v = cuda.local.array((2, 4), np.float32)
@@ -439,11 +439,11 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: 
 
     @inline
     def all_shares(shares, t, groups, group, slices, r, width, unit):
-        """What the slices add to dh of one unit of one stream."""
+        """The sum of all slices' shares of dh for one unit of one stream."""
         at = ((np.int64(t % 2) * groups + group) * slices * rows + r) * width + unit
         step = rows * width
         total = np.float32(0)
-        for _ in range(slices // 8):  # eight on their way at once
+        for _ in range(slices // 8):  # eight loads in flight
             a, b, c, d = load1(shares, at), load1(shares, at + step), load1(shares, at + 2 * step), load1(shares, at + 3 * step)
             at += 4 * step
             e, f, g, h = load1(shares, at), load1(shares, at + step), load1(shares, at + 2 * step), load1(shares, at + 3 * step)
@@ -520,7 +520,7 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: 
                 _announce(barrier, group)
             else:
                 cuda.syncthreads()
-            for i in range(passes):  # what no block waits for
+            for i in range(passes):  # no block waits for these writes
                 pair = tid + i * THREADS
                 n, unit = group * rows + pair // units, part * units + pair % units
                 if pair // units < rows and n < streams and unit < hidden:
@@ -546,14 +546,14 @@ def backward_kernel(cell: Cell, units: int, tiles: int, precision: str, ending: 
     return Kernel(backward, takes, cooperative=True)
 
 
-# Step by step, or a scan
+# Stepwise kernels, and the scan
 
 
 @cache
 def forward_rows(cell: Cell, ending: bool = False) -> Kernel:
-    """Steps t0 … t1 - 1 of all streams, z being the sums, products included: one step of them, or all where there is no product."""
+    """The cell for steps t0 … t1 - 1 of all streams; z already includes the product, so t1 = t0 + 1 except in a scan."""
     gates, states, weights = len(cell.gates), len(cell.states), len(cell.weights)
-    vectors = max(weights, 1)  # an array has at least one
+    vectors = max(weights, 1)  # local arrays cannot be empty
     row = _forward_step(cell)
 
     def forward(z, s, w, lengths, streams, hidden, t0, t1):
@@ -585,12 +585,12 @@ def forward_rows(cell: Cell, ending: bool = False) -> Kernel:
 
 @cache
 def backward_rows(cell: Cell, ending: bool = False) -> Kernel:
-    """Steps t1 - 1 … t0 back, before the product: z becomes the gradient of the sums, d (N, S, H) that of s[t0].
+    """The cell's backward pass for steps t1 - 1 … t0, without the product: z becomes the gradient of the sums, d (N, S, H) that of s[t0].
 
-    To dw (⌈T / CHAIN⌉, N, K, H) the gradients of w are added.
+    Gradients of w are added to dw (⌈T / CHAIN⌉, N, K, H).
     """
     gates, states, weights = len(cell.gates), len(cell.states), len(cell.weights)
-    vectors = max(weights, 1)  # an array has at least one
+    vectors = max(weights, 1)  # local arrays cannot be empty
     row = _backward_step(cell)
 
     def backward(z, s, dy, d, w, dw, lengths, streams, hidden, t0, t1):

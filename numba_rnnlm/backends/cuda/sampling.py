@@ -1,6 +1,6 @@
-"""Drawing an id from a row of scores. A block works on a row.
+"""Sampling an id from a row of scores, one block per row.
 
-Sums are float64, as on the CPU: they decide on which symbol a number falls, and float32 would move it where symbols are many and rare.
+Sums are float64, as on the CPU, because with many rare symbols float32 sums would select another symbol.
 """
 
 from math import ceil, exp
@@ -13,7 +13,7 @@ from .launch import DOUBLE, DOUBLES, FLOAT, FLOATS, INT, INTS, THREADS, kernel
 from .losses import WARP, WARPS, larger, plus, reduction
 
 ONE = 0x3F800000  # the bits of the largest weight
-PARTS = 8 if SIMULATED else THREADS  # of a row, whose sums are known when the symbol is looked for
+PARTS = 8 if SIMULATED else THREADS  # parts of a row whose sums _find computes first
 
 
 @inline
@@ -26,7 +26,7 @@ _largest, _first, _sum = (reduction(THREADS, combine) for combine in (larger, _s
 
 @inline
 def _mass(weights, row, columns, least, counting, totals):
-    """The sum of the weights of a row whose bits are not below ``least``, or when ``counting`` their number."""
+    """The sum, or with ``counting`` the number, of a row's weights whose bits are at least ``least``."""
     total = np.float64(0)
     for j in range(cuda.threadIdx.x, columns, THREADS):
         weight = weights[row + j]
@@ -37,13 +37,13 @@ def _mass(weights, row, columns, least, counting, totals):
 
 @inline
 def _keep(weights, row, columns, enough, counting, peaks, totals, ranks):
-    """Set all but the largest weights of a row to zero: the fewest whose sum, or when ``counting`` whose number, is ``enough``.
+    """Keep the fewest largest weights of a row whose sum, or with ``counting`` whose number, is ``enough``; set the others to zero.
 
-    Weights are not negative, so their bits rise with them, and halving the range of the bits finds the least one that stays. Of equals,
-    the first stay.
+    Weights are not negative, so they have the order of their bits, and bisection over the bits finds the smallest weight to keep. Ties
+    go to the lower ids.
     """
     tid = cuda.threadIdx.x
-    low, high = np.uint32(0), np.uint32(ONE + 1)  # all of low are enough, those of high are not
+    low, high = np.uint32(0), np.uint32(ONE + 1)  # weights >= low are enough, weights >= high are not
     while high - low > np.uint32(1):
         middle = np.uint32((low + high) // np.uint32(2))
         if _mass(weights, row, columns, middle, counting, totals) >= enough:
@@ -56,8 +56,8 @@ def _keep(weights, row, columns, enough, counting, peaks, totals, ranks):
             least = max(least, weights[row + j])
     least = _largest(least, peaks)
     missing = enough - _mass(weights, row, columns, high, counting, totals)
-    stay = np.int32(ceil(missing if counting else missing / np.float64(least)))  # of those that are equal to the least
-    size = (columns + THREADS - 1) // THREADS  # a thread owns a part of the row, and counts the equals before it
+    stay = np.int32(ceil(missing if counting else missing / np.float64(least)))  # how many of the weights equal to the smallest to keep
+    size = (columns + THREADS - 1) // THREADS  # each thread owns a part of the row, and counts the equal weights before it
     first, last = tid * size, min(columns, (tid + 1) * size)
     equals = np.int32(0)
     for j in range(first, last):
@@ -80,9 +80,9 @@ def _keep(weights, row, columns, enough, counting, peaks, totals, ranks):
 
 @inline
 def _find(weights, row, columns, number, parts):
-    """The first index up to which the weights of a row sum to more than ``number`` (of 1) of them all, found by the first thread."""
+    """The first index at which a row's cumulative weight exceeds the fraction ``number`` of the total; valid in thread 0."""
     tid, size = cuda.threadIdx.x, (columns + PARTS - 1) // PARTS
-    for part in range(tid // WARP, PARTS, WARPS):  # a warp sums a part of the row
+    for part in range(tid // WARP, PARTS, WARPS):  # each warp sums parts of the row
         total = np.float64(0)
         for j in range(part * size + tid % WARP, min(columns, (part + 1) * size), WARP):
             total += np.float64(weights[row + j])
@@ -109,14 +109,14 @@ def _find(weights, row, columns, number, parts):
                         picked = np.int32(j)
                 if reached > wanted:
                     break
-        while picked > 0 and weights[row + picked] == np.float32(0):  # the last one of a part, or of all: a part was summed in another order
+        while picked > 0 and weights[row + picked] == np.float32(0):  # part sums round differently: take the last nonzero weight
             picked -= np.int32(1)
     return picked
 
 
 @kernel(FLOATS, INTS, DOUBLES, INTS, INT, FLOAT, INT, DOUBLE)
 def choose(scores, ids, numbers, banned, columns, warmth, top_k, top_p):
-    """ids[i] ← where it is -1, what numbers[i] picks from row i of scores, which become weights. With ``top_k`` 1 the number does not matter."""
+    """Replace each -1 in ids with the id that numbers[i] picks from row i of scores, which is overwritten. ``top_k`` 1 ignores numbers."""
     peaks = cuda.shared.array(WARPS, np.float32)
     places = cuda.shared.array(WARPS, np.int32)
     totals = cuda.shared.array(WARPS, np.float64)

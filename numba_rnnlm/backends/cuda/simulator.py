@@ -1,10 +1,10 @@
-"""Numba's CUDA simulator, with what it lacks: warps, shared memory that is poisoned, and speed.
+"""Adds to Numba's CUDA simulator what it lacks: warps, poisoned shared memory, and speed.
 
 The simulator runs a block as operating-system threads that poll one another; a block of 256 takes half a second. Here
-they are coroutines that take turns and change over where threads of a block or of a warp meet: always in the same
-order, so that a failure comes back, and that threads which do not meet at the same place are seen.
+threads are coroutines that switch where threads of a block or warp synchronise, always in the same order: failures are
+reproducible, and threads that do not reach the same barrier are detected.
 
-New shared memory is NaN: a value that is used before it is written shows.
+New shared memory is NaN, which exposes values read before they are written.
 """
 
 import operator
@@ -20,8 +20,7 @@ try:
     from greenlet import getcurrent, greenlet
 except ImportError as error:
     raise BackendError(
-        'the simulator of GPU kernels needs greenlet: pip install "numba-rnnlm[test]"; without NUMBA_ENABLE_CUDASIM '
-        "no simulator is asked for."
+        'the simulator of GPU kernels needs greenlet: pip install "numba-rnnlm[test]", or unset NUMBA_ENABLE_CUDASIM.'
     ) from error
 
 from numba.cuda.simulator import kernel, kernelapi
@@ -33,7 +32,7 @@ WARP = 32
 
 
 class Handed(list[Any]):
-    """What the lanes of a warp hand in, and what the first of them made of it for all."""
+    """The values of all lanes of a warp; ``made`` is a result that the first lane computed for all."""
 
     made: Any = None
 
@@ -42,7 +41,7 @@ class Handed(list[Any]):
 
 
 class Thread(greenlet):
-    """One CUDA thread; it has what the simulator asks ``threading.current_thread()`` for."""
+    """One CUDA thread, with the attributes that the simulator expects of ``threading.current_thread()``."""
 
     def __init__(self, function: Any, block: "Block", block_point: Any, thread_point: Any) -> None:
         super().__init__(function)
@@ -62,7 +61,7 @@ class Thread(greenlet):
 
 
 class Block(kernel.BlockManager):  # type: ignore[misc]
-    """Runs the threads of a block in turns, warp by warp, from one meeting to the next."""
+    """Runs the threads of a block in turn, warp by warp, from one barrier to the next."""
 
     def run(self, block_point: Any, *arguments: Any) -> None:
         size = self._block_dim[0]
@@ -79,20 +78,20 @@ class Block(kernel.BlockManager):  # type: ignore[misc]
                     at = {thread.switch() for thread in warp}
                 places |= at
             if len(places) > 1:
-                raise AssertionError(f"threads of a block do not meet at the same place: {places}; None is the end.")
+                raise AssertionError(f"threads of a block wait at different barriers: {places}; None is the end of the kernel.")
             if places == {None}:
                 return
             first = False
 
 
 def exchange(value: Any) -> tuple[Handed, int]:
-    """Hand in a value; → those of all lanes of this warp, and the number of this lane."""
+    """Exchange a value with the warp; returns the values of all lanes, and the number of this lane."""
     thread: Any = getcurrent()
     number, lane = divmod(thread.thread_id, WARP)
     values = thread.block.handed[number]
     values[lane] = value
     thread.parent.switch("warp")
-    if thread.block.handed[number] is values:  # the first to go on makes room for the next exchange
+    if thread.block.handed[number] is values:  # the first lane to continue starts the next exchange
         thread.block.handed[number] = Handed()
     return values, lane
 
@@ -121,13 +120,13 @@ def _shfl_xor(self: Any, mask: int, value: Any, lanes: int) -> Any:
 
 
 _launch = kernel.FakeCUDAKernel.__call__
-_replaced: list[tuple[dict[str, Any], Any]] = []  # the modules whose ``cuda`` this launch has replaced, and what it was
+_replaced: list[tuple[dict[str, Any], Any]] = []  # modules whose ``cuda`` this launch has replaced, and the originals
 
 
 def _call(self: Any, *arguments: Any) -> Any:
     """Call a device function, or launch a kernel.
 
-    Numba replaces a module's ``cuda`` by that of the launch at every call of a device function. Here it is replaced once, until the launch ends.
+    Numba replaces a module's ``cuda`` at every call of a device function; here it is replaced once per launch.
     """
     if self._device or kernel._kernel_context:
         names, cuda = self.fn.__globals__, kernel._get_kernel_context()
@@ -146,7 +145,7 @@ def _call(self: Any, *arguments: Any) -> Any:
 for owner, name, value in (
     (kernel, "BlockManager", Block),
     (kernel.FakeCUDAKernel, "__call__", _call),
-    (kernel, "FakeWithinKernelCUDAArray", operator.attrgetter("_ary")),  # kernels here have no records, for which elements are wrapped
+    (kernel, "FakeWithinKernelCUDAArray", operator.attrgetter("_ary")),  # it wraps elements for records, which our kernels do not use
     (kernelapi, "threading", SimpleNamespace(current_thread=getcurrent)),
     (kernelapi.FakeCUDAShared, "array", _shared_array),
     (kernelapi.FakeCUDAModule, "shfl_xor_sync", _shfl_xor),

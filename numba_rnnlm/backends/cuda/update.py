@@ -1,4 +1,4 @@
-"""The weight update, and the norm that guards it."""
+"""The weight update, and the gradient norm that guards it."""
 
 from functools import cache
 from math import sqrt
@@ -11,18 +11,18 @@ from .launch import DOUBLE, DOUBLES, FLOAT, FLOATS, LONG, THREADS, Kernel, kerne
 
 BATCH = 8
 LARGEST = np.float32(3.4028235e38)
-SCALE, GO, STOPPED = 0, 1, 2  # what a guard holds: by what the gradient is scaled; whether there is an update; whether one was stopped
+SCALE, GO, STOPPED = 0, 1, 2  # elements of a guard: scale of the gradient, whether to update, whether an update has been stopped
 GUARD = 3
 LANES = 8
 ROWS = 2 * LANES
-PARTS = 2 if SIMULATED else 256  # partial sums of the norm, on whatever device: the sum does not depend on it
+PARTS = 2 if SIMULATED else 256  # partial sums of the norm, the same on every device, so that the norm does not depend on it
 
 
 @cache
 def update(rule: Rule) -> Kernel:
-    """p, m ← rule(p, g, m, h): each thread lends the rule's row one element at a time, in registers.
+    """p, m ← rule(p, g, m, h): each thread passes one element at a time to the rule's row, in registers.
 
-    A ``guard``, if there is one, says by what the gradient is scaled instead of h[0], and whether anything is done.
+    A non-empty ``guard`` replaces h[0], the scale of the gradient, and decides whether to update at all.
     """
     row, moments, numbers = rule.row, rule.moments, 2 + len(rule.hyper)
     room = max(moments, 1)
@@ -54,12 +54,12 @@ def update(rule: Rule) -> Kernel:
 
 @kernel(FLOATS, DOUBLES, LONG)
 def sum_of_squares(x, sums, size):
-    """sums[i] = Σ x² of the i-th part, in float64: a sum of squares overflows float32. NaN and infinity come through."""
+    """sums[i] = Σ x² of the i-th part, in float64 because it may overflow float32. NaN and infinity propagate."""
     shared = cuda.shared.array(THREADS, np.float64)
     batch = cuda.local.array(BATCH, np.float32)
     total = np.float64(0)
     for first in range(cuda.grid(1), size, cuda.gridsize(1) * BATCH):
-        for i in range(BATCH):  # all on their way before the first is added
+        for i in range(BATCH):  # issue all loads before the first sum
             j = first + i * cuda.gridsize(1)
             batch[i] = x[j] if j < size else np.float32(0)
         for i in range(BATCH):
@@ -78,9 +78,9 @@ def sum_of_squares(x, sums, size):
 
 @kernel(DOUBLES, FLOATS, LONG, DOUBLE, FLOATS)
 def judge(sums, losses, count, clip, guard):
-    """Fill the guard of an update, by one block: from the sums of squares of the gradient, and the losses.
+    """Fill the guard of an update from the sums of squares of the gradient and the losses; runs as one block.
 
-    The scale brings the norm down to ``clip``. What is not finite stops this update and all after it.
+    The scale clips the norm to ``clip``. A norm or loss that is not finite stops this update and all later ones.
     """
     rows = cuda.shared.array(ROWS, np.float64)
     tid = cuda.threadIdx.x
@@ -88,7 +88,7 @@ def judge(sums, losses, count, clip, guard):
     for j in range(tid, count, THREADS):
         if not abs(losses[j]) <= LARGEST:
             bad = 1
-    if tid < ROWS:  # added as NumPy adds 256 numbers: the norm is that which the host computes
+    if tid < ROWS:  # in NumPy's order for 256 numbers, so that the norm equals the host's
         total = np.float64(0)
         for j in range(tid // LANES * (PARTS // 2) + tid % LANES, (tid // LANES + 1) * (PARTS // 2), LANES):
             total += sums[j]
