@@ -43,7 +43,7 @@ SECONDS = {name: seconds for seconds, names in UNITS.items() for name in names}
 NUMBER = r"\d*\.?\d+(?:e-?\d+)?"  # without a sign
 LOGS = (".csv", ".jsonl", ".ndjson", ".json")  # suffixes of a log: a table, or JSON lines
 
-Config = TypeVar("Config", bound="_Config")
+Config = TypeVar("Config")
 
 
 def _option(default: Any, help: str, choices: Sequence[str] | None = None, type: type | None = None) -> Any:
@@ -59,14 +59,10 @@ class _Config:
         values: dict[str, Any] = asdict(self)  # type: ignore[call-overload]
         return values
 
-    @classmethod
-    def from_dict(cls: type[Config], values: dict[str, Any]) -> Config:
-        """Make a configuration from ``values``; an unknown key raises :class:`ConfigError`."""
-        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(sorted(known))}.")
-        return cls(**values)
+
+def filled(config: type[Config], given: Mapping[str, Any]) -> Config:
+    """A configuration whose fields are the arguments with the same names."""
+    return config(**{item.name: given[item.name] for item in fields(config)})  # type: ignore[arg-type]
 
 
 @checked

@@ -171,7 +171,7 @@ def use_trained(model):
 
 def use_config(made):
     """It is equal after saving and loading."""
-    assert type(made).from_dict(json.loads(json.dumps(made.to_dict(), allow_nan=False))) == made
+    assert type(made)(**json.loads(json.dumps(made.to_dict(), allow_nan=False))) == made
 
 
 def use_cell(cell):
@@ -406,7 +406,7 @@ def test_whatever_a_constructor_accepts_can_be_saved_and_loaded(name, data):
             again = Sequential.load(path, threads=1).layers[0 if first is made else -1]
         else:
             write_model(path, "test", {"made": made.to_dict()}, {})
-            again = kind.from_dict(read_about(path)["made"])
+            again = kind(**read_about(path)["made"])
     assert again == made
 
 

@@ -1,15 +1,15 @@
 """The contents of a language model, which its front end passes to the other modules of this package."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import backends, cells
 from ..backends.ops import Ops
 from ..cells import Cell
-from ..config import ModelConfig, TextConfig, expect_vocabulary
+from ..config import ModelConfig, TextConfig, expect_vocabulary, filled
 from ..errors import ConfigError, NotFittedError, expect_items, expect_number, plain_value, shown
 from ..layers import Layer
 from ..layers.description import describe
@@ -19,8 +19,6 @@ from ..scoring import Evaluation
 from ..text import Tokenizer
 from ..training.history import History, history_about, new_history
 from .architecture import build, initial_weights
-
-Config = TypeVar("Config")
 
 
 class BackendOptions(NamedTuple):
@@ -137,11 +135,6 @@ def new_contents(given: Mapping[str, Any]) -> Contents:
     seed = expect_number("seed", given["seed"], 0, 2**63 - 1, whole=True)
     options = BackendOptions(*(given[name] for name in BackendOptions._fields))
     return Contents(config, text, cell, body, int(seed), BackendOptions(*map(plain_value, options)), options.ops())
-
-
-def filled(config: type[Config], given: Mapping[str, Any]) -> Config:
-    """A configuration whose fields are the arguments with the same names."""
-    return config(**{item.name: given[item.name] for item in fields(config)})  # type: ignore[arg-type]
 
 
 def _body(layers: Any, config: ModelConfig) -> tuple[Layer, ...]:

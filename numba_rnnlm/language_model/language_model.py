@@ -14,7 +14,16 @@ from .. import cells, runs
 from ..arguments import checked_calls
 from ..callbacks import Callback, read_callbacks
 from ..cells import Cell
-from ..config import OPTIMIZERS, WEIGHTS, CheckpointConfig, Sampling, SamplingConfig, TrainingConfig, UnknownConfig
+from ..config import (
+    OPTIMIZERS,
+    WEIGHTS,
+    CheckpointConfig,
+    Sampling,
+    SamplingConfig,
+    TrainingConfig,
+    UnknownConfig,
+    filled,
+)
 from ..decoding import following, generate_batch, read
 from ..errors import (
     ConfigError,
@@ -36,7 +45,7 @@ from ..states import TextState, expect_state, state_after
 from ..text import Bytes, Ids, ManyTexts, OneText, Source, StoredTexts, Tokenizer, Unknown
 from ..training.history import History
 from . import evaluating, files, fitting, prompts, sentences
-from .contents import BackendOptions, filled, new_contents
+from .contents import BackendOptions, new_contents
 from .fitting import Prepare
 
 
