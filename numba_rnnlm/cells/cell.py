@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,12 @@ class Cell(Rows):
 
     def window(self, letter: str) -> tuple[int, int]:
         """Range (first, last + 1) of the slots that see the input (``"x"``) or the state (``"h"``); (0, 0) if none."""
-        seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
-        return (seen[0], seen[-1] + 1) if seen else (0, 0)
+        return self._windows[letter]
+
+    @cached_property
+    def _windows(self) -> dict[str, tuple[int, int]]:
+        seen = {letter: [index for index, source in enumerate(self.gates.values()) if letter in source] for letter in "xh"}
+        return {letter: (indices[0], indices[-1] + 1) if indices else (0, 0) for letter, indices in seen.items()}
 
     def with_weights(self, w: Any) -> tuple[Any, ...]:
         """The arguments of this cell's functions after the states: (w,) if it has weights, else ()."""
