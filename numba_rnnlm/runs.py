@@ -12,7 +12,7 @@ from .backends.ops import PRECISIONS
 from .config import ModelConfig, TextConfig, TrainingConfig, expect_vocabulary
 from .display import clean
 from .errors import ConfigError, CorpusError, ModelFileError, expect_number, expect_one_of, plain
-from .storage import ModelFile, expect_replaceable, file_name, open_model, read_about
+from .formats.native import ModelFile, expect_replaceable, file_name, open_model, read_about
 from .training.plan import OPEN
 from .training.position import Position, read_position
 from .training.schedules import can_be_extended

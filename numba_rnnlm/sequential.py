@@ -30,6 +30,7 @@ from .errors import (
     plain_value,
     shown,
 )
+from .formats.native import open_model, write_model
 from .interrupts import Interrupts
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
 from .keras.compiled import LOSSES, METRICS, Compiled
@@ -44,7 +45,7 @@ from .paths import same_file
 from .progress import Progress
 from .recognition import cells_of_file, records
 from .reports import warn
-from .storage import locked, open_model, write_model
+from .storage import locked
 from .training.checkpoints import Checkpoints, Groups
 from .training.loop import Trainer
 from .training.position import MOST, Position

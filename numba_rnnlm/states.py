@@ -12,9 +12,9 @@ from .arguments import checked_calls
 from .backends.ops import Streams
 from .config import WEIGHTS
 from .errors import ConfigError, ModelFileError, ShapeError, expect_items, expect_kind, expect_number, expect_one_of
+from .formats.native import expect_replaceable, file_name, open_model, read_about, write_model
 from .network import Network
 from .runs import expect_file_of, fitting
-from .storage import expect_replaceable, file_name, open_model, read_about, write_model
 
 TAIL = 4  # symbols that decide how the next one is shown: a character has at most four bytes
 KINDS = ("str", "bytes", "ids")  # what follows a text is given as what the text was

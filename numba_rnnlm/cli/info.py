@@ -11,11 +11,11 @@ from typing import Any
 from .. import __version__, backends, runs
 from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
+from ..formats.native import open_model, read_about
 from ..keras.compiled import LOSSES, METRICS
 from ..language_model import BackendOptions, LanguageModel
 from ..layers.description import describe, descriptions
 from ..progress import duration
-from ..storage import open_model, read_about
 from ..training.history import history_about
 from .files import show_table
 from .flags import Arguments, add_command, path, quoted

@@ -8,11 +8,11 @@ import numpy as np
 
 from .. import runs
 from ..cells import Cell
+from ..formats.native import model_bytes, open_model, write_model
 from ..layers import Layer
 from ..layers.description import descriptions, rebuild_all
 from ..network import Network
 from ..recognition import cells_of_file
-from ..storage import model_bytes, open_model, write_model
 from ..text import Tokenizer
 from ..training.history import COLUMNS, History, read_history
 from ..training.loop import Trainer

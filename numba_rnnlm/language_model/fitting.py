@@ -14,6 +14,7 @@ from .. import cells, runs
 from ..callbacks import Callback, Called
 from ..config import CheckpointConfig, TrainingConfig
 from ..errors import ConfigError, DivergenceError, TrainingError, expect_kind, plain
+from ..formats.native import write_model
 from ..interrupts import Interrupts
 from ..network import Network
 from ..optimizers import Optimizer
@@ -22,7 +23,7 @@ from ..progress import Progress
 from ..recognition import difference
 from ..reports import warn
 from ..scoring import Evaluation
-from ..storage import expect_room, locked, write_model
+from ..storage import expect_room, locked
 from ..text import Corpus, Source, Text, Tokenizer, learn_tokenizer, most_frequent, open_source, split, streams_that_fit
 from ..training.checkpoints import Checkpoints
 from ..training.history import History, history_about
