@@ -23,7 +23,7 @@ from .errors import (
     expect_text,
     shown,
 )
-from .keras.weights import expect_our_file
+from .formats.keras import expect_our_file
 from .paths import is_empty, regular
 from .reports import report, warn
 from .runs import expect_ended

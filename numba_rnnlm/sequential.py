@@ -30,15 +30,15 @@ from .errors import (
     plain_value,
     shown,
 )
+from .formats.keras import expect_our_file, from_keras, second_biases, to_keras
 from .formats.native import open_model, write_model
 from .interrupts import Interrupts
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
 from .keras.compiled import LOSSES, METRICS, Compiled
 from .keras.examples import ExampleTask, Lines, line, measure
-from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
 from .layers import Layer
 from .layers.description import MOST_LAYERS, describe, descriptions, rebuild_all
-from .layers.layer import above
+from .layers.layer import above, below
 from .network import Graph, Network
 from .optimizers import Optimizer
 from .paths import same_file
@@ -235,7 +235,7 @@ class Sequential:
         found: dict[str, np.ndarray] = {}
         for name, layer, group in zip(network.graph.names, self._layers, groups, strict=True):
             its, arrays = arrays[: len(group)], arrays[len(group) :]
-            found |= above(name, from_keras(layer, network.parameters.scope(name), its))
+            found |= above(name, from_keras(layer, below(network.graph.layout, name), its))
         network.set_weights(found)
 
     def _keras_weights(self) -> list[list[np.ndarray]]:

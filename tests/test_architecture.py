@@ -30,13 +30,14 @@ layers.initializers layers.layer layers.chain layers.heads layers.options layers
 layers.recurrent layers.wrappers layers layers.description
 recognition
 network.graph network.passes network.state network.network network
+formats.maps formats.keras
 checking.comparing checking.cases checking.layer checking.cell checking
 optimizers.optimizer optimizers.keras optimizers.pytorch optimizers
 training training.history training.log training.plan training.position training.checkpoints training.clock training.schedules
 training.task training.streams training.updater training.warmup training.loop training.reports
 decoding.choice decoding.verbs decoding.write decoding
 scoring runs states
-keras keras.arrays keras.compiled keras.examples keras.weights
+keras keras.arrays keras.compiled keras.examples
 callbacks
 language_model.architecture language_model.extension language_model.contents language_model.evaluating language_model.sentences
 language_model.prompts language_model.files language_model.fitting language_model.language_model language_model
