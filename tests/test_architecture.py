@@ -30,7 +30,7 @@ layers.initializers layers.layer layers.chain layers.heads layers.options layers
 layers.recurrent layers.wrappers layers layers.description
 recognition
 network.graph network.passes network.state network.network network
-formats.maps formats.keras
+formats.maps formats.keras model_files
 checking.comparing checking.cases checking.layer checking.cell checking
 optimizers.optimizer optimizers.keras optimizers.pytorch optimizers
 training training.history training.log training.plan training.position training.checkpoints training.clock training.schedules

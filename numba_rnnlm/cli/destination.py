@@ -17,8 +17,9 @@ from ..errors import ConfigError, ModelFileError
 from ..formats import native
 from ..formats.native import read_about
 from ..language_model import LanguageModel, Prepared
+from ..model_files import fitting
 from ..paths import is_empty, same_file
-from ..runs import corpus_of, fitting, run_of, same_corpus, same_training
+from ..runs import corpus_of, run_of, same_corpus, same_training
 from ..storage import Held, locked
 from ..training.history import read_history
 from .exits import ERROR, Ended

@@ -8,7 +8,6 @@ import numpy as np
 from ..backends.ops import Shape
 from ..errors import ConfigError, ModelFileError, expect_path, shown
 from ..layers import GRU, Dense, Embedding, Layer, Recurrent
-from ..network import Graph
 from .maps import Entry, Map, Weights, from_theirs, stand_ins, to_theirs
 
 # Without blocks, gates are in the same order: those of Keras's LSTM, i f c o, are our i f g o.
@@ -58,13 +57,3 @@ def expect_our_file(path: str | os.PathLike[str]) -> None:
     if name.lower().endswith((".h5", ".keras")):
         raise ConfigError(f"path is {shown(name)}, expected a name such as 'model.npz': the file is not one of Keras's. "
                           "get_weights() gives arrays that set_weights() of the same layers takes in Keras.")
-
-
-def second_biases(graph: Graph, arrays: Mapping[str, np.ndarray], moments: bool) -> dict[str, np.ndarray]:
-    """Arrays from a file, where a GRU may still have one bias for each gate: the second one is 0, its ``moments`` are the first's."""
-    found = dict(arrays)
-    for name, layer in zip(graph.names, graph.layers, strict=True):
-        b = found.get(f"{name}/b")
-        if isinstance(layer, GRU) and b is not None and b.shape == (4, layer.units):
-            found[f"{name}/b"] = np.concatenate([b, b[1:3] if moments else np.zeros_like(b[1:3])])
-    return found

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import runs
+from .. import model_files, runs
 from ..cells import Cell
 from ..formats.native import model_bytes, open_model, write_model
 from ..layers import Layer
@@ -47,9 +47,9 @@ def read(
     """Read a file; for the arguments see :meth:`LanguageModel.load <numba_rnnlm.LanguageModel.load>`."""
     with open_model(path) as file:
         about, weights, name = file.about, file.group(runs.model_group(file)), file.name
-    runs.expect_file_of("language_model", name, about)
+    model_files.expect_kind_of_file("language_model", name, about)
     ops = options.ops()  # outside of "fitting": its errors are not the file's
-    with runs.fitting(name):
+    with model_files.fitting(name):
         config = dict(about["config"])
         described = list(descriptions(config.get("body") or []))
         if isinstance(config["cell"], str):
@@ -71,7 +71,7 @@ def rebuilt(
     contents: Contents, about: Mapping[str, Any], weights: dict[str, np.ndarray], name: str
 ) -> tuple[Tokenizer | None, Network, History]:
     """Tokenizer, network and history of a file that has the same settings as these contents."""
-    with runs.fitting(name):
+    with model_files.fitting(name):
         rows, symbols = weights["embedding/W"].shape[:1], (about["tokenizer"] or {}).get("symbols")
         if isinstance(symbols, list) and rows != (len(symbols),):
             raise ValueError(f"the vocabulary has {len(symbols):,} symbols, and the embedding has the shape {weights['embedding/W'].shape}")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import cells, runs
+from .. import cells, model_files, runs
 from ..callbacks import Callback, Called
 from ..config import CheckpointConfig, TrainingConfig
 from ..errors import ConfigError, DivergenceError, TrainingError, expect_kind, plain
@@ -107,7 +107,7 @@ def _fit(
     whole = corpus.digest() if isinstance(corpus, Text) else "".join(filter(None, texts.values() if config.validation_split else [texts["corpus"]]))
     if saved is not None:
         saved.expect_texts(texts)
-        with runs.fitting(saved.name):
+        with model_files.fitting(saved.name):
             _expect_reached(saved.at, start.history, trainer.task.batches_per_epoch)
             trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
     settings = runs.settings(chosen)
@@ -164,7 +164,7 @@ def _run_to_resume(contents: Contents, config: TrainingConfig, keeping: Checkpoi
 def _expect_cell(contents: Contents, saved: runs.Run) -> None:
     """Raise :class:`ConfigError` unless the run was trained with the cell of the model, forward and backward."""
     name = contents.config.cell
-    with runs.fitting(saved.name):
+    with model_files.fitting(saved.name):
         record = saved.about.get("cells", {}).get(name)
         differs = difference(contents.ops, cells.get(contents.cell), record, gradients=True) if record else ""
     if differs:
@@ -215,7 +215,7 @@ def _trainer(
     """A trainer that is ready to run. Raises :class:`ConfigError` if the training does not fit into memory."""
     ids, valid = start.corpus.ids, start.valid
     chosen = replace(chosen, streams=streams_that_fit(len(ids), chosen.streams, chosen.steps))
-    with nullcontext() if saved is None else runs.fitting(saved.name):
+    with nullcontext() if saved is None else model_files.fitting(saved.name):
         optimizer = optimizer or make_optimizer(chosen, contents.config.cell)
     network = start.network
     graph = network.graph if network else contents.graph(start.tokenizer)
