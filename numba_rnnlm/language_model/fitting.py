@@ -225,7 +225,7 @@ def _trainer(
     validate = None if validation is None else lambda: validation().nats_per_token
     trained = ceil(start.history["epoch"][-1]) if start.history["epoch"] else 0
     return Trainer(
-        network, StreamTask(ids, chosen, contents.seed, validate), Updater(network, optimizer), chosen.epochs, chosen, Position(trained),
+        network, StreamTask(ids, chosen, contents.seed, validate), Updater(network, optimizer), chosen.epochs, chosen, Position(trained=trained),
         interrupted=interrupts, foresee=None if valid is None else partial(foresee, network, valid),
     )
 
