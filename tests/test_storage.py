@@ -582,9 +582,11 @@ def test_a_sequential_with_too_many_layers_or_updates(path):
         assert len(str(caught.value)) <= 1000
 
 
-def test_an_unknown_cell(path):
-    rewrite(path, about=lambda about: about | {"config": about["config"] | {"cell": "elman"}})
-    refused(path, "uses a cell of its own, 'elman', which is not known here")
+@pytest.mark.parametrize("cell", ["elman", 5])
+@pytest.mark.parametrize("body", [None, [{"class": "Dropout", "rate": 0.1}]], ids=str)
+def test_an_unknown_cell(cell, body, path):
+    rewrite(path, about=lambda about: about | {"config": about["config"] | {"cell": cell, "body": body}})
+    refused(path, f"uses a cell of its own, {cell!r}, which is not known here")
 
 
 def test_a_vocabulary_that_does_not_fit(path):

@@ -38,7 +38,7 @@ from .architecture import initial_weights
 from .contents import Contents
 from .evaluating import ADVICE, evaluator, foresee, read, tell_unknown
 from .extension import extended
-from .files import LOAD, rebuilt, sizes
+from .files import rebuilt, sizes
 
 
 class Prepared(NamedTuple):
@@ -170,7 +170,7 @@ def _expect_cell(contents: Contents, saved: runs.Run) -> None:
     if differs:
         raise ConfigError(f"the cell {name!r} is not the one of the run in {saved.name!r}: {differs}. A run continues with the cell "
                           "that it began with. To train on from its weights with this one, load it, "
-                          f"{LOAD.format(cell='...')}, and fit.")
+                          f"{model_files.KINDS['language_model'].with_cell.format(cell='...')}, and fit.")
 
 
 def _read_texts(contents: Contents, corpus: Source, valid: Source | None, config: TrainingConfig, saved: runs.Run | None) -> Start:

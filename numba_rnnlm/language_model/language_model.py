@@ -717,7 +717,7 @@ class LanguageModel:
         """
         saved = files.read(path, BackendOptions(backend, threads, precision), cell, custom_objects)
         with model_files.fitting(saved.name):
-            model = cls(**saved.arguments)
+            model = cls(**files.arguments(saved), backend=backend, threads=threads, precision=precision)
         files.restore(model._contents, saved)
         return model
 
