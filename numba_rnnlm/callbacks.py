@@ -23,13 +23,14 @@ from .errors import (
     expect_text,
     shown,
 )
-from .keras.weights import expect_our_file
+from .formats.keras import expect_our_file
 from .paths import is_empty, regular
 from .reports import report, warn
 from .runs import expect_ended
 from .storage import expect_room
 from .training.history import Row, number
 from .training.loop import Trainer, Watcher
+from .training.position import Best
 
 BEST_SO_FAR = Only("values are compared with the best so far")
 WEIGHT_BYTES = 4  # a saved model stores float32
@@ -308,14 +309,15 @@ class CSVLogger(Callback):
         self._titled = True
 
 
-class _Watch(Callback):
-    """Knows whether a value is the best so far."""
+class _Watch(Callback, Best):
+    """Knows whether a value is the best so far. A value that should be large is judged by its negative."""
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0) -> None:
         expect_one_of("mode", mode, ("auto", "min", "max"))
         expect_text("monitor", monitor, "val_loss")
         min_delta = expect_number("min_delta", min_delta, 0)
-        self.monitor, self.min_delta, self.best = monitor, min_delta, inf
+        super().__init__()
+        self.monitor, self.min_delta = monitor, min_delta
         self.sign = -1 if mode == "max" or (mode == "auto" and monitor.endswith(("accuracy", "acc"))) else 1
 
     def expect_measured(self, names: Iterable[str]) -> None:
@@ -332,11 +334,7 @@ class _Watch(Callback):
 
     def better(self, logs: Logs) -> bool:
         self.expect_measured(logs)
-        value = self.sign * logs[self.monitor]
-        if not value < self.best - self.min_delta:
-            return False
-        self.best = value
-        return True
+        return self.judge(self.sign * logs[self.monitor], self.min_delta)
 
 
 @checked
@@ -376,12 +374,9 @@ class EarlyStopping(_Watch):
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if self.better(logs):
-            self.waited = 0
             if self.restore_best_weights:
                 self.best_weights = self.model.get_weights()
-            return
-        self.waited += 1
-        if self.waited >= self.patience:
+        elif self.waited >= self.patience:
             self.model.stop_training = True
             if self.verbose:
                 report(f"Epoch {epoch + 1}: early stopping\n")

@@ -1,8 +1,7 @@
 """What the file of a language model says of its training, and of a checkpoint: where it stood, and what it needs to go on."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -10,9 +9,9 @@ import numpy as np
 
 from .backends.ops import PRECISIONS
 from .config import ModelConfig, TextConfig, TrainingConfig, expect_vocabulary
-from .display import clean
 from .errors import ConfigError, CorpusError, ModelFileError, expect_number, expect_one_of, plain
-from .storage import ModelFile, expect_replaceable, file_name, open_model, read_about
+from .formats.native import ModelFile, expect_replaceable, file_name, read_about
+from .model_files import expect_kind_of_file, fitting, open_kind
 from .training.plan import OPEN
 from .training.position import Position, read_position
 from .training.schedules import can_be_extended
@@ -107,8 +106,7 @@ class Run(NamedTuple):
 
 def read_run(path: str | os.PathLike[str], kind: str = "language_model") -> Run:
     """A checkpoint of a model of this kind. Raises :class:`ModelFileError` if there is none, or it is damaged."""
-    with open_model(path) as file:
-        expect_file_of(kind, file.name, file.about)
+    with open_kind(path, kind) as file:
         run = run_of(file.name, file.about)
         return run._replace(groups={group: file.group(group) for group in file.groups})
 
@@ -126,7 +124,7 @@ def run_of(name: str, about: dict[str, Any]) -> Run:
         if about.get("kind") == "sequential":
             model = {key: about[key] for key in ("layers", "seed", "compiled")} | dict(run["batches"])
         else:
-            expect_file_of("language_model", name, about)
+            expect_kind_of_file("language_model", name, about)
             model = {**MODEL_SETTINGS, **about["config"], "precision": run["precision"]}
             strange |= set(model) - set(MODEL_SETTINGS)
         if strange:
@@ -198,30 +196,9 @@ def corpus_of(about: Mapping[str, Any]) -> str | None:
     return None
 
 
-LOADERS = {"language_model": "LanguageModel.load", "sequential": "Sequential.load", "state": "TextState.load"}
-
-
-def expect_file_of(kind: str, name: str, about: Mapping[str, Any]) -> None:
-    """Raise :class:`ModelFileError` at another kind of file."""
-    if (found := about.get("kind")) != kind:
-        how = f"; load it with {LOADERS[found]}" if isinstance(found, str) and found in LOADERS else ""
-        raise ModelFileError(f"{name!r} holds a {found!r}, expected a {kind!r}{how}.")
-
-
 def model_group(file: ModelFile) -> str:
     """The group of the model's weights: a checkpoint also has those that are being trained. Raises as :func:`run_of`."""
     return str(run_of(file.name, file.about).about["run"]["model"]) if "run" in file.about else "weights"
-
-
-@contextmanager
-def fitting(name: str) -> Iterator[None]:
-    """What is wrong with the parts of a file is the file's fault."""
-    try:
-        yield
-    except ModelFileError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ModelFileError(f"{name!r} is damaged: its parts do not fit together ({error}).") from clean(error)
 
 
 def _shown(value: Any) -> str:

@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal, Self, overload
 
 import numpy as np
 
-from . import backends, optimizers, runs
+from . import backends, model_files, optimizers, runs
 from .arguments import Only, checked_calls
 from .callbacks import Callback, Called, History, read_callbacks
 from .cells import Cell
 from .config import CheckpointConfig, TrainingConfig
-from .display import clean
 from .errors import (
     ConfigError,
     DivergenceError,
@@ -30,21 +29,23 @@ from .errors import (
     plain_value,
     shown,
 )
+from .formats.keras import expect_our_file, from_keras, to_keras
+from .formats.native import write_model
 from .interrupts import Interrupts
 from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
 from .keras.compiled import LOSSES, METRICS, Compiled
 from .keras.examples import ExampleTask, Lines, line, measure
-from .keras.weights import expect_our_file, from_keras, second_biases, to_keras
 from .layers import Layer
-from .layers.description import MOST_LAYERS, describe, descriptions, rebuild_all
-from .layers.layer import above
+from .layers.description import MOST_LAYERS, describe
+from .layers.layer import above, below
+from .model_files import Loaded, fitting, second_biases
 from .network import Graph, Network
 from .optimizers import Optimizer
 from .paths import same_file
 from .progress import Progress
-from .recognition import cells_of_file, records
+from .recognition import records
 from .reports import warn
-from .storage import locked, open_model, write_model
+from .storage import locked
 from .training.checkpoints import Checkpoints, Groups
 from .training.loop import Trainer
 from .training.position import MOST, Position
@@ -234,7 +235,7 @@ class Sequential:
         found: dict[str, np.ndarray] = {}
         for name, layer, group in zip(network.graph.names, self._layers, groups, strict=True):
             its, arrays = arrays[: len(group)], arrays[len(group) :]
-            found |= above(name, from_keras(layer, network.parameters.scope(name), its))
+            found |= above(name, from_keras(layer, below(network.graph.layout, name), its))
         network.set_weights(found)
 
     def _keras_weights(self) -> list[list[np.ndarray]]:
@@ -438,7 +439,7 @@ class Sequential:
             saved.expect_settings({**{key: self._about()[key] for key in ("layers", "seed", "compiled")}, **batches}, config)
             if saved.texts != examples:
                 raise ConfigError(f"the examples are not those of the run in {saved.name!r}; a run continues with the examples that it began with.")
-            with runs.fitting(saved.name):
+            with fitting(saved.name):
                 trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
                 task.resume(saved.about["run"]["hits"])
                 history.resume(saved.about["history"])
@@ -609,48 +610,34 @@ class Sequential:
         expect_flag("compile", compile)
         cells = expect_items("cells", cells, "a list of cells")
         model = cls(backend=backend, threads=threads, precision=precision)
-        with open_model(path) as file:
-            about, name = file.about, file.name
-            groups = {group: file.group(group) for group in file.groups if compile or group == "weights"}
-        if about.get("kind") != "sequential":
-            raise ModelFileError(f"{name!r} holds a {about.get('kind')!r}, expected a 'sequential'; "
-                                 "load it with LanguageModel.load.")
-        with runs.fitting(name):
-            named = [one["cell"] for one in descriptions(about["layers"]) if "cell" in one]
-            own = cells_of_file(name, about, named, cells, model._ops, "Sequential.load(path, cells=[{cell}])")
-            layers = rebuild_all(name, about["layers"], custom_objects or {}, own)
-        try:
-            model._restore(about, layers, groups.pop("weights"), groups, compile, custom_objects or {})
-        except ModelFileError as error:
-            raise ModelFileError(f"{name!r}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-            raise ModelFileError(f"{name!r} cannot be rebuilt: its parts do not fit together ({error}).") from clean(error)
+        loaded = model_files.load(path, "sequential", model._ops, cells, custom_objects or {}, lambda file: file.groups if compile else ["weights"])
+        with fitting(loaded.name):
+            model._restore(loaded, compile, custom_objects or {})
         return model
 
-    def _restore(
-        self, about: Mapping[str, Any], layers: Sequence[Layer], weights: Mapping[str, np.ndarray],
-        moments: Mapping[str, Mapping[str, np.ndarray]], compile: bool, custom_objects: Mapping[str, type],
-    ) -> None:
+    def _restore(self, loaded: Loaded, compile: bool, custom_objects: Mapping[str, type]) -> None:
+        """Be the model of a file."""
+        about, groups = loaded.about, loaded.groups
         expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
         self._seed, self._features = about["seed"], about["features"]
         if self._features is not None:
             expect_number("features", self._features, 1, whole=True)
-        self._stack(tuple(layers))
+        self._stack(tuple(loaded.layers or ()))
         graph = Graph(self._layers, self._features)
-        weights = second_biases(graph, weights, moments=False)
-        if {name: array.shape for name, array in weights.items()} != dict(graph.layout):  # before memory is taken
-            raise ShapeError("the weights are not those of the layers")
-        self._network = Network(graph, self._ops, weights)
+        self._network = Network(graph, self._ops, second_biases(graph, groups["weights"], moments=False))
         if (compiled := about["compiled"]) is not None and compile:
-            optimizer = optimizers.rebuild(compiled["optimizer"], custom_objects,
-                                "load with custom_objects={name: class} to go on with it, or with compile=False for the weights alone")
+            try:
+                optimizer = optimizers.rebuild(compiled["optimizer"], custom_objects,
+                                    "load with custom_objects={name: class} to go on with it, or with compile=False for the weights alone")
+            except ModelFileError as error:
+                raise ModelFileError(f"{loaded.name!r}: {error}") from error
             self.compile(optimizer, compiled["loss"], compiled["metrics"])
         expect_number("updates", about["updates"], 0, MOST, whole=True)
         if about["updates"] and self._compiled:
             self._updater = Updater(self._network, self._compiled.optimizer)
             self._updater.resume(about["updates"], about.get("rounding"))
             for group, arena in self._updater.arenas().items():
-                self._network.load(arena, second_biases(graph, moments[group], moments=True))
+                self._network.load(arena, second_biases(graph, groups[group], moments=True))
 
 
 def _checked(layer: Any) -> Layer:

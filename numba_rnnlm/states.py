@@ -12,9 +12,9 @@ from .arguments import checked_calls
 from .backends.ops import Streams
 from .config import WEIGHTS
 from .errors import ConfigError, ModelFileError, ShapeError, expect_items, expect_kind, expect_number, expect_one_of
+from .formats.native import expect_replaceable, file_name, read_about, write_model
+from .model_files import fitting, open_kind
 from .network import Network
-from .runs import expect_file_of, fitting
-from .storage import expect_replaceable, file_name, open_model, read_about, write_model
 
 TAIL = 4  # symbols that decide how the next one is shown: a character has at most four bytes
 KINDS = ("str", "bytes", "ids")  # what follows a text is given as what the text was
@@ -139,9 +139,8 @@ class TextState:
         ModelFileError
             If the file is missing, damaged, or not a state.
         """
-        with open_model(path) as file:
+        with open_kind(path, "state") as file:
             name, about = file.name, file.about
-            expect_file_of("state", name, about)
             state, numbers = file.group("state"), file.group("streams")
         with fitting(name):
             count = len(numbers["kinds"])

@@ -17,7 +17,7 @@ display suggestions errors memory arguments arena paths reports fingerprint inte
 cells.cell cells.gru cells.lstm cells.simple cells
 text.cleaning text.mapped text.packed text.streams text.vocabulary text.tokenizers text.hints text.sources text.unknown text.corpus
 text
-storage.writing storage.archive storage.lock storage
+storage.writing storage.lock storage formats formats.native
 backends.cache backends.compiling backends.ops backends backends.quantisation backends.reference backends.complex_step
 backends.cpu.atomics backends.cpu.kernels backends.cpu.processors backends.cpu.simd backends.cpu.host backends.cpu.sleeping
 backends.cpu.sums backends.cpu.workspace backends.cpu.team backends.cpu.lookup backends.cpu.losses backends.cpu.packing
@@ -30,13 +30,14 @@ layers.initializers layers.layer layers.chain layers.heads layers.options layers
 layers.recurrent layers.wrappers layers layers.description
 recognition
 network.graph network.passes network.state network.network network
+formats.maps formats.keras model_files
 checking.comparing checking.cases checking.layer checking.cell checking
 optimizers.optimizer optimizers.keras optimizers.pytorch optimizers
 training training.history training.log training.plan training.position training.checkpoints training.clock training.schedules
 training.task training.streams training.updater training.warmup training.loop training.reports
 decoding.choice decoding.verbs decoding.write decoding
 scoring runs states
-keras keras.arrays keras.compiled keras.examples keras.weights
+keras keras.arrays keras.compiled keras.examples
 callbacks
 language_model.architecture language_model.extension language_model.contents language_model.evaluating language_model.sentences
 language_model.prompts language_model.files language_model.fitting language_model.language_model language_model
@@ -45,7 +46,7 @@ cli.exits cli.flags cli.destination cli.demo cli.files cli.info cli.measure cli.
 cli.main cli
 __main__
 """.split()  # noqa: SIM905
-LOW = ("text", "storage")  # may import neither cells nor backends, only modules listed before "portable"
+LOW = [("text",), ("storage", "formats.native")]  # may import neither cells nor backends, only one another and modules listed before "portable"
 BACKENDS = (f"{PACKAGE}.backends.cpu", f"{PACKAGE}.backends.cuda", f"{PACKAGE}.backends.reference")
 
 
@@ -75,6 +76,10 @@ def within(name, *packages):
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
+def in_group(name, group):
+    return within(name, *(f"{PACKAGE}.{package}" for package in group))
+
+
 def module_of(name):
     """The module of this package that contains ``name``."""
     while name not in SOURCES:
@@ -89,12 +94,12 @@ def place(module):
 
 def arrows_up(module, source):
     """Imports of modules that are listed after this one, or that it must not import."""
-    is_low = within(module, *(f"{PACKAGE}.{package}" for package in LOW))
+    low = next((group for group in LOW if in_group(module, group)), ())
     for name in imports(module, source):
         if not within(name, PACKAGE) or (found := module_of(name)) == module:
             continue
-        same = found.split(".")[:2] == module.split(".")[:2]
-        if place(found) > place(module) or (is_low and not same and place(found) >= place(f"{PACKAGE}.portable")):
+        beyond = low and not in_group(found, low) and place(found) >= place(f"{PACKAGE}.portable")
+        if place(found) > place(module) or beyond:
             yield f"{module} imports {name}"
 
 
@@ -168,8 +173,8 @@ def test_no_bare_float_in_a_portable_function(module):
     ("layers.dense", "from ..training.loop import Trainer"),
     ("text.corpus", "from ..portable import stream_key"),
     ("text", "from ..storage import checkpoint"),
-    ("storage.archive", "from ..network import Graph"),
-    ("storage.archive", "from .. import text"),
+    ("formats.native", "from ..network import Graph"),
+    ("formats.native", "from .. import text"),
     ("training.loop", "from ..keras.examples import ExampleTask"),
     ("scoring", "from . import __version__"),
     ("network.graph", "import numba_rnnlm"),

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from numba_rnnlm import LanguageModel, Sequential, backends, callbacks, cells, config, layers, optimizers, text
 from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig, UnknownConfig
 from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError, OutOfMemoryError, ShapeError
+from numba_rnnlm.formats.native import read_about, write_model
 from numba_rnnlm.interrupts import Interrupts
 from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers import pytorch
-from numba_rnnlm.storage import read_about, write_model
 from numba_rnnlm.training.schedules import Schedule
 
 LONGEST = 2000  # characters of an error

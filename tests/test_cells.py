@@ -20,11 +20,11 @@ from numba_rnnlm.checking.cell import Case, columns
 from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.decoding import generate_batch
 from numba_rnnlm.errors import ConfigError, ModelFileError
+from numba_rnnlm.formats.native import open_model, read_about, write_model
 from numba_rnnlm.layers import Dense, Recurrent
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.portable import portable, tanh
 from numba_rnnlm.recognition import difference, records, step
-from numba_rnnlm.storage import open_model, read_about, write_model
 
 pytestmark = pytest.mark.usefixtures("every_thread")
 

@@ -32,9 +32,9 @@ from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cli import main
 from numba_rnnlm.config import OPTIMIZERS, REDUCTIONS, SCHEDULES
 from numba_rnnlm.errors import ConfigError, CorpusError, DivergenceError, ModelFileError, TrainingError
+from numba_rnnlm.formats.native import open_model, read_about
 from numba_rnnlm.language_model import evaluating
 from numba_rnnlm.layers import LSTM, Dense, Embedding
-from numba_rnnlm.storage import open_model, read_about
 from numba_rnnlm.training.checkpoints import Checkpoints
 from numba_rnnlm.training.clock import Clock
 from numba_rnnlm.training.loop import MOST_SKIPPED, Trainer
@@ -823,7 +823,7 @@ def test_a_full_disk(broken, tmp_path, monkeypatch):
 
     with (
         monkeypatch.context() as patch,
-        before({PER_EPOCH + 2}, lambda trainer: patch.setattr(f"numba_rnnlm.storage.archive.{broken}", fail)),
+        before({PER_EPOCH + 2}, lambda trainer: patch.setattr(f"numba_rnnlm.formats.native.{broken}", fail)),
         pytest.warns(UserWarning) as caught,
     ):
         model = train(valid=VALID, checkpoint=path, **ALWAYS)

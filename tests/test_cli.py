@@ -36,9 +36,10 @@ from numba_rnnlm.config import (
     UnknownConfig,
 )
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
+from numba_rnnlm.formats.native import read_about, write_model
 from numba_rnnlm.interrupts import Interrupted
 from numba_rnnlm.layers import LSTM, Dense, Embedding
-from numba_rnnlm.storage import locked, read_about, write_model
+from numba_rnnlm.storage import locked
 from numba_rnnlm.text import Text, open_source, sources
 from numba_rnnlm.text.sources import Part
 from numba_rnnlm.training.clock import Clock

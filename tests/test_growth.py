@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from growth import cases, outcome, python_peak, written
 
-from numba_rnnlm.storage import archive
+from numba_rnnlm.formats import native
 from numba_rnnlm.text import sources
 
 SMALL = int(os.environ.get("NUMBA_RNNLM_GROWTH_BYTES", 15_000))  # bytes in the smaller file
@@ -52,7 +52,7 @@ def calls(read, path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "reader"), CASES, ids=[f"{name} by {reader}" for name, reader in CASES])
 def test_reading_is_linear_in_time_and_memory(name, reader, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "HEADER_BYTES", (archive.HEADER_BYTES[0], ALLOWED))
+    monkeypatch.setattr(native, "HEADER_BYTES", (native.HEADER_BYTES[0], ALLOWED))
     monkeypatch.setattr(sources, "LINES", 100)  # lines per batch: scaled down with the size of the files
     case, read = CASES[name, reader]
     least = SMALL // SLOW if "slow" in case else SMALL

@@ -12,8 +12,8 @@ from numba_rnnlm import LanguageModel
 from numba_rnnlm.cli import main
 from numba_rnnlm.config import TrainingConfig
 from numba_rnnlm.demo import documentation
+from numba_rnnlm.formats.native import read_about
 from numba_rnnlm.runs import read_run
-from numba_rnnlm.storage import read_about
 from numba_rnnlm.text import segments_per_epoch, streams_that_fit
 from numba_rnnlm.training.loop import Trainer
 from numba_rnnlm.training.plan import FEW, MOST_STREAMS, OPEN, STEPS, plan, told

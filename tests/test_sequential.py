@@ -30,10 +30,10 @@ from numba_rnnlm.errors import (
     ShapeError,
     VocabularyError,
 )
+from numba_rnnlm.formats.native import open_model, write_model
 from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Layer, Recurrent, Residual, SimpleRNN
 from numba_rnnlm.layers.description import describe as describe_layer
 from numba_rnnlm.optimizers import OPTIMIZERS, SGD, Adam, RMSprop, describe
-from numba_rnnlm.storage import open_model, write_model
 from numba_rnnlm.training import clock
 from numba_rnnlm.training.checkpoints import Checkpoints
 from numba_rnnlm.training.loop import Trainer

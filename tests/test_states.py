@@ -17,7 +17,16 @@ from models import fit, trained, untrained
 from strategies import floats
 
 import numba_rnnlm
-from numba_rnnlm import ConfigError, LanguageModel, ModelFileError, ShapeError, TextState, VocabularyError, backends
+from numba_rnnlm import (
+    ConfigError,
+    LanguageModel,
+    ModelFileError,
+    Sequential,
+    ShapeError,
+    TextState,
+    VocabularyError,
+    backends,
+)
 from numba_rnnlm.backends.ops import Choice
 from numba_rnnlm.decoding import read
 from numba_rnnlm.decoding.write import decoder_of, fresh
@@ -448,6 +457,8 @@ def test_a_state_replaces_states_only(tmp_path):
     state.save(tmp_path / "state.npz")
     with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'language_model'; load it with TextState\.load"):
         LanguageModel.load(tmp_path / "state.npz")
+    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'sequential'; load it with TextState\.load"):
+        Sequential.load(tmp_path / "state.npz")
     with pytest.raises(ModelFileError, match="there is no model file"):
         TextState.load(tmp_path / "missing.npz")
 

@@ -23,12 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import LINES, fit, trained, untrained
 
-from numba_rnnlm import LanguageModel, Sequential, storage
+from numba_rnnlm import LanguageModel, Sequential
 from numba_rnnlm.callbacks import ModelCheckpoint
 from numba_rnnlm.errors import ConfigError, ModelFileError
+from numba_rnnlm.formats import native
+from numba_rnnlm.formats.native import open_model, read_about, write_model
 from numba_rnnlm.layers import LSTM, Dense, Dropout, Embedding
 from numba_rnnlm.optimizers import pytorch
-from numba_rnnlm.storage import archive, open_model, read_about, write_model
 
 TOKENIZERS = ("char", "word", "byte", None)
 SAVED = {}  # a small model file, for tests that damage it
@@ -126,7 +127,7 @@ def test_numpy_can_load_the_file_without_pickle(path):
     with np.load(path, allow_pickle=False) as file:
         about = json.loads(file["about"].tobytes().decode("utf-8"))
         weights = {name: file[name] for name in file.files if name != "about"}
-    assert (about["format"], about["version"], about["kind"]) == ("numba_rnnlm", storage.VERSION, "language_model")
+    assert (about["format"], about["version"], about["kind"]) == ("numba_rnnlm", native.VERSION, "language_model")
     assert about["tokenizer"]["symbols"] == list(model.tokenizer_.vocabulary.symbols)
     assert about["config"]["hidden"] == 12
     assert_same_bits(weights, {f"weights/{name}": array for name, array in model.network_.weights().items()})
@@ -166,7 +167,7 @@ def test_a_failed_save_leaves_the_old_model(call, error, path, monkeypatch):
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(archive.os, call, fail)
+    monkeypatch.setattr(native.os, call, fail)
     with pytest.raises(ModelFileError, match=f"cannot write '.*model.npz': {error.strerror}. Existing files were"):
         trained("word").save(path)
     assert path.read_bytes() == before
@@ -179,7 +180,7 @@ def test_an_interrupted_save_leaves_no_temporary_file(error, path, monkeypatch):
         file.write(b"half of it")
         raise error
 
-    monkeypatch.setattr(archive.np.lib.format, "write_array", fail)
+    monkeypatch.setattr(native.np.lib.format, "write_array", fail)
     with pytest.raises(error):
         trained("char").save(path)
     assert os.listdir(path.parent) == []
@@ -194,7 +195,7 @@ def test_saving_succeeds_if_the_folder_cannot_be_synced(path, monkeypatch):
             raise OSError(errno.EINVAL, "Invalid argument")
         synchronise(descriptor)
 
-    monkeypatch.setattr(archive.os, "fsync", only_files)
+    monkeypatch.setattr(native.os, "fsync", only_files)
     trained("char").save(path)
     assert len(calls) == 2
     assert LanguageModel.load(path).score("to be") == trained("char").score("to be")
@@ -244,7 +245,7 @@ def test_other_archives_and_damaged_models_are_not_overwritten(path):
     others = {"archive.zip": b"", "damaged.npz": SAVED["data"][:-30], "newer.npz": b""}
     with zipfile.ZipFile(path.parent / "archive.zip", "w") as file:
         file.writestr("photo.jpg", b"x")
-    rewrite(path.parent / "newer.npz", about=lambda about: about | {"version": storage.VERSION + 1})
+    rewrite(path.parent / "newer.npz", about=lambda about: about | {"version": native.VERSION + 1})
     (path.parent / "damaged.npz").write_bytes(others["damaged.npz"])
     model = Sequential([Embedding(4, 2), LSTM(2), Dense(4, "softmax")])
     for name in others:
@@ -305,7 +306,7 @@ def test_weights_that_could_not_be_loaded_are_not_saved(bad, backend, path):
 
 
 def test_every_weight_is_checked(path, monkeypatch):
-    monkeypatch.setattr(archive, "CHUNK", 4)
+    monkeypatch.setattr(native, "CHUNK", 4)
     for place in range(10):
         with pytest.raises(ModelFileError, match="weights/dense/W contains NaN"):
             write_model(path, "sequential", {}, {"weights": [("dense/W", np.where(np.arange(10) == place, np.nan, 1.0).reshape(2, 5))]})
@@ -458,8 +459,8 @@ def test_objects_are_not_unpickled(path):
         ({"format": "numba_rnnlm", "version": "1"}, "has format version '1'"),
         ({"format": "numba_rnnlm", "version": 0}, "has format version 0"),
         (
-            {"format": "numba_rnnlm", "version": storage.VERSION + 1},
-            f"has format version {storage.VERSION + 1}; this numba_rnnlm reads up to {storage.VERSION}. Upgrade with: pip",
+            {"format": "numba_rnnlm", "version": native.VERSION + 1},
+            f"has format version {native.VERSION + 1}; this numba_rnnlm reads up to {native.VERSION}. Upgrade with: pip",
         ),
         ({"format": "numba_rnnlm", "version": 1}, "holds a None, expected a 'language_model'"),
         ({"format": "numba_rnnlm", "version": 1, "kind": "language_model"}, "its parts do not fit together"),
@@ -558,7 +559,7 @@ def test_running_out_of_memory_is_not_reported_as_damage(path, monkeypatch):
     def fail(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr(archive.np, "frombuffer", fail)
+    monkeypatch.setattr(native.np, "frombuffer", fail)
     refused(path, "cannot be read: not enough memory. Close other programs, or raise the memory limit of this process")
 
 
@@ -581,9 +582,11 @@ def test_a_sequential_with_too_many_layers_or_updates(path):
         assert len(str(caught.value)) <= 1000
 
 
-def test_an_unknown_cell(path):
-    rewrite(path, about=lambda about: about | {"config": about["config"] | {"cell": "elman"}})
-    refused(path, "uses a cell of its own, 'elman', which is not known here")
+@pytest.mark.parametrize("cell", ["elman", 5])
+@pytest.mark.parametrize("body", [None, [{"class": "Dropout", "rate": 0.1}]], ids=str)
+def test_an_unknown_cell(cell, body, path):
+    rewrite(path, about=lambda about: about | {"config": about["config"] | {"cell": cell, "body": body}})
+    refused(path, f"uses a cell of its own, {cell!r}, which is not known here")
 
 
 def test_a_vocabulary_that_does_not_fit(path):
@@ -755,7 +758,7 @@ def test_members_that_no_model_has(name, path):
 
 
 def test_more_members_than_any_model_has(path, monkeypatch):
-    monkeypatch.setattr(archive, "MOST_MEMBERS", 4)
+    monkeypatch.setattr(native, "MOST_MEMBERS", 4)
     path.write_bytes(SAVED["data"])
     refused(path, r"is not a numba_rnnlm model: it has \d members, more than 4")
 
@@ -792,7 +795,7 @@ def test_a_file_without_read_permission(path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     path.write_bytes(SAVED["data"])
-    monkeypatch.setattr(archive, "open", fail, raising=False)  # root may read everything
+    monkeypatch.setattr(native, "open", fail, raising=False)  # root may read everything
     refused(path, "cannot read '.*': Permission denied")
 
 

@@ -74,7 +74,7 @@ def trainer(on=None, validate=None, read=batches, seed=1, history=None, **option
     )  # fmt: skip
     net, history = on or network(), history or new_history()
     task = Stream(config, seed, validate, read)
-    at = Position(ceil(history["epoch"][-1]) if history["epoch"] else 0)
+    at = Position(trained=ceil(history["epoch"][-1]) if history["epoch"] else 0)
     made = Trainer(net, task, Updater(net, make_optimizer(config, "tanh")), config.epochs, config, at, interrupted=Interrupts("return"),
                    watchers=[Reports(history, Progress(config.verbose))])
     made.history = history

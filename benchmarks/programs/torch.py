@@ -20,7 +20,7 @@ def save(path: str, ours: str, cell: str, vocabulary: int, embedding: int, hidde
     import torch
 
     from benchmarks.workers.torch import transplanted
-    from numba_rnnlm.storage import open_model
+    from numba_rnnlm.formats.native import open_model
 
     shape = {"vocabulary": vocabulary, "embedding": embedding, "hidden": hidden, "layers": layers}
     with open_model(ours) as file:

@@ -10,7 +10,7 @@ import tensorflow
 
 from benchmarks.harness import serve
 from benchmarks.workers import data
-from numba_rnnlm.keras.weights import to_keras
+from numba_rnnlm.formats.keras import to_keras
 from numba_rnnlm.network import Graph
 
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .. import storage
 from ..config import CheckpointConfig
 from ..errors import ConfigError, ModelFileError
+from ..formats import native
+from ..formats.native import read_about
 from ..language_model import LanguageModel, Prepared
+from ..model_files import fitting
 from ..paths import is_empty, same_file
-from ..runs import corpus_of, fitting, run_of, same_corpus, same_training
-from ..storage import Held, locked, read_about
+from ..runs import corpus_of, run_of, same_corpus, same_training
+from ..storage import Held, locked
 from ..training.history import read_history
 from .exits import ERROR, Ended
 from .flags import flag, quoted
@@ -176,7 +178,7 @@ def expect_writable(out: Path, others: Iterable[tuple[str, str | Path]] = (), na
             link = f", a link to {os.path.realpath(out)!r}" if out.is_symlink() else ""
             raise ConfigError(f"{name} is {str(out)!r}{link}, and {role} is the same file; give it a name of its own.")
     try:
-        storage.expect_replaceable(out)
+        native.expect_replaceable(out)
     except ModelFileError as error:
         raise ModelFileError(f"{name}: {error}") from error
     try:

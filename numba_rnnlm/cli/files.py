@@ -6,8 +6,8 @@ from typing import Any
 
 from ..display import one_line
 from ..errors import ModelFileError
+from ..formats.native import read_about
 from ..language_model import LanguageModel
-from ..storage import read_about
 from ..text import Files, Text, Tokenizer
 from .flags import Arguments, backend_options, quoted
 

@@ -11,11 +11,12 @@ from typing import Any
 from .. import __version__, backends, runs
 from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
+from ..formats.native import read_about
 from ..keras.compiled import LOSSES, METRICS
 from ..language_model import BackendOptions, LanguageModel
 from ..layers.description import describe, descriptions
+from ..model_files import fitting, open_kind
 from ..progress import duration
-from ..storage import open_model, read_about
 from ..training.history import history_about
 from .files import show_table
 from .flags import Arguments, add_command, path, quoted
@@ -127,9 +128,9 @@ def about_run(name: str, run: dict[str, Any]) -> dict[str, str]:
 def about_sequential(path: Path) -> dict[str, Any]:
     """Describe the file of a Sequential. Its layers and optimizer are checked as far as possible without the classes of the program that
     wrote it."""
-    with open_model(path) as file:
+    with open_kind(path, "sequential") as file:
         about, weights = file.about, file.group("weights")
-    with runs.fitting(str(path)):
+    with fitting(str(path)):
         layers, compiled = [dict(layer) for layer in about["layers"]], about["compiled"] and dict(about["compiled"])
         for layer in descriptions(layers):
             _expect_call(layer)

@@ -1,1 +1,1 @@
-"""Keras's conventions behind :class:`~numba_rnnlm.sequential.Sequential`: arrays, weights, and fitting examples."""
+"""Keras's conventions behind :class:`~numba_rnnlm.sequential.Sequential`: arrays, and fitting examples."""

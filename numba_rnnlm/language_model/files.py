@@ -2,23 +2,21 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .. import runs
+from .. import model_files, runs
 from ..cells import Cell
+from ..formats.native import model_bytes, write_model
 from ..layers import Layer
-from ..layers.description import descriptions, rebuild_all
+from ..model_files import Loaded
 from ..network import Network
-from ..recognition import cells_of_file
-from ..storage import model_bytes, open_model, write_model
 from ..text import Tokenizer
 from ..training.history import COLUMNS, History, read_history
 from ..training.loop import Trainer
 from .contents import BackendOptions, Contents
 
-LOAD = "LanguageModel.load(path, cell={cell})"
 NUMBER_BYTES = 25  # maximum size of a number in the header of a file
 
 
@@ -32,38 +30,23 @@ def save(contents: Contents, path: str | os.PathLike[str], replace_run: bool) ->
     })
 
 
-class Saved(NamedTuple):
-    """A file that was read: the constructor's arguments, the header, the weights and the file's name."""
-
-    arguments: dict[str, Any]
-    about: dict[str, Any]
-    weights: dict[str, np.ndarray]
-    name: str
-
-
 def read(
     path: str | os.PathLike[str], options: BackendOptions, cell: Cell | None, custom_objects: Mapping[str, type[Layer]] | None
-) -> Saved:
+) -> Loaded:
     """Read a file; for the arguments see :meth:`LanguageModel.load <numba_rnnlm.LanguageModel.load>`."""
-    with open_model(path) as file:
-        about, weights, name = file.about, file.group(runs.model_group(file)), file.name
-    runs.expect_file_of("language_model", name, about)
-    ops = options.ops()  # outside of "fitting": its errors are not the file's
-    with runs.fitting(name):
-        config = dict(about["config"])
-        described = list(descriptions(config.get("body") or []))
-        if isinstance(config["cell"], str):
-            names = [config["cell"], *(one["cell"] for one in described if "cell" in one)]
-            found = cells_of_file(name, about, names, [] if cell is None else [cell], ops, LOAD)
-            config["cell"] = found.get(config["cell"], config["cell"])
-        if config.get("body") is not None:
-            config["body"] = rebuild_all(name, config["body"], custom_objects or {}, found)
-        return Saved(config | options._asdict(), about, weights, name)
+    return model_files.load(path, "language_model", options.ops(), [] if cell is None else [cell], custom_objects or {}, lambda file: [runs.model_group(file)])
 
 
-def restore(contents: Contents, saved: Saved) -> None:
+def arguments(saved: Loaded) -> dict[str, Any]:
+    """The constructor's arguments in a file."""
+    config = saved.about["config"]
+    return {**config, "cell": saved.cells.get(config["cell"], config["cell"]), "body": saved.layers}
+
+
+def restore(contents: Contents, saved: Loaded) -> None:
     """Give contents with the settings of a file what was learned."""
-    contents.tokenizer, contents.built, contents.history = rebuilt(contents, saved.about, saved.weights, saved.name)
+    (weights,) = saved.groups.values()
+    contents.tokenizer, contents.built, contents.history = rebuilt(contents, saved.about, weights, saved.name)
     contents.about_training = {key: saved.about[key] for key in ("texts", "training") if key in saved.about}
 
 
@@ -71,7 +54,7 @@ def rebuilt(
     contents: Contents, about: Mapping[str, Any], weights: dict[str, np.ndarray], name: str
 ) -> tuple[Tokenizer | None, Network, History]:
     """Tokenizer, network and history of a file that has the same settings as these contents."""
-    with runs.fitting(name):
+    with model_files.fitting(name):
         rows, symbols = weights["embedding/W"].shape[:1], (about["tokenizer"] or {}).get("symbols")
         if isinstance(symbols, list) and rows != (len(symbols),):
             raise ValueError(f"the vocabulary has {len(symbols):,} symbols, and the embedding has the shape {weights['embedding/W'].shape}")

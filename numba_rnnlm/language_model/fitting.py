@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import cells, runs
+from .. import cells, model_files, runs
 from ..callbacks import Callback, Called
 from ..config import CheckpointConfig, TrainingConfig
 from ..errors import ConfigError, DivergenceError, TrainingError, expect_kind, plain
+from ..formats.native import write_model
 from ..interrupts import Interrupts
 from ..network import Network
 from ..optimizers import Optimizer
@@ -22,7 +23,7 @@ from ..progress import Progress
 from ..recognition import difference
 from ..reports import warn
 from ..scoring import Evaluation
-from ..storage import expect_room, locked, write_model
+from ..storage import expect_room, locked
 from ..text import Corpus, Source, Text, Tokenizer, learn_tokenizer, most_frequent, open_source, split, streams_that_fit
 from ..training.checkpoints import Checkpoints
 from ..training.history import History, history_about
@@ -37,7 +38,7 @@ from .architecture import initial_weights
 from .contents import Contents
 from .evaluating import ADVICE, evaluator, foresee, read, tell_unknown
 from .extension import extended
-from .files import LOAD, rebuilt, sizes
+from .files import rebuilt, sizes
 
 
 class Prepared(NamedTuple):
@@ -106,7 +107,7 @@ def _fit(
     whole = corpus.digest() if isinstance(corpus, Text) else "".join(filter(None, texts.values() if config.validation_split else [texts["corpus"]]))
     if saved is not None:
         saved.expect_texts(texts)
-        with runs.fitting(saved.name):
+        with model_files.fitting(saved.name):
             _expect_reached(saved.at, start.history, trainer.task.batches_per_epoch)
             trainer.resume(saved.at, saved.group, saved.rounding, saved.extended(config))
     settings = runs.settings(chosen)
@@ -163,13 +164,13 @@ def _run_to_resume(contents: Contents, config: TrainingConfig, keeping: Checkpoi
 def _expect_cell(contents: Contents, saved: runs.Run) -> None:
     """Raise :class:`ConfigError` unless the run was trained with the cell of the model, forward and backward."""
     name = contents.config.cell
-    with runs.fitting(saved.name):
+    with model_files.fitting(saved.name):
         record = saved.about.get("cells", {}).get(name)
         differs = difference(contents.ops, cells.get(contents.cell), record, gradients=True) if record else ""
     if differs:
         raise ConfigError(f"the cell {name!r} is not the one of the run in {saved.name!r}: {differs}. A run continues with the cell "
                           "that it began with. To train on from its weights with this one, load it, "
-                          f"{LOAD.format(cell='...')}, and fit.")
+                          f"{model_files.KINDS['language_model'].with_cell.format(cell='...')}, and fit.")
 
 
 def _read_texts(contents: Contents, corpus: Source, valid: Source | None, config: TrainingConfig, saved: runs.Run | None) -> Start:
@@ -214,7 +215,7 @@ def _trainer(
     """A trainer that is ready to run. Raises :class:`ConfigError` if the training does not fit into memory."""
     ids, valid = start.corpus.ids, start.valid
     chosen = replace(chosen, streams=streams_that_fit(len(ids), chosen.streams, chosen.steps))
-    with nullcontext() if saved is None else runs.fitting(saved.name):
+    with nullcontext() if saved is None else model_files.fitting(saved.name):
         optimizer = optimizer or make_optimizer(chosen, contents.config.cell)
     network = start.network
     graph = network.graph if network else contents.graph(start.tokenizer)
@@ -224,7 +225,7 @@ def _trainer(
     validate = None if validation is None else lambda: validation().nats_per_token
     trained = ceil(start.history["epoch"][-1]) if start.history["epoch"] else 0
     return Trainer(
-        network, StreamTask(ids, chosen, contents.seed, validate), Updater(network, optimizer), chosen.epochs, chosen, Position(trained),
+        network, StreamTask(ids, chosen, contents.seed, validate), Updater(network, optimizer), chosen.epochs, chosen, Position(trained=trained),
         interrupted=interrupts, foresee=None if valid is None else partial(foresee, network, valid),
     )
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import cells, runs
+from .. import cells, model_files, runs
 from ..arguments import checked_calls
 from ..callbacks import Callback, read_callbacks
 from ..cells import Cell
@@ -381,7 +381,7 @@ class LanguageModel:
     def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The arguments of the model and of ``fit`` of the run that wrote a checkpoint. Raises :class:`ModelFileError`."""
         run = runs.read_run(checkpoint)
-        with runs.fitting(run.name):
+        with model_files.fitting(run.name):
             cells.held(run.model["cell"])
         return run.model, run.training
 
@@ -725,8 +725,8 @@ class LanguageModel:
             else.
         """
         saved = files.read(path, BackendOptions(backend, threads, precision), cell, custom_objects)
-        with runs.fitting(saved.name):
-            model = cls(**saved.arguments)
+        with model_files.fitting(saved.name):
+            model = cls(**files.arguments(saved), backend=backend, threads=threads, precision=precision)
         files.restore(model._contents, saved)
         return model
 

@@ -11,8 +11,34 @@ MOST = 2**53  # of what a training counts: a float still holds it exactly
 LIMITS = {"best": (0, inf), "gradient_norm": (0, 1e300), "divisor": (1, 1e300)}  # of a saved position; others: 0 to MOST
 
 
-@dataclass
-class Position:
+@dataclass(eq=False, repr=False)
+class Best:
+    """The best of some values, of which a smaller one is better.
+
+    Attributes
+    ----------
+    best, waited
+        The best value, infinity if there is none; how many have come since.
+
+    Examples
+    --------
+    >>> watched = Best()
+    >>> [watched.judge(value, min_delta=0.1) for value in (2.0, 1.95, 1.5, 1.7)], watched.best, watched.waited
+    ([True, False, True, False], 1.5, 1)
+    """
+
+    best: float = inf
+    waited: int = 0
+
+    def judge(self, value: float, min_delta: float = 0.0) -> bool:
+        """Note a value; → whether it is the best so far, by more than ``min_delta``. NaN never is."""
+        improved = value < self.best - min_delta
+        self.best, self.waited = (value, 0) if improved else (self.best, self.waited + 1)
+        return improved
+
+
+@dataclass(kw_only=True)
+class Position(Best):
     """Where a training stands: everything about it but its history and its arrays.
 
     Attributes
@@ -28,7 +54,7 @@ class Position:
     divisor
         What the schedule divides the rate by.
     best, waited
-        The loss of the best report, infinity if there is none; reports since.
+        As in :class:`Best`, of the losses of reports.
     seconds
         How long the training has taken.
     ended
@@ -47,20 +73,12 @@ class Position:
     skipped: int = 0
     in_a_row: int = 0
     divisor: float = 1.0
-    best: float = inf
-    waited: int = 0
     seconds: float = 0.0
     ended: str = ""
 
     def next_epoch(self) -> None:
         """Stand at the beginning of the next epoch."""
         self.epoch, self.batch, self.nats, self.tokens, self.epoch_seconds = self.epoch + 1, 0, 0.0, 0, 0.0
-
-    def judge(self, loss: float) -> bool:
-        """Note the loss of a report; → whether it is the best so far."""
-        improved = loss < self.best
-        self.best, self.waited = min(self.best, loss), 0 if improved else self.waited + 1
-        return improved
 
     def about(self) -> dict[str, Any]:
         """For a file's header."""

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from numba_rnnlm import LanguageModel, Sequential, storage
+from numba_rnnlm import LanguageModel, Sequential
+from numba_rnnlm.formats import native
 from numba_rnnlm.layers import LSTM, Dense, Embedding
 from numba_rnnlm.training import loop
 
@@ -38,7 +39,7 @@ def sequential():
 
 
 def name(kind):
-    return FOLDER / f"{kind}_v{storage.VERSION}.npz"
+    return FOLDER / f"{kind}_v{native.VERSION}.npz"
 
 
 def main():
@@ -60,7 +61,7 @@ def main():
     made.fit(*examples(), epochs=2, verbose=0)
     made.save(name("sequential"))
     found = {"score": whole.score("to be"), "prediction": made.predict(examples()[0])[0].tolist()}
-    (FOLDER / f"files_v{storage.VERSION}.json").write_text(json.dumps(found) + "\n")
+    (FOLDER / f"files_v{native.VERSION}.json").write_text(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import numpy as np
 
 from numba_rnnlm import LanguageModel, Sequential, TextState, cells, rules
 from numba_rnnlm.errors import ConfigError, DivergenceError, LanguageModelError, ModelFileError
+from numba_rnnlm.formats.native import read_about
 from numba_rnnlm.language_model import fitting
 from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, SimpleRNN
 from numba_rnnlm.optimizers import Optimizer, pytorch
-from numba_rnnlm.storage import read_about
 from numba_rnnlm.training.history import CLOCK_COLUMNS
 from numba_rnnlm.training.log import FIELDS
 

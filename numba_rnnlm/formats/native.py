@@ -26,7 +26,7 @@ import numpy as np
 from ..display import clean
 from ..errors import ModelFileError, expect_path
 from ..paths import is_empty, regular
-from . import writing
+from ..storage import writing
 
 FORMAT = "numba_rnnlm"
 VERSION = 2  # version of new files; this and all earlier versions can be read

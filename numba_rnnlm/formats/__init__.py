@@ -1,0 +1,1 @@
+"""File formats: our own, and the conventions of other libraries."""
