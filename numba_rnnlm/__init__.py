@@ -24,9 +24,9 @@ from .errors import (
     TrainingError,
     VocabularyError,
 )
+from .keras.sequential import Sequential
 from .language_model import LanguageModel
 from .scoring import Evaluation, TokenScore
-from .sequential import Sequential
 from .states import TextState
 from .text import Files
 

@@ -13,8 +13,9 @@ import typed
 from models import LINES, fit, untrained
 
 import numba_rnnlm
-from numba_rnnlm import callbacks, config, errors, language_model, optimizers, sequential
+from numba_rnnlm import callbacks, config, errors, language_model, optimizers
 from numba_rnnlm.arguments import only
+from numba_rnnlm.keras import sequential
 from numba_rnnlm.layers import LAYERS, Layer
 
 ROOT = Path(__file__).parents[1]

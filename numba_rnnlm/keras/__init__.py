@@ -1,1 +1,1 @@
-"""Keras's conventions behind :class:`~numba_rnnlm.sequential.Sequential`: arrays, and fitting examples."""
+"""Sequential, the front end for examples, with Keras's conventions for arrays and training."""

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal, Self, overload
 
 import numpy as np
 
-from . import backends, model_files, optimizers, runs
-from .arguments import Only, checked_calls
-from .callbacks import Callback, Called, History, read_callbacks
-from .cells import Cell
-from .config import CheckpointConfig, TrainingConfig
-from .errors import (
+from .. import backends, model_files, optimizers, runs
+from ..arguments import Only, checked_calls
+from ..callbacks import Callback, Called, History, read_callbacks
+from ..cells import Cell
+from ..config import CheckpointConfig, TrainingConfig
+from ..errors import (
     ConfigError,
     DivergenceError,
     ModelFileError,
@@ -29,27 +29,27 @@ from .errors import (
     plain_value,
     shown,
 )
-from .formats.keras import expect_our_file, from_keras, to_keras
-from .formats.native import write_model
-from .interrupts import Interrupts
-from .keras.arrays import Examples, read_inputs, read_numbers, read_targets, swap
-from .keras.compiled import LOSSES, METRICS, Compiled
-from .keras.examples import ExampleTask, Lines, line, measure
-from .layers import Layer
-from .layers.description import MOST_LAYERS, describe
-from .layers.layer import above, below
-from .model_files import Loaded, fitting, second_biases
-from .network import Graph, Network
-from .optimizers import Optimizer
-from .paths import same_file
-from .progress import Progress
-from .recognition import records
-from .reports import warn
-from .storage import locked
-from .training.checkpoints import Checkpoints, Groups
-from .training.loop import Trainer
-from .training.position import MOST, Position
-from .training.updater import Updater
+from ..formats.keras import expect_our_file, from_keras, to_keras
+from ..formats.native import write_model
+from ..interrupts import Interrupts
+from ..layers import Layer
+from ..layers.description import MOST_LAYERS, describe
+from ..layers.layer import above, below
+from ..model_files import Loaded, fitting, second_biases
+from ..network import Graph, Network
+from ..optimizers import Optimizer
+from ..paths import same_file
+from ..progress import Progress
+from ..recognition import records
+from ..reports import warn
+from ..storage import locked
+from ..training.checkpoints import Checkpoints, Groups
+from ..training.loop import Trainer
+from ..training.position import MOST, Position
+from ..training.updater import Updater
+from .arrays import Examples, read_inputs, read_numbers, read_targets, swap
+from .compiled import LOSSES, METRICS, Compiled
+from .examples import ExampleTask, Lines, line, measure
 
 Path = str | os.PathLike[str]
 
