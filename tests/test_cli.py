@@ -338,7 +338,7 @@ def expect_error(arguments, code, capsys):
     (["generate", "char.npz", "--prompt", "zebra"], "give --unknown unk to read"),
     (["train", "latin1.txt", "--verbose", "0"], "with --tokenizer byte."),
     (["train", "text.txt", "--learning-rate", "0"], "error: --learning-rate is 0.0, expected"),
-    (["train", "text.txt", "--backend", "cpu", "--precision", "tf32"], '--precision is "tf32", which needs a GPU; --backend cpu knows'),
+    (["train", "text.txt", "--backend", "cpu", "--precision", "tf32"], '--precision is "tf32", which needs a GPU; --backend cpu accepts'),
     (["generate", "char.npz", "--backend", "reference", "--weights", "int8"], "error: --weights is 'int8', which needs --backend cpu"),
     (["warmup", "--backend", "reference"], "choose another --backend"),
     (["demo", "--seconds", "0"], "error: --seconds is 0.0, expected"),
