@@ -15,6 +15,8 @@ from .errors import ConfigError, shown
 from .memory import enough_memory
 from .suggestions import argument_meant
 
+SAVED = "saved"  # in the metadata of a field: whether a model file holds it
+
 Called = TypeVar("Called", bound=Callable[..., Any])
 Kind = TypeVar("Kind")
 Value = TypeVar("Value")
@@ -40,7 +42,7 @@ def only(annotation: object) -> Only | None:
 
 def hidden(value: Value) -> Value:
     """The default of a dataclass field that is neither shown nor compared nor saved."""
-    return field(default=value, repr=False, compare=False)
+    return field(default=value, repr=False, compare=False, metadata={SAVED: False})
 
 
 def expect_default(owner: str, name: str, value: object, default: object, mark: Only) -> None:

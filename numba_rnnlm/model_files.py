@@ -12,8 +12,8 @@ from .cells import Cell
 from .display import clean
 from .errors import ModelFileError
 from .formats.native import ModelFile, open_model
-from .layers import GRU, Layer
-from .layers.description import descriptions, rebuild_all
+from .layers import GRU, LAYERS, Layer
+from .layers.description import cells_named, rebuild_all
 from .network import Graph
 from .recognition import cells_of_file
 
@@ -94,7 +94,7 @@ def load(
         arrays = {group: file.group(group) for group in groups(file)}
     with fitting(name):
         described = KINDS[kind].layers(about)
-        named = [one["cell"] for one in descriptions([about.get("config"), described]) if "cell" in one]
+        named = cells_named([about.get("config"), described], {**custom_objects, **LAYERS})
         found = cells_of_file(name, about, named, cells, ops, KINDS[kind].with_cell)
         layers = None if described is None else rebuild_all(name, described, custom_objects, found)
     return Loaded(name, about, arrays, layers, found)

@@ -15,7 +15,7 @@ from .backends.ops import Ops
 from .cells import Cell
 from .errors import ConfigError, ModelFileError, shown
 from .layers import Layer
-from .layers.layer import walk
+from .layers.description import cells_within
 
 UNITS = 16  # The probe has so many; its upper half sees large numbers.
 TOLERANCE = 1e-4  # relative, and absolute below 1: float32 on another machine is off by up to 1e-5
@@ -33,9 +33,8 @@ def own_cells(layers: Iterable[Layer]) -> dict[str, Cell]:
         Two different cells have one name, by which a file could not tell them apart.
     """
     found: dict[str, Cell] = {}
-    for layer in walk(layers):
-        cell = getattr(layer, "cell", None)
-        if isinstance(cell, Cell) and found.setdefault(cell.name, cell) is not cell:
+    for cell in cells_within(layers):
+        if cell.name not in cells.BUILT_IN and found.setdefault(cell.name, cell) is not cell:
             raise ConfigError(f"the model has two cells named {cell.name!r}, and a file knows a cell by its name; give one of them "
                               "another name.")
     return found

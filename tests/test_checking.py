@@ -77,13 +77,13 @@ def says(*words, arguments=()):
 # Faults of a layer: what it declares
 
 
-@says("would be loaded from a file as HiddenArgument(", "nothing else is stored on it.", arguments=(5, 2.0))
+@says("would be loaded from a file as ListArgument(", "(with tuples instead of lists), and nothing else is stored on it.", arguments=(5, [2.0]))
 @dataclass(frozen=True)
-class HiddenArgument(Pairs):
-    gain: float = field(default=1.0, repr=False)
+class ListArgument(Pairs):
+    gains: list = field(default_factory=list)
 
 
-@says("checking that its arguments can be saved raised TypeError: ")
+@says("checking that its arguments can be saved raised ConfigError: the class", "NoDataclass is no dataclass")
 class NoDataclass(Layer):
     pass
 

@@ -8,11 +8,10 @@ import numpy as np
 from .. import backends
 from ..arguments import checked
 from ..backends.ops import Ops, Shape, Streams
-from ..cells import Cell
 from ..errors import CheckError, expect_kind, expect_number, shown
 from ..layers import LAYERS, Dense, Embedding, Layer
 from ..layers.chain import Chain
-from ..layers.description import describe, rebuild
+from ..layers.description import cells_within, describe, rebuild
 from ..layers.layer import above, walk
 from ..network import Graph, Network
 from .cases import Case, LossCase, Losses, gradient_of
@@ -95,11 +94,11 @@ def _shapes(layer: Layer, features: int | None) -> list[Shape]:
 def saved(case: Case) -> None:
     layer = case.layer
     classes = {type(one).__name__: type(one) for one in walk([layer])}
-    cells = {cell.name: cell for one in walk([layer]) if isinstance(cell := getattr(one, "cell", None), Cell)}
+    cells = {cell.name: cell for cell in cells_within([layer])}
     again = rebuild(json.loads(json.dumps(describe(layer))), {**LAYERS, **classes}, cells)
     if again != layer:
         raise CheckError(f"{shown(layer)} would be loaded from a file as {shown(again)}. A layer is a frozen dataclass; its fields are its "
-                         "arguments, and nothing else is stored on it.")
+                         "arguments (with tuples instead of lists), and nothing else is stored on it.")
 
 
 def shapes(case: Case) -> None:

@@ -132,8 +132,8 @@ def about_sequential(path: Path) -> dict[str, Any]:
         about, weights = file.about, file.group("weights")
     with fitting(str(path)):
         layers, compiled = [dict(layer) for layer in about["layers"]], about["compiled"] and dict(about["compiled"])
-        for layer in descriptions(layers):
-            _expect_call(layer)
+        for one in descriptions(layers):
+            _expect_call(one)
         if compiled:
             _expect_call(compiled["optimizer"])
             for name in (compiled["loss"], *compiled["metrics"]):
@@ -146,11 +146,13 @@ def about_sequential(path: Path) -> dict[str, Any]:
 
 
 def _expect_call(thing: Mapping[str, Any]) -> None:
-    """Raise ValueError unless this is a class with its arguments: names with plain values, or layers."""
+    """Raise ValueError unless this is a class with its arguments, which are plain values, layers and cells; or a cell's name."""
     for name, value in thing.items():
         is_short = any(descriptions(value)) or len(str(value)) <= LONGEST_VALUE
-        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short or (isinstance(value, dict) and "class" not in value):
+        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short:
             raise ValueError(f"the argument {name!r} is {value!r}")
+    if [*thing] == ["cell"] and isinstance(thing["cell"], str):
+        return
     if not isinstance(thing["class"], str) or not thing["class"].isidentifier():
         raise ValueError(f"the class is {thing['class']!r}")
 
@@ -175,5 +177,5 @@ def as_call(thing: dict[str, Any]) -> str:
 def as_value(value: Any) -> str:
     """An argument written as Python code."""
     if isinstance(value, dict):
-        return as_call(value)
+        return as_call(value) if "class" in value else repr(value["cell"])
     return f"[{', '.join(map(as_value, value))}]" if isinstance(value, list) else repr(value)

@@ -33,7 +33,7 @@ from ..formats.keras import expect_our_file, from_keras, to_keras
 from ..formats.native import write_model
 from ..interrupts import Interrupts
 from ..layers import Layer
-from ..layers.description import MOST_LAYERS, describe
+from ..layers.description import describe, expect_describable
 from ..layers.layer import above, below
 from ..model_files import Loaded, fitting, second_biases
 from ..network import Graph, Network
@@ -167,8 +167,7 @@ class Sequential:
 
     def _stack(self, layers: tuple[Layer, ...]) -> None:
         """Other layers; those that stay keep their weights, the optimiser starts anew."""
-        if len(layers) > MOST_LAYERS:
-            raise ConfigError(f"the model has {len(layers):,} layers, expected at most {MOST_LAYERS:,}.")
+        expect_describable(layers)
         features = self._features or getattr(layers[0] if layers else None, "input_features", None)
         names = Graph(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
         weights = self._network.weights() if self._network else self._kept

@@ -12,7 +12,7 @@ from ..cells import Cell
 from ..config import ModelConfig, TextConfig, expect_vocabulary, filled
 from ..errors import ConfigError, NotFittedError, expect_items, expect_number, plain_value, shown
 from ..layers import Layer
-from ..layers.description import describe
+from ..layers.description import describe, expect_describable
 from ..network import Graph, Network
 from ..recognition import records
 from ..scoring import Evaluation
@@ -143,5 +143,6 @@ def _body(layers: Any, config: ModelConfig) -> tuple[Layer, ...]:
     for layer in body:
         if not isinstance(layer, Layer):
             raise ConfigError(f"body has {shown(layer)}, expected layers of numba_rnnlm.layers such as LSTM(64, return_sequences=True).")
+    expect_describable(body)
     build(replace(config, vocabulary_size=2), None, body)
     return body

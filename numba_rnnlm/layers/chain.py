@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,11 +46,12 @@ class Chain(Layer):
     @property
     def names(self) -> tuple[str, ...]:
         """The kinds of the layers, numbered where there are several of one."""
-        counts: dict[str, int] = {}
-        names = []
+        names: dict[str, None] = {}
         for layer in self.layers:
-            counts[layer.kind] = counts.get(layer.kind, 0) + 1
-            names.append(layer.kind if counts[layer.kind] == 1 else f"{layer.kind}_{counts[layer.kind] - 1}")
+            name, number = layer.kind, count(1)
+            while name in names:
+                name = f"{layer.kind}_{next(number)}"
+            names[name] = None
         return tuple(names)
 
     def inputs(self, shape: Shape) -> list[tuple[str, Layer, Shape]]:

@@ -1,6 +1,7 @@
 """A stack of layers: names and shapes, no numbers."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,10 @@ from ..layers.layer import Head, above
 from ..memory import expect_memory
 
 Mode = Literal["predict", "score", "loss", "train"]  # what a pass computes: outputs, scores of what follows, losses, and gradients, too
+
+
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # of a weight or a state in a file
+LONGEST_NAME = 500
 
 
 class Graph:
@@ -59,6 +64,7 @@ class Graph:
         self.body = Chain(self.layers[:-1], joins=not self.ties)  # all layers but the last one, which a loss takes as a head
         self.layout = Layout(self.chain.parameters(self.input(0, 1)))
         self._state = self.chain.state(self.input(0, 1))
+        _expect_names((*self.layout, *self._state))
         # The weights are drawn or read on the host, whatever backend computes with them.
         expect_memory(self.layout.size, "the weights of this model", "the units, the layers or the vocabulary")
 
@@ -117,3 +123,11 @@ class Graph:
         expect_memory(copies * self.layout.size + self.activations(self.input(steps, streams), "train").size,
                       f"this training ({copies} times the {self.layout.size / 1e6:,.1f} million weights, and the activations of "
                       f"{streams} streams × {steps} steps)", "the streams, the steps or the units", item, ops.memory(held * item))
+
+
+def _expect_names(names: Iterable[str]) -> None:
+    """Raise :class:`ConfigError` unless a file can hold arrays with these names."""
+    for name in names:
+        if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+            raise ConfigError(f"a layer has an array named {shown(name)}, expected letters, digits, '_', '-' and '.', at most {LONGEST_NAME} of them, "
+                              "and '/' between the names of a layer and of its array.")
