@@ -442,7 +442,7 @@ class ModelCheckpoint(_Watch):
         folder = os.path.dirname(self.path)
         if "{" not in folder:
             if "{" not in self.path:
-                expect_ended(self.path)
+                expect_ended(self.path, self.model.file_kind)
             expect_room([(os.path.join(folder, "a model"), WEIGHT_BYTES * sum(np.size(array) for array in self.model.get_weights()))])
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:

@@ -146,18 +146,18 @@ def expect_settings(model: Mapping[str, Any]) -> None:
     expect_one_of("precision", model["precision"], PRECISIONS)
 
 
-def expect_no_run(path: str | os.PathLike[str]) -> None:
-    """Raise :class:`ModelFileError` where a checkpoint would take the place of a model, or of a run that has not ended."""
+def expect_no_run(path: str | os.PathLike[str], kind: str) -> None:
+    """Raise :class:`ModelFileError` where a checkpoint of a model of this kind would take the place of a model, or of a run that has not ended."""
     if not os.path.exists(path):
         return
     if "run" not in read_about(path):
         raise ModelFileError(f"{os.fsdecode(path)!r} is a model file; a checkpoint would take its place. Give the checkpoint a name of its own.")
-    expect_ended(path)
+    expect_ended(path, kind)
 
 
-def expect_ended(path: str | os.PathLike[str]) -> None:
-    """Raise :class:`ModelFileError` where a model would take the place of what is no model, or of the checkpoint of a run that has not ended."""
-    expect_replaceable(path)
+def expect_ended(path: str | os.PathLike[str], kind: str) -> None:
+    """Raise :class:`ModelFileError` where a model would take the place of anything but a model of its kind, or of a run that has not ended."""
+    expect_replaceable(path, kind)
     name = file_name(path)
     if not os.path.isfile(name) or not os.path.getsize(name) or "run" not in (about := read_about(name)):
         return

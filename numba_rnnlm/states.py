@@ -11,8 +11,8 @@ import numpy as np
 from .arguments import checked_calls
 from .backends.ops import Streams
 from .config import WEIGHTS
-from .errors import ConfigError, ModelFileError, ShapeError, expect_items, expect_kind, expect_number, expect_one_of
-from .formats.native import expect_replaceable, file_name, read_about, write_model
+from .errors import ConfigError, ShapeError, expect_items, expect_kind, expect_number, expect_one_of
+from .formats.native import expect_replaceable, write_model
 from .model_files import fitting, open_kind
 from .network import Network
 
@@ -121,10 +121,7 @@ class TextState:
         ModelFileError
             If the file cannot be written, or something other than a state has this name.
         """
-        expect_replaceable(path)
-        name = file_name(path)
-        if os.path.isfile(name) and os.path.getsize(name) and (kind := read_about(name).get("kind")) != "state":
-            raise ModelFileError(f"cannot write {name!r}: it is the file of a {kind}, which a state would replace. Give the state a name of its own.")
+        expect_replaceable(path, "state")
         numbers = {"tails": self.tails, "positions": self.streams.positions, "spaced": self.spaced,
                    "kinds": np.array([KINDS.index(kind) for kind in self.kinds])}
         write_model(path, "state", {"weights": self.weights, "digest": self.digest, "many": self.many}, {

@@ -1,12 +1,13 @@
 """Callbacks: called in Keras's order, and each with the documented effect."""
 
+import copy
 import csv
 
 import numpy as np
 import pytest
 from checks import file_state
 
-from numba_rnnlm import Sequential
+from numba_rnnlm import LanguageModel, Sequential
 from numba_rnnlm.callbacks import Callback, CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
 from numba_rnnlm.errors import ConfigError, ModelFileError
 from numba_rnnlm.layers import LSTM, Dense, Embedding
@@ -127,6 +128,37 @@ def test_a_callback_can_stop_the_training(model):
 
     assert model.fit(X, Y, epochs=9, verbose=0, callbacks=LambdaCallback(on_epoch_end=stop)).epoch == [0, 1]
     assert model.fit(X, Y, epochs=2, verbose=0).epoch == [0, 1]
+
+
+def test_a_callback_cannot_take_the_model_away_from_its_training(model, tmp_path):
+    other = LanguageModel(hidden=4, layers=1, embedding=3, seed=1)
+    runs = {
+        model: (lambda one, **more: one.fit(X, Y, epochs=2, verbose=0, **more), {
+            "fit": lambda one: one.fit(X, Y), "compile": lambda one: one.compile("sgd", "sparse_categorical_crossentropy"),
+            "add": lambda one: one.add(Dense(2)), "pop": lambda one: one.pop()}),
+        other: (lambda one, **more: one.fit("to be or not to be\n" * 5, epochs=2, streams=2, steps=5, verbose=0, **more), {
+            "fit": lambda one: one.fit("to be\n" * 5), "set_params": lambda one: one.set_params(threads=1)}),
+    }
+    for front_end, (fit, calls) in runs.items():
+        want, copies = copy.deepcopy(front_end), []
+        fit(want)
+
+        def ask(epoch, logs, fit=fit, calls=calls, front_end=front_end, copies=copies):
+            for call in calls.values():
+                with pytest.raises(ConfigError, match=r"the model is being trained: .* have to wait until fit has returned"):
+                    call(front_end)
+            copies.append(copy.deepcopy(front_end))
+            fit(copies[-1])
+            front_end.save(tmp_path / f"{type(front_end).__name__}.npz")
+
+        fit(front_end, callbacks=LambdaCallback(on_epoch_end=ask))
+        assert all(np.array_equal(*pair) for pair in zip(front_end.get_weights(), want.get_weights(), strict=True))
+        for call in calls.values():
+            call(copies[0])
+        fit(front_end)
+    with pytest.raises(ZeroDivisionError):
+        fit(other, callbacks=LambdaCallback(on_epoch_end=lambda epoch, logs: 1 / 0))
+    fit(other)
 
 
 def test_functions_become_a_callback(model):

@@ -721,8 +721,12 @@ def test_a_run_is_resumed_with_its_own_examples_and_settings_only(tmp_path):
             change()
     with pytest.warns(UserWarning, match="had ended"):
         learner().fit(X, LAST, epochs=1, verbose=0, resume=path)
-    history = learner().fit(X, LAST, epochs=3, verbose=0, resume=path)
+    model = learner()
+    history = model.fit(X, LAST, epochs=3, verbose=0, resume=path)
     assert history.epoch == [0, 1, 2]
+    with pytest.raises(ModelFileError):
+        model.fit(X, LAST, epochs=1, resume=tmp_path / "none.npz")
+    assert model.history is history
 
 
 def test_language_models_have_callbacks_as_sequential_has(tmp_path):

@@ -28,6 +28,7 @@ from numba_rnnlm import (
     backends,
 )
 from numba_rnnlm.backends.ops import Choice
+from numba_rnnlm.callbacks import ModelCheckpoint
 from numba_rnnlm.decoding import read
 from numba_rnnlm.decoding.write import decoder_of, fresh
 from numba_rnnlm.errors import GenerationError
@@ -439,7 +440,7 @@ def test_another_process_continues_a_saved_state(tokenizer, tmp_path):
     run_python(PROGRAM.format(model=str(tmp_path / "model.npz"), told=str(tmp_path / "told.json")))
 
 
-def test_a_state_replaces_states_only(tmp_path):
+def test_a_file_is_replaced_by_its_own_kind_only(tmp_path):
     model, path = trained("char"), tmp_path / "file.npz"
     state = model.read("to be")
     path.touch()
@@ -447,8 +448,24 @@ def test_a_state_replaces_states_only(tmp_path):
     model.read("or").save(path)
     assert TextState.load(path).positions.tolist() == [3]
     model.save(tmp_path / "model.npz")
-    with pytest.raises(ModelFileError, match=r"it is the file of a language_model, which a state would replace\. Give"):
-        state.save(tmp_path / "model.npz")
+    sequential = Sequential([Embedding(4, 3), GRU(2), Dense(4, "softmax")])
+    sequential.save(tmp_path / "sequential.npz")
+    files = {"language_model": (model.save, tmp_path / "model.npz"), "sequential": (sequential.save, tmp_path / "sequential.npz"),
+             "state": (state.save, path)}
+    for kind, (save, _) in files.items():
+        for other, (_, there) in files.items():
+            before = there.read_bytes()
+            if kind == other:
+                save(there)
+            else:
+                with pytest.raises(ModelFileError, match=f"it is a file of the kind '{other}', and is not replaced by a '{kind}'; choose another name"):
+                    save(there)
+                assert there.read_bytes() == before
+    for front_end, there in ((model, path), (sequential, tmp_path / "model.npz")):
+        checkpoint = ModelCheckpoint(there)
+        checkpoint.set_model(front_end)
+        with pytest.raises(ModelFileError, match="is not replaced by a"):
+            checkpoint.on_train_begin({})
     path.write_text("something else")
     with pytest.raises(ModelFileError, match="the existing file is not a model that this numba_rnnlm can read, and is not overwritten"):
         state.save(path)

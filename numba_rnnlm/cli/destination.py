@@ -178,7 +178,7 @@ def expect_writable(out: Path, others: Iterable[tuple[str, str | Path]] = (), na
             link = f", a link to {os.path.realpath(out)!r}" if out.is_symlink() else ""
             raise ConfigError(f"{name} is {str(out)!r}{link}, and {role} is the same file; give it a name of its own.")
     try:
-        native.expect_replaceable(out)
+        native.expect_replaceable(out, LanguageModel.file_kind)
     except ModelFileError as error:
         raise ModelFileError(f"{name}: {error}") from error
     try:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..display import clean
-from ..errors import ModelFileError, expect_path
+from ..errors import ModelFileError, expect_path, shown
 from ..paths import is_empty, regular
 from ..storage import writing
 
@@ -74,7 +74,7 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
     """
     name = file_name(path)
     header = _header(kind, about)
-    expect_replaceable(name)
+    expect_replaceable(name, kind)
     with writing.replacing(name) as file, zipfile.ZipFile(file, "w") as archive:
         _write_member(archive, "about", np.frombuffer(header, np.uint8))
         for group, arrays in groups.items():
@@ -238,11 +238,11 @@ class _Watched(io.BufferedReader):
         return super().read(size)
 
 
-def expect_replaceable(path: Path) -> None:
-    """Raise :class:`ModelFileError` if ``path`` holds something that a model must not replace.
+def expect_replaceable(path: Path, kind: str) -> None:
+    """Raise :class:`ModelFileError` if ``path`` holds something that a file of this kind must not replace.
 
-    Only models that this version can read and empty files may be replaced; not a folder, a pipe, a text, another archive, a damaged
-    model, or a file that cannot be opened.
+    Only files of this kind that this version can read and empty files may be replaced; not a folder, a pipe, a text, another archive, a
+    damaged file, or one that cannot be opened.
     """
     name = file_name(path)
     writing.expect_replaceable(name)
@@ -252,13 +252,16 @@ def expect_replaceable(path: Path) -> None:
         return
     if exists:
         try:
-            read_about(name)
+            found = read_about(name).get("kind")
         except ModelFileError as error:
             if isinstance(error.__cause__, OSError | MemoryError):  # it may be an intact model
                 reason = getattr(error.__cause__, "strerror", None) or "not enough memory"
                 raise ModelFileError(f"cannot write {name!r}: the file exists, and checking whether it is a model failed: {reason}.") from error
             raise ModelFileError(f"cannot write {name!r}: the existing file is not a model that this numba_rnnlm can read, and is not "
                                  "overwritten; choose another name, or delete it.") from error
+        if found != kind:
+            raise ModelFileError(f"cannot write {name!r}: it is a file of the kind {shown(found)}, and is not replaced by a {kind!r}; choose another name, "
+                                 "or delete it.")
 
 
 def _checked_members(name: str, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, Literal, Self, overload
+from typing import Annotated, Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 
@@ -97,6 +97,8 @@ class Sequential:
     (8, 4)
     """
 
+    file_kind: ClassVar[str] = "sequential"
+
     def __init__(
         self, layers: Sequence[Layer] | None = None, *, seed: int = 0, backend: str = "auto", threads: int | None = None,
         precision: str = "float32",
@@ -112,8 +114,11 @@ class Sequential:
         self._compiled: Compiled | None = None
         self._updater: Updater | None = None
         self.history: History | None = None
-        self._stop_training = False
+        self._stop_training = self._is_training = False
         self._stack(tuple(map(_checked, () if layers is None else expect_items("layers", layers, "a list of layers"))))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_is_training": False}
 
     def __copy__(self) -> Self:
         return copy.deepcopy(self)  # so that a copy never trains the weights of its origin
@@ -167,6 +172,7 @@ class Sequential:
 
     def _stack(self, layers: tuple[Layer, ...]) -> None:
         """Other layers; those that stay keep their weights, the optimiser starts anew."""
+        self._expect_not_training()
         expect_describable(layers)
         features = self._features or getattr(layers[0] if layers else None, "input_features", None)
         names = Graph(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
@@ -174,6 +180,12 @@ class Sequential:
         self._kept = {name: array for name, array in weights.items() if name.split("/")[0] in names}
         self._layers, self._network, self._updater = layers, None, None
         self._features = features if layers else None
+
+    def _expect_not_training(self) -> None:
+        """Raise :class:`ConfigError` if a callback, or another thread, asks for what would take the model away from a running ``fit``."""
+        if self._is_training:
+            raise ConfigError("the model is being trained: fit, compile, add and pop have to wait until fit has returned; a callback may train a "
+                              "copy, copy.deepcopy(model).")
 
     def _layer(self, index: int) -> Layer:
         """The bottom layer, 0, or the top one, -1."""
@@ -278,6 +290,7 @@ class Sequential:
         metrics = (metrics,) if isinstance(metrics, str) else tuple(expect_items("metrics", () if metrics is None else metrics, "a list of names"))
         for metric in metrics:
             expect_one_of("metrics", metric, METRICS)
+        self._expect_not_training()
         compiled = Compiled(optimizers.get(optimizer), str(loss), metrics)
         if self._layers:
             compiled.check(self._layers[-1])
@@ -373,6 +386,7 @@ class Sequential:
         ModelFileError
             If there is no checkpoint to resume from, or the checkpoint cannot be written.
         """
+        self._expect_not_training()
         batch_size = expect_number("batch_size", batch_size, 1, whole=True)
         epochs = expect_number("epochs", epochs, 0, whole=True)
         initial_epoch = expect_number("initial_epoch", initial_epoch, 0, whole=True)
@@ -402,7 +416,6 @@ class Sequential:
         )
         network = self._network_for(examples.x)
         self._updater = self._updater or Updater(network, compiled.optimizer)
-        self.history, self.stop_training = history, False
         task = ExampleTask(network, examples, held_out, compiled.metrics, batch_size, shuffle, self._seed)
         names = ["loss", *compiled.metrics]
         params = {"epochs": epochs, "steps": -(-task.batches_per_epoch // accumulate), "verbose": progress.verbose,
@@ -417,6 +430,8 @@ class Sequential:
             if keeping.checkpoint is not None:
                 stack.enter_context(locked(keeping.checkpoint))
             self._keep(trainer, task, config, keeping, history, {"batch_size": batch_size, "shuffle": bool(shuffle)})
+            self.history, self.stop_training, self._is_training = history, False, True
+            stack.callback(setattr, self, "_is_training", False)
             try:
                 trainer.run()
             except DivergenceError:
@@ -432,7 +447,7 @@ class Sequential:
             return
         examples = task.digests()
         if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
-            runs.expect_no_run(keeping.checkpoint)
+            runs.expect_no_run(keeping.checkpoint, "sequential")
         if keeping.resume is not None and not keeping.begins:
             saved = runs.read_run(keeping.resume, "sequential")
             saved.expect_settings({**{key: self._about()[key] for key in ("layers", "seed", "compiled")}, **batches}, config)
@@ -552,7 +567,7 @@ class Sequential:
             Keep the optimiser's moments, which take as much room as the weights, for Adam twice as much.
         """
         expect_our_file(path)
-        runs.expect_ended(path)
+        runs.expect_ended(path, "sequential")
         expect_flag("include_optimizer", include_optimizer)
         network = self._build()
         updater = self._updater if include_optimizer and self._updater and self._updater.steps else None  # without updates it is as a new one

@@ -51,6 +51,8 @@ class Contents:
         Reports of all trainings; the last validation, of the present weights.
     about_training
         What a file says about the last training: "texts" and "training". Empty before the first.
+    is_training
+        Whether ``fit`` is running. Copies are not being trained.
     """
 
     config: ModelConfig
@@ -65,6 +67,16 @@ class Contents:
     history: History = field(default_factory=new_history)
     validation: Evaluation | None = None
     about_training: dict[str, Any] = field(default_factory=dict)
+    is_training: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "is_training": False}
+
+    def expect_not_training(self) -> None:
+        """Raise :class:`ConfigError` if a callback, or another thread, asks for what would take the model away from a running ``fit``."""
+        if self.is_training:
+            raise ConfigError("the model is being trained: fit and set_params have to wait until fit has returned; a callback may train a copy, "
+                              "copy.deepcopy(model).")
 
     @property
     def network(self) -> Network:

@@ -24,7 +24,7 @@ def save(contents: Contents, path: str | os.PathLike[str], replace_run: bool) ->
     """See :meth:`LanguageModel.save <numba_rnnlm.LanguageModel.save>`."""
     network = contents.network
     if not replace_run:
-        runs.expect_ended(path)
+        runs.expect_ended(path, "language_model")
     write_model(path, "language_model", contents.about(), {
         "weights": ((name, network.ops.download(array)) for name, array in network.parameters.items())
     })

@@ -85,12 +85,15 @@ def fit(
     optimizer: Optimizer | None, interrupts: Interrupts | None, prepare: Prepare | None, callbacks: Sequence[Callback],
 ) -> None:
     """Train; ``model`` is the front end, which the callbacks see."""
+    contents.expect_not_training()
     corpus, valid = open_source(corpus), None if valid is None else open_source(valid)  # before a lock may lie in one of their folders
     _expect_files_of_their_own(keeping, [corpus, valid])
     with ExitStack() as held:
         interrupts = held.enter_context(interrupts or Interrupts(notice=config.verbose > 0))
         if keeping.checkpoint is not None:
             held.enter_context(locked(keeping.checkpoint))
+        contents.is_training = True
+        held.callback(setattr, contents, "is_training", False)
         _fit(contents, model, corpus, valid, config, keeping, optimizer, interrupts, prepare, callbacks)
 
 
@@ -151,7 +154,7 @@ def _fit(
 def _run_to_resume(contents: Contents, config: TrainingConfig, keeping: CheckpointConfig) -> tuple[runs.Run | None, TrainingConfig]:
     """The run to resume, if there is one, and the configuration, in which that run determines what is left open."""
     if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
-        runs.expect_no_run(keeping.checkpoint)
+        runs.expect_no_run(keeping.checkpoint, "language_model")
     if keeping.resume is None or keeping.begins:
         return None, config
     saved = runs.read_run(keeping.resume)

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any, ClassVar, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +111,8 @@ class LanguageModel:
     True
     """
 
+    file_kind: ClassVar[str] = "language_model"
+
     def __init__(
         self,
         cell: str | Cell = "lstm",
@@ -169,6 +171,7 @@ class LanguageModel:
         unknown = sorted(set(params) - set(self.get_params()))
         if unknown:
             raise ConfigError(f"LanguageModel has no parameter {unknown[0]!r}; it has {', '.join(self.get_params())}.")
+        self._contents.expect_not_training()
         contents, is_untrained = self._contents, self._contents.is_untrained()
         if not is_untrained and cells.held(merged["cell"]) != contents.cell:
             raise ConfigError("cell of a trained model cannot change; make a new LanguageModel.")
