@@ -70,7 +70,7 @@ def filled(config: type[Config], given: Mapping[str, Any]) -> Config:
 class ModelConfig(_Config):
     """The network: an embedding, a stack of recurrent layers, and a softmax over the vocabulary."""
 
-    cell: str = _option("lstm", "recurrent cell: lstm, gru, tanh, relu, sigmoid, or the name of a registered cell")
+    cell: str = _option("lstm", "recurrent cell: the name of a built-in or a registered one")
     hidden: int = _option(128, "units in each recurrent layer")
     layers: int = _option(2, "number of recurrent layers in the stack")
     embedding: int = _option(64, "size of the embedding vectors")

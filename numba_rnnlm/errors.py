@@ -94,7 +94,7 @@ class OutOfMemoryError(LanguageModelError, MemoryError):
 
 
 class ModelFileError(LanguageModelError, OSError):
-    """A model file cannot be read or written."""
+    """A model file cannot be read or written. It is an OSError too, so ``except OSError`` catches it."""
 
 
 class _Shortened(reprlib.Repr):

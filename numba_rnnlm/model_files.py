@@ -10,7 +10,7 @@ import numpy as np
 from .backends.ops import Ops
 from .cells import Cell
 from .display import clean
-from .errors import ModelFileError
+from .errors import ConfigError, ModelFileError, expect_kind, shown
 from .formats.native import ModelFile, open_model
 from .layers import GRU, LAYERS, Layer
 from .layers.description import cells_named, rebuild_all
@@ -98,6 +98,18 @@ def load(
         found = cells_of_file(name, about, named, cells, ops, KINDS[kind].with_cell)
         layers = None if described is None else rebuild_all(name, described, custom_objects, found)
     return Loaded(name, about, arrays, layers, found)
+
+
+def classes_in(custom_objects: Any) -> dict[str, type]:
+    """The argument ``custom_objects`` of a ``load``. Raises :class:`ConfigError` unless it maps names to classes."""
+    if custom_objects is None:
+        return {}
+    what = "a mapping of names to classes, such as {'Mine': Mine}"
+    expect_kind("custom_objects", custom_objects, Mapping, what)  # type: ignore[type-abstract]
+    for name, value in custom_objects.items():
+        if not isinstance(name, str) or not isinstance(value, type):
+            raise ConfigError(f"custom_objects has {shown(name)}: {shown(value)}, expected {what}.")
+    return dict(custom_objects)
 
 
 @contextmanager

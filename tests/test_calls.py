@@ -386,7 +386,7 @@ VALUES = st.just(10**400) | st.none() | st.booleans() | WORDS | NUMBERS | NUMBER
 def test_whatever_a_constructor_accepts_can_be_saved_and_loaded(name, data):
     kind, needed = MADE[name]
     names = [one.name for one in dataclasses.fields(kind) if one.init and one.repr]
-    arguments = {name: data.draw(VALUES) for name in data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))}
+    arguments = {name: data.draw(VALUES) for name in data.draw(st.lists(st.sampled_from(names or ["name"]), min_size=1, max_size=2, unique=True))}
     try:
         made = kind(**{**needed, **arguments})
     except ConfigError:
@@ -577,3 +577,8 @@ def test_a_callback_that_monitors_an_unmeasured_value_is_an_error_before_trainin
         model.fit(X, Y, verbose=0, callbacks=[callback()])
     np.testing.assert_equal(model.get_weights(), before)
     model.fit(X, Y, verbose=0, callbacks=[callback()], validation_split=0.5)
+
+
+def test_every_callback_is_called():
+    public = {name for name, kind in vars(callbacks).items() if isinstance(kind, type) and issubclass(kind, callbacks.Callback) and name[0] != "_"}
+    assert public == set(OF_CALLBACK)

@@ -155,6 +155,16 @@ def test_names_that_a_file_cannot_hold_are_refused(name):
             Graph([Embedding(4, 3), layer])
 
 
+@pytest.mark.parametrize("given", [[Holder], {"Holder": 3}, {"Holder": Holder()}, {3: Holder}, "Holder", np.ones(2)])
+def test_custom_objects_are_classes_by_name(tmp_path, given):
+    path = tmp_path / "model.npz"
+    for model in (LanguageModel(hidden=4, layers=1, embedding=3).fit(TEXT, **FIT), Sequential([Embedding(4, 3), GRU(2), Dense(4, "softmax")])):
+        path.unlink(missing_ok=True)
+        model.save(path)
+        with pytest.raises(ConfigError, match=r"custom_objects (is|has) .*, expected a mapping of names to classes, such as"):
+            type(model).load(path, custom_objects=given)
+
+
 # Names
 
 

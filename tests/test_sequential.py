@@ -927,6 +927,7 @@ def test_a_file_of_another_kind_is_rejected(tmp_path):
     LanguageModel(tokenizer=None, vocabulary_size=3, hidden=2, layers=1, embedding=2).save(path)
     with pytest.raises(ModelFileError, match=r"LanguageModel\.load"):
         Sequential.load(path)
+    path.unlink()
     compiled().save(path)
     with pytest.raises(ModelFileError, match=r"Sequential\.load"):
         LanguageModel.load(path)

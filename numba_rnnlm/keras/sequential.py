@@ -22,7 +22,6 @@ from ..errors import (
     ShapeError,
     expect_flag,
     expect_items,
-    expect_kind,
     expect_number,
     expect_one_of,
     expect_shape,
@@ -619,14 +618,13 @@ class Sequential:
             If the file is missing, damaged, not a Sequential, from a newer version, or names an optimiser that is not in
             ``custom_objects``; or a cell is not known here, or is another one.
         """
-        if custom_objects is not None:
-            expect_kind("custom_objects", custom_objects, Mapping, "a mapping of names to classes, such as {'Mine': Mine}")  # type: ignore[type-abstract]
+        classes = model_files.classes_in(custom_objects)
         expect_flag("compile", compile)
         cells = expect_items("cells", cells, "a list of cells")
         model = cls(backend=backend, threads=threads, precision=precision)
-        loaded = model_files.load(path, "sequential", model._ops, cells, custom_objects or {}, lambda file: file.groups if compile else ["weights"])
+        loaded = model_files.load(path, "sequential", model._ops, cells, classes, lambda file: file.groups if compile else ["weights"])
         with fitting(loaded.name):
-            model._restore(loaded, compile, custom_objects or {})
+            model._restore(loaded, compile, classes)
         return model
 
     def _restore(self, loaded: Loaded, compile: bool, custom_objects: Mapping[str, type]) -> None:

@@ -34,7 +34,8 @@ def read(
     path: str | os.PathLike[str], options: BackendOptions, cell: Cell | None, custom_objects: Mapping[str, type[Layer]] | None
 ) -> Loaded:
     """Read a file; for the arguments see :meth:`LanguageModel.load <numba_rnnlm.LanguageModel.load>`."""
-    return model_files.load(path, "language_model", options.ops(), [] if cell is None else [cell], custom_objects or {}, lambda file: [runs.model_group(file)])
+    classes = model_files.classes_in(custom_objects)
+    return model_files.load(path, "language_model", options.ops(), [] if cell is None else [cell], classes, lambda file: [runs.model_group(file)])
 
 
 def arguments(saved: Loaded) -> dict[str, Any]:

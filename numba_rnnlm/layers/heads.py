@@ -34,7 +34,6 @@ class Softmax(Affine, Head):
     symbols: int
     tied: bool = False
     targets: ClassVar[str] = "ids"
-    loss: ClassVar[str] = "categorical_crossentropy"
 
     def losses(self, ops: Ops, run: Run, x: Array, targets: Array, out: Array) -> None:
         ops.cross_entropy(x.reshape(-1, x.shape[-1]), run.p["W"], run.p.get("b"), targets, out, transposed=self.tied)
@@ -55,7 +54,6 @@ class Sigmoid(Affine, Head):
     symbols: int
     tied: bool = False
     targets: ClassVar[str] = "numbers"
-    loss: ClassVar[str] = "binary_crossentropy"
 
     def loss_activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         return {"y": (*shape[:-1], self.symbols)} | super().loss_activations(shape, training)

@@ -77,13 +77,10 @@ class Head:
         V, the number of scores of a vector.
     targets
         "ids" (M), of which -1 is not counted, or "numbers" (M, V).
-    loss
-        Keras's name of the loss.
     """
 
     symbols: int
     targets: ClassVar[str]
-    loss: ClassVar[str]
 
     def loss_activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         """Names and shapes of the arrays that ``losses`` and, when training, ``losses_backward`` write, for x of this shape."""
