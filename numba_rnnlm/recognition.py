@@ -67,6 +67,12 @@ def difference(ops: Ops, cell: Cell, record: Mapping[str, Any], gradients: bool 
     return ""
 
 
+def differences(ops: Ops, layers: Iterable[Layer], recorded: Mapping[str, Any], gradients: bool = False) -> dict[str, str]:
+    """The cells of your own in these layers that differ from those of the same names in these :func:`records`: name → :func:`difference`."""
+    found = {name: difference(ops, cell, recorded[name], gradients) for name, cell in own_cells(layers).items() if name in recorded}
+    return {name: differs for name, differs in found.items() if differs}
+
+
 def cells_of_file(
     file: str, about: Mapping[str, Any], names: Iterable[str], given: Sequence[Cell], ops: Ops, load: str
 ) -> dict[str, Cell]:

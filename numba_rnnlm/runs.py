@@ -1,17 +1,19 @@
 """What the file of a language model says of its training, and of a checkpoint: where it stood, and what it needs to go on."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backends.ops import PRECISIONS
+from .backends.ops import PRECISIONS, Ops
 from .config import ModelConfig, TextConfig, TrainingConfig, expect_vocabulary
 from .errors import ConfigError, CorpusError, ModelFileError, expect_number, expect_one_of, plain
 from .formats.native import ModelFile, expect_replaceable, file_name, read_about
-from .model_files import expect_kind_of_file, fitting, open_kind
+from .layers import Layer
+from .model_files import KINDS, expect_kind_of_file, fitting, open_kind
+from .recognition import differences
 from .training.plan import OPEN
 from .training.position import Position, read_position
 from .training.schedules import can_be_extended
@@ -69,6 +71,15 @@ class Run(NamedTuple):
                     raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {_shown(there.get(name))}; a run "
                                       "continues with the settings that it began with. To change them, train on from its weights: "
                                       "load it and fit, or train --from.")
+
+    def expect_cells(self, ops: Ops, layers: Iterable[Layer]) -> None:
+        """Raise :class:`ConfigError` unless the cells of your own in these layers are those of the run, forward and backward."""
+        with fitting(self.name):
+            differs = differences(ops, layers, self.about.get("cells", {}), gradients=True)
+        for name, how in differs.items():
+            raise ConfigError(f"the cell {name!r} is not the one of the run in {self.name!r}: {how}. A run continues with the cell that it began "
+                              "with. To train on from its weights with this one, load it, "
+                              f"{KINDS[self.about['kind']].with_cell.format(cell='...')}, and fit.")
 
     def _extended(self, name: str, value: Any, training: TrainingConfig) -> bool:
         """That the run may have another ``epochs`` or ``max_seconds``. Raises :class:`ConfigError` where it may not."""

@@ -21,7 +21,7 @@ from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.decoding import generate_batch
 from numba_rnnlm.errors import ConfigError, ModelFileError
 from numba_rnnlm.formats.native import open_model, read_about, write_model
-from numba_rnnlm.layers import Dense, Recurrent
+from numba_rnnlm.layers import Dense, Recurrent, Residual
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.portable import portable, tanh
 from numba_rnnlm.recognition import difference, records, step
@@ -504,6 +504,35 @@ def test_a_run_is_resumed_only_with_the_same_cell_forward_and_backward(registere
         with pytest.raises(ConfigError, match=f"the cell 'leaky' is not the one of the run in '.*': from one and the same input, {what}") as caught:
             ids_model(cell).fit(IDS, **options, resume=path)
         assert "load it, LanguageModel.load(path, cell=...), and fit" in str(caught.value)
+
+
+def with_body(cell):
+    body = [Recurrent(6, True, cell=cell), Residual(Recurrent(6, True, cell="gru"))]
+    return LanguageModel(body=body, embedding=4, tokenizer=None, vocabulary_size=11, seed=1, backend="cpu")
+
+
+def trained_stack(cell, **options):
+    model = stack(cell)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model.fit(VECTORS, [0, 1, 2], epochs=2, batch_size=1, verbose=0, **options)
+
+
+TRAINED = {
+    "LanguageModel": lambda cell, **options: with_body(cell).fit(IDS, epochs=2, streams=2, steps=10, verbose=0, **options),
+    "Sequential": trained_stack,
+}
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_all_cells_of_a_network_are_compared_when_a_run_is_resumed(kind, registered, tmp_path):
+    path, train = tmp_path / "run.npz", TRAINED[kind]
+    train(registered, checkpoint=path)
+    with pytest.warns(UserWarning, match="had ended"):
+        train(leaky(), resume=path)
+    for cell, what in ((other_leaky(), "its new state 'h' is"), (dataclasses.replace(registered, backward=leaky_backward_twice), "its gradient of '")):
+        with pytest.raises(ConfigError, match=f"the cell 'leaky' is not the one of the run in '.*': from one and the same input, {what}") as caught:
+            train(cell, resume=path)
+        assert f"load it, {kind}.load(path, cell" in str(caught.value)
 
 
 # Cells without a matrix, or with their own weights

@@ -450,6 +450,7 @@ class Sequential:
         if keeping.resume is not None and not keeping.begins:
             saved = runs.read_run(keeping.resume, "sequential")
             saved.expect_settings({**{key: self._about()[key] for key in ("layers", "seed", "compiled")}, **batches}, config)
+            saved.expect_cells(self._ops, self._layers)
             if saved.texts != examples:
                 raise ConfigError(f"the examples are not those of the run in {saved.name!r}; a run continues with the examples that it began with.")
             with fitting(saved.name):
@@ -464,7 +465,7 @@ class Sequential:
         def write(at: Position, groups: Groups) -> None:
             run = {"config": runs.settings(config), "batches": batches, "texts": examples, "position": at.about(), "model": "weights",
                    "rounding": trainer.updater.rounding, "hits": task.metrics()}
-            about = {**self._about(trainer.updater), "run": run, "history": {"epoch": history.epoch, "values": history.about()}}
+            about = {**self._about(trainer.updater, gradients=True), "run": run, "history": {"epoch": history.epoch, "values": history.about()}}
             write_model(path, "sequential", about, groups)
 
         trainer.checkpoints = Checkpoints(write, keeping.every)
@@ -576,9 +577,9 @@ class Sequential:
             group: ((name, download(array)) for name, array in arena.items()) for group, arena in arenas.items()
         })
 
-    def _about(self, updater: Updater | None = None) -> dict[str, Any]:
-        """All but the arrays, as plain values."""
-        own, compiled = records(self._build().ops, self._layers), self._compiled
+    def _about(self, updater: Updater | None = None, gradients: bool = False) -> dict[str, Any]:
+        """All but the arrays, as plain values; cells of your own by what they compute, with ``gradients`` also backward."""
+        own, compiled = records(self._build().ops, self._layers, gradients), self._compiled
         return {
             "layers": [describe(layer) for layer in self._layers],
             "features": self._features,

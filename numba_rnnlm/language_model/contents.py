@@ -99,6 +99,10 @@ class Contents:
         """The layers for this tokenizer's vocabulary."""
         return build(self.sized(tokenizer), self.cell, self.body)
 
+    def middle(self) -> tuple[Layer, ...]:
+        """The layers between the embedding and the output layer, which do not depend on the vocabulary."""
+        return build(replace(self.config, vocabulary_size=2), self.cell, self.body).layers[1:-1]
+
     def new_network(self, tokenizer: Tokenizer | None, weights: dict[str, np.ndarray] | None = None) -> Network:
         """A network with these weights, by default those that the seed gives."""
         graph = self.graph(tokenizer)

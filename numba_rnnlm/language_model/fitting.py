@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import cells, model_files, runs
+from .. import model_files, runs
 from ..callbacks import Callback, Called
 from ..config import CheckpointConfig, TrainingConfig
 from ..errors import ConfigError, DivergenceError, TrainingError, expect_kind, plain
@@ -20,7 +20,6 @@ from ..network import Network
 from ..optimizers import Optimizer
 from ..paths import same_file
 from ..progress import Progress
-from ..recognition import difference
 from ..reports import warn
 from ..scoring import Evaluation
 from ..storage import expect_room, locked
@@ -160,20 +159,8 @@ def _run_to_resume(contents: Contents, config: TrainingConfig, keeping: Checkpoi
     saved = runs.read_run(keeping.resume)
     config = saved.completed(config)
     saved.expect_settings({"body": None, **contents.settings(), "precision": contents.options.precision}, config)
-    _expect_cell(contents, saved)
+    saved.expect_cells(contents.ops, contents.middle())
     return saved, config
-
-
-def _expect_cell(contents: Contents, saved: runs.Run) -> None:
-    """Raise :class:`ConfigError` unless the run was trained with the cell of the model, forward and backward."""
-    name = contents.config.cell
-    with model_files.fitting(saved.name):
-        record = saved.about.get("cells", {}).get(name)
-        differs = difference(contents.ops, cells.get(contents.cell), record, gradients=True) if record else ""
-    if differs:
-        raise ConfigError(f"the cell {name!r} is not the one of the run in {saved.name!r}: {differs}. A run continues with the cell "
-                          "that it began with. To train on from its weights with this one, load it, "
-                          f"{model_files.KINDS['language_model'].with_cell.format(cell='...')}, and fit.")
 
 
 def _read_texts(contents: Contents, corpus: Source, valid: Source | None, config: TrainingConfig, saved: runs.Run | None) -> Start:
