@@ -325,7 +325,7 @@ class _Watch(Callback, Best):
         if self.monitor not in (measured := list(names)):
             raise ConfigError(
                 f"{type(self).__name__} watches {shown(self.monitor)}, but this training measures {', '.join(measured)}. "
-                "val_… needs validation_data or validation_split, accuracy needs compile(metrics=['accuracy'])."
+                "val_… needs validation data (validation_data, valid or validation_split); accuracy needs a Sequential with compile(metrics=['accuracy'])."
             )
 
     def set_params(self, params: Mapping[str, Any]) -> None:

@@ -68,7 +68,8 @@ class Run(NamedTuple):
         for here, there in ((model, self.model), ({**training.to_dict(), "verbose": None}, {**self.training, "verbose": None})):
             for name, value in here.items():
                 if value != there.get(name) and not (name in EXTENSIBLE and self._extended(name, value, training)):
-                    raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {_shown(there.get(name))}; a run "
+                    what, ours, its = _first_difference(name, value, there.get(name))
+                    raise ConfigError(f"{what} is {_shown(ours)}, but the run in {self.name!r} {_has(its)}; a run "
                                       "continues with the settings that it began with. To change them, train on from its weights: "
                                       "load it and fit, or train --from.")
 
@@ -83,10 +84,10 @@ class Run(NamedTuple):
 
     def _extended(self, name: str, value: Any, training: TrainingConfig) -> bool:
         """That the run may have another ``epochs`` or ``max_seconds``. Raises :class:`ConfigError` where it may not."""
-        had, done = _shown(self.training.get(name)), self.at.epoch - (self.at.batch == 0)
+        had, done = _has(self.training.get(name)), self.at.epoch - (self.at.batch == 0)
         if not can_be_extended(training):
             plan = f"{training.schedule} schedule" + f" with a warmup of {plain(training.warmup)}" * bool(training.warmup)
-            raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} has {had}, for which its {plan} was planned; only a "
+            raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} {had}, for which its {plan} was planned; only a "
                               "constant, plateau or zaremba schedule without warmup can be extended. To train on from its weights: load it "
                               f"and fit, or train --from {self.name!r} --epochs N --out NEW.npz.")
         if name == "epochs" and value < done:
@@ -214,3 +215,18 @@ def model_group(file: ModelFile) -> str:
 
 def _shown(value: Any) -> str:
     return "left out" if value is None else repr(value)
+
+
+def _has(value: Any) -> str:
+    return "was started without it" if value is None else f"has {value!r}"
+
+
+def _first_difference(name: str, here: Any, there: Any) -> tuple[str, Any, Any]:
+    """The first place where two values differ, such as optimizer['learning_rate'], and what each has there."""
+    if isinstance(here, Mapping) and isinstance(there, Mapping):
+        key = next(key for key in (*here, *there) if here.get(key) != there.get(key))
+        return _first_difference(f"{name}[{key!r}]", here.get(key), there.get(key))
+    if isinstance(here, list) and isinstance(there, list) and len(here) == len(there):
+        index = next(index for index, pair in enumerate(zip(here, there, strict=True)) if pair[0] != pair[1])
+        return _first_difference(f"{name}[{index}]", here[index], there[index])
+    return name, here, there

@@ -479,11 +479,11 @@ def test_more_epochs_do_not_help_after_early_stopping(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"schedule": "linear"}, {"schedule": "cosine"}, {"schedule": "constant", "warmup": 0.25}], ids=str)
-@pytest.mark.parametrize(("name", "value", "had"), [("epochs", 4, "3"), ("max_seconds", 9.0, "left out")])
+@pytest.mark.parametrize(("name", "value", "had"), [("epochs", 4, "has 3"), ("max_seconds", 9.0, "was started without it")])
 def test_a_run_with_a_planned_end_cannot_be_extended(options, name, value, had, tmp_path):
     path = stopped(tmp_path / "run.npz", **options)
     plan = options["schedule"] + " schedule" + " with a warmup of 0.25" * ("warmup" in options)
-    refused(path, ConfigError, f"{name} is {value}, but the run in {{}} has {had}, for which its {plan} was planned; only a constant, plateau or "
+    refused(path, ConfigError, f"{name} is {value}, but the run in {{}} {had}, for which its {plan} was planned; only a constant, plateau or "
             "zaremba schedule without warmup can be extended. To train on from its weights: load it and fit, or train --from {} --epochs N "
             "--out NEW.npz.",
             **options, **{name: value})
@@ -522,8 +522,8 @@ def test_another_model(name, value, other, tmp_path):
 )
 def test_another_training(name, value, other, tmp_path):
     path = stopped(tmp_path / "run.npz")
-    had = "left out" if value is None else repr(value)
-    refused(path, ConfigError, f"{name} is {other!r}, but the run in {{}} has {had}{BEGAN}", **{name: other})
+    had = "was started without it" if value is None else f"has {value!r}"
+    refused(path, ConfigError, f"{name} is {other!r}, but the run in {{}} {had}{BEGAN}", **{name: other})
 
 
 @pytest.mark.parametrize(
@@ -589,6 +589,7 @@ def test_files_that_are_not_checkpoints(tmp_path):
     sequential = Sequential([Embedding(5, 4), LSTM(3, return_sequences=True), Dense(5, activation="softmax")])
     sequential.compile("adam", "sparse_categorical_crossentropy")
     sequential.fit(np.zeros((2, 4), int), np.zeros((2, 4), int), verbose=0)
+    path.unlink()
     sequential.save(path)
     refused(path, ModelFileError, "{} ...")
     path.write_text(TEXT)
@@ -675,7 +676,7 @@ def test_a_run_with_a_damaged_part(key, value, tmp_path):
 
     change(path, damaged)
     if value == {} and key == "config":  # equivalent to omitting all settings
-        refused(path, ConfigError, "epochs is 3, but the run in {} has left out, for which its linear schedule was planned; ...")
+        refused(path, ConfigError, "epochs is 3, but the run in {} was started without it, for which its linear schedule was planned; ...")
     elif value in ([], {}) and key == "texts":
         refused(path, CorpusError, "the run in {} has no corpus text and one was given here; a run continues with the texts that it began with.")
     else:
@@ -1061,7 +1062,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
     ("flags", "message"),
     [
         (["--hidden", "9"], "--hidden is 9, but the run in 'run.npz' has 8" + BEGAN),
-        (["--learning-rate", "0.5"], "--learning-rate is 0.5, but the run in 'run.npz' has left out" + BEGAN),
+        (["--learning-rate", "0.5"], "--learning-rate is 0.5, but the run in 'run.npz' was started without it" + BEGAN),
         (["--optimizer", "adam"], "--optimizer is 'adam', but the run in 'run.npz' has 'rmsprop'" + BEGAN),
         (["--seed", "6"], "--seed is 6, but the run in 'run.npz' has 5" + BEGAN),
         (["--valid", "held.txt"], "--validation-split is 0.0, but the run in 'run.npz' has 0.05" + BEGAN),

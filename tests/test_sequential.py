@@ -713,7 +713,9 @@ def test_a_run_is_resumed_with_its_own_examples_and_settings_only(tmp_path):
     for change, error, message in (
         (lambda: learner().fit(X, LAST[::-1].copy(), epochs=1, resume=path), ConfigError, "the examples are not those of the run in"),
         (lambda: learner().fit(X, LAST, epochs=1, batch_size=7, resume=path), ConfigError, "batch_size is 7, but the run in .* has 32"),
-        (lambda: learner(()).fit(X, LAST, epochs=1, resume=path), ConfigError, "compiled is .*, but the run in"),
+        (lambda: learner(()).fit(X, LAST, epochs=1, resume=path), ConfigError, r"compiled\['metrics'\] is .*, but the run in"),
+        (lambda: learner().fit(X, LAST, epochs=1, patience=3, resume=path), ConfigError, "patience is 3, but the run in .* was started without it;"),
+        (lambda: learner().fit(X, LAST, epochs=1, checkpoint=tmp_path / "run.keras"), ConfigError, "the file is not one of Keras's"),
         (lambda: learner().fit(X, LAST, epochs=1, resume=tmp_path / "none.npz"), ModelFileError, "no model file|No such file"),
         (lambda: LanguageModel(hidden=4).fit("to be\n" * 50, epochs=1, resume=path), ModelFileError, "holds a 'sequential', expected a 'language_model'; load it with Sequential.load"),
     ):
@@ -1015,7 +1017,7 @@ def test_a_custom_layer_is_saved_and_loaded_with_all_its_weights(tmp_path, capsy
     model.save(path)
     assert cli.main(["info", str(path)]) == 0
     assert "Residual(layers=[Gain(start=0.5), Concat(branches=[[Dense(" in capsys.readouterr().out
-    with pytest.raises(ModelFileError, match=r"has a layer of the class 'Gain', which is not known here; load with custom_objects="):
+    with pytest.raises(ModelFileError, match=r"has a layer of the class 'Gain', which is not known here; load it in Python, with custom_objects="):
         Sequential.load(path)
     loaded = Sequential.load(path, custom_objects={"Gain": Gain})
     assert loaded.layers == model.layers

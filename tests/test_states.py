@@ -1,5 +1,6 @@
 """What has been read, in any pieces, copied, taken and saved: all continues as if the text had been read at once."""
 
+import dataclasses
 import json
 import pickle
 import re
@@ -26,6 +27,7 @@ from numba_rnnlm import (
     TextState,
     VocabularyError,
     backends,
+    cells,
 )
 from numba_rnnlm.backends.ops import Choice
 from numba_rnnlm.callbacks import ModelCheckpoint
@@ -438,6 +440,29 @@ def test_another_process_continues_a_saved_state(tokenizer, tmp_path):
                      model.score([5, 1, 0], state=state).hex() if weights == "float32" else None])
     (tmp_path / "told.json").write_text(json.dumps(told))
     run_python(PROGRAM.format(model=str(tmp_path / "model.npz"), told=str(tmp_path / "told.json")))
+
+
+def test_nothing_continues_a_text_by_nothing():
+    model = trained("word")
+    for space in ("", " "):
+        state = model.read(f"to be{space}")
+        want = model.generate(state=state, length=5, seed=1)
+        for nothing in ("", b""):
+            assert model.generate(state=model.read(nothing, state=state), length=5, seed=1) == (want if nothing == "" else want.encode())
+            assert model.generate(nothing, state=state, length=5, seed=1) == (want if nothing == "" else want.encode())
+
+
+def test_a_state_is_refused_by_another_cell_of_the_same_name():
+    def model_with(cell):
+        model = LanguageModel(cell, hidden=4, layers=1, embedding=3, tokenizer=None, vocabulary_size=5, seed=1)
+        model.network_.set_weights({name: np.full(array.shape, 0.5) for name, array in model.network_.weights().items()})
+        return model
+
+    state = model_with(dataclasses.replace(cells.TANH, name="mine")).read([1, 2])
+    assert len(model_with(dataclasses.replace(cells.TANH, name="mine")).next_token(state)) == 5
+    with pytest.raises(ConfigError, match="the state belongs to other weights than the model's"):
+        model_with(dataclasses.replace(cells.RELU, name="mine")).next_token(state)
+    cells.CELLS.pop("mine")
 
 
 def test_a_file_is_replaced_by_its_own_kind_only(tmp_path):

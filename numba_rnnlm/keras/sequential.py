@@ -408,6 +408,8 @@ class Sequential:
                                   f"{len(held_out)} to validate on; both need some.")
         config = TrainingConfig(epochs=max(epochs, 1), schedule=schedule, warmup=warmup, decay_factor=decay_factor, decay_after=decay_after, accumulate=accumulate,
                                 patience=patience, max_seconds=max_seconds, not_finite=not_finite)  # type: ignore[arg-type]  # "1h" is a time
+        if checkpoint is not None:
+            expect_our_file(checkpoint)
         keeping = CheckpointConfig(checkpoint=checkpoint, checkpoint_every=checkpoint_every, resume=resume)  # type: ignore[arg-type]  # any path
         held = (self._network.held if self._network else 0) + (self._updater.moments.size if self._updater else 0)
         self._graph_for(examples.x).expect_memory_for_training(

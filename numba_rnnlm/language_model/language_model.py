@@ -326,7 +326,7 @@ class LanguageModel:
             ".jsonl", ".ndjson" or ".json". A row that cannot be written is lost with a warning.
         callbacks
             See :mod:`numba_rnnlm.callbacks`: they are called with "loss" and, if there is a validation, "val_loss". A resumed run calls
-            them from where it continues.
+            them from where it continues. With ``valid``, the best weights are restored at the end, also over weights that a callback has set.
         on_interrupt
             After a signal has ended the training: "raise" it again, so that it has its usual effect; or "return".
 

@@ -37,8 +37,9 @@ def begin(
     expect_state(state, contents.network, weights)
     state, begun = continued(many, texts, state), []
     for number, one in enumerate(texts):
-        if isinstance(one, str) and not one:
-            begun.append(nothing_behind(state, number))
+        if isinstance(one, str | bytes) and not one and (isinstance(one, str) or contents.tokenizer is not None):
+            nothing = nothing_behind(state, number)
+            begun.append(nothing if isinstance(one, str) else nothing._replace(kind="bytes"))
         else:
             begun.append(_beginning(contents, one, _prompt(contents, one, unknown, bos=False), state.tails[number]))
     return many, begun, state.streams

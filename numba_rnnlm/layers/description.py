@@ -139,6 +139,6 @@ def rebuild_all(file: str, described: Sequence[Any], custom: Mapping[str, type],
     classes = {**custom, **LAYERS}
     for one in everything:
         if "class" in one and one["class"] not in classes:
-            raise ModelFileError(f"{file!r} has a layer of the class {shown(one['class'])}, which is not known here; load with "
-                                 "custom_objects={name: class}.")
+            raise ModelFileError(f"{file!r} has a layer of the class {shown(one['class'])}, which is not known here; load it in "
+                                 "Python, with custom_objects={name: class}.")
     return [rebuild(one, classes, cells) for one in described]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arena import Arena, Layout
+from ..backends import get
 from ..backends.ops import Array, Decoder, Ops, Shape, Stage
 from ..backends.quantisation import round_to_int8
 from ..errors import ConfigError, ShapeError, as_array
@@ -110,6 +111,8 @@ class Network:
         version, found = self._digest
         if version != self.version:
             version, hashed = self.version, hashlib.sha256(repr([describe(layer) for layer in self.graph.layers]).encode())
+            if own := records(get("reference"), self.graph.layers):  # the same numbers for every backend
+                hashed.update(repr(own).encode())
             for name, array in self.parameters.items():
                 hashed.update(name.encode() + np.ascontiguousarray(self.ops.download(array), np.float32).tobytes())
             found = hashed.hexdigest()
@@ -117,7 +120,12 @@ class Network:
         return found
 
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Overwrite all weights."""
+        """Overwrite all weights. Raises :class:`ShapeError` unless they have the right names and shapes and are finite in this precision."""
+        _expect_weights(weights, self.graph.layout, self.ops.dtype)
+        for name, array in weights.items():
+            with np.errstate(over="ignore"):
+                if not np.isfinite(np.asarray(array, self.ops.dtype)).all():
+                    raise ShapeError(f"weight {name!r} holds NaN, infinity or a number beyond {self.ops.dtype}, expected finite numbers.")
         self.load(self.parameters, weights)
         self.changed()
 
@@ -259,6 +267,6 @@ def _expect_weights(weights: Mapping[str, np.ndarray], layout: Layout, dtype: np
     for name, shape in layout.items():
         if np.shape(weights[name]) != shape:
             raise ShapeError(f"weight {name!r} is {np.shape(weights[name])}, expected {shape}.")
-        kind = as_array(f"weight {name!r}", weights[name]).dtype
-        if not np.can_cast(kind, dtype, "same_kind"):
-            raise ShapeError(f"weight {name!r} is an array of {kind}, expected numbers of {dtype}.")
+        array = as_array(f"weight {name!r}", weights[name])
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise ShapeError(f"weight {name!r} is an array of {array.dtype}, expected numbers of {dtype}.")

@@ -446,7 +446,7 @@ class Trainer:
             self._keep()
         what, cause = ("validation", error.__cause__) if validating else ("training", error)
         return TrainingError(
-            f"{what} failed in epoch {self.at.epoch}, after {self.at.updates} updates: {str(cause) or type(cause).__name__}. "
+            f"{what} failed in epoch {self.at.epoch}, after {self.at.updates} updates: {str(cause).removesuffix('.') or type(cause).__name__}. "
             f"The model has the weights of {'the best epoch so far' if self.is_measured() else 'the last update'}"
             + ("; resume continues from the checkpoint." if self.was_written else ".")
         )
