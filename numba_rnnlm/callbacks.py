@@ -127,11 +127,12 @@ class Called(Watcher):
 
     def __init__(self, model: Any, callbacks: Iterable[Callback], params: Mapping[str, Any]) -> None:
         self.model, self.callbacks, self.params, self.logs = model, list(callbacks), params, dict[str, float]()
+        for callback in self.callbacks:  # now: if one does not fit, nothing has been written
+            callback.set_model(model)
+            callback.set_params(params)
 
     def begin(self, trainer: Trainer) -> None:
         for callback in self.callbacks:
-            callback.set_model(self.model)
-            callback.set_params(self.params)
             callback.on_train_begin({})
 
     def begin_epoch(self, trainer: Trainer) -> None:

@@ -161,6 +161,17 @@ def test_a_callback_cannot_take_the_model_away_from_its_training(model, tmp_path
     fit(other)
 
 
+def test_a_callback_that_does_not_fit_is_an_error_before_anything_is_written(model, tmp_path):
+    path, text = tmp_path / "run.npz", "to be or not to be\n" * 5
+    other = LanguageModel(hidden=4, layers=1, embedding=3)
+    for fit in (lambda **more: model.fit(X, Y, verbose=0, **more), lambda **more: other.fit(text, epochs=1, streams=2, steps=5, verbose=0, **more)):
+        with pytest.raises(ConfigError, match="watches 'val_loss', but this training measures"):
+            fit(checkpoint=path, callbacks=EarlyStopping())
+        assert not path.exists()
+        fit(checkpoint=path, callbacks=EarlyStopping("loss"))
+        path.unlink()
+
+
 def test_functions_become_a_callback(model):
     calls = []
     model.fit(X, Y, epochs=2, verbose=0, callbacks=[LambdaCallback(

@@ -1053,6 +1053,16 @@ def test_a_language_model_with_a_body_of_layers(tmp_path, capsys):
     with pytest.raises(ConfigError, match="body is left out, but the run in"):
         LanguageModel(embedding=4).fit(text, epochs=2, schedule="constant", resume=checkpoint, **options)
     assert LanguageModel(body=body[:1], embedding=4).fit(text, epochs=2, schedule="constant", resume=checkpoint, **options).history_["epoch"] == [1, 2]
+    settings, training = LanguageModel.settings_of_run(checkpoint)
+    assert settings["body"] == body[:1] and training["epochs"] == 1 and LanguageModel(**settings).get_params()["body"] == tuple(body[:1])
+    (tmp_path / "text.txt").write_text(text)
+    command = ["train", str(tmp_path / "text.txt"), "--resume", str(checkpoint), "--epochs", "3", "--out", str(tmp_path / "out.npz"), "--verbose", "0"]
+    assert cli.main(command) == 0
+    assert LanguageModel.load(tmp_path / "out.npz").history_["epoch"] == [1, 2, 3]
+    checkpoint.unlink()
+    LanguageModel(body=body, embedding=4).fit(text, epochs=1, schedule="constant", checkpoint=checkpoint, **options)
+    assert cli.main(command) == 1
+    assert "a layer of the class 'Gain', which is not known here; load it in Python, with custom_objects=" in capsys.readouterr().err
 
 
 def test_wrong_bodies_are_refused():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import model_files, runs
+from .. import backends, cells, model_files, runs
 from ..cells import Cell
 from ..formats.native import model_bytes, write_model
 from ..layers import Layer
@@ -36,6 +36,15 @@ def read(
     """Read a file; for the arguments see :meth:`LanguageModel.load <numba_rnnlm.LanguageModel.load>`."""
     classes = model_files.classes_in(custom_objects)
     return model_files.load(path, "language_model", options.ops(), [] if cell is None else [cell], classes, lambda file: [runs.model_group(file)])
+
+
+def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """See :meth:`LanguageModel.settings_of_run <numba_rnnlm.LanguageModel.settings_of_run>`."""
+    run = runs.read_run(checkpoint)
+    with model_files.fitting(run.name):
+        cells.held(run.model["cell"])
+    layers = model_files.load(checkpoint, "language_model", backends.get("reference"), [], {}, lambda file: []).layers
+    return {**run.model, "body": layers}, run.training
 
 
 def arguments(saved: Loaded) -> dict[str, Any]:

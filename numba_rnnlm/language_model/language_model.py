@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import cells, model_files, runs
+from .. import cells, model_files
 from ..arguments import checked_calls
 from ..callbacks import Callback, read_callbacks
 from ..cells import Cell
@@ -382,11 +382,14 @@ class LanguageModel:
 
     @staticmethod
     def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The arguments of the model and of ``fit`` of the run that wrote a checkpoint. Raises :class:`ModelFileError`."""
-        run = runs.read_run(checkpoint)
-        with model_files.fitting(run.name):
-            cells.held(run.model["cell"])
-        return run.model, run.training
+        """The arguments of the model and of ``fit`` of the run that wrote a checkpoint.
+
+        Raises
+        ------
+        ModelFileError
+            If it is no checkpoint, or its model has a cell or a layer that is not part of the library and not registered.
+        """
+        return files.settings_of_run(checkpoint)
 
     # evaluating and scoring
 
