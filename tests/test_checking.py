@@ -156,7 +156,7 @@ class OutputOfAnotherShape(Layer):
         return dy
 
 
-@says("not training, but with the arrays for it: the output is ", "a layer is training if run.key is not None.")
+@says("not training, but with the arrays for it: the output is ", "A layer is training if run.key is not None.")
 class OutputOfItsArrays(Pairs):
     def forward(self, ops, run, x):
         y = super().forward(ops, run, x)
@@ -165,7 +165,7 @@ class OutputOfItsArrays(Pairs):
         return y
 
 
-@says("in a second step with the same key: the output is ", "All random numbers must come from run.key.")
+@says("in a second step with the same key: the output is ", "All random numbers must come from run.key, and every array of run.a must be written before it is read.")
 class RandomNumbersOfItsOwn(Pairs):
     keys = count()
 
@@ -176,7 +176,27 @@ class RandomNumbersOfItsOwn(Pairs):
         return y
 
 
-@says("after forward and backward: the input is ", "Write only into run.a, run.g, run.m and dy.")
+@says("after forward: the input is ", "Write only into run.a, run.g, run.m and dy.")
+@dataclass(frozen=True)
+class OverwritesItsInputOutsideOfTraining(Layer):
+    def forward(self, ops, run, x):
+        if run.key is None:
+            ops.add(x, x)
+        return x
+
+    def backward(self, ops, run, x, dy):
+        return dy
+
+
+@says("after forward and backward: the weight 'W' is ", "Write only into run.a, run.g, run.m and dy.")
+class OverwritesItsWeights(Pairs):
+    def backward(self, ops, run, x, dy):
+        dx = super().backward(ops, run, x, dy)
+        ops.fill(run.p["W"], 0)
+        return dx
+
+
+@says("after forward: the input is ", "Write only into run.a, run.g, run.m and dy.")
 @dataclass(frozen=True)
 class OverwritesItsInput(Layer):
     def forward(self, ops, run, x):

@@ -81,6 +81,16 @@ class Case:
         run.key = key
         return self._results(ops, run, self.layer.forward(ops, run, ops.upload(x.copy())))
 
+    def given(self) -> dict[str, np.ndarray]:
+        """Description → array: what the layer must leave unchanged."""
+        return {"the input": self.x} | {f"the weight {name!r}": array for name, array in self.weights.items()}
+
+    def given_after(self, ops: Ops) -> dict[str, np.ndarray]:
+        """:meth:`given`, after ``forward`` outside of training."""
+        run, x = self._run(ops, self.shape, False), ops.upload(self.x.copy())
+        self.layer.forward(ops, run, x)
+        return self._given(ops, run, x)
+
     def backward(self, ops: Ops, held: Arrays | None = None, written: Collection[str] = ()) -> dict[str, np.ndarray]:
         """Description → array: all results of a training step.
 
@@ -100,7 +110,7 @@ class Case:
             found["the gradient of the input"] = ops.download(dx)
         elif dx is not None:
             raise CheckError(f"{self}: backward returns an array, expected None, since ids have no gradient.")
-        return found | {"the input": ops.download(x)} | {gradient_of(name): ops.download(array) for name, array in run.g.items()}
+        return found | self._given(ops, run, x) | {gradient_of(name): ops.download(array) for name, array in run.g.items()}
 
     def slopes(self, of: str, along: np.ndarray) -> np.ndarray:
         """dy times the derivative of the output along a direction in this weight, or in the input if ``of`` is ""."""
@@ -122,6 +132,9 @@ class Case:
         run = Run(p, {}, Arena(layout, ops.empty((layout.size,))))
         run.m = {name: ops.upload(array.copy()) for name, array in (self.state if state is None else state).items()}
         return run
+
+    def _given(self, ops: Ops, run: Run, x: Array) -> dict[str, np.ndarray]:
+        return {"the input": ops.download(x)} | {f"the weight {name!r}": ops.download(array) for name, array in run.p.items()}
 
     def _results(self, ops: Ops, run: Run, y: Array) -> dict[str, np.ndarray]:
         return {"the output": ops.download(y)} | {f"the state {name!r}": ops.download(array) for name, array in run.m.items()}

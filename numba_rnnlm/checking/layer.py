@@ -129,9 +129,12 @@ def outputs(case: Case) -> None:
     if (got := plain["the output"].shape) != (told := case.layer.output(shape)):
         raise CheckError(f"{case}: forward returns an array of the shape {got}, expected output(shape), {told}.")
     expect_close(f"{case}, not training, but with the arrays for it", case.forward(ops, training=True), plain,
-                 "The output must not depend on which arrays there are; a layer is training if run.key is not None.")
-    expect_close(f"{case}, in a second step with the same key", case.backward(ops), trained, "All random numbers must come from run.key.")
-    expect_close(f"{case}, after forward and backward", trained, {"the input": case.x}, "Write only into run.a, run.g, run.m and dy.")
+                 "The output must not depend on which arrays there are: write every array of run.a before you read it. A layer is training if "
+                 "run.key is not None.")
+    expect_close(f"{case}, in a second step with the same key", case.backward(ops), trained,
+                 "All random numbers must come from run.key, and every array of run.a must be written before it is read.")
+    for what, found in (("forward", case.given_after(ops)), ("forward and backward", trained)):
+        expect_close(f"{case}, after {what}", found, case.given(), "Write only into run.a, run.g, run.m and dy.")
     if (table := case.layer.table(shape)) is not None:
         W = case.weights["W"]
         expect_close(f"{case}, which has a table(shape) of {table}", plain, {"the output": W[case.x]},
