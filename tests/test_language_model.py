@@ -443,6 +443,15 @@ def test_files_that_cannot_be_trained_on(tmp_path, name, content, message, kind)
         trained("char").bits_per_character(path)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e300])
+def test_weights_that_are_not_finite_are_refused(number):
+    model = trained("char")
+    weights = model.get_weights()
+    with pytest.raises(ShapeError, match=r"weights\[1\].*expected a finite number of float32"):
+        model.set_weights([weights[0], np.full(weights[1].shape, number), *weights[2:]])
+    assert all(np.array_equal(*pair) for pair in zip(model.get_weights(), weights, strict=True))
+
+
 def test_a_fit_without_updates_leaves_the_model_unchanged(monkeypatch):
     model = fit(untrained())
     before = model.tokenizer_, model.network_, model.score("to be"), dict(model._contents.about_training)

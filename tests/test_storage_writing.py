@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -302,3 +303,16 @@ def test_many_threads_take_turns_holding_a_lock(path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(40)))
     assert sorted(turns) == list(range(40)) and set(most) == {1} and os.listdir(path.parent) == []
+
+
+def test_an_interrupt_while_an_array_is_closed_remains_an_interrupt(path, monkeypatch):
+    """zipfile then cannot close the archive, and says so."""
+    def close(self):
+        raise KeyboardInterrupt
+
+    trained("char").save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(zipfile._ZipWriteFile, "close", close)
+    with pytest.raises(KeyboardInterrupt):
+        trained("char").save(path)
+    assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]

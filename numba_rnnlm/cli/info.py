@@ -149,7 +149,8 @@ def _expect_call(thing: Mapping[str, Any]) -> None:
     """Raise ValueError unless this is a class with its arguments, which are plain values, layers and cells; or a cell's name."""
     for name, value in thing.items():
         is_short = any(descriptions(value)) or len(str(value)) <= LONGEST_VALUE
-        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short:
+        is_told = not isinstance(value, dict) or "class" in value or [*value] == ["cell"]
+        if not name.isidentifier() or not isinstance(value, bool | int | float | str | list | dict | None) or not is_short or not is_told:
             raise ValueError(f"the argument {name!r} is {value!r}")
     if [*thing] == ["cell"] and isinstance(thing["cell"], str):
         return

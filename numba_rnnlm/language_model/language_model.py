@@ -37,6 +37,7 @@ from ..errors import (
     shown,
 )
 from ..interrupts import Interrupts
+from ..keras.arrays import read_numbers
 from ..layers import Layer
 from ..network import Network
 from ..optimizers import Optimizer, describe
@@ -215,12 +216,13 @@ class LanguageModel:
         Raises
         ------
         ShapeError
-            If the number of arrays or a shape differs.
+            If the number of arrays or a shape differs, or a number is not finite.
         """
         names, weights = list(self.network_.parameters), expect_items("weights", weights, "a list of arrays, as get_weights() gives")
         if len(weights) != len(names):
             raise ShapeError(f"weights has {len(weights)} arrays, expected {len(names)}, as get_weights() gives.")
-        self.network_.set_weights(dict(zip(names, weights, strict=True)))
+        arrays = [read_numbers(f"weights[{index}]", array, self.network_.ops.dtype) for index, array in enumerate(weights)]
+        self.network_.set_weights(dict(zip(names, arrays, strict=True)))
         self._contents.validation = None  # it was of other weights
 
     # training

@@ -1,6 +1,7 @@
 """Layers one behind the other, as one layer."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
@@ -47,10 +48,11 @@ class Chain(Layer):
     def names(self) -> tuple[str, ...]:
         """The kinds of the layers, numbered where there are several of one."""
         names: dict[str, None] = {}
+        numbers = defaultdict[str, Iterator[int]](lambda: count(1))
         for layer in self.layers:
-            name, number = layer.kind, count(1)
+            name = layer.kind
             while name in names:
-                name = f"{layer.kind}_{next(number)}"
+                name = f"{layer.kind}_{next(numbers[layer.kind])}"
             names[name] = None
         return tuple(names)
 
