@@ -85,7 +85,7 @@ class Run(NamedTuple):
     def _extended(self, name: str, value: Any, training: TrainingConfig) -> bool:
         """That the run may have another ``epochs`` or ``max_seconds``. Raises :class:`ConfigError` where it may not."""
         had, done = _has(self.training.get(name)), self.at.epoch - (self.at.batch == 0)
-        if not can_be_extended(training):
+        if not can_be_extended(training.schedule, training.warmup):
             plan = f"{training.schedule} schedule" + f" with a warmup of {plain(training.warmup)}" * bool(training.warmup)
             raise ConfigError(f"{name} is {_shown(value)}, but the run in {self.name!r} {had}, for which its {plan} was planned; only a "
                               "constant, plateau or zaremba schedule without warmup can be extended. To train on from its weights: load it "
@@ -184,11 +184,13 @@ def settings(config: TrainingConfig) -> dict[str, Any]:
 
 
 def same_training(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two headers are of one model, trained on the same texts with the same settings; of those in :data:`EXTENSIBLE` any."""
+    """Whether two headers are of one model, trained on the same texts with the same settings; if the schedule can be extended, those in
+    :data:`EXTENSIBLE` may differ."""
     def parts(header: Mapping[str, Any]) -> list[Any]:
         training = header.get("training")
-        kept = {name: training[name] for name in training if name not in EXTENSIBLE} if isinstance(training, dict) else None
-        return [header.get("config"), header.get("texts"), header.get("tokenizer"), kept]
+        if isinstance(training, dict) and can_be_extended(training.get("schedule", ""), training.get("warmup", 0)):
+            training = {name: value for name, value in training.items() if name not in EXTENSIBLE}
+        return [header.get("config"), header.get("texts"), header.get("tokenizer"), training]
 
     return None not in parts(about)[:2] and parts(about) == parts(other)
 

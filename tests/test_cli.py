@@ -801,6 +801,18 @@ def test_a_resumed_run_without_out_replaces_its_own_model(elsewhere, capsys):
     assert Path("model-2.npz").read_bytes() != short and LanguageModel.load("model-2.npz").history_["epoch"] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(("schedule", "longer"), [("linear", ["--epochs", "3"]), ("linear", ["--epochs", "1", "--max-seconds", "1h"]), ("constant", ["--epochs", "3"])])
+def test_a_resumed_run_replaces_no_longer_one(schedule, longer, elsewhere, capsys):
+    options = ["--schedule", schedule]
+    run = [*options, "--epochs", "1", "--checkpoint", "run.npz", "--resume", "run.npz"]
+    assert trained(*options, *longer) == 0
+    other = Path("model.npz").read_bytes()
+    for _ in range(3):  # it begins, and then it has ended
+        assert trained(*run) == 0
+        assert Path("model.npz").read_bytes() == other and LanguageModel.load("model-2.npz").history_["epoch"] == [1]
+    assert not Path("model-3.npz").exists() and "is unchanged, because only a complete" not in "".join(capsys.readouterr())
+
+
 def test_a_run_can_be_resumed_with_more_epochs_in_another_process(elsewhere):
     def done(*arguments):
         run = process("train", "text.txt", *SMALL, *BRIEF, "--schedule", "plateau", *arguments)

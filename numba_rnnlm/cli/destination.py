@@ -136,7 +136,7 @@ class Destination:
     def _save(self, cut_short: bool) -> None:
         if not self._is_ours(cut_short):
             name = self._claim(self.out, self._is_earlier if self.resumed else None)
-            self.preserved, self.out = str(self.out) if self.given or self._replaces else "", name
+            self.preserved, self.out = str(self.out) if cut_short and (self.given or self._replaces) else "", name
         self.verb = "replaced" if self.out.exists() else "saved"
         self.model.save(self.out, replace_run=self.overwrite or same_file(self.out, self.keeping.resume))
 
@@ -144,6 +144,8 @@ class Destination:
         """Whether the model may be saved to the path that was chosen before training."""
         if not self.given and not self._replaces:
             return not os.path.lexists(self.out)  # another program may have created the file in the meantime
+        if not self.given:
+            return _holds(self.out, self._is_earlier)
         return not cut_short or self.overwrite or _is_empty(self.out) or (self.resumed and _holds(self.out, self._is_earlier))
 
     def _is_of_this_run(self, there: Mapping[str, Any]) -> bool:

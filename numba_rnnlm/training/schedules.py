@@ -56,6 +56,6 @@ class Schedule:
             self.divisor = min(self.divisor * self.config.decay_factor, SLOWEST)
 
 
-def can_be_extended(config: TrainingConfig) -> bool:
+def can_be_extended(schedule: str, warmup: float) -> bool:
     """Whether the rates so far would have been the same in a longer training."""
-    return config.schedule in ("constant", "plateau", "zaremba") and config.warmup == 0
+    return schedule in ("constant", "plateau", "zaremba") and warmup == 0
