@@ -112,6 +112,22 @@ def read_callbacks(callbacks: Any) -> list[Callback]:
     return found
 
 
+class Stoppable:
+    """A front end whose training callbacks can end."""
+
+    _stop_training = False
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether the training ends after this epoch."""
+        return self._stop_training
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        expect_flag("stop_training", value)
+        self._stop_training = bool(value)
+
+
 class Called(Watcher):
     """The watcher that calls callbacks.
 
@@ -429,6 +445,8 @@ class ModelCheckpoint(_Watch):
     def set_params(self, params: Mapping[str, Any]) -> None:
         Callback.set_params(self, params)
         self._named({"epoch": 1, **dict.fromkeys(params["metrics"], 0.5)}, ", ".join(params["metrics"]))
+        if "{" not in self.path:  # now: if it must not be replaced, nothing has been written
+            expect_ended(self.path, self.model.file_kind)
         if self.save_best_only:
             self.expect_measured(params["metrics"])
 

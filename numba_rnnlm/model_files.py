@@ -15,6 +15,7 @@ from .formats.native import ModelFile, open_model
 from .layers import GRU, LAYERS, Layer
 from .layers.description import cells_named, rebuild_all
 from .network import Graph
+from .optimizers import Optimizer
 from .recognition import cells_of_file
 
 
@@ -104,10 +105,10 @@ def classes_in(custom_objects: Any) -> dict[str, type]:
     """The argument ``custom_objects`` of a ``load``. Raises :class:`ConfigError` unless it maps names to classes."""
     if custom_objects is None:
         return {}
-    what = "a mapping of names to classes, such as {'Mine': Mine}"
+    what = "a mapping of names to classes of layers or optimizers, such as {'Mine': Mine}"
     expect_kind("custom_objects", custom_objects, Mapping, what)  # type: ignore[type-abstract]
     for name, value in custom_objects.items():
-        if not isinstance(name, str) or not isinstance(value, type):
+        if not isinstance(name, str) or not (isinstance(value, type) and issubclass(value, Layer | Optimizer)):
             raise ConfigError(f"custom_objects has {shown(name)}: {shown(value)}, expected {what}.")
     return dict(custom_objects)
 

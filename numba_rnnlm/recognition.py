@@ -42,7 +42,7 @@ def own_cells(layers: Iterable[Layer]) -> dict[str, Cell]:
 
 def records(ops: Ops, layers: Iterable[Layer], gradients: bool = False) -> dict[str, Record]:
     """What each cell of your own in these layers computes, ready for JSON; with ``gradients`` also backwards."""
-    return {name: _record(ops, cell, gradients) for name, cell in own_cells(layers).items()}
+    return {name: probed(ops, cell, gradients) for name, cell in own_cells(layers).items()}
 
 
 def difference(ops: Ops, cell: Cell, record: Mapping[str, Any], gradients: bool = False) -> str:
@@ -51,7 +51,7 @@ def difference(ops: Ops, cell: Cell, record: Mapping[str, Any], gradients: bool 
     Without ``gradients`` only forward: that decides what a trained model computes.
     """
     keys = ["step", "gradients"] if gradients and "gradients" in record else ["step"]
-    here = _record(ops, cell, "gradients" in keys)
+    here = probed(ops, cell, "gradients" in keys)
     for key, there in (("slots", record["slots"]), ("states", record["states"]), ("weights", record.get("weights", []))):
         if there != (now := here.get(key, [])):
             return f"its {key} are {there} there and {now} here"
@@ -87,7 +87,7 @@ def cells_of_file(
     given
         Cells to take whatever the file says that they compute.
     ops
-        The machine.
+        The backend.
     load
         The call that loads the file with a cell ``{cell}``, for error messages.
 
@@ -100,7 +100,7 @@ def cells_of_file(
     wanted = [name for name in dict.fromkeys(names) if name not in cells.BUILT_IN]
     for cell in given:
         if not isinstance(cell, Cell) or cell.name not in wanted:
-            raise ModelFileError(f"{file!r} names no cell such as {shown(cell)}, which was given; the cells of one's own that it names are "
+            raise ModelFileError(f"{file!r} names no cell such as {shown(cell)}, which was given; the custom cells that it names are "
                                  f"{wanted}. dataclasses.replace(cell, name=...) gives a cell another name.")
         found[cell.name] = cell
     for name in wanted:
@@ -108,7 +108,7 @@ def cells_of_file(
             continue
         if name not in cells.CELLS:
             raise ModelFileError(
-                f"{file!r} uses a cell of its own, {name!r}, which is not known here: import the module that defines it and call "
+                f"{file!r} uses the custom cell {name!r}, which is not registered: import the module that defines it and call "
                 "numba_rnnlm.cells.register(cell) first."
             )
         found[name] = cells.CELLS[name]
@@ -151,8 +151,8 @@ def step(
     return found
 
 
-def _record(ops: Ops, cell: Cell, gradients: bool) -> Record:
-    """One step from a fixed input."""
+def probed(ops: Ops, cell: Cell, gradients: bool = False) -> Record:
+    """What a cell computes in one step from a fixed input."""
     slots, states = len(cell.gates), len(cell.states)
     z, prev, w = _values(2, 1, slots), _values(1, 1, states), _values(4, len(cell.weights))
     found = step(ops, cell, z, prev, w, _values(3, 1, states) if gradients else None)

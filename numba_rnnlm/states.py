@@ -108,7 +108,7 @@ class TextState:
         """
         many = not isinstance(rows, Integral)
         given = expect_items("rows", rows.tolist() if isinstance(rows, np.ndarray) else rows, "a number, or numbers such as [0, 0, 1]") if many else [rows]
-        chosen = [expect_number("a row", row, 0, max(len(self) - 1, 0), whole=True) for row in given]
+        chosen = [expect_number("the number of a text", row, 0, max(len(self) - 1, 0), whole=True) for row in given]
         at = np.array(chosen, np.int64)
         return replace(self, streams=self.streams.take(at), tails=self.tails[at], kinds=tuple(self.kinds[row] for row in chosen),
                        spaced=self.spaced[at], many=many)

@@ -30,9 +30,10 @@ layers.initializers layers.layer layers.chain layers.heads layers.options layers
 layers.recurrent layers.wrappers layers layers.description
 recognition
 network.graph network.passes network.state network.network network
-formats.maps formats.keras model_files
-checking.comparing checking.cases checking.layer checking.cell checking
+formats.maps formats.keras
 optimizers.optimizer optimizers.keras optimizers.pytorch optimizers
+model_files
+checking.comparing checking.cases checking.layer checking.cell checking
 training training.history training.log training.plan training.position training.checkpoints training.clock training.schedules
 training.task training.streams training.updater training.warmup training.loop training.reports
 decoding.choice decoding.verbs decoding.write decoding

@@ -329,3 +329,11 @@ def test_unsupported_keras_arguments():
     with pytest.raises(ConfigError, match=r"EarlyStopping: baseline is 0\.5, expected None"):
         EarlyStopping(baseline=0.5)
     assert ModelCheckpoint(filepath="a.npz", save_weights_only=False, save_freq="epoch").path == "a.npz"
+
+
+def test_a_checkpoint_over_another_kind_of_file_is_refused_before_anything_is_written(model, tmp_path):
+    other = LanguageModel(hidden=4, layers=1, embedding=3).fit("to be or not to be\n" * 5, epochs=1, streams=2, steps=5, verbose=0)
+    other.save(tmp_path / "other.npz")
+    with pytest.raises(ModelFileError, match="it is a file of the kind 'language_model', and is not replaced by a 'sequential'"):
+        model.fit(X, Y, verbose=0, checkpoint=tmp_path / "run.npz", callbacks=ModelCheckpoint(tmp_path / "other.npz"))
+    assert not (tmp_path / "run.npz").exists()

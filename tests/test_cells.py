@@ -392,7 +392,7 @@ def test_a_file_is_not_loaded_with_another_cell_of_the_same_name(make, registere
         cell = dataclasses.replace(registered, name="other")
         type(model).load(path, **({"cell": cell} if make is ids_model else {"cells": [cell]}))
     del CELLS["leaky"]
-    with pytest.raises(ModelFileError, match=r"uses a cell of its own, 'leaky', which is not known here.*register\(cell\) first"):
+    with pytest.raises(ModelFileError, match=r"uses the custom cell 'leaky', which is not registered.*register\(cell\) first"):
         type(model).load(path)
     cells.register(registered)
 

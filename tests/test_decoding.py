@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import trained, untrained
 from own_cells import IND_RNN, MIN_GRU, PEEPHOLE
+from own_layers import Trace
 from strategies import floats
 
 from numba_rnnlm import backends
@@ -35,7 +36,6 @@ from numba_rnnlm.layers import (
     Dense,
     Dropout,
     Embedding,
-    Layer,
     Recurrent,
     Residual,
     SimpleRNN,
@@ -445,24 +445,6 @@ def test_evaluate_measures_the_rounded_weights(tied):
 
 
 # Several cells, and layers without a stage
-
-
-@dataclass(frozen=True)
-class Trace(Layer):
-    """A custom layer with a state: y_t = x_t + y_{t-1} / 2."""
-
-    def state(self, shape):
-        return {"trace": shape[1:]}
-
-    def activations(self, shape, training):
-        return {"y": shape}
-
-    def forward(self, ops, run, x):
-        for t in range(x.shape[0]):
-            ops.copy(x[t], run.a["y"][t])
-            ops.add(run.m["trace"], run.a["y"][t], 0.5)
-            ops.copy(run.a["y"][t], run.m["trace"])
-        return run.a["y"]
 
 
 class Bare(heads.Softmax):

@@ -96,7 +96,7 @@ def test_a_cell_in_any_argument_is_recognised(tmp_path, capsys):
     model = Sequential([Embedding(4, 3), layer, GRU(2), Dense(4, "softmax")], seed=1)
     model.save(path)
     assert cli.main(["info", str(path)]) == 0 and "Holder(hidden=1.0, value=[1, 'leaky'])" in capsys.readouterr().out
-    with pytest.raises(ModelFileError, match="uses a cell of its own, 'leaky', which is not known here"):
+    with pytest.raises(ModelFileError, match="uses the custom cell 'leaky', which is not registered"):
         Sequential.load(path, custom_objects={"Holder": Holder})
     assert Sequential.load(path, custom_objects={"Holder": Holder}, cells=[LEAKY]).layers[1].value[1] is LEAKY
     other = replace(LEAKY, forward=cells.RELU.forward)
@@ -155,13 +155,13 @@ def test_names_that_a_file_cannot_hold_are_refused(name):
             Graph([Embedding(4, 3), layer])
 
 
-@pytest.mark.parametrize("given", [[Holder], {"Holder": 3}, {"Holder": Holder()}, {3: Holder}, "Holder", np.ones(2)])
+@pytest.mark.parametrize("given", [[Holder], {"Holder": int}, {"Holder": 3}, {"Holder": Holder()}, {3: Holder}, "Holder", np.ones(2)])
 def test_custom_objects_are_classes_by_name(tmp_path, given):
     path = tmp_path / "model.npz"
     for model in (LanguageModel(hidden=4, layers=1, embedding=3).fit(TEXT, **FIT), Sequential([Embedding(4, 3), GRU(2), Dense(4, "softmax")])):
         path.unlink(missing_ok=True)
         model.save(path)
-        with pytest.raises(ConfigError, match=r"custom_objects (is|has) .*, expected a mapping of names to classes, such as"):
+        with pytest.raises(ConfigError, match=r"custom_objects (is|has) .*, expected a mapping of names to classes of layers or optimizers, such as"):
             type(model).load(path, custom_objects=given)
 
 

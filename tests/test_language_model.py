@@ -661,7 +661,7 @@ def test_the_error_names_an_unregistered_cell(tmp_path, monkeypatch):
     monkeypatch.setitem(cells.CELLS, "own", cell)
     fit(untrained(cell=cell)).save(tmp_path / "model.npz")
     monkeypatch.delitem(cells.CELLS, "own")
-    with pytest.raises(ModelFileError, match=r"cell of its own, 'own'.*register\(cell\) first"):
+    with pytest.raises(ModelFileError, match=r"the custom cell 'own'.*register\(cell\) first"):
         LanguageModel.load(tmp_path / "model.npz")
 
 

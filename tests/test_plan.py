@@ -79,7 +79,7 @@ def test_longer_texts_get_some_thousand_updates(tokens):
     [
         ({}, []),
         ({"steps": 10}, []),
-        ({"streams": 50}, ["note: only 140 updates; some thousand learn well: give more epochs, or fewer streams or steps"]),
+        ({"streams": 50}, ["note: only 140 updates; a good model usually needs a few thousand: give more epochs, or fewer streams or steps"]),
     ],
 )
 def test_few_updates_are_reported(given, note):
@@ -94,14 +94,14 @@ def test_few_updates_are_reported(given, note):
 
 def test_a_short_text_is_reported():
     _, note = told(TrainingConfig(), plan(TrainingConfig(), 900), 900, 480)
-    assert note == "note: only 480 updates, because the text is short; some thousand learn well"
+    assert note == "note: only 480 updates, because the text is short; a good model usually needs a few thousand"
 
 
 def test_nothing_is_chosen_if_everything_is_given(capsys):
     untrained().fit(LINES * 8, epochs=2, streams=4, steps=16)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "320 tokens: epochs 2, streams 4, steps 16, 10 updates"
-    assert lines[2].startswith("note: only 10 updates; some thousand learn well: give more epochs")
+    assert lines[2].startswith("note: only 10 updates; a good model usually needs a few thousand: give more epochs")
     assert [line for line in lines if "note" in line] == lines[2:3]
 
 

@@ -888,7 +888,7 @@ def test_a_custom_optimiser_continues_from_a_file(tmp_path):
     model.save(path)
     with pytest.raises(ModelFileError, match=r"model.npz': the optimizer is 'Mine', a custom class, .*custom_objects=\{name: class\}"):
         Sequential.load(path)
-    with pytest.raises(ConfigError, match=r"custom_objects is \[.*\], expected a mapping of names to classes"):
+    with pytest.raises(ConfigError, match=r"custom_objects is \[.*\], expected a mapping of names to classes of layers or optimizers"):
         Sequential.load(path, custom_objects=[Mine])
     bare = Sequential.load(path, compile=False)
     same(bare.get_weights(), model.get_weights())

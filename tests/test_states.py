@@ -5,7 +5,6 @@ import json
 import pickle
 import re
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from checks import HANG, TOLERANCE, error, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from models import fit, trained, untrained
+from own_layers import Trace
 from strategies import floats
 
 import numba_rnnlm
@@ -34,34 +34,16 @@ from numba_rnnlm.callbacks import ModelCheckpoint
 from numba_rnnlm.decoding import read
 from numba_rnnlm.decoding.write import decoder_of, fresh
 from numba_rnnlm.errors import GenerationError
-from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Layer, Residual, SimpleRNN
+from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Recurrent, Residual, SimpleRNN
 from numba_rnnlm.network import Graph, Network
 
-SIZE = 3 if backends.SIMULATED else 20  # of layers, at most
+SIZE = 3 if backends.SIMULATED else 20  # maximum units of a layer
 TOKENIZERS = {"char": "to be ", "word": "to be or", "byte": "né to ", None: [3, 9, 4, 1]}
 every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS)
 every_kind = pytest.mark.parametrize("weights", ["float32", "int8"])
 
 
 # Networks of any layers
-
-
-@dataclass(frozen=True)
-class Trace(Layer):
-    """y_t = x_t + y_{t-1} / 2"""
-
-    def state(self, shape):
-        return {"trace": shape[1:]}
-
-    def activations(self, shape, training):
-        return {"y": shape}
-
-    def forward(self, ops, run, x):
-        for t in range(x.shape[0]):
-            ops.copy(x[t], run.a["y"][t])
-            ops.add(run.m["trace"], run.a["y"][t], 0.5)
-            ops.copy(run.a["y"][t], run.m["trace"])
-        return run.a["y"]
 
 
 @st.composite
@@ -387,8 +369,8 @@ STATE = "state is .*, expected what model.read or TextState.load returned"
     (lambda model, one, many: model.next_token(one, k=0), ConfigError, "k is 0, expected a whole number of at least 1"),
     (lambda model, one, many: model.read("to be x", one), VocabularyError, "the prompt has 'x' at position 6, which the training text"),
     (lambda model, one, many: model.read([], one, unknown="skip"), ConfigError, "unknown is 'skip', expected one of 'error', 'unk'"),
-    (lambda model, one, many: many.take(2), ConfigError, "a row is 2, expected a whole number of at least 0 and at most 1"),
-    (lambda model, one, many: many.take([0, "1"]), ConfigError, "a row is '1', expected a whole number"),
+    (lambda model, one, many: many.take(2), ConfigError, "the number of a text is 2, expected a whole number of at least 0 and at most 1"),
+    (lambda model, one, many: many.take([0, "1"]), ConfigError, "the number of a text is '1', expected a whole number"),
     (lambda model, one, many: many.take("01"), ConfigError, r"rows is '01', expected a number, or numbers such as \[0, 0, 1\]"),
     (lambda model, one, many: one.take(), ConfigError, "TextState.take: missing a required argument: 'rows'"),
 ])  # fmt: skip
@@ -462,6 +444,9 @@ def test_a_state_is_refused_by_another_cell_of_the_same_name():
     assert len(model_with(dataclasses.replace(cells.TANH, name="mine")).next_token(state)) == 5
     with pytest.raises(ConfigError, match="the state belongs to other weights than the model's"):
         model_with(dataclasses.replace(cells.RELU, name="mine")).next_token(state)
+    model = LanguageModel(body=[Recurrent(3, True, dataclasses.replace(kind, name="mine")) for kind in (cells.TANH, cells.RELU)],
+                          embedding=3, tokenizer=None, vocabulary_size=5, seed=1)  # no file tells these cells apart, but a state does not name them
+    assert len(model.next_token(model.read([1, 2]))) == 5
     cells.CELLS.pop("mine")
 
 

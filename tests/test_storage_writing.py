@@ -306,7 +306,7 @@ def test_many_threads_take_turns_holding_a_lock(path):
 
 
 def test_an_interrupt_while_an_array_is_closed_remains_an_interrupt(path, monkeypatch):
-    """zipfile then cannot close the archive, and says so."""
+    """zipfile then raises a ValueError, because it cannot close the archive."""
     def close(self):
         raise KeyboardInterrupt
 

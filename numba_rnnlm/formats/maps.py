@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     shape: tuple[int, ...] | None = None
 
 
-Map = Iterable[Entry]  # of all the weights that a layer may have
+Map = Iterable[Entry]  # one for each weight that a layer can have, or several
 Find = Callable[[Layer, Iterable[str]], Map]  # the map of a layer with weights of these names
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import backends, model_files, optimizers, runs
 from ..arguments import Only, checked_calls
-from ..callbacks import Callback, Called, History, read_callbacks
+from ..callbacks import Callback, Called, History, Stoppable, read_callbacks
 from ..cells import Cell
 from ..config import CheckpointConfig, TrainingConfig
 from ..errors import (
@@ -59,7 +59,7 @@ Callbacks = Annotated[None, Only("only fit calls callbacks")]
 
 
 @checked_calls
-class Sequential:
+class Sequential(Stoppable):
     """Layers, one behind the other, trained on examples. Every example starts from a zero state.
 
     Parameters
@@ -113,7 +113,7 @@ class Sequential:
         self._compiled: Compiled | None = None
         self._updater: Updater | None = None
         self.history: History | None = None
-        self._stop_training = self._is_training = False
+        self._is_training = False
         self._stack(tuple(map(_checked, () if layers is None else expect_items("layers", layers, "a list of layers"))))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,16 +124,6 @@ class Sequential:
 
     def __repr__(self) -> str:
         return f"Sequential([{', '.join(map(_short, self._layers))}])"
-
-    @property
-    def stop_training(self) -> bool:
-        """Whether the training ends after this epoch."""
-        return self._stop_training
-
-    @stop_training.setter
-    def stop_training(self, value: bool) -> None:
-        expect_flag("stop_training", value)
-        self._stop_training = bool(value)
 
     # stacking
 
@@ -643,7 +633,7 @@ class Sequential:
         if (compiled := about["compiled"]) is not None and compile:
             try:
                 optimizer = optimizers.rebuild(compiled["optimizer"], custom_objects,
-                                    "load with custom_objects={name: class} to go on with it, or with compile=False for the weights alone")
+                                    "load with custom_objects={name: class} to continue with it, or with compile=False for the weights alone")
             except ModelFileError as error:
                 raise ModelFileError(f"{loaded.name!r}: {error}") from error
             self.compile(optimizer, compiled["loss"], compiled["metrics"])

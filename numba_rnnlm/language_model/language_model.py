@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .. import cells, model_files
 from ..arguments import checked_calls
-from ..callbacks import Callback, read_callbacks
+from ..callbacks import Callback, Stoppable, read_callbacks
 from ..cells import Cell
 from ..config import (
     OPTIMIZERS,
@@ -29,7 +29,6 @@ from ..errors import (
     ConfigError,
     GenerationError,
     ShapeError,
-    expect_flag,
     expect_items,
     expect_kind,
     expect_number,
@@ -51,7 +50,7 @@ from .fitting import Prepare
 
 
 @checked_calls
-class LanguageModel:
+class LanguageModel(Stoppable):
     """A recurrent neural network language model.
 
     Parameters
@@ -138,7 +137,6 @@ class LanguageModel:
         seed: int = 0,
     ) -> None:
         self._contents = new_contents(locals())
-        self._stop_training = False
 
     @property
     def tokenizer_(self) -> Tokenizer | None:
@@ -195,16 +193,6 @@ class LanguageModel:
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
         return f"LanguageModel({shown})"
-
-    @property
-    def stop_training(self) -> bool:
-        """Whether a callback has asked the training to end after this epoch."""
-        return self._stop_training
-
-    @stop_training.setter
-    def stop_training(self, value: bool) -> None:
-        expect_flag("stop_training", value)
-        self._stop_training = bool(value)
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of all weights, in the order of the layers; ``network_.weights()`` has them by name."""
@@ -313,8 +301,8 @@ class LanguageModel:
         checkpoint, checkpoint_every
             A file for the complete state of the training, and how often to write it: "30s", "5min", "2h" or a number of seconds. It is also
             written before the first update, and when training ends or a signal ends it. It is a model file too, and is replaced
-            atomically. If it cannot be written (a full disk), a warning says so, the previous one stays and training continues; if the
-            first one cannot be written, that is an error and nothing is trained. The checkpoint of another run that has not ended is
+            atomically. If it cannot be written (a full disk), training warns and continues with the previous one in place;
+            if the first one cannot be written, ``fit`` raises an error and trains nothing. The checkpoint of another run that has not ended is
             never replaced. During training, ``<checkpoint>.lock`` keeps other jobs away.
         resume
             A checkpoint to resume from. Texts and settings must be those of the run that wrote it. The result has the same bytes on the
@@ -401,7 +389,7 @@ class LanguageModel:
         """How well the model predicts a corpus: perplexity, bits per character and byte, tokens counted.
 
         Every token but the first counts once, line ends included. A symbol that is not in the vocabulary is scored as ``<unk>`` and counted
-        in ``oov``; a warning says so if there are more than 1 %. A corpus of 4,000 tokens or more is split into up to 20 streams, each of
+        in ``oov``; more than 1 % of them raise a warning. A corpus of 4,000 tokens or more is split into up to 20 streams, each of
         which first reads the 64 tokens before its own, so that it does not start cold.
 
         Parameters

@@ -38,7 +38,7 @@ class Run:
         self.memo: dict[str, Any] = {}
         self.written = set() if written is None else written  # gradients of this step, by identity; one set for all layers of a network
         self._parts: dict[str, Run] = {}
-        self._state: Arrays | None = None  # of the run that m is a part of
+        self._state: Arrays | None = None  # the state of the whole run, from which m was taken
 
     def part(self, name: str) -> "Run":
         """The arrays of the layer of this name within this one."""

@@ -17,7 +17,7 @@ from ..memory import expect_memory
 Mode = Literal["predict", "score", "loss", "train"]  # what a pass computes: outputs, scores of what follows, losses, and gradients, too
 
 
-NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # of a weight or a state in a file
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # matches what a file can call a weight or a state
 LONGEST_NAME = 500
 
 

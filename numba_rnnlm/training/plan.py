@@ -61,7 +61,7 @@ def told(config: TrainingConfig, chosen: Plan, tokens: int, updates: int) -> lis
     else:
         lines = [f"{tokens:,} tokens: {plain(config.max_seconds)} seconds, at most {chosen.epochs:,} epochs, {rows}{by}"]
     if updates < FEW and len(left_open) == len(OPEN):
-        lines.append(f"note: only {updates:,} updates, because the text is short; some thousand learn well")
+        lines.append(f"note: only {updates:,} updates, because the text is short; a good model usually needs a few thousand")
     elif updates < FEW:
-        lines.append(f"note: only {updates:,} update{'s' * (updates != 1)}; some thousand learn well: give more epochs, or fewer streams or steps")
+        lines.append(f"note: only {updates:,} update{'s' * (updates != 1)}; a good model usually needs a few thousand: give more epochs, or fewer streams or steps")
     return lines

@@ -28,7 +28,7 @@ class Updater:
 
     def __init__(self, network: Network, optimizer: Optimizer) -> None:
         self.network, self.optimizer, self.steps = network, optimizer, 0
-        self.rounding: str | None = network.ops.rounding()  # of the backend that made the updates so far; None if unknown
+        self.rounding: str | None = network.ops.rounding()  # how the backend that made the updates so far rounds; None if unknown
         self.moments = network.ops.empty((optimizer.rule.moments, network.parameters.flat.shape[0]))
         self.forget()
 

@@ -33,7 +33,7 @@ CROWDED = 5_000_000  # nanoseconds that callers work alone after they have got i
 
 # The board starts with the number of calls to the workers, -1 to end them, and the number that sleep. Then, on cache lines of
 # their own: the number of threads; the number of callers running a job; and measurements in nanoseconds: time of shared jobs,
-# their estimated time on one thread, how long to go on without sharing, and the time after which sharing is judged.
+# their estimated time on one thread, how long the caller continues alone, and when it decides whether sharing pays off.
 _CALLS, _ASLEEP, _THREADS, CALLERS = 0, 1, LINE, 2 * LINE
 _SHARED, _SINGLE, _CAUTIOUS, JUDGED = range(3 * LINE, 3 * LINE + 4)
 _SLOTS = 4 * LINE
