@@ -50,7 +50,7 @@ def tail_of(*ids: np.ndarray) -> np.ndarray:
 @checked_calls
 @dataclass(frozen=True, eq=False, repr=False)
 class TextState:
-    """What a :class:`~numba_rnnlm.LanguageModel` has read: one text, or many side by side. :meth:`LanguageModel.read` returns it.
+    """What a :class:`~numba_rnnlm.LanguageModel` has read: one text, or many in a batch. :meth:`LanguageModel.read` returns it.
 
     It is a value: nothing that a model does with it changes it. It belongs to the weights that have read the texts; any other weights
     refuse it, those of the same model after more training too.

@@ -33,7 +33,7 @@ def fresh(texts: Sequence[np.ndarray]) -> tuple[Streams, list[np.ndarray]]:
 def read(network: Network, texts: Sequence[np.ndarray], weights: str = "float32", start: Streams | None = None) -> Streams:
     """Where streams are when each has read its text: from ``start`` on, or from nothing, where no text may be empty.
 
-    Texts of different lengths are read side by side; each ends as it would alone.
+    Texts of different lengths are read in one batch; each ends as it would alone.
     """
     streams, texts = fresh(texts) if start is None else (start, list(texts))
     if not streams.state:
@@ -101,7 +101,7 @@ def _written(
     for stream, text in enumerate(texts):
         known[: len(text), stream] = text
     decoder, row = decoder_of(network, config.weights), 0
-    if decoder.exact and min(lengths):  # what all have is read side by side in time, which is faster
+    if decoder.exact and min(lengths):  # the steps that all texts have are read in one pass, which is faster
         row = min(lengths)
         streams = _read(network, decoder, streams, known[:row])
     decoding, choice, numbers = decoder.start(streams), choice_of(config, banned), np.array(seeds, np.uint64)

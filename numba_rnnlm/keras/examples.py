@@ -74,7 +74,7 @@ class ExampleTask:
     batch_size
         Examples of a batch; the last one may have fewer.
     shuffle
-        Whether each epoch has an order of its own.
+        Whether to shuffle the examples in each epoch.
     seed
         Of the order and the dropout masks.
     """

@@ -60,21 +60,21 @@ Callbacks = Annotated[None, Only("only fit calls callbacks")]
 
 @checked_calls
 class Sequential(Stoppable):
-    """Layers, one behind the other, trained on examples. Every example starts from a zero state.
+    """A stack of layers, trained on examples. Every example starts from a zero state.
 
     Parameters
     ----------
     layers
-        Of :mod:`numba_rnnlm.layers`; more can be added with :meth:`add`.
+        Layers of :mod:`numba_rnnlm.layers`, or your own; :meth:`add` adds more.
     seed
-        Of the starting weights, the order of the examples and the dropout masks. Same seed, same model, to the bit.
+        Seed of the initial weights, the order of the examples and the dropout masks. The same seed gives the same model, bit for bit.
     backend
         "auto", "cpu", "cuda" (an NVIDIA GPU) or "reference"; see :func:`numba_rnnlm.backends.get`.
     threads
-        Default: NUMBA_RNNLM_NUM_THREADS, or the processors this process may use. Results do not depend on it.
+        By default NUMBA_RNNLM_NUM_THREADS, or all processors that this process may use. Results do not depend on it.
     precision
-        Of the factors of matrix products: "float32", or "bf16", faster (on "cuda", and on processors with AVX512_BF16);
-        on "cuda" also "tf32".
+        Precision of the factors of matrix products: "float32"; or "bf16", which is faster (on "cuda", and on processors with AVX512_BF16);
+        or on "cuda" "tf32".
 
     Attributes
     ----------
@@ -133,17 +133,17 @@ class Sequential(Stoppable):
         return list(self._layers)
 
     def add(self, layer: Layer) -> None:
-        """Put a layer on top."""
+        """Add a layer at the end."""
         self._stack((*self._layers, _checked(layer)))
 
     def pop(self) -> Layer:
-        """Take the top layer off."""
+        """Remove the last layer, and return it."""
         top = self._layer(-1)
         self._stack(self._layers[:-1])
         return top
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Make the weights now. Vectors come as (None, steps or None, features); an Embedding needs no shape."""
+        """Create the weights now. Vectors have the shape (None, steps or None, features); an Embedding needs no shape."""
         first, shape = self._layer(0), [plain_value(size) for size in expect_items("input_shape", input_shape, "a tuple such as (None, None, 3)")]
         for size in shape:
             if size is not None:
@@ -160,7 +160,7 @@ class Sequential(Stoppable):
         self._build()
 
     def _stack(self, layers: tuple[Layer, ...]) -> None:
-        """Other layers; those that stay keep their weights, the optimiser starts anew."""
+        """Replace the layers; those that stay keep their weights, and the optimiser is reset."""
         self._expect_not_training()
         expect_describable(layers)
         features = self._features or getattr(layers[0] if layers else None, "input_features", None)
@@ -177,7 +177,7 @@ class Sequential(Stoppable):
                               "copy, copy.deepcopy(model).")
 
     def _layer(self, index: int) -> Layer:
-        """The bottom layer, 0, or the top one, -1."""
+        """The first layer, 0, or the last one, -1."""
         if not self._layers:
             raise ConfigError("the model has no layers; add some, for example model.add(Embedding(1000, 64)).")
         return self._layers[index]
@@ -222,7 +222,7 @@ class Sequential(Stoppable):
         return [array for weights in self._keras_weights() for array in weights]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
-        """Overwrite all weights by what :meth:`get_weights` gave here, or in Keras for the same layers."""
+        """Overwrite all weights by arrays as :meth:`get_weights` returns them, here or in Keras for the same layers."""
         network = self._build()
         groups = self._keras_weights()
         expected = [array.shape for group in groups for array in group]
@@ -246,7 +246,7 @@ class Sequential(Stoppable):
             for name, layer in zip(network.graph.names, self._layers, strict=True)
         ]
 
-    # learning
+    # training
 
     def compile(
         self,
@@ -260,20 +260,20 @@ class Sequential(Stoppable):
         steps_per_execution: Annotated[Literal[1], Only("a batch is an update")] = 1,
         jit_compile: Annotated[Literal["auto"], Only("everything is compiled")] = "auto",
     ) -> None:
-        """Say how to train. The optimiser starts anew, the weights stay.
+        """Set optimiser, loss and metrics. The optimiser is reset; the weights are kept.
 
         Parameters
         ----------
         optimizer
-            "sgd", "rmsprop", "adagrad", "adam", "adamw", "adadelta", "nadam", "lion": Keras 3's, with its defaults. Or an object
-            of :mod:`numba_rnnlm.optimizers`, or of a class of your own.
+            "sgd", "rmsprop", "adagrad", "adam", "adamw", "adadelta", "nadam", "lion": those of Keras 3, with its defaults. Or an object
+            of :mod:`numba_rnnlm.optimizers` or of your own class.
         loss
             "categorical_crossentropy" (one-hot targets) or "sparse_categorical_crossentropy" (ids), on a last
-            layer ``Dense(..., activation="softmax")``; "binary_crossentropy" (0 to 1) on ``activation="sigmoid"``. Exact,
-            where Keras cuts the cross-entropy of an example at 16.118 (-ln 1e-7).
+            layer ``Dense(..., activation="softmax")``; "binary_crossentropy" (0 to 1) on ``activation="sigmoid"``. The loss is
+            exact, whereas Keras limits the cross-entropy of an example to 16.118 (-ln 1e-7).
         metrics
-            ["accuracy"] or "accuracy", or nothing. As in Keras that is the part of the rows whose largest output is the
-            target's; for a single sigmoid unit, and as "binary_accuracy", the part of the outputs on the right side of 1/2.
+            ["accuracy"] or "accuracy", or none. As in Keras, it is the fraction of rows whose largest output is the target's; for a single
+            sigmoid unit, and as "binary_accuracy", the fraction of outputs on the right side of 1/2.
         """
         expect_one_of("loss", loss, LOSSES)
         metrics = (metrics,) if isinstance(metrics, str) else tuple(expect_items("metrics", () if metrics is None else metrics, "a list of names"))
@@ -317,63 +317,64 @@ class Sequential(Stoppable):
         validation_batch_size: Annotated[None, Only("batch_size is that of validation too")] = None,
         validation_freq: Annotated[Literal[1], Only("every epoch is validated")] = 1,
     ) -> History:
-        """Train. Fitting again goes on, with the optimiser as it is, until :meth:`compile` is called.
+        """Train. Calling it again continues, with the same state of the optimiser, until :meth:`compile` is called.
 
         Ctrl-C, SIGTERM and other signals end the training cleanly (:mod:`numba_rnnlm.interrupts`): the epoch is closed, the
-        callbacks are told, :attr:`history` is there. Then the signal has its usual consequence, such as ``KeyboardInterrupt``.
+        callbacks are called, and :attr:`history` is set. Then the signal has its usual effect, such as ``KeyboardInterrupt``.
 
         Parameters
         ----------
         x
             Ids (examples, steps), or without an Embedding vectors (examples, steps, features).
         y
-            One-hot rows, ids or numbers from 0 to 1, as the loss wants them: one for each example, or one for each
-            of its steps if the model answers after every step.
+            One-hot rows, ids or numbers from 0 to 1, as the loss requires: one for each example, or one for each of its steps if the model
+            has an output for every step.
         batch_size
             Examples between updates; the last batch may be smaller.
         epochs, initial_epoch
             Train from epoch ``initial_epoch``, counted from 0, up to ``epochs``.
         verbose
-            0 silent, 1 or "auto" live progress, 2 one line an epoch.
+            0 silent, 1 or "auto" live progress, 2 one line per epoch.
         callbacks
             See :mod:`numba_rnnlm.callbacks`.
         validation_split
-            Part of the examples, the last ones, to validate on instead of training on them.
+            Fraction of the examples, at the end, to validate on instead of training on them.
         validation_data
-            (x, y) to validate on; goes before ``validation_split``.
+            (x, y) to validate on; takes precedence over ``validation_split``.
         shuffle
-            Give each epoch an order of its own.
+            Shuffle the examples in each epoch.
         on_interrupt
-            After a signal has ended the training: "raise" it again, so that it has its usual consequence; or "return".
+            After a signal has ended the training: "raise" it again, so that it has its usual effect; or "return".
         schedule, warmup, decay_factor, decay_after
-            Of the learning rate, over all ``epochs``: see :class:`~numba_rnnlm.config.TrainingConfig`.
+            The learning rate over all ``epochs``: see :class:`~numba_rnnlm.config.TrainingConfig`.
         accumulate
-            Batches whose gradients are added up for one update: as a batch ``accumulate`` times as large, in the memory of one.
+            Number of batches whose gradients are summed before each update: like batches ``accumulate`` times as large, without more memory.
         patience
             Stop after this many epochs without a better validation loss (loss, if nothing is validated). EarlyStopping can do more.
         max_seconds
             End cleanly within this time, in seconds or as "45min"; it includes validations, but not compiling.
         not_finite
-            When the loss or a gradient is NaN or infinite: "stop", or "skip" the update and halve the learning rate; from the second in
-            a row on, the weights of the last whole epoch are back, too, and more than 10 in a row stop.
+            If the loss or a gradient is NaN or infinite: "stop", or "skip" the update and halve the learning rate. The second skip in a row and
+            all further ones also restore the weights of the last whole epoch; after more than 10 in a row training stops.
         checkpoint, checkpoint_every
-            A file for the whole state of the training, and how often it is written: "30s", "5min" or seconds; also before the first update
-            and when the training ends, or a signal ends it. :meth:`load` reads it, too.
+            A file for the complete state of the training, and how often to write it: "30s", "5min" or a number of seconds. It is also written
+            before the first update, and when training ends or a signal ends it. :meth:`load` can read it.
         resume
-            A checkpoint to resume from, with the same layers, examples and settings, to the same bytes; ``epochs`` and ``max_seconds`` may
-            be others where the schedule is "constant", "plateau" or "zaremba" without warm-up. If it is the file of ``checkpoint`` and does
-            not exist yet, the run begins. Callbacks are called from where it continues: they do not remember what came before.
+            A checkpoint to resume from, with the same layers, examples and settings; the result has the same bytes as that of an
+            uninterrupted run. ``epochs`` and ``max_seconds`` may differ if the schedule is "constant", "plateau" or "zaremba", without
+            warm-up. If it is the file of ``checkpoint`` and does not exist yet, a new run starts. Callbacks are called from where the run
+            continues; they do not know what came before.
 
         Raises
         ------
         ShapeError, VocabularyError
-            If x or y is not what the layers and the loss expect.
+            If x or y do not fit the layers or the loss.
         DivergenceError
-            If training ran into NaN; the weights are back as the last whole epoch left them.
+            If training runs into NaN; the weights of the last whole epoch are restored.
         TrainingError
-            If a validation failed, or memory ran out, in the middle; what was learned is kept.
+            If a validation fails, or memory runs out during training; what was learned is kept.
         ModelFileError
-            If there is no checkpoint to resume from, or the checkpoint cannot be written.
+            If the checkpoint to resume from is missing or damaged, or the checkpoint cannot be written.
         """
         self._expect_not_training()
         batch_size = expect_number("batch_size", batch_size, 1, whole=True)
@@ -546,17 +547,17 @@ class Sequential(Stoppable):
     # keeping
 
     def save(self, path: Path, include_optimizer: bool = True) -> None:
-        """Write layers, weights and what :meth:`compile` was told to one file, with the optimiser as it stands.
+        """Write layers, weights, the arguments of :meth:`compile` and the state of the optimiser to one file.
 
-        So a training continues where it was: fit 4 epochs, save, load, and ``fit(..., initial_epoch=4, epochs=10)`` ends in the
-        same bytes as 10 epochs at once. Keras's suffixes, .h5 and .keras, are refused: the file is a .npz.
+        Training can then continue: fit 4 epochs, save, load, and ``fit(..., initial_epoch=4, epochs=10)`` gives the same bytes as 10
+        epochs in one call. Keras's suffixes, .h5 and .keras, are refused, because the file is a .npz.
 
         Parameters
         ----------
         path
             The file.
         include_optimizer
-            Keep the optimiser's moments, which take as much room as the weights, for Adam twice as much.
+            Save the optimiser's moments, which are as large as the weights, for Adam twice as large.
         """
         expect_our_file(path)
         runs.expect_ended(path, "sequential")
@@ -570,7 +571,7 @@ class Sequential(Stoppable):
         })
 
     def _about(self, updater: Updater | None = None, gradients: bool = False) -> dict[str, Any]:
-        """All but the arrays, as plain values; cells of your own by what they compute, with ``gradients`` also backward."""
+        """The header of a file, as plain values; custom cells are recorded by what they compute, with ``gradients`` also backward."""
         own, compiled = records(self._build().ops, self._layers, gradients), self._compiled
         return {
             "layers": [describe(layer) for layer in self._layers],
@@ -598,18 +599,18 @@ class Sequential(Stoppable):
         path, backend, threads, precision
             The file, and as in :class:`Sequential`.
         compile
-            Also take the optimiser, the loss and the metrics; without, only the layers and their weights.
+            Also load optimiser, loss and metrics; otherwise only the layers and their weights.
         custom_objects
-            Classes of layers and optimisers of your own by their names: the file names such a class and never imports it.
+            Your own classes of layers and optimisers, by name: the file only names such a class, and nothing is imported.
         cells
-            Only for a model with cells of your own: use these, whatever the cells of the same names computed that the model was
-            trained with. Left out, the registered cells are used, and refused if they compute something else.
+            For a model with your own cells: use these, even if they compute something else than the cells of these names that the model was
+            trained with. By default the registered cells are used, and refused if they compute something else.
 
         Raises
         ------
         ModelFileError
             If the file is missing, damaged, not a Sequential, from a newer version, or names an optimiser that is not in
-            ``custom_objects``; or a cell is not known here, or is another one.
+            ``custom_objects``; or a cell is unknown, or computes something else.
         """
         classes = model_files.classes_in(custom_objects)
         expect_flag("compile", compile)

@@ -611,8 +611,8 @@ class LanguageModel(Stoppable):
             The same seed generates the same text, also if it is generated in several calls. The prompts of a list have the seeds seed,
             seed + 1, …, and each is continued as if it were alone.
         weights
-            "float32", or "int8": matrices of 8-bit integers with a scale per column, which take a quarter of the memory, are up to four
-            times as fast where memory bandwidth is the limit, and change the probabilities slightly.
+            "float32", or "int8": matrices of 8-bit integers with a scale per column, which take a quarter of the memory, are faster for
+            large models, and change the probabilities slightly.
         unknown
             What to do with a symbol of the prompt that is not in the vocabulary: raise an "error", or read it as ``<unk>`` ("unk").
         as_bytes
