@@ -21,3 +21,21 @@ class Trace(Layer):
             ops.add(run.m["trace"], run.a["y"][t], 0.5)
             ops.copy(run.a["y"][t], run.m["trace"])
         return run.a["y"]
+
+
+@dataclass(frozen=True)
+class Mirror(Layer):
+    """y_t = x_{T-1-t}"""
+
+    causal = False
+
+    def activations(self, shape, training):
+        return {"y": shape, "dx": shape}
+
+    def forward(self, ops, run, x):
+        ops.reverse(x, None, run.a["y"])
+        return run.a["y"]
+
+    def backward(self, ops, run, x, dy):
+        ops.reverse(dy, None, run.a["dx"])
+        return run.a["dx"]

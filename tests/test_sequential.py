@@ -19,6 +19,7 @@ import pytest
 from checks import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from own_layers import Mirror
 
 from numba_rnnlm import LanguageModel, Sequential, cli, layers, progress, suggestions
 from numba_rnnlm.callbacks import CSVLogger, EarlyStopping, LambdaCallback, ModelCheckpoint
@@ -1070,6 +1071,7 @@ def test_wrong_bodies_are_refused():
         ([LSTM(5)], ShapeError, "the body of a language model returns a vector for every step, so its last recurrent layer needs return_sequences=True"),
         ([LSTM(5), LSTM(5)], ShapeError, "return_sequences=True"), ([3], ConfigError, r"body has 3, expected layers .* such as LSTM\(64"),
         (LSTM(5), ConfigError, "body is LSTM.*expected a list of layers"), ([Embedding(3, 4)], ShapeError, "it can only be the first layer"),
+        ([Residual(Mirror())], ConfigError, r"Residual\(.*Mirror\(.* sees later steps, which a language model is to predict"),
     ):
         with pytest.raises(error, match=message):
             LanguageModel(body=body)

@@ -25,7 +25,7 @@ LOCATED = 300  # elements differentiated one by one to locate an error in a grad
 
 
 @checked
-def check(layer: Layer, features: int | None = None, *, streaming: bool = True, verbose: bool = False) -> None:
+def check(layer: Layer, features: int | None = None, *, verbose: bool = False) -> None:
     """Check that your own layer satisfies the contract of :class:`~numba_rnnlm.layers.Layer`, on inputs of several sizes.
 
     Its arguments can be saved; its shapes are as declared; its gradients are the derivatives of its output, and are set or added to as
@@ -39,8 +39,6 @@ def check(layer: Layer, features: int | None = None, *, streaming: bool = True, 
         A layer of few units: the slow reference backend computes it many times.
     features
         Size of the input vectors, if the layer accepts only one size.
-    streaming
-        False if the layer must see a whole sequence at once. It then works in a ``Sequential``, but not in a ``LanguageModel``.
     verbose
         Print a line for each passed check.
 
@@ -61,7 +59,7 @@ def check(layer: Layer, features: int | None = None, *, streaming: bool = True, 
     cases = [Case(layer, shape, random) for shape in _shapes(layer, features)]
     losses: list[Case] = [LossCase(Losses(layer), case.shape, random) for case in cases if layer.head() is not None]
     for what, expect in {**CONTRACT, **NUMBERS}.items():
-        if expect in (segments, generation) and not streaming:
+        if expect in (segments, generation) and not layer.causal:
             continue
         for case in cases if what in CONTRACT else cases + losses:
             with calls(f"{case}: checking that {what}", ADVICE):
@@ -164,8 +162,8 @@ def segments(case: Case) -> None:
         y, over_time = whole["the output"], whole["the output"].ndim == 3
         if over_time:
             expect_close(where, first, {"the output": y[:cut]},
-                         "It depends on later steps, which a layer of a LanguageModel does not see; if yours is for a Sequential, pass "
-                         "check(layer, streaming=False).")
+                         "It depends on later steps, which a language model is to predict; if yours is for a Sequential, write "
+                         "causal = False in the class.")
         expect_close(where, second, {**whole, "the output": y[cut:] if over_time else y},
                      "What a segment needs of earlier ones belongs into state(shape): forward reads it from run.m, and leaves there what the next "
                      "segment needs.")

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..cells import Cell
 from ..config import ModelConfig
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, ShapeError, shown
 from ..layers import Dense, Dropout, Embedding, Layer, Recurrent
 from ..layers.chain import Chain
 from ..network import Graph
@@ -32,6 +32,9 @@ def build(config: ModelConfig, cell: str | Cell | None = None, body: Sequence[La
         dropout: list[Layer] = [Dropout(config.dropout)] if config.dropout else []
         body = [layer for _ in range(config.layers) for layer in (*dropout, Recurrent(config.hidden, True, cell or config.cell, config.forget_bias))]
         body += dropout
+    for layer in body:
+        if not layer.causal:
+            raise ConfigError(f"{shown(layer)} sees later steps, which a language model is to predict; use it in a Sequential.")
     layers += body
     shape = Chain(tuple(layers)).output((1, 1))
     if len(shape) != 3:

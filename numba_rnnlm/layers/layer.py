@@ -178,6 +178,11 @@ class Layer:
         """T, if the layer takes sequences of one length only."""
         return None
 
+    @property
+    def causal(self) -> bool:
+        """Whether no output depends on later steps, so that the layer works in a language model, and in a stream step by step."""
+        return all(layer.causal for layer in self.within().values())
+
     def within(self) -> Mapping[str, "Layer"]:
         """The layers that this one is made of, by what the names of their weights begin with."""
         return {}
