@@ -15,8 +15,10 @@ def fill(out, value):
     return {"out": np.full(out.shape, value)}
 
 
-def add(x, out, scale):
-    return {"out": out + scale * x}
+def add(x, out, scale, first):
+    if x.shape[1] > out.shape[1]:
+        return {"out": out + scale * x[:, first : first + out.shape[1]]}
+    return {"out": out + scale * np.pad(x, ((0, 0), (first, out.shape[1] - first - x.shape[1])))}
 
 
 def reverse(x, lengths, out):

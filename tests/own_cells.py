@@ -1,4 +1,4 @@
-"""Custom cells of new kinds: a scan without a matrix, a state multiplied by a vector, and a matrix combined with vectors.
+"""Custom cells: a state multiplied by a vector, and a matrix combined with vectors.
 
 They pass the same checks as the library's cells, without being registered.
 """
@@ -11,36 +11,6 @@ from numba_rnnlm.portable import dsigmoid, dtanh, portable, sigmoid, tanh
 
 def logistic(z):
     return 0.5 * np.tanh(0.5 * z) + 0.5
-
-
-# minGRU (Feng et al. 2024): u = σ(W x + b), c = W x + b, h' = (1 - u) ⊙ h + u ⊙ c
-
-
-@portable
-def min_gru_forward(z, prev, next, start, stride):
-    u, c, h, h_prev = z[0], z[1], next[0], prev[0]
-    for j in range(start, h.size, stride):
-        u[j] = sigmoid(u[j])
-    for j in range(start, h.size, stride):
-        h[j] = h_prev[j] + u[j] * (c[j] - h_prev[j])
-
-
-@portable
-def min_gru_backward(z, prev, next, d, start, stride):
-    u, c, h_prev, dh = z[0], z[1], prev[0], d[0]
-    for j in range(start, dh.size, stride):
-        uj, dj = u[j], dh[j]
-        u[j] = dj * (c[j] - h_prev[j]) * dsigmoid(uj)
-        c[j] = dj * uj
-        dh[j] = dj * (type(uj)(1) - uj)
-
-
-def min_gru_equations(z, prev):
-    u, c = logistic(z[0]), z[1]
-    return (1 - u) * prev + u * c
-
-
-MIN_GRU = Cell("min_gru", {"u": "x", "c": "x"}, ("h",), min_gru_equations, min_gru_forward, min_gru_backward)
 
 
 # Independently recurrent (Li et al. 2018), with tanh, which has no kink: h' = tanh(W x + b + u ⊙ h)
@@ -114,5 +84,6 @@ def peephole_equations(z, prev, w):
 PEEPHOLE = Cell("peephole", dict.fromkeys("ifgo", "xh"), ("h", "c"), peephole_equations, peephole_forward, peephole_backward,
                 weights=("p_i", "p_f", "p_o"))  # fmt: skip
 
-OWN = {cell.name: cell for cell in (MIN_GRU, IND_RNN, PEEPHOLE)}
-EVERY = {**CELLS, **OWN}
+OWN = {cell.name: cell for cell in (IND_RNN, PEEPHOLE)}
+EVERY = {**CELLS, PEEPHOLE.name: PEEPHOLE}
+LOOPS = {name: cell for name, cell in CELLS.items() if cell.window("h")[1]}  # those with a matrix for the state; the others are scans

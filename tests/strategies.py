@@ -56,8 +56,9 @@ def fill(draw) -> Call:
 
 @st.composite
 def add(draw) -> Call:
-    random, size = draw(generators), draw(sizes)
-    return {"x": floats(random, size, 3), "out": floats(random, size, 3), "scale": draw(st.sampled_from([1, -0.5, 3]))}
+    random, rows, columns, first = draw(generators), draw(sizes), draw(sizes), draw(few)
+    x, out = draw(st.permutations([floats(random, rows, columns), floats(random, rows, columns + draw(few) + first)]))
+    return {"x": x, "out": out, "scale": draw(st.sampled_from([1, -0.5, 3])), "first": first}
 
 
 @st.composite

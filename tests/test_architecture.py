@@ -14,7 +14,7 @@ ROOT = Path(numba_rnnlm.__file__).parent
 # A module may import only modules listed before it, from options and errors up to the front ends.
 ORDER = """
 display suggestions errors memory arguments arena paths reports fingerprint interrupts progress config portable rules
-cells.cell cells.gru cells.lstm cells.simple cells
+cells.cell cells.gru cells.indrnn cells.lstm cells.mingru cells.minlstm cells.qrnn cells.simple cells.sru cells
 text.cleaning text.mapped text.packed text.streams text.vocabulary text.tokenizers text.hints text.sources text.unknown text.corpus
 text
 storage.writing storage.lock storage formats formats.native
@@ -27,7 +27,7 @@ backends.cuda.device backends.cuda.driver backends.cuda.arrays backends.cuda.kep
 backends.cuda.launch backends.cuda.linear backends.cuda.lookup backends.cuda.losses backends.cuda.pointwise backends.cuda.recurrence
 backends.cuda.sampling backends.cuda.update backends.cuda
 layers.initializers layers.layer layers.chain layers.heads layers.options layers.dense layers.dropout layers.embedding
-layers.recurrent layers.wrappers layers layers.description
+layers.recurrent layers.qrnn layers.wrappers layers layers.description
 recognition
 network.graph network.passes network.state network.network network
 formats.maps formats.keras

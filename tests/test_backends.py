@@ -477,7 +477,7 @@ def test_a_stream_that_has_ended_keeps_its_states(ops, arguments):
         assert_close(here, {name: want[name] for name in here}, TOLERANCE[ops.dtype.name])
 
 
-@pytest.mark.parametrize("cell", ["ind_rnn", "peephole"])
+@pytest.mark.parametrize("cell", ["sru", "peephole"])
 @given(random=strategies.generators, T=st.integers(60, 140), N=strategies.threads, threads=strategies.threads)
 def test_gradients_of_a_cells_weights_over_many_steps(cpu, cell, random, T, N, threads):
     """They are summed in several chains per stream, which do not depend on the number of threads."""

@@ -477,7 +477,7 @@ def test_nan_in_the_history_can_be_saved(folder):
     (lambda: layers.Embedding(3, 2, standard_deviation=float("inf")), r"standard_deviation is inf, expected a number above 0 and at most 1,000\."),
     (lambda: cells.register("x"), r"cell is 'x', expected a numba_rnnlm\.cells\.Cell\."),
     (lambda: cells.Cell(**CELL | {"gates": ["a"]}), r"cell 'own': gates is \['a'\], expected slots and what they see"),
-    (lambda: cells.Cell(**CELL | {"gates": {"a": 5}}), r"cell 'own': slot 'a' sees 5, expected 'x', 'h' or 'xh'\."),
+    (lambda: cells.Cell(**CELL | {"gates": {"a": 5}}), r"cell 'own': slot 'a' sees 5, expected 'x', 'h', 'xh' or '='\."),
     (lambda: cells.Cell(**CELL | {"gates": {5: "xh"}}), r"cell 'own': a slot of gates is 5, expected a str such as 'a'\."),
     (lambda: cells.Cell(**CELL | {"states": ()}), r"cell 'own': states is empty, expected names such as \('h',\)\."),
     (lambda: cells.Cell(**CELL | {"equations": 5}), r"cell 'own': equations is 5, expected a function\."),

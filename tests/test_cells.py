@@ -102,10 +102,10 @@ def test_every_cell_passes_the_check(cell):
 def test_windows_contain_the_slots_that_see_input_and_state(cell):
     for letter in "xh":
         first, last = cell.window(letter)
-        assert [letter in source for source in cell.gates.values()] == [
+        assert [letter in source.replace("=", "x") for source in cell.gates.values()] == [
             first <= index < last for index in range(len(cell.gates))
         ]
-    assert EVERY["min_gru"].window("h") == EVERY["ind_rnn"].window("h") == (0, 0)
+    assert EVERY["mingru"].window("h") == EVERY["sru"].window("h") == (0, 0)
 
 
 # A custom cell
@@ -206,11 +206,18 @@ def test_impossible_cells_are_refused(registered):
         ({"a": "xz"}, "slot 'a' sees 'xz'"),
         ({"a": "x", "b": "h", "c": "x"}, "slots that see 'x' must be neighbours"),
         ({"a": "h", "b": "x", "c": "h"}, "slots that see 'h' must be neighbours"),
+        ({"a": "=", "b": "x"}, "a slot that sees '=' must be the last one that sees the input, and the only one of its kind"),
+        ({"a": "=", "b": "="}, "a slot that sees '=' must be the last one"),
         ({"a": "h"}, "no slot sees the input, 'x'; at least one must"),
         ({}, "no slot sees the input, 'x'; at least one must"),
     ):
         with pytest.raises(ConfigError, match=message):
             Cell("odd", gates, ("h",), leaky_equations, leaky_forward, leaky_backward)
+    for initial, message in (({"v": (0, 1)}, "initial has 'v', expected names of weights"), ({"u": (0,)}, r"initial 'u' is \[0\], expected \(least, most\)"),
+                             ({"u": (1, 0)}, r"initial 'u' is \[1, 0\], expected \(least, most\)"), ({"u": "x"}, "initial 'u' is 'x'"), (3, "initial is 3"),
+                             ({"u": (0, np.inf)}, "a limit of initial 'u' is inf, expected a number")):
+        with pytest.raises(ConfigError, match=message):
+            dataclasses.replace(OWN["ind_rnn"], initial=initial)
     for weights, message in (("u", "cell 'leaky': weights"), ((1,), "cell 'leaky': a name of weights is 1")):
         with pytest.raises(ConfigError, match=message):
             dataclasses.replace(registered, weights=weights)
@@ -295,7 +302,7 @@ def test_row_functions_that_cannot_be_compiled_are_refused(row, function, messag
 
 def test_a_backward_without_the_gradient_of_the_weights_is_refused():
     with pytest.raises(ConfigError, match=r"backward takes \(z, prev, next, d, start, stride\), expected \(z, prev, next, d, w, dw, start, stride\)"):
-        dataclasses.replace(EVERY["ind_rnn"], backward=leaky_backward)
+        dataclasses.replace(OWN["ind_rnn"], backward=leaky_backward)
 
 
 def test_a_row_function_may_call_a_function_with_an_overload():

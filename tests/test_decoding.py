@@ -16,7 +16,7 @@ from checks import HANG, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from models import trained, untrained
-from own_cells import IND_RNN, MIN_GRU, PEEPHOLE
+from own_cells import IND_RNN, PEEPHOLE
 from own_layers import Trace
 from strategies import floats
 
@@ -464,9 +464,9 @@ STACKS = {  # name → (layers between an embedding of D features and a softmax,
     "two cells": (lambda D, H: [LSTM(H, return_sequences=True), GRU(D, return_sequences=True)], [1, 1, 1]),
     "three cells": (lambda D, H: [LSTM(H, True), Dropout(0.5), GRU(D, True), Dense(H), SimpleRNN(D, True)], [1, 1, 1, 1, 1]),
     "cells with weights, and without U": (lambda D, H: [
-        Recurrent(H, True, PEEPHOLE), LSTM(D, True), Recurrent(H, True, MIN_GRU), Recurrent(D, True, IND_RNN)], [1, 1, 1, 1, 1]),
+        Recurrent(H, True, PEEPHOLE), LSTM(D, True), Recurrent(H, True, "mingru"), Recurrent(D, True, IND_RNN)], [1, 1, 1, 1, 1]),
     "a scan first": (lambda D, H: [Recurrent(H, True, IND_RNN), Recurrent(D, True, PEEPHOLE)], [1, 1, 1]),
-    "a scan below a head by verbs": (lambda D, H: [Recurrent(H, True, MIN_GRU)], [1, 0]),
+    "a scan below a head by verbs": (lambda D, H: [Recurrent(H, True, "mingru")], [1, 0]),
     "no cell": (lambda D, H: [], [1]),
     "the last state only": (lambda D, H: [GRU(H, True), LSTM(D), Dense(H, "relu")], [1, 1, 0, 1]),
     "a residual below": (lambda D, H: [Residual([Dense(H, "tanh"), Dense(D)]), LSTM(H, True)], [0, 1, 1]),

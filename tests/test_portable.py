@@ -193,8 +193,8 @@ def test_stream_keys_differ():
 
 vector, matrix = float32[::1], float32[:, ::1]
 ROWS = {
-    **{f"{cell.name} forward": (cell.forward, (matrix,) * 3) for cell in CELLS.values()},
-    **{f"{cell.name} backward": (cell.backward, (matrix,) * 4) for cell in CELLS.values()},
+    **{f"{cell.name} forward": (cell.forward, (matrix,) * (4 if cell.weights else 3)) for cell in CELLS.values()},
+    **{f"{cell.name} backward": (cell.backward, (matrix,) * (6 if cell.weights else 4)) for cell in CELLS.values()},
     **{rule.name: (rule.row, (vector, vector, matrix, vector)) for rule in RULES.values()},
 }
 

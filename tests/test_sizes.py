@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from checks import TOLERANCE, assert_close, call
 from direct import random_bits
+from own_cells import LOOPS
 from strategies import RULES, floats, rule_arguments, unwritten
 
 from numba_rnnlm import backends
@@ -62,7 +63,7 @@ def test_losses_over_large_vocabularies(cpu, symbols, transposed, level):
 
 
 @pytest.mark.parametrize("hidden", [650, 1024])
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("cell", LOOPS.values(), ids=LOOPS)
 def test_time_loops_of_many_units(cpu, cell, hidden):
     random, T, N, (first, last) = np.random.default_rng(0), 2, 6, cell.window("h")  # no sum of these is within rounding of ReLU's kink
     s = unwritten(T + 1, N, len(cell.states), hidden)

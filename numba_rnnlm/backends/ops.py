@@ -187,8 +187,8 @@ class Ops(Protocol):
     def fill(self, out: Array, value: float) -> None:
         """Every element ← value."""
 
-    def add(self, x: Array, out: Array, scale: float = 1.0) -> None:
-        """out += scale · x, of equal size and both contiguous."""
+    def add(self, x: Array, out: Array, scale: float = 1.0, first: int = 0) -> None:
+        """out += scale · x, of equal size; or, where one has more columns, to or from its columns ``first`` … only."""
 
     def reverse(self, x: Array, lengths: Array | None, out: Array) -> None:
         """out (T, N, F) ← x (T, N, F) with the first lengths[n] steps of each stream reversed and the rest unchanged.

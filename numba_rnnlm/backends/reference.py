@@ -52,8 +52,14 @@ class Backend:
     def fill(self, out: Array, value: float) -> None:
         out[...] = value
 
-    def add(self, x: Array, out: Array, scale: float = 1.0) -> None:
-        out += scale * x
+    def add(self, x: Array, out: Array, scale: float = 1.0, first: int = 0) -> None:
+        if x.size == out.size:
+            out += scale * x.reshape(out.shape)
+        else:
+            source, target = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
+            width = min(source.shape[1], target.shape[1])
+            wide = slice(first, first + width)
+            target[:, wide if target.shape[1] > width else slice(None)] += scale * source[:, wide if source.shape[1] > width else slice(None)]
 
     def reverse(self, x: Array, lengths: Array | None, out: Array) -> None:
         out[...] = x

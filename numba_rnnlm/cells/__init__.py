@@ -11,10 +11,15 @@ from ..errors import ConfigError, expect_kind, shown
 from ..suggestions import value_meant
 from .cell import Cell
 from .gru import GRU
+from .indrnn import INDRNN
 from .lstm import LSTM
+from .mingru import MINGRU
+from .minlstm import MINLSTM
+from .qrnn import QRNN
 from .simple import RELU, SIGMOID, TANH
+from .sru import SRU
 
-CELLS: dict[str, Cell] = {cell.name: cell for cell in (TANH, RELU, SIGMOID, LSTM, GRU)}
+CELLS: dict[str, Cell] = {cell.name: cell for cell in (TANH, RELU, SIGMOID, LSTM, GRU, MINGRU, MINLSTM, SRU, QRNN, INDRNN)}
 BUILT_IN = frozenset(CELLS)
 
 check: Callable[..., None]  # numba_rnnlm.checking.cell's, set when the package is imported
@@ -88,4 +93,5 @@ def _expect_own_name(cell: Cell) -> None:
         raise ConfigError(f"{cell.name!r} is the name of a built-in cell; give yours another name.")
 
 
-__all__ = ["BUILT_IN", "CELLS", "GRU", "LSTM", "RELU", "SIGMOID", "TANH", "Cell", "check", "get", "held", "register"]
+__all__ = ["BUILT_IN", "CELLS", "GRU", "INDRNN", "LSTM", "MINGRU", "MINLSTM", "QRNN", "RELU", "SIGMOID", "SRU", "TANH", "Cell", "check", "get", "held",
+           "register"]

@@ -3,14 +3,14 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..arguments import checked
-from ..errors import ConfigError, expect_items, expect_kind, expect_text, shown
+from ..errors import ConfigError, expect_items, expect_kind, expect_number, expect_text, shown
 from ..portable import Rows, fault
 
 Array = np.ndarray
@@ -36,7 +36,8 @@ class Cell(Rows):
         As in ``LanguageModel(cell=name)``. Letters, digits, ``_`` and ``-``, because names of weights contain it.
     gates
         Slot → what is projected into it: ``"x"`` the input, ``"h"`` the state, ``"xh"`` both. The slots
-        that see the input must be neighbours, and so must those that see the state, if any.
+        that see the input must be neighbours, and so must those that see the state, if any. ``"="``, for the last of those that see the
+        input: the input itself, without a matrix, if it has as many features as the layer has units; otherwise as ``"x"``.
     states
         Names of the states; the first is the output that the next layer sees.
     equations
@@ -50,6 +51,8 @@ class Cell(Rows):
         Names of the cell's weight vectors, if any. They are passed as ``w`` (K, H) to ``equations(z, prev, w)``,
         ``forward(z, prev, next, w, start, stride)`` and ``backward(z, prev, next, d, w, dw, start, stride)``, which
         adds their gradients to ``dw`` (K, H).
+    initial
+        Name of a weight vector → the range of its starting values, which are uniform; without one, ±√(3 / H).
 
     Examples
     --------
@@ -80,6 +83,7 @@ class Cell(Rows):
     forward: Callable[..., None]
     backward: Callable[..., None]
     weights: tuple[str, ...] = ()
+    initial: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[\w-]+", self.name):
@@ -87,8 +91,8 @@ class Cell(Rows):
         expect_kind(f"cell {self.name!r}: gates", self.gates, Mapping, "slots and what they see, such as {'a': 'xh'}")  # type: ignore[type-abstract]
         for slot, source in self.gates.items():
             expect_text(f"cell {self.name!r}: a slot of gates", slot, "a")
-            if not isinstance(source, str) or source not in ("x", "h", "xh"):
-                raise ConfigError(f"cell {self.name!r}: slot {slot!r} sees {shown(source)}, expected 'x', 'h' or 'xh'.")
+            if not isinstance(source, str) or source not in ("x", "h", "xh", "="):
+                raise ConfigError(f"cell {self.name!r}: slot {slot!r} sees {shown(source)}, expected 'x', 'h', 'xh' or '='.")
         for field, example in (("states", "h"), ("weights", "u")):
             names = expect_items(f"cell {self.name!r}: {field}", getattr(self, field), f"names such as ({example!r},)")
             for name in names:
@@ -97,11 +101,18 @@ class Cell(Rows):
         if not self.states:
             raise ConfigError(f"cell {self.name!r}: states is empty, expected names such as ('h',).")
         for letter in "xh":
-            seen = [index for index, source in enumerate(self.gates.values()) if letter in source]
-            if seen != list(range(*self.window(letter))):
+            if self._seen(letter) != list(range(*self.window(letter))):
                 raise ConfigError(f"cell {self.name!r}: the slots that see {letter!r} must be neighbours.")
-        if not any("x" in source for source in self.gates.values()):
+        if self.window("=") not in ((0, 0), (self.window("x")[1] - 1, self.window("x")[1])):
+            raise ConfigError(f"cell {self.name!r}: a slot that sees '=' must be the last one that sees the input, and the only one of its kind.")
+        if not self._seen("x"):
             raise ConfigError(f"cell {self.name!r}: no slot sees the input, 'x'; at least one must.")
+        for weight, bounds in self._initial().items():
+            if weight not in self.weights:
+                raise ConfigError(f"cell {self.name!r}: initial has {shown(weight)}, expected names of weights, {self.weights}.")
+            low, high = (expect_number(f"cell {self.name!r}: a limit of initial {weight!r}", limit, -1e6, 1e6) for limit in bounds)
+            if low > high:
+                raise ConfigError(f"cell {self.name!r}: initial {weight!r} is {shown(bounds)}, expected (least, most).")
         for name, function in {"equations": self.equations, **self.rows()}.items():
             if not callable(function):
                 decorated = "" if name == "equations" else " with the decorator @numba_rnnlm.portable.portable"
@@ -113,6 +124,15 @@ class Cell(Rows):
             taken = list(inspect.signature(getattr(function, "py_func", function)).parameters)
             if len(taken) != len(arguments[row]):
                 raise ConfigError(f"cell {self.name!r}: {row} takes ({', '.join(taken)}), expected ({', '.join(arguments[row])}).")
+
+    def _initial(self) -> dict[Any, list[Any]]:
+        what = "ranges such as {'u': (0, 1)}"
+        expect_kind(f"cell {self.name!r}: initial", self.initial, Mapping, what)  # type: ignore[type-abstract]
+        found = {name: expect_items(f"cell {self.name!r}: initial {name!r}", bounds, "(least, most)") for name, bounds in self.initial.items()}
+        for name, bounds in found.items():
+            if len(bounds) != 2:
+                raise ConfigError(f"cell {self.name!r}: initial {name!r} is {shown(bounds)}, expected (least, most).")
+        return found
 
     def __repr__(self) -> str:
         return f"<Cell {self.name!r}>"
@@ -129,13 +149,19 @@ class Cell(Rows):
         return {"forward": self.forward, "backward": self.backward}
 
     def window(self, letter: str) -> tuple[int, int]:
-        """Range (first, last + 1) of the slots that see the input (``"x"``) or the state (``"h"``); (0, 0) if none."""
+        """Range (first, last + 1) of the slots that see the input (``"x"``), the state (``"h"``), or the input itself (``"="``, one of the
+        first); (0, 0) if none."""
         return self._windows[letter]
 
     @cached_property
     def _windows(self) -> dict[str, tuple[int, int]]:
-        seen = {letter: [index for index, source in enumerate(self.gates.values()) if letter in source] for letter in "xh"}
+        seen = {letter: self._seen(letter) for letter in "xh="}
         return {letter: (indices[0], indices[-1] + 1) if indices else (0, 0) for letter, indices in seen.items()}
+
+    def _seen(self, letter: str) -> list[int]:
+        """The slots that see it."""
+        letters = "x=" if letter == "x" else letter
+        return [index for index, source in enumerate(self.gates.values()) if set(letters) & set(source)]
 
     def with_weights(self, w: Any) -> tuple[Any, ...]:
         """The arguments of this cell's functions after the states: (w,) if it has weights, else ()."""

@@ -7,16 +7,17 @@ from .dense import Dense
 from .dropout import Dropout
 from .embedding import Embedding
 from .layer import Layer, Run
+from .qrnn import QRNN
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 from .wrappers import Concat, Residual
 
 LAYERS: dict[str, type] = {
-    kind.__name__: kind for kind in (Embedding, Recurrent, SimpleRNN, LSTM, GRU, Dense, Dropout, Residual, Concat)
+    kind.__name__: kind for kind in (Embedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Dense, Dropout, Residual, Concat)
 }
 
 check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
 
-__all__ = ["GRU", "LAYERS", "LSTM", "Concat", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
+__all__ = ["GRU", "LAYERS", "LSTM", "QRNN", "Concat", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
 
 
 def __getattr__(name: str) -> type:

@@ -24,7 +24,8 @@ class Recurrent(TakesVectors):
 
     Weights: ``W`` (D, gₓ·H) from the input, ``U`` (H, gₕ·H) from the state, ``b`` (G, H), gates in the
     order of the cell's slots; gₓ and gₕ count the slots that see the input and the state. There is no ``U`` if no slot sees the state, and
-    ``w`` (K, H) if the cell has vectors of weights. State: ``s`` (N, S, H).
+    ``w`` (K, H) if the cell has vectors of weights. A slot that sees the input itself ("=", see :class:`~numba_rnnlm.cells.Cell`) has no columns
+    in ``W`` if D = H. State: ``s`` (N, S, H).
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ class Recurrent(TakesVectors):
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         cell = cells.get(self.cell)
         (x0, x1), (h0, h1) = cell.window("x"), cell.window("h")
-        shapes: dict[str, Shape] = {"W": (shape[-1], (x1 - x0) * self.units)}
+        shapes: dict[str, Shape] = {"W": (shape[-1], (x1 - x0 - (self._skip(shape[-1]) is not None)) * self.units)}
         if h0 < h1:
             shapes["U"] = self.units, (h1 - h0) * self.units
         if cell.weights:
@@ -107,9 +108,13 @@ class Recurrent(TakesVectors):
         return arrays
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
-        shapes, gates = self.parameters(shape), list(cells.get(self.cell).gates)
+        shapes, cell = self.parameters(shape), cells.get(self.cell)
+        gates = list(cell.gates)
         drawn = {"W": glorot, "U": orthogonal, "w": diagonal}
         weights = {name: drawn[name](random, *size) if name in drawn else np.zeros(size) for name, size in shapes.items()}
+        for row, name in enumerate(cell.weights):
+            if name in cell.initial:
+                weights["w"][row] = random.uniform(*cell.initial[name], self.units)
         if "f" in gates:
             weights["b"][gates.index("f")] = self.forget_bias
         return weights
@@ -130,11 +135,15 @@ class Recurrent(TakesVectors):
     def project(self, ops: Ops, run: Run, x: Array, z: Array) -> None:
         """z (M, G·H) ← sums of the gates of x (M, D), without what the state contributes."""
         ops.project(x, run.p["W"], self.bias(ops, run), z, first=self._first)
+        if (skip := self._skip(x.shape[-1])) is not None:
+            ops.add(x, z, first=skip * self.units)
 
     def project_backward(self, ops: Ops, run: Run, x: Array, dz: Array, dx: Array) -> None:
         """dx, and the gradients of W and b, from those of the sums dz (M, G·H)."""
         gates = run.a["z"].shape[2]
         ops.project_backward(x, run.p["W"], dz, dx, run.g["W"], run.g["b"][:gates], first=self._first, add=run.adds(ops, "W", "b"))
+        if (skip := self._skip(x.shape[-1])) is not None:
+            ops.add(dz, dx, first=skip * self.units)
 
     def loop(self, ops: Ops, run: Run) -> Array:
         """The steps over time, from the sums of x; → y"""
@@ -159,6 +168,11 @@ class Recurrent(TakesVectors):
         """The first column of the sums that sees the input."""
         return cells.get(self.cell).window("x")[0] * self.units
 
+    def _skip(self, features: int) -> int | None:
+        """The slot that sees the input itself, if it has so many features; None if there is none, or W projects it."""
+        first, last = cells.get(self.cell).window("=")
+        return first if first < last and features == self.units else None
+
     @property
     def kind(self) -> str:
         return cells.get(self.cell).name if type(self) is Recurrent else super().kind
@@ -167,7 +181,10 @@ class Recurrent(TakesVectors):
         return ("W", "U") if cells.get(self.cell).window("h")[1] else ("W",)
 
     def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        return [Stage(cells.get(self.cell), p["W"], p.get("U"), p["b"], w=p.get("w"), state="s")]
+        W = p["W"]
+        if self._skip(W.shape[0]) is not None:  # a stage projects the input into all its slots
+            W = ops.upload(np.hstack([ops.download(W), np.eye(self.units)]))
+        return [Stage(cells.get(self.cell), W, p.get("U"), p["b"], w=p.get("w"), state="s")]
 
     def over(self, lower: Layer, names: tuple[str, str], shape: Shape) -> Layer | None:
         table = lower.table(shape)

@@ -20,7 +20,7 @@ from .decoding import Decoder
 from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
 from .packing import pack
 from .processors import default_threads
-from .threads import Pool, cut, split
+from .threads import Pool, blocks, cut, split
 from .workspace import Workspace, aligned
 
 kernels.CODE.append(of_modules(module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__name__}.")))
@@ -84,8 +84,12 @@ class Backend:
     def fill(self, out: Array, value: float) -> None:
         self._elementwise(update.fill, out.size, out.reshape(-1), out.dtype.type(value))
 
-    def add(self, x: Array, out: Array, scale: float = 1.0) -> None:
-        self._elementwise(pointwise.add, out.size, x.reshape(-1), out.reshape(-1), self.dtype.type(scale))
+    def add(self, x: Array, out: Array, scale: float = 1.0, first: int = 0) -> None:
+        if x.size == out.size:
+            self._elementwise(pointwise.add, out.size, x.reshape(-1), out.reshape(-1), self.dtype.type(scale))
+            return
+        x, out = x.reshape(-1, x.shape[-1]), out.reshape(-1, out.shape[-1])
+        self._elementwise(pointwise.add_columns, len(x), x, out, self.dtype.type(scale), first, each=min(x.shape[1], out.shape[1]))
 
     def reverse(self, x: Array, lengths: Array | None, out: Array) -> None:
         steps, streams, _ = x.shape
@@ -179,9 +183,12 @@ class Backend:
         self, cell: Cell, U: Array | None, z: Array, s: Array, w: Array | None = None, lengths: Array | None = None
     ) -> None:
         steps, streams, _, hidden = z.shape
-        U, w, lengths = self._rows(U, hidden), self._rows(w, hidden), _EVERYWHERE if lengths is None else lengths
+        w, lengths = self._rows(w, hidden), _EVERYWHERE if lengths is None else lengths
+        if U is None:
+            self.pool.run(recurrence.scan, self._scan_bounds(z), cell, w, lengths, z, s)
+            return
         few = steps * streams <= PACKING and self.factor == self.dtype
-        packed = np.empty(0, self.factor) if few or U.size == 0 else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
+        packed = np.empty(0, self.factor) if few else self._pack(U, U.shape[0], U.shape[1], U.shape[1], 1)
         bounds = self._streams(z, U)
         self.pool.run(recurrence.recur, bounds, cell, U, packed, self._pairs(bounds, U.shape[0]), cell.window("h"), w, lengths, z, s)
 
@@ -192,14 +199,16 @@ class Backend:
         steps, streams, gates, hidden = z.shape
         slots = cell.window("h")
         dy = np.empty((0, streams, hidden), self.dtype) if dy is None else dy
-        U, w, lengths = self._rows(U, hidden), self._rows(w, hidden), _EVERYWHERE if lengths is None else lengths
-        packed = np.empty(0, self.factor) if U.size == 0 else self._pack(U, U.shape[1], U.shape[0], 1, U.shape[1])
+        w, lengths = self._rows(w, hidden), _EVERYWHERE if lengths is None else lengths
         sums = np.zeros((-(-steps // recurrence.CHAIN), streams, *w.shape), self.dtype)
-        bounds = self._streams(z, U)
-        self.pool.run(recurrence.recur_backward, bounds, cell, packed, self._pairs(bounds, U.shape[1]), slots, w, lengths, z, s, dy, d, sums)
+        if U is None:
+            self.pool.run(recurrence.scan_backward, self._scan_bounds(z), cell, w, lengths, z, s, dy, d, sums)
+        else:
+            packed, bounds = self._pack(U, U.shape[1], U.shape[0], 1, U.shape[1]), self._streams(z, U)
+            self.pool.run(recurrence.recur_backward, bounds, cell, packed, self._pairs(bounds, U.shape[1]), slots, w, lengths, z, s, dy, d, sums)
         if dw is not None:
             self._add_rows(sums.reshape(-1, w.size), dw, True, add)
-        if dU is not None:
+        if U is not None and dU is not None:
             previous = matrix(s[:-1].reshape(steps * streams, -1), 0, hidden)
             dz = matrix(z.reshape(steps * streams, gates * hidden), slots[0] * hidden, U.shape[1])
             self._multiply(previous.T, dz, matrix(dU), None if add else zeros(dU), in_blocks=True)
@@ -211,7 +220,13 @@ class Backend:
     def _streams(self, z: Array, U: Array) -> Array:
         """Range of streams of each part of a time loop."""
         steps, streams = z.shape[:2]
-        return cut(streams, self.pool.parts(steps * streams * U.size or z.size * 8))
+        return cut(streams, self.pool.parts(steps * streams * U.size))
+
+    def _scan_bounds(self, z: Array) -> Array:
+        """Range of streams and of units of each part of a scan: of units where there are fewer streams than threads."""
+        _, streams, _, hidden = z.shape
+        parts = self.pool.parts(z.size * 8)
+        return blocks(streams, hidden, min(parts, streams), parts if streams < parts else 1)
 
     def _pack(self, b: Array, k: int, n: int, step_stride: int, column_stride: int) -> Array:
         """b (k, n) packed into panels for the register tile."""

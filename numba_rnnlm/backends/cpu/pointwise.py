@@ -16,6 +16,17 @@ def add(part, bounds, x, out, scale):
 
 
 @parallel
+def add_columns(part, bounds, x, out, scale, begin):
+    """Columns ``begin`` … of the array that has more of them."""
+    width = min(x.shape[1], out.shape[1])
+    read, write = begin if x.shape[1] > width else 0, begin if out.shape[1] > width else 0
+    for i in range(bounds[part, 0], bounds[part, 1]):
+        source, target = x[i, read : read + width], out[i, write : write + width]
+        for j in range(width):
+            target[j] = fma(scale, source[j], target[j])
+
+
+@parallel
 def apply_tanh(part, bounds, x):
     first, last = bounds[part, 0], bounds[part, 1]
     part = x[first:last]

@@ -36,6 +36,13 @@ def cut(size: int, parts: int, unit: int = 1) -> np.ndarray:
     return np.array(split(size, parts, unit), np.int64)
 
 
+@lru_cache(KEPT)
+def blocks(rows: int, columns: int, down: int, across: int) -> np.ndarray:
+    """(first row, last, first column, last) of each block of a matrix that is cut ``down`` and ``across`` into so many ranges; lines of a cache
+    are not cut."""
+    return np.array([(*row, *column) for row in split(rows, down) for column in split(columns, across, 16)], np.int64)
+
+
 class Pool:
     """``threads`` threads, including the caller. The workers end when the pool is garbage collected."""
 

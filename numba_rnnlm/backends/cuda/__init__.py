@@ -104,8 +104,12 @@ class Backend:
     def fill(self, out: DeviceArray, value: float) -> None:
         launch.fill(out, value)
 
-    def add(self, x: DeviceArray, out: DeviceArray, scale: float = 1.0) -> None:
-        pointwise.add(blocks(out.size), THREADS, x, out, scale, out.size)
+    def add(self, x: DeviceArray, out: DeviceArray, scale: float = 1.0, first: int = 0) -> None:
+        if x.size == out.size:
+            pointwise.add(blocks(out.size), THREADS, x, out, scale, out.size)
+            return
+        size = min(x.size, out.size)
+        pointwise.add_columns(blocks(size), THREADS, x, x.shape[-1], out, out.shape[-1], scale, first, size)
 
     def reverse(self, x: DeviceArray, lengths: DeviceArray | None, out: DeviceArray) -> None:
         lookup.reverse(blocks(x.size), THREADS, x, _or_nothing(lengths), out, *x.shape, x.size)

@@ -41,6 +41,17 @@ def add(x, out, scale, size):
         out[j] = fma(scale, x[j], out[j])
 
 
+@kernel(FLOATS, INT, FLOATS, INT, FLOAT, INT, INT)
+def add_columns(x, x_columns, out, out_columns, scale, first, size):
+    """Rows of x to rows of out; columns ``first`` … of the one that has more of them."""
+    width = min(x_columns, out_columns)
+    read, write = first if x_columns > width else 0, first if out_columns > width else 0
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        i, j = divided(e, width)
+        at = i * out_columns + write + j
+        out[at] = fma(scale, x[i * x_columns + read + j], out[at])
+
+
 @kernel(FLOATS, FLOATS, KEY, KEY, FLOAT, LONG)
 def dropout(x, out, key, threshold, scale, size):
     """out[j] = x[j] · scale, or 0 where the random number of element j is below the threshold."""
