@@ -93,11 +93,11 @@ class Cell(Rows):
             expect_text(f"cell {self.name!r}: a slot of gates", slot, "a")
             if not isinstance(source, str) or source not in ("x", "h", "xh", "="):
                 raise ConfigError(f"cell {self.name!r}: slot {slot!r} sees {shown(source)}, expected 'x', 'h', 'xh' or '='.")
-        for field, example in (("states", "h"), ("weights", "u")):
-            names = expect_items(f"cell {self.name!r}: {field}", getattr(self, field), f"names such as ({example!r},)")
+        for what, example in (("states", "h"), ("weights", "u")):
+            names = expect_items(f"cell {self.name!r}: {what}", getattr(self, what), f"names such as ({example!r},)")
             for name in names:
-                expect_text(f"cell {self.name!r}: a name of {field}", name, example)
-            object.__setattr__(self, field, tuple(names))
+                expect_text(f"cell {self.name!r}: a name of {what}", name, example)
+            object.__setattr__(self, what, tuple(names))
         if not self.states:
             raise ConfigError(f"cell {self.name!r}: states is empty, expected names such as ('h',).")
         for letter in "xh":
