@@ -81,7 +81,6 @@ LAYERS = {  # Keras layers that are not supported → what to do instead
     "Bidirectional": "recurrent layers read forwards only, as a model that generates text must",
     "TimeDistributed": "leave it out: Dense is applied to each step of a sequence",
     "Masking": "every step counts; pass sequences of equal length",
-    "Activation": "pass the activation to the previous layer, as in Dense(units, activation='softmax')",
     **dict.fromkeys(("Input", "InputLayer"), "leave it out; a first layer other than Embedding accepts input_shape"),
     "SpatialDropout1D": "use Dropout",
     **dict.fromkeys(("RNN", "SimpleRNNCell", "LSTMCell", "GRUCell", "StackedRNNCells"), "use SimpleRNN, LSTM, GRU, or Recurrent(units, cell=...)"),

@@ -47,6 +47,17 @@ def project(x, W, b, out, first, transposed, add):
     return {"out": padded + (0 if b is None else b) + (out if add else 0)}
 
 
+def multiply(x, y, out, add):
+    return {"out": x * y + (out if add else 0)}
+
+
+def normalize(x, gain, offset, epsilon, centred, out, stats):
+    means = [math.fsum(row) / len(row) if centred else 0 for row in x]
+    scales = [(math.fsum((value - mean) ** 2 for value in row) / len(row) + epsilon) ** -0.5 for row, mean in zip(x, means, strict=True)]
+    stats = np.stack([means, scales], 1)
+    return {"out": (x - stats[:, :1]) * stats[:, 1:] * (1 if gain is None else gain) + (0 if offset is None else offset), "stats": stats}
+
+
 def probabilities(row):
     """Softmax: each probability is one over the sum of all quotients."""
     return [1 / math.fsum(math.exp(other - logit) for other in row) for logit in row]

@@ -151,13 +151,38 @@ def activate(draw) -> Call:
 
 
 @st.composite
+def multiply(draw) -> Call:
+    random, size, add = draw(generators), draw(sizes), draw(st.booleans())
+    return {"x": floats(random, size), "y": floats(random, size), "out": output(random, add, size), "add": add}
+
+
+@st.composite
+def normalize(draw) -> Call:
+    random, M, F = draw(generators), draw(st.sampled_from([1, 7, 64, 150])), draw(sizes)
+    gain, offset = (draw(st.sampled_from([None, floats(random, F)])) for _ in range(2))
+    return {"x": floats(random, M, F) + draw(st.sampled_from([0, 3])), "gain": gain, "offset": offset, "epsilon": draw(st.sampled_from([1e-3, 0.5])),
+            "centred": draw(st.booleans()), "out": unwritten(M, F), "stats": unwritten(M, 2)}  # fmt: skip
+
+
+@st.composite
+def normalize_backward(draw) -> Call:
+    call, random, add = draw(normalize()), draw(generators), draw(st.booleans())
+    x, gain, centred, (M, F) = call["x"], call["gain"], call["centred"], call["x"].shape
+    mean = x.mean(-1) if centred else np.zeros(M)
+    stats = np.stack([mean, 1 / np.sqrt(((x.T - mean) ** 2).mean(0) + call["epsilon"])], 1)
+    return {"x": x, "gain": gain, "centred": centred, "stats": stats, "dout": floats(random, M, F), "dx": unwritten(M, F),
+            "dgain": None if gain is None else output(random, add, F), "doffset": None if call["offset"] is None else output(random, add, F),
+            "add": add}  # fmt: skip
+
+
+@st.composite
 def activate_backward(draw) -> Call:
     call, random = draw(activate()), draw(generators)
     activation, x = call["activation"], call["x"]
     if activation == "softmax":
         y = random.dirichlet(np.ones(x.shape[1]), x.shape[0])
     else:
-        y = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "linear": np.copy}[activation](x)
+        y = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "sigmoid": lambda x: 1 / (1 + np.exp(-x))}.get(activation, np.copy)(x)
     return {"activation": activation, "y": y.astype(np.float32).astype(np.float64), "dy": floats(random, *y.shape)}
 
 
@@ -235,7 +260,7 @@ VERBS = {
     strategy.__name__: strategy
     for strategy in (
         copy, fill, add, reverse, gather, scatter_add, project, project_backward, recur, recur_backward, activate,
-        activate_backward, dropout, cross_entropy, cross_entropy_backward, binary_cross_entropy,
+        activate_backward, multiply, normalize, normalize_backward, dropout, cross_entropy, cross_entropy_backward, binary_cross_entropy,
         binary_cross_entropy_backward, norm, update,
     )
 }  # fmt: skip

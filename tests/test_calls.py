@@ -204,7 +204,7 @@ def of_model(method, use=lambda result: None, **given):
 
 
 CELL = {"name": "own", "gates": {"a": "xh"}, "states": ("h",), "equations": cells.TANH.equations, "forward": cells.TANH.forward, "backward": cells.TANH.backward}
-OF_LAYER = {"Embedding": (4, 2), "Dense": (3,), "Dropout": (0.5,)}
+OF_LAYER = {"Embedding": (4, 2), "Dense": (3,), "Dropout": (0.5,), "Activation": ("relu",), "LayerNormalization": (), "RMSNormalization": (), "Highway": ()}
 OF_CALLBACK = {"CSVLogger": {"path": "log.csv"}, "ModelCheckpoint": {"filepath": "saved.npz"}, "History": {}, "EarlyStopping": {}, "LambdaCallback": {}, "Callback": {}}
 
 

@@ -20,7 +20,23 @@ from numba_rnnlm.checking.layer import adds, gradients
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import ConfigError, ShapeError
 from numba_rnnlm.language_model.architecture import build, initial_weights
-from numba_rnnlm.layers import GRU, LSTM, QRNN, Concat, Dense, Dropout, Embedding, Recurrent, Residual, SimpleRNN
+from numba_rnnlm.layers import (
+    GRU,
+    LSTM,
+    QRNN,
+    Activation,
+    Concat,
+    Dense,
+    Dropout,
+    Embedding,
+    FeedForward,
+    Highway,
+    LayerNormalization,
+    Recurrent,
+    Residual,
+    RMSNormalization,
+    SimpleRNN,
+)
 from numba_rnnlm.layers.chain import Chain
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.network.network import KEPT_PASSES
@@ -52,6 +68,8 @@ MODELS = {
                        Concat([LSTM(3), [Dense(4, "relu"), Concat([SimpleRNN(2), GRU(2)])]]), Dense(V, "softmax")]),
     "nested": Graph([Residual([Concat([Dense(1), LSTM(2, return_sequences=True)]), Residual(GRU(3, return_sequences=True))]), Dense(2, "sigmoid")], 3),
     "tied twice": Graph([Embedding(V, 5), LSTM(5, return_sequences=True), Dense(V, tied=True), Dense(5, "tanh"), Dense(V, "softmax", tied=True)]),
+    "norms": Graph([Embedding(V, 6), LayerNormalization(), Residual([RMSNormalization(), FeedForward(12, "silu"), FeedForward(12, "relu", fold=True)]),
+                    Highway("tanh"), Dense(6, "gelu_tanh"), Activation("gelu_sigmoid"), LayerNormalization(center=False), Dense(V, "softmax")]),
     "scans": Graph([Embedding(V, 5), QRNN(5, True), Recurrent(5, True, "sru"), QRNN(4, window=1), Dense(V, "softmax")]),
     "sigmoid head": Graph([LSTM(6, return_sequences=True), Dense(4, "sigmoid")], features=3),
     "sigmoid head on the last state": Graph([Embedding(V, 4), SimpleRNN(6, activation="relu"), Dense(3, "sigmoid")]),

@@ -17,6 +17,7 @@ from numba import float32, intp
 from own_cells import EVERY, OWN
 from strategies import RULES
 
+from numba_rnnlm.activations import POINTWISE
 from numba_rnnlm.backends.ops import PRECISIONS
 from numba_rnnlm.cells import BUILT_IN, CELLS, Cell
 from numba_rnnlm.portable import portable, tanh
@@ -107,15 +108,17 @@ def cases(capability):
     hopper = capability == HOPPER
     yield from (("linear", name) for name in ("add_parts", "set_rows", "add_rows"))
     yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse"))
-    yield from (("pointwise", name) for name in ("dropout", "copy", "add", "add_columns"))
+    yield from (("pointwise", name) for name in ("dropout", "copy", "add", "add_columns", "multiply"))
+    yield "norms", "gradients"
     yield from (("update", name) for name in ("sum_of_squares", "judge"))
     yield "sampling", "choose"
     yield from (("update", "update", (rule,)) for rule in RULES)
-    yield from (("pointwise", name, (f,)) for name in ("activation", "derivative") for f in ("tanh", "relu", "sigmoid"))
+    yield from (("pointwise", name, (f,)) for name in ("activation", "derivative") for f in POINTWISE)
     for width in (WARP, THREADS):
         for name in ("softmax_cross_entropy", "sigmoid_cross_entropy"):
             yield from (("losses", name, (width, flag)) for flag in ((True, False) if hopper else (True,)))
         yield from (("losses", name, (width,)) for name in ("softmax", "softmax_backward"))
+        yield from (("norms", name, (width,)) for name in ("normalize", "normalize_backward"))
     yield from (("linear", *product) for product in products(capability))
     yield from (("recurrence", name, loop) for loop in time_loops(capability) for name in sorted(PERSISTENT))
     for cell in sorted(EVERY) if hopper else ("lstm", "gru"):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..activations import POINTWISE
 from ..cells import Cell
 from ..memory import Space
 from ..rules import Rule
@@ -17,7 +18,7 @@ Array = Any  # what `empty` returns: a NumPy array on the CPU, otherwise a devic
 Shape = tuple[int, ...]
 
 PRECISIONS = ("float32", "tf32", "bf16")
-ACTIVATIONS = ("linear", "softmax", "sigmoid", "tanh", "relu")
+ACTIVATIONS = ("linear", "softmax", *POINTWISE)
 
 
 class Stage(NamedTuple):
@@ -246,7 +247,24 @@ class Ops(Protocol):
         """x (M, F) ← activation(x)"""
 
     def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
-        """Replaces dy, the gradient of the output y, with the gradient of the input."""
+        """Replaces dy, the gradient of the output y, with the gradient of the input. Where the activation is ``of_input``, y is the input."""
+
+    def multiply(self, x: Array, y: Array, out: Array, add: bool = False) -> None:
+        """out ← x ⊙ y, all of equal size; with ``add``, out += x ⊙ y."""
+
+    def normalize(
+        self, x: Array, gain: Array | None, offset: Array | None, epsilon: float, centred: bool, out: Array, stats: Array
+    ) -> None:
+        """out (M, F) ← (x - mean) / √(mean of (x - mean)² + ε) · gain + offset for each row of x (M, F); gain and offset (F) or None.
+
+        Without ``centred``, the mean is not subtracted. stats (M, 2) ← what is subtracted from each row, and what it is multiplied with.
+        """
+
+    def normalize_backward(
+        self, x: Array, gain: Array | None, centred: bool, stats: Array, dout: Array, dx: Array, dgain: Array | None, doffset: Array | None,
+        add: bool = False,
+    ) -> None:
+        """dx, dgain, doffset ← gradients of :meth:`normalize` (dgain and doffset may be None); with ``add``, the last two are added to instead."""
 
     def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
         """out ← x / (1 - rate) where random_bits(key, element) keeps the element, else 0."""

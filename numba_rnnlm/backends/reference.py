@@ -137,7 +137,9 @@ class Backend:
         elif activation == "relu":
             x[...] = np.maximum(x, 0)
         elif activation == "sigmoid":
-            x[...] = 0.5 * np.tanh(0.5 * x) + 0.5
+            x[...] = _sigmoid(x)
+        elif activation != "linear":
+            x[...] = _gated(activation, x)
 
     def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
         if activation == "softmax":
@@ -148,6 +150,31 @@ class Backend:
             dy *= y > 0
         elif activation == "sigmoid":
             dy *= y * (1 - y)
+        elif activation != "linear":
+            dy *= _gated(activation, y + STEP * 1j).imag / STEP  # y is the input
+
+    def multiply(self, x: Array, y: Array, out: Array, add: bool = False) -> None:
+        out[...] = (out if add else 0) + x * y
+
+    def normalize(
+        self, x: Array, gain: Array | None, offset: Array | None, epsilon: float, centred: bool, out: Array, stats: Array
+    ) -> None:
+        mean = x.mean(-1, keepdims=True) if centred else np.zeros((len(x), 1))
+        scale = 1 / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + epsilon)
+        stats[...] = np.hstack([mean, scale])
+        out[...] = (x - mean) * scale * (1 if gain is None else gain) + (0 if offset is None else offset)
+
+    def normalize_backward(
+        self, x: Array, gain: Array | None, centred: bool, stats: Array, dout: Array, dx: Array, dgain: Array | None, doffset: Array | None,
+        add: bool = False,
+    ) -> None:
+        mean, scale = stats[:, :1], stats[:, 1:]
+        normal, slope = (x - mean) * scale, dout * (1 if gain is None else gain)
+        if dgain is not None:
+            _put((dout * normal).sum(0), dgain, add)
+        if doffset is not None:
+            _put(dout.sum(0), doffset, add)
+        dx[...] = scale * (slope - (slope.mean(-1, keepdims=True) if centred else 0) - normal * (slope * normal).mean(-1, keepdims=True))
 
     def _log_softmax(self, x: Array) -> None:
         x -= x.max(-1, keepdims=True)
@@ -189,7 +216,7 @@ class Backend:
 
     def binary_cross_entropy_backward(self, logits: Array, targets: Array, scale: float, losses: Array) -> None:
         self.binary_cross_entropy(logits, targets, losses)
-        logits[...] = scale * (0.5 * np.tanh(0.5 * logits) + 0.5 - targets) / logits.shape[-1]
+        logits[...] = scale * (_sigmoid(logits) - targets) / logits.shape[-1]
 
     def choose(self, scores: Array, choice: Choice, numbers: np.ndarray, ids: Array) -> None:
         scores[:, choice.banned] = -np.inf
@@ -260,6 +287,16 @@ def _drawn(scores: Array, choice: Choice, number: float) -> int:
         weights[order[kept:]] = 0
     mass = np.cumsum(weights)
     return int(np.searchsorted(mass, number * mass[-1], side="right"))
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)
+
+
+def _gated(activation: str, x: Array) -> Array:
+    """x times the sigmoid of a function of x."""
+    inside = {"silu": x, "gelu_sigmoid": 1.702 * x, "gelu_tanh": np.sqrt(8 / np.pi) * (x + 0.044715 * x**3)}[activation]
+    return np.asarray(x * _sigmoid(inside))
 
 
 def _put(values: Array | float, out: Array, add: bool) -> None:

@@ -7,17 +7,22 @@ from .dense import Dense
 from .dropout import Dropout
 from .embedding import Embedding
 from .layer import Layer, Run
+from .norms import LayerNormalization, RMSNormalization
+from .pointwise import Activation, FeedForward, Highway
 from .qrnn import QRNN
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 from .wrappers import Concat, Residual
 
 LAYERS: dict[str, type] = {
-    kind.__name__: kind for kind in (Embedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Dense, Dropout, Residual, Concat)
+    kind.__name__: kind for kind in (
+        Embedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Dense, Dropout, Activation, LayerNormalization, RMSNormalization, Highway, FeedForward,
+        Residual, Concat)
 }
 
 check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
 
-__all__ = ["GRU", "LAYERS", "LSTM", "QRNN", "Concat", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
+__all__ = ["GRU", "LAYERS", "LSTM", "QRNN", "Activation", "Concat", "Dense", "Dropout", "Embedding", "FeedForward", "Highway", "Layer", "LayerNormalization",
+           "RMSNormalization", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
 
 
 def __getattr__(name: str) -> type:

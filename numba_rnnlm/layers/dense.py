@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
+from ..activations import POINTWISE
 from ..arguments import checked, hidden
 from ..backends.ops import ACTIVATIONS, Array, Ops, Shape, Stage
 from ..errors import ShapeError, expect_flag, expect_number, expect_one_of
@@ -24,7 +25,7 @@ class Dense(Affine, TakesVectors):
     units
         Size of the output.
     activation
-        None or "linear", "softmax", "sigmoid", "tanh" or "relu".
+        None or "linear", "softmax", "sigmoid", "tanh", "relu", "silu", "gelu_tanh" or "gelu_sigmoid".
     use_bias
         Add b.
     tied
@@ -63,7 +64,8 @@ class Dense(Affine, TakesVectors):
         return weights | ({"b": (self.units,)} if self.use_bias else {})
 
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
-        return {"y": self.output(shape)} | ({"dx": shape} if training else {})
+        size = self.output(shape)
+        return {"y": size} | ({"dx": shape} if training else {}) | ({"z": size} if training and self._of_input else {})
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
         return {name: glorot(random, *size) if name == "W" else np.zeros(size) for name, size in self.parameters(shape).items()}
@@ -71,12 +73,19 @@ class Dense(Affine, TakesVectors):
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         y = run.a["y"]
         self.scores(ops, run, x, y)
+        if "z" in run.a:
+            ops.copy(y, run.a["z"])
         ops.activate(self.activation or "linear", y)
         return y
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
-        ops.activate_backward(self.activation or "linear", run.a["y"], dy)
+        ops.activate_backward(self.activation or "linear", run.a["z" if self._of_input else "y"], dy)
         return self.scores_backward(ops, run, x, dy)
+
+    @property
+    def _of_input(self) -> bool:
+        """Whether the gradient of the activation needs its input."""
+        return self.activation in POINTWISE and POINTWISE[self.activation].of_input
 
     def matrices(self) -> tuple[str, ...]:
         return ("W",)

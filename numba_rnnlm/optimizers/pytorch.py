@@ -16,10 +16,10 @@ from .optimizer import LARGE, Limits, Optimizer, expect_not_negative
 # Learning rates at which each cell trains without tuning, for the mean loss per token and clip_norm=1.
 # Plain tanh and ReLU networks diverge at rates that are fine for an LSTM.
 DEFAULT_RATES = {
-    "sgd": {"lstm": 6.0, "gru": 4.0, "tanh": 1.0, "relu": 0.3, "sigmoid": 8.0},
-    "rmsprop": {"lstm": 3e-3, "gru": 2e-3, "tanh": 1e-3, "relu": 5e-4, "sigmoid": 2e-3},
-    "adagrad": {"lstm": 8e-2, "gru": 5e-2, "tanh": 1.5e-2, "relu": 1e-2, "sigmoid": 4e-2},
-    "adam": {"lstm": 4e-3, "gru": 3e-3, "tanh": 2e-3, "relu": 1e-3, "sigmoid": 4e-3},
+    "sgd": {"lstm": 6.0, "gru": 4.0, "tanh": 1.0, "relu": 0.3, "sigmoid": 8.0, "mingru": 3.0, "minlstm": 3.0, "sru": 4.0, "qrnn": 8.0, "indrnn": 2.0},
+    "rmsprop": {"lstm": 3e-3, "gru": 2e-3, "tanh": 1e-3, "relu": 5e-4, "sigmoid": 2e-3, "mingru": 3e-3, "minlstm": 3e-3, "sru": 3e-3, "qrnn": 3e-3, "indrnn": 1e-3},
+    "adagrad": {"lstm": 8e-2, "gru": 5e-2, "tanh": 1.5e-2, "relu": 1e-2, "sigmoid": 4e-2, "mingru": 8e-2, "minlstm": 8e-2, "sru": 8e-2, "qrnn": 8e-2, "indrnn": 4e-2},
+    "adam": {"lstm": 4e-3, "gru": 3e-3, "tanh": 2e-3, "relu": 1e-3, "sigmoid": 4e-3, "mingru": 4e-3, "minlstm": 4e-3, "sru": 4e-3, "qrnn": 4e-3, "indrnn": 2e-3},
 }
 DEFAULT_RATES["adamw"] = DEFAULT_RATES["adam"]
 

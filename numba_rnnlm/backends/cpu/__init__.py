@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...activations import POINTWISE
 from ...cells import Cell
 from ...errors import BackendError, expect_number, expect_one_of
 from ...fingerprint import of_modules
@@ -15,7 +16,7 @@ from ...memory import Space, host_memory
 from ...rules import Rule
 from .. import MOST_THREADS
 from ..ops import Choice, Stage, Step
-from . import kernels, lookup, losses, pointwise, recurrence, sampling, simd, update
+from . import kernels, lookup, losses, norms, pointwise, recurrence, sampling, simd, update
 from .decoding import Decoder
 from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
 from .packing import pack
@@ -29,9 +30,6 @@ LOGITS = 1 << 22  # elements: at most 16 MB of float32 logits exist at any time
 
 Array = np.ndarray
 Shape = tuple[int, ...]
-
-_ACTIVATE = {"tanh": pointwise.apply_tanh, "relu": pointwise.apply_relu, "sigmoid": pointwise.apply_sigmoid}
-_DERIVE = {"tanh": pointwise.tanh_backward, "relu": pointwise.relu_backward, "sigmoid": pointwise.sigmoid_backward}
 
 _EVERYWHERE = np.empty(0, np.int32)  # lengths that end no stream
 
@@ -252,7 +250,7 @@ class Backend:
             scratch = self.workspace.take("exponentials", (len(bounds), rows.shape[1]), self.dtype)
             self.pool.run(pointwise.softmax, bounds, rows, scratch)
         elif activation != "linear":
-            self._elementwise(_ACTIVATE[activation], x.size, x.reshape(-1), each=8)
+            self._elementwise(pointwise.activate, x.size, POINTWISE[activation], x.reshape(-1), each=8)
 
     def activate_backward(self, activation: str, y: Array, dy: Array) -> None:
         if activation == "softmax":
@@ -261,7 +259,34 @@ class Backend:
                 pointwise.softmax_backward, rows.shape[0], rows, dy.reshape(rows.shape), each=rows.shape[1] * 4
             )
         elif activation != "linear":
-            self._elementwise(_DERIVE[activation], y.size, y.reshape(-1), dy.reshape(-1))
+            f = POINTWISE[activation]
+            self._elementwise(pointwise.activate_backward, y.size, f, y.reshape(-1), dy.reshape(-1), each=8 if f.of_input else 1)
+
+    def multiply(self, x: Array, y: Array, out: Array, add: bool = False) -> None:
+        self._elementwise(pointwise.multiply, out.size, x.reshape(-1), y.reshape(-1), out.reshape(-1), add)
+
+    def normalize(
+        self, x: Array, gain: Array | None, offset: Array | None, epsilon: float, centred: bool, out: Array, stats: Array
+    ) -> None:
+        gain, offset = self._vector(gain), self._vector(offset)
+        self._elementwise(norms.normalize, len(x), x, gain, offset, self.dtype.type(epsilon), centred, out, stats, each=x.shape[1] * 4)
+
+    def normalize_backward(
+        self, x: Array, gain: Array | None, centred: bool, stats: Array, dout: Array, dx: Array, dgain: Array | None, doffset: Array | None,
+        add: bool = False,
+    ) -> None:
+        chains, width = -(-len(x) // norms.CHAIN), x.shape[1]
+        bounds = cut(chains, self.pool.parts(x.size * 8))
+        gradients = [self.workspace.take(name, (chains * width,), self.dtype).reshape(chains, width) for name in ("gains", "offsets")]
+        scratch = self.workspace.take("normal", (len(bounds), width), self.dtype)
+        self.pool.run(norms.normalize_backward, bounds, x, self._vector(gain), centred, stats, dout, dx, scratch, *gradients)
+        for rows, total in zip(gradients, (dgain, doffset), strict=True):
+            if total is not None:
+                self._add_rows(rows, total, True, add)
+
+    def _vector(self, vector: Array | None) -> Array:
+        """The array, or an empty one for None."""
+        return np.empty(0, self.dtype) if vector is None else vector
 
     def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
         real = self.dtype.type

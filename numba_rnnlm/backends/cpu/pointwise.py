@@ -1,8 +1,9 @@
-"""Activations of dense layers, dropout and scaled addition."""
+"""Activations, dropout, sums and products, element by element."""
 
 import numpy as np
+from numba.extending import overload
 
-from ...portable import drelu, dsigmoid, dtanh, exp, fma, log, random_bits, relu, sigmoid, tanh
+from ...portable import exp, fma, log, random_bits
 from . import sums
 from .team import parallel
 
@@ -26,52 +27,54 @@ def add_columns(part, bounds, x, out, scale, begin):
             target[j] = fma(scale, source[j], target[j])
 
 
+def value(f, x):
+    """An activation of one number."""
+    return f.value(x)
+
+
+def slope(f, x):
+    """Its derivative, from the output or the input."""
+    return f.slope(x)
+
+
+@overload(value, inline="always")
+def _value(f, x):
+    function = f.row("value")
+    return lambda f, x: function(x)
+
+
+@overload(slope, inline="always")
+def _slope(f, x):
+    function = f.row("slope")
+    return lambda f, x: function(x)
+
+
 @parallel
-def apply_tanh(part, bounds, x):
+def activate(part, bounds, f, x):
     first, last = bounds[part, 0], bounds[part, 1]
     part = x[first:last]
     for j in range(part.size):
-        part[j] = tanh(part[j])
+        part[j] = value(f, part[j])
 
 
 @parallel
-def apply_relu(part, bounds, x):
+def activate_backward(part, bounds, f, y, dy):
     first, last = bounds[part, 0], bounds[part, 1]
-    part = x[first:last]
-    for j in range(part.size):
-        part[j] = relu(part[j])
+    values, gradients = y[first:last], dy[first:last]
+    for j in range(values.size):
+        gradients[j] *= slope(f, values[j])
 
 
 @parallel
-def apply_sigmoid(part, bounds, x):
+def multiply(part, bounds, x, y, out, add):
     first, last = bounds[part, 0], bounds[part, 1]
-    part = x[first:last]
-    for j in range(part.size):
-        part[j] = sigmoid(part[j])
-
-
-@parallel
-def tanh_backward(part, bounds, y, dy):
-    first, last = bounds[part, 0], bounds[part, 1]
-    outputs, gradients = y[first:last], dy[first:last]
-    for j in range(outputs.size):
-        gradients[j] *= dtanh(outputs[j])
-
-
-@parallel
-def relu_backward(part, bounds, y, dy):
-    first, last = bounds[part, 0], bounds[part, 1]
-    outputs, gradients = y[first:last], dy[first:last]
-    for j in range(outputs.size):
-        gradients[j] *= drelu(outputs[j])
-
-
-@parallel
-def sigmoid_backward(part, bounds, y, dy):
-    first, last = bounds[part, 0], bounds[part, 1]
-    outputs, gradients = y[first:last], dy[first:last]
-    for j in range(outputs.size):
-        gradients[j] *= dsigmoid(outputs[j])
+    left, right, target = x[first:last], y[first:last], out[first:last]
+    if add:
+        for j in range(target.size):
+            target[j] = fma(left[j], right[j], target[j])
+    else:
+        for j in range(target.size):
+            target[j] = left[j] * right[j]
 
 
 @parallel

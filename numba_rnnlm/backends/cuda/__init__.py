@@ -20,7 +20,7 @@ from ...memory import Space
 from ...reports import warn
 from ...rules import Rule
 from ..ops import PRECISIONS, Choice, Stage, Step
-from . import device, driver, kept, launch, linear, lookup, losses, pointwise, recurrence, sampling, update
+from . import device, driver, kept, launch, linear, lookup, losses, norms, pointwise, recurrence, sampling, update
 from .arrays import DeviceArray, foreign
 from .driver import Refused
 from .launch import THREADS, blocks
@@ -345,6 +345,27 @@ class Backend:
             kernel(losses.grid(rows, columns), THREADS, y, dy, rows, columns)
         elif activation != "linear":
             pointwise.derivative(activation)(blocks(y.size), THREADS, y, dy, y.size)
+
+    def multiply(self, x: DeviceArray, y: DeviceArray, out: DeviceArray, add: bool = False) -> None:
+        pointwise.multiply(blocks(out.size), THREADS, x, y, out, add, out.size)
+
+    def normalize(
+        self, x: DeviceArray, gain: DeviceArray | None, offset: DeviceArray | None, epsilon: float, centred: bool, out: DeviceArray,
+        stats: DeviceArray,
+    ) -> None:
+        kernel = norms.normalize(losses.lanes(x.shape[1]))
+        kernel(losses.grid(*x.shape), THREADS, x, _or_nothing(gain), _or_nothing(offset), epsilon, centred, out, stats, *x.shape)
+
+    def normalize_backward(
+        self, x: DeviceArray, gain: DeviceArray | None, centred: bool, stats: DeviceArray, dout: DeviceArray, dx: DeviceArray,
+        dgain: DeviceArray | None, doffset: DeviceArray | None, add: bool = False,
+    ) -> None:
+        rows, columns = x.shape
+        kernel = norms.normalize_backward(losses.lanes(columns))
+        kernel(losses.grid(rows, columns), THREADS, x, _or_nothing(gain), centred, stats, dout, dx, rows, columns)
+        if dgain is not None or doffset is not None:
+            norms.gradients(-(-columns // linear.COLUMNS), linear.COLUMNS * linear.LANES, x, stats, dout, rows, columns, _or_nothing(dgain),
+                            _or_nothing(doffset), add)
 
     def dropout(self, x: DeviceArray, out: DeviceArray, rate: float, key: int) -> None:
         pointwise.dropout(blocks(x.size), THREADS, x, out, key, round(rate * 2**32), 1 / (1 - rate), x.size)

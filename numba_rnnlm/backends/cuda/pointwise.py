@@ -1,11 +1,11 @@
-"""Activations of dense layers, dropout, scaled addition and copies."""
+"""Activations, dropout, sums, products and copies, element by element."""
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 
-from ...portable import drelu, dsigmoid, dtanh, fma, random_bits, relu, sigmoid, tanh
+from ...activations import POINTWISE
+from ...portable import fma, random_bits
 from .device import cuda, divided
 from .launch import FLOAT, FLOATS, INT, KEY, LONG, Kernel, kernel
 
@@ -13,7 +13,7 @@ from .launch import FLOAT, FLOATS, INT, KEY, LONG, Kernel, kernel
 @cache
 def activation(name: str) -> Kernel:
     """x ← activation(x)"""
-    f: Any = {"tanh": tanh, "relu": relu, "sigmoid": sigmoid}[name]
+    f = POINTWISE[name].value
 
     def activate(x, size):
         for j in range(cuda.grid(1), size, cuda.gridsize(1)):
@@ -24,8 +24,8 @@ def activation(name: str) -> Kernel:
 
 @cache
 def derivative(name: str) -> Kernel:
-    """dy ← dy · activation'(x), from y"""
-    df: Any = {"tanh": dtanh, "relu": drelu, "sigmoid": dsigmoid}[name]
+    """dy ← dy · activation'(x), from y or from x"""
+    df = POINTWISE[name].slope
 
     def differentiate(y, dy, size):
         for j in range(cuda.grid(1), size, cuda.gridsize(1)):
@@ -39,6 +39,13 @@ def add(x, out, scale, size):
     """out[j] += scale · x[j]"""
     for j in range(cuda.grid(1), size, cuda.gridsize(1)):
         out[j] = fma(scale, x[j], out[j])
+
+
+@kernel(FLOATS, FLOATS, FLOATS, INT, LONG)
+def multiply(x, y, out, add, size):
+    """out[j] = x[j] · y[j], plus out[j] with ``add``"""
+    for j in range(cuda.grid(1), size, cuda.gridsize(1)):
+        out[j] = fma(x[j], y[j], out[j]) if add else x[j] * y[j]
 
 
 @kernel(FLOATS, INT, FLOATS, INT, FLOAT, INT, INT)
