@@ -38,7 +38,8 @@ from numba_rnnlm.config import (
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
 from numba_rnnlm.formats.native import read_about, write_model
 from numba_rnnlm.interrupts import Interrupted
-from numba_rnnlm.layers import LSTM, Dense, Embedding
+from numba_rnnlm.layers import LSTM, QRNN, Dense, Embedding, LayerNormalization, Residual
+from numba_rnnlm.layers.description import describe
 from numba_rnnlm.storage import locked
 from numba_rnnlm.text import Text, open_source, sources
 from numba_rnnlm.text.sources import Part
@@ -529,7 +530,7 @@ def test_train_from_continues(tmp_path):
         np.testing.assert_array_equal(saved.network_.weights()[name], weights)
 
 
-@pytest.mark.parametrize("given", [["--hidden", "128"], ["--no-tied"], ["--tokenizer", "char"], ["--seed", "0"]])
+@pytest.mark.parametrize("given", [["--hidden", "128"], ["--body", "layers.json"], ["--no-tied"], ["--tokenizer", "char"], ["--seed", "0"]])
 def test_train_from_rejects_settings_of_the_saved_model(given, tmp_path, capsys):
     assert main(["train", "text.txt", "--from", "char.npz", "--out", str(tmp_path / "m.npz"), *given]) == 2
     assert f"{given[0].replace('no-', '')} cannot be changed with --from" in capsys.readouterr().err
@@ -576,6 +577,34 @@ def test_only_models_are_overwritten(tmp_path, capsys):
         assert f"\n{verb} {out} (" in capsys.readouterr().out
     out.write_bytes(b"")  # like a file made by mktemp
     assert main(train) == 0 and LanguageModel.load(out).parameter_count > 0
+
+
+def test_train_with_a_body(elsewhere, capsys):
+    layers = [Residual([LayerNormalization(), LSTM(8, return_sequences=True)]), QRNN(5, return_sequences=True)]
+    (elsewhere / "layers.json").write_text(json.dumps([describe(layer) for layer in layers]))
+    command = ["train", "text.txt", "--embedding", "8", "--body", "layers.json", "--out", "m.npz", "--checkpoint", "run.npz", *BRIEF]
+    assert main(command) == 0 and LanguageModel.load("m.npz").get_params()["body"] == tuple(layers)
+    assert main([*command, "--resume", "run.npz", "--epochs", "3", "--schedule", "constant"]) == 2  # another schedule: the body is the same
+    assert "schedule is" in capsys.readouterr().err.replace("--schedule", "schedule")
+    (elsewhere / "layers.json").write_text(json.dumps([describe(layers[1])]))
+    assert main([*command, "--resume", "run.npz"]) == 2
+    assert "body is" in capsys.readouterr().err.replace("--body", "body")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("", "is not JSON (Expecting value"), ("[" * 100_000, "is not JSON ("), ("{}", "is not a list of layers, expected one such as [{"), ("[]", "is not a list"),
+    ("[3]", "is not a list"), ('[{"class": "Lstn"}]', "has the class 'Lstn', expected one of Embedding,"), ('[{"units": 3}]', "has a layer without a class, {'units': 3}"),
+    ('[{"class": ["LSTM"]}]', "has the class ['LSTM'], expected one of"), ('[{"class": "LSTM", "unit": 3}]', "LSTM has no argument 'unit'; did you mean 'units'?"),
+    ('[{"class": "LSTM", "units": -3}]', "LSTM: units is -3, expected a whole number"), ('[{"class": "Residual", "layers": [{"class": "X"}]}]', "has the class 'X'"),
+    ('[{"class": "LSTM", "units": {"a": 1}}]', "has a layer without a class, {'a': 1}"), ('[{"class": "LSTM", "units": 3}]', "needs return_sequences=True"),
+    ('[{"class": "Recurrent", "units": 3, "cell": "lst"}]', "cell is 'lst', expected one of"), (" " * (1 << 20) + "[]", "is not a list of layers"), (None, "cannot be read"),
+])  # fmt: skip
+def test_a_body_that_is_none(elsewhere, content, message, capsys):
+    if content is not None:
+        (elsewhere / "layers.json").write_text(content)
+    assert main(["train", "text.txt", "--body", "layers.json", *BRIEF]) in (1, 2)
+    err = capsys.readouterr().err
+    assert message in err.replace("--units", "units").replace("--cell", "cell") and err.count("\n") == 1
 
 
 def trained(*arguments, text="text.txt"):

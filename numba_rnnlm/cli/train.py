@@ -14,6 +14,7 @@ from ..interrupts import Interrupted, Interrupts
 from ..language_model import LanguageModel
 from ..paths import same_file
 from ..reports import report
+from .body import EXAMPLE, read_body
 from .destination import OUT, Destination, expect_writable, free_names
 from .exits import STOPPED_EARLY, Ended
 from .files import load, texts_of, tokenizer_of
@@ -46,6 +47,7 @@ def add(commands: Any) -> None:
   zcat news-*.gz | numba-rnnlm train - --tokenizer word
   numba-rnnlm train book.txt --cell gru --hidden 256 --layers 1 --epochs 20 --out book.npz
   numba-rnnlm train ptb.train.txt --valid ptb.valid.txt --tokenizer word --max-seconds 1h30m --validate-every 500 --log ptb.csv
+  numba-rnnlm train book.txt --embedding 128 --body layers.json
   numba-rnnlm train more.txt --from book.npz --out more.npz --learning-rate 0.001
   numba-rnnlm train book.txt --checkpoint run.npz --checkpoint-every 10min
   numba-rnnlm train book.txt --checkpoint run.npz --resume run.npz      continues after a stop; the settings are in run.npz""",
@@ -63,7 +65,11 @@ def add(commands: Any) -> None:
                          help="start from the weights of a saved model, with its model and text settings (ignored with --resume, whose "
                               "checkpoint has its own weights)")
     command.set_defaults(only_reports=True)
-    config_flags(command.add_argument_group("model"), ModelConfig, leave_out=["vocabulary_size"])
+    group = command.add_argument_group("model")
+    config_flags(group, ModelConfig, leave_out=["vocabulary_size"])
+    group.add_argument("--body", type=path, default=argparse.SUPPRESS, metavar="FILE",
+                       help="a JSON file with the layers between the embedding and the output layer, in place of --layers recurrent ones: a list such "
+                            f"as {EXAMPLE}; layers and their arguments are those of numba_rnnlm.layers in Python, nested ones too")
     config_flags(command.add_argument_group("text"), TextConfig)
     config_flags(command.add_argument_group("training"), TrainingConfig, defaults={"validation_split": f"{VALIDATION_SPLIT} without --valid"})
     config_flags(command.add_argument_group("checkpoints"), CheckpointConfig)
@@ -75,10 +81,11 @@ def add(commands: Any) -> None:
 def run(args: Arguments) -> None:
     training, keeping = given(args, TrainingConfig), CheckpointConfig(**given(args, CheckpointConfig))
     settings = given(args, ModelConfig) | given(args, TextConfig)
-    if hasattr(args, "seed"):
-        settings["seed"] = args.seed
+    settings |= {name: getattr(args, name) for name in ("seed", "body") if hasattr(args, name)}
     if args.start is not None and settings:
         args.usage_error(f"{flag(next(iter(settings)))} cannot be changed with --from: the saved model determines it.")
+    if "body" in settings:
+        settings["body"] = read_body(settings["body"])
     texts = [*args.corpus, *(args.valid or [])]
     once = [Path("/dev/stdin" if text == "-" else text) for text in texts if text == "-" or not (Path(text).is_file() or Path(text).is_dir())]
     if twice := next((path for path, other in combinations(once, 2) if same_file(path, other)), None):
