@@ -1,0 +1,202 @@
+"""Compare layers with PyTorch's, or with the same equations in PyTorch: outputs, states and all gradients, for drawn sizes.
+
+    PYTHONPATH=..:../.. python compare_layers.py [--count 100] [NAME ...]
+
+Needs PyTorch, in an environment that also has Numba. For each layer it prints the largest difference from PyTorch in float64, relative to the largest
+number of its array, over ``count`` drawn configurations: of this library in float64 and in float32, and of PyTorch in float32, which shows what is lost
+where large numbers cancel (as in the gradient of a norm of two features).
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from numba_rnnlm import backends
+from numba_rnnlm.checking.cases import Case, gradient_of
+from numba_rnnlm.layers import (
+    QRNN,
+    Activation,
+    FeedForward,
+    Highway,
+    Layer,
+    LayerNormalization,
+    Recurrent,
+    RMSNormalization,
+)
+
+Tensors = dict[str, torch.Tensor]
+PLAIN = {"linear": lambda x: x, "relu": functional.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": functional.silu,
+         "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"), "gelu_sigmoid": lambda x: x * torch.sigmoid(1.702 * x)}  # fmt: skip
+LIMITS = {"float64": 1e-10, "float32": 1e-5}
+
+
+@dataclass
+class Draw:
+    """A layer with an input of this shape, and the same computation in PyTorch: (x, weights, state) → output; it replaces the arrays of the state."""
+
+    layer: Layer
+    shape: tuple[int, ...]
+    peer: Callable[[torch.Tensor, Tensors, Tensors], torch.Tensor]
+
+
+# Time loops
+
+
+def stepped(step: Callable[..., tuple[torch.Tensor, ...]], sums: torch.Tensor, w: torch.Tensor | None, state: Tensors, sequences: bool) -> torch.Tensor:
+    """All steps of a cell: ``step(slots, states, w)`` → states; sums (T, N, G, H)."""
+    s, found = list(state["s"].unbind(1)), []
+    for z in sums:
+        s = list(step(z.unbind(1), s, w))
+        found.append(s[0])
+    state["s"] = torch.stack(s, 1)
+    return torch.stack(found) if sequences else found[-1]
+
+
+def mingru(z: Any, s: Any, w: Any) -> Any:
+    u = torch.sigmoid(z[0])
+    return ((1 - u) * s[0] + u * z[1],)
+
+
+def minlstm(z: Any, s: Any, w: Any) -> Any:
+    f, i = torch.sigmoid(z[0]), torch.sigmoid(z[1])
+    return ((f * s[0] + i * z[2]) / (f + i),)
+
+
+def sru(z: Any, s: Any, w: Any) -> Any:
+    f, r = torch.sigmoid(z[1] + w[0] * s[1]), torch.sigmoid(z[2] + w[1] * s[1])
+    c = f * s[1] + (1 - f) * z[0]
+    return r * c + (1 - r) * z[3], c
+
+
+def qrnn(z: Any, s: Any, w: Any) -> Any:
+    f = torch.sigmoid(z[1])
+    c = f * s[1] + (1 - f) * torch.tanh(z[0])
+    return torch.sigmoid(z[2]) * c, c
+
+
+def indrnn(z: Any, s: Any, w: Any) -> Any:
+    return (torch.relu(z[0] + w[0] * s[0]),)
+
+
+CELLS = {"mingru": mingru, "minlstm": minlstm, "sru": sru, "qrnn": qrnn, "indrnn": indrnn}
+
+
+def scan(name: str) -> Callable[[np.random.Generator], Draw]:
+    def draw(random: np.random.Generator) -> Draw:
+        (T, N, D, H), sequences = random.integers(1, [20, 6, 12, 12]), bool(random.integers(2))
+        if random.integers(2):
+            D = H  # where SRU's highway has no matrix
+        layer = Recurrent(int(H), sequences, name)
+
+        def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+            sums = x @ p["W"]
+            if name == "sru" and D == H:
+                sums = torch.cat([sums, x], -1)
+            return stepped(CELLS[name], sums.unflatten(-1, (-1, int(H))) + p["b"], p.get("w"), state, sequences)
+
+        return Draw(layer, (int(T), int(N), int(D)), peer)
+
+    return draw
+
+
+def quasi(random: np.random.Generator) -> Draw:
+    (T, N, D, H), sequences = map(int, random.integers(1, [20, 6, 12, 12])), bool(random.integers(2))
+
+    def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+        before = torch.cat([state["x"][None], x[:-1]])
+        state["x"] = x[-1]
+        return stepped(qrnn, (x @ p["W"] + before @ p["V"]).unflatten(-1, (3, H)) + p["b"], None, state, sequences)
+
+    return Draw(QRNN(H, sequences), (T, N, D), peer)
+
+
+# Norms and layers of each vector
+
+
+def shape_of(random: np.random.Generator, least: int = 1) -> tuple[int, ...]:
+    return tuple(map(int, random.integers([1, 1, least], [9, 9, 40])))[random.integers(2) :]
+
+
+def layer_norm(random: np.random.Generator) -> Draw:
+    layer = LayerNormalization(float(random.choice([1e-3, 1e-5])), bool(random.integers(2)), bool(random.integers(2)))
+    return Draw(layer, shape_of(random, 2), lambda x, p, state: functional.layer_norm(x, x.shape[-1:], p.get("gamma"), p.get("beta"), layer.epsilon))
+
+
+def rms_norm(random: np.random.Generator) -> Draw:
+    layer = RMSNormalization(float(random.choice([1e-6, 1e-3])))
+    return Draw(layer, shape_of(random), lambda x, p, state: functional.rms_norm(x, x.shape[-1:], p["gamma"], layer.epsilon))
+
+
+def activation(random: np.random.Generator) -> Draw:
+    name = str(random.choice([*PLAIN]))
+    return Draw(Activation(name), shape_of(random), lambda x, p, state: PLAIN[name](x))
+
+
+def highway(random: np.random.Generator) -> Draw:
+    name = str(random.choice(["tanh", "relu", "sigmoid", "linear"]))
+
+    def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+        t = torch.sigmoid(x @ p["T"] + p["c"])
+        return t * PLAIN[name](x @ p["W"] + p["b"]) + (1 - t) * x
+
+    return Draw(Highway(name), shape_of(random), peer)
+
+
+def feed_forward(random: np.random.Generator) -> Draw:
+    name, fold, shape = str(random.choice([*PLAIN])), bool(random.integers(2)), shape_of(random)
+    units = int(shape[-1] * random.integers(1, 5))
+
+    def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+        wide = PLAIN[name](x @ p["W"] + p["b"])
+        return wide.unflatten(-1, (-1, shape[-1])).sum(-2) if fold else wide @ p["V"] + p["c"]
+
+    return Draw(FeedForward(units, name, fold), shape, peer)
+
+
+LAYERS: dict[str, Callable[[np.random.Generator], Draw]] = {
+    **{name: scan(name) for name in CELLS}, "QRNN, window 2": quasi,
+    "LayerNormalization": layer_norm, "RMSNormalization": rms_norm, "Activation": activation, "Highway": highway, "FeedForward": feed_forward,
+}
+
+
+def computed(draw: Draw, case: Case, kind: torch.dtype) -> dict[str, np.ndarray]:
+    """PyTorch's results, by the names that a case gives them."""
+    x = torch.tensor(case.x, dtype=kind, requires_grad=True)
+    weights = {name: torch.tensor(array, dtype=kind, requires_grad=True) for name, array in case.weights.items()}
+    state = {name: torch.tensor(array, dtype=kind) for name, array in case.state.items()}
+    y = draw.peer(x, weights, state)
+    y.backward(torch.tensor(case.dy, dtype=kind))
+    found = {"the output": y, "the gradient of the input": x.grad} | {f"the state {name!r}": array for name, array in state.items()}
+    found |= {gradient_of(name): torch.zeros_like(array) if array.grad is None else array.grad for name, array in weights.items()}
+    return {what: array.detach().numpy() for what, array in found.items()}
+
+
+def error(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> float:
+    """The largest difference, relative to the largest number of its array."""
+    return max(float(abs(found[what] - array).max() / max(abs(array).max(), 1e-2)) for what, array in wanted.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *LAYERS], metavar="NAME")
+    parser.add_argument("--count", type=int, default=100)
+    args = parser.parse_args()
+    for name in args.names or LAYERS:
+        random, worst = np.random.default_rng(0), dict.fromkeys([*LIMITS, "PyTorch in float32"], 0.0)
+        for _ in range(args.count):
+            draw = LAYERS[name](random)
+            case = Case(draw.layer, draw.shape, random)
+            wanted = computed(draw, case, torch.float64)
+            found = {kind: case.backward(backends.get("cpu", kind)) for kind in LIMITS} | {"PyTorch in float32": computed(draw, case, torch.float32)}
+            worst = {kind: max(worst[kind], error(found[kind], wanted)) for kind in worst}
+        wrong = any(worst[kind] > max(limit, 3 * worst["PyTorch in float32"] if kind == "float32" else 0) for kind, limit in LIMITS.items())
+        print(f"{name:24}", ", ".join(f"{kind} {value:.1e}" for kind, value in worst.items()), "TOO LARGE" if wrong else "", flush=True)
+
+
+if __name__ == "__main__":
+    main()
