@@ -465,15 +465,15 @@ def test_a_stream_that_has_ended_keeps_its_states(ops, arguments):
     np.testing.assert_array_equal(got["s"][1:][ended], got["s"][:-1][ended])
     assert not got["z"][ended].any()
     assert all(np.isfinite(got[name]).all() for name in ("z", "s", "d"))
-    for n in range(N):
-        alone = {name: arguments[name][: lengths[n] + extra, n : n + 1] for name, extra in (("z", 0), ("s", 1))}
-        d = arguments["d"][n : n + 1].copy()
-        dy = arguments["dy"]
+    for length in np.unique(lengths):
+        some = lengths == length
+        short = {name: arguments[name][: length + extra, some] for name, extra in (("z", 0), ("s", 1))}
+        d, dy = arguments["d"][some], arguments["dy"]
         if dy is not None:
-            d[:, 0] += dy[lengths[n] :, n].sum(0)
-            alone["dy"] = dy[: lengths[n], n : n + 1]
-        want = recur(REFERENCE, arguments, lengths=None, d=d, **alone)
-        here = {"z": got["z"][: lengths[n], n : n + 1], "s": got["s"][: lengths[n] + 1, n : n + 1], "d": got["d"][n : n + 1]}
+            d[:, 0] += dy[length:, some].sum(0)
+            short["dy"] = dy[:length, some]
+        want = recur(REFERENCE, arguments, lengths=None, d=d, **short)
+        here = {"z": got["z"][:length, some], "s": got["s"][: length + 1, some], "d": got["d"][some]}
         assert_close(here, {name: want[name] for name in here}, TOLERANCE[ops.dtype.name])
 
 
