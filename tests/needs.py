@@ -17,7 +17,8 @@ def _mark(found: bool, reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not found, reason=reason)
 
 
-avx2 = _mark(set(AVX2) <= HOST, "the processor has no AVX2")
+HAS_AVX2 = set(AVX2) <= HOST
+avx2 = _mark(HAS_AVX2, "the processor has no AVX2")
 bf16 = _mark("avx512bf16" in HOST, "the processor has no AVX512_BF16")
 data = _mark("NUMBA_RNNLM_DATA" in os.environ, "NUMBA_RNNLM_DATA does not name a folder of real texts")
 fork = _mark(hasattr(os, "fork"), "the system has no fork")

@@ -21,6 +21,7 @@ RULES = {rule.name: rule for rule in vars(rules).values() if isinstance(rule, Ru
 Call = dict[str, Any]
 
 sizes = st.integers(1, 40 if SIMULATED else 70)  # the simulator is slow, because it runs one thread at a time
+units = st.integers(1, 20 if SIMULATED else 70)  # of a time loop, and its streams: 20 take two blocks of each, as 40 do
 few = st.integers(0, 5)
 steps = st.integers(1, 5)
 threads = st.integers(1, 3)
@@ -116,7 +117,7 @@ def project_backward(draw) -> Call:
 
 @st.composite
 def recur(draw, cell=cells) -> Call:
-    random, cell, T, N, H = draw(generators), draw(cell), draw(steps), draw(sizes), draw(sizes)
+    random, cell, T, N, H = draw(generators), draw(cell), draw(steps), draw(units), draw(units)
     first, last = cell.window("h")
     s = unwritten(T + 1, N, len(cell.states), H)
     s[0] = floats(random, *s.shape[1:])

@@ -1239,54 +1239,6 @@ def test_info_as_json_of_other_files_and_of_the_system(tmp_path, capsys):
 
 # warmup
 
-COMPILED = """
-import sys
-from numba.core import event
-from numba_rnnlm.cli import main
-with event.install_recorder("numba:compile") as record:
-    for command in sys.stdin.read().splitlines():
-        assert main(command.split()) == 0, command
-print(sorted({begun.data["dispatcher"].py_func.__name__ for _, begun in record.buffer}), file=sys.stderr)
-"""
-EVERYTHING = """
-train text.txt --valid held_out.txt --cell tanh --hidden 24 --dropout 0.5 --epochs 2 --out {0}/tied.npz --tied --tokenizer word
-train text.txt --valid held_out.txt --cell tanh --hidden 72 --layers 3 --epochs 1 --out {0}/deep.npz --clip-value 1
-train text.txt --cell tanh --streams 1 --steps 3 --max-seconds 1 --out {0}/one.npz --reduction sum_time
-train text.txt --from {0}/deep.npz --epochs 1 --out {0}/deep.npz
-eval {0}/deep.npz text.txt
-eval {0}/tied.npz held_out.txt --weights int8
-score {0}/deep.npz text.txt --per-token
-generate {0}/deep.npz the --top-k 3 --top-p 0.9 --length 20
-generate {0}/deep.npz --temperature 0
-generate {0}/deep.npz the --weights int8
-generate {0}/tied.npz the --samples 3
-generate {0}/tied.npz --samples 2 --weights int8
-""".strip()  # fmt: skip
-
-
-def test_nothing_is_compiled_after_a_warmup(tmp_path, monkeypatch):
-    kernels = tmp_path / "kernels"
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernels))
-
-    def files():
-        return {path: path.stat().st_mtime_ns for path in kernels.rglob("*") if path.is_file()}
-
-    cold = process("warmup", "--cells", "tanh", "--backend", "cpu")
-    out, shown = cold.communicate(timeout=HANG)
-    assert cold.returncode == 0
-    assert out.startswith(f"kernels are cached in {kernels / 'numba_rnnlm'}; ".encode()) and out.endswith(b" s\n")
-    assert shown.startswith(b"tanh: ") and shown.endswith(b" s\n") and shown.count(b"\n") == 1
-    cached = files()
-    assert len(cached) > 50
-    with (tmp_path / "commands").open("w+") as commands:
-        commands.write("".join(f"{line} --backend cpu\n" for line in EVERYTHING.format(tmp_path).splitlines()))
-        commands.seek(0)
-        used = subprocess.run([sys.executable, "-c", COMPILED], stdin=commands, capture_output=True, timeout=HANG,
-                              env={**os.environ, "PYTHONPATH": HOME})
-    assert used.stderr.splitlines()[-1] == b"[]" and used.returncode == 0
-    assert files() == cached
-
-
 @pytest.mark.parametrize("settings", [
     {"NUMBA_CACHE_DIR": "text.txt/kernels"}, {"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CACHE_DIR": "", "HOME": "nowhere"},
 ], ids=str)  # fmt: skip

@@ -251,32 +251,16 @@ def shell(folder, script):
 
 
 def test_shell_pipes_are_read_once(tmp_path):
-    shell(tmp_path, """
+    _, err = shell(tmp_path, """
         cat t.txt t.txt > both.txt; mkfifo pipe
         run train both.txt --valid <(head t.txt) $S --out file.npz
         run train <(cat t.txt t.txt) --valid <(head t.txt) $S --out substituted.npz
         (cat t.txt t.txt > pipe) & run train pipe --valid <(head t.txt) $S --out fifo.npz
-        cat t.txt t.txt | run train - --valid t.txt $S --out valid.npz
-        cat t.txt t.txt | run train /dev/stdin $S --out stdin.npz
-        mkdir texts; cp t.txt texts/a; gzip -c t.txt > texts/b.gz
-        run train texts $S --out folder.npz; run train t.txt texts/b.gz $S --out two.npz
+        cat t.txt t.txt | run train /dev/stdin --valid <(head t.txt) $S --out stdin.npz
+        sed 's/$/\\r/' both.txt | gzip | run train - --valid <(head t.txt) $S --out compressed.npz
     """)
-    files = {name: (tmp_path / f"{name}.npz").read_bytes() for name in ("file", "substituted", "fifo", "stdin", "folder", "two")}
-    assert files["file"] == files["substituted"] == files["fifo"]
-    assert files["stdin"] == files["folder"] == files["two"]
-
-
-def test_line_endings_and_compressed_files_on_the_command_line(tmp_path):
-    out, err = shell(tmp_path, """
-        sed 's/$/\\r/' t.txt > crlf.txt; gzip -k t.txt
-        run train crlf.txt $S --out crlf.npz; run train t.txt $S --out lf.npz; run train t.txt $S --tokenizer byte --out byte.npz
-        cmp crlf.npz lf.npz
-        run eval crlf.npz crlf.txt --json; run eval crlf.npz t.txt --json
-        head -1 crlf.txt | run score crlf.npz; head -1 t.txt | run score crlf.npz
-        run score byte.npz t.txt | cksum; run score byte.npz t.txt.gz | cksum
-    """)
-    assert out[0] == out[1] and out[2] == out[3] and out[4] == out[5]
-    assert err.count("has 80 carriage returns (\\r): the line ends \\r\\n and \\r are read as \\n") == 1
+    assert len({(tmp_path / f"{name}.npz").read_bytes() for name in ("file", "substituted", "fifo", "stdin", "compressed")}) == 1
+    assert err.count("has 160 carriage returns (\\r): the line ends \\r\\n and \\r are read as \\n") == 1
 
 
 # Files

@@ -38,6 +38,7 @@ from numba_rnnlm.layers import GRU, LSTM, Concat, Dense, Dropout, Embedding, Rec
 from numba_rnnlm.network import Graph, Network
 
 SIZE = 3 if backends.SIMULATED else 20  # maximum units of a layer
+MOST = 4 if backends.SIMULATED else 12  # maximum steps of a text
 TOKENIZERS = {"char": "to be ", "word": "to be or", "byte": "né to ", None: [3, 9, 4, 1]}
 every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS)
 every_kind = pytest.mark.parametrize("weights", ["float32", "int8"])
@@ -66,7 +67,7 @@ def networks(draw, ops):
     return Network(graph, ops, {name: floats(random, *shape) / np.sqrt(shape[0]) for name, shape in graph.layout.items()}), V
 
 
-@given(data=st.data(), random=strategies.generators, N=st.integers(1, 4), T=st.integers(1, 12))
+@given(data=st.data(), random=strategies.generators, N=st.integers(1, 4), T=st.integers(1, MOST))
 def test_a_text_may_be_read_in_any_pieces(ops, data, random, N, T):
     """With copies that go other ways, streams taken several times and in another order, and scores asked for in between."""
     network, V = data.draw(networks(ops))
@@ -97,7 +98,7 @@ def test_a_text_may_be_read_in_any_pieces(ops, data, random, N, T):
     assert going.streams().positions.tolist() == [T] * len(rows)
 
 
-@given(data=st.data(), random=strategies.generators, lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5))
+@given(data=st.data(), random=strategies.generators, lengths=st.lists(st.integers(1, MOST), min_size=1, max_size=3))
 def test_texts_of_any_lengths_are_read_side_by_side_as_each_alone(ops, data, random, lengths):
     network, V = data.draw(networks(ops))
     texts = [random.integers(0, V, length).astype(np.int32) for length in lengths]
