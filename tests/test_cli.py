@@ -893,13 +893,13 @@ def test_eval(model, capsys):
     assert main(["eval", model, "held_out.txt", "--bos", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nats_per_token"] == LanguageModel.load(model).evaluate(HELD_OUT, bos=True).nats_per_token
     assert main(["eval", model, "held_out.txt", "--bos"]) == 0
-    assert f"\ntokens             {found.tokens + 1}\n" in capsys.readouterr().out
+    assert f"\ntokens                 {found.tokens + 1}\n" in capsys.readouterr().out
     assert main(["eval", model, "held_out.txt"]) == 0
     rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows == {
         "perplexity": f"{found.perplexity:.4f}", "nats/token": f"{found.nats_per_token:.4f}",
         "bits/character": f"{found.bits_per_character:.4f}", "bits/byte": f"{found.bits_per_byte:.4f}",
-        "tokens after the first": str(found.tokens), "out of vocabulary": str(found.oov),
+        "tokens after the first": str(found.tokens), "not in the vocabulary": str(found.oov),
     }
 
 

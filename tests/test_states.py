@@ -444,6 +444,8 @@ def test_a_state_is_refused_by_another_cell_of_the_same_name():
     assert len(model_with(dataclasses.replace(cells.TANH, name="mine")).next_token(state)) == 5
     with pytest.raises(ConfigError, match="the state belongs to other weights than the model's"):
         model_with(dataclasses.replace(cells.RELU, name="mine")).next_token(state)
+    with pytest.raises(ConfigError, match="the state belongs to other weights than the model's"):  # its equations contradict what it computes
+        model_with(dataclasses.replace(cells.TANH, name="mine", forward=cells.SIGMOID.forward)).next_token(state)
     model = LanguageModel(body=[Recurrent(3, True, dataclasses.replace(kind, name="mine")) for kind in (cells.TANH, cells.RELU)],
                           embedding=3, tokenizer=None, vocabulary_size=5, seed=1)  # no file tells these cells apart, but a state does not name them
     assert len(model.next_token(model.read([1, 2]))) == 5
