@@ -46,7 +46,7 @@ def backward(z, prev, next, d, start, stride):
         n[j] = dn
         m[j] = dn * fj
         f[j] = (dj * (nj - h_prev[j]) + dn * mj) * dsigmoid(fj)
-        dh[j] = dj * (type(fj)(1) - fj)
+        dh[j] = dj * (type(fj)(1) - fj)  # type(fj)(1): a 1 of f's own type, float32 or float64; Numba would compute 1.0 - fj in float64
 
 
 MGU = Cell("mgu", {"m": "h", "f": "xh", "n": "x"}, ("h",), equations, forward, backward)

@@ -117,7 +117,7 @@ LIKE_OURS = dataclass(frozen=True)(type("Dropout", (Holder,), {"__annotations__"
 @pytest.mark.parametrize(("layer", "message"), [
     (LIKE_OURS(), r"the class .*\.Dropout has the name of a layer of the library, .*give the class another name"),
     (Residual([LIKE_OURS()]), "has the name of a layer of the library"),
-    (Plain(), "the class .*Plain is no dataclass, .*write @dataclass"),
+    (Plain(), "the class .*Plain is no frozen dataclass, .*write @dataclass"),
     (Holder(np.ones(3)), "Holder: value is .*, which a model file cannot hold: an argument of a layer is a finite number"),
     (Holder({"a": 1}), "Holder: value is .*, which a model file cannot hold"),
     (Holder({1}), "Holder: value is .*, which a model file cannot hold"),
