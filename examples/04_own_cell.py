@@ -8,6 +8,8 @@
 The slots are in the order m f n: those that depend on the state come first, those that depend on the input last.
 """
 
+from tempfile import TemporaryDirectory
+
 import numpy as np
 
 from numba_rnnlm import Cell, LanguageModel, cells
@@ -60,3 +62,7 @@ for cell in (MGU, "gru"):
     name = cell if isinstance(cell, str) else cell.name
     print(f"\n{name}: {model.parameter_count:,} weights, perplexity {model.perplexity(text):.3f}")
     print("  how" + model.generate("how", length=66, temperature=0))
+    with TemporaryDirectory() as folder:
+        model.save(path := f"{folder}/model.npz")
+        loaded = LanguageModel.load(path, custom_objects={"mgu": MGU})  # the file only names the cell
+    assert loaded.perplexity(text) == model.perplexity(text)

@@ -584,7 +584,7 @@ def test_a_sequential_with_too_many_layers_or_updates(path):
 @pytest.mark.parametrize("body", [None, [{"class": "Dropout", "rate": 0.1}]], ids=str)
 def test_an_unknown_cell(cell, body, path):
     rewrite(path, about=lambda about: about | {"config": about["config"] | {"cell": cell, "body": body}})
-    refused(path, f"uses the custom cell {cell!r}, which is not registered")
+    refused(path, f"uses the custom cell {cell!r}, which is not known here")
 
 
 def test_a_vocabulary_that_does_not_fit(path):

@@ -698,7 +698,7 @@ class LanguageModel(Stoppable):
     @classmethod
     def load(
         cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32",
-        cell: Cell | None = None, custom_objects: Mapping[str, type[Layer]] | None = None,
+        cell: Cell | None = None, custom_objects: Mapping[str, type[Layer] | Cell] | None = None,
     ) -> Self:
         """The model that :meth:`save` wrote.
 
@@ -710,9 +710,10 @@ class LanguageModel(Stoppable):
             As in :class:`LanguageModel`.
         cell
             For a model with your own cell: use this one, even if it computes something else than the cell of this name that the model was
-            trained with. By default the registered cell is used, and refused if it computes something else.
+            trained with.
         custom_objects
-            Your own classes of layers in the ``body``, by name: the file only names such a class, and nothing is imported.
+            Your own cells, and your own classes of layers in the ``body``, by name: the file only names them, and nothing is imported. A cell
+            that is not given must be registered. A cell that does not compute what the model was trained with is refused.
 
         Raises
         ------
