@@ -143,6 +143,16 @@ def test_all_sources_of_a_text_give_the_same_model(tmp_path):
         assert_same_bits(other.network_.weights(), model.network_.weights())
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_body_is_returned_as_it_was_given(kind):
+    body = kind([LSTM(4, return_sequences=True)])
+    model = LanguageModel(body=body, embedding=3)
+    assert model.get_params()["body"] is body  # what scikit-learn's clone compares
+    assert fit(model).set_params(threads=1, body=kind(body)).get_params()["threads"] == 1
+    with pytest.raises(ConfigError, match="body of a trained model cannot change"):
+        model.set_params(body=[LSTM(5, return_sequences=True)])
+
+
 FIRST, OTHER = LINES * 20, "that question is not the question\nto be that\n" * 20
 SEEN = [  # first training, second training, what is said to have been learned
     ({}, {"validation_split": 0.2}, "the end of text"),
