@@ -211,7 +211,8 @@ class History(Callback):
         ):
             raise ValueError("the history is not a table")
         self.epoch = [int(epoch) for epoch in epochs]
-        self.history = {name: [nan if value is None else float(value) for value in column] for name, column in values.items()}
+        order = sorted(values, key=self.params["metrics"].index)  # as without the interruption: a header is sorted by name
+        self.history = {name: [nan if value is None else float(value) for value in values[name]] for name in order}
 
     def __repr__(self) -> str:
         last = "".join(f", {name}: {values[-1]:.4f}" for name, values in self.history.items())
