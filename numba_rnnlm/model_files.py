@@ -139,7 +139,7 @@ def open_kind(path: str | os.PathLike[str], kind: str) -> Iterator[ModelFile]:
 def expect_kind_of_file(kind: str, name: str, about: Mapping[str, Any]) -> None:
     """Raise :class:`ModelFileError` if the file with this header is of another kind."""
     if (found := about.get("kind")) != kind:
-        how = f"; load it with {KINDS[found].load}" if isinstance(found, str) and found in KINDS else ""
+        how = f"; load it in Python, with {KINDS[found].load}" if isinstance(found, str) and found in KINDS else ""
         raise ModelFileError(f"{name!r} holds a {found!r}, expected a {kind!r}{how}.")
 
 

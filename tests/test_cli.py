@@ -1130,6 +1130,17 @@ def test_a_closed_pipe_ends_generate_quietly():
     assert without_notice(run.stderr.read()) == b""
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["score", "char.npz", "the cat"], "No such file or directory. To pass a text itself, write: echo 'the cat' | numba-rnnlm score ... -"),
+    (["eval", "char.npz", "text.txt", "the cat"], "echo 'the cat' | numba-rnnlm eval ... -"),
+    (["score", "char.npz", "cat"], "Cannot read the file 'cat': No such file or directory.\n"),
+    (["train", "text.txt", "--resume", "a run.npz"], "there is no checkpoint 'a run.npz' to resume from; --checkpoint 'a run.npz' --resume 'a run.npz' starts a run"),
+])
+def test_hints_on_files_that_do_not_exist(arguments, message, capsys):
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
 # info
 
 

@@ -481,12 +481,12 @@ def test_a_file_is_replaced_by_its_own_kind_only(tmp_path):
     path.write_text("something else")
     with pytest.raises(ModelFileError, match="the existing file is not a model that this numba_rnnlm can read, and is not overwritten"):
         state.save(path)
-    with pytest.raises(ModelFileError, match=r"holds a 'language_model', expected a 'state'; load it with LanguageModel\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a 'language_model', expected a 'state'; load it in Python, with LanguageModel\.load"):
         TextState.load(tmp_path / "model.npz")
     state.save(tmp_path / "state.npz")
-    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'language_model'; load it with TextState\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'language_model'; load it in Python, with TextState\.load"):
         LanguageModel.load(tmp_path / "state.npz")
-    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'sequential'; load it with TextState\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'sequential'; load it in Python, with TextState\.load"):
         Sequential.load(tmp_path / "state.npz")
     with pytest.raises(ModelFileError, match="there is no model file"):
         TextState.load(tmp_path / "missing.npz")

@@ -716,7 +716,7 @@ def test_one_weight_too_many(path):
 
 def test_a_model_of_another_kind(path):
     write_model(path, "sequential", {"config": {}}, {"weights": [("dense/W", np.zeros((2, 2), np.float32))]})
-    refused(path, re.escape("holds a 'sequential', expected a 'language_model'; load it with Sequential.load."))
+    refused(path, re.escape("holds a 'sequential', expected a 'language_model'; load it in Python, with Sequential.load."))
     with open_model(path) as file:
         about, weights = file.about, file.group("weights")
     assert about == read_about(path) and about["kind"] == "sequential"

@@ -161,8 +161,8 @@ class LanguageModel(Stoppable):
     # parameters, as in scikit-learn
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return self._contents.arguments()
+        """The constructor's arguments; ``body`` is the very object that was given, as scikit-learn's ``clone`` requires."""
+        return {**self._contents.arguments(), "body": self._contents.given_body}
 
     def set_params(self, **params: Any) -> Self:
         """Change constructor arguments; of a trained model only ``backend``, ``threads`` and ``precision``."""
@@ -619,7 +619,8 @@ class LanguageModel(Stoppable):
             Return bytes, whatever the prompt is: those of a byte model unchanged, otherwise UTF-8.
         state
             What to continue, from :meth:`read`; it is not changed. The prompt, if there is one, is read after it. The result is the same as
-            for a prompt with everything that was read. Many prompts can follow the state of one text; of many texts, each is continued.
+            for a prompt with everything that was read. Many prompts can follow the state of one text; of many texts, each is continued:
+            ``state.take([0, 0, 0])`` gives one text three continuations.
 
         Returns
         -------
