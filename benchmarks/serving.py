@@ -3,12 +3,15 @@
     python -m benchmarks.serving
     python -m benchmarks.serving --peer torch --peer-python /path/to/python
     python -m benchmarks.serving --rows zaremba-medium --situations quiet "2 busy" --lengths 20
+    python -m benchmarks.serving --situations "quota 1" "quota 0.5"
 
 The contestants are numba_rnnlm with default settings, with one thread, and with one thread per processor, and the peers with default
 settings. They are timed alternately in each situation: quiet; after 10 ms and 3 s of rest; next to 1 and 2 busy processes;
-under control group quotas, where these can be created; and with many client threads at once. Ratios are medians over turns. Then the
-speed of training and scoring next to busy processes is compared with the quiet speed, scaled by the share of processor time that a
-scheduler fair to threads would give.
+and with many client threads at once. Ratios are medians over turns. Then the speed of training and scoring next to busy processes
+is compared with the quiet speed, scaled by the share of processor time that a scheduler fair to threads would give.
+
+Quotas are measured only if --situations names them: for each contestant, they create a control group in /sys/fs/cgroup, which only
+root can do, and remove it afterwards.
 """
 
 import argparse
@@ -35,7 +38,7 @@ BUSY = {"1 busy": 1, "2 busy": 2}
 QUOTAS = {"quota 1": 1.0, "quota 0.5": 0.5}
 CLIENTS = {f"{number} clients": number for number in (1, 8, 32, 100)}
 WORK = {"training": {"precision": "float32"}, "scoring": {"sentences": 200}}
-SITUATIONS = ["quiet", *REST, *BUSY, *QUOTAS, *CLIENTS, *WORK]
+UNASKED = ["quiet", *REST, *BUSY, *CLIENTS, *WORK]
 PERIOD = 100_000  # microseconds
 ONE = "1 thread"
 
@@ -46,7 +49,8 @@ def main() -> None:
     flags = parser("Time requests on a shared computer.")
     flags.set_defaults(threads=os.cpu_count())
     model_flags(flags, rows=["tiny", "char", "zaremba-medium"])
-    flags.add_argument("--situations", nargs="*", default=SITUATIONS, choices=SITUATIONS)
+    flags.add_argument("--situations", nargs="*", default=UNASKED, choices=[*UNASKED, *QUOTAS],
+                       help="what happens around the requests; a quota creates control groups in /sys/fs/cgroup, as root (default: all but quotas)")
     flags.add_argument("--lengths", nargs="*", type=int, default=[1, 20, 100], help="symbols per request")
     options = read(flags, "serving")
     rows: list[dict[str, Any]] = []

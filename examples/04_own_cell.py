@@ -8,6 +8,8 @@
 The slots are in the order m f n: those that depend on the state come first, those that depend on the input last.
 """
 
+from tempfile import TemporaryDirectory
+
 import numpy as np
 
 from numba_rnnlm import Cell, LanguageModel, cells
@@ -46,7 +48,7 @@ def backward(z, prev, next, d, start, stride):
         n[j] = dn
         m[j] = dn * fj
         f[j] = (dj * (nj - h_prev[j]) + dn * mj) * dsigmoid(fj)
-        dh[j] = dj * (type(fj)(1) - fj)
+        dh[j] = dj * (type(fj)(1) - fj)  # type(fj)(1): a 1 of f's own type, float32 or float64; Numba would compute 1.0 - fj in float64
 
 
 MGU = Cell("mgu", {"m": "h", "f": "xh", "n": "x"}, ("h",), equations, forward, backward)
@@ -60,3 +62,7 @@ for cell in (MGU, "gru"):
     name = cell if isinstance(cell, str) else cell.name
     print(f"\n{name}: {model.parameter_count:,} weights, perplexity {model.perplexity(text):.3f}")
     print("  how" + model.generate("how", length=66, temperature=0))
+    with TemporaryDirectory() as folder:
+        model.save(path := f"{folder}/model.npz")
+        loaded = LanguageModel.load(path, custom_objects={"mgu": MGU})  # the file only names the cell
+    assert loaded.perplexity(text) == model.perplexity(text)

@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import inf, nan
 from typing import Annotated, Any, Literal
 
@@ -34,7 +35,7 @@ from .training.position import Best
 
 BEST_SO_FAR = Only("values are compared with the best so far")
 WEIGHT_BYTES = 4  # a saved model stores float32
-LONGEST_TITLE = 10_000  # most bytes of a log's first line
+LONGEST_LINE = 10_000  # most bytes of a line of a log
 Logs = Mapping[str, float]
 Path = str | os.PathLike[str]
 
@@ -210,7 +211,8 @@ class History(Callback):
         ):
             raise ValueError("the history is not a table")
         self.epoch = [int(epoch) for epoch in epochs]
-        self.history = {name: [nan if value is None else float(value) for value in column] for name, column in values.items()}
+        order = sorted(values, key=self.params["metrics"].index)  # as without the interruption: a header is sorted by name
+        self.history = {name: [nan if value is None else float(value) for value in values[name]] for name in order}
 
     def __repr__(self) -> str:
         last = "".join(f", {name}: {values[-1]:.4f}" for name, values in self.history.items())
@@ -270,8 +272,8 @@ class LambdaCallback(Callback):
 class CSVLogger(Callback):
     """Writes a CSV file with one line per epoch: its number, then its values in alphabetical order.
 
-    Training does not start if the file cannot be opened, or exists and is not such a log. A line that cannot be written later is lost,
-    with a warning.
+    Training does not start if the file cannot be opened, or exists and is not such a log from its first line to its last. A line that
+    cannot be written later is lost, with a warning.
 
     Parameters
     ----------
@@ -302,10 +304,12 @@ class CSVLogger(Callback):
 
     def _expect_log(self) -> None:
         """Raise :class:`ConfigError` if another kind of file would be overwritten."""
+        separator, number = re.escape(self.separator), "[-+.0-9aefin]*"  # nan and inf too; a last line may be truncated
+        title, row = (re.compile(pattern) for pattern in (rf"epoch({separator}\w+)+", rf"[0-9]+({separator}{number})*"))
         try:
             with open(self.path, "rb", opener=regular) as file:
-                first = file.readline(LONGEST_TITLE).decode("utf-8", "replace").rstrip("\r\n")
-                if re.fullmatch(rf"epoch({re.escape(self.separator)}\w+)+", first) or is_empty(file.fileno()):
+                lines = (line.decode("utf-8", "replace").rstrip("\r\n") for line in iter(partial(file.readline, LONGEST_LINE), b""))
+                if is_empty(file.fileno()) or (title.fullmatch(next(lines, "")) and all(map(row.fullmatch, lines))):
                     return
         except FileNotFoundError:
             return

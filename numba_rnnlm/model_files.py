@@ -44,6 +44,13 @@ KINDS = {
 }
 
 
+class Custom(NamedTuple):
+    """What is not part of the library, by the names that files use."""
+
+    classes: dict[str, type]
+    cells: dict[str, Cell]
+
+
 class Loaded(NamedTuple):
     """A model file, read.
 
@@ -67,7 +74,7 @@ class Loaded(NamedTuple):
 
 
 def load(
-    path: str | os.PathLike[str], kind: str, ops: Ops, cells: Sequence[Cell], custom_objects: Mapping[str, type],
+    path: str | os.PathLike[str], kind: str, ops: Ops, cells: Sequence[Cell], custom: Custom,
     groups: Callable[[ModelFile], Iterable[str]],
 ) -> Loaded:
     """Read the file of a model.
@@ -80,8 +87,8 @@ def load(
         The backend on which the model will compute.
     cells
         Custom cells to use, whatever the file says that they compute.
-    custom_objects
-        Classes of custom layers by name.
+    custom
+        Custom layers, and the cells to recognise.
     groups
         The groups of arrays to read from the file.
 
@@ -95,22 +102,30 @@ def load(
         arrays = {group: file.group(group) for group in groups(file)}
     with fitting(name):
         described = KINDS[kind].layers(about)
-        named = cells_named([about.get("config"), described], {**custom_objects, **LAYERS})
-        found = cells_of_file(name, about, named, cells, ops, KINDS[kind].with_cell)
-        layers = None if described is None else rebuild_all(name, described, custom_objects, found)
+        named = cells_named([about.get("config"), described], {**custom.classes, **LAYERS})
+        found = cells_of_file(name, about, named, cells, custom.cells, ops, KINDS[kind].with_cell)
+        layers = None if described is None else rebuild_all(name, described, custom.classes, found)
     return Loaded(name, about, arrays, layers, found)
 
 
-def classes_in(custom_objects: Any) -> dict[str, type]:
-    """The argument ``custom_objects`` of a ``load``. Raises :class:`ConfigError` unless it maps names to classes."""
+def custom_in(custom_objects: Any) -> Custom:
+    """The argument ``custom_objects`` of a ``load``. Raises :class:`ConfigError` unless it maps names to classes and cells."""
+    what = "a mapping of names to classes of layers or optimizers, or to cells, such as {'Mine': Mine}"
+    found = Custom({}, {})
     if custom_objects is None:
-        return {}
-    what = "a mapping of names to classes of layers or optimizers, such as {'Mine': Mine}"
+        return found
     expect_kind("custom_objects", custom_objects, Mapping, what)  # type: ignore[type-abstract]
     for name, value in custom_objects.items():
-        if not isinstance(name, str) or not (isinstance(value, type) and issubclass(value, Layer | Optimizer)):
+        if isinstance(value, Cell) and name == value.name:
+            found.cells[name] = value
+        elif isinstance(name, str) and isinstance(value, type) and issubclass(value, Layer | Optimizer):
+            found.classes[name] = value
+        elif isinstance(value, Cell):
+            raise ConfigError(f"custom_objects has {shown(name)}: {shown(value)}, expected a cell under its own name; dataclasses.replace(cell, name=...) "
+                              "gives it another name.")
+        else:
             raise ConfigError(f"custom_objects has {shown(name)}: {shown(value)}, expected {what}.")
-    return dict(custom_objects)
+    return found
 
 
 @contextmanager
@@ -124,7 +139,7 @@ def open_kind(path: str | os.PathLike[str], kind: str) -> Iterator[ModelFile]:
 def expect_kind_of_file(kind: str, name: str, about: Mapping[str, Any]) -> None:
     """Raise :class:`ModelFileError` if the file with this header is of another kind."""
     if (found := about.get("kind")) != kind:
-        how = f"; load it with {KINDS[found].load}" if isinstance(found, str) and found in KINDS else ""
+        how = f"; load it in Python, with {KINDS[found].load}" if isinstance(found, str) and found in KINDS else ""
         raise ModelFileError(f"{name!r} holds a {found!r}, expected a {kind!r}{how}.")
 
 

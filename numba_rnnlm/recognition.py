@@ -74,9 +74,9 @@ def differences(ops: Ops, layers: Iterable[Layer], recorded: Mapping[str, Any], 
 
 
 def cells_of_file(
-    file: str, about: Mapping[str, Any], names: Iterable[str], given: Sequence[Cell], ops: Ops, load: str
+    file: str, about: Mapping[str, Any], names: Iterable[str], given: Sequence[Cell], known: Mapping[str, Cell], ops: Ops, load: str
 ) -> dict[str, Cell]:
-    """The cells that a file names and that are not part of the library: those that are given, or else registered.
+    """The cells that a file names and that are not part of the library: those that are given, or else known here, or else registered.
 
     Parameters
     ----------
@@ -86,6 +86,8 @@ def cells_of_file(
         Of all its cells.
     given
         Cells to take whatever the file says that they compute.
+    known
+        Cells by name, to take if they compute what the file says.
     ops
         The backend.
     load
@@ -106,16 +108,16 @@ def cells_of_file(
     for name in wanted:
         if name in found:
             continue
-        if name not in cells.CELLS:
+        if name not in known and name not in cells.CELLS:
             raise ModelFileError(
-                f"{file!r} uses the custom cell {name!r}, which is not registered: import the module that defines it and call "
+                f"{file!r} uses the custom cell {name!r}, which is not known here; load it in Python, with custom_objects={{{name!r}: cell}}, or call "
                 "numba_rnnlm.cells.register(cell) first."
             )
-        found[name] = cells.CELLS[name]
+        found[name], where, here = (known[name], "given", "cell") if name in known else (cells.CELLS[name], "registered", f"cells.get({name!r})")
         if (record := about.get("cells", {}).get(name)) and (differs := difference(ops, found[name], record)):
             raise ModelFileError(
-                f"{file!r} was saved with another cell named {name!r} than the one that is registered here: {differs}. Register the cell that "
-                f"the model was trained with; or, to use its weights with this one, call {load.format(cell=f'cells.get({name!r})')}."
+                f"{file!r} was saved with another cell named {name!r} than the one that is {where} here: {differs}. Load it with the cell that "
+                f"the model was trained with; or, to use its weights with this one, call {load.format(cell=here)}."
             )
     return found
 
@@ -161,6 +163,15 @@ def probed(ops: Ops, cell: Cell, gradients: bool = False) -> Record:
     if gradients:
         record["gradients"] = _plain(np.concatenate([found["d"][0], found["z"][0], *([found["w"]] if cell.weights else [])]))
     return record
+
+
+def computed(cell: Cell) -> list[list[float | None]]:
+    """The new states of the step of :func:`probed` from the row function itself, run in Python: the equations may say something else."""
+    z, prev, w = _values(2, len(cell.gates)), _values(1, len(cell.states)), _values(4, len(cell.weights))
+    found, forward = np.empty_like(prev), getattr(cell.forward, "py_func", cell.forward)
+    with np.errstate(all="ignore"):
+        forward(z, prev, found, *cell.with_weights(w), 0, 1)
+    return _plain(found)
 
 
 def _values(number: int, *shape: int) -> np.ndarray:

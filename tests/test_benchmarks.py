@@ -5,11 +5,12 @@ import json
 import re
 import shlex
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from benchmarks import harness, table
+from benchmarks import harness, serving, table
 from benchmarks.harness import TRACKED
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +128,15 @@ def test_other_results_are_written_to_out(results, tmp_path, monkeypatch):
             options_of(monkeypatch, benchmark, "--out", "training")
     assert options_of(monkeypatch, "listing", "--peer", "keras", "--peer", "torch").result == results / "listing.json"
     assert untouched(results)
+
+
+def test_control_groups_are_created_only_if_asked_for(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(serving, "players_of", contextmanager(lambda options, quota: iter([asked.append(quota) or {}])))
+    for words, quotas in (((), [None]), (("--situations", "quiet", "quota 1"), [None, "quota 1"]), (("--situations", "quota 0.5"), ["quota 0.5"])):
+        run(monkeypatch, "serving", "--out", tmp_path / "found", *words)
+        assert asked == quotas
+        asked.clear()
 
 
 def test_an_incomplete_run_writes_no_tracked_file(results, monkeypatch, capsys):

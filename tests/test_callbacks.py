@@ -168,7 +168,13 @@ def test_a_callback_that_does_not_fit_is_an_error_before_anything_is_written(mod
         with pytest.raises(ConfigError, match="watches 'val_loss', but this training measures"):
             fit(checkpoint=path, callbacks=EarlyStopping())
         assert not path.exists()
+        with pytest.raises(ZeroDivisionError):
+            fit(checkpoint=path, callbacks=LambdaCallback(on_train_begin=lambda logs: 1 / 0))
+        assert not path.exists()
         fit(checkpoint=path, callbacks=EarlyStopping("loss"))
+        with pytest.raises(ZeroDivisionError):
+            fit(checkpoint=path, callbacks=LambdaCallback(on_train_begin=lambda logs: 1 / 0))
+        fit(checkpoint=path)  # the run that had ended is still the one in the file
         path.unlink()
 
 
@@ -238,7 +244,7 @@ def test_invalid_options_are_rejected(options):
 
 def test_a_csv_file_has_a_line_for_each_epoch(model, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text("epoch;loss\n9;0.5\n")
+    path.write_text("epoch;loss\n7;nan\r\n8;-inf\n9;0.5e-0")  # the run was killed while it wrote the last line
     history = model.fit(X, Y, epochs=2, verbose=0, callbacks=[CSVLogger(path, separator=";")]).history
     more = model.fit(X, Y, epochs=3, initial_epoch=2, verbose=0,
                      callbacks=[CSVLogger(path, separator=";", append=True)]).history
@@ -250,7 +256,9 @@ def test_a_csv_file_has_a_line_for_each_epoch(model, tmp_path):
 
 
 @pytest.mark.parametrize("append", [False, True])
-@pytest.mark.parametrize("there", [b"my notes\n", b"epoch\n", b"epoch;loss\n0;1\n", b"PK\x03\x04", b"epoch,loss!" * 9999, "a model"], ids=str)
+@pytest.mark.parametrize("there", [b"my notes\n", b"epoch\n", b"epoch;loss\n0;1\n", b"PK\x03\x04", b"epoch,loss!" * 9999, "a model",
+                                   b"epoch,loss\n0,1.5\nand a novel\n", b"epoch,text\n1,one\n", b"epoch,loss\n\n" + b"0,1\n" * 9, b"epoch,loss\n" + b"0" * 20_000 + b"x"],
+                         ids=lambda there: str(there)[:40])
 def test_csv_logger_does_not_overwrite_other_files(model, there, append, tmp_path):
     path = tmp_path / "char.npz"
     if there == "a model":

@@ -399,8 +399,14 @@ def test_a_file_is_not_loaded_with_another_cell_of_the_same_name(make, registere
         cell = dataclasses.replace(registered, name="other")
         type(model).load(path, **({"cell": cell} if make is ids_model else {"cells": [cell]}))
     del CELLS["leaky"]
-    with pytest.raises(ModelFileError, match=r"uses the custom cell 'leaky', which is not registered.*register\(cell\) first"):
+    with pytest.raises(ModelFileError, match=r"uses the custom cell 'leaky', which is not known here; load it in Python, with custom_objects=\{'leaky': cell\}, or"):
         type(model).load(path)
+    assert ask(type(model).load(path, custom_objects={"leaky": other})) == ask(insisted)
+    with pytest.raises(ModelFileError, match=OTHER.replace("registered", "given")) as caught:
+        type(model).load(path, custom_objects={"leaky": registered})
+    assert f"call {shown}cell" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"custom_objects has 'mine': <Cell 'leaky'>, expected a cell under its own name"):
+        type(model).load(path, custom_objects={"mine": registered})
     cells.register(registered)
 
 

@@ -83,9 +83,18 @@ class ListArgument(Pairs):
     gains: list = field(default_factory=list)
 
 
-@says("checking that its arguments can be saved raised ConfigError: the class", "NoDataclass is no dataclass")
+@says("checking that its arguments can be saved raised ConfigError: the class", "NoDataclass is no frozen dataclass")
 class NoDataclass(Layer):
     pass
+
+
+@says("checking that its arguments can be saved raised ConfigError: the class", "MayChange is no frozen dataclass", "a model counts on them to stay the same")
+@dataclass
+class MayChange(Layer):
+    units: int = 5
+
+    def output(self, shape):
+        return (*shape[:-1], self.units)
 
 
 @says("parameters(shape) is {'W': (5, 4)}, but for the shape (0, 1, 4) it is {'W': (0, 4)}. Weights must not depend on the numbers of steps")
@@ -382,6 +391,21 @@ class AnotherBackend(Pairs):
         return y
 
 
+@says("(5, 3, 4), not training: the output is nan at [0, 0, 0]. Write every array of run.a before you read it: on this backend they hold NaN")
+class ReadsBeforeItWrites(Pairs):
+    def forward(self, ops, run, x):
+        ops.project(x, run.p["W"], run.p["b"], run.a["y"], add=True)
+        return run.a["y"]
+
+
+@says("(5, 3, 4), training: the gradient of the input is nan at [0, 0, 0]. Write every array of run.a before you read it")
+class AddsToAnEmptyGradient(Pairs):
+    def backward(self, ops, run, x, dy):
+        dx = super().backward(ops, run, x, dy)
+        ops.fill(dx, np.nan)
+        return dx
+
+
 @says("(5, 3, 4), on two threads instead of one: the output is ", "Every bit must be the same: compute with verbs of ``ops`` only.")
 class AnotherNumberOfThreads(Pairs):
     def forward(self, ops, run, x):
@@ -502,6 +526,8 @@ CELLS_WITH_A_FAULT = {
     "equations that fail": (replace(IND_RNN, equations=fails), "checking that its equations return its states raised RuntimeError: as it must."),
     "no states": (replace(IND_RNN, equations=lambda z, prev, w: np.tanh(z + w * prev)[0]),
                   r"equations returns the shape \(3, 7\), expected \(states, streams, units\), \(1, 3, 7\)"),
+    "a root of negative numbers": (replace(IND_RNN, equations=lambda z, prev, w: np.sqrt(z + w * prev)),
+                                   r"of sums and states of about 1: what equations returns is nan at \[0, \d, \d\]. Look for a division by zero"),
     "another forward": (replace(IND_RNN, forward=another_forward), "run as plain Python: the new state 'h' is .* Compare forward with the equations"),
     "no complex numbers": (replace(IND_RNN, equations=lambda z, prev, w: np.tanh((z + w * prev).real)),
                            "Compare backward with the derivative of the equations, which must also hold for complex numbers: no abs"),

@@ -968,6 +968,16 @@ def test_the_same_command_starts_and_resumes_a_run(tmp_path, capsys):
     assert f"there is no {path} yet: this is the beginning of the run" in capsys.readouterr().out
     assert content(train(checkpoint=path, resume=path, verbose=2), tmp_path) == want
     assert f"going on from {path}: epoch 2 of 3, 2 batches into it; 7 updates so far" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="had ended"):
+        train(checkpoint=path, resume=path, verbose=2)
+    assert "so far" not in capsys.readouterr().out
+
+
+def test_continuing_a_run_that_had_ended_is_reported(tmp_path, capsys):
+    path = tmp_path / "run.npz"
+    train(epochs=1, schedule="constant", checkpoint=path)
+    train(epochs=2, schedule="constant", resume=path, verbose=2)
+    assert f"{path} had ended (all epochs are done), and is continued; 5 updates so far" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("same", ["./run.npz", "folder/../run.npz", "link.npz"])

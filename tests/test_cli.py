@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numba
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import numba_rnnlm
 from numba_rnnlm import LanguageModel, Sequential, backends, cli, demo, suggestions
+from numba_rnnlm.callbacks import LambdaCallback
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.cli import main
 from numba_rnnlm.cli.destination import free_names
@@ -38,7 +39,7 @@ from numba_rnnlm.config import (
 from numba_rnnlm.errors import ConfigError, DivergenceError, ModelFileError
 from numba_rnnlm.formats.native import read_about, write_model
 from numba_rnnlm.interrupts import Interrupted
-from numba_rnnlm.layers import LSTM, QRNN, Dense, Embedding, LayerNormalization, Residual
+from numba_rnnlm.layers import GRU, LSTM, QRNN, Dense, Embedding, LayerNormalization, Recurrent, Residual
 from numba_rnnlm.layers.description import describe
 from numba_rnnlm.storage import locked
 from numba_rnnlm.text import Text, open_source, sources
@@ -922,13 +923,13 @@ def test_eval(model, capsys):
     assert main(["eval", model, "held_out.txt", "--bos", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nats_per_token"] == LanguageModel.load(model).evaluate(HELD_OUT, bos=True).nats_per_token
     assert main(["eval", model, "held_out.txt", "--bos"]) == 0
-    assert f"\ntokens             {found.tokens + 1}\n" in capsys.readouterr().out
+    assert f"\ntokens                 {found.tokens + 1}\n" in capsys.readouterr().out
     assert main(["eval", model, "held_out.txt"]) == 0
     rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows == {
         "perplexity": f"{found.perplexity:.4f}", "nats/token": f"{found.nats_per_token:.4f}",
         "bits/character": f"{found.bits_per_character:.4f}", "bits/byte": f"{found.bits_per_byte:.4f}",
-        "tokens after the first": str(found.tokens), "out of vocabulary": str(found.oov),
+        "tokens after the first": str(found.tokens), "not in the vocabulary": str(found.oov),
     }
 
 
@@ -1158,6 +1159,17 @@ def test_a_closed_pipe_ends_generate_quietly():
     assert without_notice(run.stderr.read()) == b""
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["score", "char.npz", "the cat"], "No such file or directory. To pass a text itself, write: echo 'the cat' | numba-rnnlm score ... -"),
+    (["eval", "char.npz", "text.txt", "the cat"], "echo 'the cat' | numba-rnnlm eval ... -"),
+    (["score", "char.npz", "cat"], "Cannot read the file 'cat': No such file or directory.\n"),
+    (["train", "text.txt", "--resume", "a run.npz"], "there is no checkpoint 'a run.npz' to resume from; --checkpoint 'a run.npz' --resume 'a run.npz' starts a run"),
+])
+def test_hints_on_files_that_do_not_exist(arguments, message, capsys):
+    assert main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
 # info
 
 
@@ -1196,6 +1208,49 @@ def test_info_of_a_sequential(tmp_path, capsys):
     assert rows["layer-2"].startswith("LSTM(") and "units=16" in rows["layer-2"]
     assert rows["optimizer"].startswith("adam(") and "learning_rate=0.001" in rows["optimizer"]
     assert (rows["loss"], rows["metrics"]) == ("sparse_categorical_crossentropy", "accuracy")
+
+
+def test_info_of_a_model_with_parts_of_its_own(tmp_path, capsys):
+    @dataclass(frozen=True)
+    class Scaled(Residual):
+        factor: float = 2.0
+
+    path, cell = str(tmp_path / "m.npz"), replace(numba_rnnlm.cells.TANH, name="mine")
+    for options, row in (({"cell": cell}, "cell               mine"), ({"body": [Scaled(GRU(3, return_sequences=True)), Recurrent(4, True, cell)]},
+                                                                     "Scaled(factor=2.0, ")):
+        LanguageModel(hidden=4, layers=1, embedding=3, **options).fit("a rose\n" * 9, epochs=1, streams=1, steps=5, verbose=0).save(path)
+        CELLS.pop("mine", None)
+        assert main(["info", path]) == 0
+        out = capsys.readouterr().out
+        assert row in out and "last epoch" in out and "mine" in out
+        assert main(["info", path, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["kind"] == "language_model"
+        Path(path).unlink()
+
+
+def test_info_of_the_checkpoint_of_a_sequential(tmp_path, capsys):
+    path, model = str(tmp_path / "run.npz"), Sequential([Embedding(4, 8), LSTM(16), Dense(4, activation="softmax")], seed=3)
+    model.compile("sgd", loss="sparse_categorical_crossentropy")
+    model.fit([[1, 2]] * 5, [3] * 5, epochs=2, batch_size=2, verbose=0, checkpoint=path)
+    assert main(["info", path]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace("its model", "its-model").splitlines())
+    assert rows["checkpoint"].startswith("ended: all epochs are done; 6 updates in ") and rows["its-model"] == "the latest" and rows["optimizer"].startswith("sgd(")
+    stop = LambdaCallback(on_train_begin=lambda logs: signal.raise_signal(signal.SIGINT))
+    model.fit([[1, 2]] * 5, [3] * 5, epochs=2, verbose=0, checkpoint=path, callbacks=stop, on_interrupt="return")
+    assert main(["info", path]) == 0
+    assert f"the latest; fit(..., resume={path!r}) in Python continues the training" in capsys.readouterr().out
+    assert main(["info", path, "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["kind"] == "sequential" and about["run"]["position"]["epoch"] == 1
+
+
+def test_info_of_a_state(tmp_path, capsys):
+    path = str(tmp_path / "state.npz")
+    LanguageModel.load("char.npz").read(["the", "a cat"]).save(path)
+    assert main(["info", path]) == 0
+    assert "state after  2 texts, of 6 symbols at most\nweights      float32\n" in capsys.readouterr().out
+    assert main(["info", path, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["positions"] == [4, 6]
 
 
 @pytest.mark.parametrize("about", [{}, {"layers": 3}, {"layers": [{}], "compiled": None, "seed": 0}], ids=str)

@@ -96,9 +96,10 @@ def test_a_cell_in_any_argument_is_recognised(tmp_path, capsys):
     model = Sequential([Embedding(4, 3), layer, GRU(2), Dense(4, "softmax")], seed=1)
     model.save(path)
     assert cli.main(["info", str(path)]) == 0 and "Holder(hidden=1.0, value=[1, 'leaky'])" in capsys.readouterr().out
-    with pytest.raises(ModelFileError, match="uses the custom cell 'leaky', which is not registered"):
+    with pytest.raises(ModelFileError, match="uses the custom cell 'leaky', which is not known here"):
         Sequential.load(path, custom_objects={"Holder": Holder})
     assert Sequential.load(path, custom_objects={"Holder": Holder}, cells=[LEAKY]).layers[1].value[1] is LEAKY
+    assert Sequential.load(path, custom_objects={"Holder": Holder, "leaky": LEAKY}).layers[1].value[1] is LEAKY
     other = replace(LEAKY, forward=cells.RELU.forward)
     with pytest.raises(ConfigError, match="two cells named 'leaky'"):
         Sequential([Embedding(4, 3), layer, Holder(other), GRU(2), Dense(4, "softmax")]).save(path)
@@ -117,7 +118,7 @@ LIKE_OURS = dataclass(frozen=True)(type("Dropout", (Holder,), {"__annotations__"
 @pytest.mark.parametrize(("layer", "message"), [
     (LIKE_OURS(), r"the class .*\.Dropout has the name of a layer of the library, .*give the class another name"),
     (Residual([LIKE_OURS()]), "has the name of a layer of the library"),
-    (Plain(), "the class .*Plain is no dataclass, .*write @dataclass"),
+    (Plain(), "the class .*Plain is no frozen dataclass, .*write @dataclass"),
     (Holder(np.ones(3)), "Holder: value is .*, which a model file cannot hold: an argument of a layer is a finite number"),
     (Holder({"a": 1}), "Holder: value is .*, which a model file cannot hold"),
     (Holder({1}), "Holder: value is .*, which a model file cannot hold"),
@@ -161,7 +162,7 @@ def test_custom_objects_are_classes_by_name(tmp_path, given):
     for model in (LanguageModel(hidden=4, layers=1, embedding=3).fit(TEXT, **FIT), Sequential([Embedding(4, 3), GRU(2), Dense(4, "softmax")])):
         path.unlink(missing_ok=True)
         model.save(path)
-        with pytest.raises(ConfigError, match=r"custom_objects (is|has) .*, expected a mapping of names to classes of layers or optimizers, such as"):
+        with pytest.raises(ConfigError, match=r"custom_objects (is|has) .*, expected a mapping of names to classes of layers or optimizers, or to cells, such as"):
             type(model).load(path, custom_objects=given)
 
 

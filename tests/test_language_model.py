@@ -143,6 +143,57 @@ def test_all_sources_of_a_text_give_the_same_model(tmp_path):
         assert_same_bits(other.network_.weights(), model.network_.weights())
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_body_is_returned_as_it_was_given(kind):
+    body = kind([LSTM(4, return_sequences=True)])
+    model = LanguageModel(body=body, embedding=3)
+    assert model.get_params()["body"] is body  # what scikit-learn's clone compares
+    assert fit(model).set_params(threads=1, body=kind(body)).get_params()["threads"] == 1
+    with pytest.raises(ConfigError, match="body of a trained model cannot change"):
+        model.set_params(body=[LSTM(5, return_sequences=True)])
+
+
+FIRST, OTHER = LINES * 20, "that question is not the question\nto be that\n" * 20
+SEEN = [  # first training, second training, what is said to have been learned
+    ({}, {"validation_split": 0.2}, "the end of text"),
+    ({"valid": OTHER}, {"validation_split": 0.2}, "the end of text"),
+    ({"validation_split": 0.3}, {"validation_split": 0.2}, "the end of text"),
+    ({"validation_split": 0.2}, {"validation_split": 0.2}, ""),
+    ({}, {"corpus": OTHER, "valid": FIRST}, "text"),
+    ({"validation_split": 0.2}, {"corpus": OTHER, "valid": FIRST}, "text"),
+    ({"valid": OTHER}, {"valid": OTHER}, ""),
+    ({}, {"corpus": OTHER, "validation_split": 0.2}, ""),
+    ({}, {}, ""),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "name"), SEEN)
+@pytest.mark.parametrize("kind", [str, bytes, "a file"])
+def test_validating_on_a_text_that_was_learned_causes_a_warning(first, second, name, kind, tmp_path):
+    def given(options):
+        texts = {"corpus": FIRST, **options}
+        return texts | {key: text if kind is str else text.encode() for key, text in texts.items() if isinstance(text, str)}
+
+    fit(model := untrained(tokenizer="byte"), **given(first), epochs=1)
+    if kind == "a file":
+        model.save(tmp_path / "model.npz")
+        model = LanguageModel.load(tmp_path / "model.npz")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, **given(second), epochs=1)
+    name = name.replace("text", "text" if kind is str else "bytes")
+    start = f"{name} is used for validation, but the model's last training has learned from it, at least in part: its loss will be lower"
+    assert [str(warning.message)[: len(start)] for warning in caught] == [start] * bool(name)
+
+
+def test_a_resumed_run_has_not_learned_from_its_validation(tmp_path):
+    run = {"checkpoint": tmp_path / "run.npz", "resume": tmp_path / "run.npz", "schedule": "constant"}
+    fit(untrained(), FIRST, FIRST, epochs=1, **run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(untrained(), FIRST, FIRST, epochs=2, **run)
+
+
 def test_validation_does_not_change_training():
     plain, validated = fit(untrained(dropout=0.3)), fit(untrained(dropout=0.3), valid=LINES)
     assert plain.history_["loss"] == validated.history_["loss"]

@@ -445,6 +445,8 @@ def test_a_state_is_refused_by_another_cell_of_the_same_name():
     assert len(model_with(dataclasses.replace(cells.TANH, name="mine")).next_token(state)) == 5
     with pytest.raises(ConfigError, match="the state belongs to other weights than the model's"):
         model_with(dataclasses.replace(cells.RELU, name="mine")).next_token(state)
+    with pytest.raises(ConfigError, match="the state belongs to other weights than the model's"):  # its equations contradict what it computes
+        model_with(dataclasses.replace(cells.TANH, name="mine", forward=cells.SIGMOID.forward)).next_token(state)
     model = LanguageModel(body=[Recurrent(3, True, dataclasses.replace(kind, name="mine")) for kind in (cells.TANH, cells.RELU)],
                           embedding=3, tokenizer=None, vocabulary_size=5, seed=1)  # no file tells these cells apart, but a state does not name them
     assert len(model.next_token(model.read([1, 2]))) == 5
@@ -480,12 +482,12 @@ def test_a_file_is_replaced_by_its_own_kind_only(tmp_path):
     path.write_text("something else")
     with pytest.raises(ModelFileError, match="the existing file is not a model that this numba_rnnlm can read, and is not overwritten"):
         state.save(path)
-    with pytest.raises(ModelFileError, match=r"holds a 'language_model', expected a 'state'; load it with LanguageModel\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a 'language_model', expected a 'state'; load it in Python, with LanguageModel\.load"):
         TextState.load(tmp_path / "model.npz")
     state.save(tmp_path / "state.npz")
-    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'language_model'; load it with TextState\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'language_model'; load it in Python, with TextState\.load"):
         LanguageModel.load(tmp_path / "state.npz")
-    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'sequential'; load it with TextState\.load"):
+    with pytest.raises(ModelFileError, match=r"holds a 'state', expected a 'sequential'; load it in Python, with TextState\.load"):
         Sequential.load(tmp_path / "state.npz")
     with pytest.raises(ModelFileError, match="there is no model file"):
         TextState.load(tmp_path / "missing.npz")

@@ -584,7 +584,7 @@ def test_a_sequential_with_too_many_layers_or_updates(path):
 @pytest.mark.parametrize("body", [None, [{"class": "Dropout", "rate": 0.1}]], ids=str)
 def test_an_unknown_cell(cell, body, path):
     rewrite(path, about=lambda about: about | {"config": about["config"] | {"cell": cell, "body": body}})
-    refused(path, f"uses the custom cell {cell!r}, which is not registered")
+    refused(path, f"uses the custom cell {cell!r}, which is not known here")
 
 
 def test_a_vocabulary_that_does_not_fit(path):
@@ -716,7 +716,7 @@ def test_one_weight_too_many(path):
 
 def test_a_model_of_another_kind(path):
     write_model(path, "sequential", {"config": {}}, {"weights": [("dense/W", np.zeros((2, 2), np.float32))]})
-    refused(path, re.escape("holds a 'sequential', expected a 'language_model'; load it with Sequential.load."))
+    refused(path, re.escape("holds a 'sequential', expected a 'language_model'; load it in Python, with Sequential.load."))
     with open_model(path) as file:
         about, weights = file.about, file.group("weights")
     assert about == read_about(path) and about["kind"] == "sequential"

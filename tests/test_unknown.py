@@ -318,8 +318,8 @@ def test_counts_and_per_token_exclude_each_other(word, capsys):
 
 
 @pytest.mark.parametrize(("flags", "options", "label"), [
-    ([], {}, "out of vocabulary"), (["--unknown", "exclude"], {"unknown": "exclude"}, "out of vocabulary, left out"),
-    (["--unknown", "penalize", "--penalty", "3"], {"unknown": "penalize", "penalty": 3}, "out of vocabulary, penalized"),
+    ([], {}, "not in the vocabulary"), (["--unknown", "exclude"], {"unknown": "exclude"}, "not in the vocabulary, left out"),
+    (["--unknown", "penalize", "--penalty", "3"], {"unknown": "penalize", "penalty": 3}, "not in the vocabulary, penalized"),
 ])
 def test_eval_applies_the_policy(word, tmp_path, capsys, flags, options, label):
     (tmp_path / "text").write_text(LINES_TO_SCORE)

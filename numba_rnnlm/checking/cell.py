@@ -12,7 +12,7 @@ from ..errors import CheckError, expect_kind
 from ..layers import Recurrent
 from ..recognition import step
 from . import layer
-from .comparing import TOLERANCE, calls, compiled, expect_close, floats
+from .comparing import TOLERANCE, calls, compiled, expect_close, expect_finite, floats
 
 STREAMS, UNITS = 3, 7
 FOREIGN = 9.0  # value of columns that a row function must not touch
@@ -105,9 +105,12 @@ class Case:
 
 def equations(case: Case) -> None:
     points = [np.swapaxes(rows, 0, 1) for rows in (case.z, case.prev)]
-    got = np.shape(case.cell.equations(*points, *case.cell.with_weights(case.w)))
-    if got != points[1].shape:
-        raise CheckError(f"{case.cell}: equations returns the shape {got}, expected (states, streams, units), {points[1].shape}.")
+    with np.errstate(all="ignore"):  # reported below
+        found = np.asarray(case.cell.equations(*points, *case.cell.with_weights(case.w)))
+    if found.shape != points[1].shape:
+        raise CheckError(f"{case.cell}: equations returns the shape {found.shape}, expected (states, streams, units), {points[1].shape}.")
+    expect_finite(f"{case.cell}, of sums and states of about 1", {"what equations returns": found}, "Look for a division by zero, or the logarithm or root of a "
+                  "negative number.")
 
 
 def rows(case: Case) -> None:

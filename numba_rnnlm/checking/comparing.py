@@ -48,6 +48,13 @@ def expect_close(where: str, got: Arrays, want: Arrays, advice: str, tolerance: 
                              f"{np.sum(off > tolerance)} differences. {advice}")
 
 
+def expect_finite(where: str, found: Arrays, advice: str) -> None:
+    """Raise :class:`CheckError` at NaN or infinity, which compare with nothing."""
+    for name, array in found.items():
+        if places := np.argwhere(~np.isfinite(array)).tolist():
+            raise CheckError(f"{where}: {name} is {array[tuple(places[0])]:.6g} at {places[0]}. {advice}")
+
+
 @contextmanager
 def calls(where: str, advice: str) -> Iterator[None]:
     """Report where the user's code raised an exception."""

@@ -15,12 +15,14 @@ from ..layers.description import cells_within, describe, rebuild
 from ..layers.layer import above, walk
 from ..network import Graph, Network
 from .cases import Case, LossCase, Losses, gradient_of
-from .comparing import TOLERANCE, calls, compiled, expect_close, floats
+from .comparing import TOLERANCE, calls, compiled, expect_close, expect_finite, floats
 
 SIZES = ((5, 3, 4), (1, 4, 2), (20, 64, 33))  # (steps, streams, features); the last is enough work for two threads
 SYMBOLS = 7  # vocabulary size
 ADVICE = ("The traceback shows the line. If the layer accepts vectors of one size only, pass check(layer, features=...); if it does not accept such "
           "an input at all, raise ShapeError in output(shape).")
+UNWRITTEN = ("Write every array of run.a before you read it: on this backend they hold NaN until then. If that is not the reason, look for a division by "
+             "zero, an overflow, or the logarithm or root of a negative number.")
 LOCATED = 300  # elements differentiated one by one to locate an error in a gradient
 
 
@@ -126,6 +128,8 @@ def outputs(case: Case) -> None:
     plain, trained = case.forward(ops), case.backward(ops)
     if (got := plain["the output"].shape) != (told := case.layer.output(shape)):
         raise CheckError(f"{case}: forward returns an array of the shape {got}, expected output(shape), {told}.")
+    expect_finite(f"{case}, not training", plain, UNWRITTEN)
+    expect_finite(f"{case}, training", trained, UNWRITTEN)
     expect_close(f"{case}, not training, but with the arrays for it", case.forward(ops, training=True), plain,
                  "The output must not depend on which arrays there are: write every array of run.a before you read it. A layer is training if "
                  "run.key is not None.")
@@ -204,6 +208,7 @@ def generation(case: Case) -> None:
 def adds(case: Case, ops: Ops | None = None, tolerance: float = TOLERANCE["float64"]) -> None:
     ops = ops or backends.get("reference")
     found = case.backward(ops)
+    expect_finite(f"{case}, training", found, UNWRITTEN)
     alone = {name: found[gradient_of(name)] for name in case.weights}
     for written in ([], *([name] for name in alone), [*alone]):
         held = {name: gradient * (3 if name in written else np.nan) for name, gradient in alone.items()}

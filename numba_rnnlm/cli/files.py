@@ -1,11 +1,13 @@
 """Loads models and texts for the commands, and prints tables."""
 
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..display import one_line
-from ..errors import ModelFileError
+from ..errors import CorpusError, ModelFileError
 from ..formats.native import read_about
 from ..language_model import LanguageModel
 from ..text import Files, Text, Tokenizer
@@ -41,7 +43,12 @@ def tokenizer_of(model: LanguageModel) -> Tokenizer:
 
 def texts_of(args: Arguments, paths: Sequence[str], again: bool = True) -> Text:
     """Open these files as one text. With ``again=False`` it can be read only once, and a pipe yields its data as it arrives."""
-    return Files(paths, args.encoding).open(again)
+    try:
+        return Files(paths, args.encoding).open(again)
+    except CorpusError as error:
+        if not (texts := [path for path in paths if " " in path and not os.path.exists(path)]):
+            raise
+        raise CorpusError(f"{error} To pass a text itself, write: echo {shlex.quote(texts[0])} | numba-rnnlm {args.command} ... -") from error
 
 
 def show_table(rows: dict[str, Any]) -> None:

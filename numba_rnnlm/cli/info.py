@@ -13,11 +13,12 @@ from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
 from ..formats.native import read_about
 from ..keras.compiled import LOSSES, METRICS
-from ..language_model import BackendOptions, LanguageModel
-from ..layers.description import describe, descriptions
+from ..layers.description import descriptions
 from ..model_files import fitting, open_kind
 from ..progress import duration
-from ..training.history import history_about
+from ..states import TextState
+from ..text import Tokenizer
+from ..training.history import history_about, read_history
 from .files import show_table
 from .flags import Arguments, add_command, path, quoted
 
@@ -29,24 +30,23 @@ LONGEST_VALUE = 200  # characters of an argument; a longer one is an error
 def add(commands: Any) -> None:
     command = add_command(
         commands, "info", run, "describe a model file or this system",
-        "With a model: its configuration, size, vocabulary and training. Without one: versions, processor, threads and "
-        "backends.",
+        "With a model: its configuration, size, vocabulary and training; with a checkpoint, how far the run is. Without one: versions, processor,\n"
+        "threads and backends.",
         """examples:
   numba-rnnlm info
   numba-rnnlm info model.npz
   numba-rnnlm info model.npz --json""",
     )
-    command.add_argument("model", type=path, nargs="?", metavar="MODEL", help="a model file")
+    command.add_argument("model", type=path, nargs="?", metavar="MODEL", help="the file of a model, a checkpoint or a state")
     command.add_argument("--json", action="store_true", help="print one JSON object; for a model, with its whole vocabulary and history")
 
 
 def run(args: Arguments) -> None:
     if args.model is None:
         about, show = about_system(), table_of_system
-    elif read_about(args.model).get("kind") == "sequential":
-        about, show = about_sequential(args.model), table_of_sequential
     else:
-        about, show = about_model(args.model), table_of_model
+        describe, show = KINDS.get(str(read_about(args.model).get("kind")), KINDS["language_model"])
+        about = describe(args.model)
     if args.json:
         sys.stdout.writelines(json.JSONEncoder(allow_nan=False).iterencode(about))  # in pieces, to save memory
         print()
@@ -70,34 +70,43 @@ def table_of_system(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def about_model(path: Path) -> dict[str, Any]:
-    """Describe the file of a language model by plain values for JSON."""
-    header = read_about(path)
-    run = runs.run_of(str(path), header) if "run" in header else None
-    recorded = {"texts": header.get("texts"), "training": header.get("training")}
-    if run is not None:
-        recorded["run"] = {"position": run.at.about(), "place": run.place, "computed_on": run.rounding, "texts": run.texts,
-                       "training": run.training, "model": header["run"]["model"]}
-    del header, run  # frees one copy of the vocabulary before the model loads another
-    model = LanguageModel.load(path, backend="cpu")
-    # Without the backend settings, which are not part of the file.
-    settings = {name: getattr(value, "name", value) for name, value in model.get_params().items() if name not in BackendOptions._fields}
-    if (body := settings.pop("body")) is not None:
-        settings["body"] = [as_call(describe(layer)) for layer in body]
-    about: dict[str, Any] = {
+    """Describe the file of a language model by plain values for JSON, as far as possible without the cells and layers of the program that
+    wrote it."""
+    with open_kind(path, "language_model") as file:
+        header, weights = file.about, sum(array.size for array in file.group(runs.model_group(file)).values())
+    recorded = {"texts": header.get("texts"), "training": header.get("training"), **about_run(str(path), header)}
+    with fitting(str(path)):
+        given = {**runs.MODEL_SETTINGS, **header["config"]}
+        runs.expect_settings(given)
+        settings = {name: given[name] for name in runs.MODEL_SETTINGS if name not in ("body", "precision")}
+        if given["body"] is not None:
+            for one in descriptions(given["body"]):
+                _expect_call(one)
+            settings["body"] = [as_call(layer) for layer in given["body"]]
+        history, told = read_history(header.get("history")), header["tokenizer"]
+        del given, header
+        tokenizer = None if told is None else Tokenizer.from_dict(told)
+    return {
         "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in recorded else "language_model",
-        "weights": model.parameter_count, "config": settings, "vocabulary": None,
-        "epochs": model.history_["epoch"][-1] if model.history_["epoch"] else 0, "history": history_about(model.history_, clock=True),
+        "weights": weights, "config": settings, "vocabulary": None if tokenizer is None else [tokenizer.symbol(id) for id in range(tokenizer.size)],
+        "epochs": history["epoch"][-1] if history["epoch"] else 0, "history": history_about(history, clock=True),
         **recorded,
     }
-    if (tokenizer := model.tokenizer_) is not None:
-        about["vocabulary"] = [tokenizer.symbol(id) for id in range(tokenizer.size)]
-    return about
+
+
+def about_run(name: str, header: dict[str, Any]) -> dict[str, Any]:
+    """Describe the training in a checkpoint; empty if this is the header of a model."""
+    if "run" not in header:
+        return {}
+    run = runs.run_of(name, header)
+    return {"run": {"position": run.at.about(), "place": run.place, "computed_on": run.rounding, "texts": run.texts, "training": run.training,
+                    "model": header["run"]["model"]}}
 
 
 def table_of_model(about: dict[str, Any]) -> dict[str, Any]:
     rows = {"file": f"{about['file']} ({amount(about['bytes'])})", "weights": f"{about['weights']:,}"}
     if "run" in about:
-        rows |= about_run(about["file"], about["run"])
+        rows |= table_of_run(about["run"], f"train CORPUS --resume {quoted(about['file'])}", about["file"])
     if (symbols := about["vocabulary"]) is not None:
         first = " ".join(f"'{symbol[:LONGEST]}{'...' * (len(symbol) > LONGEST)}'" for symbol in symbols[:SHOWN_SYMBOLS])
         rows["vocabulary"] = f"{len(symbols):,} symbols: {first}{' ...' * (len(symbols) > SHOWN_SYMBOLS)}"
@@ -110,13 +119,12 @@ def table_of_model(about: dict[str, Any]) -> dict[str, Any]:
     return rows | {name: ", ".join(value) if name == "body" else value for name, value in about["config"].items() if value is not None}
 
 
-def about_run(name: str, run: dict[str, Any]) -> dict[str, str]:
-    """Rows that describe the state of the training in a checkpoint."""
-    at = run["position"]
+def table_of_run(run: dict[str, Any], resume: str, name: str) -> dict[str, str]:
+    """Rows that describe the state of the training in a checkpoint, which ``resume`` continues, or ``fit`` if there is no such command."""
+    at, optimizer = run["position"], run["training"].get("optimizer")
     which = "the best epoch so far" if run["model"] == "good" else "the latest"
-    optimizer = run["training"].get("optimizer")
-    own = isinstance(optimizer, dict) and optimizer.get("own")
-    resume = f"fit(..., optimizer=..., resume={name!r}) in Python" if own else f"train CORPUS --resume {quoted(name)}"
+    if not resume or (isinstance(optimizer, dict) and optimizer.get("own")):
+        resume = f"fit(..., {'optimizer=..., ' * bool(resume)}resume={name!r}) in Python"
     return {
         "checkpoint": f"{run['place']}; {at['updates']:,} updates in {duration(at['seconds'])}",
         **({"computed on": str(run["computed_on"])} if run["computed_on"] else {}),
@@ -141,7 +149,7 @@ def about_sequential(path: Path) -> dict[str, Any]:
         expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
     return {
         "file": str(path), "bytes": path.stat().st_size, "kind": "sequential", "weights": sum(array.size for array in weights.values()),
-        "layers": layers, "compiled": compiled, "seed": about["seed"],
+        "layers": layers, "compiled": compiled, "seed": about["seed"], **about_run(str(path), about),
     }
 
 
@@ -160,6 +168,8 @@ def _expect_call(thing: Mapping[str, Any]) -> None:
 
 def table_of_sequential(about: dict[str, Any]) -> dict[str, Any]:
     rows = {"file": f"{about['file']} ({amount(about['bytes'])})", "weights": f"{about['weights']:,}"}
+    if "run" in about:
+        rows |= table_of_run(about["run"], "", about["file"])
     for number, layer in enumerate(about["layers"], 1):
         rows[f"layer {number}"] = as_call(layer)
     if compiled := about["compiled"]:
@@ -167,6 +177,24 @@ def table_of_sequential(about: dict[str, Any]) -> dict[str, Any]:
         if compiled["metrics"]:
             rows["metrics"] = ", ".join(compiled["metrics"])
     return rows | {"seed": str(about["seed"])}
+
+
+def about_state(path: Path) -> dict[str, Any]:
+    """Describe the file of a state."""
+    state = TextState.load(path)
+    return {"file": str(path), "bytes": path.stat().st_size, "kind": "state", "texts": len(state), "positions": state.positions.tolist(), "weights": state.weights,
+            "digest": state.digest}
+
+
+def table_of_state(about: dict[str, Any]) -> dict[str, Any]:
+    most = f"{max(about['positions'], default=0):,}"
+    return {
+        "file": f"{about['file']} ({amount(about['bytes'])})", "state after": f"{about['texts']:,} text{'s' * (about['texts'] != 1)}, of {most} symbols at most",
+        "weights": about["weights"],
+    }
+
+
+KINDS = {"language_model": (about_model, table_of_model), "sequential": (about_sequential, table_of_sequential), "state": (about_state, table_of_state)}
 
 
 def as_call(thing: dict[str, Any]) -> str:

@@ -98,7 +98,7 @@ def evaluate(args: Arguments) -> None:
         "bits/character": decimals(found.bits_per_character, 4),
         "bits/byte": f"{found.bits_per_byte:.4f}",
         "tokens" + " after the first" * (not found.bos): f"{found.tokens:,}",
-        "out of vocabulary" + OOV[found.unknown]: f"{found.oov:,}",
+        "not in the vocabulary" + OOV[found.unknown]: f"{found.oov:,}",
     })
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import CheckpointConfig, ModelConfig, TextConfig, TrainingConfig
 from ..display import amount
-from ..errors import DivergenceError, TrainingError
+from ..errors import DivergenceError, ModelFileError, TrainingError
 from ..interrupts import Interrupted, Interrupts
 from ..language_model import LanguageModel
 from ..paths import same_file
@@ -96,6 +96,10 @@ def run(args: Arguments) -> None:
     if keeping.checkpoint is not None:
         expect_writable(Path(keeping.checkpoint), [*others, ("--out", out)], "--checkpoint")
     if keeping.resume is not None and not keeping.begins:  # omitted flags default to the run's settings; given flags must match them
+        if not os.path.exists(keeping.resume):
+            missing = quoted(keeping.resume)
+            raise ModelFileError(f"there is no checkpoint {keeping.resume!r} to resume from; --checkpoint {missing} --resume {missing} starts a run, and "
+                                 "continues it when the command is repeated.")
         model_settings, run_settings = LanguageModel.settings_of_run(keeping.resume)
         if args.precision is not None:
             settings["precision"] = args.precision

@@ -19,7 +19,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite, prod
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def write_model(path: Path, kind: str, about: Mapping[str, Any], groups: Mapping
     name = file_name(path)
     header = _header(kind, about)
     expect_replaceable(name, kind)
-    with writing.replacing(name) as file, zipfile.ZipFile(file, "w") as archive:
+    with writing.replacing(name) as file, _new_archive(file) as archive:
         _write_member(archive, "about", np.frombuffer(header, np.uint8))
         for group, arrays in groups.items():
             for key, array in arrays:
@@ -93,6 +93,18 @@ def model_bytes(kind: str, about: Mapping[str, Any], members: int, weights: int)
 def _header(kind: str, about: Mapping[str, Any]) -> bytes:
     header = {"format": FORMAT, "version": VERSION, "kind": kind, **about}
     return json.dumps(header, sort_keys=True, allow_nan=False).encode("utf-8")
+
+
+@contextlib.contextmanager
+def _new_archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """A new archive in a file; after an error it is not completed, for which zipfile would raise an error of its own, now and when it is deleted."""
+    archive = zipfile.ZipFile(file, "w")
+    try:
+        yield archive
+        archive.close()
+    except BaseException:
+        archive.fp = None
+        raise
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:

@@ -145,7 +145,9 @@ class Lines(Watcher):
                            f"{line(trainer.means())} - {duration(left)} left")
 
     def report(self, trainer: Trainer, row: Row, improved: bool) -> None:
-        self.progress.line(f"Epoch {trainer.at.epoch}/{trainer.epochs} - {row['seconds']:.1f}s - {line(self.names(row))}")
+        done, batches = trainer.at.batch, trainer.task.batches_per_epoch
+        part = f" - {done}/{batches} batches" * (done < batches)  # the epoch was cut short
+        self.progress.line(f"Epoch {trainer.at.epoch}/{trainer.epochs}{part} - {row['seconds']:.1f}s - {line(self.names(row))}")
 
     def note(self, trainer: Trainer, text: str) -> None:
         self.progress.line(text)

@@ -590,7 +590,7 @@ class Sequential(Stoppable):
     @classmethod
     def load(
         cls, path: Path, backend: str = "auto", threads: int | None = None, precision: str = "float32", *, compile: bool = True,
-        custom_objects: Mapping[str, type[Layer] | type[Optimizer]] | None = None, cells: Sequence[Cell] = (),
+        custom_objects: Mapping[str, type[Layer] | type[Optimizer] | Cell] | None = None, cells: Sequence[Cell] = (),
     ) -> Self:
         """The model that :meth:`save` wrote.
 
@@ -601,10 +601,11 @@ class Sequential(Stoppable):
         compile
             Also load optimiser, loss and metrics; otherwise only the layers and their weights.
         custom_objects
-            Your own classes of layers and optimisers, by name: the file only names such a class, and nothing is imported.
+            Your own classes of layers and optimisers, and your own cells, by name: the file only names them, and nothing is imported. A cell
+            that is not given must be registered. A cell that does not compute what the model was trained with is refused.
         cells
             For a model with your own cells: use these, even if they compute something else than the cells of these names that the model was
-            trained with. By default the registered cells are used, and refused if they compute something else.
+            trained with.
 
         Raises
         ------
@@ -612,13 +613,13 @@ class Sequential(Stoppable):
             If the file is missing, damaged, not a Sequential, from a newer version, or names an optimiser that is not in
             ``custom_objects``; or a cell is unknown, or computes something else.
         """
-        classes = model_files.classes_in(custom_objects)
+        custom = model_files.custom_in(custom_objects)
         expect_flag("compile", compile)
         cells = expect_items("cells", cells, "a list of cells")
         model = cls(backend=backend, threads=threads, precision=precision)
-        loaded = model_files.load(path, "sequential", model._ops, cells, classes, lambda file: file.groups if compile else ["weights"])
+        loaded = model_files.load(path, "sequential", model._ops, cells, custom, lambda file: file.groups if compile else ["weights"])
         with fitting(loaded.name):
-            model._restore(loaded, compile, classes)
+            model._restore(loaded, compile, custom.classes)
         return model
 
     def _restore(self, loaded: Loaded, compile: bool, custom_objects: Mapping[str, type]) -> None:

@@ -41,6 +41,8 @@ class Contents:
     ----------
     config, text, cell, body, seed
         The constructor's arguments; ``cell`` is an object if it is a cell of the user.
+    given_body
+        ``body`` as it was given.
     options, ops
         The backend as it was asked for, and the backend.
     tokenizer
@@ -68,6 +70,7 @@ class Contents:
     validation: Evaluation | None = None
     about_training: dict[str, Any] = field(default_factory=dict)
     is_training: bool = False
+    given_body: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "is_training": False}
@@ -150,7 +153,7 @@ def new_contents(given: Mapping[str, Any]) -> Contents:
     expect_vocabulary(given["tokenizer"], given["vocabulary_size"])
     seed = expect_number("seed", given["seed"], 0, 2**63 - 1, whole=True)
     options = BackendOptions(*(given[name] for name in BackendOptions._fields))
-    return Contents(config, text, cell, body, int(seed), BackendOptions(*map(plain_value, options)), options.ops())
+    return Contents(config, text, cell, body, int(seed), BackendOptions(*map(plain_value, options)), options.ops(), given_body=given["body"])
 
 
 def _body(layers: Any, config: ModelConfig) -> tuple[Layer, ...]:

@@ -10,7 +10,7 @@ from .. import backends, cells, model_files, runs
 from ..cells import Cell
 from ..formats.native import model_bytes, write_model
 from ..layers import Layer
-from ..model_files import Loaded
+from ..model_files import Custom, Loaded
 from ..network import Network
 from ..text import Tokenizer
 from ..training.history import COLUMNS, History, read_history
@@ -31,11 +31,11 @@ def save(contents: Contents, path: str | os.PathLike[str], replace_run: bool) ->
 
 
 def read(
-    path: str | os.PathLike[str], options: BackendOptions, cell: Cell | None, custom_objects: Mapping[str, type[Layer]] | None
+    path: str | os.PathLike[str], options: BackendOptions, cell: Cell | None, custom_objects: Mapping[str, type[Layer] | Cell] | None
 ) -> Loaded:
     """Read a file; for the arguments see :meth:`LanguageModel.load <numba_rnnlm.LanguageModel.load>`."""
-    classes = model_files.classes_in(custom_objects)
-    return model_files.load(path, "language_model", options.ops(), [] if cell is None else [cell], classes, lambda file: [runs.model_group(file)])
+    custom = model_files.custom_in(custom_objects)
+    return model_files.load(path, "language_model", options.ops(), [] if cell is None else [cell], custom, lambda file: [runs.model_group(file)])
 
 
 def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -43,7 +43,7 @@ def settings_of_run(checkpoint: str | os.PathLike[str]) -> tuple[dict[str, Any],
     run = runs.read_run(checkpoint)
     with model_files.fitting(run.name):
         cells.held(run.model["cell"])
-    layers = model_files.load(checkpoint, "language_model", backends.get("reference"), [], {}, lambda file: []).layers
+    layers = model_files.load(checkpoint, "language_model", backends.get("reference"), [], Custom({}, {}), lambda file: []).layers
     return {**run.model, "body": layers}, run.training
 
 

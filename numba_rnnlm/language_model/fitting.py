@@ -123,6 +123,9 @@ def _fit(
         trainer.watchers.append(Called(model, callbacks, {"epochs": chosen.epochs, "steps": updates, "verbose": config.verbose, "metrics": metrics}))
         model.stop_training = False
     notes = _notes(contents, start, config, chosen, trainer, saved, keeping)
+    if start.valid is not None and saved is None and contents.about_training:
+        held_out_of = whole if config.validation_split else valid.digest() if isinstance(valid, Text) else texts["valid"]
+        _warn_if_seen(contents.about_training, held_out_of, start.valid.name, config.validation_split)
     before, done = vars(contents).copy(), trainer.at.updates
     contents.tokenizer, contents.built, contents.history = start.tokenizer, trainer.network, start.history
     contents.validation, contents.about_training = None, {"texts": {**texts, "whole": whole}, "training": settings}
@@ -237,7 +240,10 @@ def _notes(
         if trainer.at.ended:
             warn(f"the run in {saved.name!r} had ended ({trainer.at.ended}); nothing was left to do. Its model can be "
                  "trained on from its weights: load it and fit, or train --from.")
-        notes.append(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
+        elif saved.at.ended:
+            notes.append(f"{saved.name} had ended ({saved.at.ended}), and is continued; {saved.at.updates:,} updates so far")
+        else:
+            notes.append(f"going on from {saved.name}: {saved.place}; {saved.at.updates:,} updates so far")
         return [*filter(None, notes)]
     advice = "" if config.extend_vocabulary else ADVICE["training" if contents.tokenizer else "learning"]
     notes.append(tell_unknown(contents.text, corpus.name, corpus.missing, len(corpus.ids), advice, corpus.explained))
@@ -251,6 +257,15 @@ def _notes(
     if keeping.begins:
         notes.append(f"there is no {keeping.resume} yet: this is the beginning of the run")
     return [*filter(None, notes)]
+
+
+def _warn_if_seen(before: Mapping[str, Any], text: str | None, name: str, split: float) -> None:
+    """Warn if the text that is validated on, or of which it is the end, was that of the last training, unless that held out the same part."""
+    training = before.get("training")
+    holds_out_the_same = split and isinstance(training, dict) and training.get("validation_split") == split
+    if runs.corpus_of(before) == text and not holds_out_the_same:
+        warn(f"{name} is used for validation, but the model's last training has learned from it, at least in part: its loss will be lower than "
+             "that of a new text. Validate on a text that was in no training.")
 
 
 def _checkpoints(

@@ -161,8 +161,8 @@ class LanguageModel(Stoppable):
     # parameters, as in scikit-learn
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return self._contents.arguments()
+        """The constructor's arguments; ``body`` is the very object that was given, as scikit-learn's ``clone`` requires."""
+        return {**self._contents.arguments(), "body": self._contents.given_body}
 
     def set_params(self, **params: Any) -> Self:
         """Change constructor arguments; of a trained model only ``backend``, ``threads`` and ``precision``."""
@@ -619,7 +619,8 @@ class LanguageModel(Stoppable):
             Return bytes, whatever the prompt is: those of a byte model unchanged, otherwise UTF-8.
         state
             What to continue, from :meth:`read`; it is not changed. The prompt, if there is one, is read after it. The result is the same as
-            for a prompt with everything that was read. Many prompts can follow the state of one text; of many texts, each is continued.
+            for a prompt with everything that was read. Many prompts can follow the state of one text; of many texts, each is continued:
+            ``state.take([0, 0, 0])`` gives one text three continuations.
 
         Returns
         -------
@@ -698,7 +699,7 @@ class LanguageModel(Stoppable):
     @classmethod
     def load(
         cls, path: str | os.PathLike[str], backend: str = "auto", threads: int | None = None, precision: str = "float32",
-        cell: Cell | None = None, custom_objects: Mapping[str, type[Layer]] | None = None,
+        cell: Cell | None = None, custom_objects: Mapping[str, type[Layer] | Cell] | None = None,
     ) -> Self:
         """The model that :meth:`save` wrote.
 
@@ -710,9 +711,10 @@ class LanguageModel(Stoppable):
             As in :class:`LanguageModel`.
         cell
             For a model with your own cell: use this one, even if it computes something else than the cell of this name that the model was
-            trained with. By default the registered cell is used, and refused if it computes something else.
+            trained with.
         custom_objects
-            Your own classes of layers in the ``body``, by name: the file only names such a class, and nothing is imported.
+            Your own cells, and your own classes of layers in the ``body``, by name: the file only names them, and nothing is imported. A cell
+            that is not given must be registered. A cell that does not compute what the model was trained with is refused.
 
         Raises
         ------

@@ -23,7 +23,7 @@ def describe(layer: Layer) -> Description:
     Raises
     ------
     ConfigError
-        The class has the name of a layer of the library, or is no dataclass, or an argument is not a number, a text, None, a layer, a cell or a
+        The class has the name of a layer of the library, or is no frozen dataclass, or an argument is not a number, a text, None, a layer, a cell or a
         list or tuple of these.
 
     Examples
@@ -36,9 +36,9 @@ def describe(layer: Layer) -> Description:
     if LAYERS.get(kind.__name__, kind) is not kind:
         raise ConfigError(f"the class {kind.__module__}.{kind.__qualname__} has the name of a layer of the library, and a file would load that "
                           "one; give the class another name.")
-    if not is_dataclass(layer):
-        raise ConfigError(f"the class {kind.__module__}.{kind.__qualname__} is no dataclass, but a file describes a layer by the fields that are its "
-                          "arguments; write @dataclass(frozen=True) in front of the class.")
+    if not is_dataclass(layer) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ConfigError(f"the class {kind.__module__}.{kind.__qualname__} is no frozen dataclass, but a file describes a layer by the fields that are "
+                          "its arguments, and a model counts on them to stay the same; write @dataclass(frozen=True) in front of the class.")
     values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.init and field.metadata.get(SAVED, True)}
     described = {name: _plain(f"{kind.__name__}: {name}", value) for name, value in values.items()}
     if isinstance(layer, Recurrent) and "cell" in described:

@@ -19,7 +19,7 @@ from ..errors import ConfigError, ShapeError, as_array
 from ..layers.description import cells_within, describe
 from ..layers.layer import Arrays, Head, Layer, below
 from ..memory import expect_memory
-from ..recognition import difference, own_cells, probed, records
+from ..recognition import computed, difference, own_cells, probed, records
 from .graph import Graph, Mode
 from .passes import Pass, Scores, Step
 from .state import State
@@ -114,7 +114,7 @@ class Network:
             version, hashed = self.version, hashlib.sha256(repr([describe(layer) for layer in self.graph.layers]).encode())
             for cell in cells_within(self.graph.layers):
                 if cell.name not in BUILT_IN:
-                    hashed.update(repr(probed(get("reference"), cell)).encode())  # the same numbers for every backend
+                    hashed.update(repr((probed(get("reference"), cell), computed(cell))).encode())  # the same numbers for every backend
             for name, array in self.parameters.items():
                 hashed.update(name.encode() + np.ascontiguousarray(self.ops.download(array), np.float32).tobytes())
             found = hashed.hexdigest()

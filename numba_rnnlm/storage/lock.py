@@ -70,7 +70,7 @@ def _take(path: str, what: str, name: str) -> BinaryIO:
                                      f"{what} another name, or move that file.")
             locked = writing.lock(file)
             if locked is False or (locked is None and not new and not _is_stale(_owner(file))):
-                raise _held(path, what, name, _owner(file))
+                raise _held(path, what, _owner(file), "" if locked is False else name)
             if locked is None and not new:
                 if writing.is_named(name, file):  # else another process has taken it over
                     os.unlink(name)  # the next process to create it, possibly this one, holds the lock
@@ -105,12 +105,13 @@ def _owner(file: BinaryIO) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {}
 
 
-def _held(path: str, what: str, name: str, owner: dict[str, Any]) -> Held:
+def _held(path: str, what: str, owner: dict[str, Any], existing: str) -> Held:
+    """The error; ``existing`` is the lock file if its existence is the lock, which then may be left over."""
     who = "another process"
     if owner:
         who = f"process {owner.get('process')!s:.20} on host {ascii(owner.get('host'))[:80]}, since {owner.get('since')!s:.40}"
-    return Held(f"the {what} {path!r} is being written by {who}. Wait for it, stop it, or give this run another {what}. If "
-                f"that process no longer runs, delete {name!r}.")
+    advice = f" This file system has no locks: if that process no longer runs, delete {existing!r}." if existing else ""
+    return Held(f"the {what} {path!r} is being written by {who}. Wait for it, stop it, or give this run another {what}.{advice}")
 
 
 def _is_stale(owner: dict[str, Any]) -> bool:

@@ -62,9 +62,7 @@ def replacing(name: str) -> Iterator[BinaryIO]:
         _sync_folder(folder)
     except ModelFileError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or an archive that cannot be closed
-        if isinstance(error.__context__, KeyboardInterrupt):  # because a signal has interrupted that
-            raise error.__context__ from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ModelFileError(f"cannot write {name!r}: {getattr(error, 'strerror', None) or error}. {ADVICE}") from error
 
 

@@ -188,7 +188,6 @@ class Trainer:
                     self.updater.begin()
                     compile_kernels(self.network, self.updater.optimizer.rule)
                     self._foresee()
-                    self._keep(first=True)  # one that cannot be written fails here, before the training, and an interrupted run can be resumed
                 self.interrupted.wait()
                 if not self.at.ended:
                     try:
@@ -210,10 +209,11 @@ class Trainer:
         return self.keeps_best and self.task.measures and self.at.best < inf
 
     def _train(self) -> None:
-        self.clock.begin(self.at)
-        self.began_at = self.at.epoch - 1 + self.at.batch / self.task.batches_per_epoch
         for watcher in self.watchers:
             watcher.begin(self)
+        self._keep(first=True)  # if a callback has raised an error, or this cannot be written, no run has begun
+        self.clock.begin(self.at)
+        self.began_at = self.at.epoch - 1 + self.at.batch / self.task.batches_per_epoch
         if self.interrupted.is_set():
             self.stop(INTERRUPTED)
         while not self.stopped and self.at.epoch <= self.epochs:
