@@ -19,6 +19,7 @@ text.cleaning text.mapped text.packed text.streams text.vocabulary text.tokenize
 text
 storage.writing storage.lock storage formats formats.native
 backends.cache backends.compiling backends.ops backends backends.quantisation backends.reference backends.complex_step
+backends.inspection
 backends.cpu.atomics backends.cpu.kernels backends.cpu.processors backends.cpu.simd backends.cpu.host backends.cpu.sleeping
 backends.cpu.sums backends.cpu.workspace backends.cpu.team backends.cpu.norms backends.cpu.lookup backends.cpu.losses backends.cpu.packing
 backends.cpu.pointwise backends.cpu.sampling backends.cpu.threads backends.cpu.linear backends.cpu.recurrence backends.cpu.decoding

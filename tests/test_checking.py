@@ -1,5 +1,6 @@
 """The checks of a layer or a cell of one's own: each fault that they look for is found, and named in a sentence."""
 
+import math
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -518,6 +519,29 @@ def overflowing_forward(z, prev, next, start, stride):
         h[j] = h_prev[j] + u[j] * (c[j] - h_prev[j])
 
 
+@portable
+def bare_float(z, prev, next, w, start, stride):
+    for j in range(start, next[0].size, stride):
+        next[0][j] = tanh(1.0 * z[0][j] + w[0][j] * prev[0][j])
+
+
+@portable
+def numpys_tanh(x):
+    return np.tanh(x) + np.sqrt(abs(x)) - math.sqrt(abs(x))
+
+
+@portable
+def calls_numpy(z, prev, next, w, start, stride):
+    for j in range(start, next[0].size, stride):
+        next[0][j] = numpys_tanh(z[0][j] + w[0][j] * prev[0][j])
+
+
+@portable
+def calls_math(z, prev, next, w, start, stride):
+    for j in range(start, next[0].size, stride):
+        next[0][j] = math.tanh(z[0][j] + w[0][j] * prev[0][j])
+
+
 def fails(*arguments):
     raise RuntimeError("as it must")
 
@@ -538,6 +562,9 @@ CELLS_WITH_A_FAULT = {
     "another column": (Cell("neighbour", {"a": "x"}, ("h",), lambda z, prev: np.tanh(z + np.roll(prev, 1, -1)), neighbour_forward, neighbour_backward),
                        "with start=0 and stride=2: the new state 'h' is .*, expected "),
     "lost in float32": (replace(IND_RNN, forward=rounded_forward), "backend 'cpu': the new state 'h' is .* Compare forward with the equations"),
+    "a bare float": (replace(IND_RNN, forward=bare_float), r"forward computes in float64 in line \d+ of test_checking.py although its arrays are float32"),
+    "NumPy's tanh": (replace(IND_RNN, forward=calls_numpy), r"forward calls tanh of NumPy in line \d+ of test_checking.py, whose last bits are others"),
+    "math's tanh": (replace(IND_RNN, forward=calls_math), r"forward calls tanh of math in line \d+ of .*numba_rnnlm.portable has exp"),
     "an exponential": (replace(CELLS["mingru"], forward=overflowing_forward), "backend 'cpu': the new state 'h' is not finite for sums and states of about 1000"),
 }  # fmt: skip
 
@@ -554,4 +581,4 @@ def test_a_correct_custom_cell_passes(capsys):
     cells.check(IND_RNN, verbose=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "cell 'ind_rnn': its equations return its states"
-    assert len(lines) == 16 and lines[-1] == "Recurrent: any number of threads computes the same bits"
+    assert len(lines) == 17 and lines[-1] == "Recurrent: any number of threads computes the same bits"

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import backends
 from ..arguments import checked
+from ..backends.inspection import imprecision
 from ..backends.ops import Ops
 from ..cells import Cell
 from ..errors import CheckError, expect_kind
@@ -27,8 +28,8 @@ Rows = dict[str, np.ndarray]
 def check(cell: Cell, *, verbose: bool = False) -> None:
     """Check that your own cell computes its equations and their derivative, on all backends, in single steps and in a layer.
 
-    Its row functions are compared with ``equations`` forward and backward, must not read or write other columns than their own, and must
-    give finite results for large numbers. Then :func:`numba_rnnlm.layers.check` checks a :class:`~numba_rnnlm.layers.Recurrent` layer of
+    Its row functions are compared with ``equations`` forward and backward, must not read or write other columns than their own, must compute
+    in float32 if their arrays are float32, and must give finite results for large numbers. Then :func:`numba_rnnlm.layers.check` checks a :class:`~numba_rnnlm.layers.Recurrent` layer of
     this cell. The cell need not be registered.
 
     Parameters
@@ -128,6 +129,12 @@ def columns(case: Case, stride: int = 2) -> None:
         _expect_equal(where, {name: array[..., own] for name, array in found.items()}, {name: array[..., own] for name, array in wanted.items()})
 
 
+def types(case: Case) -> None:
+    for row, function in case.cell.rows().items():
+        if reason := imprecision(function):
+            raise CheckError(f"{case.cell}: {row} {reason}.")
+
+
 def everywhere(case: Case) -> None:
     wanted = case.computed(backends.get("reference"))
     for ops in compiled():
@@ -151,6 +158,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "its equations return its states": equations,
     "its row functions are its equations and their derivative": rows,
     "its row functions keep to their columns": columns,
+    "its row functions compute in the type of their arrays": types,
     "all backends compute its equations": everywhere,
     "large numbers do not overflow": finite,
 }
