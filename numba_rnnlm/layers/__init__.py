@@ -11,17 +11,17 @@ from .norms import LayerNormalization, RMSNormalization
 from .pointwise import Activation, FeedForward, Highway
 from .qrnn import QRNN
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
-from .wrappers import Concat, Residual
+from .wrappers import Add, Concat, Residual
 
 LAYERS: dict[str, type] = {
     kind.__name__: kind for kind in (
         Embedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Dense, Dropout, Activation, LayerNormalization, RMSNormalization, Highway, FeedForward,
-        Residual, Concat)
+        Residual, Concat, Add)
 }
 
 check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
 
-__all__ = ["GRU", "LAYERS", "LSTM", "QRNN", "Activation", "Concat", "Dense", "Dropout", "Embedding", "FeedForward", "Highway", "Layer", "LayerNormalization",
+__all__ = ["GRU", "LAYERS", "LSTM", "QRNN", "Activation", "Add", "Concat", "Dense", "Dropout", "Embedding", "FeedForward", "Highway", "Layer", "LayerNormalization",
            "RMSNormalization", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -97,32 +98,18 @@ class Residual(KerasLayer):
         return self.chain.ties(shape)
 
 
-@checked
 @dataclass(frozen=True)
-class Concat(KerasLayer):
-    """Several stacks of layers on the same input; their outputs, one beside the other.
-
-    Parameters
-    ----------
-    branches
-        Each a layer, or several, one behind the other.
-
-    Examples
-    --------
-    >>> from numba_rnnlm.layers import GRU, LSTM, Concat, Dense
-    >>> both = Concat([LSTM(32), [Dense(16, "tanh"), GRU(8)]])
-    >>> both.output((20, 5, 64)), list(both.parameters((20, 5, 64)))[:4]
-    ((5, 40), ['0/lstm/W', '0/lstm/U', '0/lstm/b', '1/dense/W'])
-    """
+class Branches(KerasLayer):
+    """Several stacks of layers on the same input."""
 
     branches: Sequence[Layer | Sequence[Layer]]
 
     def __post_init__(self) -> None:
-        what = "branches such as [LSTM(32), [Dense(16), GRU(8)]]"
-        branches = expect_items("Concat: branches", self.branches, what)
+        name, what = type(self).__name__, "branches such as [LSTM(32), [Dense(16), GRU(8)]]"
+        branches = expect_items(f"{name}: branches", self.branches, what)
         if not branches:
-            raise ConfigError(f"Concat: branches is empty, expected {what}.")
-        object.__setattr__(self, "branches", tuple(expect_layers(f"Concat: branches[{index}]", branch, "layers such as [Dense(16), GRU(8)]")
+            raise ConfigError(f"{name}: branches is empty, expected {what}.")
+        object.__setattr__(self, "branches", tuple(expect_layers(f"{name}: branches[{index}]", branch, "layers such as [Dense(16), GRU(8)]")
                                                    for index, branch in enumerate(branches)))
 
     @cached_property
@@ -130,13 +117,19 @@ class Concat(KerasLayer):
         """The branches by their names, which are their numbers."""
         return {str(index): Chain(tuple(branch)) for index, branch in enumerate(self.branches) if not isinstance(branch, Layer)}
 
-    def output(self, shape: Shape) -> Shape:
+    def outputs(self, shape: Shape) -> list[Shape]:
+        """Shapes of the branches' outputs."""
         if len({chain.ids for chain in self.chains.values()}) > 1:
-            raise ShapeError("the branches of a Concat must all take vectors, or ids of one vocabulary.")
-        outputs = [chain.output(shape) for chain in self.chains.values()]
-        if len({output[:-1] for output in outputs}) > 1:
-            raise ShapeError(f"the branches of a Concat return {', '.join(map(_named, outputs))}, expected shapes that differ in their features only.")
-        return (*outputs[0][:-1], sum(output[-1] for output in outputs))
+            raise ShapeError(f"the branches of {_an(type(self).__name__)} must all take vectors, or ids of one vocabulary.")
+        return [chain.output(shape) for chain in self.chains.values()]
+
+    def put(self, ops: Ops, part: Array, y: Array, first: int) -> None:
+        """Write the output of one branch into y, behind the ``first`` features of the branches before it."""
+        raise NotImplementedError
+
+    def taken(self, dy: Array, first: int, last: int) -> Array:
+        """The gradient of the output of a branch that has written those features."""
+        raise NotImplementedError
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return _merged((name, chain.parameters(shape)) for name, chain in self.chains.items())
@@ -156,20 +149,20 @@ class Concat(KerasLayer):
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         y, first = run.a["y"], 0
-        columns = run.memo["columns"] = {}
+        ends = run.memo["ends"] = [0]
         for index, (name, chain) in enumerate(self.chains.items()):
             part = chain.forward(ops, run.begin(name, index), x)
-            columns[name] = slice(first, first := first + part.shape[-1])
-            ops.copy(part, _columns(y, columns[name]))
+            self.put(ops, part, y, first)
+            ends.append(first := first + part.shape[-1])
         return y
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array | None:
         dx = run.a.get("dx")
         if dx is not None:
             ops.fill(dx, 0)
-        for name, chain in self.chains.items():
+        for (name, chain), (first, last) in zip(self.chains.items(), pairwise(run.memo["ends"]), strict=True):
             part = run.part(name)
-            ops.copy(_columns(dy, run.memo["columns"][name]), part.a["dy"])
+            ops.copy(self.taken(dy, first, last), part.a["dy"])
             inner = chain.backward(ops, part, x, part.a["dy"])
             if dx is not None:
                 ops.add(inner, dx)
@@ -193,6 +186,70 @@ class Concat(KerasLayer):
         return _merged((name, chain.ties(shape)) for name, chain in self.chains.items())
 
 
+@checked
+@dataclass(frozen=True)
+class Concat(Branches):
+    """Several stacks of layers on the same input; their outputs, one beside the other.
+
+    Parameters
+    ----------
+    branches
+        Each a layer, or several, one behind the other.
+
+    Examples
+    --------
+    >>> from numba_rnnlm.layers import GRU, LSTM, Concat, Dense
+    >>> both = Concat([LSTM(32), [Dense(16, "tanh"), GRU(8)]])
+    >>> both.output((20, 5, 64)), list(both.parameters((20, 5, 64)))[:4]
+    ((5, 40), ['0/lstm/W', '0/lstm/U', '0/lstm/b', '1/dense/W'])
+    """
+
+    def output(self, shape: Shape) -> Shape:
+        outputs = self.outputs(shape)
+        if len({output[:-1] for output in outputs}) > 1:
+            raise ShapeError(f"the branches of a Concat return {', '.join(map(_named, outputs))}, expected shapes that differ in their features only.")
+        return (*outputs[0][:-1], sum(output[-1] for output in outputs))
+
+    def put(self, ops: Ops, part: Array, y: Array, first: int) -> None:
+        ops.copy(part, _columns(y, slice(first, first + part.shape[-1])))
+
+    def taken(self, dy: Array, first: int, last: int) -> Array:
+        return _columns(dy, slice(first, last))
+
+
+@checked
+@dataclass(frozen=True)
+class Add(Branches):
+    """Several stacks of layers on the same input; the sum of their outputs.
+
+    Parameters
+    ----------
+    branches
+        Each a layer, or several, one behind the other.
+
+    Examples
+    --------
+    >>> from numba_rnnlm.layers import GRU, LSTM, Add, Dense
+    >>> Add([LSTM(32), [Dense(16, "tanh"), GRU(32)]]).output((20, 5, 64))
+    (5, 32)
+    """
+
+    def output(self, shape: Shape) -> Shape:
+        outputs = self.outputs(shape)
+        if len(set(outputs)) > 1:
+            raise ShapeError(f"the branches of an Add return {', '.join(map(_named, outputs))}, expected equal shapes.")
+        return outputs[0]
+
+    def put(self, ops: Ops, part: Array, y: Array, first: int) -> None:
+        if first:
+            ops.add(part, y)
+        else:
+            ops.copy(part, y)
+
+    def taken(self, dy: Array, first: int, last: int) -> Array:
+        return dy
+
+
 def _merged(tables: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return {key: value for name, table in tables for key, value in above(name, table).items()}
 
@@ -203,3 +260,7 @@ def _columns(array: Array, columns: slice) -> Array:
 
 def _named(shape: Shape) -> str:
     return f"({', '.join(['steps', 'streams', str(shape[-1])][-len(shape):])})"
+
+
+def _an(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
