@@ -340,7 +340,7 @@ def test_a_failure_to_store_is_reported_once(filled, copied, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
     for path in kernels(copied):
-        if path.name.startswith("recur"):
+        if path.name.startswith("dropout"):
             path.unlink()
     lacking = files(copied)
     ran = run(TRAIN, "tanh", folder=copied, preexec_fn=no_large_files)
