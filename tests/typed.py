@@ -30,7 +30,7 @@ from numba_rnnlm import (
     rules,
 )
 from numba_rnnlm.callbacks import Callback, CSVLogger, EarlyStopping, History, LambdaCallback, Logs, ModelCheckpoint
-from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, Layer, Recurrent, SimpleRNN
+from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, FeedForward, Layer, LayerNormalization, Recurrent, Residual, SimpleRNN
 from numba_rnnlm.optimizers import SGD, Adam, AdamW, Optimizer, pytorch
 from numba_rnnlm.portable import portable
 
@@ -65,6 +65,12 @@ def keras(vocab_size: int, embedding_dim: int, max_length: int, x_train: Drawn, 
     model.add(Dense(vocab_size, activation='softmax'))
     model.compile(loss='categorical_crossentropy', optimizer='adam', metrics=['accuracy'])
     model.fit(x_train, y_train, epochs=10, batch_size=64)
+
+
+def layers() -> None:
+    block = [Residual([LayerNormalization(), Recurrent(128, True, cell="mingru")]), Residual([LayerNormalization(), FeedForward(512)])]
+    model = LanguageModel(embedding=128, body=block * 3)
+    model.network_.graph.names[0].upper()
 
 
 def serving() -> None:
