@@ -101,10 +101,12 @@ def states() -> None:
     texts = model.generate(state=states, length=100, seed=1)
     scores = model.score(["Ay me!", "I take thee at thy word"], state=states)
     romeo, both = states.take(0), states.take([1, 0, 0])
+    three = model.generate(state=state.take([0, 0, 0]), length=100, seed=1)
+    answers = model.generate(["Nay, ", "Ay, "], length=50, state=state, seed=1)
 
     state.save("state.npz")
     state = TextState.load("state.npz")
-    print(text, branch, score, tokens, best, likely, texts, scores, romeo, both)
+    print(text, branch, score, tokens, best, likely, texts, scores, romeo, both, three, answers)
 
 
 def file_format() -> None:

@@ -42,7 +42,7 @@ class Contents:
     config, text, cell, body, seed
         The constructor's arguments; ``cell`` is an object if it is a cell of the user.
     given_body
-        ``body`` as it was given.
+        ``body`` as it was given, if that is a list or a tuple.
     options, ops
         The backend as it was asked for, and the backend.
     tokenizer
@@ -153,7 +153,7 @@ def new_contents(given: Mapping[str, Any]) -> Contents:
     expect_vocabulary(given["tokenizer"], given["vocabulary_size"])
     seed = expect_number("seed", given["seed"], 0, 2**63 - 1, whole=True)
     options = BackendOptions(*(given[name] for name in BackendOptions._fields))
-    return Contents(config, text, cell, body, int(seed), BackendOptions(*map(plain_value, options)), options.ops(), given_body=given["body"])
+    return Contents(config, text, cell, body, int(seed), BackendOptions(*map(plain_value, options)), options.ops(), given_body=given["body"] if isinstance(given["body"], list | tuple) else body)
 
 
 def _body(layers: Any, config: ModelConfig) -> tuple[Layer, ...]:
