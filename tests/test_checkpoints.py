@@ -1076,7 +1076,7 @@ def test_resume_takes_its_settings_from_the_checkpoint(cli_run, capsys):
         (["--optimizer", "adam"], "--optimizer is 'adam', but the run in 'run.npz' has 'rmsprop'" + BEGAN),
         (["--seed", "6"], "--seed is 6, but the run in 'run.npz' has 5" + BEGAN),
         (["--valid", "held.txt"], "--validation-split is 0.0, but the run in 'run.npz' has 0.05" + BEGAN),
-        (["--resume", "none.npz"], "there is no model file 'none.npz'."),
+        (["--resume", "none.npz"], "there is no checkpoint 'none.npz' to resume from; --checkpoint none.npz --resume none.npz starts a run, and continues it when the command is repeated."),
         (["--resume", "whole.npz"], "'whole.npz' is a model, but no checkpoint: it does not say where its training stood. To train on "
          "from its weights, load it and fit, or train --from."),
         (["--checkpoint", "out.npz"], "--checkpoint is 'out.npz', and --out is the same file; give it a name of its own."),
