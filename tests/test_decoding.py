@@ -24,7 +24,6 @@ from numba_rnnlm import backends
 from numba_rnnlm.backends.cpu import decoding
 from numba_rnnlm.backends.cpu.threads import Pool
 from numba_rnnlm.backends.ops import Choice, Stage, Streams
-from numba_rnnlm.cells import CELLS
 from numba_rnnlm.config import SamplingConfig
 from numba_rnnlm.decoding import generate, generate_batch, verbs, write
 from numba_rnnlm.decoding.choice import uniform
@@ -48,7 +47,7 @@ from numba_rnnlm.training.updater import Updater
 pytestmark = pytest.mark.usefixtures("every_thread", "all_share")
 
 KINDS = ("float32", "int8")
-every_cell = pytest.mark.parametrize("cell", CELLS)
+kinds_of_cells = pytest.mark.parametrize("cell", ["tanh", "lstm", "gru", "mingru", "sru"])  # the decoder compiles for 2 s with each
 some_cells = pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])  # with different slots for input and state
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -133,7 +132,7 @@ def assert_same_streams(got, want):
 # The verbs
 
 
-@every_cell
+@kinds_of_cells
 @given(data=st.data(), random=strategies.generators, threads=strategies.threads, N=streams, T=st.integers(1, 9))
 def test_generated_ids_and_state_equal_those_of_the_verbs(cell, data, random, threads, N, T):
     model = data.draw(models(cell))
@@ -188,7 +187,7 @@ def test_streams_may_be_taken_anywhere(cell, kind, data, random, threads, N):
             assert_same_streams(going.streams(), wanted.streams())
 
 
-@every_cell
+@kinds_of_cells
 @given(data=st.data(), random=strategies.generators, threads=strategies.threads)
 def test_a_prompt_is_read_like_by_the_verbs(cell, data, random, threads):
     model = data.draw(models(cell))

@@ -108,7 +108,7 @@ LAYERS = {
     **{f"dense, {activation}": Dense(5, activation) for activation in ACTIVATIONS},
     "dense without bias": Dense(5, use_bias=False),
     **{f"{cell}, sequences": Recurrent(6, return_sequences=True, cell=cell) for cell in CELLS},
-    **{f"{cell}, last": Recurrent(6, cell=cell) for cell in CELLS},
+    **{f"{cell}, last": Recurrent(6, cell=cell) for cell in ("tanh", "lstm", "sru")},
     "residual": Residual([Dense(4, "tanh"), Dropout(0.4), Dense(3)]),
     "concat": Concat([Dense(2), [Dropout(0.3), LSTM(3, return_sequences=True)], Dropout(0.5)]),
 }

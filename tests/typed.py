@@ -30,7 +30,19 @@ from numba_rnnlm import (
     rules,
 )
 from numba_rnnlm.callbacks import Callback, CSVLogger, EarlyStopping, History, LambdaCallback, Logs, ModelCheckpoint
-from numba_rnnlm.layers import GRU, LSTM, Dense, Dropout, Embedding, FeedForward, Layer, LayerNormalization, Recurrent, Residual, SimpleRNN
+from numba_rnnlm.layers import (
+    GRU,
+    LSTM,
+    Dense,
+    Dropout,
+    Embedding,
+    FeedForward,
+    Layer,
+    LayerNormalization,
+    Recurrent,
+    Residual,
+    SimpleRNN,
+)
 from numba_rnnlm.optimizers import SGD, Adam, AdamW, Optimizer, pytorch
 from numba_rnnlm.portable import portable
 
