@@ -30,7 +30,7 @@ backends.cuda.sampling backends.cuda.update backends.cuda
 layers.initializers layers.layer layers.chain layers.heads layers.options layers.dense layers.dropout layers.embedding
 layers.recurrent layers.qrnn layers.norms layers.pointwise layers.wrappers layers layers.description
 recognition
-network.graph network.passes network.state network.network network
+network.graph network.passes network.state network.vectors network.network network
 formats.maps formats.keras
 optimizers.optimizer optimizers.keras optimizers.pytorch optimizers
 model_files

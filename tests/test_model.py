@@ -67,7 +67,7 @@ MODELS = {
     "residual": Graph([Embedding(V, 5), Residual([Dense(4), LSTM(5, return_sequences=True)]), Residual(Dense(5, "tanh")), Dense(V, "softmax")]),
     "branches": Graph([Concat([Embedding(V, 3), [Embedding(V, 2), GRU(4, return_sequences=True)]]),
                        Concat([LSTM(3), [Dense(4, "relu"), Concat([SimpleRNN(2), GRU(2)])]]), Dense(V, "softmax")]),
-    "sum": Graph([Embedding(V, 5), Add([LayerNormalization(), [Dense(5, "tanh"), Dropout(0.3)], GRU(5, True)]), Dense(V, "softmax")]),
+    "sum": Graph([Embedding(V, 5), Add([LayerNormalization(), [Dense(5, "tanh"), Dense(5)], GRU(5, True)]), Dense(V, "softmax")]),
     "nested": Graph([Residual([Concat([Dense(1), LSTM(2, return_sequences=True)]), Residual(GRU(3, return_sequences=True))]), Dense(2, "sigmoid")], 3),
     "tied twice": Graph([Embedding(V, 5), LSTM(5, return_sequences=True), Dense(V, tied=True), Dense(5, "tanh"), Dense(V, "softmax", tied=True)]),
     "norms": Graph([Embedding(V, 6), LayerNormalization(), Residual([RMSNormalization(), FeedForward(12, "silu"), FeedForward(12, "relu", fold=True)]),

@@ -8,7 +8,7 @@ import numpy as np
 from ..arguments import Only, checked, hidden
 from ..backends.ops import Array, Ops, Shape
 from ..errors import ShapeError, expect_number, take_plain_values
-from .layer import Run
+from .layer import Arrays, Run
 from .options import KerasLayer
 
 
@@ -88,6 +88,9 @@ class Embedding(KerasLayer):
     @property
     def steps(self) -> int | None:
         return self.input_length
+
+    def vectors(self, ops: Ops, p: Arrays) -> Array:
+        return p["W"]
 
     def table(self, shape: Shape) -> Shape:
         return self.input_dim, self.output_dim

@@ -199,6 +199,13 @@ class Layer:
         """(V, D) of a layer whose outputs are rows of its weight ``W`` (V, D), looked up by ids of this shape; None of any other."""
         return None
 
+    def vectors(self, ops: Ops, p: Arrays) -> Array | None:
+        """The vectors (V, D) of all ids, of a layer whose output at a place depends on the id there and on nothing else; None of any other.
+
+        They are computed once for each version of the weights, and looked up wherever nothing is learned.
+        """
+        return None
+
     def over(self, lower: "Layer", names: tuple[str, str], shape: Shape) -> "Layer | None":
         """A layer that does the work of ``lower``, whose input has this shape, and of this one above it, if that is cheaper.
 

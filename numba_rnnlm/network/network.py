@@ -23,6 +23,7 @@ from ..recognition import computed, difference, own_cells, probed, records
 from .graph import Graph, Mode
 from .passes import Pass, Scores, Step
 from .state import State
+from .vectors import Vectors, computes_vectors
 
 KEPT_PASSES = 64  # shapes of input whose views stay; the least recently used go first
 
@@ -55,6 +56,7 @@ class Network:
         self.parameters = self._zeros()
         self.version = 0
         self.set_weights(weights)
+        self._vectors = Vectors(graph, ops, self._with_ties(self.parameters)) if computes_vectors(graph.layers[0]) else None
         self._digest = -1, ""
         self._gradients: Arena | None = None
         self._decoders: dict[str, tuple[int, Decoder | None]] = {}
@@ -211,10 +213,8 @@ class Network:
     def _stages(self, weights: str) -> tuple[Array | None, list[Stage | Step]]:
         """The first layer's table, if it has one, and the other layers as a decoder takes them."""
         graph, p = self.graph, self._with_ties(self.parameters)
-        layers = graph.chain.inputs(graph.input(1, 1))
-        table, found = None, list[Stage | Step]()
-        if graph.layers[0].table(graph.input(1, 1)) is not None:
-            table = p[f"{graph.names[0]}/W"]
+        layers, found = graph.chain.inputs(graph.input(1, 1)), list[Stage | Step]()
+        if (table := graph.layers[0].vectors(self.ops, below(p, graph.names[0]))) is not None:
             del layers[0]
         for name, layer, shape in layers:
             part: Layer | Head = graph.head if name == graph.names[-1] else layer
@@ -242,7 +242,12 @@ class Network:
             while len(passes) >= KEPT_PASSES:
                 passes.popitem(last=False)
             gradients = self._with_ties(self.gradients) if mode == "train" else {}
-            passes[key] = Pass(self.graph, self.ops, self._with_ties(self.parameters), gradients, key[0], mode, self._memory)
+            graph, parameters = self.graph, self._with_ties(self.parameters)
+            if mode != "train" and self._vectors is not None:
+                graph, parameters = self._vectors.graph, self._vectors.parameters
+            passes[key] = Pass(graph, self.ops, parameters, gradients, key[0], mode, self._memory)
+        if mode != "train" and self._vectors is not None:
+            self._vectors.update(self.version)
         passes.move_to_end(key)
         return passes[key]
 
