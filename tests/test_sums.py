@@ -20,10 +20,11 @@ every_real = pytest.mark.parametrize("real", [np.float32, np.float64])
 def apply(x, y, least, out):
     out[0], out[1], out[2] = sums.total(x), sums.dot(x, y), sums.largest(x)
     out[3], out[4], out[5] = sums.wide_total(x), sums.squares(x), sums.above(x, least)
+    out[6] = sums.spread(x, least)
 
 
 def found(x, y, least):
-    out = np.empty(6)
+    out = np.empty(7)
     apply(x, y, x.dtype.type(least), out)
     return out
 
@@ -44,11 +45,12 @@ def in_lanes(terms):
 def test_sums_in_the_documented_order(real, random, size):
     x, y = floats(random, size).astype(real), floats(random, size).astype(real)
     wide = x.astype(np.float64)
-    total, dot, largest, wide_total, squares, above = found(x, y, 0.3)
+    total, dot, largest, wide_total, squares, above, spread = found(x, y, 0.3)
     assert total == in_lanes(x) and wide_total == in_lanes(wide) and largest == x.max()
     assert above == in_lanes(np.where(x >= real(0.3), wide, 0))
     # A fused multiply-add: in float32 almost always the rounded float64 result.
     np.testing.assert_allclose(dot, (wide * y).sum(), rtol=1e-5 if real == np.float32 else 1e-13, atol=1e-5 if real == np.float32 else 1e-13)
+    np.testing.assert_allclose(spread, ((x - real(0.3)).astype(np.float64) ** 2).sum(), rtol=1e-5 if real == np.float32 else 1e-13)
     np.testing.assert_allclose(squares, (wide * wide).sum(), rtol=1e-13)
 
 
@@ -60,8 +62,8 @@ def test_infinities_and_nan_propagate(real, random, size, data):
     x[at] = np.inf
     assert (found(x, x, 0)[[0, 1, 2, 3, 4, 5]] == np.inf).all()
     x[at] = np.nan
-    total, dot, _, wide_total, squares, _ = found(x, x, 0)
-    assert np.isnan([total, dot, wide_total, squares]).all()
+    total, dot, _, wide_total, squares, _, spread = found(x, x, 0)
+    assert np.isnan([total, dot, wide_total, squares, spread]).all()
 
 
 def test_nothing_beyond_the_end_is_read():

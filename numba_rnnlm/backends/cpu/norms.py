@@ -2,6 +2,7 @@
 
 from math import sqrt
 
+from ...portable import fma
 from . import sums
 from .team import parallel
 
@@ -15,18 +16,20 @@ def normalize(part, bounds, x, gain, offset, epsilon, centred, out, stats):
     for i in range(bounds[part, 0], bounds[part, 1]):
         row, y = x[i], out[i]
         mean = sums.total(row) / size if centred else zero
-        for j in range(row.size):
-            y[j] = row[j] - mean
-        scale = one / type(epsilon)(sqrt(sums.dot(y, y) / size + epsilon))
+        scale = one / type(epsilon)(sqrt(sums.spread(row, mean) / size + epsilon))
         stats[i, 0], stats[i, 1] = mean, scale
-        for j in range(row.size):
-            y[j] *= scale
-        if gain.size:
+        if gain.size and offset.size:
             for j in range(row.size):
-                y[j] *= gain[j]
-        if offset.size:
+                y[j] = fma((row[j] - mean) * scale, gain[j], offset[j])
+        elif gain.size:
             for j in range(row.size):
-                y[j] += offset[j]
+                y[j] = (row[j] - mean) * scale * gain[j]
+        elif offset.size:
+            for j in range(row.size):
+                y[j] = fma(row[j] - mean, scale, offset[j])
+        else:
+            for j in range(row.size):
+                y[j] = (row[j] - mean) * scale
 
 
 @parallel
@@ -44,18 +47,18 @@ def normalize_backward(part, bounds, x, gain, centred, stats, dout, dx, scratch,
             row, dy, slope, normal = x[i], dout[i], dx[i], scratch[part, : x.shape[1]]
             mean, scale = stats[i, 0], stats[i, 1]
             size = type(mean)(row.size)
-            for j in range(row.size):
-                normal[j] = (row[j] - mean) * scale
-            for j in range(row.size):
-                dgain[j] += dy[j] * normal[j]
-                doffset[j] += dy[j]
             if gain.size:
                 for j in range(row.size):
+                    normal[j] = (row[j] - mean) * scale
                     slope[j] = dy[j] * gain[j]
             else:
                 for j in range(row.size):
+                    normal[j] = (row[j] - mean) * scale
                     slope[j] = dy[j]
+            for j in range(row.size):
+                dgain[j] = fma(dy[j], normal[j], dgain[j])
+                doffset[j] += dy[j]
             level = sums.total(slope) / size if centred else size - size
             along = sums.dot(slope, normal) / size
             for j in range(row.size):
-                slope[j] = scale * (slope[j] - level - normal[j] * along)
+                slope[j] = scale * (slope[j] - fma(normal[j], along, level))

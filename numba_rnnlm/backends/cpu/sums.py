@@ -112,6 +112,11 @@ def _multiply_add(builder: Builder, x: Value, y: Value, z: Value) -> Value:
     return _call(builder, f"llvm.fmuladd.v{LANES}{'f32' if x.type == _vectors[types.float32] else 'f64'}", x.type, x, y, z)
 
 
+def _squared_difference(builder: Builder, x: Value, y: Value, z: Value) -> Value:
+    difference = builder.fsub(x, y)
+    return _multiply_add(builder, difference, difference, z)
+
+
 def _widened(builder: Builder, x: Value, total: ir.Type) -> Value:
     return x if x.type == total else builder.fpext(x, total)
 
@@ -132,6 +137,7 @@ def _step_above(builder: Builder, kind: ir.Type, total: Value, x: Value, least: 
 
 # Reductions of arrays x, y of equal length.
 total = _fold(lambda b, kind, total, x: b.fadd(total, x), _add, 0.0, lambda x: x.sum(), False)
+spread = _fold(lambda b, kind, total, x, mean: _squared_difference(b, x, mean, total), _add, 0.0, lambda x, mean: np.square(x - mean).sum(), False)
 dot = _fold(lambda b, kind, total, x, y: _multiply_add(b, x, y, total), _add, 0.0, lambda x, y: (x * y).sum(), False)
 largest = _fold(lambda b, kind, total, x: _larger(b, total, x), _larger, -np.inf, lambda x: x.max(), False)
 # In float64 for any x; ``above`` sums the elements that are at least a given number.
