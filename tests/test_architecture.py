@@ -26,8 +26,8 @@ backends.cpu.update backends.cpu
 backends.cuda.device backends.cuda.driver backends.cuda.arrays backends.cuda.kept backends.cuda.simulator backends.cuda.intrinsics
 backends.cuda.launch backends.cuda.linear backends.cuda.lookup backends.cuda.losses backends.cuda.pointwise backends.cuda.pooling backends.cuda.recurrence
 backends.cuda.sampling backends.cuda.update backends.cuda
-layers.initializers layers.layer layers.chain layers.heads layers.options layers.dense layers.dropout layers.embedding
-layers.recurrent layers.qrnn layers.wrappers layers layers.description
+layers.initializers layers.layer layers.chain layers.heads layers.options layers.windows layers.convolution layers.dense layers.dropout
+layers.embedding layers.pooling layers.recurrent layers.qrnn layers.wrappers layers layers.description
 recognition
 network.graph network.passes network.state network.network network
 formats.maps formats.keras

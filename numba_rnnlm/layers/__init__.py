@@ -3,21 +3,26 @@
 from collections.abc import Callable
 
 from ..suggestions import LAYERS as _INSTEAD
+from .convolution import Conv1D
 from .dense import Dense
 from .dropout import Dropout
 from .embedding import Embedding
 from .layer import Layer, Run
+from .pooling import AveragePooling1D, Flatten, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D
 from .qrnn import QRNN
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 from .wrappers import Concat, Residual
 
 LAYERS: dict[str, type] = {
-    kind.__name__: kind for kind in (Embedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Dense, Dropout, Residual, Concat)
+    kind.__name__: kind for kind in (
+        Embedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Conv1D, MaxPooling1D, AveragePooling1D, GlobalMaxPooling1D,
+        GlobalAveragePooling1D, Flatten, Dense, Dropout, Residual, Concat)
 }
 
 check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
 
-__all__ = ["GRU", "LAYERS", "LSTM", "QRNN", "Concat", "Dense", "Dropout", "Embedding", "Layer", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
+__all__ = ["GRU", "LAYERS", "LSTM", "QRNN", "AveragePooling1D", "Concat", "Conv1D", "Dense", "Dropout", "Embedding", "Flatten",
+           "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Layer", "MaxPooling1D", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
 
 
 def __getattr__(name: str) -> type:
