@@ -58,6 +58,28 @@ def normalize(x, gain, offset, epsilon, centred, out, stats):
     return {"out": (x - stats[:, :1]) * stats[:, 1:] * (1 if gain is None else gain) + (0 if offset is None else offset), "stats": stats}
 
 
+def convolve(x, W, b, out, stride, dilation, before, groups):
+    """Zeros around x, and a matrix that holds the kernel of each group and zeros."""
+    S, K = len(x), len(W)
+    span = (len(out) - 1) * stride + (K - 1) * dilation + 1
+    padded = np.pad(x, ((before, max(0, span - before - S)), (0, 0), (0, 0)))
+    inputs, filters = W.shape[1], W.shape[2] // groups
+    whole = W * (np.arange(groups).repeat(filters) == np.arange(groups)[:, np.newaxis])[:, np.newaxis, np.newaxis]
+    whole = whole.transpose(1, 0, 2, 3).reshape(K, groups * inputs, -1)
+    windows = [padded[t * stride : t * stride + (K - 1) * dilation + 1 : dilation] for t in range(len(out))]
+    total = np.einsum("tknd,kdf->tnf", np.reshape(windows, (len(out), K, *x.shape[1:])), whole)
+    return {"out": total + (0 if b is None else b)}
+
+
+def pool_steps(x, out, kind, size, stride, before):
+    found = np.zeros(out.shape)
+    for t in range(len(out)):
+        steps = [x[s] for s in range(t * stride - before, t * stride - before + size) if 0 <= s < len(x)]
+        if steps:
+            found[t] = np.max(steps, 0) if kind == "max" else np.mean(steps, 0)
+    return {"out": found}
+
+
 def probabilities(row):
     """Softmax: each probability is one over the sum of all quotients."""
     return [1 / math.fsum(math.exp(other - logit) for other in row) for logit in row]
@@ -91,4 +113,4 @@ def norm(x):
 
 
 VERBS = {verb.__name__: verb for verb in (
-    copy, fill, add, reverse, gather, scatter_add, project, cross_entropy, binary_cross_entropy, dropout, norm)}  # fmt: skip
+    copy, fill, add, reverse, gather, scatter_add, project, convolve, pool_steps, cross_entropy, binary_cross_entropy, dropout, norm)}  # fmt: skip

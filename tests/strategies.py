@@ -6,13 +6,14 @@ that a verb overwrites start as NaN.
 
 from typing import Any
 
+import direct
 import numpy as np
 from hypothesis import strategies as st
 from own_cells import EVERY
 
 from numba_rnnlm import rules
 from numba_rnnlm.backends import SIMULATED
-from numba_rnnlm.backends.ops import ACTIVATIONS
+from numba_rnnlm.backends.ops import ACTIVATIONS, POOLS
 from numba_rnnlm.checking.comparing import floats
 from numba_rnnlm.rules import Rule
 
@@ -113,6 +114,61 @@ def project_backward(draw) -> Call:
         "transposed": call["transposed"],
         "add": add,
     }
+
+
+@st.composite
+def convolve(draw) -> Call:
+    random, S, N, K, groups = draw(generators), draw(st.integers(0, 9)), draw(few) + 1, draw(steps), draw(st.integers(1, 3))
+    inputs, filters = draw(sizes) // groups + 1, draw(sizes) // groups + 1
+    add_bias = draw(st.booleans())
+    return {
+        "x": floats(random, S, N, groups * inputs),
+        "W": floats(random, K, inputs, groups * filters),
+        "b": floats(random, groups * filters) if add_bias else None,
+        "out": unwritten(draw(st.integers(0, 9)), N, groups * filters),
+        "stride": draw(st.integers(1, 3)),
+        "dilation": draw(st.integers(1, 3)),
+        "before": draw(few),
+        "groups": groups,
+    }
+
+
+@st.composite
+def convolve_backward(draw) -> Call:
+    call, random, add = draw(convolve()), draw(generators), draw(st.booleans())
+    x, W, b, out = (call.pop(name) for name in ("x", "W", "b", "out"))
+    return {
+        "x": x,
+        "W": W,
+        "dout": floats(random, *out.shape),
+        "dx": draw(st.sampled_from([None, unwritten(*x.shape)])),
+        "dW": output(random, add, *W.shape),
+        "db": None if b is None else output(random, add, *b.shape),
+        **call,
+        "add": add,
+    }
+
+
+@st.composite
+def pool_steps(draw) -> Call:
+    """Numbers are rounded to halves, so that several steps have the maximum."""
+    random, S, N, D = draw(generators), draw(st.integers(0, 9)), draw(few) + 1, draw(sizes)
+    return {
+        "x": np.round(floats(random, S, N, D) * 2) / 2,
+        "out": unwritten(draw(st.integers(0, 6)), N, D),
+        "kind": draw(st.sampled_from(POOLS)),
+        "size": draw(st.integers(1, 9)),
+        "stride": draw(st.integers(1, 3)),
+        "before": draw(few),
+    }
+
+
+@st.composite
+def pool_steps_backward(draw) -> Call:
+    """Includes the result of ``pool_steps``."""
+    call, random = draw(pool_steps()), draw(generators)
+    out = direct.pool_steps(**call)["out"].astype(np.float32).astype(np.float64)
+    return call | {"out": out, "dout": floats(random, *out.shape), "dx": unwritten(*call["x"].shape)}
 
 
 @st.composite
@@ -260,8 +316,9 @@ def rule_arguments(random: np.random.Generator, rule: Rule, size: int, scale: fl
 VERBS = {
     strategy.__name__: strategy
     for strategy in (
-        copy, fill, add, reverse, gather, scatter_add, project, project_backward, recur, recur_backward, activate,
-        activate_backward, multiply, normalize, normalize_backward, dropout, cross_entropy, cross_entropy_backward, binary_cross_entropy,
+        copy, fill, add, reverse, gather, scatter_add, project, project_backward, convolve, convolve_backward, pool_steps, pool_steps_backward,
+        recur, recur_backward, activate, activate_backward, multiply, normalize, normalize_backward, dropout, cross_entropy,
+        cross_entropy_backward, binary_cross_entropy,
         binary_cross_entropy_backward, norm, update,
     )
 }  # fmt: skip

@@ -32,7 +32,7 @@ SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
 EVERY_PAIR = ROUNDS > 1  # all pairs and triples take minutes more
 GROUPS = 12  # one process compiles all kernels of a group
-MODULES = ("linear", "lookup", "losses", "pointwise", "recurrence", "sampling", "update")
+MODULES = ("linear", "lookup", "losses", "pointwise", "pooling", "recurrence", "sampling", "update")
 # Copies of constants in recurrence and launch, because tests are also collected where importing those fails.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
 STAGES = (3, 2)
@@ -110,6 +110,7 @@ def cases(capability):
     yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse"))
     yield from (("pointwise", name) for name in ("dropout", "copy", "add", "add_columns", "multiply"))
     yield "norms", "gradients"
+    yield from (("pooling", name) for name in ("pool", "pool_backward"))
     yield from (("update", name) for name in ("sum_of_squares", "judge"))
     yield "sampling", "choose"
     yield from (("update", "update", (rule,)) for rule in RULES)

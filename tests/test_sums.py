@@ -70,7 +70,7 @@ def test_nothing_beyond_the_end_is_read():
     memory = np.full(3 * sums.LANES, np.nan, np.float32)
     for size in range(1, 2 * sums.LANES):
         memory[:size] = 1
-        assert found(memory[:size], memory[:size], 0).tolist() == [size, size, 1, size, size, size]
+        assert found(memory[:size], memory[:size], 0).tolist() == [size, size, 1, size, size, size, size]
 
 
 def test_many_terms_are_summed_accurately():

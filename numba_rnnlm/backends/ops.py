@@ -19,6 +19,7 @@ Shape = tuple[int, ...]
 
 PRECISIONS = ("float32", "tf32", "bf16")
 ACTIVATIONS = ("linear", "softmax", *POINTWISE)
+POOLS = ("max", "mean")
 
 
 class Stage(NamedTuple):
@@ -218,6 +219,33 @@ class Ops(Protocol):
         first: int = 0, transposed: bool = False, add: bool = False,
     ) -> None:
         """dx, dW, db ← gradients of x, W, b (dx and db may be None); with ``add``, dW and db are added to instead."""
+
+    # convolution
+    def convolve(
+        self, x: Array, W: Array, b: Array | None, out: Array, stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1
+    ) -> None:
+        """out[t] ← b + Σ_k x[t·stride + k·dilation - before] W[k], for x (S, N, D), W (K, D / groups, F), b (F) and out (T, N, F).
+
+        Steps of x outside of 0 … S-1 count as zero. Columns of x, and of W and out, are cut into ``groups`` equal parts; part g of
+        the result sees part g of x.
+        """
+
+    def convolve_backward(
+        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
+        stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1, add: bool = False,
+    ) -> None:
+        """dx, dW, db ← gradients of x, W, b (dx and db may be None); with ``add``, dW and db are added to instead."""
+
+    def pool_steps(self, x: Array, out: Array, kind: str, size: int, stride: int, before: int = 0) -> None:
+        """out[t] ← the largest ("max") or the mean ("mean") of x[t·stride - before], …, ``size`` steps, for each column of x (S, N, D).
+
+        Steps outside of 0 … S-1 are left out; where none is left, the result is 0. out is (T, N, D).
+        """
+
+    def pool_steps_backward(
+        self, x: Array, out: Array, dout: Array, dx: Array, kind: str, size: int, stride: int, before: int = 0
+    ) -> None:
+        """dx ← gradient of x; that of a maximum goes to the first step that has it. out is what :meth:`pool_steps` has written."""
 
     # time
     def recur(

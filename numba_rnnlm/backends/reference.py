@@ -4,7 +4,7 @@ Cells run from their ``equations`` and are differentiated by complex step (Squir
 f'(x) = Im f(x + ih) / h, exact to rounding, because no nearby numbers are subtracted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,6 +94,49 @@ class Backend:
             _put(rows.sum(0).reshape(db.shape), db, add)
         if dx is not None:
             dx[...] = (dz @ weights.T).reshape(dx.shape)
+
+    def convolve(
+        self, x: Array, W: Array, b: Array | None, out: Array, stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1
+    ) -> None:
+        out[...] = 0 if b is None else b
+        for t, k, s in _taps(x, W, out, stride, dilation, before):
+            for inputs, filters in _groups(x, W, groups):
+                out[t, :, filters] += x[s, :, inputs] @ W[k][:, filters]
+
+    def convolve_backward(
+        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
+        stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1, add: bool = False,
+    ) -> None:
+        dweights, dinputs = np.zeros(W.shape), np.zeros(x.shape)
+        for t, k, s in _taps(x, W, dout, stride, dilation, before):
+            for inputs, filters in _groups(x, W, groups):
+                dweights[k][:, filters] += x[s, :, inputs].T @ dout[t, :, filters]
+                dinputs[s, :, inputs] += dout[t, :, filters] @ W[k][:, filters].T
+        _put(dweights, dW, add)
+        if db is not None:
+            _put(dout.sum((0, 1)), db, add)
+        if dx is not None:
+            dx[...] = dinputs
+
+    def pool_steps(self, x: Array, out: Array, kind: str, size: int, stride: int, before: int = 0) -> None:
+        for t, steps in enumerate(_windows(x, out, size, stride, before)):
+            if kind == "mean":
+                out[t] = x[steps].sum(0) / max(len(x[steps]), 1)
+            else:
+                out[t] = _picked(x[steps], x[steps].real.argmax(0)) if len(x[steps]) else 0
+
+    def pool_steps_backward(
+        self, x: Array, out: Array, dout: Array, dx: Array, kind: str, size: int, stride: int, before: int = 0
+    ) -> None:
+        dx[...] = 0
+        for t, steps in enumerate(_windows(x, out, size, stride, before)):
+            if not len(x[steps]):
+                continue
+            if kind == "mean":
+                dx[steps] += dout[t] / len(x[steps])
+            else:
+                first = x[steps].argmax(0)
+                np.put_along_axis(dx[steps], first[np.newaxis], _picked(dx[steps], first) + dout[t], 0)
 
     def recur(
         self, cell: Cell, U: Array | None, z: Array, s: Array, w: Array | None = None, lengths: Array | None = None
@@ -297,6 +340,33 @@ def _gated(activation: str, x: Array) -> Array:
     """x times the sigmoid of a function of x."""
     inside = {"silu": x, "gelu_sigmoid": 1.702 * x, "gelu_tanh": np.sqrt(8 / np.pi) * (x + 0.044715 * x**3)}[activation]
     return np.asarray(x * _sigmoid(inside))
+
+
+def _taps(x: Array, W: Array, out: Array, stride: int, dilation: int, before: int) -> Iterator[tuple[int, int, int]]:
+    """(t, k, s) for each step t of the output and element k of the kernel: it sees step s of x."""
+    for t in range(len(out)):
+        for k in range(len(W)):
+            if 0 <= (s := t * stride + k * dilation - before) < len(x):
+                yield t, k, s
+
+
+def _groups(x: Array, W: Array, groups: int) -> Iterator[tuple[slice, slice]]:
+    """The columns of x and of the result that belong together."""
+    D, F = x.shape[-1] // groups, W.shape[-1] // groups
+    for g in range(groups):
+        yield slice(g * D, (g + 1) * D), slice(g * F, (g + 1) * F)
+
+
+def _windows(x: Array, out: Array, size: int, stride: int, before: int) -> Iterator[slice]:
+    """The steps of x that each step of the output sees."""
+    for t in range(len(out)):
+        first = t * stride - before
+        yield slice(max(first, 0), max(first + size, 0))
+
+
+def _picked(steps: Array, places: Array) -> Array:
+    """steps (S, …)[places (…)]"""
+    return np.take_along_axis(steps, places[np.newaxis], 0)[0]
 
 
 def _put(values: Array | float, out: Array, add: bool) -> None:

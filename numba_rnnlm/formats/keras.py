@@ -7,13 +7,14 @@ import numpy as np
 
 from ..backends.ops import Shape
 from ..errors import ConfigError, ModelFileError, expect_path, shown
-from ..layers import GRU, Dense, Embedding, Layer, Recurrent
+from ..layers import GRU, Conv1D, Dense, Embedding, Layer, Recurrent
 from .maps import Entry, Map, Weights, from_theirs, stand_ins, to_theirs
 
 # Without blocks, gates are in the same order: those of Keras's LSTM, i f c o, are our i f g o.
 MAPS: dict[type[Layer], Map] = {
     Embedding: [Entry("embeddings", "W")],
     Dense: [Entry("kernel", "W"), Entry("bias", "b")],
+    Conv1D: [Entry("kernel", "W"), Entry("bias", "b")],
     Recurrent: [Entry("kernel", "W"), Entry("recurrent_kernel", "U"), Entry("w", "w"), Entry("bias", "b", shape=(-1,))],
     GRU: [  # Keras's gates z r h are our u r n; r' and u' are the second biases, of the state
         Entry("kernel", "W", "r u n", "u r n"),

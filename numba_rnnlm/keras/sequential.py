@@ -108,6 +108,7 @@ class Sequential(Stoppable):
         self._ops = backends.get(backend, threads=threads, precision=precision)
         self._layers: tuple[Layer, ...] = ()
         self._features: int | None = None  # size of the input vectors, where the first layer is not an Embedding
+        self._steps: int | None = None  # length of the sequences, which counts if a layer flattens them
         self._network: Network | None = None
         self._kept: dict[str, np.ndarray] = {}  # weights for the network that is built next
         self._compiled: Compiled | None = None
@@ -157,18 +158,19 @@ class Sequential(Stoppable):
         else:
             Graph(self._layers, shape[-1])  # raises if the layers do not fit
             self._features = shape[-1]
-        self._build()
+        self._build(shape[1] if len(shape) > 1 else None)
 
     def _stack(self, layers: tuple[Layer, ...]) -> None:
         """Replace the layers; those that stay keep their weights, and the optimiser is reset."""
         self._expect_not_training()
         expect_describable(layers)
-        features = self._features or getattr(layers[0] if layers else None, "input_features", None)
+        first = layers[0] if layers else None
+        features, steps = self._features or getattr(first, "input_features", None), self._steps or getattr(first, "input_steps", None)
         names = Graph(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
         weights = self._network.weights() if self._network else self._kept
         self._kept = {name: array for name, array in weights.items() if name.split("/")[0] in names}
         self._layers, self._network, self._updater = layers, None, None
-        self._features = features if layers else None
+        self._features, self._steps = (features, steps) if layers else (None, None)
 
     def _expect_not_training(self) -> None:
         """Raise :class:`ConfigError` if a callback, or another thread, asks for what would take the model away from a running ``fit``."""
@@ -182,12 +184,18 @@ class Sequential(Stoppable):
             raise ConfigError("the model has no layers; add some, for example model.add(Embedding(1000, 64)).")
         return self._layers[index]
 
-    def _build(self) -> Network:
+    def _build(self, steps: int | None = None) -> Network:
+        """The network, which is built now if there is none yet; ``steps`` is the length of the sequences, if known."""
         if self._network is None:
             if self._layer(0).ids is None and self._features is None:
                 raise NotFittedError("the size of the input vectors is not known yet; call build((None, None, features)) "
                                      "or fit first, or give the first layer input_shape=(None, features).")
-            graph = Graph(self._layers, self._features)
+            graph = Graph(self._layers, self._features, self._steps or steps)
+            if graph.steps == 0:
+                raise NotFittedError("the length of the sequences is not known yet, and a layer flattens them; call build((None, steps, ...)) or fit "
+                                     "first, or give it to the first layer: Embedding(input_length=...), or input_shape=(steps, features).")
+            if graph.chain.flattens:
+                self._steps = graph.steps
             self._network = Network(graph, self._ops, graph.initialize(self._seed) | self._kept)
             self._kept = {}
         return self._network
@@ -196,9 +204,9 @@ class Sequential(Stoppable):
         """Print the layers, the shapes of their outputs and the number of their weights."""
         graph = self._build().graph
         rows = []
-        for (name, layer, shape), weights in zip(graph.chain.inputs(graph.input(0, 1)), self._keras_weights(), strict=True):
+        for (name, layer, shape), weights in zip(graph.chain.inputs(graph.input(graph.steps or 0, 1)), self._keras_weights(), strict=True):
             last = layer.output(shape)
-            output = (None, graph.chain.steps, last[-1]) if len(last) == 3 else (None, last[-1])
+            output = (None, last[0] or None, last[-1]) if len(last) == 3 else (None, last[-1])
             count = sum(array.size for array in weights)
             rows.append((f"{name} ({type(layer).__name__})", str(output), f"{count:,}"))
         rows.insert(0, ("Layer (type)", "Output Shape", "Param #"))
@@ -528,12 +536,12 @@ class Sequential(Stoppable):
 
     def _graph_for(self, inputs: np.ndarray) -> Graph:
         """The layers on inputs like these. Nothing is built yet: what is wrong with the targets must leave the size of the vectors open."""
-        return self._network.graph if self._network else Graph(self._layers, inputs.shape[-1] if inputs.ndim == 3 else None)
+        return self._network.graph if self._network else Graph(self._layers, inputs.shape[-1] if inputs.ndim == 3 else None, self._steps or inputs.shape[1])
 
     def _network_for(self, inputs: np.ndarray) -> Network:
         if inputs.ndim == 3:
             self.build(inputs.shape)
-        return self._build()
+        return self._build(inputs.shape[1])
 
     def _examples(self, prefix: str, x: Any, y: Any, features: int | None = None) -> Examples:
         inputs = read_inputs(f"{prefix}x", x, self._layer(0), self._features or features, self._ops.dtype)
@@ -572,7 +580,8 @@ class Sequential(Stoppable):
 
     def _about(self, updater: Updater | None = None, gradients: bool = False) -> dict[str, Any]:
         """The header of a file, as plain values; custom cells are recorded by what they compute, with ``gradients`` also backward."""
-        own, compiled = records(self._build().ops, self._layers, gradients), self._compiled
+        network, compiled = self._build(), self._compiled
+        own = records(network.ops, self._layers, gradients)
         return {
             "layers": [describe(layer) for layer in self._layers],
             "features": self._features,
@@ -585,6 +594,7 @@ class Sequential(Stoppable):
             "updates": updater.steps if updater else 0,
             "rounding": updater.rounding if updater else None,
             **({"cells": own} if own else {}),
+            **({"steps": self._steps} if network.graph.chain.flattens else {}),
         }
 
     @classmethod
@@ -629,8 +639,11 @@ class Sequential(Stoppable):
         self._seed, self._features = about["seed"], about["features"]
         if self._features is not None:
             expect_number("features", self._features, 1, whole=True)
+        self._steps = about.get("steps")
+        if self._steps is not None:
+            expect_number("steps", self._steps, 1, whole=True)
         self._stack(tuple(loaded.layers or ()))
-        graph = Graph(self._layers, self._features)
+        graph = Graph(self._layers, self._features, self._steps)
         self._network = Network(graph, self._ops, second_biases(graph, groups["weights"], moments=False))
         if (compiled := about["compiled"]) is not None and compile:
             try:

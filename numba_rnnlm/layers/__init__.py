@@ -3,26 +3,31 @@
 from collections.abc import Callable
 
 from ..suggestions import LAYERS as _INSTEAD
+from .convolution import Conv1D
 from .dense import Dense
 from .dropout import Dropout
 from .embedding import Embedding
 from .layer import Layer, Run
 from .norms import LayerNormalization, RMSNormalization
 from .pointwise import Activation, FeedForward, Highway
+from .pooling import AveragePooling1D, Flatten, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D
 from .qrnn import QRNN
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 from .wrappers import Add, Concat, Residual
 
 LAYERS: dict[str, type] = {
     kind.__name__: kind for kind in (
-        Embedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Dense, Dropout, Activation, LayerNormalization, RMSNormalization, Highway, FeedForward,
-        Residual, Concat, Add)
+        Embedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Conv1D, MaxPooling1D, AveragePooling1D, GlobalMaxPooling1D, GlobalAveragePooling1D, Flatten,
+        Dense, Dropout, Activation, LayerNormalization, RMSNormalization, Highway, FeedForward, Residual, Concat, Add)
 }
 
 check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
 
-__all__ = ["GRU", "LAYERS", "LSTM", "QRNN", "Activation", "Add", "Concat", "Dense", "Dropout", "Embedding", "FeedForward", "Highway", "Layer", "LayerNormalization",
-           "RMSNormalization", "Recurrent", "Residual", "Run", "SimpleRNN", "check"]
+__all__ = [
+    "GRU", "LAYERS", "LSTM", "QRNN", "Activation", "Add", "AveragePooling1D", "Concat", "Conv1D", "Dense", "Dropout", "Embedding", "FeedForward",
+    "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Highway", "Layer", "LayerNormalization", "MaxPooling1D", "RMSNormalization",
+    "Recurrent", "Residual", "Run", "SimpleRNN", "check",
+]
 
 
 def __getattr__(name: str) -> type:

@@ -183,6 +183,11 @@ class Layer:
         """Whether no output depends on later steps, so that the layer works in a language model, and in a stream step by step."""
         return all(layer.causal for layer in self.within().values())
 
+    @property
+    def flattens(self) -> bool:
+        """Whether the size of the output vectors depends on T, so that all sequences must have the same length."""
+        return any(layer.flattens for layer in self.within().values())
+
     def within(self) -> Mapping[str, "Layer"]:
         """The layers that this one is made of, by what the names of their weights begin with."""
         return {}

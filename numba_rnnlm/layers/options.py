@@ -56,6 +56,11 @@ class TakesVectors(KerasLayer):
                                   "of the two.")
 
     @property
+    def input_steps(self) -> int | None:
+        """Length of the sequences, if given."""
+        return None if self.input_shape is None else self.input_shape[0]
+
+    @property
     def input_features(self) -> int | None:
         """Size of the input vectors, if given."""
         return self.input_dim if self.input_shape is None else self.input_shape[1]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arena import Layout
 from ..backends.ops import Ops, Shape
-from ..errors import ConfigError, shown
+from ..errors import ConfigError, ShapeError, shown
 from ..layers import Layer
 from ..layers.chain import Chain
 from ..layers.layer import Head, above
@@ -30,9 +30,13 @@ class Graph:
         The first takes ids, as an :class:`~numba_rnnlm.layers.Embedding` does, or vectors.
     features
         Size of the input vectors, if it takes vectors.
+    steps
+        Length of the sequences, if known. It counts only if a layer flattens them, because then the sizes of weights depend on it.
 
     Attributes
     ----------
+    steps
+        The only length of the sequences that the layers take; None if they take any, 0 if it is not known yet.
     names
         Of the layers.
     layout
@@ -48,7 +52,7 @@ class Graph:
     (('embedding', 'lstm', 'dense'), (16, 64))
     """
 
-    def __init__(self, layers: Sequence[Layer], features: int | None = None) -> None:
+    def __init__(self, layers: Sequence[Layer], features: int | None = None, steps: int | None = None) -> None:
         if not layers:
             raise ConfigError("the model has no layers; add at least one.")
         self.layers = tuple(layers)
@@ -62,7 +66,10 @@ class Graph:
         if self.ties:
             self.chain = Chain(self.layers, joins=False)
         self.body = Chain(self.layers[:-1], joins=not self.ties)  # all layers but the last one, which a loss takes as a head
-        self.layout = Layout(self.chain.parameters(self.input(0, 1)))
+        self.steps = self.chain.steps
+        if self.steps is None and self.chain.flattens:
+            self.steps = steps or 0
+        self.layout = Layout(self.chain.parameters(self.input(self.steps or 0, 1)))
         self._state = self.chain.state(self.input(0, 1))
         _expect_names((*self.layout, *self._state))
         # The weights are drawn or read on the host, whatever backend computes with them.
@@ -86,7 +93,13 @@ class Graph:
 
     def output(self, shape: Shape) -> Shape:
         """Shape of the output for an input of this shape."""
+        self._expect_steps(shape)
         return self.chain.output(shape)
+
+    def _expect_steps(self, shape: Shape) -> None:
+        """Raise :class:`ShapeError` for another length than that which the weights are for."""
+        if self.chain.flattens and self.steps and shape[0] != self.steps:
+            raise ShapeError(f"the sequences have {shape[0]} steps, expected {self.steps}: the weights behind the Flatten are for so many.")
 
     @property
     def head(self) -> Head:
@@ -100,7 +113,7 @@ class Graph:
     def initialize(self, seed: int) -> dict[str, np.ndarray]:
         """Starting weights by name, float64; each layer draws from a generator of its own."""
         weights: dict[str, np.ndarray] = {}
-        for index, (name, layer, shape) in enumerate(self.chain.inputs(self.input(0, 1))):
+        for index, (name, layer, shape) in enumerate(self.chain.inputs(self.input(self.steps or 0, 1))):
             weights |= above(name, layer.initialize(shape, np.random.default_rng([seed, index])))
         return weights
 
@@ -110,6 +123,7 @@ class Graph:
 
     def activations(self, shape: Shape, mode: Mode) -> Layout:
         """The arrays that a pass over an input of this shape works in."""
+        self._expect_steps(shape)
         if mode == "predict":
             return Layout(self.chain.activations(shape, False))
         arrays = self.body.activations(shape, mode == "train")

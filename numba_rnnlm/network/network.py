@@ -229,7 +229,9 @@ class Network:
 
     def _rounded(self, name: str, matrix: np.ndarray) -> np.ndarray:
         """A matrix as whole numbers of 8 bits times a scale for each column; a product takes the table of a tie transposed."""
-        return round_to_int8(matrix.T).T if name in self.graph.ties else round_to_int8(matrix)
+        if name in self.graph.ties:
+            return round_to_int8(matrix.T).T
+        return round_to_int8(matrix.reshape(-1, matrix.shape[-1])).reshape(matrix.shape)  # a kernel's column is a filter
 
     def _with_ties(self, arena: Arena) -> Arrays:
         """The arrays by all names, those of ties, too."""

@@ -2,8 +2,11 @@
 
 import numpy as np
 
-from ..network import Network
+from ..errors import ShapeError
+from ..network import Graph, Network
 from ..rules import Rule
+
+MOST_STEPS = 1 << 20  # where the search for a sequence that is long enough ends
 
 
 def compile_kernels(network: Network, rule: Rule) -> None:
@@ -14,7 +17,7 @@ def compile_kernels(network: Network, rule: Rule) -> None:
     """
     graph, ops = network.graph, network.ops
     for streams in (2, 1):  # a few rows, as the end of a text may be, go through kernels of their own
-        shape = graph.input(graph.chain.steps or 3, streams)
+        shape = graph.input(graph.steps or _enough(graph), streams)
         output = graph.output(shape)
         x = ops.upload(np.zeros(shape, np.int32 if graph.takes_ids else np.float32))
         rows = int(np.prod(output[:-1]))
@@ -28,3 +31,16 @@ def compile_kernels(network: Network, rule: Rule) -> None:
     for array in (p, g, m):
         ops.fill(array, 0)
     ops.update(rule, p, g, m, np.ones(2 + len(rule.hyper)))
+
+
+def _enough(graph: Graph) -> int:
+    """A few steps, but no fewer than the layers need, some of which may see many at once."""
+    steps = 3
+    while True:
+        try:
+            graph.output(graph.input(steps, 1))
+            return steps
+        except ShapeError:
+            if steps > MOST_STEPS:
+                raise
+            steps *= 2

@@ -15,10 +15,11 @@ from ...fingerprint import of_modules
 from ...memory import Space, host_memory
 from ...rules import Rule
 from .. import MOST_THREADS
+from ..convolution import phase_starts, taps
 from ..ops import Choice, Stage, Step
-from . import kernels, lookup, losses, norms, pointwise, recurrence, sampling, simd, update
+from . import convolution, kernels, lookup, losses, norms, pointwise, recurrence, sampling, simd, update
 from .decoding import Decoder
-from .linear import PACKING, STEPS, Matrix, add_rows, matrix, multiply, zeros
+from .linear import FEW_ROWS, PACKING, STEPS, TALL, Matrix, add_rows, matrix, multiply, shares, zeros
 from .packing import pack
 from .processors import default_threads
 from .threads import Pool, blocks, cut, split
@@ -174,6 +175,94 @@ class Backend:
         height = rows.size // width
         sums = self.workspace.take("column sums", (width,), np.float64)
         self.pool.run(add_rows, cut(width, self.pool.parts(rows.size), 16), rows.reshape(-1), height, width, sums, total.reshape(-1), first, add)
+
+    # convolution
+
+    def convolve(
+        self, x: Array, W: Array, b: Array | None, out: Array, stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1
+    ) -> None:
+        phases, starts = self._phases(x, stride)
+        found = [tap.rows(x.shape[1], starts) for tap in taps(len(x), len(out), len(W), stride, dilation, before)]
+        self._shifted_products(found, phases, W, b, out, groups)
+
+    def convolve_backward(
+        self, x: Array, W: Array, dout: Array, dx: Array | None, dW: Array, db: Array | None,
+        stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1, add: bool = False,
+    ) -> None:
+        phases, starts = self._phases(x, stride)
+        streams, inputs, filters = x.shape[1], W.shape[1], W.shape[2] // groups
+        found = taps(len(x), len(dout), len(W), stride, dilation, before)
+        for tap in found:
+            k, first, last, shift = tap.rows(streams, starts)
+            for g in range(groups):
+                seen = matrix(phases, g * inputs, inputs).part(first + shift, last + shift)
+                dz = matrix(dout, g * filters, filters).part(first, last)
+                self._multiply(seen.T, dz, matrix(dW[k], g * filters, filters), None if add else zeros(dW), in_blocks=True)
+        if db is not None:
+            self._add_rows(dout, db, True, add)
+        for phase in range(stride if dx is not None else 0):
+            turned = [tap.turned.rows(streams) for tap in found if tap.phase == phase]
+            part = dx if stride == 1 else self._like("phase", dx[phase::stride])
+            self._shifted_products(turned, dout, W, None, part, groups, transposed=True)
+            if stride > 1:
+                dx[phase::stride] = part
+
+    def _shifted_products(
+        self, found: Sequence[tuple[int, int, int, int]], x: Array, W: Array, b: Array | None, out: Array, groups: int, transposed: bool = False
+    ) -> None:
+        """Rows of out ← b + the sum of shifted rows of x times W[k], or W[k]ᵀ if ``transposed``."""
+        inputs, width = W.shape[1:]
+        filters = width // groups
+        k, n = (filters, inputs) if transposed else (inputs, filters)
+        rows = out.size // out.shape[-1]
+        work = rows * len(found) * k * n * groups
+        if rows <= FEW_ROWS and groups == 1 and self.factor == self.dtype:  # packing W would cost more than it saves
+            out[...] = 0 if b is None else b
+            for tap, first, last, shift in found:
+                weights = matrix(W[tap]).T if transposed else matrix(W[tap])
+                self._multiply(matrix(x).part(first + shift, last + shift), weights, matrix(out).part(first, last))
+            return
+        count = simd.lanes(out)
+        bounds, _ = shares(rows, n, self.pool.parts(work), count)
+        rounded = self.factor == np.int32
+        steps = (k + 1) // 2 if rounded else k
+        panels = self.workspace.take("panels", (len(bounds), len(found) * steps * simd.VECTORS * count), self.factor)
+        pairs = self.workspace.take("pairs", (len(bounds), steps * TALL if rounded else 0), np.int32)
+        self.pool.run(
+            convolution.shifted_products, bounds, np.array(found, np.int64).reshape(-1, 4), x.reshape(-1), x.shape[-1], k,
+            W.reshape(-1), inputs * width, filters, *((1, width) if transposed else (width, 1)), n, groups,
+            np.empty(0, self.dtype) if b is None else b, out.reshape(-1), out.shape[-1], panels, pairs)
+
+    def pool_steps(self, x: Array, out: Array, kind: str, size: int, stride: int, before: int = 0) -> None:
+        x, out = _flat(x), _flat(out)
+        rows, columns = out.shape
+        parts = self.pool.parts(out.size * min(size, len(x)))
+        bounds = blocks(rows, columns, min(parts, rows), parts if rows < parts else 1)
+        scratch = self.workspace.take("pooled", (len(bounds), columns), np.float64)
+        self.pool.run(convolution.pool, bounds, x, out, kind == "mean", size, stride, before, scratch)
+
+    def pool_steps_backward(
+        self, x: Array, out: Array, dout: Array, dx: Array, kind: str, size: int, stride: int, before: int = 0
+    ) -> None:
+        x, out, dout, dx = map(_flat, (x, out, dout, dx))
+        columns = x.shape[1]
+        bounds = cut(columns, self.pool.parts(out.size * min(size, len(x))), 16)
+        scratch = self.workspace.take("pooled", (len(bounds), columns), np.float64)
+        self.pool.run(convolution.pool_backward, bounds, x, out, dout, dx, kind == "mean", size, stride, before, scratch)
+
+    def _phases(self, x: Array, stride: int) -> tuple[Array, list[int]]:
+        """x with its steps in the order of their number modulo the stride, and where each of these phases starts."""
+        starts = phase_starts(len(x), stride)
+        if stride == 1:
+            return x, starts
+        phases = self._like("phases", x)
+        for phase in range(stride):
+            phases[starts[phase] : starts[phase + 1]] = x[phase::stride]
+        return phases, starts
+
+    def _like(self, name: str, array: Array) -> Array:
+        """A buffer of the shape of this array."""
+        return self.workspace.take(name, (array.size,), self.dtype).reshape(array.shape)
 
     # time
 
@@ -371,3 +460,8 @@ class Backend:
     def _elementwise(self, function: Any, size: int, *arguments: Any, each: int = 1) -> None:
         """Run a kernel over range(size), split among threads; ``each`` is the work per index."""
         self.pool.run(function, cut(size, self.pool.parts(size * each)), *arguments)
+
+
+def _flat(array: Array) -> Array:
+    """(T, N, D) as a matrix with a row for each step."""
+    return array.reshape(len(array), array.shape[1] * array.shape[2])

@@ -207,7 +207,7 @@ def multiply(
                  a.data, a.offset, a.row_stride, m, b.data, b.offset, b.row_stride, b.column_stride, k,
                  d.data, d.offset, d.row_stride, d.column_stride, c.data, c.offset, c.row_stride)
         return
-    bounds, rows = _blocks(m, n, pool.parts(work), lanes(c.data))
+    bounds, rows = shares(m, n, pool.parts(work), lanes(c.data))
     rounded = factor == np.int32
     steps = (min(k, STEPS) + 1) // 2 if rounded else min(k, STEPS)
     panels = workspace.take("panels", (len(bounds), steps * VECTORS * lanes(c.data)), factor)
@@ -222,7 +222,7 @@ def multiply(
 
 
 @lru_cache(KEPT)
-def _blocks(m: int, n: int, threads: int, unit: int) -> tuple[np.ndarray, int]:
+def shares(m: int, n: int, threads: int, unit: int) -> tuple[np.ndarray, int]:
     """(first row, last, first column, last) of each part, and the maximum number of rows of a part: split by rows, where each part packs all
     of b, or by columns, where it packs only its own, whichever gives the slowest thread less work."""
     by_rows, by_columns = cut(m, threads, 1), cut(n, threads, unit)

@@ -19,8 +19,23 @@ from ...fingerprint import of_modules
 from ...memory import Space
 from ...reports import warn
 from ...rules import Rule
+from ..convolution import phase_starts, taps
 from ..ops import PRECISIONS, Choice, Stage, Step
-from . import device, driver, kept, launch, linear, lookup, losses, norms, pointwise, recurrence, sampling, update
+from . import (
+    device,
+    driver,
+    kept,
+    launch,
+    linear,
+    lookup,
+    losses,
+    norms,
+    pointwise,
+    pooling,
+    recurrence,
+    sampling,
+    update,
+)
 from .arrays import DeviceArray, foreign
 from .driver import Refused
 from .launch import THREADS, blocks
@@ -182,6 +197,67 @@ class Backend:
 
     def _multiply(self, a: Matrix, b: Matrix, c: Matrix, keep: bool, bias: DeviceArray | None = None) -> None:
         linear.multiply(self.precision, lambda size: self._room("products", size), a, b, c, keep, bias)
+
+    # convolution
+
+    def convolve(
+        self, x: DeviceArray, W: DeviceArray, b: DeviceArray | None, out: DeviceArray,
+        stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1,
+    ) -> None:
+        phases, starts = self._phases(x, stride)
+        linear.set_rows(blocks(out.size), THREADS, out, out.shape[-1], _or_nothing(b), out.size, False)
+        inputs, filters = W.shape[1], W.shape[2] // groups
+        for tap in taps(len(x), len(out), len(W), stride, dilation, before):
+            k, first, last, shift = tap.rows(x.shape[1], starts)
+            for g in range(groups):
+                seen = matrix(phases, g * inputs, inputs).part(first + shift, last + shift)
+                self._multiply(seen, matrix(W[k], g * filters, filters), matrix(out, g * filters, filters).part(first, last), keep=True)
+
+    def convolve_backward(
+        self, x: DeviceArray, W: DeviceArray, dout: DeviceArray, dx: DeviceArray | None, dW: DeviceArray, db: DeviceArray | None,
+        stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1, add: bool = False,
+    ) -> None:
+        phases, starts = self._phases(x, stride)
+        inputs, filters = W.shape[1], W.shape[2] // groups
+        dphases = self._room("gradients of phases", x.size).reshape(x.shape) if dx is not None and stride > 1 else dx
+        if not add:
+            self.fill(dW, 0)
+        if dphases is not None:
+            self.fill(dphases, 0)
+        for tap in taps(len(x), len(dout), len(W), stride, dilation, before):
+            k, first, last, shift = tap.rows(x.shape[1], starts)
+            for g in range(groups if first < last else 0):
+                seen = matrix(phases, g * inputs, inputs).part(first + shift, last + shift)
+                dz = matrix(dout, g * filters, filters).part(first, last)
+                self._multiply(seen.T, dz, matrix(dW[k], g * filters, filters), keep=True)
+                if dphases is not None:
+                    weights = matrix(W[k], g * filters, filters)
+                    self._multiply(dz, weights.T, matrix(dphases, g * inputs, inputs).part(first + shift, last + shift), keep=True)
+        if db is not None:
+            self._add_rows(dout, dout.size // dout.shape[-1], dout.shape[-1], db, add)
+        if dx is not None and dphases is not None and stride > 1:
+            for phase in range(stride):
+                self.copy(dphases[starts[phase] : starts[phase + 1]], _every(dx, phase, stride))
+
+    def _phases(self, x: DeviceArray, stride: int) -> tuple[DeviceArray, list[int]]:
+        """x with its steps in the order of their number modulo the stride, and where each of these phases starts."""
+        starts = phase_starts(len(x), stride)
+        if stride == 1:
+            return x, starts
+        phases = self._room("phases", x.size).reshape(x.shape)
+        for phase in range(stride):
+            self.copy(_every(x, phase, stride), phases[starts[phase] : starts[phase + 1]])
+        return phases, starts
+
+    def pool_steps(self, x: DeviceArray, out: DeviceArray, kind: str, size: int, stride: int, before: int = 0) -> None:
+        columns = x.shape[1] * x.shape[2]
+        pooling.pool(blocks(out.size), THREADS, x, len(x), out, columns, kind == "mean", size, stride, before, out.size)
+
+    def pool_steps_backward(
+        self, x: DeviceArray, out: DeviceArray, dout: DeviceArray, dx: DeviceArray, kind: str, size: int, stride: int, before: int = 0
+    ) -> None:
+        columns = x.shape[1] * x.shape[2]
+        pooling.pool_backward(blocks(x.size), THREADS, x, len(x), out, len(out), dout, dx, columns, kind == "mean", size, stride, before, x.size)
 
     # time
 
@@ -497,6 +573,13 @@ def _segments(steps: int) -> list[tuple[int, int, bool]]:
 
 def _or_nothing(array: DeviceArray | None) -> DeviceArray:
     return linear.nothing() if array is None else array
+
+
+def _every(array: DeviceArray, first: int, step: int) -> DeviceArray:
+    """array[first::step]"""
+    length = len(range(first, len(array), step))
+    strides = (array.strides[0] * step, *array.strides[1:])
+    return DeviceArray(array.memory, array.offset + first * array.strides[0], (length, *array.shape[1:]), strides, array.dtype)
 
 
 def _flat(array: DeviceArray) -> DeviceArray:

@@ -138,6 +138,13 @@ class DeviceArray:
             raise ShapeError(f"a device array of shape {self.shape} cannot be seen as {wanted}.")
         return DeviceArray(self.memory, self.offset, wanted, contiguous(wanted), self.dtype)
 
+    def swapaxes(self, first: int, second: int) -> "DeviceArray":
+        """The same elements with two axes exchanged."""
+        order = list(range(self.ndim))
+        order[first], order[second] = second, first
+        shape, strides = (tuple(each[axis] for axis in order) for each in (self.shape, self.strides))
+        return DeviceArray(self.memory, self.offset, shape, strides, self.dtype)
+
     @property
     def host(self) -> np.ndarray:
         """A NumPy view of the simulator's memory."""
