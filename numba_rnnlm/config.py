@@ -40,6 +40,11 @@ UNITS = {  # seconds → the names of this unit in a duration
     3600: ("h", "hr", "hrs", "hour", "hours"), 86400: ("d", "day", "days"),
 }
 SECONDS = {name: seconds for seconds, names in UNITS.items() for name in names}
+SIZES = {  # architecture → the sizes that it has by default; but for rnn those of the small models in the papers
+    "rnn": {"hidden": 128, "layers": 2, "embedding": 64},
+    "char-cnn": {"hidden": 300, "layers": 2, "embedding": 15},
+    "tcn": {"hidden": 450, "layers": 3, "embedding": 100},
+}
 NUMBER = r"\d*\.?\d+(?:e-?\d+)?"  # without a sign
 LOGS = (".csv", ".jsonl", ".ndjson", ".json")  # suffixes of a log: a table, or JSON lines
 
@@ -48,6 +53,11 @@ Config = TypeVar("Config")
 
 def _option(default: Any, help: str, choices: Sequence[str] | None = None, type: type | None = None) -> Any:
     return field(default=default, metadata={"help": help, "choices": choices, "type": type})
+
+
+def _sizes(name: str) -> str:
+    """The defaults of a size, for its help."""
+    return "default: " + ", ".join(f"{sizes[name]} for {architecture}" for architecture, sizes in SIZES.items())
 
 
 class _Config:
@@ -68,12 +78,19 @@ def filled(config: type[Config], given: Mapping[str, Any]) -> Config:
 @checked
 @dataclass(frozen=True)
 class ModelConfig(_Config):
-    """The network: an embedding, a stack of recurrent layers, and a softmax over the vocabulary."""
+    """The network: an embedding, the layers of an architecture, and a softmax over the vocabulary.
+
+    Sizes that are None become those of the architecture, :data:`SIZES`.
+    """
 
     cell: str = _option("lstm", "recurrent cell: the name of a built-in or a registered one")
-    hidden: int = _option(128, "units in each recurrent layer")
-    layers: int = _option(2, "number of recurrent layers in the stack")
-    embedding: int = _option(64, "size of the embedding vectors")
+    hidden: int = _option(None, f"units in each recurrent layer, or filters of each convolution ({_sizes('hidden')})", type=int)
+    layers: int = _option(None, f"number of recurrent layers, or of blocks ({_sizes('layers')})", type=int)
+    embedding: int = _option(None, f"size of a symbol's vector, with char-cnn of a character's ({_sizes('embedding')})", type=int)
+    architecture: str = _option("rnn", "layers between embedding and output; rnn: recurrent ones; char-cnn: the same, on vectors computed from the "
+                                "characters of each word (Kim et al. 2016); tcn: residual blocks of dilated causal convolutions (Bai et al. 2018)",
+                                tuple(SIZES))
+    kernel: int = _option(3, "steps that each convolution of a tcn sees")
     dropout: float = _option(0.0, "fraction of the values, 0 to 1, dropped between layers during training")
     tied: bool = _option(False, "share the embedding's matrix with the output layer (with a projection if the sizes differ)")
     forget_bias: float = _option(1.0, "initial bias of the LSTM's forget gate")
@@ -84,14 +101,20 @@ class ModelConfig(_Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        expect_one_of("architecture", self.architecture, SIZES)
+        for name, size in SIZES[self.architecture].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, size)
         expect_text("cell", self.cell, "lstm")
-        for name, most in (("hidden", 10**9), ("layers", 1000), ("embedding", 10**9)):
+        for name, most in (("hidden", 10**9), ("layers", 1000), ("embedding", 10**9), ("kernel", 10**6)):
             expect_number(name, getattr(self, name), 1, most, whole=True)
         expect_number("dropout", self.dropout, 0, 0.999)
         expect_flag("tied", self.tied)
         expect_number("forget_bias", self.forget_bias, -100, 100)
         expect_one_of("initializer", self.initializer, INITIALIZERS)
         expect_number("initializer_scale", self.initializer_scale, 0, 10, open_low=True)
+        if self.tied and self.architecture == "char-cnn":
+            raise ConfigError("tied is True, but architecture='char-cnn' has no matrix of embeddings that the output layer could use; leave one out.")
         if self.vocabulary_size is not None:
             expect_number("vocabulary_size", self.vocabulary_size, 2, 2**31 - 1, whole=True)
 

@@ -11,10 +11,12 @@ FLAGS = {  # our flag → its names in Keras, PyTorch, their examples, and other
                 "rnn-hidden-size hsz cell-size state-size size",
     "--layers": "num-layers nlayers n-layers number-of-layers layer depth rnn-layers",
     "--steps": "seq-len seq-length sequence-length sequence-len bptt bptt-len time-steps timesteps num-steps n-steps unroll unroll-length maxlen "
-               "max-seq-len max-length block-size context context-size context-length input-length window",
+               "max-seq-len max-length block-size context context-size context-length input-length",
     "--embedding": "emsize em-size embed-size embed-dim embed embedding-size embedding-dim emb-size emb-dim emb input-size input-dim output-dim "
                    "word-dim d-model",
-    "--cell": "rnn rnn-type cell-type layer-type unit-type arch architecture model model-type",
+    "--cell": "rnn rnn-type cell-type layer-type unit-type model model-type",
+    "--architecture": "arch net network network-type",
+    "--kernel": "kernel-size kernel-width ksize filter-size",
     "--dropout": "dropout-rate drop drop-rate dropout-prob p-drop dropouti dropouth keep-prob recurrent-dropout",
     "--tied": "tie tie-weights tied-weights tie-embeddings tie-word-embeddings share-embeddings weight-tying",
     "--initializer": "init initialization kernel-initializer initialiser weight-init",

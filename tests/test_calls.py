@@ -118,7 +118,7 @@ def use_sequential(model, x=X):
 
 
 def use_layer(layer):
-    if isinstance(layer, layers.Embedding):
+    if isinstance(layer, FIRST):
         first, middle = layer, [layers.LSTM(2)]
     elif isinstance(layer, layers.Dense) and layer.tied:
         first, middle = layers.Embedding(layer.units, 2), [layers.LSTM(2), layer]
@@ -127,7 +127,7 @@ def use_layer(layer):
     model = Sequential([first, *middle, layers.Dense(4, "softmax")], threads=1)
     model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
     model.summary()
-    use_sequential(model, X[:, : getattr(first, "input_length", None)] % first.input_dim)
+    use_sequential(model, X[:, : getattr(first, "input_length", None)] % first.ids)
 
 
 USED = set()
@@ -206,7 +206,8 @@ def of_model(method, use=lambda result: None, **given):
 
 
 CELL = {"name": "own", "gates": {"a": "xh"}, "states": ("h",), "equations": cells.TANH.equations, "forward": cells.TANH.forward, "backward": cells.TANH.backward}
-OF_LAYER = {"Embedding": (4, 2), "Dense": (3,), "Dropout": (0.5,), "Activation": ("relu",), "LayerNormalization": (), "RMSNormalization": (), "Highway": ()}
+FIRST = layers.Embedding, layers.CharacterEmbedding  # layers that take ids
+OF_LAYER = {"Embedding": (4, 2), "CharacterEmbedding": (("a", "bc"),), "Dense": (3,), "Dropout": (0.5,), "Activation": ("relu",), "LayerNormalization": (), "RMSNormalization": (), "Highway": ()}
 OF_CALLBACK = {"CSVLogger": {"path": "log.csv"}, "ModelCheckpoint": {"filepath": "saved.npz"}, "History": {}, "EarlyStopping": {}, "LambdaCallback": {}, "Callback": {}}
 
 
@@ -399,9 +400,9 @@ def test_whatever_a_constructor_accepts_can_be_saved_and_loaded(name, data):
             write_model(path, "test", {"made": optimizers.describe(made)}, {})
             again = optimizers.rebuild(read_about(path)["made"], {}, "")
         elif name.startswith("layers"):
-            if max(getattr(made, size, None) or 0 for size in ("units", "input_dim", "output_dim")) > 10_000:
+            if max(getattr(made, size, None) or 0 for size in ("units", "input_dim", "output_dim", "size", "filters", "longest", "highways")) > 10_000:
                 return  # takes too much memory for a test
-            first = made if isinstance(made, layers.Embedding) else layers.Embedding(getattr(made, "units", 4), 2)
+            first = made if isinstance(made, FIRST) else layers.Embedding(getattr(made, "units", 4), 2)
             middle = [layers.LSTM(2)] if isinstance(made, layers.Dense) else [] if first is made else [layers.LSTM(2, return_sequences=True)]
             model = Sequential([first, *middle, *[made][: first is not made]], threads=1)
             model.save(path)

@@ -14,6 +14,7 @@ from numba_rnnlm.config import (
     OPTIMIZERS,
     REDUCTIONS,
     SCHEDULES,
+    SIZES,
     TOKENIZERS,
     UNKNOWN,
     WEIGHTS,
@@ -37,9 +38,11 @@ NOT_NUMBERS = ("1", NAN, False, [0.5], np.array([0.5]), 1j)
 INVALID = {
     ModelConfig: {
         "cell": ("", None, 3),
-        "hidden": NOT_COUNTS,
-        "layers": NOT_COUNTS,
-        "embedding": NOT_COUNTS,
+        "hidden": NOT_COUNTS_BUT_NONE,
+        "layers": NOT_COUNTS_BUT_NONE,
+        "embedding": NOT_COUNTS_BUT_NONE,
+        "architecture": ("transformer", None, 3),
+        "kernel": NOT_COUNTS,
         "dropout": (*NOT_NUMBERS, None, -0.1, 1, 1.5),
         "tied": ("no", 2, None),
         "forget_bias": (*NOT_NUMBERS, None, INFINITY, -101),
@@ -107,7 +110,7 @@ def test_invalid_values_are_rejected(config, name):
         assert repr(value) in str(caught.value)
 
 
-CHOICES = {"initializer": INITIALIZERS, "tokenizer": TOKENIZERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
+CHOICES = {"architecture": tuple(SIZES), "initializer": INITIALIZERS, "tokenizer": TOKENIZERS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES,
            "reduction": REDUCTIONS, "weights": WEIGHTS, "not_finite": NOT_FINITE, "unknown": UNKNOWN, "line_ends": LINE_ENDS}
 
 

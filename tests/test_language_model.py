@@ -21,7 +21,7 @@ from models import LINES, fit, trained, untrained
 from numba_rnnlm import LanguageModel, LanguageModelError, cells, language_model
 from numba_rnnlm.backends.cpu import threads
 from numba_rnnlm.cells import CELLS
-from numba_rnnlm.config import CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
+from numba_rnnlm.config import SIZES, CheckpointConfig, ModelConfig, SamplingConfig, TextConfig, TrainingConfig
 from numba_rnnlm.errors import (
     BackendError,
     ConfigError,
@@ -348,14 +348,15 @@ def test_every_argument_is_documented():
 
 
 OTHERS = {
-    "cell": "gru", "hidden": 7, "layers": 3, "embedding": 5, "dropout": 0.25, "tied": True, "forget_bias": 0.5,
+    "architecture": "tcn", "kernel": 2, "cell": "gru", "hidden": 7, "layers": 3, "embedding": 5, "dropout": 0.25, "tied": True, "forget_bias": 0.5,
     "initializer": "uniform", "initializer_scale": 0.2, "tokenizer": "word", "min_count": 2, "max_vocabulary": 30, "line_ends": "keep",
     "backend": "reference", "threads": 2, "precision": "float32", "seed": 5,
 }  # fmt: skip
 
 
 def test_parameters_round_trip():
-    assert LanguageModel().get_params() == defaults(LanguageModel)
+    assert LanguageModel().get_params() == defaults(LanguageModel) | SIZES["rnn"]
+    assert LanguageModel(architecture="tcn", layers=5).get_params() == defaults(LanguageModel) | SIZES["tcn"] | {"architecture": "tcn", "layers": 5}
     model = LanguageModel(**OTHERS)
     params = model.get_params()
     assert params == {**OTHERS, "vocabulary_size": None, "body": None}

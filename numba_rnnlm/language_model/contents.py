@@ -100,7 +100,8 @@ class Contents:
 
     def graph(self, tokenizer: Tokenizer | None) -> Graph:
         """The layers for this tokenizer's vocabulary."""
-        return build(self.sized(tokenizer), self.cell, self.body)
+        symbols = None if tokenizer is None else [tokenizer.symbol(id) for id in range(tokenizer.size)]
+        return build(self.sized(tokenizer), self.cell, self.body, symbols)
 
     def middle(self) -> tuple[Layer, ...]:
         """The layers between the embedding and the output layer, which do not depend on the vocabulary."""
@@ -150,6 +151,10 @@ def new_contents(given: Mapping[str, Any]) -> Contents:
     config = filled(ModelConfig, {**given, "cell": cell.name if isinstance(cell, Cell) else cell})
     cell, text = cells.held(cell), filled(TextConfig, given)
     body = None if given["body"] is None else _body(given["body"], config)
+    if config.architecture == "char-cnn" and text.tokenizer != "word":
+        raise ConfigError(f"architecture='char-cnn' spells words, so it needs tokenizer='word'; tokenizer is {text.tokenizer!r}.")
+    if config.architecture != "rnn" and body is not None:
+        raise ConfigError(f"architecture is {config.architecture!r}, but a body was given; leave one of the two out.")
     expect_vocabulary(given["tokenizer"], given["vocabulary_size"])
     seed = expect_number("seed", given["seed"], 0, 2**63 - 1, whole=True)
     options = BackendOptions(*(given[name] for name in BackendOptions._fields))

@@ -20,7 +20,7 @@ def extended(
     Parameters
     ----------
     graph
-        The larger network; new symbols have the highest ids.
+        The larger network; new symbols have the highest ids. If it computes vectors from characters, it has no embedding to extend.
     weights
         The weights of the smaller model, by name.
     initial
@@ -30,12 +30,13 @@ def extended(
         The id of ``<unk>``.
     """
     embedding, head = f"{graph.names[0]}/W", graph.names[-1]
-    size = len(weights[embedding])
-    new = graph.layout[embedding][0] - size
+    size = len(weights[f"{head}/b"])
+    new = graph.layout[f"{head}/b"][0] - size
     tied = f"{head}/W" not in graph.layout
     found = dict(weights)
-    rows = np.repeat(weights[embedding][[unknown]], new, 0) if tied else initial[embedding][size:]
-    found[embedding] = np.concatenate([weights[embedding], rows.astype(weights[embedding].dtype)])
+    if embedding in weights:
+        rows = np.repeat(weights[embedding][[unknown]], new, 0) if tied else initial[embedding][size:]
+        found[embedding] = np.concatenate([weights[embedding], rows.astype(weights[embedding].dtype)])
     if not tied:
         columns = np.repeat(weights[f"{head}/W"][:, [unknown]], new, 1)
         found[f"{head}/W"] = np.concatenate([weights[f"{head}/W"], columns], 1)

@@ -65,9 +65,9 @@ def rebuilt(
 ) -> tuple[Tokenizer | None, Network, History]:
     """Tokenizer, network and history of a file that has the same settings as these contents."""
     with model_files.fitting(name):
-        rows, symbols = weights["embedding/W"].shape[:1], (about["tokenizer"] or {}).get("symbols")
-        if isinstance(symbols, list) and rows != (len(symbols),):
-            raise ValueError(f"the vocabulary has {len(symbols):,} symbols, and the embedding has the shape {weights['embedding/W'].shape}")
+        table, symbols = weights.get("embedding/W"), (about["tokenizer"] or {}).get("symbols")
+        if table is not None and isinstance(symbols, list) and table.shape[:1] != (len(symbols),):
+            raise ValueError(f"the vocabulary has {len(symbols):,} symbols, and the embedding has the shape {table.shape}")
         tokenizer = None if about["tokenizer"] is None else Tokenizer.from_dict(about["tokenizer"])
         for setting, value in (("tokenizer", getattr(tokenizer, "name", None)), ("line_ends", getattr(tokenizer, "line_ends", None))):
             if getattr(contents.text, setting) not in ((value,) if setting == "tokenizer" else (value, None)):

@@ -58,7 +58,14 @@ class LanguageModel(Stoppable):
     cell
         "lstm", "gru", "tanh", "relu", "sigmoid", or your own :class:`~numba_rnnlm.cells.Cell`.
     hidden, layers, embedding
-        Units per recurrent layer, number of such layers, size of a symbol's vector.
+        Units per recurrent layer (filters per convolution), number of such layers, size of a symbol's vector; by default 128, 2, 64, in another
+        architecture than "rnn" those of the small model in its paper.
+    architecture
+        What is between embedding and output. "rnn": recurrent layers. "char-cnn": the same on vectors computed from the characters of each
+        word, for ``tokenizer="word"`` (Kim et al. 2016; ``embedding`` is the size of a character's vector). "tcn": residual blocks of
+        dilated causal convolutions (Bai et al. 2018; ``cell`` has no effect).
+    kernel
+        Steps that each convolution of a "tcn" sees.
     dropout
         Fraction of the values dropped between layers during training.
     tied
@@ -79,8 +86,8 @@ class LanguageModel(Stoppable):
         default "lf" for characters and words, "keep" for bytes.
     body
         Layers of :mod:`numba_rnnlm.layers`, or your own, between the embedding and the output layer, instead of ``layers`` recurrent
-        ones; they receive and return a vector for every step. ``cell``, ``hidden``, ``layers``, ``dropout`` and ``forget_bias`` then have
-        no effect.
+        ones; they receive and return a vector for every step. ``architecture``, ``cell``, ``hidden``, ``layers``, ``dropout`` and ``forget_bias``
+        then have no effect.
     backend
         "auto", "cpu", "cuda" (an NVIDIA GPU) or "reference"; see :func:`numba_rnnlm.backends.get`.
     threads
@@ -116,10 +123,12 @@ class LanguageModel(Stoppable):
     def __init__(
         self,
         cell: str | Cell = "lstm",
-        hidden: int = 128,
-        layers: int = 2,
-        embedding: int = 64,
+        hidden: int | None = None,
+        layers: int | None = None,
+        embedding: int | None = None,
         *,
+        architecture: str = "rnn",
+        kernel: int = 3,
         dropout: float = 0.0,
         tied: bool = False,
         forget_bias: float = 1.0,
