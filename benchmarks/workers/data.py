@@ -29,6 +29,15 @@ def layer(shape: tuple[int, int, int], parameters: Mapping[str, tuple[int, ...]]
     return found | {name: random.standard_normal(shape, np.float32) for name in ("x", "dy")}
 
 
+def one(
+    shape: tuple[int, ...], output: tuple[int, ...], parameters: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Weights of one layer by our names, its input x and the gradient dy of its output."""
+    random = np.random.default_rng(6)
+    found = {name: random.standard_normal(size, np.float32) * np.float32(0.1) for name, size in parameters.items()}
+    return found | {"x": random.standard_normal(shape, np.float32), "dy": random.standard_normal(output, np.float32)}
+
+
 def listing() -> list[Layer]:
     """The layers of the Keras listing."""
     size = LISTING

@@ -15,7 +15,7 @@ from numba_rnnlm.decoding import generate, generate_batch
 from numba_rnnlm.keras.arrays import Examples
 from numba_rnnlm.keras.examples import batch_of
 from numba_rnnlm.language_model.architecture import build
-from numba_rnnlm.layers import Recurrent, Run
+from numba_rnnlm.layers import LAYERS, Recurrent, Run
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.optimizers import Adam
 from numba_rnnlm.optimizers.pytorch import SGD
@@ -101,6 +101,30 @@ class Layer:
         self.ops.norm(self.run.m["s"].reshape(-1)[:1])
 
 
+class One(OnCpu):
+    """One layer of any kind on the CPU: the forward pass and all gradients."""
+
+    def __init__(self, kind: str, shape: list[int], arguments: dict[str, Any]) -> None:
+        self.ops, self.layer = backends.get("cpu"), LAYERS[kind](**arguments)
+        streams, steps, features = shape
+        size = (steps, streams, features)
+        given = data.one(size, self.layer.output(size), self.layer.parameters(size))
+        self.x, self.dy = given.pop("x"), given.pop("dy")
+        self.run = Run(given, {name: self.ops.empty(weight.shape) for name, weight in given.items()},
+                       {name: self.ops.empty(size) for name, size in self.layer.activations(size, True).items()})
+        self.run.key = 0
+        self.run.m = {name: np.zeros(size, np.float32) for name, size in self.layer.state(size).items()}
+        y, dx = self.step()
+        self.figures = {"output": float(np.linalg.norm(y)), "gradient of x": float(np.linalg.norm(dx))}
+        self.figures |= {f"gradient of {name}": float(np.linalg.norm(gradient)) for name, gradient in self.run.g.items()}
+
+    def step(self) -> tuple[np.ndarray, np.ndarray]:
+        self.run.written.clear()
+        y = self.layer.forward(self.ops, self.run, self.x)
+        dx = self.layer.backward(self.ops, self.run, self.x, self.dy)
+        return y, dx
+
+
 class Listing(OnCpu):
     """What ``Sequential.fit`` does for one batch."""
 
@@ -168,4 +192,4 @@ class Scoring(OnCpu):
 
 
 if __name__ == "__main__":
-    serve({"training": Training, "layer": Layer, "listing": Listing, "generation": Generation, "scoring": Scoring})
+    serve({"training": Training, "layer": Layer, "one": One, "listing": Listing, "generation": Generation, "scoring": Scoring})

@@ -15,7 +15,7 @@ from benchmarks.workers.requests import Requests
 from benchmarks.workers.torch_model import LanguageModel, backward, recurrent, update, write
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.language_model.architecture import build
-from numba_rnnlm.layers import Recurrent
+from numba_rnnlm.layers import LAYERS, Recurrent
 from numba_rnnlm.network import Graph
 
 
@@ -125,6 +125,51 @@ class Layer:
             torch.cuda.synchronize()
 
 
+class Conv1D(nn.Module):
+    """Our convolution in PyTorch's layout (streams, features, steps)."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], padding: str = "valid", dilation_rate: int = 1, strides: int = 1, **ours: Any) -> None:
+        super().__init__()
+        K, D, F = weights["W"].shape
+        groups = ours.get("groups", 1)
+        self.conv = nn.Conv1d(D * groups, F, K, strides, dilation=dilation_rate, groups=groups)
+        self.conv.load_state_dict(tensors({"weight": weights["W"].transpose(2, 1, 0), "bias": weights["b"]}))
+        self.before = (K - 1) * dilation_rate if padding == "causal" else 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(nn.functional.pad(x, (self.before, 0)) if self.before else x)
+
+    def named(self) -> dict[str, torch.Tensor]:
+        return {"W": self.conv.weight, "b": self.conv.bias}
+
+
+MODULES = {"Conv1D": (Conv1D, (1, 2, 0))}  # our class → the module that computes the same, and where its axes are in (steps, streams, features)
+
+
+class One(OnCpu):
+    """One layer of any kind: the forward pass and all gradients."""
+
+    def __init__(self, kind: str, shape: list[int], arguments: dict[str, Any]) -> None:
+        streams, steps, features = shape
+        size, layer = (steps, streams, features), LAYERS[kind](**arguments)
+        given = data.one(size, layer.output(size), layer.parameters(size))
+        x, dy = given.pop("x"), given.pop("dy")
+        module, axes = MODULES[kind]
+        self.module = module(given, **arguments)
+        self.x = torch.tensor(x.transpose(axes).copy(), requires_grad=True)
+        self.dy = torch.tensor(dy.transpose(axes).copy())
+        gradients = self.module.named() | {"x": self.x}
+        self.figures = {"output": float(torch.linalg.vector_norm(self.step()))}
+        self.figures |= {f"gradient of {name}": float(torch.linalg.vector_norm(array.grad)) for name, array in gradients.items()}
+
+    def step(self) -> torch.Tensor:
+        self.x.grad = None
+        self.module.zero_grad(set_to_none=True)
+        y: torch.Tensor = self.module(self.x)
+        y.backward(self.dy)
+        return y.detach()
+
+
 class ListingModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -203,4 +248,4 @@ class Scoring(OnCpu):
 if __name__ == "__main__":
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    serve({"training": Training, "layer": Layer, "listing": Listing, "generation": Generation, "scoring": Scoring})
+    serve({"training": Training, "layer": Layer, "one": One, "listing": Listing, "generation": Generation, "scoring": Scoring})

@@ -366,7 +366,8 @@ def _windows(x: Array, out: Array, size: int, stride: int, before: int) -> Itera
 
 def _picked(steps: Array, places: Array) -> Array:
     """steps (S, …)[places (…)]"""
-    return np.take_along_axis(steps, places[np.newaxis], 0)[0]
+    found: Array = np.take_along_axis(steps, places[np.newaxis], 0)[0]
+    return found
 
 
 def _put(values: Array | float, out: Array, add: bool) -> None:

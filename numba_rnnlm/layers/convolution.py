@@ -103,7 +103,7 @@ class Conv1D(TakesVectors):
         steps, streams, features = shape
         if features % self.groups:
             raise ShapeError(f"Conv1D gets {features} features, expected a multiple of groups, {self.groups}.")
-        return self.windows.count(steps + self._carried if steps else 0, "Conv1D"), streams, self.filters
+        return self.windows.outputs(steps + self._carried if steps else 0, "Conv1D"), streams, self.filters
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return {"W": (self.kernel_size, shape[-1] // self.groups, self.filters)} | ({"b": (self.filters,)} if self.use_bias else {})

@@ -74,7 +74,7 @@ class _Windowed(Pooling):
 
     def output(self, shape: Shape) -> Shape:
         steps, *rest = self._sequence(shape)
-        return (self.windows(steps).count(steps, type(self).__name__), *rest)
+        return (self.windows(steps).outputs(steps, type(self).__name__), *rest)
 
 
 @checked

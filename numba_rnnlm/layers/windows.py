@@ -21,7 +21,7 @@ class Windows(NamedTuple):
     stride: int
     padding: str
 
-    def count(self, steps: int, layer: str) -> int:
+    def outputs(self, steps: int, layer: str) -> int:
         """How many there are in a sequence; 0 if its length is not known yet, 0 steps. Raises :class:`ShapeError` if none fits."""
         if self.padding != "valid":
             return -(-steps // self.stride)

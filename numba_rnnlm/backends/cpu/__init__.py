@@ -190,17 +190,13 @@ class Backend:
         stride: int = 1, dilation: int = 1, before: int = 0, groups: int = 1, add: bool = False,
     ) -> None:
         phases, starts = self._phases(x, stride)
-        streams, inputs, filters = x.shape[1], W.shape[1], W.shape[2] // groups
-        found = taps(len(x), len(dout), len(W), stride, dilation, before)
-        for tap in found:
-            k, first, last, shift = tap.rows(streams, starts)
-            for g in range(groups):
-                seen = matrix(phases, g * inputs, inputs).part(first + shift, last + shift)
-                dz = matrix(dout, g * filters, filters).part(first, last)
-                self._multiply(seen.T, dz, matrix(dW[k], g * filters, filters), None if add else zeros(dW), in_blocks=True)
+        streams, found = x.shape[1], taps(len(x), len(dout), len(W), stride, dilation, before)
+        self._shifted_gradients([tap.rows(streams, starts) for tap in found], phases, dout, dW, groups, add)
         if db is not None:
             self._add_rows(dout, db, True, add)
-        for phase in range(stride if dx is not None else 0):
+        if dx is None:
+            return
+        for phase in range(stride):
             turned = [tap.turned.rows(streams) for tap in found if tap.phase == phase]
             part = dx if stride == 1 else self._like("phase", dx[phase::stride])
             self._shifted_products(turned, dout, W, None, part, groups, transposed=True)
@@ -222,16 +218,30 @@ class Backend:
                 weights = matrix(W[tap]).T if transposed else matrix(W[tap])
                 self._multiply(matrix(x).part(first + shift, last + shift), weights, matrix(out).part(first, last))
             return
-        count = simd.lanes(out)
-        bounds, _ = shares(rows, n, self.pool.parts(work), count)
-        rounded = self.factor == np.int32
-        steps = (k + 1) // 2 if rounded else k
-        panels = self.workspace.take("panels", (len(bounds), len(found) * steps * simd.VECTORS * count), self.factor)
-        pairs = self.workspace.take("pairs", (len(bounds), steps * TALL if rounded else 0), np.int32)
+        bounds, _ = shares(rows, n, self.pool.parts(work), simd.lanes(out))
+        panels, pairs = self._packing(len(bounds), len(found), k, TALL)
         self.pool.run(
             convolution.shifted_products, bounds, np.array(found, np.int64).reshape(-1, 4), x.reshape(-1), x.shape[-1], k,
             W.reshape(-1), inputs * width, filters, *((1, width) if transposed else (width, 1)), n, groups,
             np.empty(0, self.dtype) if b is None else b, out.reshape(-1), out.shape[-1], panels, pairs)
+
+    def _shifted_gradients(self, found: Sequence[tuple[int, int, int, int]], x: Array, dout: Array, dW: Array, groups: int, add: bool) -> None:
+        """dW[k] ← or += the product of shifted rows of x, transposed, and rows of dout."""
+        inputs, filters = dW.shape[1], dW.shape[2] // groups
+        rows = dout.size // dout.shape[-1]
+        bounds, height = shares(inputs, filters, self.pool.parts(rows * dW.size), simd.lanes(dW))
+        panels, pairs = self._packing(len(bounds), 1, convolution.DEEP, height)
+        sums = self.workspace.take("sums", (len(bounds), len(found) * height * simd.VECTORS * simd.lanes(dW)), self.dtype)
+        self.pool.run(
+            convolution.shifted_gradients, bounds, np.array(found, np.int64).reshape(-1, 4), x.reshape(-1), x.shape[-1], inputs,
+            dout.reshape(-1), dout.shape[-1], filters, groups, rows, dW.reshape(-1), dW[0].size, panels, pairs, sums, add)
+
+    def _packing(self, parts: int, panels: int, steps: int, rows: int) -> tuple[Array, Array]:
+        """Scratch of each part for so many packed panels, and for so many rows of rounded factors, which is empty if nothing is rounded."""
+        rounded = self.factor == np.int32
+        steps = (steps + 1) // 2 if rounded else steps
+        return (self.workspace.take("panels", (parts, panels * steps * simd.VECTORS * simd.lanes(np.empty(0, self.dtype))), self.factor),
+                self.workspace.take("pairs", (parts, steps * rows if rounded else 0), np.int32))
 
     def pool_steps(self, x: Array, out: Array, kind: str, size: int, stride: int, before: int = 0) -> None:
         x, out = _flat(x), _flat(out)

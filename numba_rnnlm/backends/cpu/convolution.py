@@ -1,10 +1,12 @@
 """Convolution over time as products of shifted rows on the register tile, and pooling over time."""
 
 from .kernels import kernel
-from .linear import TALL
+from .linear import STEPS, TALL
 from .packing import factors, lines, pack_panel
 from .simd import VECTORS, lanes, multiply_panel
 from .team import parallel
+
+DEEP = 128  # rows multiplied at once where a sum runs over them: their panel stays in L1
 
 
 @parallel
@@ -51,6 +53,51 @@ def _start(c, ic, ldc, rows, columns, bias, first):
         else:
             for j in range(columns):
                 row[j] = 0
+
+
+@parallel
+def shifted_gradients(part, bounds, taps, a, lda, k, b, ldb, n, groups, rows, c, c_tap, panels, pairs, sums, add):
+    """c[tap] ← or += Σ over rows r of b with first <= r < last of a[r + shift]ᵀ b[r], for groups of k columns of a and n of b.
+
+    The part's bounds are rows and columns of each c[tap]. Rows of b are packed once for all taps. Sums are chains of STEPS rows, in the
+    part's row of ``sums``, that are added up.
+    """
+    d0, d1, c0, c1 = bounds[part, 0], bounds[part, 1], bounds[part, 2], bounds[part, 3]
+    packed, scratch, chains = panels[part], pairs[part], sums[part]
+    count = lanes(c)
+    height = d1 - d0
+    for g in range(groups):
+        for j in range(c0, c1, VECTORS * count):
+            columns = min(VECTORS * count, c1 - j)
+            vectors = (columns + count - 1) // count
+            width, mask = vectors * count, columns - (vectors - 1) * count
+            for block in range(0, max(rows, 1), STEPS):
+                own = chains[: len(taps) * height * width]
+                own[:] = 0
+                for top in range(block, min(rows, block + STEPS), DEEP):
+                    bottom = min(rows, top + DEEP)
+                    begin, end = top, top  # the rows that are packed
+                    for i in range(len(taps)):
+                        first, last = max(top, taps[i, 1]), min(bottom, taps[i, 2])
+                        if first < last:
+                            if first != begin or last != end:
+                                pack_panel(b, first * ldb + g * n + j, ldb, 1, last - first, columns, packed, 0)
+                                begin, end = first, last
+                            left, il, left_row, left_step, steps = factors(
+                                a, (first + taps[i, 3]) * lda + g * k + d0, 1, lda, height, last - first, packed, scratch)
+                            at = i * height * width
+                            multiply_panel(vectors, left, il, left_row, left_step, height, packed, 0, steps,
+                                           own, at, width, own, at, width, mask)
+                for i in range(len(taps)):
+                    for d in range(height):
+                        out = taps[i, 0] * c_tap + (d0 + d) * groups * n + g * n + j
+                        line, row = own[(i * height + d) * width : (i * height + d) * width + columns], c[out : out + columns]
+                        if add or block > 0:
+                            for column in range(columns):
+                                row[column] += line[column]
+                        else:
+                            for column in range(columns):
+                                row[column] = line[column]
 
 
 @parallel
