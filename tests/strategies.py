@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from own_cells import EVERY
 
 from numba_rnnlm import rules
-from numba_rnnlm.backends import SIMULATED
+from numba_rnnlm.backends import SIMULATED, reference
 from numba_rnnlm.backends.ops import ACTIVATIONS, POOLS
 from numba_rnnlm.checking.comparing import floats
 from numba_rnnlm.rules import Rule
@@ -203,6 +203,41 @@ def recur_backward(draw, cell=cells) -> Call:
 
 
 @st.composite
+def attend(draw) -> Call:
+    """Sizes around the tiles of the CPU, or of the GPU on the simulator."""
+    random, heads, N, K, V = draw(generators), draw(st.integers(1, 2)), draw(st.integers(1, 1 if SIMULATED else 3)), draw(sizes), draw(sizes)
+    T = draw(st.sampled_from([1, 2, 7, 34] if SIMULATED else [1, 2, 7, 60, 121, 130, 250]))
+    S = max(1, T + draw(st.sampled_from([-2, 0, 1, 30 if SIMULATED else 100])))
+    causal = draw(st.booleans())
+    additive = draw(st.integers(0, 3)) == 0 and S * T <= many(8000)
+    return {
+        "q": floats(random, T, N, heads * K),
+        "k": floats(random, S, N, heads * K),
+        "v": floats(random, S, N, heads * V),
+        "out": unwritten(T, N, heads * V),
+        "sums": unwritten(T, N, heads),
+        "heads": heads,
+        "scale": draw(st.sampled_from([1.0, 0.125, 0.5])) / np.sqrt(K),
+        "causal": causal,
+        "window": draw(st.sampled_from([0, 1, 5, 50, 150])) if causal else 0,
+        "held": draw(st.sampled_from([None, random.integers(0, 50, N).astype(float)])),
+        "w": floats(random, heads * K) if additive else None,
+        "rate": draw(st.sampled_from([0.0, 0.0, 0.3])),
+        "key": draw(keys),
+    }
+
+
+@st.composite
+def attend_backward(draw) -> Call:
+    """``out`` and ``sums`` are those of ``attend``, as the reference computes them."""
+    call, random, add = draw(attend()), draw(generators), draw(st.booleans())
+    reference.Backend().attend(**call)
+    w = call["w"]
+    return call | {"dout": floats(random, *call["out"].shape), "dq": unwritten(*call["q"].shape), "dk": unwritten(*call["k"].shape),
+                   "dv": unwritten(*call["v"].shape), "dw": None if w is None else output(random, add, *w.shape), "add": add}  # fmt: skip
+
+
+@st.composite
 def activate(draw) -> Call:
     return {"activation": draw(st.sampled_from(ACTIVATIONS)), "x": floats(draw(generators), draw(sizes), draw(sizes))}
 
@@ -317,7 +352,7 @@ VERBS = {
     strategy.__name__: strategy
     for strategy in (
         copy, fill, add, reverse, gather, scatter_add, project, project_backward, convolve, convolve_backward, pool_steps, pool_steps_backward,
-        recur, recur_backward, activate, activate_backward, multiply, normalize, normalize_backward, dropout, cross_entropy,
+        recur, recur_backward, attend, attend_backward, activate, activate_backward, multiply, normalize, normalize_backward, dropout, cross_entropy,
         cross_entropy_backward, binary_cross_entropy,
         binary_cross_entropy_backward, norm, update,
     )

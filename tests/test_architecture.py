@@ -22,11 +22,11 @@ backends.cache backends.compiling backends.ops backends backends.convolution bac
 backends.inspection
 backends.cpu.atomics backends.cpu.kernels backends.cpu.processors backends.cpu.simd backends.cpu.host backends.cpu.sleeping
 backends.cpu.sums backends.cpu.workspace backends.cpu.team backends.cpu.norms backends.cpu.lookup backends.cpu.losses backends.cpu.packing
-backends.cpu.pointwise backends.cpu.sampling backends.cpu.threads backends.cpu.linear backends.cpu.convolution backends.cpu.recurrence backends.cpu.decoding
+backends.cpu.pointwise backends.cpu.sampling backends.cpu.threads backends.cpu.attention backends.cpu.linear backends.cpu.convolution backends.cpu.recurrence backends.cpu.decoding
 backends.cpu.update backends.cpu
 backends.cuda.device backends.cuda.driver backends.cuda.arrays backends.cuda.kept backends.cuda.simulator backends.cuda.intrinsics
 backends.cuda.launch backends.cuda.linear backends.cuda.lookup backends.cuda.losses backends.cuda.norms backends.cuda.pointwise backends.cuda.pooling backends.cuda.recurrence
-backends.cuda.sampling backends.cuda.update backends.cuda
+backends.cuda.attention backends.cuda.sampling backends.cuda.update backends.cuda
 layers.initializers layers.layer layers.chain layers.heads layers.options layers.windows layers.convolution layers.dense layers.dropout
 layers.embedding layers.pooling layers.recurrent layers.qrnn layers.norms layers.pointwise layers.wrappers layers.characters layers layers.description
 recognition

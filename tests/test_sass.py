@@ -32,7 +32,7 @@ SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
 EVERY_PAIR = ROUNDS > 1  # all pairs and triples take minutes more
 GROUPS = 12  # one process compiles all kernels of a group
-MODULES = ("linear", "lookup", "losses", "pointwise", "pooling", "recurrence", "sampling", "update")
+MODULES = ("attention", "linear", "lookup", "losses", "pointwise", "pooling", "recurrence", "sampling", "update")
 # Copies of constants in recurrence and launch, because tests are also collected where importing those fails.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
 STAGES = (3, 2)
@@ -107,6 +107,7 @@ def cases(capability):
     """(module, name, arguments) of all kernels to compile for a device of this compute capability."""
     hopper = capability == HOPPER
     yield from (("linear", name) for name in ("add_parts", "set_rows", "add_rows"))
+    yield from (("attention", name) for name in ("attend", "attend_keys", "attend_queries", "row_products"))
     yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse"))
     yield from (("pointwise", name) for name in ("dropout", "copy", "add", "add_columns", "multiply"))
     yield "norms", "gradients"

@@ -270,6 +270,30 @@ class Ops(Protocol):
         have zero gradient and d passes through unchanged; dy still counts, because the layer above reads the state it keeps.
         """
 
+    # attention
+    def attend(
+        self, q: Array, k: Array, v: Array, out: Array, sums: Array, heads: int = 1, scale: float = 1.0, causal: bool = False, window: int = 0,
+        held: Array | None = None, w: Array | None = None, rate: float = 0.0, key: int = 0,
+    ) -> None:
+        """out[t] = Σ_s softmax_s(scale · score(q[t], k[s])) v[s] for each stream and head; scores are never stored for all t and s at once.
+
+        q (T, N, A·K), k (S, N, A·K), v (S, N, A·V), out (T, N, A·V) with A ``heads``. score(q, k) is q · k or, with w (A·K), Σ w tanh(q + k)
+        (Bahdanau et al. 2015). ``scale`` is positive. sums (T, N, A) ← log Σ_s exp(scale · score), which the backward pass needs.
+
+        ``causal``: query t stands at key S - T + t, and sees no keys after it. ``window`` > 0: it sees no key more than window - 1 before that
+        place. held (N) floats, not negative: of the first S - T keys, only the last held[n] exist for stream n; None: all do. A query that
+        sees no key has the output 0.
+
+        ``rate``: a weight is dropped where random_bits(key, ((n A + head) T + t) S + s) says so, and divided by 1 - rate elsewhere.
+        """
+
+    def attend_backward(
+        self, q: Array, k: Array, v: Array, out: Array, sums: Array, dout: Array, dq: Array, dk: Array, dv: Array, heads: int = 1,
+        scale: float = 1.0, causal: bool = False, window: int = 0, held: Array | None = None, w: Array | None = None, dw: Array | None = None,
+        rate: float = 0.0, key: int = 0, add: bool = False,
+    ) -> None:
+        """dq, dk, dv, dw ← gradients of q, k, v, w from dout, that of out; with ``add``, dw is added to instead. The rest as in :meth:`attend`."""
+
     # pointwise
     def activate(self, activation: str, x: Array) -> None:
         """x (M, F) ← activation(x)"""

@@ -5,6 +5,7 @@ f'(x) = Im f(x + ih) / h, exact to rounding, because no nearby numbers are subtr
 """
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -171,6 +172,38 @@ class Backend:
                 d[:, 0] += through @ U.T
                 dU += s[t, :, 0].T @ through
 
+    def attend(
+        self, q: Array, k: Array, v: Array, out: Array, sums: Array, heads: int = 1, scale: float = 1.0, causal: bool = False, window: int = 0,
+        held: Array | None = None, w: Array | None = None, rate: float = 0.0, key: int = 0,
+    ) -> None:
+        seen = _seen(len(q), len(k), q.shape[1], causal, window, held)
+        for n, (Q, K, V, O, W) in _heads(heads, q, k, v, out, w):
+            weights, logs = _softmax(np.where(seen[n // heads], scale * _scores(Q, K, W), -np.inf))
+            O[...] = (_factors(n, seen, rate, key) * weights) @ V
+            sums[:, n // heads, n % heads] = logs
+
+    def attend_backward(
+        self, q: Array, k: Array, v: Array, out: Array, sums: Array, dout: Array, dq: Array, dk: Array, dv: Array, heads: int = 1,
+        scale: float = 1.0, causal: bool = False, window: int = 0, held: Array | None = None, w: Array | None = None, dw: Array | None = None,
+        rate: float = 0.0, key: int = 0, add: bool = False,
+    ) -> None:
+        seen = _seen(len(q), len(k), q.shape[1], causal, window, held)
+        if dw is not None and not add:
+            dw[...] = 0
+        for n, (Q, K, V, dO, dQ, dK, dV, W, dW) in _heads(heads, q, k, v, dout, dq, dk, dv, w, dw):
+            weights, _ = _softmax(np.where(seen[n // heads], scale * _scores(Q, K, W), -np.inf))
+            factors = _factors(n, seen, rate, key)
+            dV[...] = (factors * weights).T @ dO
+            dweights = factors * (dO @ V.T)
+            dscores = scale * weights * (dweights - (weights * dweights).sum(1, keepdims=True))
+            if W is None:
+                dQ[...], dK[...] = dscores @ K, dscores.T @ Q
+            else:
+                h = np.tanh(Q[:, np.newaxis] + K)
+                dsums = dscores[..., np.newaxis] * W * (1 - h**2)
+                dQ[...], dK[...] = dsums.sum(1), dsums.sum(0)
+                dW += (dscores[..., np.newaxis] * h).sum((0, 1))
+
     def activate(self, activation: str, x: Array) -> None:
         if activation == "softmax":
             self._log_softmax(x)
@@ -224,13 +257,7 @@ class Backend:
         x -= np.log(np.exp(x).sum(-1, keepdims=True))
 
     def dropout(self, x: Array, out: Array, rate: float, key: int) -> None:
-        index = np.arange(1, x.size + 1, dtype=np.uint64)
-        bits = np.uint64(key) + index * np.uint64(0x9E3779B97F4A7C15)
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        bits = bits ^ (bits >> np.uint64(31))
-        keep = (bits >> np.uint64(32)) >= np.uint64(round(rate * 2**32))
-        out[...] = np.where(keep.reshape(x.shape), x / (1 - rate), 0)
+        out[...] = np.where(_kept(0, x.shape, rate, key), x / (1 - rate), 0)
 
     def cross_entropy(
         self, x: Array, W: Array, b: Array | None, targets: Array, losses: Array, transposed: bool = False
@@ -314,6 +341,62 @@ class Backend:
         else:
             raise NotImplementedError(f"the reference does not implement the rule {rule.name!r}; add it here, in NumPy.")
         p[...] = n.shrink * p - step
+
+
+def _kept(first: int, shape: Shape, rate: float, key: int) -> Array:
+    """Whether dropout keeps elements of this shape, the first of which has this number."""
+    index = np.arange(first + 1, first + prod(shape) + 1, dtype=np.uint64)
+    bits = np.uint64(key) + index * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits = bits ^ (bits >> np.uint64(31))
+    return ((bits >> np.uint64(32)) >= np.uint64(round(rate * 2**32))).reshape(shape)
+
+
+def _heads(heads: int, *arrays: Array | None) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """Views of each pair of a stream and a head: (…, N, A·K) → (…, K), and of vectors (A·K) → (K)."""
+    streams = next(array.shape[1] for array in arrays if array is not None)
+    for n in range(streams * heads):
+        parts = []
+        for array in arrays:
+            size = 0 if array is None else array.shape[-1] // heads
+            columns = slice(n % heads * size, (n % heads + 1) * size)
+            parts.append(None if array is None else array[columns] if array.ndim == 1 else array[:, n // heads, columns])
+        yield n, tuple(parts)
+
+
+def _seen(steps: int, reach: int, streams: int, causal: bool, window: int, held: Array | None) -> Array:
+    """Whether query t of a stream sees key s (N, T, S)."""
+    query, key = np.arange(steps)[:, np.newaxis] + reach - steps, np.arange(reach)
+    seen = np.ones((streams, steps, reach), bool)
+    if causal:
+        seen &= key <= query
+    if window:
+        seen &= key > query - window
+    if held is not None:
+        seen &= key >= reach - steps - np.real(held)[:, np.newaxis, np.newaxis]
+    return seen
+
+
+def _scores(q: Array, k: Array, w: Array | None) -> Array:
+    """(T, K), (S, K) → (T, S)"""
+    return q @ k.T if w is None else np.tanh(q[:, np.newaxis] + k) @ w
+
+
+def _softmax(scores: Array) -> tuple[Array, Array]:
+    """Weights of the rows, and the logarithms of their sums; zero for rows of -inf."""
+    peaks = scores.real.max(1, initial=-np.inf)
+    peaks[peaks == -np.inf] = 0
+    powers = np.exp(scores - peaks[:, np.newaxis])
+    totals = powers.sum(1)
+    totals[totals == 0] = 1
+    return powers / totals[:, np.newaxis], np.log(totals) + peaks
+
+
+def _factors(n: int, seen: Array, rate: float, key: int) -> Array:
+    """What dropout multiplies the weights of a pair by."""
+    steps, reach = seen.shape[1:]
+    return _kept(n * steps * reach, (steps, reach), rate, key) / (1 - rate)
 
 
 def _drawn(scores: Array, choice: Choice, number: float) -> int:

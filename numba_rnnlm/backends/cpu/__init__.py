@@ -17,7 +17,7 @@ from ...rules import Rule
 from .. import MOST_THREADS
 from ..convolution import phase_starts, taps
 from ..ops import Choice, Stage, Step
-from . import convolution, kernels, lookup, losses, norms, pointwise, recurrence, sampling, simd, update
+from . import attention, convolution, kernels, lookup, losses, norms, pointwise, recurrence, sampling, simd, update
 from .decoding import Decoder
 from .linear import FEW_ROWS, PACKING, STEPS, TALL, Matrix, add_rows, matrix, multiply, shares, zeros
 from .packing import pack
@@ -339,6 +339,42 @@ class Backend:
         """Scratch for the rounded factors of each part's rows; empty if factors are not rounded."""
         rows = int((bounds[:, 1] - bounds[:, 0]).max()) if self.factor == np.int32 else 0
         return self.workspace.take("pairs", (len(bounds), rows * ((k + 1) // 2)), np.int32)
+
+    # attention
+
+    def attend(
+        self, q: Array, k: Array, v: Array, out: Array, sums: Array, heads: int = 1, scale: float = 1.0, causal: bool = False, window: int = 0,
+        held: Array | None = None, w: Array | None = None, rate: float = 0.0, key: int = 0,
+    ) -> None:
+        (steps, streams, width), reach = q.shape, k.shape[0]
+        parts = self.pool.parts(steps * reach * streams * (width + v.shape[2]) // (1 + causal))
+        bounds = attention.forward_parts(streams * heads, steps, reach, causal, window, parts)
+        self.pool.run(attention.attend, bounds, q, k, v, out, sums, heads, self.dtype.type(scale), causal, window,
+                      *self._attention(heads, q, v, held, w, rate, key, len(bounds), backward=False))
+
+    def attend_backward(
+        self, q: Array, k: Array, v: Array, out: Array, sums: Array, dout: Array, dq: Array, dk: Array, dv: Array, heads: int = 1,
+        scale: float = 1.0, causal: bool = False, window: int = 0, held: Array | None = None, w: Array | None = None, dw: Array | None = None,
+        rate: float = 0.0, key: int = 0, add: bool = False,
+    ) -> None:
+        (steps, streams, width), reach = q.shape, k.shape[0]
+        parts = self.pool.parts(steps * reach * streams * (3 * width + 2 * v.shape[2]) // (1 + causal))
+        bounds = attention.backward_parts(streams * heads, steps, reach, causal, window, parts)
+        held, w, *rest = self._attention(heads, q, v, held, w, rate, key, len(bounds), backward=True)
+        rows = np.zeros((streams, -(-reach // attention.KEYS), w.size), self.dtype)
+        self.pool.run(attention.attend_backward, bounds, q, k, v, out, sums, dout, dq, dk, dv, heads, self.dtype.type(scale), causal, window,
+                      held, w, rows, *rest)
+        if dw is not None:
+            self._add_rows(rows, dw, True, add)
+
+    def _attention(
+        self, heads: int, q: Array, v: Array, held: Array | None, w: Array | None, rate: float, key: int, parts: int, backward: bool
+    ) -> tuple[Any, ...]:
+        """What both kernels receive in the end: held, w, key, threshold and factor of dropout, and scratch for each part."""
+        size = attention.scratch(q.shape[2] // heads, v.shape[2] // heads, backward)
+        nothing, real = np.empty(0, self.dtype), self.dtype.type
+        return (nothing if held is None else held, nothing if w is None else w, np.uint64(key), np.uint64(round(rate * 2**32)),
+                real(1 / (1 - rate)), self.workspace.take("attention", (parts, size), self.dtype))
 
     # pointwise
 

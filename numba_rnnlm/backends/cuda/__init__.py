@@ -22,6 +22,7 @@ from ...rules import Rule
 from ..convolution import phase_starts, taps
 from ..ops import PRECISIONS, Choice, Stage, Step
 from . import (
+    attention,
     device,
     driver,
     kept,
@@ -403,6 +404,33 @@ class Backend:
                 dz = Matrix(z[t0], first * hidden, streams, U.shape[1], gates * hidden)
                 self._multiply(dz, matrix(U).T, dh, keep=True)
 
+    # attention
+
+    def attend(
+        self, q: DeviceArray, k: DeviceArray, v: DeviceArray, out: DeviceArray, sums: DeviceArray, heads: int = 1, scale: float = 1.0,
+        causal: bool = False, window: int = 0, held: DeviceArray | None = None, w: DeviceArray | None = None, rate: float = 0.0, key: int = 0,
+    ) -> None:
+        steps, streams, _ = q.shape
+        attention.attend(streams * heads * -(-steps // attention.TILE), THREADS, q, k, v, out, sums, *_sizes(q, k, v, heads), causal, window,
+                         scale, _or_nothing(held), _or_nothing(w), key, round(rate * 2**32), 1 / (1 - rate))
+
+    def attend_backward(
+        self, q: DeviceArray, k: DeviceArray, v: DeviceArray, out: DeviceArray, sums: DeviceArray, dout: DeviceArray, dq: DeviceArray,
+        dk: DeviceArray, dv: DeviceArray, heads: int = 1, scale: float = 1.0, causal: bool = False, window: int = 0,
+        held: DeviceArray | None = None, w: DeviceArray | None = None, dw: DeviceArray | None = None, rate: float = 0.0, key: int = 0,
+        add: bool = False,
+    ) -> None:
+        steps, streams, width = q.shape
+        tiles = -(-k.shape[0] // attention.TILE)
+        means, parts = self._room("means", sums.size), self._room("gradients of w", streams * tiles * width if w is not None else 0)
+        attention.row_products(blocks(sums.size * attention.WARP), THREADS, out, dout, means, v.shape[2] // heads, sums.size)
+        given = q, k, v, dout, sums, means
+        options = (*_sizes(q, k, v, heads), causal, window, scale, _or_nothing(held), _or_nothing(w), key, round(rate * 2**32), 1 / (1 - rate))
+        attention.attend_keys(streams * heads * tiles, THREADS, *given, dk, dv, parts, *options)
+        attention.attend_queries(streams * heads * -(-steps // attention.TILE), THREADS, *given, dq, *options)
+        if dw is not None:
+            self._add_rows(parts, streams * tiles, width, dw, add)
+
     # pointwise
 
     def activate(self, activation: str, x: DeviceArray) -> None:
@@ -569,6 +597,11 @@ def _segments(steps: int) -> list[tuple[int, int, bool]]:
     if not device.SIMULATED:
         return [(0, steps, True)]
     return [(0, 0, False), *((t, t + 1, False) for t in range(steps))]
+
+
+def _sizes(q: DeviceArray, k: DeviceArray, v: DeviceArray, heads: int) -> tuple[int, ...]:
+    """Steps, reach, streams, heads, and sizes of a key and of a value."""
+    return *q.shape[:1], k.shape[0], q.shape[1], heads, q.shape[2] // heads, v.shape[2] // heads
 
 
 def _or_nothing(array: DeviceArray | None) -> DeviceArray:
