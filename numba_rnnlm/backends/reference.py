@@ -380,7 +380,7 @@ def _seen(steps: int, reach: int, streams: int, causal: bool, window: int, held:
 
 def _scores(q: Array, k: Array, w: Array | None) -> Array:
     """(T, K), (S, K) → (T, S)"""
-    return q @ k.T if w is None else np.tanh(q[:, np.newaxis] + k) @ w
+    return np.asarray(q @ k.T if w is None else np.tanh(q[:, np.newaxis] + k) @ w)
 
 
 def _softmax(scores: Array) -> tuple[Array, Array]:

@@ -58,7 +58,7 @@ def _keys_seen(steps: int, reach: int, causal: bool, window: int) -> np.ndarray:
 
 
 def _limited(seen: np.ndarray, window: int, block: int) -> np.ndarray:
-    return np.maximum(np.minimum(seen, window + block) if window else seen, 1)
+    return np.asarray(np.maximum(np.minimum(seen, window + block) if window else seen, 1))
 
 
 def _cut(work: np.ndarray, parts: int) -> np.ndarray:

@@ -423,7 +423,7 @@ class Backend:
         steps, streams, width = q.shape
         tiles = -(-k.shape[0] // attention.TILE)
         means, parts = self._room("means", sums.size), self._room("gradients of w", streams * tiles * width if w is not None else 0)
-        attention.row_products(blocks(sums.size * attention.WARP), THREADS, out, dout, means, v.shape[2] // heads, sums.size)
+        attention.row_products(blocks(sums.size * losses.WARP), THREADS, out, dout, means, v.shape[2] // heads, sums.size)
         given = q, k, v, dout, sums, means
         options = (*_sizes(q, k, v, heads), causal, window, scale, _or_nothing(held), _or_nothing(w), key, round(rate * 2**32), 1 / (1 - rate))
         attention.attend_keys(streams * heads * tiles, THREADS, *given, dk, dv, parts, *options)
