@@ -44,7 +44,7 @@ callbacks
 language_model.architecture language_model.extension language_model.contents language_model.evaluating language_model.sentences
 language_model.prompts language_model.files language_model.fitting language_model.language_model language_model
 keras.sequential __init__ demo
-cli.exits cli.flags cli.body cli.destination cli.demo cli.files cli.info cli.measure cli.output cli.streams cli.generate cli.train cli.warmup
+cli.exits cli.flags cli.body cli.destination cli.demo cli.drawing cli.files cli.info cli.measure cli.output cli.streams cli.generate cli.train cli.warmup
 cli.main cli
 __main__
 """.split()  # noqa: SIM905

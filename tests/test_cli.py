@@ -1189,6 +1189,7 @@ def test_info_of_a_model(capsys):
     assert ["weights", f"{model.parameter_count:,}"] in rows
     assert ["vocabulary", "6 symbols: '<unk>' '<eos>' 'the' 'cat' 'dog' 'sees'"] in rows
     assert f"loss {model.history_['loss'][-1]:.4f}" in out and "epochs trained" in out
+    assert out.endswith("\n".join(["network", "  embedding   ids → 4    24", "  lstm          4 → 8   416", "  dense         8 → 6    54", ""]))
     assert main(["info", "ids.npz"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["vocabulary_size", "5"] in rows and ["backend", "auto"] not in rows
@@ -1203,7 +1204,7 @@ def test_info_of_a_sequential(tmp_path, capsys):
     model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.save(path)
     assert main(["info", str(path)]) == 0
-    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace("layer ", "layer-").splitlines())
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace("layer ", "layer-").split("\nnetwork\n")[0].splitlines())
     assert rows["weights"] == f"{model.count_params():,}" and rows["seed"] == "3"
     assert rows["layer-2"].startswith("LSTM(") and "units=16" in rows["layer-2"]
     assert rows["optimizer"].startswith("adam(") and "learning_rate=0.001" in rows["optimizer"]
@@ -1220,7 +1221,7 @@ def test_info_of_a_model_with_parts_of_its_own(tmp_path, capsys):
                                                                      "Scaled(factor=2.0, ")):
         LanguageModel(hidden=4, layers=1, embedding=3, **options).fit("a rose\n" * 9, epochs=1, streams=1, steps=5, verbose=0).save(path)
         CELLS.pop("mine", None)
-        assert main(["info", path]) == 0
+        assert main(["info", path]) == 0  # without a drawing, for which the parts would be needed
         out = capsys.readouterr().out
         assert row in out and "last epoch" in out and "mine" in out
         assert main(["info", path, "--json"]) == 0
@@ -1233,7 +1234,7 @@ def test_info_of_the_checkpoint_of_a_sequential(tmp_path, capsys):
     model.compile("sgd", loss="sparse_categorical_crossentropy")
     model.fit([[1, 2]] * 5, [3] * 5, epochs=2, batch_size=2, verbose=0, checkpoint=path)
     assert main(["info", path]) == 0
-    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace("its model", "its-model").splitlines())
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace("its model", "its-model").split("\nnetwork\n")[0].splitlines())
     assert rows["checkpoint"].startswith("ended: all epochs are done; 6 updates in ") and rows["its-model"] == "the latest" and rows["optimizer"].startswith("sgd(")
     stop = LambdaCallback(on_train_begin=lambda logs: signal.raise_signal(signal.SIGINT))
     model.fit([[1, 2]] * 5, [3] * 5, epochs=2, verbose=0, checkpoint=path, callbacks=stop, on_interrupt="return")

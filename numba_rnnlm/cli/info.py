@@ -3,22 +3,28 @@
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, backends, runs
+from ..cells import BUILT_IN
+from ..config import ModelConfig, filled
 from ..display import amount
 from ..errors import expect_number, expect_one_of, plain
 from ..formats.native import read_about
 from ..keras.compiled import LOSSES, METRICS
-from ..layers.description import descriptions
+from ..language_model.architecture import build
+from ..layers import LAYERS, Layer
+from ..layers.description import cells_named, descriptions, rebuild
 from ..model_files import fitting, open_kind
+from ..network import Graph
 from ..progress import duration
 from ..states import TextState
 from ..text import Tokenizer
 from ..training.history import history_about, read_history
+from .drawing import drawn
 from .files import show_table
 from .flags import Arguments, add_command, path, quoted
 
@@ -52,6 +58,8 @@ def run(args: Arguments) -> None:
         print()
     else:
         show_table(show(about))
+        if lines := about.get("network"):
+            print("network", *lines, sep="\n  ")
 
 
 def about_system() -> dict[str, Any]:
@@ -84,14 +92,26 @@ def about_model(path: Path) -> dict[str, Any]:
                 _expect_call(one)
             settings["body"] = [as_call(layer) for layer in given["body"]]
         history, told = read_history(header.get("history")), header["tokenizer"]
-        del given, header
         tokenizer = None if told is None else Tokenizer.from_dict(told)
+        size = given["vocabulary_size"] if tokenizer is None else tokenizer.size
+        sized = filled(ModelConfig, given | {"vocabulary_size": size})
+        lines = _drawn(given["body"], [sized.cell], lambda body: build(sized, body=body))
+        del given, header
     return {
+        "network": lines,
         "file": str(path), "bytes": path.stat().st_size, "kind": "checkpoint" if "run" in recorded else "language_model",
         "weights": weights, "config": settings, "vocabulary": None if tokenizer is None else [tokenizer.symbol(id) for id in range(tokenizer.size)],
         "epochs": history["epoch"][-1] if history["epoch"] else 0, "history": history_about(history, clock=True),
         **recorded,
     }
+
+
+def _drawn(layers: Any, cells: Sequence[str], graph: Callable[[list[Layer] | None], Graph]) -> list[str]:
+    """The network drawn as text; nothing if it has layers or cells of the program that wrote the file."""
+    known = all(one["class"] in LAYERS if "class" in one else one["cell"] in BUILT_IN for one in descriptions(layers))
+    if not known or not {*cells, *cells_named(layers, LAYERS)} <= BUILT_IN:
+        return []
+    return drawn(graph(None if layers is None else [rebuild(layer, LAYERS, {}) for layer in layers]))
 
 
 def about_run(name: str, header: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +167,9 @@ def about_sequential(path: Path) -> dict[str, Any]:
             for name in (compiled["loss"], *compiled["metrics"]):
                 expect_one_of("loss or metric", name, (*LOSSES, *METRICS))
         expect_number("seed", about["seed"], 0, 2**63 - 1, whole=True)
+        lines = _drawn(layers, [], lambda found: Graph(found or [], about["features"], about.get("steps"))) if layers else []
     return {
+        "network": lines,
         "file": str(path), "bytes": path.stat().st_size, "kind": "sequential", "weights": sum(array.size for array in weights.values()),
         "layers": layers, "compiled": compiled, "seed": about["seed"], **about_run(str(path), about),
     }
