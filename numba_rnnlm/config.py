@@ -44,6 +44,7 @@ SIZES = {  # architecture → the sizes that it has by default; but for rnn thos
     "rnn": {"hidden": 128, "layers": 2, "embedding": 64},
     "char-cnn": {"hidden": 300, "layers": 2, "embedding": 15},
     "tcn": {"hidden": 450, "layers": 3, "embedding": 100},
+    "sha-rnn": {"hidden": 1024, "layers": 4, "embedding": 1024},
 }
 NUMBER = r"\d*\.?\d+(?:e-?\d+)?"  # without a sign
 LOGS = (".csv", ".jsonl", ".ndjson", ".json")  # suffixes of a log: a table, or JSON lines
@@ -88,9 +89,11 @@ class ModelConfig(_Config):
     layers: int = _option(None, f"number of recurrent layers, or of blocks ({_sizes('layers')})", type=int)
     embedding: int = _option(None, f"size of a symbol's vector, with char-cnn of a character's ({_sizes('embedding')})", type=int)
     architecture: str = _option("rnn", "layers between embedding and output; rnn: recurrent ones; char-cnn: the same, on vectors computed from the "
-                                "characters of each word (Kim et al. 2016); tcn: residual blocks of dilated causal convolutions (Bai et al. 2018)",
+                                "characters of each word (Kim et al. 2016); tcn: residual blocks of dilated causal convolutions (Bai et al. 2018); sha-rnn: "
+                                "recurrent layers with a feed-forward network each, and one with a head of attention (Merity 2019)",
                                 tuple(SIZES))
     kernel: int = _option(3, "steps that each convolution of a tcn sees")
+    window: int = _option(1024, "steps that the attention of a sha-rnn sees, up to and including its own")
     dropout: float = _option(0.0, "fraction of the values, 0 to 1, dropped between layers during training")
     tied: bool = _option(False, "share the embedding's matrix with the output layer (with a projection if the sizes differ)")
     forget_bias: float = _option(1.0, "initial bias of the LSTM's forget gate")
@@ -106,7 +109,7 @@ class ModelConfig(_Config):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, size)
         expect_text("cell", self.cell, "lstm")
-        for name, most in (("hidden", 10**9), ("layers", 1000), ("embedding", 10**9), ("kernel", 10**6)):
+        for name, most in (("hidden", 10**9), ("layers", 1000), ("embedding", 10**9), ("kernel", 10**6), ("window", 2**24)):
             expect_number(name, getattr(self, name), 1, most, whole=True)
         expect_number("dropout", self.dropout, 0, 0.999)
         expect_flag("tied", self.tied)

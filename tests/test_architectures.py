@@ -8,11 +8,11 @@ from numba_rnnlm import LanguageModel, backends
 from numba_rnnlm.config import SIZES, ModelConfig
 from numba_rnnlm.errors import ConfigError
 from numba_rnnlm.language_model.architecture import build
-from numba_rnnlm.layers import LSTM, CharacterEmbedding, Conv1D, Dense
+from numba_rnnlm.layers import LSTM, Add, CharacterEmbedding, Conv1D, Dense, SingleHeadAttention
 from numba_rnnlm.network import Graph, Network
 
 LINES = "the cat sees the dog\nthe dog hears a catfish\na fish is dogged\n"
-SMALL = {"hidden": 8, "layers": 2, "embedding": 6, "tokenizer": "word", "dropout": 0.2, "seed": 3}
+SMALL = {"hidden": 8, "layers": 2, "embedding": 6, "window": 5, "tokenizer": "word", "dropout": 0.2, "seed": 3}
 every_architecture = pytest.mark.parametrize("architecture", SIZES)
 
 
@@ -78,6 +78,10 @@ def test_the_shapes_of_the_papers():
     tcn = build(ModelConfig(architecture="tcn", vocabulary_size=100, kernel=3))
     spans = [(layer.kernel_size - 1) * layer.dilation_rate for block in tcn.layers for layer in walked(block) if isinstance(layer, Conv1D)]
     assert spans == [2, 2, 4, 4, 8, 8]
+    sha = build(ModelConfig(architecture="sha-rnn", vocabulary_size=205, tied=True))
+    assert [any(isinstance(layer, SingleHeadAttention) for layer in walked(block)) for block in sha.layers if isinstance(block, Add)] == [
+        False, False, True, False, False]
+    assert 53e6 < sum(np.prod(shape) for shape in sha.layout.values()) < 56e6  # 54 million in the paper, with v folded into one vector 52
 
 
 def walked(layer):

@@ -146,7 +146,7 @@ def test_flags_are_parsed_to_the_given_values(config, command, data):
 
 def test_all_flags_of_train_reach_the_model_and_the_training(monkeypatch):
     model = {"cell": "gru", "hidden": 7, "layers": 3, "embedding": 5, "dropout": 0.25, "tied": True, "forget_bias": 2.0,
-             "initializer": "uniform", "initializer_scale": 0.5, "architecture": "tcn", "kernel": 2}
+             "initializer": "uniform", "initializer_scale": 0.5, "architecture": "tcn", "kernel": 2, "window": 3}
     text = {"tokenizer": "word", "min_count": 2, "max_vocabulary": 9, "line_ends": "keep"}
     training = {"epochs": 3, "streams": 2, "steps": 4, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0.5,
                 "weight_decay": 0.125, "schedule": "cosine", "warmup": 0.5, "decay_factor": 3.0, "decay_after": 1,

@@ -43,6 +43,7 @@ INVALID = {
         "embedding": NOT_COUNTS_BUT_NONE,
         "architecture": ("transformer", None, 3),
         "kernel": NOT_COUNTS,
+        "window": NOT_COUNTS,
         "dropout": (*NOT_NUMBERS, None, -0.1, 1, 1.5),
         "tied": ("no", 2, None),
         "forget_bias": (*NOT_NUMBERS, None, INFINITY, -101),

@@ -348,7 +348,7 @@ def test_every_argument_is_documented():
 
 
 OTHERS = {
-    "architecture": "tcn", "kernel": 2, "cell": "gru", "hidden": 7, "layers": 3, "embedding": 5, "dropout": 0.25, "tied": True, "forget_bias": 0.5,
+    "architecture": "tcn", "kernel": 2, "window": 3, "cell": "gru", "hidden": 7, "layers": 3, "embedding": 5, "dropout": 0.25, "tied": True, "forget_bias": 0.5,
     "initializer": "uniform", "initializer_scale": 0.2, "tokenizer": "word", "min_count": 2, "max_vocabulary": 30, "line_ends": "keep",
     "backend": "reference", "threads": 2, "precision": "float32", "seed": 5,
 }  # fmt: skip

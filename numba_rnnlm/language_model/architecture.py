@@ -7,7 +7,21 @@ import numpy as np
 from ..cells import Cell
 from ..config import ModelConfig
 from ..errors import ConfigError, ShapeError, shown
-from ..layers import Activation, Add, CharacterEmbedding, Conv1D, Dense, Dropout, Embedding, Layer, Recurrent, Residual
+from ..layers import (
+    Activation,
+    Add,
+    CharacterEmbedding,
+    Conv1D,
+    Dense,
+    Dropout,
+    Embedding,
+    FeedForward,
+    Layer,
+    LayerNormalization,
+    Recurrent,
+    Residual,
+    SingleHeadAttention,
+)
 from ..layers.chain import Chain
 from ..network import Graph
 
@@ -82,12 +96,34 @@ def _convolutions(config: ModelConfig, cell: str | Cell) -> list[Layer]:
     return layers
 
 
+def _with_one_head(config: ModelConfig, cell: str | Cell) -> list[Layer]:
+    """The SHA-RNN (Merity 2019): recurrent layers, each with a folded feed-forward network, and one with attention.
+
+    ::
+
+        h ← recurrent(norm(h))
+        h ← norm(h) + attention(norm(h))        in the last layer but one
+        h ← norm(h) + feed-forward(norm(h))
+    """
+    layers: list[Layer] = []
+    for level in range(config.layers):
+        layers += [_norm(), Recurrent(config.hidden, True, cell, config.forget_bias), *_dropout(config)]
+        if level == max(config.layers - 2, 0):
+            layers.append(Add([_norm(), [_norm(), SingleHeadAttention(window=config.window, dropout=config.dropout), *_dropout(config)]]))
+        layers.append(Add([_norm(), [_norm(), FeedForward(4 * config.hidden, "gelu_sigmoid", fold=True), *_dropout(config)]]))
+    return layers + _dropout(config)
+
+
+def _norm() -> Layer:
+    return LayerNormalization(epsilon=1e-12)
+
+
 def _dropout(config: ModelConfig) -> list[Layer]:
     return [Dropout(config.dropout)] if config.dropout else []
 
 
 BODIES: dict[str, Callable[[ModelConfig, str | Cell], list[Layer]]] = {
-    "rnn": _recurrent, "char-cnn": _recurrent_on_characters, "tcn": _convolutions,
+    "rnn": _recurrent, "char-cnn": _recurrent_on_characters, "tcn": _convolutions, "sha-rnn": _with_one_head,
 }
 
 

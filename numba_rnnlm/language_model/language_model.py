@@ -63,9 +63,10 @@ class LanguageModel(Stoppable):
     architecture
         What is between embedding and output. "rnn": recurrent layers. "char-cnn": the same on vectors computed from the characters of each
         word, for ``tokenizer="word"`` (Kim et al. 2016; ``embedding`` is the size of a character's vector). "tcn": residual blocks of
-        dilated causal convolutions (Bai et al. 2018; ``cell`` has no effect).
-    kernel
-        Steps that each convolution of a "tcn" sees.
+        dilated causal convolutions (Bai et al. 2018; ``cell`` has no effect). "sha-rnn": recurrent layers, each with a feed-forward network, and
+        the last but one with a head of attention (Merity 2019).
+    kernel, window
+        Steps that each convolution of a "tcn" sees; steps that the attention of a "sha-rnn" sees (in the paper 5,000).
     dropout
         Fraction of the values dropped between layers during training.
     tied
@@ -129,6 +130,7 @@ class LanguageModel(Stoppable):
         *,
         architecture: str = "rnn",
         kernel: int = 3,
+        window: int = 1024,
         dropout: float = 0.0,
         tied: bool = False,
         forget_bias: float = 1.0,
