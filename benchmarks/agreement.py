@@ -77,12 +77,130 @@ def mean(random: np.random.Generator, features: int) -> Drawn:
     return layers.AveragePooling1D(size, stride, padding), theirs
 
 
+# Time loops, from a state of zeros
+
+
+def stepped(step: Callable[..., tuple[Tensor, ...]], sums: Tensor, w: Tensor | None, states: int, sequences: bool) -> Tensor:
+    """All steps of a cell: ``step(slots, states, w)`` → states; sums (T, N, G, H)."""
+    s, found = tuple(torch.zeros_like(sums[0, :, 0]) for _ in range(states)), []
+    for z in sums:
+        s = step(z.unbind(1), s, w)
+        found.append(s[0])
+    return torch.stack(found) if sequences else found[-1]
+
+
+def mingru(z: Any, s: Any, w: Any) -> Any:
+    u = torch.sigmoid(z[0])
+    return ((1 - u) * s[0] + u * z[1],)
+
+
+def minlstm(z: Any, s: Any, w: Any) -> Any:
+    f, i = torch.sigmoid(z[0]), torch.sigmoid(z[1])
+    return ((f * s[0] + i * z[2]) / (f + i),)
+
+
+def sru(z: Any, s: Any, w: Any) -> Any:
+    f, r = torch.sigmoid(z[1] + w[0] * s[1]), torch.sigmoid(z[2] + w[1] * s[1])
+    c = f * s[1] + (1 - f) * z[0]
+    return r * c + (1 - r) * z[3], c
+
+
+def qrnn(z: Any, s: Any, w: Any) -> Any:
+    f = torch.sigmoid(z[1])
+    c = f * s[1] + (1 - f) * torch.tanh(z[0])
+    return torch.sigmoid(z[2]) * c, c
+
+
+def indrnn(z: Any, s: Any, w: Any) -> Any:
+    return (torch.relu(z[0] + w[0] * s[0]),)
+
+
+SCANS = {"mingru": (mingru, 1), "minlstm": (minlstm, 1), "sru": (sru, 2), "qrnn": (qrnn, 2), "indrnn": (indrnn, 1)}
+
+
+def scan(cell: str) -> Callable[[np.random.Generator, int], Drawn]:
+    def draw(random: np.random.Generator, features: int) -> Drawn:
+        units = features if random.random() < 0.5 else int(random.integers(1, 25))  # where they are equal, SRU's highway has no matrix
+        step, states = SCANS[cell]
+
+        def theirs(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+            sums = x @ w["W"]
+            if cell == "sru" and features == units:
+                sums = torch.cat([sums, x], -1)
+            return stepped(step, sums.unflatten(-1, (-1, units)) + w["b"], w.get("w"), states, True)
+
+        return layers.Recurrent(units, True, cell), theirs
+
+    return draw
+
+
+def quasi(random: np.random.Generator, features: int) -> Drawn:
+    units = int(random.integers(1, 25))
+
+    def theirs(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+        before = torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+        return stepped(qrnn, (x @ w["W"] + before @ w["V"]).unflatten(-1, (3, units)) + w["b"], None, 2, True)
+
+    return layers.QRNN(units, True), theirs
+
+
+# Layers of each vector
+
+
+def layer_norm(random: np.random.Generator, features: int) -> Drawn:
+    layer = layers.LayerNormalization(float(random.choice([1e-3, 1e-5])), bool(random.integers(2)), bool(random.integers(2)))
+    return layer, lambda x, w: functional.layer_norm(x, x.shape[-1:], w.get("gamma"), w.get("beta"), layer.epsilon)
+
+
+def rms_norm(random: np.random.Generator, features: int) -> Drawn:
+    layer = layers.RMSNormalization(float(random.choice([1e-6, 1e-3])))
+    return layer, lambda x, w: functional.rms_norm(x, x.shape[-1:], w["gamma"], layer.epsilon)
+
+
+POINTWISE = {
+    "linear": lambda x: x, "relu": functional.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "silu": functional.silu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"), "gelu_sigmoid": lambda x: x * torch.sigmoid(1.702 * x),
+}  # fmt: skip
+
+
+def activation(random: np.random.Generator, features: int) -> Drawn:
+    name = str(random.choice([*POINTWISE]))
+    return layers.Activation(name), lambda x, w: POINTWISE[name](x)
+
+
+def highway(random: np.random.Generator, features: int) -> Drawn:
+    name = str(random.choice(["tanh", "relu", "sigmoid", "linear"]))
+
+    def theirs(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+        t = torch.sigmoid(x @ w["T"] + w["c"])
+        return t * POINTWISE[name](x @ w["W"] + w["b"]) + (1 - t) * x
+
+    return layers.Highway(name), theirs
+
+
+def feed_forward(random: np.random.Generator, features: int) -> Drawn:
+    name, fold, units = str(random.choice([*POINTWISE])), bool(random.integers(2)), features * int(random.integers(1, 5))
+
+    def theirs(x: Tensor, w: dict[str, Tensor]) -> Tensor:
+        wide = POINTWISE[name](x @ w["W"] + w["b"])
+        return wide.unflatten(-1, (-1, features)).sum(-2) if fold else wide @ w["V"] + w["c"]
+
+    return layers.FeedForward(units, name, fold), theirs
+
+
 FAMILIES: dict[str, Callable[[np.random.Generator, int], Drawn]] = {
     "Conv1D": convolution,
     "MaxPooling1D": largest,
     "AveragePooling1D": mean,
     "GlobalMaxPooling1D": lambda random, features: (layers.GlobalMaxPooling1D(), lambda x, w: x.amax(0)),
     "GlobalAveragePooling1D": lambda random, features: (layers.GlobalAveragePooling1D(), lambda x, w: x.mean(0)),
+    **{cell: scan(cell) for cell in SCANS},
+    "QRNN": quasi,
+    "LayerNormalization": layer_norm,
+    "RMSNormalization": rms_norm,
+    "Activation": activation,
+    "Highway": highway,
+    "FeedForward": feed_forward,
     "Flatten": lambda random, features: (layers.Flatten(), lambda x, w: x.transpose(0, 1).flatten(1)),
 }
 
@@ -110,7 +228,7 @@ def disagreement(name: str, number: int) -> dict[str, float]:
     layer, theirs = FAMILIES[name](random, features)
     shape = (steps, streams, features)
     x, dy = exact(random, *shape), exact(random, *layer.output(shape))
-    weights = {key: exact(random, *size) for key, size in layer.parameters(shape).items()}
+    weights = {key: exact(random, *size) * (0.25 if key == "w" else 1) for key, size in layer.parameters(shape).items()}  # else states explode
     given = {"x": x, **weights}
     tensors = {key: torch.tensor(array, requires_grad=True) for key, array in given.items()}
     y = theirs(tensors["x"], tensors)

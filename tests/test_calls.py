@@ -123,7 +123,9 @@ def use_layer(layer):
     elif isinstance(layer, layers.Dense) and layer.tied:
         first, middle = layers.Embedding(layer.units, 2), [layers.LSTM(2), layer]
     else:
-        first, middle = layers.Embedding(4, 2), [layer]
+        first, middle = layers.Embedding(4, 2, input_length=3 if layer.flattens else None), [layer]
+        if len(steps := layer.output((3, 8, 2))) == 3 and steps[0] != 3:
+            middle.append(layers.LSTM(2))  # for one output for each sequence
     model = Sequential([first, *middle, layers.Dense(4, "softmax")], threads=1)
     model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
     model.summary()
@@ -208,7 +210,7 @@ def of_model(method, use=lambda result: None, **given):
 CELL = {"name": "own", "gates": {"a": "xh"}, "states": ("h",), "equations": cells.TANH.equations, "forward": cells.TANH.forward, "backward": cells.TANH.backward}
 FIRST = layers.Embedding, layers.CharacterEmbedding  # layers that take ids
 OF_LAYER = {"Embedding": (4, 2), "CharacterEmbedding": (("a", "bc"),), "Dense": (3,), "Dropout": (0.5,), "Activation": ("relu",), "LayerNormalization": (), "RMSNormalization": (), "Highway": (), "MultiHeadAttention": (2, 3),
-            **dict.fromkeys(("SingleHeadAttention", "Attention", "AdditiveAttention", "AttentionPooling"), ())}
+            **dict.fromkeys(("GlobalMaxPooling1D", "GlobalAveragePooling1D", "Flatten", "SingleHeadAttention", "Attention", "AdditiveAttention", "AttentionPooling"), ())}
 OF_CALLBACK = {"CSVLogger": {"path": "log.csv"}, "ModelCheckpoint": {"filepath": "saved.npz"}, "History": {}, "EarlyStopping": {}, "LambdaCallback": {}, "Callback": {}}
 
 
@@ -403,7 +405,7 @@ def test_whatever_a_constructor_accepts_can_be_saved_and_loaded(name, data):
         elif name.startswith("layers"):
             if max(getattr(made, size, None) or 0 for size in ("units", "input_dim", "output_dim", "size", "filters", "longest", "highways")) > 10_000:
                 return  # takes too much memory for a test
-            first = made if isinstance(made, FIRST) else layers.Embedding(getattr(made, "units", 4), 2)
+            first = made if isinstance(made, FIRST) else layers.Embedding(getattr(made, "units", 4), 2, input_length=3 if made.flattens else None)
             middle = [layers.LSTM(2)] if isinstance(made, layers.Dense) else [] if first is made else [layers.LSTM(2, return_sequences=True)]
             model = Sequential([first, *middle, *[made][: first is not made]], threads=1)
             model.save(path)

@@ -734,8 +734,10 @@ def test_no_guess_for_text_that_is_merely_different():
 
 def test_one_cause_gives_one_warning_per_training():
     composed = "déjà vu à l'été, café naïf\n" * 20
-    model = fit(untrained(hidden=3, embedding=2), composed)
-    for again in (lambda: fit(model, unicodedata.normalize("NFD", composed)), lambda: fit(model, composed, unicodedata.normalize("NFD", composed))):
+    def model():
+        return fit(untrained(hidden=3, embedding=2), composed)
+
+    for again in (lambda: fit(model(), unicodedata.normalize("NFD", composed)), lambda: fit(model(), composed, unicodedata.normalize("NFD", composed))):
         with pytest.warns(UserWarning) as caught:
             again()
         assert ["convert the text to NFC" in str(warning.message) for warning in caught] == [True]

@@ -394,7 +394,7 @@ def test_number_of_threads_from_the_environment(monkeypatch):
 def test_caches_by_size_are_bounded():
     """A process that serves requests or searches settings sees ever new sizes, so everything cached per size has a limit."""
     caches = [each for each in gc.get_objects() if type(each) is type(cut) and str(each.__module__).startswith("numba_rnnlm.")]
-    for each in (cut, linear._blocks):
+    for each in (cut, linear.shares):
         each.cache_clear()
     before = [cache.cache_info().currsize for cache in caches]
     model, line, cpu, W = trained("char"), LINES.replace("\n", " ") * 10, backends.get("cpu"), np.ones((3, 20), np.float32)
@@ -404,4 +404,4 @@ def test_caches_by_size_are_bounded():
         model.generate(line[:size], length=size % 7)
         cpu.project(np.ones((size, 3), np.float32), W, None, np.empty((size, 20), np.float32))
     grown = {cache for cache, size in zip(caches, before, strict=True) if cache.cache_info().currsize >= size + 100}
-    assert {cut, linear._blocks} <= grown and all(cache.cache_info().maxsize for cache in grown)
+    assert {cut, linear.shares} <= grown and all(cache.cache_info().maxsize for cache in grown)

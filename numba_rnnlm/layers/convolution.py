@@ -61,7 +61,7 @@ class Conv1D(TakesVectors):
     strides: int = 1
     padding: str = "valid"
     _: KW_ONLY
-    data_format: Annotated[Literal["channels_last"] | None, Only("vectors are the last axis")] = hidden(None)
+    data_format: Annotated[Literal["channels_last"], Only("vectors are the last axis")] = hidden("channels_last")
     dilation_rate: int = 1
     groups: int = 1
     activation: str | None = None

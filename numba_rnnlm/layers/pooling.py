@@ -10,7 +10,7 @@ from .layer import Run
 from .options import TakesVectors
 from .windows import Windows
 
-Format = Annotated[Literal["channels_last"] | None, Only("vectors are the last axis")]
+Format = Annotated[Literal["channels_last"], Only("vectors are the last axis")]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Pooling(TakesVectors):
     pools: ClassVar[str]
     causal: ClassVar[bool] = False  # type: ignore[misc]  # never, whatever the arguments
     _: KW_ONLY
-    data_format: Format = hidden(None)
+    data_format: Format = hidden("channels_last")
 
     def _sequence(self, shape: Shape) -> Shape:
         if len(shape) != 3:
@@ -121,6 +121,7 @@ class AveragePooling1D(_Windowed):
 class _Global(Pooling):
     """Pooling over all steps."""
 
+    _: KW_ONLY
     keepdims: Annotated[Literal[False], Only("each sequence becomes one vector")] = hidden(False)
 
     def windows(self, steps: int) -> Windows:
@@ -172,7 +173,7 @@ class Flatten(TakesVectors):
     causal: ClassVar[bool] = False  # type: ignore[misc]  # never, whatever the arguments
     flattens: ClassVar[bool] = True  # type: ignore[misc]
     _: KW_ONLY
-    data_format: Format = hidden(None)
+    data_format: Format = hidden("channels_last")
 
     def output(self, shape: Shape) -> Shape:
         return (shape[1], shape[0] * shape[2]) if len(shape) == 3 else shape
