@@ -20,7 +20,24 @@ from numba_rnnlm.checking.layer import adds, gradients
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import ConfigError, ShapeError
 from numba_rnnlm.language_model.architecture import build, initial_weights
-from numba_rnnlm.layers import GRU, LSTM, QRNN, Concat, Dense, Dropout, Embedding, Recurrent, Residual, SimpleRNN
+from numba_rnnlm.layers import (
+    GRU,
+    LSTM,
+    QRNN,
+    AveragePooling1D,
+    Concat,
+    Conv1D,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalAveragePooling1D,
+    GlobalMaxPooling1D,
+    MaxPooling1D,
+    Recurrent,
+    Residual,
+    SimpleRNN,
+)
 from numba_rnnlm.layers.chain import Chain
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.network.network import KEPT_PASSES
@@ -53,6 +70,10 @@ MODELS = {
     "nested": Graph([Residual([Concat([Dense(1), LSTM(2, return_sequences=True)]), Residual(GRU(3, return_sequences=True))]), Dense(2, "sigmoid")], 3),
     "tied twice": Graph([Embedding(V, 5), LSTM(5, return_sequences=True), Dense(V, tied=True), Dense(5, "tanh"), Dense(V, "softmax", tied=True)]),
     "scans": Graph([Embedding(V, 5), QRNN(5, True), Recurrent(5, True, "sru"), QRNN(4, window=1), Dense(V, "softmax")]),
+    "causal convolutions": Graph([Embedding(V, 4), Residual(Conv1D(4, 3, padding="causal", groups=2)), Conv1D(5, 2, padding="causal", dilation_rate=2,
+                                  activation="tanh"), LSTM(4, return_sequences=True), Dense(V, "softmax")]),
+    "convolutions": Graph([Conv1D(6, 2, padding="same", activation="sigmoid"), MaxPooling1D(2, 1, "same"), Conv1D(4, 3, 2, "causal"), GlobalAveragePooling1D(),
+                           Dense(V, "softmax")], features=3),
     "sigmoid head": Graph([LSTM(6, return_sequences=True), Dense(4, "sigmoid")], features=3),
     "sigmoid head on the last state": Graph([Embedding(V, 4), SimpleRNN(6, activation="relu"), Dense(3, "sigmoid")]),
 }
@@ -90,6 +111,14 @@ LAYERS = {
     **{f"{cell}, sequences": Recurrent(6, return_sequences=True, cell=cell) for cell in CELLS},
     **{f"{cell}, last": Recurrent(6, cell=cell) for cell in CELLS},
     "residual": Residual([Dense(4, "tanh"), Dropout(0.4), Dense(3)]),
+    "valid convolution": Conv1D(5, 1, 2),
+    "causal convolution": Conv1D(6, 3, padding="causal", dilation_rate=2, activation="tanh"),
+    "centred convolution": Conv1D(6, 4, 2, "same", use_bias=False),
+    "pooling": MaxPooling1D(3, 2, "same"),
+    "means": AveragePooling1D(3, 1, "same"),
+    "global maximum": GlobalMaxPooling1D(),
+    "global mean": GlobalAveragePooling1D(),
+    "flatten": Flatten(),
     "concat": Concat([Dense(2), [Dropout(0.3), LSTM(3, return_sequences=True)], Dropout(0.5)]),
 }
 
@@ -210,7 +239,7 @@ def test_gradients_of_streams_add_up(cpu, model, random, T, N):
     assert_close(total, want, 2 * TOLERANCE[cpu.dtype.name])
 
 
-@every_model
+@pytest.mark.parametrize("model", [model for model in MODELS.values() if model.chain.causal], ids=[name for name in MODELS if MODELS[name].chain.causal])
 @given(random=strategies.generators, N=small, T=st.integers(2, 9), data=st.data())
 def test_a_sequence_may_be_cut_into_segments(cpu, model, random, N, T, data):
     weights, (x, _) = draw_weights(model, random), draw_batch(model, random, T, N)
