@@ -26,13 +26,19 @@ from numba_rnnlm.layers import (
     QRNN,
     Activation,
     Add,
+    AveragePooling1D,
     Concat,
+    Conv1D,
     Dense,
     Dropout,
     Embedding,
     FeedForward,
+    Flatten,
+    GlobalAveragePooling1D,
+    GlobalMaxPooling1D,
     Highway,
     LayerNormalization,
+    MaxPooling1D,
     Recurrent,
     Residual,
     RMSNormalization,
@@ -73,6 +79,10 @@ MODELS = {
     "norms": Graph([Embedding(V, 6), LayerNormalization(), Residual([RMSNormalization(), FeedForward(12, "silu"), FeedForward(12, "relu", fold=True)]),
                     Highway("tanh"), Dense(6, "gelu_tanh"), Activation("gelu_sigmoid"), LayerNormalization(center=False), Dense(V, "softmax")]),
     "scans": Graph([Embedding(V, 5), QRNN(5, True), Recurrent(5, True, "sru"), QRNN(4, window=1), Dense(V, "softmax")]),
+    "causal convolutions": Graph([Embedding(V, 4), Residual(Conv1D(4, 3, padding="causal", groups=2)), Conv1D(5, 2, padding="causal", dilation_rate=2,
+                                  activation="tanh"), LSTM(4, return_sequences=True), Dense(V, "softmax")]),
+    "convolutions": Graph([Conv1D(6, 2, padding="same", activation="sigmoid"), MaxPooling1D(2, 1, "same"), Conv1D(4, 3, 2, "causal"), GlobalAveragePooling1D(),
+                           Dense(V, "softmax")], features=3),
     "sigmoid head": Graph([LSTM(6, return_sequences=True), Dense(4, "sigmoid")], features=3),
     "sigmoid head on the last state": Graph([Embedding(V, 4), SimpleRNN(6, activation="relu"), Dense(3, "sigmoid")]),
 }
@@ -110,6 +120,14 @@ LAYERS = {
     **{f"{cell}, sequences": Recurrent(6, return_sequences=True, cell=cell) for cell in CELLS},
     **{f"{cell}, last": Recurrent(6, cell=cell) for cell in ("tanh", "lstm", "sru")},
     "residual": Residual([Dense(4, "tanh"), Dropout(0.4), Dense(3)]),
+    "valid convolution": Conv1D(5, 1, 2),
+    "causal convolution": Conv1D(6, 3, padding="causal", dilation_rate=2, activation="tanh"),
+    "centred convolution": Conv1D(6, 4, 2, "same", use_bias=False),
+    "pooling": MaxPooling1D(3, 2, "same"),
+    "means": AveragePooling1D(3, 1, "same"),
+    "global maximum": GlobalMaxPooling1D(),
+    "global mean": GlobalAveragePooling1D(),
+    "flatten": Flatten(),
     "concat": Concat([Dense(2), [Dropout(0.3), LSTM(3, return_sequences=True)], Dropout(0.5)]),
 }
 
@@ -230,7 +248,7 @@ def test_gradients_of_streams_add_up(cpu, model, random, T, N):
     assert_close(total, want, 2 * TOLERANCE[cpu.dtype.name])
 
 
-@every_model
+@pytest.mark.parametrize("model", [model for model in MODELS.values() if model.chain.causal], ids=[name for name in MODELS if MODELS[name].chain.causal])
 @given(random=strategies.generators, N=small, T=st.integers(2, 9), data=st.data())
 def test_a_sequence_may_be_cut_into_segments(cpu, model, random, N, T, data):
     weights, (x, _) = draw_weights(model, random), draw_batch(model, random, T, N)
