@@ -116,7 +116,7 @@ class ComplexStep(complex_step.Backend):
     def _nothing(self, *arguments, **options):
         pass
 
-    scatter_add = project_backward = recur_backward = activate_backward = _nothing
+    scatter_add = project_backward = attend_backward = recur_backward = activate_backward = _nothing
 
 
 def file_state(path: Path) -> list[int]:

@@ -27,7 +27,7 @@ backends.cpu.update backends.cpu
 backends.cuda.device backends.cuda.driver backends.cuda.arrays backends.cuda.kept backends.cuda.simulator backends.cuda.intrinsics
 backends.cuda.launch backends.cuda.linear backends.cuda.lookup backends.cuda.losses backends.cuda.norms backends.cuda.pointwise backends.cuda.pooling backends.cuda.recurrence
 backends.cuda.attention backends.cuda.sampling backends.cuda.update backends.cuda
-layers.initializers layers.layer layers.chain layers.heads layers.options layers.windows layers.convolution layers.dense layers.dropout
+layers.initializers layers.layer layers.chain layers.heads layers.options layers.windows layers.attention layers.convolution layers.dense layers.dropout
 layers.embedding layers.pooling layers.recurrent layers.qrnn layers.norms layers.pointwise layers.wrappers layers.characters layers layers.description
 recognition
 network.graph network.passes network.state network.vectors network.network network

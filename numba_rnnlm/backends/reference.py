@@ -202,7 +202,8 @@ class Backend:
                 h = np.tanh(Q[:, np.newaxis] + K)
                 dsums = dscores[..., np.newaxis] * W * (1 - h**2)
                 dQ[...], dK[...] = dsums.sum(1), dsums.sum(0)
-                dW += (dscores[..., np.newaxis] * h).sum((0, 1))
+                if dW is not None:
+                    dW += (dscores[..., np.newaxis] * h).sum((0, 1))
 
     def activate(self, activation: str, x: Array) -> None:
         if activation == "softmax":
@@ -396,7 +397,8 @@ def _softmax(scores: Array) -> tuple[Array, Array]:
 def _factors(n: int, seen: Array, rate: float, key: int) -> Array:
     """What dropout multiplies the weights of a pair by."""
     steps, reach = seen.shape[1:]
-    return _kept(n * steps * reach, (steps, reach), rate, key) / (1 - rate)
+    factors: Array = _kept(n * steps * reach, (steps, reach), rate, key) / (1 - rate)
+    return factors
 
 
 def _drawn(scores: Array, choice: Choice, number: float) -> int:

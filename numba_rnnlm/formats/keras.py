@@ -7,7 +7,7 @@ import numpy as np
 
 from ..backends.ops import Shape
 from ..errors import ConfigError, ModelFileError, expect_path, shown
-from ..layers import GRU, Conv1D, Dense, Embedding, Layer, Recurrent
+from ..layers import GRU, Conv1D, Dense, Embedding, Layer, MultiHeadAttention, Recurrent
 from .maps import Entry, Map, Weights, from_theirs, stand_ins, to_theirs
 
 # Without blocks, gates are in the same order: those of Keras's LSTM, i f c o, are our i f g o.
@@ -22,6 +22,17 @@ MAPS: dict[type[Layer], Map] = {
         Entry("bias", "b", "m r u n r' u'", "u r n u' r' m", shape=(2, -1)),
     ],
 }
+
+
+def _heads(layer: Layer) -> Map:
+    """Keras's kernels have an axis of heads."""
+    assert isinstance(layer, MultiHeadAttention)
+    heads = layer.num_heads
+    for theirs, ours, size in (("query", "q", layer.key_dim), ("key", "k", layer.key_dim), ("value", "v", layer.value_dim or layer.key_dim)):
+        yield Entry(f"{theirs}/kernel", f"W{ours}", shape=(-1, heads, size))
+        yield Entry(f"{theirs}/bias", f"b{ours}", shape=(heads, size))
+    yield Entry("attention_output/kernel", "Wo", shape=(heads, layer.value_dim or layer.key_dim, -1))
+    yield Entry("attention_output/bias", "bo")
 
 
 def to_keras(layer: Layer, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -47,6 +58,8 @@ def from_keras(layer: Layer, shapes: Mapping[str, Shape], arrays: Sequence[np.nd
 
 def _map(layer: Layer, names: Iterable[str]) -> Map:
     """The map of the layer's class; what it does not have keeps its name and shape."""
+    if isinstance(layer, MultiHeadAttention):
+        return list(_heads(layer))
     entries = list(next((MAPS[kind] for kind in type(layer).__mro__ if kind in MAPS), ()))
     known = {entry.ours for entry in entries}
     return entries + [Entry(name, name) for name in names if name not in known]

@@ -31,7 +31,7 @@ def build(
     body = BODIES[config.architecture](config, cell or config.cell) if body is None else body
     for layer in body:
         if not layer.causal:
-            raise ConfigError(f"{shown(layer)} sees later steps, which a language model is to predict; use it in a Sequential.")
+            raise ConfigError(f"{shown(layer)} {layer.why_not_causal}.")
     layers += body
     shape = Chain(tuple(layers)).output((1, 1))
     if len(shape) != 3:

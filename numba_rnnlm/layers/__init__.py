@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ..suggestions import LAYERS as _INSTEAD
+from .attention import AdditiveAttention, Attention, AttentionPooling, MultiHeadAttention, SingleHeadAttention
 from .characters import CharacterEmbedding
 from .convolution import Conv1D
 from .dense import Dense
@@ -18,16 +19,18 @@ from .wrappers import Add, Concat, Residual
 
 LAYERS: dict[str, type] = {
     kind.__name__: kind for kind in (
-        Embedding, CharacterEmbedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Conv1D, MaxPooling1D, AveragePooling1D, GlobalMaxPooling1D, GlobalAveragePooling1D, Flatten,
-        Dense, Dropout, Activation, LayerNormalization, RMSNormalization, Highway, FeedForward, Residual, Concat, Add)
+        Embedding, CharacterEmbedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Conv1D, MaxPooling1D, AveragePooling1D, GlobalMaxPooling1D,
+        GlobalAveragePooling1D, Flatten, Dense, Dropout, Activation, LayerNormalization, RMSNormalization, Highway, FeedForward, MultiHeadAttention,
+        SingleHeadAttention, Attention, AdditiveAttention, AttentionPooling, Residual, Concat, Add)
 }
 
 check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
 
 __all__ = [
-    "GRU", "LAYERS", "LSTM", "QRNN", "Activation", "Add", "AveragePooling1D", "CharacterEmbedding", "Concat", "Conv1D", "Dense", "Dropout", "Embedding", "FeedForward",
-    "Flatten", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Highway", "Layer", "LayerNormalization", "MaxPooling1D", "RMSNormalization",
-    "Recurrent", "Residual", "Run", "SimpleRNN", "check",
+    "GRU", "LAYERS", "LSTM", "QRNN", "Activation", "Add", "AdditiveAttention", "Attention", "AttentionPooling", "AveragePooling1D",
+    "CharacterEmbedding", "Concat", "Conv1D", "Dense", "Dropout", "Embedding", "FeedForward", "Flatten", "GlobalAveragePooling1D",
+    "GlobalMaxPooling1D", "Highway", "Layer", "LayerNormalization", "MaxPooling1D", "MultiHeadAttention", "RMSNormalization", "Recurrent",
+    "Residual", "Run", "SimpleRNN", "SingleHeadAttention", "check",
 ]
 
 

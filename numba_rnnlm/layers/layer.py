@@ -184,6 +184,12 @@ class Layer:
         return all(layer.causal for layer in self.within().values())
 
     @property
+    def why_not_causal(self) -> str:
+        """What a language model says of a layer that is not causal."""
+        inner = next((layer for layer in self.within().values() if not layer.causal), None)
+        return inner.why_not_causal if inner is not None else "sees later steps, which a language model is to predict; use it in a Sequential"
+
+    @property
     def flattens(self) -> bool:
         """Whether the size of the output vectors depends on T, so that all sequences must have the same length."""
         return any(layer.flattens for layer in self.within().values())

@@ -72,7 +72,7 @@ def _cut(work: np.ndarray, parts: int) -> np.ndarray:
 @kernel
 def _first(n, shift, held):
     """The first key that exists for stream n."""
-    return max(0, shift - int(held[n])) if held.size and shift > 0 else 0
+    return shift - int(min(held[n], type(held[n])(shift))) if held.size and shift > 0 else 0
 
 
 @kernel

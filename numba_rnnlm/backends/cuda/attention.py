@@ -67,7 +67,7 @@ def _sees(t, s, steps, reach, first, causal, window):
 def _first(n, steps, reach, held):
     """The first key that exists for stream n."""
     if held.size and reach > steps:
-        return np.int32(max(0, reach - steps - np.int32(held[n])))
+        return np.int32(reach - steps - np.int32(min(held[n], np.float32(reach - steps))))
     return np.int32(0)
 
 
