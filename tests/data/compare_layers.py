@@ -21,12 +21,17 @@ from numba_rnnlm.checking.cases import Case, gradient_of
 from numba_rnnlm.layers import (
     QRNN,
     Activation,
+    AdditiveAttention,
+    Attention,
+    AttentionPooling,
     FeedForward,
     Highway,
     Layer,
     LayerNormalization,
+    MultiHeadAttention,
     Recurrent,
     RMSNormalization,
+    SingleHeadAttention,
 )
 
 Tensors = dict[str, torch.Tensor]
@@ -158,9 +163,107 @@ def feed_forward(random: np.random.Generator) -> Draw:
     return Draw(FeedForward(units, name, fold), shape, peer)
 
 
+# Attention
+
+
+def attended(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: Any, held: torch.Tensor | None, score: Any = None) -> torch.Tensor:
+    """Σ softmax(scores) values, with q (T, N, A, K), keys (S, N, A, K), values (S, N, A, V)."""
+    steps, reach = len(q), len(keys)
+    scores = torch.einsum("tnak,snak->tnas", q, keys) if score is None else score(q[:, :, :, None], keys.movedim(0, 2)[None])
+    place, key = torch.arange(steps)[:, None] + reach - steps, torch.arange(reach)
+    seen = (key <= place) & (key > place - (layer.window or reach)) if layer.masks else torch.ones(steps, reach, dtype=torch.bool)
+    seen = seen[:, None, None] & (key >= reach - steps - (0 if held is None else held[:, None, None]))
+    return torch.einsum("tnas,snav->tnav", torch.softmax(scores.masked_fill(~seen, -torch.inf), -1), values)
+
+
+def remembered(state: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
+    """The rows of the state in front of those of x; the last ones are the new state."""
+    if not state:
+        return x
+    seen = torch.cat([state[name].swapaxes(0, 1), x])
+    state[name] = seen[len(x) :].swapaxes(0, 1)
+    return seen
+
+
+def masked(random: np.random.Generator) -> dict[str, Any]:
+    return [{}, {"use_causal_mask": True}, {"use_causal_mask": True, "window": int(random.integers(2, 12))}][random.integers(3)]
+
+
+def sequence(random: np.random.Generator) -> tuple[int, ...]:
+    """At least two steps: where a step sees one key only, gradients of the weights are zero, and their errors relative to nothing."""
+    return tuple(map(int, random.integers([2, 1, 1], [20, 5, 12])))
+
+
+def rotated(x: torch.Tensor, start: int) -> torch.Tensor:
+    half = x.shape[-1] // 2
+    angles = torch.outer(torch.arange(len(x), dtype=torch.float64) + start, 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half))
+    pairs = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles).to(x.dtype.to_complex())[:, None, None]
+    return torch.cat([pairs.real, pairs.imag], -1)
+
+
+def heads(random: np.random.Generator) -> Draw:
+    A, K, V = map(int, random.integers(1, [5, 9, 9]))
+    rotary = bool(random.integers(2)) and K % 2 == 0
+    layer = MultiHeadAttention(A, K, V, use_bias=bool(random.integers(2)), rotary=rotary, **masked(random))
+
+    def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+        q, k, v = (x @ p[f"W{name}"] + p.get(f"b{name}", 0) for name in "qkv")
+        k, v, held = remembered(state, "k", k), remembered(state, "v", v), state.get("held")
+        q, k, v = (each.unflatten(-1, (A, -1)) for each in (q, k, v))
+        if rotary:
+            q, k = rotated(q, len(k) - len(q)), rotated(k, 0)
+        y = attended(q / K**0.5, k, v, layer, held).flatten(-2) @ p["Wo"] + p.get("bo", 0)
+        count(state, x)
+        return y
+
+    return Draw(layer, sequence(random), peer)
+
+
+def count(state: Tensors, x: torch.Tensor) -> None:
+    if state:
+        state["held"] = state["held"] + len(x)
+
+
+def of_inputs(kind: Any) -> Callable[[np.random.Generator], Draw]:
+    def draw(random: np.random.Generator) -> Draw:
+        layer = kind(**masked(random))
+
+        def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+            seen, held = remembered(state, "x", x)[:, :, None], state.get("held")
+            score = (lambda q, k: torch.tanh(q + k) @ p["scale"]) if kind is AdditiveAttention else None
+            y = attended(x[:, :, None], seen, seen, layer, held, score)[:, :, 0]
+            count(state, x)
+            return y
+
+        return Draw(layer, sequence(random), peer)
+
+    return draw
+
+
+def single(random: np.random.Generator) -> Draw:
+    layer, shape = SingleHeadAttention(window=[None, int(random.integers(2, 12))][random.integers(2)], epsilon=1e-5), sequence(random)
+    shape = (*shape[:2], shape[2] + 1)
+
+    def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+        s, held, seen = torch.sigmoid(p["s"]), state.get("held"), remembered(state, "x", x)
+        q = s[0] * functional.layer_norm(x @ p["Wq"] + p["bq"], x.shape[-1:], p["gamma"], p["beta"], 1e-5) / x.shape[-1] ** 0.5
+        c, f = (s[2] @ p["Wv"] + p["bv"]).chunk(2)
+        y = attended(q[:, :, None], (s[1] * seen)[:, :, None], (torch.sigmoid(f) * torch.tanh(c) * seen)[:, :, None], layer, held)[:, :, 0]
+        count(state, x)
+        return y
+
+    return Draw(layer, shape, peer)
+
+
+def pooling(random: np.random.Generator) -> Draw:
+    return Draw(AttentionPooling(), sequence(random), lambda x, p, state: (torch.softmax(x @ p["W"], 0) * x).sum(0))
+
+
 LAYERS: dict[str, Callable[[np.random.Generator], Draw]] = {
     **{name: scan(name) for name in CELLS}, "QRNN, window 2": quasi,
     "LayerNormalization": layer_norm, "RMSNormalization": rms_norm, "Activation": activation, "Highway": highway, "FeedForward": feed_forward,
+    "MultiHeadAttention": heads, "Attention": of_inputs(Attention), "AdditiveAttention": of_inputs(AdditiveAttention), "SingleHeadAttention": single,
+    "AttentionPooling": pooling,
 }
 
 
