@@ -2,7 +2,7 @@
 
     python -m benchmarks.layers --peer torch
     python -m benchmarks.layers --peer torch --shapes 20,35,200 --cells lstm --precisions tf32
-    python -m benchmarks.layers --peer torch --layers conv
+    python -m benchmarks.layers --peer torch --layers conv attention
 """
 
 from typing import Any, NamedTuple
@@ -29,6 +29,10 @@ ROWS = {  # --layers, forward and all gradients; a worker for a peer has a modul
         Row("Conv1D", (64, 128, 64), {"filters": 128, "kernel_size": 3}),
         Row("Conv1D", (64, 128, 64), {"filters": 128, "kernel_size": 5}),
         Row("Conv1D", (16, 512, 256), {"filters": 256, "kernel_size": 3, "padding": "causal"}),
+    ],
+    "attention": [
+        Row("MultiHeadAttention", (streams, steps, size), {"num_heads": heads, "key_dim": size // heads, "use_bias": False, "use_causal_mask": True})
+        for streams, steps in ((16, 256), (4, 1024)) for size in (64, 256, 512) for heads in (1, 4, 8)
     ],
 }
 

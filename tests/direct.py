@@ -36,6 +36,37 @@ def scatter_add(ids, rows, table):
     return {"table": table + np.einsum("tnv,tnd->vd", ids[..., np.newaxis] == np.arange(len(table)), rows)}
 
 
+def add_positions(table, starts, out):
+    rows = [[table[min(int(start) + t, len(table) - 1)] for start in starts] for t in range(len(out))]
+    return {"out": out + np.array(rows)}
+
+
+def add_positions_backward(dout, starts, dtable, add):
+    places = np.minimum(np.arange(len(dout))[:, np.newaxis] + starts, len(dtable) - 1)
+    found = np.einsum("tnl,tnd->ld", places[..., np.newaxis] == np.arange(len(dtable)), dout)
+    return {"dtable": found + (dtable if add else 0)}
+
+
+def attend(q, k, v, out, sums, heads, scale, causal, window, held, w, rate, key):
+    T, N, _ = q.shape
+    result, logs = np.zeros(out.shape), np.zeros(sums.shape)
+    K, V = q.shape[2] // heads, v.shape[2] // heads
+    for n, a, t in np.ndindex(N, heads, T):
+        place, own, columns = len(k) - T + t, slice(a * K, (a + 1) * K), slice(a * V, (a + 1) * V)
+        first = 0 if held is None else max(0, len(k) - T - int(held[n]))
+        keys = range(max(first, place + 1 - window if window else 0), min(len(k), place + 1) if causal else len(k))
+        if keys:
+            seen = slice(keys[0], keys[-1] + 1)
+            scores = scale * (k[seen, n, own] @ q[t, n, own] if w is None else np.tanh(k[seen, n, own] + q[t, n, own]) @ w[own])
+            logs[t, n, a] = np.logaddexp.reduce(scores)
+            weights = np.exp(scores - logs[t, n, a]) / (1 - rate)
+            if rate:
+                numbers = (((n * heads + a) * T + t) * len(k) + s for s in keys)
+                weights *= [random_bits(key, number) >> 32 >= round(rate * 2**32) for number in numbers]
+            result[t, n, columns] = weights @ v[seen, n, columns]
+    return {"out": result, "sums": logs}
+
+
 def product(x, W, b, transposed):
     """x W + b"""
     return np.einsum("md,kd->mk" if transposed else "md,dk->mk", x, W) + (0 if b is None else b)
@@ -113,4 +144,4 @@ def norm(x):
 
 
 VERBS = {verb.__name__: verb for verb in (
-    copy, fill, add, reverse, gather, scatter_add, project, convolve, pool_steps, cross_entropy, binary_cross_entropy, dropout, norm)}  # fmt: skip
+    copy, fill, add, reverse, gather, scatter_add, add_positions, add_positions_backward, attend, project, convolve, pool_steps, cross_entropy, binary_cross_entropy, dropout, norm)}  # fmt: skip

@@ -83,6 +83,20 @@ def scatter_add(draw) -> Call:
 
 
 @st.composite
+def add_positions(draw) -> Call:
+    random, L, D, T, N = draw(generators), draw(sizes), draw(sizes), draw(steps), draw(sizes)
+    starts = random.integers(0, 2 * L, N).astype(float)
+    starts[0] = draw(st.sampled_from([0.0, 2.0**24]))
+    return {"table": floats(random, L, D), "starts": starts, "out": floats(random, T, N, D)}
+
+
+@st.composite
+def add_positions_backward(draw) -> Call:
+    call, add = draw(add_positions()), draw(st.booleans())
+    return {"dout": call["out"], "starts": call["starts"], "dtable": output(draw(generators), add, *call["table"].shape), "add": add}
+
+
+@st.composite
 def project(draw) -> Call:
     random, M, D, K, first, transposed = (
         draw(generators), draw(sizes), draw(sizes), draw(sizes), draw(few), draw(st.booleans())
@@ -351,7 +365,7 @@ def rule_arguments(random: np.random.Generator, rule: Rule, size: int, scale: fl
 VERBS = {
     strategy.__name__: strategy
     for strategy in (
-        copy, fill, add, reverse, gather, scatter_add, project, project_backward, convolve, convolve_backward, pool_steps, pool_steps_backward,
+        copy, fill, add, reverse, gather, scatter_add, add_positions, add_positions_backward, project, project_backward, convolve, convolve_backward, pool_steps, pool_steps_backward,
         recur, recur_backward, attend, attend_backward, activate, activate_backward, multiply, normalize, normalize_backward, dropout, cross_entropy,
         cross_entropy_backward, binary_cross_entropy,
         binary_cross_entropy_backward, norm, update,

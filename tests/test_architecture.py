@@ -28,7 +28,7 @@ backends.cuda.device backends.cuda.driver backends.cuda.arrays backends.cuda.kep
 backends.cuda.launch backends.cuda.linear backends.cuda.lookup backends.cuda.losses backends.cuda.norms backends.cuda.pointwise backends.cuda.pooling backends.cuda.recurrence
 backends.cuda.attention backends.cuda.sampling backends.cuda.update backends.cuda
 layers.initializers layers.layer layers.chain layers.heads layers.options layers.windows layers.attention layers.convolution layers.dense layers.dropout
-layers.embedding layers.pooling layers.recurrent layers.qrnn layers.norms layers.pointwise layers.wrappers layers.characters layers layers.description
+layers.embedding layers.pooling layers.recurrent layers.qrnn layers.norms layers.positions layers.pointwise layers.wrappers layers.characters layers layers.description
 recognition
 network.graph network.passes network.state network.vectors network.network network
 formats.maps formats.keras

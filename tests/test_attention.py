@@ -24,8 +24,10 @@ from numba_rnnlm.layers import (
     Embedding,
     LayerNormalization,
     MultiHeadAttention,
+    PositionEmbedding,
     Residual,
     SingleHeadAttention,
+    SinusoidalPosition,
 )
 from numba_rnnlm.layers.layer import Run
 from numba_rnnlm.network import Graph, Network
@@ -39,6 +41,8 @@ STREAMING = {
     "single": SingleHeadAttention(window=WINDOW, dropout=0.1),
     "dot": Attention(use_causal_mask=True, window=3),
     "additive": AdditiveAttention(False, use_causal_mask=True, window=WINDOW),
+    "learned positions": PositionEmbedding(15),
+    "sinusoids": SinusoidalPosition(100, longest=25),
 }
 OTHERS = {
     "heads": MultiHeadAttention(2, 3, 5, dropout=0.3),
@@ -145,6 +149,18 @@ def test_what_a_window_forgets_does_not_matter(cpu):
     assert error(*(own.predict(cpu.upload(ids[-1:]), each).copy()[-1] for each in (own.state(2), state))) > 1e-3
 
 
+def test_sinusoids_are_those_of_the_paper(ops):
+    x, layer = np.zeros((8, 2, 6)), SinusoidalPosition()
+    run = Run({}, {}, {name: ops.empty(size) for name, size in layer.activations(x.shape, False).items()})
+    run.m = {"read": ops.upload(np.array([0.0, 3.0]))}
+    y = ops.download(layer.forward(ops, run, ops.upload(x)))
+    for n, start in enumerate((0, 3)):
+        for t, i in np.ndindex(8, 3):
+            angle = (start + t) / 10_000 ** (2 * i / 6)
+            assert error(y[t, n, 2 * i : 2 * i + 2], [np.sin(angle), np.cos(angle)]) <= TOLERANCE[ops.dtype.name]
+    np.testing.assert_array_equal(ops.download(run.m["read"]), [8, 11])
+
+
 def test_generation_equals_forward_passes():
     model = LanguageModel(embedding=8, body=[LSTM(8, return_sequences=True), Residual([LayerNormalization(), SingleHeadAttention(window=9)]),
                                              Residual(MultiHeadAttention(2, 4, rotary=True, use_causal_mask=True, window=5))], threads=1)  # fmt: skip
@@ -187,6 +203,7 @@ def test_a_query_that_sees_nothing_gives_zeros(ops):
     (lambda: SingleHeadAttention(window=2**24 + 1), "SingleHeadAttention: window is 16777217, expected .* at most 16,777,216"),
     (lambda: Attention(window=5), "Attention: window is 5, but without use_causal_mask=True every step sees the whole sequence; give both or neither"),
     (lambda: MultiHeadAttention(2, 3, rotary=True), "key_dim is 3, expected an even number, because rotary=True rotates pairs"),
+    (lambda: PositionEmbedding(0), "PositionEmbedding: sequence_length is 0"), (lambda: SinusoidalPosition(longest=0), "SinusoidalPosition: longest is 0"),
     (lambda: MultiHeadAttention(0, 3), "num_heads is 0"), (lambda: MultiHeadAttention(2, 3, dropout=1.0), "dropout is 1.0"),
     (lambda: MultiHeadAttention(2, 3, output_shape=5), "put a Dense layer behind it"),
     (lambda: Attention(use_scale=True), "a Dense layer in front scales, too"), (lambda: Attention(score_mode="concat"), "AdditiveAttention computes"),
@@ -200,7 +217,7 @@ def test_wrong_arguments_are_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize("layer", [MultiHeadAttention(2, 4), AttentionPooling()], ids=repr)
+@pytest.mark.parametrize("layer", [MultiHeadAttention(2, 4), AttentionPooling(), PositionEmbedding(5)], ids=repr)
 def test_vectors_that_are_no_sequence_are_refused(layer):
     with pytest.raises(ShapeError, match=r"takes sequences of vectors, got an input with 2 axes; .* return_sequences=True"):
         Sequential([LSTM(4, input_dim=3), layer, Dense(1, "sigmoid")]).build()

@@ -211,7 +211,7 @@ def of_model(method, use=lambda result: None, **given):
 CELL = {"name": "own", "gates": {"a": "xh"}, "states": ("h",), "equations": cells.TANH.equations, "forward": cells.TANH.forward, "backward": cells.TANH.backward}
 FIRST = layers.Embedding, layers.CharacterEmbedding  # layers that take ids
 OF_LAYER = {"Embedding": (4, 2), "Conv1D": (3, 2), "CharacterEmbedding": (("a", "bc"),), "Dense": (3,), "Dropout": (0.5,), "Activation": ("relu",), "LayerNormalization": (), "RMSNormalization": (), "Highway": (), "MultiHeadAttention": (2, 3),
-            **dict.fromkeys(("GlobalMaxPooling1D", "GlobalAveragePooling1D", "Flatten", "SingleHeadAttention", "Attention", "AdditiveAttention", "AttentionPooling"), ())}
+            **dict.fromkeys(("GlobalMaxPooling1D", "GlobalAveragePooling1D", "Flatten", "SingleHeadAttention", "Attention", "AdditiveAttention", "AttentionPooling", "SinusoidalPosition"), ())}
 OF_CALLBACK = {"CSVLogger": {"path": "log.csv"}, "ModelCheckpoint": {"filepath": "saved.npz"}, "History": {}, "EarlyStopping": {}, "LambdaCallback": {}, "Callback": {}}
 
 

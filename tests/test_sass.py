@@ -108,7 +108,7 @@ def cases(capability):
     hopper = capability == HOPPER
     yield from (("linear", name) for name in ("add_parts", "set_rows", "add_rows"))
     yield from (("attention", name) for name in ("attend", "attend_keys", "attend_queries", "row_products"))
-    yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse"))
+    yield from (("lookup", name) for name in ("gather", "scatter_add", "reverse", "add_positions", "add_positions_backward"))
     yield from (("pointwise", name) for name in ("dropout", "copy", "add", "add_columns", "multiply"))
     yield "norms", "gradients"
     yield from (("pooling", name) for name in ("pool", "pool_backward"))

@@ -139,11 +139,32 @@ class Conv1D(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(nn.functional.pad(x, (self.before, 0)) if self.before else x)
 
-    def named(self) -> dict[str, torch.Tensor]:
-        return {"W": self.conv.weight, "b": self.conv.bias}
+    def gradients(self) -> dict[str, Any]:
+        return {"W": self.conv.weight.grad, "b": self.conv.bias.grad}
 
 
-MODULES = {"Conv1D": (Conv1D, (1, 2, 0))}  # our class → the module that computes the same, and where its axes are in (steps, streams, features)
+class MultiHeadAttention(nn.Module):
+    """Our self-attention, causal and without biases, in PyTorch's layout (streams, steps, features)."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], num_heads: int, **ours: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(weights["Wq"].shape[0], num_heads, bias=False, batch_first=True)
+        own = {"in_proj_weight": np.concatenate([weights[f"W{name}"].T for name in "qkv"]), "out_proj.weight": weights["Wo"].T}
+        self.attention.load_state_dict(tensors(own))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        y: torch.Tensor = self.attention(x, x, x, attn_mask=mask, need_weights=False, is_causal=True)[0]
+        return y
+
+    def gradients(self) -> dict[str, Any]:
+        parts = self.attention.in_proj_weight.grad.chunk(3)
+        return {f"W{name}": part for name, part in zip("qkv", parts, strict=True)} | {"Wo": self.attention.out_proj.weight.grad}
+
+
+MODULES = {  # our class → the module that computes the same, and where its axes are in (steps, streams, features)
+    "Conv1D": (Conv1D, (1, 2, 0)), "MultiHeadAttention": (MultiHeadAttention, (1, 0, 2)),
+}
 
 
 class One(OnCpu):
@@ -158,9 +179,9 @@ class One(OnCpu):
         self.module = module(given, **arguments)
         self.x = torch.tensor(x.transpose(axes).copy(), requires_grad=True)
         self.dy = torch.tensor(dy.transpose(axes).copy())
-        gradients = self.module.named() | {"x": self.x}
         self.figures = {"output": float(torch.linalg.vector_norm(self.step()))}
-        self.figures |= {f"gradient of {name}": float(torch.linalg.vector_norm(array.grad)) for name, array in gradients.items()}
+        self.figures |= {f"gradient of {name}": float(torch.linalg.vector_norm(array))
+                         for name, array in (self.module.gradients() | {"x": self.x.grad}).items()}  # fmt: skip
 
     def step(self) -> torch.Tensor:
         self.x.grad = None

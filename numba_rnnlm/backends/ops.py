@@ -205,6 +205,12 @@ class Ops(Protocol):
     def scatter_add(self, ids: Array, rows: Array, table: Array) -> None:
         """table (V, D)[ids (…)] += rows (…, D), in the order of the ids."""
 
+    def add_positions(self, table: Array, starts: Array, out: Array) -> None:
+        """out[t, n] (T, N, D) += table (L, D)[min(starts[n] + t, L - 1)]; starts (N) are whole floats, not negative."""
+
+    def add_positions_backward(self, dout: Array, starts: Array, dtable: Array, add: bool = False) -> None:
+        """dtable ← gradient of the table of :meth:`add_positions`; with ``add``, it is added to instead."""
+
     # linear
     def project(
         self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False, add: bool = False

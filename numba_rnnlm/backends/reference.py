@@ -74,6 +74,16 @@ class Backend:
     def scatter_add(self, ids: Array, rows: Array, table: Array) -> None:
         np.add.at(table, ids, rows)
 
+    def add_positions(self, table: Array, starts: Array, out: Array) -> None:
+        for t in range(len(out)):
+            out[t] += table[_positions(starts, t, table)]
+
+    def add_positions_backward(self, dout: Array, starts: Array, dtable: Array, add: bool = False) -> None:
+        if not add:
+            dtable[...] = 0
+        for t in range(len(dout)):
+            np.add.at(dtable, _positions(starts, t, dtable), dout[t])
+
     def project(
         self, x: Array, W: Array, b: Array | None, out: Array, first: int = 0, transposed: bool = False, add: bool = False
     ) -> None:
@@ -352,6 +362,10 @@ def _kept(first: int, shape: Shape, rate: float, key: int) -> Array:
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     bits = bits ^ (bits >> np.uint64(31))
     return ((bits >> np.uint64(32)) >= np.uint64(round(rate * 2**32))).reshape(shape)
+
+
+def _positions(starts: Array, t: int, table: Array) -> Array:
+    return np.asarray(np.minimum(np.real(starts).astype(int) + t, len(table) - 1))
 
 
 def _heads(heads: int, *arrays: Array | None) -> Iterator[tuple[int, tuple[Any, ...]]]:

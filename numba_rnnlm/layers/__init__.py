@@ -13,6 +13,7 @@ from .layer import Layer, Run
 from .norms import LayerNormalization, RMSNormalization
 from .pointwise import Activation, FeedForward, Highway
 from .pooling import AveragePooling1D, Flatten, GlobalAveragePooling1D, GlobalMaxPooling1D, MaxPooling1D
+from .positions import PositionEmbedding, SinusoidalPosition
 from .qrnn import QRNN
 from .recurrent import GRU, LSTM, Recurrent, SimpleRNN
 from .wrappers import Add, Concat, Residual
@@ -21,7 +22,8 @@ LAYERS: dict[str, type] = {
     kind.__name__: kind for kind in (
         Embedding, CharacterEmbedding, Recurrent, SimpleRNN, LSTM, GRU, QRNN, Conv1D, MaxPooling1D, AveragePooling1D, GlobalMaxPooling1D,
         GlobalAveragePooling1D, Flatten, Dense, Dropout, Activation, LayerNormalization, RMSNormalization, Highway, FeedForward, MultiHeadAttention,
-        SingleHeadAttention, Attention, AdditiveAttention, AttentionPooling, Residual, Concat, Add)
+        SingleHeadAttention, Attention, AdditiveAttention, AttentionPooling, PositionEmbedding, SinusoidalPosition,
+        Residual, Concat, Add)
 }
 
 check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
@@ -29,8 +31,8 @@ check: Callable[..., None]  # of numba_rnnlm.checking.layer, set by the package
 __all__ = [
     "GRU", "LAYERS", "LSTM", "QRNN", "Activation", "Add", "AdditiveAttention", "Attention", "AttentionPooling", "AveragePooling1D",
     "CharacterEmbedding", "Concat", "Conv1D", "Dense", "Dropout", "Embedding", "FeedForward", "Flatten", "GlobalAveragePooling1D",
-    "GlobalMaxPooling1D", "Highway", "Layer", "LayerNormalization", "MaxPooling1D", "MultiHeadAttention", "RMSNormalization", "Recurrent",
-    "Residual", "Run", "SimpleRNN", "SingleHeadAttention", "check",
+    "GlobalMaxPooling1D", "Highway", "Layer", "LayerNormalization", "MaxPooling1D", "MultiHeadAttention", "PositionEmbedding", "RMSNormalization", "Recurrent",
+    "Residual", "Run", "SimpleRNN", "SingleHeadAttention", "SinusoidalPosition", "check",
 ]
 
 

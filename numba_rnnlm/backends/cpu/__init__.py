@@ -105,6 +105,13 @@ class Backend:
         width = table.shape[1]
         self._elementwise(lookup.scatter_add, width, table, ids.reshape(-1), rows.reshape(-1, width), each=ids.size)
 
+    def add_positions(self, table: Array, starts: Array, out: Array) -> None:
+        self._elementwise(lookup.add_positions, len(out), table, starts, out, each=out.size // max(len(out), 1))
+
+    def add_positions_backward(self, dout: Array, starts: Array, dtable: Array, add: bool = False) -> None:
+        width = dtable.shape[1]
+        self._elementwise(lookup.add_positions_backward, width, dtable, starts, dout, add, each=dout.size // width)
+
     # linear
 
     def project(

@@ -159,6 +159,12 @@ class Backend:
         grid = (symbols if by_id else ids.size), -(-columns // lookup.COLUMNS)
         lookup.scatter_add(grid, lookup.COLUMNS * lookup.LANES, table, ids, rows, symbols, ids.size, columns, by_id)
 
+    def add_positions(self, table: DeviceArray, starts: DeviceArray, out: DeviceArray) -> None:
+        lookup.add_positions(blocks(out.size), THREADS, table, starts, out, *table.shape, out.shape[1], out.size)
+
+    def add_positions_backward(self, dout: DeviceArray, starts: DeviceArray, dtable: DeviceArray, add: bool = False) -> None:
+        lookup.add_positions_backward(blocks(dtable.size), THREADS, dtable, starts, dout, *dtable.shape, *dout.shape[:2], dtable.size, add)
+
     # linear
 
     def project(

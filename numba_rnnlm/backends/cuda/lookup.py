@@ -79,3 +79,27 @@ def reverse(x, lengths, out, steps, streams, columns, size):
         if t < length:
             t = length - 1 - t
         out[e] = x[(np.int64(t) * streams + n) * columns + column]
+
+
+@kernel(FLOATS, FLOATS, FLOATS, INT, INT, INT, INT)
+def add_positions(table, starts, out, length, columns, streams, size):
+    """out[t, n] += table[starts[n] + t], or the last row beyond the end; rows of ``columns`` elements."""
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        row, column = divided(e, columns)
+        t, n = divided(row, streams)
+        place = min(np.int64(min(starts[n], np.float32(length - 1))) + t, length - 1)
+        out[e] += table[np.int64(place) * columns + column]
+
+
+@kernel(FLOATS, FLOATS, FLOATS, INT, INT, INT, INT, INT, INT)
+def add_positions_backward(table, starts, dout, length, columns, steps, streams, size, keep):
+    """table[starts[n] + t] ← or += dout[t, n], or the last row beyond the end. A thread sums an element of the table."""
+    for e in range(cuda.grid(1), size, cuda.gridsize(1)):
+        place, column = divided(e, columns)
+        own = table[e] if keep else np.float32(0)
+        for n in range(streams):
+            first = place - np.int64(min(starts[n], np.float32(length - 1)))
+            end = steps if place == length - 1 else min(first + 1, steps)
+            for t in range(max(first, 0), end):
+                own += dout[(np.int64(t) * streams + n) * columns + column]
+        table[e] = own
