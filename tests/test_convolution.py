@@ -1,11 +1,13 @@
-"""Convolution and pooling over time: their layers in both front ends, Keras's shapes, and what they refuse."""
+"""Convolution and pooling over time: their layers in both front ends, compared with PyTorch and Keras, and what they refuse."""
 
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import strategies
-from checks import assert_same_bits, call
+from checks import assert_close, assert_same_bits, call
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import floats
@@ -26,6 +28,7 @@ from numba_rnnlm.layers import (
     GlobalMaxPooling1D,
     MaxPooling1D,
 )
+from numba_rnnlm.layers.description import rebuild
 from numba_rnnlm.network import Graph, Network
 
 pytestmark = pytest.mark.usefixtures("every_thread")
@@ -59,7 +62,7 @@ def test_a_long_mean_is_not_rounded_step_by_step(cpu):
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_gradient_of_a_maximum_goes_to_the_first(ops, size):
     x = np.array([1.0, 2, 2, 2, 0]).reshape(5, 1, 1)
-    out = call(ops, "pool_steps", {"x": x, "out": np.empty((5, 1, 1)), "kind": "max", "size": size, "stride": 1, "before": size // 2})["out"]
+    out = call(ops, "pool_steps", {"x": x, "out": np.zeros((5, 1, 1)), "kind": "max", "size": size, "stride": 1, "before": size // 2})["out"]
     dx = call(ops, "pool_steps_backward", {"x": x, "out": out, "dout": np.arange(5.0).reshape(5, 1, 1) + 1, "dx": x, "kind": "max", "size": size,
                                            "stride": 1, "before": size // 2})["dx"]
     assert dx.ravel().tolist() == ([1, 2, 3, 4, 5] if size == 1 else [0, 6, 4, 5, 0])
@@ -67,7 +70,7 @@ def test_the_gradient_of_a_maximum_goes_to_the_first(ops, size):
 
 def test_a_nan_is_the_maximum(ops):
     x = np.array([1.0, np.nan, 3, 4]).reshape(4, 1, 1)
-    given_ = {"x": x, "out": np.empty((2, 1, 1)), "kind": "max", "size": 2, "stride": 2}
+    given_ = {"x": x, "out": np.zeros((2, 1, 1)), "kind": "max", "size": 2, "stride": 2}
     out = call(ops, "pool_steps", given_)["out"]
     assert np.isnan(out[0]).all() and out[1] == 4
     assert call(ops, "pool_steps_backward", given_ | {"out": out, "dout": np.ones((2, 1, 1)), "dx": x})["dx"].ravel().tolist() == [0, 1, 0, 1]
@@ -93,6 +96,24 @@ def test_the_checks_of_a_layer(layer):
 
 def test_the_checks_of_groups():
     layers.check(Conv1D(6, 2, padding="causal", groups=3), 6)
+
+
+with np.load(Path(__file__).parent / "data" / "golden_convolution.npz", allow_pickle=False) as file:
+    GOLDEN = dict(file)
+
+
+@pytest.mark.parametrize("number", range(sum(key.endswith("/layer") for key in GOLDEN)))
+def test_a_layer_computes_what_pytorch_does(cpu, number):
+    """The numbers were recorded by data/record_convolution.py."""
+    golden = {key.removeprefix(f"{number}/"): array for key, array in GOLDEN.items() if key.startswith(f"{number}/")}
+    case = Case(rebuild(json.loads(str(golden["layer"])), layers.LAYERS, {}), golden["x"].shape, np.random.default_rng(0))
+    case.x, case.dy = golden["x"], golden["dy"]
+    case.weights = {key.removeprefix("weight/"): array for key, array in golden.items() if key.startswith("weight/")}
+    case.state = {name: np.zeros(shape) for name, shape in case.layer.state(case.shape).items()}
+    found = case.backward(cpu)
+    wanted = {"the output": golden["y"], "the gradient of the input": golden["gradient/x"]}
+    wanted |= {f"the gradient of the weight {name!r}": golden[f"gradient/{name}"] for name in case.weights}
+    assert_close({name: found[name] for name in wanted}, wanted, {"float32": 1e-5, "float64": 1e-13}[cpu.dtype.name])
 
 
 @given(steps=st.integers(1, 40), kernel=st.integers(1, 5), stride=st.integers(1, 4), dilation=st.integers(1, 3), padding=paddings)

@@ -23,10 +23,11 @@ from strategies import floats, unwritten
 from numba_rnnlm import LanguageModel, Sequential, backends, memory
 from numba_rnnlm.backends import SIMULATED
 from numba_rnnlm.cells import CELLS
+from numba_rnnlm.checking.cases import Case
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.errors import BackendError, ConfigError, DivergenceError, ShapeError
 from numba_rnnlm.language_model.architecture import build
-from numba_rnnlm.layers import GRU, LSTM, Dense, Embedding
+from numba_rnnlm.layers import GRU, LSTM, Conv1D, Dense, Embedding, Flatten
 from numba_rnnlm.memory import Space
 from numba_rnnlm.network import Network
 from numba_rnnlm.optimizers.pytorch import Adam
@@ -111,6 +112,7 @@ def test_copies_between_strided_arrays(index):
 def test_reshape_and_unsupported_views():
     ops = backends.get("cuda")
     array = ops.upload(np.arange(24.0).reshape(2, 3, 4))
+    np.testing.assert_array_equal(ops.download(array.swapaxes(0, 1)), np.arange(24).reshape(2, 3, 4).swapaxes(0, 1))
     assert array.reshape(-1, 4).shape == (6, 4)
     assert array[1].reshape((4, 3)).shape == (4, 3)
     with pytest.raises(ShapeError, match="cannot be seen as"):
@@ -123,6 +125,13 @@ def test_reshape_and_unsupported_views():
         array[2]
     with pytest.raises(TypeError, match=r"ops\.download"):
         np.asarray(array)
+
+
+@pytest.mark.parametrize("layer", [Conv1D(2, 2, padding="causal"), Flatten()])
+def test_a_layer_that_exchanges_axes(layer):
+    """The state of a convolution has the streams first, as has the result of Flatten."""
+    case = Case(layer, (3, 2, 2), np.random.default_rng(0))
+    assert_close(case.backward(backends.get("cuda")), case.backward(REFERENCE), TOLERANCE["float32"])
 
 
 def test_float64_is_rejected():
