@@ -33,6 +33,7 @@ from numba_rnnlm.callbacks import Callback, CSVLogger, EarlyStopping, History, L
 from numba_rnnlm.layers import (
     GRU,
     LSTM,
+    Conv1D,
     Dense,
     Dropout,
     Embedding,
@@ -246,6 +247,7 @@ def examples(path: Path, flag: bool) -> None:
         SimpleRNN(3, return_sequences=True, activation="relu", use_bias=True, dropout=0.0, recurrent_dropout=0),
         GRU(3, True, activation="tanh", recurrent_activation="sigmoid", reset_after=True, return_state=False),
         Dropout(0.5, noise_shape=None, seed=None),
+        Conv1D(3, 2, 1, "same", data_format="channels_last", kernel_initializer="glorot_uniform", bias_initializer="zeros"),
         LSTM(3, kernel_initializer="glorot_uniform", recurrent_initializer="orthogonal", bias_initializer="zeros", go_backwards=False,
              stateful=False, unroll=False, unit_forget_bias=True),
         Dense(4, "softmax", name=None, trainable=True, kernel_initializer="glorot_uniform", bias_initializer="zeros"),
