@@ -13,6 +13,7 @@ from strategies import floats
 
 from numba_rnnlm import backends, layers
 from numba_rnnlm.arena import ALIGNMENT, Arena, Layout
+from numba_rnnlm.backends import SIMULATED
 from numba_rnnlm.backends.ops import ACTIVATIONS
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.checking.cases import KEY, Case
@@ -33,6 +34,8 @@ from numba_rnnlm.layers import (
     FeedForward,
     Highway,
     LayerNormalization,
+    MultiHeadAttention,
+    PositionEmbedding,
     Recurrent,
     Residual,
     RMSNormalization,
@@ -73,6 +76,9 @@ MODELS = {
     "norms": Graph([Embedding(V, 6), LayerNormalization(), Residual([RMSNormalization(), FeedForward(12, "silu"), FeedForward(12, "relu", fold=True)]),
                     Highway("tanh"), Dense(6, "gelu_tanh"), Activation("gelu_sigmoid"), LayerNormalization(center=False), Dense(V, "softmax")]),
     "scans": Graph([Embedding(V, 5), QRNN(5, True), Recurrent(5, True, "sru"), QRNN(4, window=1), Dense(V, "softmax")]),
+    **({} if SIMULATED else {  # it would take minutes there: see test_attention
+        "attention": Graph([Embedding(V, 4), PositionEmbedding(3), Residual(MultiHeadAttention(2, 2, use_causal_mask=True, window=3)),
+                            Dense(V, "softmax")])}),
     "sigmoid head": Graph([LSTM(6, return_sequences=True), Dense(4, "sigmoid")], features=3),
     "sigmoid head on the last state": Graph([Embedding(V, 4), SimpleRNN(6, activation="relu"), Dense(3, "sigmoid")]),
 }
