@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checks import TOLERANCE, error
+from checks import TOLERANCE, assert_close, error
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import floats, generators
@@ -13,6 +13,7 @@ from strategies import floats, generators
 from numba_rnnlm import LanguageModel, Sequential, backends, layers
 from numba_rnnlm.backends import SIMULATED
 from numba_rnnlm.backends.ops import Ops
+from numba_rnnlm.checking.cases import Case
 from numba_rnnlm.errors import ConfigError, ShapeError
 from numba_rnnlm.formats.keras import from_keras, to_keras
 from numba_rnnlm.layers import (
@@ -59,6 +60,14 @@ EVERY = {f"{name}, streaming": layer for name, layer in STREAMING.items()} | OTH
 def test_every_layer_passes_the_checks(layer):
     if not SIMULATED:  # there, the checks of test_backends are enough
         layers.check(layer)
+
+
+@pytest.mark.parametrize("name", ["heads", "single"])
+def test_every_backend_computes_the_same(compiled, name):
+    """With a carried state, dropout and rotation, also on the simulator, where the checks of layers take too long."""
+    layer = {"heads": MultiHeadAttention(2, 2, 3, 0.3, rotary=True, use_causal_mask=True, window=3), "single": SingleHeadAttention(window=4)}[name]
+    case = Case(layer, (3, 2, 4), np.random.default_rng(7))
+    assert_close(case.backward(compiled), case.backward(backends.get("reference")), TOLERANCE[compiled.dtype.name])
 
 
 # Other libraries
@@ -122,21 +131,21 @@ def network(ops: Ops, layer, random: np.random.Generator) -> Network:
 
 @pytest.mark.parametrize("layer", STREAMING.values(), ids=STREAMING)
 @given(random=generators, cuts=st.lists(st.integers(0, 30), max_size=4))
-def test_a_stream_in_pieces_is_the_stream_at_once(ops, layer, random, cuts):
+def test_a_stream_in_pieces_is_the_stream_at_once(cpu, layer, random, cuts):
     """Also if its streams have read different numbers of steps before."""
-    own, ids = network(ops, layer, random), random.integers(0, V, (12 if SIMULATED else 30, 3))
+    own, ids = network(cpu, layer, random), random.integers(0, V, (30, 3))
     older, younger = own.state(3), own.state(3)
-    own.read(ops.upload(ids[:7]), older)
-    own.read(ops.upload(ids[:2]), younger)
+    own.read(cpu.upload(ids[:7]), older)
+    own.read(cpu.upload(ids[:2]), younger)
     start = older.copy()
     for name, array in start.items():  # the second stream has read less than the others
-        ops.copy(younger[name][1:2], array[1:2])
+        cpu.copy(younger[name][1:2], array[1:2])
     whole = start.copy()
-    want = ops.download(own.predict(ops.upload(ids), whole))
+    want = cpu.download(own.predict(cpu.upload(ids), whole))
     borders = sorted({0, len(ids), *(cut for cut in cuts if cut < len(ids))})
-    got = [ops.download(own.predict(ops.upload(ids[first:last]), start)) for first, last in pairwise(borders)]
-    assert error(np.concatenate(got), want) <= TOLERANCE[ops.dtype.name]
-    assert error(ops.download(start.flat), ops.download(whole.flat)) <= TOLERANCE[ops.dtype.name]
+    got = [cpu.download(own.predict(cpu.upload(ids[first:last]), start)) for first, last in pairwise(borders)]
+    assert error(np.concatenate(got), want) <= TOLERANCE[cpu.dtype.name]
+    assert error(cpu.download(start.flat), cpu.download(whole.flat)) <= TOLERANCE[cpu.dtype.name]
 
 
 def test_what_a_window_forgets_does_not_matter(cpu):

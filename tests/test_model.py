@@ -13,6 +13,7 @@ from strategies import floats
 
 from numba_rnnlm import backends, layers
 from numba_rnnlm.arena import ALIGNMENT, Arena, Layout
+from numba_rnnlm.backends import SIMULATED
 from numba_rnnlm.backends.ops import ACTIVATIONS
 from numba_rnnlm.cells import CELLS
 from numba_rnnlm.checking.cases import KEY, Case
@@ -39,6 +40,8 @@ from numba_rnnlm.layers import (
     Highway,
     LayerNormalization,
     MaxPooling1D,
+    MultiHeadAttention,
+    PositionEmbedding,
     Recurrent,
     Residual,
     RMSNormalization,
@@ -83,6 +86,9 @@ MODELS = {
                                   activation="tanh"), LSTM(4, return_sequences=True), Dense(V, "softmax")]),
     "convolutions": Graph([Conv1D(6, 2, padding="same", activation="sigmoid"), MaxPooling1D(2, 1, "same"), Conv1D(4, 3, 2, "causal"), GlobalAveragePooling1D(),
                            Dense(V, "softmax")], features=3),
+    **({} if SIMULATED else {  # it would take minutes there: see test_attention
+        "attention": Graph([Embedding(V, 4), PositionEmbedding(3), Residual(MultiHeadAttention(2, 2, use_causal_mask=True, window=3)),
+                            Dense(V, "softmax")])}),
     "sigmoid head": Graph([LSTM(6, return_sequences=True), Dense(4, "sigmoid")], features=3),
     "sigmoid head on the last state": Graph([Embedding(V, 4), SimpleRNN(6, activation="relu"), Dense(3, "sigmoid")]),
 }

@@ -76,7 +76,8 @@ def normalize_backward(width: int) -> Kernel:
 @kernel(FLOATS, FLOATS, FLOATS, INT, INT, FLOATS, FLOATS, INT)
 def gradients(x, stats, dout, rows, columns, dgain, doffset, keep):
     """dgain and doffset (columns) ← or += sums over rows, in a fixed order. An empty one is not computed."""
-    gains, offsets = cuda.shared.array((LANES, PADDED), np.float32), cuda.shared.array((LANES, PADDED), np.float32)
+    gains = cuda.shared.array((LANES, PADDED), np.float32)
+    offsets = cuda.shared.array((LANES, PADDED), np.float32)  # on a line of its own: the simulator identifies shared arrays by their lines
     lane, y = cuda.threadIdx.x % COLUMNS, cuda.threadIdx.x // COLUMNS
     column = cuda.blockIdx.x * COLUMNS + lane
     gain, offset = np.float32(0), np.float32(0)
