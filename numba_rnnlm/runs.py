@@ -22,7 +22,7 @@ MODEL_SETTINGS = {**ModelConfig().to_dict(), **TextConfig().to_dict(), "seed": 0
 EXTENSIBLE = ("epochs", "max_seconds")  # settings that a resumed run may change, where its schedule allows
 
 
-class Run(NamedTuple):
+class SavedRun(NamedTuple):
     """A checkpoint, read.
 
     Attributes
@@ -116,14 +116,14 @@ class Run(NamedTuple):
         return f"epoch {self.at.epoch} of {self.training['epochs']}, {self.at.batch} batches into it"
 
 
-def read_run(path: str | os.PathLike[str], kind: str = "language_model") -> Run:
+def read_run(path: str | os.PathLike[str], kind: str = "language_model") -> SavedRun:
     """A checkpoint of a model of this kind. Raises :class:`ModelFileError` if there is none, or it is damaged."""
     with open_kind(path, kind) as file:
         run = run_of(file.name, file.about)
         return run._replace(groups={group: file.group(group) for group in file.groups})
 
 
-def run_of(name: str, about: dict[str, Any]) -> Run:
+def run_of(name: str, about: dict[str, Any]) -> SavedRun:
     """The checkpoint with this header, without its arrays. Raises as :func:`read_run`."""
     if "run" not in about:
         raise ModelFileError(f"{name!r} is a model, but no checkpoint: it does not say where its training stood. To train on "
@@ -146,7 +146,7 @@ def run_of(name: str, about: dict[str, Any]) -> Run:
         TrainingConfig(**training)
         if run["model"] not in ("weights", "good"):
             raise ValueError(f"the model of the run is {run['model']!r}")
-        return Run(name, about, model, training, read_position(run["position"]), dict(run["texts"]), run.get("rounding"), {})
+        return SavedRun(name, about, model, training, read_position(run["position"]), dict(run["texts"]), run.get("rounding"), {})
 
 
 def expect_settings(model: Mapping[str, Any]) -> None:

@@ -153,7 +153,7 @@ def _fit(
             contents.validation = Evaluation(trainer.at.best * tokens, tokens, scored.unknown, scored.characters, scored.bytes)
 
 
-def _run_to_resume(contents: Contents, config: TrainingConfig, keeping: CheckpointConfig) -> tuple[runs.Run | None, TrainingConfig]:
+def _run_to_resume(contents: Contents, config: TrainingConfig, keeping: CheckpointConfig) -> tuple[runs.SavedRun | None, TrainingConfig]:
     """The run to resume, if there is one, and the configuration, in which that run determines what is left open."""
     if keeping.checkpoint is not None and not same_file(keeping.checkpoint, keeping.resume):
         runs.expect_no_run(keeping.checkpoint, "language_model")
@@ -166,7 +166,7 @@ def _run_to_resume(contents: Contents, config: TrainingConfig, keeping: Checkpoi
     return saved, config
 
 
-def _read_texts(contents: Contents, corpus: Source, valid: Source | None, config: TrainingConfig, saved: runs.Run | None) -> Start:
+def _read_texts(contents: Contents, corpus: Source, valid: Source | None, config: TrainingConfig, saved: runs.SavedRun | None) -> Start:
     """The texts as ids, and the tokenizer, weights and history that the training starts from."""
     tokenizer, network, history = contents.tokenizer, contents.built, contents.history
     if saved is not None:
@@ -203,7 +203,7 @@ def _extended(
 
 
 def _trainer(
-    contents: Contents, start: Start, chosen: Plan, optimizer: Optimizer | None, saved: runs.Run | None, interrupts: Interrupts
+    contents: Contents, start: Start, chosen: Plan, optimizer: Optimizer | None, saved: runs.SavedRun | None, interrupts: Interrupts
 ) -> Trainer:
     """A trainer that is ready to run. Raises :class:`ConfigError` if the training does not fit into memory."""
     ids, valid = start.corpus.ids, start.valid
@@ -224,7 +224,7 @@ def _trainer(
 
 
 def _notes(
-    contents: Contents, start: Start, config: TrainingConfig, chosen: Plan, trainer: Trainer, saved: runs.Run | None, keeping: CheckpointConfig
+    contents: Contents, start: Start, config: TrainingConfig, chosen: Plan, trainer: Trainer, saved: runs.SavedRun | None, keeping: CheckpointConfig
 ) -> list[str]:
     """Lines to report before a training; what needs attention is a warning instead."""
     optimizer, corpus, valid = trainer.updater.optimizer, start.corpus, start.valid
