@@ -32,7 +32,7 @@ SHARED = {(8, 0): 163 << 10, (8, 6): 99 << 10, (8, 9): 99 << 10, (9, 0): 227 << 
 REGISTERS, WITHOUT_ASKING = 65_536, 48 << 10
 EVERY_PAIR = ROUNDS > 1  # all pairs and triples take minutes more
 GROUPS = 12  # one process compiles all kernels of a group
-MODULES = ("attention", "linear", "lookup", "losses", "pointwise", "pooling", "recurrence", "sampling", "update")
+MODULES = ("attention", "linear", "lookup", "losses", "norms", "pointwise", "pooling", "recurrence", "sampling", "update")
 # Copies of constants in recurrence and launch, because tests are also collected where importing those fails.
 SHAPES = ((16, 1), (16, 2), (8, 1), (8, 2))
 STAGES = (3, 2)

@@ -43,6 +43,7 @@ from numba_rnnlm.layers import (
     Recurrent,
     Residual,
     SimpleRNN,
+    SingleHeadAttention,
 )
 from numba_rnnlm.optimizers import SGD, Adam, AdamW, Optimizer, pytorch
 from numba_rnnlm.portable import portable
@@ -83,6 +84,12 @@ def keras(vocab_size: int, embedding_dim: int, max_length: int, x_train: Drawn, 
 def layers() -> None:
     block = [Residual([LayerNormalization(), Recurrent(128, True, cell="mingru")]), Residual([LayerNormalization(), FeedForward(512)])]
     model = LanguageModel(embedding=128, body=block * 3)
+    model.network_.graph.names[0].upper()
+
+
+def attention_layers() -> None:
+    attention = Residual([LayerNormalization(), SingleHeadAttention(window=500, dropout=0.1)])
+    model = LanguageModel(embedding=128, body=[LSTM(128, return_sequences=True), attention, LSTM(128, return_sequences=True)])
     model.network_.graph.names[0].upper()
 
 
