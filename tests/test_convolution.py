@@ -240,6 +240,15 @@ def test_a_kernel_longer_than_the_warm_up_trains():
     assert model.fit(np.zeros((2, 12), int), [1, 2], verbose=0).history["loss"][0] > 0
 
 
+def test_groups_wait_for_the_size_of_the_vectors():
+    model = Sequential([Conv1D(6, 2, groups=3, activation="tanh"), Conv1D(4, 2, groups=2), GlobalMaxPooling1D(), Dense(2, "softmax")], threads=1)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.raises(ShapeError, match="Conv1D gets 4 features, expected a multiple of groups, 3"):
+        model.fit(np.ones((2, 5, 4)), [0, 1], verbose=0)
+    model.fit(np.ones((2, 5, 9)), [0, 1], verbose=0)
+    assert [array.shape for array in model.get_weights()[:3]] == [(2, 3, 6), (6,), (2, 3, 4)]
+
+
 def flattening(**options):
     return [Embedding(V, 4, **options), Conv1D(6, 3), Flatten(), Dense(V, "softmax")]
 
