@@ -270,7 +270,7 @@ def pooling(random: np.random.Generator) -> Draw:
 
 Drawn = tuple[Layer, Callable[[torch.Tensor, Tensors], torch.Tensor]]  # of x (T, N, D) and the weights
 CONVOLUTION_ACTIVATIONS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
-    None: lambda y: y, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softmax": lambda y: torch.softmax(y, -1)}
+    None: lambda y: y, "softmax": lambda y: torch.softmax(y, -1), **{name: f for name, f in PLAIN.items() if name != "relu"}}
 
 
 def padded(x: torch.Tensor, span: int, stride: int, padding: str, value: float = 0.0) -> torch.Tensor:

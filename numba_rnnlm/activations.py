@@ -74,3 +74,14 @@ POINTWISE: dict[str, Activation] = {
     "gelu_tanh": Activation("gelu_tanh", _gelu_tanh, _dgelu_tanh, of_input=True),  # Keras's and PyTorch's approximation by tanh
     "gelu_sigmoid": Activation("gelu_sigmoid", _gelu_sigmoid, _dgelu_sigmoid, of_input=True),  # that of Hendrycks and Gimpel 2016 by a sigmoid
 }
+
+
+def needs_input(name: str | None) -> bool:
+    """Whether the gradient of the activation of this name needs its input, not only its output.
+
+    Examples
+    --------
+    >>> needs_input("silu"), needs_input("tanh"), needs_input(None)
+    (True, False, False)
+    """
+    return name in POINTWISE and POINTWISE[name].of_input

@@ -258,7 +258,7 @@ def test_gradients_of_parts_add_up(compiled, verb, rows, gradients, data, thread
 # Rounded factors
 
 LOST = 2e-2  # by rounding to 8 significant bits
-PRODUCTS = ("project", "project_backward", "recur", "recur_backward", "cross_entropy", "cross_entropy_backward")
+PRODUCTS = ("project", "project_backward", "convolve", "convolve_backward", "recur", "recur_backward", "cross_entropy", "cross_entropy_backward")
 SMOOTH = st.sampled_from([CELLS[name] for name in ("tanh", "sigmoid", "lstm", "gru")])  # rounding crosses ReLU's kink
 
 
@@ -313,7 +313,7 @@ def test_products_give_the_same_bits_on_any_number_of_threads(rounding, verb, da
         assert_same_bits(call(on(rounding, threads), verb, arguments), want)
 
 
-@pytest.mark.parametrize("verb", ["project", "project_backward"])
+@pytest.mark.parametrize("verb", ["project", "project_backward", "convolve", "convolve_backward"])
 @given(data=st.data(), inner=st.sampled_from([None, STEPS - 1, STEPS + 1, 2 * STEPS + 3]))
 def test_only_the_factors_of_products_are_rounded(rounding, verb, data, inner):
     """Sums and biases are not."""
@@ -326,7 +326,7 @@ def test_only_the_factors_of_products_are_rounded(rounding, verb, data, inner):
     for name in {"x", "W", "dout"} & set(arguments):
         rounded[name] = round_to_bfloat16(arguments[name]).astype(np.float64)
     want = call(REFERENCE, verb, rounded)
-    if verb == "project_backward":
+    if verb.endswith("backward"):
         want["db"] = call(REFERENCE, verb, arguments).get("db")  # a sum, not a product
         got.setdefault("db", None)
         if want["db"] is None:

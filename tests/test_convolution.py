@@ -87,7 +87,7 @@ def test_taps_are_all_pairs_of_steps_that_exist(steps, outputs, kernel, stride, 
 
 
 @pytest.mark.parametrize("layer", [
-    Conv1D(3, 3), Conv1D(3, 2, 2, "same", activation="tanh"), Conv1D(4, 3, padding="causal", dilation_rate=2), Conv1D(4, 3, 2, "causal"),
+    Conv1D(3, 3), Conv1D(3, 2, 2, "same", activation="silu"), Conv1D(4, 3, padding="causal", dilation_rate=2), Conv1D(4, 3, 2, "causal"),
     MaxPooling1D(), AveragePooling1D(3, 2, "same"), GlobalMaxPooling1D(), GlobalAveragePooling1D(), Flatten(),
 ], ids=repr)  # fmt: skip
 def test_the_checks_of_a_layer(layer):
@@ -238,6 +238,15 @@ def test_a_kernel_longer_than_the_warm_up_trains():
     model = Sequential([Embedding(V, 4), Conv1D(6, 11), GlobalMaxPooling1D(), Dense(V, "softmax")], threads=1)
     model.compile("adam", "sparse_categorical_crossentropy")
     assert model.fit(np.zeros((2, 12), int), [1, 2], verbose=0).history["loss"][0] > 0
+
+
+def test_groups_wait_for_the_size_of_the_vectors():
+    model = Sequential([Conv1D(6, 2, groups=3, activation="tanh"), Conv1D(4, 2, groups=2), GlobalMaxPooling1D(), Dense(2, "softmax")], threads=1)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    with pytest.raises(ShapeError, match="Conv1D gets 4 features, expected a multiple of groups, 3"):
+        model.fit(np.ones((2, 5, 4)), [0, 1], verbose=0)
+    model.fit(np.ones((2, 5, 9)), [0, 1], verbose=0)
+    assert [array.shape for array in model.get_weights()[:3]] == [(2, 3, 6), (6,), (2, 3, 4)]
 
 
 def flattening(**options):

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import MISSING, fields
+from math import lcm
 from typing import Annotated, Any, ClassVar, Literal, Self, overload
 
 import numpy as np
@@ -31,9 +32,9 @@ from ..errors import (
 from ..formats.keras import expect_our_file, from_keras, to_keras
 from ..formats.native import write_model
 from ..interrupts import Interrupts
-from ..layers import Layer
+from ..layers import Conv1D, Layer
 from ..layers.description import describe, expect_describable
-from ..layers.layer import above, below
+from ..layers.layer import above, below, walk
 from ..model_files import Loaded, fitting, second_biases
 from ..network import Graph, Network
 from ..optimizers import Optimizer
@@ -166,7 +167,8 @@ class Sequential(Stoppable):
         expect_describable(layers)
         first = layers[0] if layers else None
         features, steps = self._features or getattr(first, "input_features", None), self._steps or getattr(first, "input_steps", None)
-        names = Graph(layers, features or 1).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
+        size = features or lcm(*(layer.groups for layer in walk(layers) if isinstance(layer, Conv1D)))  # of vectors that all layers take
+        names = Graph(layers, size).names if layers else ()  # raises if they do not fit, whatever the size of the vectors
         weights = self._network.weights() if self._network else self._kept
         self._kept = {name: array for name, array in weights.items() if name.split("/")[0] in names}
         self._layers, self._network, self._updater = layers, None, None

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from ..activations import needs_input
 from ..arguments import Only, checked, hidden
 from ..backends.ops import ACTIVATIONS, Array, Ops, Shape
 from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of
@@ -42,7 +43,7 @@ class Conv1D(TakesVectors):
     groups
         Cut the input features and the filters into so many parts; the filters of a part see the features of that part.
     activation
-        None or "linear", "softmax", "sigmoid", "tanh" or "relu".
+        None or "linear", "softmax", "sigmoid", "tanh", "relu", "silu", "gelu_tanh" or "gelu_sigmoid".
     use_bias
         Add b.
     input_shape, input_dim
@@ -112,8 +113,9 @@ class Conv1D(TakesVectors):
         return {"x": (shape[1], self._carried, shape[2])} if self._carried else {}
 
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
-        seen = (shape[0] + self._carried, *shape[1:])
-        return {"y": self.output(shape)} | ({"x": seen} if self._carried else {}) | ({"dx": seen} if training else {})
+        seen, size = (shape[0] + self._carried, *shape[1:]), self.output(shape)
+        found = {"y": size} | ({"x": seen} if self._carried else {}) | ({"dx": seen} if training else {})
+        return found | ({"z": size} if training and needs_input(self.activation) else {})
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
         shapes = self.parameters(shape)
@@ -128,12 +130,14 @@ class Conv1D(TakesVectors):
             ops.copy(x, seen[self._carried :])
             ops.copy(seen[len(x) :], before)
         ops.convolve(seen, run.p["W"], run.p.get("b"), y, *self._how(x))
+        if "z" in run.a:
+            ops.copy(y, run.a["z"])
         ops.activate(self.activation or "linear", y)
         return y
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
         dx, seen = run.a["dx"], run.a["x"] if self._carried else x
-        ops.activate_backward(self.activation or "linear", run.a["y"], dy)
+        ops.activate_backward(self.activation or "linear", run.a["z" if needs_input(self.activation) else "y"], dy)
         ops.convolve_backward(seen, run.p["W"], dy, dx, run.g["W"], run.g.get("b"), *self._how(x), add=run.adds(ops, "W", "b"))
         return dx[self._carried :]
 

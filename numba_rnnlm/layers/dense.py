@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from ..activations import POINTWISE
+from ..activations import needs_input
 from ..arguments import checked, hidden
 from ..backends.ops import ACTIVATIONS, Array, Ops, Shape, Stage
 from ..errors import ShapeError, expect_flag, expect_number, expect_one_of
@@ -65,7 +65,7 @@ class Dense(Affine, TakesVectors):
 
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         size = self.output(shape)
-        return {"y": size} | ({"dx": shape} if training else {}) | ({"z": size} if training and self._of_input else {})
+        return {"y": size} | ({"dx": shape} if training else {}) | ({"z": size} if training and needs_input(self.activation) else {})
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
         return {name: glorot(random, *size) if name == "W" else np.zeros(size) for name, size in self.parameters(shape).items()}
@@ -79,13 +79,8 @@ class Dense(Affine, TakesVectors):
         return y
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
-        ops.activate_backward(self.activation or "linear", run.a["z" if self._of_input else "y"], dy)
+        ops.activate_backward(self.activation or "linear", run.a["z" if needs_input(self.activation) else "y"], dy)
         return self.scores_backward(ops, run, x, dy)
-
-    @property
-    def _of_input(self) -> bool:
-        """Whether the gradient of the activation needs its input."""
-        return self.activation in POINTWISE and POINTWISE[self.activation].of_input
 
     def matrices(self) -> tuple[str, ...]:
         return ("W",)

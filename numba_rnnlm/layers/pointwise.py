@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from ..activations import POINTWISE
+from ..activations import POINTWISE, needs_input
 from ..arguments import checked, hidden
 from ..backends.ops import ACTIVATIONS, Array, Ops, Shape
 from ..errors import ShapeError, expect_flag, expect_number, expect_one_of
@@ -47,8 +47,7 @@ class Activation(TakesVectors):
         return run.a["y"]
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
-        of_input = self.activation in POINTWISE and POINTWISE[self.activation].of_input
-        ops.activate_backward(self.activation, x if of_input else run.a["y"], dy)
+        ops.activate_backward(self.activation, x if needs_input(self.activation) else run.a["y"], dy)
         return dy
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.agreement import FAMILIES
+from benchmarks.agreement import POOLS
 from numba_rnnlm.layers.description import describe
 
 KINDS = {"Conv1D": 8, "MaxPooling1D": 3, "AveragePooling1D": 3, "GlobalMaxPooling1D": 1, "GlobalAveragePooling1D": 1, "Flatten": 1}  # configurations of each
@@ -35,7 +35,7 @@ def main() -> None:
     random, number = np.random.default_rng(31), 0
     for kind, configurations in KINDS.items():
         for _ in range(configurations):
-            layer, theirs = FAMILIES[kind](random, 4)
+            layer, theirs = POOLS[kind](random, 4)
             shape = (16, 2, 4)
             given = {"x": draw(random, *shape)} | {name: draw(random, *size) for name, size in layer.parameters(shape).items()}
             tensors = {name: torch.tensor(array, requires_grad=True) for name, array in given.items()}
