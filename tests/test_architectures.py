@@ -6,7 +6,7 @@ from checks import TOLERANCE, assert_close
 
 from numba_rnnlm import LanguageModel, backends
 from numba_rnnlm.config import SIZES, ModelConfig
-from numba_rnnlm.errors import ConfigError
+from numba_rnnlm.errors import ConfigError, ShapeError
 from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.layers import LSTM, Add, CharacterEmbedding, Conv1D, Dense, SingleHeadAttention
 from numba_rnnlm.network import Graph, Network
@@ -69,6 +69,11 @@ def test_the_table_of_many_words_is_computed_in_parts(monkeypatch):
     whole = layer.vectors(ops, p)
     monkeypatch.setattr("numba_rnnlm.layers.characters.AT_ONCE", 7)
     np.testing.assert_array_equal(layer.vectors(ops, p), whole)
+
+
+def test_a_character_embedding_takes_ids():
+    with pytest.raises(ShapeError, match=r"CharacterEmbedding takes ids \(streams, steps\), got an input with 3 axes; it can only be the first layer"):
+        CharacterEmbedding(["a"]).output((4, 2, 5))
 
 
 def test_the_shapes_of_the_papers():

@@ -197,6 +197,8 @@ def test_wrong_inputs_of_layers_are_refused():
         (lambda: Residual(LSTM(5)).output((4, 2, 5)), r"\(streams, 5\); expected the same shape"),
         (lambda: Residual(Embedding(3, 5)).output((4, 2)), "put the Embedding in front of it"),
         (lambda: Concat([LSTM(5), GRU(5, True)]).output((4, 2, 5)), "expected shapes that differ in their features only"),
+        (lambda: Add([Dense(5), LSTM(3, True)]).output((4, 2, 5)), r"branches of an Add return \(steps, streams, 5\), \(steps, streams, 3\), expected equal shapes"),
+        (lambda: FeedForward(12, fold=True).output((4, 2, 5)), "units is 12, expected a multiple of the 5 features of the input"),
         (lambda: Concat([Embedding(3, 5), Embedding(4, 5)]).output((4, 2)), "must all take vectors, or ids of one vocabulary"),
     ):
         with pytest.raises(ShapeError, match=message):
