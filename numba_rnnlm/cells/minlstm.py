@@ -29,7 +29,8 @@ def _log_sigmoid(z: np.ndarray) -> np.ndarray:
 def _shares(f, i):
     """(f, i) / (f + i) of the gates with these sums: numerators and denominator are scaled by e to the least of f, i and 0."""
     zero = type(f)(0)
-    least = min(min(f, i), zero)
+    least = f if f < i else i  # comparisons rather than min(), so that NaN stays NaN
+    least = zero if least > zero else least
     keep = exp_below_zero(least) + exp_below_zero(least - i)
     take = exp_below_zero(least) + exp_below_zero(least - f)
     return keep / (keep + take), take / (keep + take)
