@@ -372,6 +372,11 @@ def test_text_that_is_not_an_argument_stays_unchanged(message):
     assert with_flags(message) == message
 
 
+def test_calls_in_a_message_are_python():
+    layer = "Residual(layers=(LSTM(units=3, dropout=0.0), Dense(4)), dropout=0.5)"
+    assert with_flags(f"{layer} has hidden=3 (try hidden=4), window=5") == f"{layer} has --hidden 3 (try --hidden 4), window=5"
+
+
 @given(st.sampled_from(sorted(OPTIONS)), st.from_regex(r"[a-z0-9.]*[a-z0-9]", fullmatch=True),
        st.sampled_from(["", "'", '"']))
 def test_every_argument_becomes_its_flag(name, value, quote):

@@ -26,9 +26,11 @@ CONFIGS = (ModelConfig, TextConfig, TrainingConfig, SamplingConfig, UnknownConfi
 OPTIONS = {item.name for config in (*CONFIGS, CheckpointConfig) for item in fields(config)} | {
     *BackendOptions._fields, "encoding", "samples", "seconds", "valid"
 }
+OPTIONS -= {"window"}  # in errors it is mostly the argument of a layer
 OPTION = "|".join(sorted(OPTIONS))
 SETTING = re.compile(rf"""(?<![^\s(])({OPTION})=(['"]?)([\w.+-]*\w)\2""")  # name='value' within a sentence
 WITHOUT_VALUE = re.compile(r"argument (--[\w-]+): expected one argument")
+CALL = re.compile(r"[A-Za-z_]\w*\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)")  # Python code such as LSTM(units=3), also with calls inside calls
 SUBJECT = re.compile(rf"\A({OPTION})(?= is )")
 
 Arguments = argparse.Namespace
@@ -199,6 +201,12 @@ def flag(name: str) -> str:
 
 
 def with_flags(message: str) -> str:
-    """Replace Python arguments in a message by the corresponding flags: ``cell='gru'`` becomes ``--cell gru``."""
-    message = SUBJECT.sub(lambda found: flag(found[1]), message)
-    return SETTING.sub(lambda found: flag(found[1]) + ("" if found[3] == "True" else f" {found[3]}"), message)
+    """Replace Python arguments in a message by the corresponding flags: ``cell='gru'`` becomes ``--cell gru``. Calls are left as they are."""
+    message, calls = SUBJECT.sub(lambda found: flag(found[1]), message), []
+
+    def aside(found: re.Match[str]) -> str:
+        calls.append(found[0])
+        return f"\0{len(calls) - 1}\0"
+
+    message = SETTING.sub(lambda found: flag(found[1]) + ("" if found[3] == "True" else f" {found[3]}"), CALL.sub(aside, message))
+    return re.sub(r"\0(\d+)\0", lambda found: calls[int(found[1])], message)
