@@ -304,9 +304,11 @@ class MoreThanItsLoop(LSTM):
         return super().backward(ops, run, x, dy)
 
 
-@says("backend 'cpu', generating text: the score of a symbol is ", "A decoder computes what stages(p) describes, which must be what forward computes",
-      arguments=(5, True))
-class MoreThanItsStages(MoreThanItsLoop):
+@says("backend 'cpu', generating text: the score of a symbol is ", "call the same verbs whatever the arrays are", arguments=(5, True))
+class OfSomeArrays(MoreThanItsLoop):
+    def forward(self, ops, run, x):
+        return super().forward(ops, run, x) if isinstance(x, np.ndarray) else LSTM.forward(self, ops, run, x)
+
     def over(self, lower, names, shape):
         return None
 

@@ -22,37 +22,8 @@ ACTIVATIONS = ("linear", "softmax", *POINTWISE)
 POOLS = ("max", "mean")
 
 
-class Stage(NamedTuple):
-    """A layer that a compiled decoder can run: recurrent, or x W + b if ``cell`` is None.
-
-    W is (inputs, units), or (units, inputs) if ``transposed``. ``state`` names a recurrent layer's array (N, S, H) in
-    the network's state.
-    """
-
-    cell: Cell | None
-    W: Array
-    U: Array | None
-    b: Array | None
-    transposed: bool = False
-    w: Array | None = None
-    state: str = ""
-
-    @property
-    def units(self) -> int:
-        """Size of the output."""
-        if self.cell is not None:
-            assert self.b is not None  # every cell has biases
-            return int(self.b.shape[-1])
-        return int(self.W.shape[0 if self.transposed else 1])
-
-    @property
-    def inputs(self) -> int:
-        """Size of the input."""
-        return int(self.W.shape[1 if self.transposed else 0])
-
-
 class Step(Protocol):
-    """A layer that is not a :class:`Stage`: a compiled decoder runs it through the verbs, one symbol at a time."""
+    """A layer as a decoder sees it, which runs it for one symbol at a time."""
 
     @property
     def inputs(self) -> int:
@@ -66,8 +37,15 @@ class Step(Protocol):
     def states(self) -> Mapping[str, Shape]:
         """State carried per stream: array names in the network's state, and shapes without the stream axis."""
 
-    def start(self, streams: int, state: Mapping[str, Array]) -> Callable[[Array], Array]:
-        """A function from x (1, N, inputs), or ids (1, N), to N vectors of ``units``; it updates ``state`` in place."""
+    @property
+    def matrices(self) -> Sequence[Array]:
+        """The weights that are rounded to int8."""
+
+    def start(self, ops: "Ops", streams: int, state: Mapping[str, Array], rounded: bool = False) -> Callable[[Array], Array]:
+        """A function from x (1, N, inputs), or ids (1, N), to N vectors of ``units``, by the verbs of ``ops``; it updates ``state`` in place.
+
+        With ``rounded``, it computes with rounded matrices.
+        """
 
 
 class Choice(NamedTuple):
@@ -353,10 +331,10 @@ class Ops(Protocol):
         scores (N, V) are overwritten; numbers (N) are float64 on the host.
         """
 
-    def decoder(self, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> Decoder | None:
+    def decoder(self, table: Array | None, steps: Sequence[Step], weights: str) -> Decoder | None:
         """A copy of these weights for decoding, as "float32" or "int8"; None if this backend decodes through the verbs.
 
-        table (V, D) holds the input vectors of the first stage; without it, the first stage is a :class:`Step` that takes ids.
+        table (V, D) holds the input vectors of the first step; without it, the first step takes ids.
         """
 
     # update

@@ -14,7 +14,7 @@ import numpy as np
 from ..cells import Cell
 from ..memory import Space, host_memory
 from ..rules import Rule
-from .ops import Choice, Stage, Step
+from .ops import Choice, Step
 
 STEP = 1e-30
 
@@ -304,7 +304,7 @@ class Backend:
         for n in np.flatnonzero(ids < 0):
             ids[n] = _drawn(scores[n], choice, numbers[n])
 
-    def decoder(self, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> None:
+    def decoder(self, table: Array | None, steps: Sequence[Step], weights: str) -> None:
         """None: each step is a forward pass."""
 
     def norm(self, x: Array) -> float:

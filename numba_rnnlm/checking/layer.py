@@ -198,8 +198,8 @@ def generation(case: Case) -> None:
             decoding.read(ids[1:])
             got, want = (ops.download(scores) for scores in (decoding.scores(), network.scores(ops.upload(ids), state)))
             expect_close(f"{case}, backend {ops.name!r}, generating text", {"the score of a symbol": got}, {"the score of a symbol": want},
-                         "A decoder computes what stages(p) describes, which must be what forward computes; if stages returns None, generation "
-                         "runs forward.", TOLERANCE[ops.dtype.name])
+                         "For generation, forward runs once, on arrays without numbers, and the verbs that it calls are repeated for each symbol: call "
+                         "the same verbs whatever the arrays are.", TOLERANCE[ops.dtype.name])
 
 
 # The numbers of a layer, or of its losses

@@ -203,7 +203,7 @@ class MultiHeadAttention(SelfAttention):
         rows, seen, (keys, values) = shape[:2], (self.carried + shape[0], shape[1]), self.sizes
         arrays = self.remembered(shape) | {"q": (*rows, keys), "mixed": (*rows, values), "sums": (*rows, self.num_heads), "y": shape}
         if self.rotary:
-            arrays |= {"turned": (*seen, keys)}
+            arrays |= {"turned": (*seen, keys), "exchanged": (*rows, keys)}
         if training:
             arrays |= {"dmixed": (*rows, values), "dq": (*rows, keys), "dk": (*seen, keys), "dv": (*seen, values), "dx": shape, "part": shape}
         return arrays
@@ -218,16 +218,20 @@ class MultiHeadAttention(SelfAttention):
         self.recall(ops, run, len(x))
         if self.rotary:
             cosines, sines = self._turns(ops, run, a["k"].shape)
-            self._rotate(ops, a["k"], cosines, sines, a["turned"])
-            self._rotate(ops, a["q"], cosines[self.carried :], sines[self.carried :], a["turned"][self.carried :])
-        ops.attend(a["q"], a["k"], a["v"], a["mixed"], a["sums"], self.num_heads, 1 / sqrt(self.key_dim), **self.how(run, self.dropout))
+            self._exchange(ops, a["k"], a["turned"])
+            ops.multiply(a["turned"], sines, a["turned"])
+            ops.multiply(a["k"], cosines, a["turned"], add=True)
+            self._exchange(ops, a["q"], a["exchanged"])
+            ops.multiply(a["q"], cosines[self.carried :], a["q"])
+            ops.multiply(a["exchanged"], sines[self.carried :], a["q"], add=True)
+        ops.attend(a["q"], self._keys(run), a["v"], a["mixed"], a["sums"], self.num_heads, 1 / sqrt(self.key_dim), **self.how(run, self.dropout))
         ops.project(a["mixed"], p["Wo"], p.get("bo"), a["y"])
         return a["y"]
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
         p, a, g, dx, add = run.p, run.a, run.g, run.a["dx"], run.adds(ops, *run.p)
         ops.project_backward(a["mixed"], p["Wo"], dy, a["dmixed"], g["Wo"], g.get("bo"), add=add)
-        ops.attend_backward(a["q"], a["k"], a["v"], a["mixed"], a["sums"], a["dmixed"], a["dq"], a["dk"], a["dv"], self.num_heads,
+        ops.attend_backward(a["q"], self._keys(run), a["v"], a["mixed"], a["sums"], a["dmixed"], a["dq"], a["dk"], a["dv"], self.num_heads,
                             1 / sqrt(self.key_dim), **self.how(run, self.dropout))
         dk = a["dk"][self.carried :]
         if self.rotary:
@@ -257,10 +261,9 @@ class MultiHeadAttention(SelfAttention):
         cosines, sines = run.memo["turns"]
         return cosines, sines
 
-    def _rotate(self, ops: Ops, x: Array, cosines: Array, sines: Array, turned: Array) -> None:
-        self._exchange(ops, x, turned)
-        ops.multiply(x, cosines, x)
-        ops.multiply(turned, sines, x, add=True)
+    def _keys(self, run: Run) -> Array:
+        """The keys that queries are compared with; those that are carried along are not rotated."""
+        return run.a["turned" if self.rotary else "k"]
 
     def _rotate_back(self, ops: Ops, dx: Array, cosines: Array, sines: Array, turned: Array, scratch: Array) -> None:
         ops.multiply(dx, sines, scratch)

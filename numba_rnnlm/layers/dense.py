@@ -1,17 +1,16 @@
 """y = g(x W + b)"""
 
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
 from ..activations import needs_input
 from ..arguments import checked, hidden
-from ..backends.ops import ACTIVATIONS, Array, Ops, Shape, Stage
+from ..backends.ops import ACTIVATIONS, Array, Ops, Shape
 from ..errors import ShapeError, expect_flag, expect_number, expect_one_of
 from .heads import HEADS, Affine
 from .initializers import glorot
-from .layer import Arrays, Head, Run
+from .layer import Head, Run
 from .options import Glorot, TakesVectors, Zeros
 
 
@@ -87,9 +86,6 @@ class Dense(Affine, TakesVectors):
 
     def ties(self, shape: Shape) -> dict[str, Shape]:
         return {"W": (self.units, shape[-1])} if self.tied else {}
-
-    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        return super().stages(ops, p) if self.activation in (None, "linear") else None
 
     def head(self) -> Head | None:
         kind = HEADS.get(self.activation or "linear")

@@ -1,13 +1,12 @@
 """Dropout between layers (Srivastava et al. 2014; between recurrent layers: Zaremba et al. 2014)."""
 
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated
 
 from ..arguments import Only, checked, hidden
-from ..backends.ops import Array, Ops, Shape, Stage
+from ..backends.ops import Array, Ops, Shape
 from ..errors import expect_number
-from .layer import Arrays, Run
+from .layer import Run
 from .options import TakesVectors
 
 
@@ -54,6 +53,3 @@ class Dropout(TakesVectors):
         if run.key is not None and self.rate > 0:
             ops.dropout(dy, dy, self.rate, run.key)
         return dy
-
-    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        return ()

@@ -1,11 +1,10 @@
 """The heads that a Dense layer may be: softmax over symbols, or sigmoids."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..backends.ops import Array, Ops, Shape, Stage
-from .layer import Arrays, Head, Run
+from ..backends.ops import Array, Ops, Shape
+from .layer import Head, Run
 
 
 class Affine:
@@ -22,9 +21,6 @@ class Affine:
         dx = run.a["dx"]
         ops.project_backward(x, run.p["W"], dout, dx, run.g["W"], run.g.get("b"), transposed=self.tied, add=run.adds(ops, "W", "b"))
         return dx
-
-    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        return [Stage(None, p["W"], None, p.get("b"), self.tied)]
 
 
 @dataclass(frozen=True)

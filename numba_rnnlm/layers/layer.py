@@ -1,11 +1,11 @@
 """The contract of a layer: tables of shapes, two verbs, and answers to what others may ask of it. Nothing is stored on a layer."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..backends.ops import Array, Ops, Shape, Stage
+from ..backends.ops import Array, Ops, Shape
 from ..portable import stream_key
 
 Arrays = Mapping[str, Array]
@@ -97,10 +97,6 @@ class Head:
     def scores(self, ops: Ops, run: Run, x: Array, out: Array) -> None:
         """out (…, V) ← logits, for drawing and for accuracy"""
         raise NotImplementedError(f"{type(self).__name__} has no method scores(ops, run, x, out)")
-
-    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        """:meth:`scores` as stages of a compiled decoder; None if it is to be run by the verbs."""
-        return None
 
 
 class Layer:
@@ -222,10 +218,6 @@ class Layer:
 
         ``names`` are those of both: the arrays of the new layer are named as theirs.
         """
-        return None
-
-    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        """The layer with these weights as stages of a compiled decoder; None if it is to be run by the verbs."""
         return None
 
     def head(self) -> Head | None:

@@ -1,16 +1,15 @@
 """The quasi-recurrent layer."""
 
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 
 from ..arguments import checked
-from ..backends.ops import Array, Ops, Shape, Stage
+from ..backends.ops import Array, Ops, Shape
 from ..cells import Cell
 from ..errors import expect_one_of, take_plain_values
 from .initializers import glorot
-from .layer import Arrays, Layer, Run
+from .layer import Layer, Run
 from .recurrent import Recurrent, flat
 
 
@@ -93,9 +92,6 @@ class QRNN(Recurrent):
 
     def matrices(self) -> tuple[str, ...]:
         return ("W", "V") if self.window == 2 else ("W",)
-
-    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        return super().stages(ops, p) if self.window == 1 else None
 
     def over(self, lower: Layer, names: tuple[str, str], shape: Shape) -> Layer | None:
         return super().over(lower, names, shape) if self.window == 1 else None

@@ -1,6 +1,5 @@
 """Layers with a loop over time, one for all cells."""
 
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from math import prod
 from typing import Annotated, ClassVar, Literal
@@ -9,11 +8,11 @@ import numpy as np
 
 from .. import cells
 from ..arguments import Only, checked, hidden
-from ..backends.ops import Array, Ops, Shape, Stage
+from ..backends.ops import Array, Ops, Shape
 from ..cells import Cell
 from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of, take_plain_values
 from .initializers import diagonal, glorot, orthogonal
-from .layer import Arrays, Layer, Run, above
+from .layer import Layer, Run, above
 from .options import WEIGHTS, Glorot, TakesVectors, Zeros
 
 
@@ -180,12 +179,6 @@ class Recurrent(TakesVectors):
     def matrices(self) -> tuple[str, ...]:
         return ("W", "U") if cells.get(self.cell).window("h")[1] else ("W",)
 
-    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        W = p["W"]
-        if self._skip(W.shape[0]) is not None:  # a stage projects the input into all its slots
-            W = ops.upload(np.hstack([ops.download(W), np.eye(self.units)]))
-        return [Stage(cells.get(self.cell), W, p.get("U"), p["b"], w=p.get("w"), state="s")]
-
     def over(self, lower: Layer, names: tuple[str, str], shape: Shape) -> Layer | None:
         table = lower.table(shape)
         return OverTable(lower, self, names) if table is not None and 2 * table[0] <= prod(shape) else None
@@ -297,11 +290,6 @@ class GRU(Gated):
     def bias(self, ops: Ops, run: Run) -> Array:
         self._add_up(ops, run.p["b"], run.a["bias"])
         return run.a["bias"]
-
-    def stages(self, ops: Ops, p: Arrays) -> Sequence[Stage] | None:
-        total = ops.empty((4, self.units))
-        self._add_up(ops, p["b"], total)
-        return super().stages(ops, {**p, "b": total})
 
     @staticmethod
     def _add_up(ops: Ops, b: Array, total: Array) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 
 from ..arena import Arena, Layout
 from ..backends import get
-from ..backends.ops import Array, Decoder, Ops, Shape, Stage
+from ..backends.ops import Array, Decoder, Ops, Shape
 from ..backends.quantisation import round_to_int8
 from ..cells import BUILT_IN
 from ..errors import ConfigError, ShapeError, as_array
 from ..layers.description import cells_within, describe
-from ..layers.layer import Arrays, Head, Layer, below
+from ..layers.layer import Arrays, Layer, below
 from ..memory import expect_memory
 from ..recognition import computed, difference, own_cells, probed, records
 from .graph import Graph, Mode
@@ -206,26 +206,23 @@ class Network:
     def decoder(self, weights: str) -> Decoder | None:
         """This backend's copy of the weights for generation, made again when they have changed; None if it has none."""
         if weights not in self._decoders or self._decoders[weights][0] != self.version:
-            version, (table, stages) = self.version, self._stages(weights)
-            self._decoders[weights] = version, self.ops.decoder(table, stages, weights)
+            version, (table, steps) = self.version, self._steps()
+            self._decoders[weights] = version, self.ops.decoder(table, steps, weights)
         return self._decoders[weights][1]
 
-    def _stages(self, weights: str) -> tuple[Array | None, list[Stage | Step]]:
-        """The first layer's table, if it has one, and the other layers as a decoder takes them."""
+    def _steps(self) -> tuple[Array | None, list[Step]]:
+        """The first layer's table, if it has one, and the other layers as a decoder sees them."""
         graph, p = self.graph, self._with_ties(self.parameters)
-        layers, found = graph.chain.inputs(graph.input(1, 1)), list[Stage | Step]()
+        layers = graph.chain.inputs(graph.input(1, 1))
         if (table := graph.layers[0].vectors(self.ops, below(p, graph.names[0]))) is not None:
             del layers[0]
-        for name, layer, shape in layers:
-            part: Layer | Head = graph.head if name == graph.names[-1] else layer
-            own = below(p, name)
-            if (stages := part.stages(self.ops, own)) is not None:
-                found += [stage._replace(state=f"{name}/{stage.state}") for stage in stages]
-                continue
-            if weights == "int8":
-                own |= {key: self.ops.upload(self._rounded(f"{name}/{key}", self.ops.download(own[key]))) for key in layer.matrices()}
-            found.append(Step(self.ops, Scores(part) if isinstance(part, Head) else part, name, own, shape))
-        return table, found
+        return table, [self._step(name, layer, shape, below(p, name)) for name, layer, shape in layers]
+
+    def _step(self, name: str, layer: Layer, shape: Shape, own: Arrays) -> Step:
+        def rounded() -> Arrays:
+            return {**own, **{key: self.ops.upload(self._rounded(f"{name}/{key}", self.ops.download(own[key]))) for key in layer.matrices()}}
+
+        return Step(Scores(self.graph.head, layer) if name == self.graph.names[-1] else layer, name, own, rounded, shape)
 
     def _rounded(self, name: str, matrix: np.ndarray) -> np.ndarray:
         """A matrix as whole numbers of 8 bits times a scale for each column; a product takes the table of a tie transposed."""

@@ -1,6 +1,6 @@
 """The arrays of one shape of input, and the layers at work on them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -59,24 +59,26 @@ class Pass:
         self.chain.backward(self.ops, self.run, x, dy)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
-    """A layer that a decoder runs by the verbs: see :class:`numba_rnnlm.backends.ops.Step`.
+    """A layer as a decoder sees it: see :class:`numba_rnnlm.backends.ops.Step`.
 
     Parameters
     ----------
-    ops, layer, name
-        The backend; the layer and its name.
+    layer, name
+        The layer and its name.
     parameters
         Its weights, by their short names.
+    rounded
+        The same with rounded matrices.
     shape
         Of the input of one step of one stream.
     """
 
-    ops: Ops
     layer: Layer
     name: str
     parameters: Arrays
+    rounded: Callable[[], Arrays]
     shape: Shape
 
     @property
@@ -91,25 +93,33 @@ class Step:
     def states(self) -> Mapping[str, Shape]:
         return {name: shape[1:] for name, shape in above(self.name, self.layer.state(self.shape)).items()}
 
-    def start(self, streams: int, state: Mapping[str, Array]) -> Callable[[Array], Array]:
+    @property
+    def matrices(self) -> Sequence[Array]:
+        return [self.parameters[key] for key in self.layer.matrices()]
+
+    def start(self, ops: Ops, streams: int, state: Mapping[str, Array], rounded: bool = False) -> Callable[[Array], Array]:
         shape = (streams, self.inputs) if self.inputs and len(self.shape) == 2 else (1, streams, *self.shape[2:])
         layout = Layout(self.layer.activations(shape, False))
-        run = Run(self.parameters, {}, Arena(layout, self.ops.empty((layout.size,))))
+        run = Run(self.rounded() if rounded else self.parameters, {}, Arena(layout, ops.empty((layout.size,))))
         run.m = below(state, self.name)
-        return lambda x: self.layer.forward(self.ops, run, x.reshape(shape))
+        return lambda x: self.layer.forward(ops, run, x.reshape(shape))
 
 
 @dataclass(frozen=True)
 class Scores(Layer):
-    """What a head makes of vectors, as a layer."""
+    """What a head makes of vectors, as a layer; ``of_layer`` is the one that the head belongs to."""
 
     of: Head
+    of_layer: Layer
 
     def output(self, shape: Shape) -> Shape:
         return (*shape[:-1], self.of.symbols)
 
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         return {"scores": self.output(shape)}
+
+    def matrices(self) -> tuple[str, ...]:
+        return self.of_layer.matrices()
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         self.of.scores(ops, run, x, run.a["scores"])

@@ -16,7 +16,7 @@ from ...memory import Space, host_memory
 from ...rules import Rule
 from .. import MOST_THREADS
 from ..convolution import phase_starts, taps
-from ..ops import Choice, Stage, Step
+from ..ops import Choice, Step
 from . import attention, convolution, kernels, lookup, losses, norms, pointwise, recurrence, sampling, simd, update
 from .decoding import Decoder
 from .linear import FEW_ROWS, PACKING, STEPS, TALL, Matrix, add_rows, matrix, multiply, shares, zeros
@@ -497,8 +497,8 @@ class Backend:
         weights = self.workspace.take("weights", (len(bounds), symbols), np.float32)
         self.pool.run(sampling.choose_rows, bounds, scores, ids, numbers, tuple(choice), weights)
 
-    def decoder(self, table: Array | None, stages: Sequence[Stage | Step], weights: str) -> Decoder | None:
-        return Decoder(self, table, stages, weights) if self.dtype == np.float32 else None
+    def decoder(self, table: Array | None, steps: Sequence[Step], weights: str) -> Decoder | None:
+        return Decoder(self, table, steps, weights) if self.dtype == np.float32 else None
 
     # update
 

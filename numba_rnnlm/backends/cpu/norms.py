@@ -4,32 +4,37 @@ from math import sqrt
 
 from ...portable import fma
 from . import sums
+from .kernels import kernel
 from .team import parallel
 
 CHAIN = 64  # rows over which gradients of gain and offset are summed in one chain
 
 
+@kernel
+def normalize_row(row, gain, offset, epsilon, centred, y, stats):
+    """One row; it stays in L1 from its mean to its result. Empty gain or offset: there is none."""
+    size, zero, one = type(epsilon)(row.size), type(epsilon)(0), type(epsilon)(1)
+    mean = sums.total(row) / size if centred else zero
+    scale = one / type(epsilon)(sqrt(sums.spread(row, mean) / size + epsilon))
+    stats[0], stats[1] = mean, scale
+    if gain.size and offset.size:
+        for j in range(row.size):
+            y[j] = fma((row[j] - mean) * scale, gain[j], offset[j])
+    elif gain.size:
+        for j in range(row.size):
+            y[j] = (row[j] - mean) * scale * gain[j]
+    elif offset.size:
+        for j in range(row.size):
+            y[j] = fma(row[j] - mean, scale, offset[j])
+    else:
+        for j in range(row.size):
+            y[j] = (row[j] - mean) * scale
+
+
 @parallel
 def normalize(part, bounds, x, gain, offset, epsilon, centred, out, stats):
-    """Rows of x; a row stays in L1 from its mean to its result. Empty gain or offset: there is none."""
-    size, zero, one = type(epsilon)(x.shape[1]), type(epsilon)(0), type(epsilon)(1)
     for i in range(bounds[part, 0], bounds[part, 1]):
-        row, y = x[i], out[i]
-        mean = sums.total(row) / size if centred else zero
-        scale = one / type(epsilon)(sqrt(sums.spread(row, mean) / size + epsilon))
-        stats[i, 0], stats[i, 1] = mean, scale
-        if gain.size and offset.size:
-            for j in range(row.size):
-                y[j] = fma((row[j] - mean) * scale, gain[j], offset[j])
-        elif gain.size:
-            for j in range(row.size):
-                y[j] = (row[j] - mean) * scale * gain[j]
-        elif offset.size:
-            for j in range(row.size):
-                y[j] = fma(row[j] - mean, scale, offset[j])
-        else:
-            for j in range(row.size):
-                y[j] = (row[j] - mean) * scale
+        normalize_row(x[i], gain, offset, epsilon, centred, out[i], stats[i])
 
 
 @parallel

@@ -5,6 +5,7 @@ from numba.extending import overload
 
 from ...portable import exp, fma, log, random_bits
 from . import sums
+from .kernels import kernel
 from .team import parallel
 
 
@@ -88,19 +89,23 @@ def softmax_backward(part, bounds, y, dy):
             gradients[j] = outputs[j] * (gradients[j] - total)
 
 
+@kernel
+def softmax_row(row, exponentials):
+    """Logits → probabilities; ``exponentials`` is scratch of the same size."""
+    peak = sums.largest(row)
+    for j in range(row.size):
+        row[j] -= peak  # separately from the logarithm, which next to a huge peak would be rounded away
+        exponentials[j] = exp(row[j])
+    rest = log(sums.total(exponentials))
+    for j in range(row.size):
+        row[j] = exp(row[j] - rest)
+
+
 @parallel
 def softmax(part, bounds, x, scratch):
     """Rows of x: logits → probabilities; scratch (parts, columns or more)."""
-    first, last = bounds[part, 0], bounds[part, 1]
-    for i in range(first, last):
-        row, exponentials = x[i], scratch[part, : x.shape[1]]
-        peak = sums.largest(row)
-        for j in range(row.size):
-            row[j] -= peak  # separately from the logarithm, which next to a huge peak would be rounded away
-            exponentials[j] = exp(row[j])
-        rest = log(sums.total(exponentials))
-        for j in range(row.size):
-            row[j] = exp(row[j] - rest)
+    for i in range(bounds[part, 0], bounds[part, 1]):
+        softmax_row(x[i], scratch[part, : x.shape[1]])
 
 
 @parallel

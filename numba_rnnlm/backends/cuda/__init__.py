@@ -20,7 +20,7 @@ from ...memory import Space
 from ...reports import warn
 from ...rules import Rule
 from ..convolution import phase_starts, taps
-from ..ops import PRECISIONS, Choice, Stage, Step
+from ..ops import PRECISIONS, Choice, Step
 from . import (
     attention,
     device,
@@ -544,7 +544,7 @@ class Backend:
             warmth, top_k = min(1 / choice.temperature, 1e30), min(choice.top_k, symbols)
         sampling.choose(streams, THREADS, scores, ids, here, self.upload(choice.banned), symbols, warmth, top_k, choice.top_p)
 
-    def decoder(self, table: DeviceArray | None, stages: Sequence[Stage | Step], weights: str) -> None:
+    def decoder(self, table: DeviceArray | None, steps: Sequence[Step], weights: str) -> None:
         """None: each step is a forward pass."""
 
     # update
