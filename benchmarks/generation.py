@@ -2,6 +2,7 @@
 
     python -m benchmarks.generation                                   one stream
     python -m benchmarks.generation --streams 1 64 --weights float32 int8 --peer torch
+    python -m benchmarks.generation --stacks --peer torch             models with convolution, attention, norms and scans
 
 First, all libraries must generate the same ids at temperature 0; then sampling at temperature 1 is timed. The floor is the time in which
 the same threads, in a plain loop over one buffer, read as many bytes as a token needs of the float32 weights (all except the
@@ -11,11 +12,13 @@ embedding, of which it needs one row).
 import statistics
 from typing import Any
 
-from .harness import OURS, Contestant, compare, contestants, convert, describe, parser, read, write_results
+from .harness import OURS, Contestant, compare, contestants, convert, describe, geometric_mean, parser, read, write_results
 from .shapes import Row, chosen, model_flags
+from .stacks import STACKS
 
 SECONDS = 0.4  # approximate duration of one turn
 TOKENS = 100  # symbols per call and stream
+LONG = 600  # of a stack: more than its windows hold
 GREEDY = 30  # ids that must be equal
 TIE = 1e-4  # logits closer than this may be ranked either way
 
@@ -25,9 +28,16 @@ def main() -> None:
     model_flags(flags)
     flags.add_argument("--streams", nargs="*", type=int, default=[1], help="texts per batch")
     flags.add_argument("--weights", nargs="*", default=["float32"], choices=["float32", "int8"], help="for numba_rnnlm; peers use float32")
+    flags.add_argument("--stacks", nargs="*", choices=list(STACKS), help="these stacks of other layers, by default all, in place of the named models")
     options = read(flags, "generation")
     rows: list[dict[str, Any]] = []
     with contestants(options) as players:
+        if options.stacks is not None:
+            rows += [measure_stack(players, name, streams, options) for name in options.stacks or STACKS for streams in options.streams]
+            options.rows = options.shape = []
+            if options.peer:
+                for who in options.peer:
+                    print(f"geometric mean {geometric_mean([row['ratio'][who] for row in rows]):.2f}x {who}")
         for row in chosen(options):
             for streams in options.streams:
                 for weights in options.weights:
@@ -56,7 +66,16 @@ def measure(players: dict[str, Contestant], row: Row, weights: str, options: Any
     }
 
 
-def expect_same_ids(players: dict[str, Contestant], row: Row) -> int:
+def measure_stack(players: dict[str, Contestant], name: str, streams: int, options: Any) -> dict[str, Any]:
+    request = {"task": "stacked", "backend": options.backend, "weights": "float32", **STACKS[name]._asdict(), "streams": streams, "steps": LONG}
+    found = compare(players, options.turns, SECONDS, 0, dict.fromkeys(players, request))
+    ties = expect_same_ids(players, name)
+    times = convert(found.pop("milliseconds"), lambda value: 1000 * value / LONG / streams)
+    print(describe(f"{name}, {streams}", times, "us/token", found["ratio"]) + (f"; ties: {ties}" if ties else ""), flush=True)
+    return {"row": name, "streams": streams} | found | {"microseconds": times, "ties": ties}
+
+
+def expect_same_ids(players: dict[str, Contestant], row: Row | str) -> int:
     """End the program unless all generate the same ids; returns the number of texts that diverge at a tie, where rounding decides."""
     found = {who: player.ask(command="greedy", length=GREEDY) for who, player in players.items()}
     ties = 0

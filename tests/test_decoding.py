@@ -592,6 +592,30 @@ def test_any_layers_generate_the_same_on_any_number_of_threads(name, kind):
     assert len(texts) == 1
 
 
+@pytest.mark.parametrize("name", ["two cells", "skips", "convolutions", *ATTENTIONS])
+def test_a_long_text_is_that_of_full_passes(name):
+    """2,000 symbols, far beyond every window: each is the most probable one behind the whole text before it, read from the beginning."""
+    V, D, count = 23, 6, 2000
+    layers, _ = (STACKS | ATTENTIONS)[name]
+    graph = Graph([Embedding(V, D), *layers(D, 10), Dense(V, "softmax")])
+    for seed in range(100):  # most weights soon repeat one symbol
+        network = network_of(graph, {key: 3 * array for key, array in draw_weights(graph, np.random.default_rng(seed)).items()}, 2)
+        text = np.array([1, *generate(network, np.array([1]), SamplingConfig(count, temperature=0), seed=0)], np.int32)
+        if len(set(text[-100:].tolist())) > 4:
+            break
+    else:
+        raise AssertionError("all texts end in few symbols")
+
+    def expect(place, probabilities):
+        best = np.sort(probabilities)[-2:]
+        assert probabilities[text[place]] == best[1] or best[1] - best[0] < 1e-5 * best[1], place
+
+    for place, probabilities in enumerate(network.predict(text[:-1, np.newaxis], network.state(1))[:, 0].copy(), 1):
+        expect(place, probabilities)
+    for place in range(1, count, 97):  # and really one pass for each
+        expect(place, network.predict(text[:place, np.newaxis], network.state(1))[-1, 0])
+
+
 @pytest.mark.parametrize(("name", "dtype"), [("reference", None), ("cpu", np.float64)])
 def test_models_without_a_decoder_generate_by_verbs(name, dtype):
     model = Graph([Embedding(9, 4), LSTM(5, return_sequences=True), Dense(9, "softmax")])

@@ -1,10 +1,13 @@
 """Weights, batches, prompts and sentences, the same for every contestant."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from numba_rnnlm.layers import LSTM, Dense, Embedding, Layer
+from numba_rnnlm.layers import LAYERS, LSTM, Dense, Embedding, Layer
+from numba_rnnlm.layers.description import rebuild
+from numba_rnnlm.network import Graph
 
 LISTING = {"vocabulary": 2000, "embedding": 64, "first": 128, "second": 64, "examples": 64, "steps": 32}
 
@@ -43,6 +46,11 @@ def listing() -> list[Layer]:
     size = LISTING
     return [Embedding(size["vocabulary"], size["embedding"]), LSTM(size["first"], return_sequences=True),
             LSTM(size["second"]), Dense(size["vocabulary"], activation="softmax")]
+
+
+def stack(vocabulary: int, embedding: int, body: list[dict[str, Any]]) -> Graph:
+    """The language model with these layers between embedding and softmax."""
+    return Graph([Embedding(vocabulary, embedding), *(rebuild(layer, LAYERS, {}) for layer in body), Dense(vocabulary, "softmax")])
 
 
 def examples() -> tuple[np.ndarray, np.ndarray]:

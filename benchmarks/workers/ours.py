@@ -178,6 +178,17 @@ class Generation(OnCpu, Requests):
         return {"seconds": limits.read(self.network.ops.threads, size)}
 
 
+class Stacked(Generation):
+    """The same with the layers of a stack."""
+
+    def __init__(self, backend: str, weights: str, vocabulary: int, embedding: int, body: list[dict[str, Any]], streams: int, steps: int) -> None:
+        self.shape, self.figures = {"steps": steps}, dict[str, float]()
+        self.options = {} if weights == "float32" else {"weights": weights}
+        graph = data.stack(vocabulary, embedding, body)
+        self.network = Network(graph, backends.get(backend), data.weights(graph.layout))
+        self.prompts = data.prompts(vocabulary, streams)
+
+
 class Scoring(OnCpu):
     """Scoring of ``sentences`` sentences."""
 
@@ -192,4 +203,4 @@ class Scoring(OnCpu):
 
 
 if __name__ == "__main__":
-    serve({"training": Training, "layer": Layer, "one": One, "listing": Listing, "generation": Generation, "scoring": Scoring})
+    serve({"training": Training, "layer": Layer, "one": One, "listing": Listing, "generation": Generation, "stacked": Stacked, "scoring": Scoring})

@@ -12,10 +12,12 @@ from torch.nn.utils.rnn import pad_sequence
 from benchmarks.harness import serve
 from benchmarks.workers import data
 from benchmarks.workers.requests import Requests
+from benchmarks.workers.torch_stack import chain
 from benchmarks.workers.torch_model import LanguageModel, backward, recurrent, update, write
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.layers import LAYERS, Recurrent
+from numba_rnnlm.layers.chain import Chain
 from numba_rnnlm.network import Graph
 
 
@@ -241,6 +243,33 @@ class Generation(OnCpu, Requests):
         return {"ids": write(self.model, self.prompts, length, 0).T.tolist()}
 
 
+class Stacked(OnCpu):
+    """Generation with the layers of a stack."""
+
+    def __init__(self, backend: str, weights: str, vocabulary: int, embedding: int, body: list[dict[str, Any]], streams: int, steps: int) -> None:
+        self.graph = data.stack(vocabulary, embedding, body)
+        self.weights = tensors(data.weights(self.graph.layout))
+        self.steps, self.figures = steps, dict[str, float]()
+        self.prompts = torch.tensor(data.prompts(vocabulary, streams)).long()
+        self.size = embedding
+
+    @torch.inference_mode()
+    def write(self, length: int, temperature: float) -> torch.Tensor:
+        step, ids, written = chain(Chain(self.graph.layers[1:-1]), self.weights, self.size), self.prompts, []
+        W, b = self.weights["dense/W"].T.contiguous(), self.weights["dense/b"]
+        for _ in range(length):
+            logits = nn.functional.linear(step(self.weights["embedding/W"][ids]), W, b)
+            ids = logits.argmax(-1) if temperature == 0 else torch.multinomial(torch.softmax(logits / temperature, -1), 1)[:, 0]
+            written.append(ids)
+        return torch.stack(written, 1)
+
+    def step(self) -> None:
+        self.write(self.steps, 1.0)
+
+    def greedy(self, length: int) -> dict[str, Any]:
+        return {"ids": self.write(length, 0).tolist()}
+
+
 class Scoring(OnCpu):
     SENTENCES = 64  # batch size; sentences in a batch have about the same length
 
@@ -269,4 +298,4 @@ class Scoring(OnCpu):
 if __name__ == "__main__":
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    serve({"training": Training, "layer": Layer, "one": One, "listing": Listing, "generation": Generation, "scoring": Scoring})
+    serve({"training": Training, "layer": Layer, "one": One, "listing": Listing, "generation": Generation, "stacked": Stacked, "scoring": Scoring})

@@ -1,0 +1,158 @@
+"""A stack of our layers in PyTorch, step by step: each layer keeps what the next step needs, as users write it for generation."""
+
+from collections.abc import Callable, Mapping
+from math import sqrt
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+Tensors = Mapping[str, torch.Tensor]
+Step = Callable[[torch.Tensor], torch.Tensor]
+
+ACTIVATIONS: dict[str | None, Step] = {
+    None: lambda x: x, "relu": torch.relu, "tanh": torch.tanh, "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "gelu_sigmoid": lambda x: x * torch.sigmoid(1.702 * x),
+}
+
+
+def below(weights: Tensors, name: str) -> dict[str, torch.Tensor]:
+    return {key[len(name) + 1 :]: value for key, value in weights.items() if key.startswith(f"{name}/")}
+
+
+def kept(held: dict[str, torch.Tensor], name: str, x: torch.Tensor, window: int) -> torch.Tensor:
+    """The last ``window`` values of x (N, …) along the second axis, including this one."""
+    found = torch.cat([held[name], x[:, None]], 1) if name in held else x[:, None]
+    held[name] = found = found[:, -window:]
+    return found
+
+
+def norm(layer: Any, w: Tensors, features: int) -> Step:
+    if "beta" in w:
+        return lambda x: functional.layer_norm(x, (features,), w["gamma"], w["beta"], layer.epsilon)
+    return lambda x: functional.rms_norm(x, (features,), w["gamma"], layer.epsilon)
+
+
+def recurrent(layer: Any, w: Tensors, features: int) -> Step:
+    held: dict[str, torch.Tensor] = {}
+    cell, W, b = layer.cell, w["W"].T.contiguous(), w["b"].reshape(-1)
+    if cell == "lstm":
+        U, zero = w["U"].T.contiguous(), torch.zeros_like(b)
+
+        def lstm(x: torch.Tensor) -> torch.Tensor:
+            h = held.get("h", torch.zeros(len(x), layer.units))
+            held["h"], held["c"] = torch.lstm_cell(x, (h, held.get("c", h)), W, U, b, zero)
+            return held["h"]
+
+        return lstm
+    if cell == "mingru":
+
+        def mingru(x: torch.Tensor) -> torch.Tensor:
+            z, candidate = functional.linear(x, W, b).chunk(2, -1)
+            h = held.get("h", torch.zeros_like(candidate))
+            held["h"] = torch.lerp(h, candidate, torch.sigmoid(z))
+            return held["h"]
+
+        return mingru
+    if cell == "sru":
+        first, rest, v = b[: 3 * layer.units], b[3 * layer.units :], w["w"]
+
+        def sru(x: torch.Tensor) -> torch.Tensor:
+            candidate, f, r = functional.linear(x, W, first).chunk(3, -1)
+            c = held.get("c", torch.zeros_like(f))
+            f, r = torch.sigmoid(f + v[0] * c), torch.sigmoid(r + v[1] * c)
+            held["c"] = torch.lerp(candidate, c, f)
+            return torch.lerp(x + rest, held["c"], r)
+
+        return sru
+    assert cell == "qrnn"
+    both = torch.cat([w["V"].T, W], 1)
+
+    def qrnn(x: torch.Tensor) -> torch.Tensor:
+        before = held.get("x", torch.zeros_like(x))
+        n, f, o = functional.linear(torch.cat([before, x], -1), both, b).chunk(3, -1)
+        f, held["x"] = torch.sigmoid(f), x
+        held["c"] = torch.lerp(torch.tanh(n), held.get("c", torch.zeros_like(f)), f)
+        return torch.sigmoid(o) * held["c"]
+
+    return qrnn
+
+
+def convolution(layer: Any, w: Tensors, features: int) -> Step:
+    held: dict[str, torch.Tensor] = {}
+    weight, span, act = w["W"].permute(2, 1, 0).contiguous(), (layer.kernel_size - 1) * layer.dilation_rate, ACTIVATIONS[layer.activation]
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        before = held.get("x", torch.zeros(len(x), features, span))
+        seen = torch.cat([before, x[:, :, None]], 2)
+        held["x"] = seen[:, :, 1:]
+        return act(functional.conv1d(seen, weight, w["b"], dilation=layer.dilation_rate)[:, :, 0])
+
+    return step
+
+
+def heads(layer: Any, w: Tensors, features: int) -> Step:
+    held: dict[str, torch.Tensor] = {}
+    A, K = layer.num_heads, layer.key_dim
+    W = torch.cat([w["Wq"], w["Wk"], w["Wv"]], 1).T.contiguous()
+    b, Wo = torch.cat([w["bq"], w["bk"], w["bv"]]), w["Wo"].T.contiguous()
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        q, k, v = functional.linear(x, W, b).unflatten(-1, (3, A, K)).unbind(1)
+        k, v = kept(held, "k", k, layer.window), kept(held, "v", v, layer.window)
+        y = functional.scaled_dot_product_attention(q[:, :, None], k.transpose(1, 2), v.transpose(1, 2))
+        return functional.linear(y[:, :, 0].flatten(1), Wo, w["bo"])
+
+    return step
+
+
+def one_head(layer: Any, w: Tensors, features: int) -> Step:
+    held: dict[str, torch.Tensor] = {}
+    gates = torch.sigmoid(w["s"])
+    c, f = (gates[2] @ w["Wv"] + w["bv"]).chunk(2)
+    value, query, Wq = torch.sigmoid(f) * torch.tanh(c), gates[0] * gates[1], w["Wq"].T.contiguous()
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        q = query * functional.layer_norm(functional.linear(x, Wq, w["bq"]), (features,), w["gamma"], w["beta"], layer.epsilon)
+        seen = kept(held, "x", x, layer.window)
+        y = functional.scaled_dot_product_attention(q[:, None], seen, seen, scale=1 / sqrt(features))
+        return value * y[:, 0]
+
+    return step
+
+
+def feed_forward(layer: Any, w: Tensors, features: int) -> Step:
+    W, act = w["W"].T.contiguous(), ACTIVATIONS[layer.activation]
+    if layer.fold:
+        return lambda x: act(functional.linear(x, W, w["b"])).unflatten(-1, (-1, features)).sum(1)
+    V = w["V"].T.contiguous()
+    return lambda x: functional.linear(act(functional.linear(x, W, w["b"])), V, w["c"])
+
+
+def residual(layer: Any, w: Tensors, features: int) -> Step:
+    inner = chain(layer.chain, w, features)
+    return lambda x: x + inner(x)
+
+
+def branches(layer: Any, w: Tensors, features: int) -> Step:
+    first, second = (chain(inner, below(w, name), features) for name, inner in layer.chains.items())
+    return lambda x: first(x) + second(x)
+
+
+STEPS: dict[str, Callable[[Any, Tensors, int], Step]] = {
+    "LayerNormalization": norm, "RMSNormalization": norm, "Recurrent": recurrent, "QRNN": recurrent, "Conv1D": convolution,
+    "MultiHeadAttention": heads, "SingleHeadAttention": one_head, "FeedForward": feed_forward, "Residual": residual, "Add": branches,
+    "Activation": lambda layer, w, features: ACTIVATIONS[layer.activation],
+}
+
+
+def chain(layers: Any, w: Tensors, features: int) -> Step:
+    """The layers of one of our chains, one behind the other."""
+    steps = [STEPS[type(layer).__name__](layer, below(w, name), shape[-1]) for name, layer, shape in layers.inputs((1, 1, features))]
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        for each in steps:
+            x = each(x)
+        return x
+
+    return step
