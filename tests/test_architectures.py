@@ -1,5 +1,7 @@
 """Language models of every architecture train, are saved, resumed, extended, scored and generated from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from checks import TOLERANCE, assert_close
@@ -69,6 +71,19 @@ def test_the_table_of_many_words_is_computed_in_parts(monkeypatch):
     whole = layer.vectors(ops, p)
     monkeypatch.setattr("numba_rnnlm.layers.characters.AT_ONCE", 7)
     np.testing.assert_array_equal(layer.vectors(ops, p), whole)
+
+
+@pytest.mark.parametrize("longest", [3, 65])
+def test_a_word_has_the_same_vector_in_any_company(longest):
+    """Words are padded to the longest one of a batch, but a pooled maximum does not depend on how much padding there is."""
+    ops, words = backends.get("cpu", np.float32), ["a", "word", "of", "considerable-length", "é", ""]
+    layer, random = CharacterEmbedding(words, 4, (1, 3, 5), 3, longest=longest), np.random.default_rng(0)
+    p = {name: ops.upload(random.standard_normal(shape)) for name, shape in layer.parameters((1, 1)).items()}
+    table = layer.vectors(ops, p)
+    for index, word in enumerate(words):
+        for company in ([word], [word, "quite-another-word"], [word, *words]):
+            found = replace(layer, symbols=company).vectors(ops, p)
+            np.testing.assert_array_equal(found[0], table[index])
 
 
 def test_a_character_embedding_takes_ids():

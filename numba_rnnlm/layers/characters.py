@@ -92,12 +92,18 @@ class CharacterEmbedding(KerasLayer):
 
     @cached_property
     def spelling(self) -> np.ndarray:
-        """The bytes (L, V) of each word between BEGIN and END, int32; what is left of shorter words is PADDING."""
+        """The bytes (L, V) of each word between BEGIN and END, int32, and behind that PADDING: enough for a window of each width, so that
+        more of it changes nothing."""
         words = [word.encode("utf-8", "surrogatepass")[: self.longest] for word in self.symbols]
-        found = np.full((max(*map(len, words), max(self.widths) - 2) + 2, len(words)), PADDING, np.int32)
+        found = np.full((max(map(len, words)) + 2 + max(self.widths), len(words)), PADDING, np.int32)
         for column, word in enumerate(words):
             found[: len(word) + 2, column] = [BEGIN, *word, END]
         return found
+
+    def spelled(self, words: np.ndarray) -> np.ndarray:
+        """The bytes of these words, with as much padding as the longest of them needs."""
+        found = self.spelling[:, words]
+        return found[: int((found != PADDING).sum(0).max()) + max(self.widths)]
 
     @cached_property
     def chain(self) -> Chain:
@@ -116,7 +122,7 @@ class CharacterEmbedding(KerasLayer):
 
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         words, size = min(len(self.symbols), prod(shape)), self.output(shape)
-        found = {"y": size, "inner": (self._layout(words, training).size,)}
+        found = {"y": size, "inner": (self._layout((len(self.spelling), words), training).size,)}
         return found | {"gradients": (words, size[-1])} if training else found
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
@@ -124,8 +130,9 @@ class CharacterEmbedding(KerasLayer):
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         words, places = np.unique(ops.download(x), return_inverse=True)
-        run.memo |= {"words": ops.upload(self.spelling[:, words]), "places": ops.upload(places.reshape(x.shape))}
-        run.memo["inner"] = self._inner(run.p, run.g, run.a["inner"], len(words), "gradients" in run.a, run.written)
+        spelled = self.spelled(words)
+        run.memo |= {"words": ops.upload(spelled), "places": ops.upload(places.reshape(x.shape))}
+        run.memo["inner"] = self._inner(run.p, run.g, run.a["inner"], spelled.shape, "gradients" in run.a, run.written)
         ops.gather(self.chain.forward(ops, run.memo["inner"], run.memo["words"]), run.memo["places"], run.a["y"])
         return run.a["y"]
 
@@ -138,18 +145,18 @@ class CharacterEmbedding(KerasLayer):
     def vectors(self, ops: Ops, p: Arrays) -> Array:
         count = len(self.symbols)
         found = ops.empty((count, self.output((1, 1))[-1]))
-        buffer = ops.empty((self._layout(min(count, AT_ONCE), False).size,))
+        buffer = ops.empty((self._layout((len(self.spelling), min(count, AT_ONCE)), False).size,))
         for first in range(0, count, AT_ONCE):
-            words = self.spelling[:, first : first + AT_ONCE]
-            ops.copy(self.chain.forward(ops, self._inner(p, {}, buffer, words.shape[1], False), ops.upload(words)), found[first : first + words.shape[1]])
+            words = self.spelled(np.arange(first, min(count, first + AT_ONCE)))
+            ops.copy(self.chain.forward(ops, self._inner(p, {}, buffer, words.shape, False), ops.upload(words)), found[first : first + words.shape[1]])
         return found
 
-    def _layout(self, words: int, training: bool) -> Layout:
-        return Layout(self.chain.activations((len(self.spelling), words), training))
+    def _layout(self, shape: Shape, training: bool) -> Layout:
+        return Layout(self.chain.activations(shape, training))
 
-    def _inner(self, p: Arrays, g: Arrays, buffer: Array, words: int, training: bool, written: set[int] | None = None) -> Run:
-        """The arrays of the inner layers for so many words."""
-        layout = self._layout(words, training)
+    def _inner(self, p: Arrays, g: Arrays, buffer: Array, shape: Shape, training: bool, written: set[int] | None = None) -> Run:
+        """The arrays of the inner layers for so many characters of so many words."""
+        layout = self._layout(shape, training)
         return Run(p, g, Arena(layout, buffer[: layout.size]), written)
 
     @property
