@@ -123,7 +123,7 @@ def network_of(model, weights, threads=1):
 def draw_streams(network, count, random, symbols=None):
     """Streams in any states, or at the beginning of a text."""
     state = {name: (floats(random, *array.shape) / 2).astype(np.float32) for name, array in network.state(count).items()}
-    state |= {name: random.integers(0, 9, array.shape).astype(np.float32) for name, array in state.items() if name.endswith(("/held", "/read"))}
+    state |= {name: random.integers(0, 400, array.shape).astype(np.float32) for name, array in state.items() if name.endswith(("/held", "/read"))}
     ids = random.integers(0, symbols or network.graph.layers[0].input_dim, count).astype(np.int32)
     return Streams(random.choice([state, {}]), ids, 7 + np.arange(count))
 
@@ -521,6 +521,7 @@ STACKS = {  # name → (layers between an embedding of D features and a softmax,
 }
 ATTENTIONS = {  # sums over keys are in another order than in the verbs
     "heads": (lambda D, H: [MultiHeadAttention(3, 4, 5, use_causal_mask=True, window=7), GRU(H, True)], [1, 1, 1]),
+    "many keys": (lambda D, H: [MultiHeadAttention(1, 5, use_causal_mask=True, window=300), SingleHeadAttention(window=300)], [1, 1, 1]),
     "rotary": (lambda D, H: [MultiHeadAttention(2, 4, use_causal_mask=True, window=3, rotary=True)], [1, 1]),
     "one head": (lambda D, H: [PositionEmbedding(5), Add([LayerNormalization(), SingleHeadAttention(window=4)]), LSTM(H, True)], [1, 1, 1, 1]),
     "of inputs": (lambda D, H: [SinusoidalPosition(), Attention(use_causal_mask=True, window=5), AdditiveAttention(use_causal_mask=True, window=2)],

@@ -54,6 +54,7 @@ from .program import (
     SUMS,
     SUMS_AT,
     TABLE,
+    TILE,
     UNITS,
     V_LD,
     WEIGHTS_AT,
@@ -178,37 +179,56 @@ def cell(parts, row, block, constants, values, time):
 # Attention
 
 
+@kernel
+def _scores(row, constants, values, head, query, k, s0, lines, line):
+    """Scores of a query and the keys from s0 on; ``line`` is scratch of the size of a key."""
+    for s in range(lines.size):
+        key = values[k + (s0 + s) * row[K_LD] : k + (s0 + s) * row[K_LD] + query.size]
+        if row[WEIGHTS_AT] >= 0:
+            for j in range(query.size):
+                line[j] = tanh(query[j] + key[j])
+            start = row[WEIGHTS_AT] + head * query.size
+            lines[s] = lanewise.dot(line, constants[start : start + query.size])
+        else:
+            lines[s] = lanewise.dot(query, key)
+
+
 @kernel(linked=True)
 def attend(row, numbers, first, last, constants, values, scratch, time):
-    """The output of one query for pairs ``first`` … ``last`` - 1 of a stream and a head. All keys in view lie one behind the other."""
-    heads, size, depth, keys = row[HEADS], row[SIZE], row[DEPTH], row[KEYS]
+    """The output of one query for pairs ``first`` … ``last`` - 1 of a stream and a head; all keys in view lie one behind the other.
+
+    Keys and values are read some at a time, with a running maximum and sum, because they may be one array: it is read from memory once.
+    """
+    heads, size, depth, keys, scale = row[HEADS], row[SIZE], row[DEPTH], row[KEYS], numbers[0]
     q, k, v, out = place(row, A, time), place(row, B, time), place(row, C, time), place(row, OUT, time)
-    scale = numbers[0]
+    line = scratch[TILE : TILE + size]
     for pair in range(first, last):
         n, head = pair // heads, pair % heads
         begin = keys - row[WINDOW] if 0 < row[WINDOW] < keys else 0
         if row[HELD]:
             begin = max(begin, keys - 1 - int(min(values[place(row, D, time) + n], np.float32(keys - 1))))
-        query = values[q + n * row[Q_LD] + head * size : q + n * row[Q_LD] + (head + 1) * size]
-        lines, line = scratch[: keys - begin], scratch[keys : keys + size]
-        for s in range(begin, keys):
-            start = k + s * row[K_LD] + n * row[Q_LD] + head * size
-            key = values[start : start + size]
-            if row[WEIGHTS_AT] >= 0:
-                for j in range(size):
-                    line[j] = tanh(query[j] + key[j])
-                lines[s - begin] = lanewise.dot(line, constants[row[WEIGHTS_AT] + head * size : row[WEIGHTS_AT] + (head + 1) * size])
-            else:
-                lines[s - begin] = lanewise.dot(query, key)
-        peak = lanewise.largest(lines)
-        for j in range(lines.size):
-            lines[j] = exp_below_zero((lines[j] - peak) * scale)
-        total = lanewise.total(lines)
-        start = out + pair * depth
-        result = values[start : start + depth]
+        start, result_at = n * row[Q_LD] + head * size, out + pair * depth
+        query, result = values[q + start : q + start + size], values[result_at : result_at + depth]
         for j in range(depth):
             result[j] = 0
-        accumulate_unpacked(scratch, 0, 0, 1, values, v + begin * row[V_LD] + pair * depth, row[V_LD], keys - begin, depth, values, start, depth)
+        peak = total = np.float32(0)
+        for s0 in range(begin, keys, TILE):
+            count = min(TILE, keys - s0)
+            lines = scratch[:count]
+            _scores(row, constants, values, head, query, k + start, s0, lines, line)
+            top = lanewise.largest(lines)
+            if total == 0:
+                peak = top
+            elif not top <= peak:  # NaN goes on, too
+                shrink = exp_below_zero((peak - top) * scale)
+                total *= shrink
+                peak = top
+                for j in range(depth):
+                    result[j] *= shrink
+            for j in range(count):
+                lines[j] = exp_below_zero((lines[j] - peak) * scale)
+            total += lanewise.total(lines)
+            accumulate_unpacked(scratch, 0, 0, 1, values, v + s0 * row[V_LD] + pair * depth, row[V_LD], count, depth, values, result_at, depth)
         for j in range(depth):
             result[j] *= np.float32(1) / total
         values[row[SUMS_AT] + pair] = log(total) + peak * scale

@@ -38,6 +38,8 @@ NUMBER, SUMS, STATES = OWN + 9, OWN + 10, OWN + 11
 # Attention of one query: A, B, C are q, k, v, D how many earlier keys exist (or -1); HELD: whether there is D
 HEADS, SIZE, DEPTH, KEYS, WINDOW, Q_LD, K_LD, V_LD, HELD, WEIGHTS_AT, SUMS_AT = range(OWN, OWN + 11)
 
+TILE = 128  # keys at a time
+
 # Kinds of phases
 SINGLE, OF_UNITS, OF_PAIRS, BY_VERBS = range(4)
 
@@ -429,7 +431,7 @@ class Lowering:
         columns |= {HEADS: call.heads, SIZE: q.shape[2] // call.heads, DEPTH: v.shape[2] // call.heads, KEYS: len(k), WINDOW: call.window,
                     Q_LD: q.shape[2], K_LD: q.shape[1] * q.shape[2], V_LD: v.shape[1] * v.shape[2], HELD: int(call.held is not None),
                     WEIGHTS_AT: -1 if call.w is None else self.constant(call.w), SUMS_AT: self.operand(call.sums)[0]}
-        self.scratch = max(self.scratch, len(k) + q.shape[2])
+        self.scratch = max(self.scratch, TILE + q.shape[2])
         return [Instruction(ATTEND, call.reads, call.writes, columns=columns, numbers=(call.scale, 0))]
 
 
