@@ -12,7 +12,18 @@ embedding, of which it needs one row).
 import statistics
 from typing import Any
 
-from .harness import OURS, Contestant, compare, contestants, convert, describe, geometric_mean, parser, read, write_results
+from .harness import (
+    OURS,
+    Contestant,
+    compare,
+    contestants,
+    convert,
+    describe,
+    geometric_mean,
+    parser,
+    read,
+    write_results,
+)
 from .shapes import Row, chosen, model_flags
 from .stacks import STACKS
 

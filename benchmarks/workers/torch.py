@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from benchmarks.harness import serve
 from benchmarks.workers import data
 from benchmarks.workers.requests import Requests
-from benchmarks.workers.torch_stack import chain
 from benchmarks.workers.torch_model import LanguageModel, backward, recurrent, update, write
+from benchmarks.workers.torch_stack import chain
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.layers import LAYERS, Recurrent
