@@ -22,7 +22,7 @@ backends.cache backends.compiling backends.ops backends backends.convolution bac
 backends.inspection
 backends.cpu.atomics backends.cpu.kernels backends.cpu.processors backends.cpu.simd backends.cpu.host backends.cpu.sleeping
 backends.cpu.sums backends.cpu.workspace backends.cpu.team backends.cpu.norms backends.cpu.lookup backends.cpu.losses backends.cpu.packing
-backends.cpu.pointwise backends.cpu.sampling backends.cpu.threads backends.cpu.attention backends.cpu.linear backends.cpu.convolution backends.cpu.recurrence backends.cpu.decoding
+backends.cpu.pointwise backends.cpu.sampling backends.cpu.threads backends.cpu.attention backends.cpu.linear backends.cpu.convolution backends.cpu.recurrence backends.cpu.recording backends.cpu.program backends.cpu.instructions backends.cpu.decoding
 backends.cpu.update backends.cpu
 backends.cuda.device backends.cuda.driver backends.cuda.arrays backends.cuda.kept backends.cuda.simulator backends.cuda.intrinsics
 backends.cuda.launch backends.cuda.linear backends.cuda.lookup backends.cuda.losses backends.cuda.norms backends.cuda.pointwise backends.cuda.pooling backends.cuda.recurrence

@@ -13,7 +13,7 @@ from benchmarks.harness import serve
 from benchmarks.workers import data
 from benchmarks.workers.requests import Requests
 from benchmarks.workers.torch_model import LanguageModel, backward, recurrent, update, write
-from benchmarks.workers.torch_stack import chain
+from benchmarks.workers.torch_stack import chain, linear
 from numba_rnnlm.config import ModelConfig
 from numba_rnnlm.language_model.architecture import build
 from numba_rnnlm.layers import LAYERS, Recurrent
@@ -256,9 +256,9 @@ class Stacked(OnCpu):
     @torch.inference_mode()
     def write(self, length: int, temperature: float) -> torch.Tensor:
         step, ids, written = chain(Chain(self.graph.layers[1:-1]), self.weights, self.size), self.prompts, []
-        W, b = self.weights["dense/W"].T.contiguous(), self.weights["dense/b"]
+        embedding, output = nn.Embedding.from_pretrained(self.weights["embedding/W"]), linear(self.weights["dense/W"], self.weights["dense/b"])
         for _ in range(length):
-            logits = nn.functional.linear(step(self.weights["embedding/W"][ids]), W, b)
+            logits = output(step(embedding(ids)))
             ids = logits.argmax(-1) if temperature == 0 else torch.multinomial(torch.softmax(logits / temperature, -1), 1)[:, 0]
             written.append(ids)
         return torch.stack(written, 1)

@@ -5,6 +5,7 @@ from math import sqrt
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 Tensors = Mapping[str, torch.Tensor]
@@ -27,38 +28,50 @@ def kept(held: dict[str, torch.Tensor], name: str, x: torch.Tensor, window: int)
     return found
 
 
+def loaded(module: nn.Module, **weights: torch.Tensor) -> nn.Module:
+    """A module with these weights."""
+    module.load_state_dict(weights)
+    return module
+
+
+def linear(W: torch.Tensor, b: torch.Tensor) -> nn.Module:
+    return loaded(nn.Linear(*W.shape), weight=W.T, bias=b)
+
+
 def norm(layer: Any, w: Tensors, features: int) -> Step:
     if "beta" in w:
-        return lambda x: functional.layer_norm(x, (features,), w["gamma"], w["beta"], layer.epsilon)
-    return lambda x: functional.rms_norm(x, (features,), w["gamma"], layer.epsilon)
+        return loaded(nn.LayerNorm(features, layer.epsilon), weight=w["gamma"], bias=w["beta"])
+    return loaded(nn.RMSNorm(features, layer.epsilon), weight=w["gamma"])
 
 
 def recurrent(layer: Any, w: Tensors, features: int) -> Step:
     held: dict[str, torch.Tensor] = {}
-    cell, W, b = layer.cell, w["W"].T.contiguous(), w["b"].reshape(-1)
+    cell, W, b = layer.cell, w["W"], w["b"].reshape(-1)
     if cell == "lstm":
-        U, zero = w["U"].T.contiguous(), torch.zeros_like(b)
+        rnn = loaded(nn.LSTM(features, layer.units), weight_ih_l0=W.T, weight_hh_l0=w["U"].T, bias_ih_l0=b, bias_hh_l0=torch.zeros_like(b))
+        state: Any = None
 
         def lstm(x: torch.Tensor) -> torch.Tensor:
-            h = held.get("h", torch.zeros(len(x), layer.units))
-            held["h"], held["c"] = torch.lstm_cell(x, (h, held.get("c", h)), W, U, b, zero)
-            return held["h"]
+            nonlocal state
+            y, state = rnn(x[None], state)
+            return y[0]
 
         return lstm
     if cell == "mingru":
+        sums = linear(W, b)
 
         def mingru(x: torch.Tensor) -> torch.Tensor:
-            z, candidate = functional.linear(x, W, b).chunk(2, -1)
+            z, candidate = sums(x).chunk(2, -1)
             h = held.get("h", torch.zeros_like(candidate))
             held["h"] = torch.lerp(h, candidate, torch.sigmoid(z))
             return held["h"]
 
         return mingru
     if cell == "sru":
-        first, rest, v = b[: 3 * layer.units], b[3 * layer.units :], w["w"]
+        sums, rest, v = linear(W, b[: 3 * layer.units]), b[3 * layer.units :], w["w"]
 
         def sru(x: torch.Tensor) -> torch.Tensor:
-            candidate, f, r = functional.linear(x, W, first).chunk(3, -1)
+            candidate, f, r = sums(x).chunk(3, -1)
             c = held.get("c", torch.zeros_like(f))
             f, r = torch.sigmoid(f + v[0] * c), torch.sigmoid(r + v[1] * c)
             held["c"] = torch.lerp(candidate, c, f)
@@ -66,11 +79,11 @@ def recurrent(layer: Any, w: Tensors, features: int) -> Step:
 
         return sru
     assert cell == "qrnn"
-    both = torch.cat([w["V"].T, W], 1)
+    sums = linear(torch.cat([w["V"], W]), b)
 
     def qrnn(x: torch.Tensor) -> torch.Tensor:
         before = held.get("x", torch.zeros_like(x))
-        n, f, o = functional.linear(torch.cat([before, x], -1), both, b).chunk(3, -1)
+        n, f, o = sums(torch.cat([before, x], -1)).chunk(3, -1)
         f, held["x"] = torch.sigmoid(f), x
         held["c"] = torch.lerp(torch.tanh(n), held.get("c", torch.zeros_like(f)), f)
         return torch.sigmoid(o) * held["c"]
@@ -80,13 +93,14 @@ def recurrent(layer: Any, w: Tensors, features: int) -> Step:
 
 def convolution(layer: Any, w: Tensors, features: int) -> Step:
     held: dict[str, torch.Tensor] = {}
-    weight, span, act = w["W"].permute(2, 1, 0).contiguous(), (layer.kernel_size - 1) * layer.dilation_rate, ACTIVATIONS[layer.activation]
+    span, act = (layer.kernel_size - 1) * layer.dilation_rate, ACTIVATIONS[layer.activation]
+    conv = loaded(nn.Conv1d(features, layer.filters, layer.kernel_size, dilation=layer.dilation_rate), weight=w["W"].permute(2, 1, 0), bias=w["b"])
 
     def step(x: torch.Tensor) -> torch.Tensor:
         before = held.get("x", torch.zeros(len(x), features, span))
         seen = torch.cat([before, x[:, :, None]], 2)
         held["x"] = seen[:, :, 1:]
-        return act(functional.conv1d(seen, weight, w["b"], dilation=layer.dilation_rate)[:, :, 0])
+        return act(conv(seen)[:, :, 0])
 
     return step
 
@@ -94,14 +108,14 @@ def convolution(layer: Any, w: Tensors, features: int) -> Step:
 def heads(layer: Any, w: Tensors, features: int) -> Step:
     held: dict[str, torch.Tensor] = {}
     A, K = layer.num_heads, layer.key_dim
-    W = torch.cat([w["Wq"], w["Wk"], w["Wv"]], 1).T.contiguous()
-    b, Wo = torch.cat([w["bq"], w["bk"], w["bv"]]), w["Wo"].T.contiguous()
+    inner = linear(torch.cat([w["Wq"], w["Wk"], w["Wv"]], 1), torch.cat([w["bq"], w["bk"], w["bv"]]))
+    outer = linear(w["Wo"], w["bo"])
 
     def step(x: torch.Tensor) -> torch.Tensor:
-        q, k, v = functional.linear(x, W, b).unflatten(-1, (3, A, K)).unbind(1)
+        q, k, v = inner(x).unflatten(-1, (3, A, K)).unbind(1)
         k, v = kept(held, "k", k, layer.window), kept(held, "v", v, layer.window)
         y = functional.scaled_dot_product_attention(q[:, :, None], k.transpose(1, 2), v.transpose(1, 2))
-        return functional.linear(y[:, :, 0].flatten(1), Wo, w["bo"])
+        return outer(y[:, :, 0].flatten(1))
 
     return step
 
@@ -110,10 +124,11 @@ def one_head(layer: Any, w: Tensors, features: int) -> Step:
     held: dict[str, torch.Tensor] = {}
     gates = torch.sigmoid(w["s"])
     c, f = (gates[2] @ w["Wv"] + w["bv"]).chunk(2)
-    value, query, Wq = torch.sigmoid(f) * torch.tanh(c), gates[0] * gates[1], w["Wq"].T.contiguous()
+    value, query = torch.sigmoid(f) * torch.tanh(c), gates[0] * gates[1]
+    queries = nn.Sequential(linear(w["Wq"], w["bq"]), norm(layer, w, features))
 
     def step(x: torch.Tensor) -> torch.Tensor:
-        q = query * functional.layer_norm(functional.linear(x, Wq, w["bq"]), (features,), w["gamma"], w["beta"], layer.epsilon)
+        q = query * queries(x)
         seen = kept(held, "x", x, layer.window)
         y = functional.scaled_dot_product_attention(q[:, None], seen, seen, scale=1 / sqrt(features))
         return value * y[:, 0]
@@ -122,11 +137,11 @@ def one_head(layer: Any, w: Tensors, features: int) -> Step:
 
 
 def feed_forward(layer: Any, w: Tensors, features: int) -> Step:
-    W, act = w["W"].T.contiguous(), ACTIVATIONS[layer.activation]
+    wide, act = linear(w["W"], w["b"]), ACTIVATIONS[layer.activation]
     if layer.fold:
-        return lambda x: act(functional.linear(x, W, w["b"])).unflatten(-1, (-1, features)).sum(1)
-    V = w["V"].T.contiguous()
-    return lambda x: functional.linear(act(functional.linear(x, W, w["b"])), V, w["c"])
+        return lambda x: act(wide(x)).unflatten(-1, (-1, features)).sum(1)
+    back = linear(w["V"], w["c"])
+    return lambda x: back(act(wide(x)))
 
 
 def residual(layer: Any, w: Tensors, features: int) -> Step:
