@@ -30,6 +30,7 @@ TRACKED = {  # result files that tables and documents are made from → the only
     "scoring": "scoring --peer torch",
     "startup": "startup --peer torch",
     "memory": "memory --peer torch",
+    "long": "long",
     "scaling": "scaling",
     "defaults": "defaults",
     "serving": "serving --rows char --peer torch --turns 5",

@@ -151,6 +151,29 @@ def memory(results: dict[str, Any]) -> list[str]:
     ]
 
 
+def long(results: dict[str, Any]) -> list[str]:
+    lengths = sorted({row["steps"] for row in results["rows"]})
+    found: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
+    for row in results["rows"]:
+        found.setdefault((row["layer"], row["what"], f"{row['streams']}"), {})[row["steps"]] = row
+
+    def figures(rows: Mapping[int, dict[str, Any]], unit: str) -> list[str]:
+        return [f"{row[unit]['median']:.1f}" if unit in row else f"needs {row['needs_gigabytes']:.1f} GB" for row in map(rows.__getitem__, lengths)]
+
+    first, *others = (f"{length:,}" for length in lengths)
+    return [
+        f"One layer of {results['units']} units by the length of the sequences, on {on(results)}; median microseconds and KB for each token. Training is the "
+        "forward pass over whole sequences and all gradients, scoring reads them in pieces. The memory is what a process needs beyond that of one with a "
+        "single step, with the layer's input and, in training, the gradient of its output. The convolution has a kernel of 3 steps, the attention 4 heads "
+        "and a window of 256 steps.",
+        "",
+        *table(["layer", "", "streams"], [f"µs: {first}", *others, f"KB: {first}", *others], (
+            [*key, *figures(rows, "microseconds"), *figures(rows, "kilobytes")] for key, rows in found.items())),
+        "",
+        f"{measured_by('long')}.",
+    ]
+
+
 def scaling(results: dict[str, Any]) -> list[str]:
     def cells(row: dict[str, Any]) -> list[str]:
         peer = "torch" in row["milliseconds"]
@@ -205,6 +228,7 @@ TABLES: dict[str, tuple[Callable[..., list[str]], tuple[str, ...]]] = {  # and t
     "scoring": (scoring, ("scoring",)),
     "startup": (startup, ("startup",)),
     "memory": (memory, ("memory",)),
+    "long": (long, ("long",)),
     "scaling": (scaling, ("scaling",)),
     "device training": (device_training, (f"training-{DEVICE}-float32", f"training-{DEVICE}-tf32")),
     "device layers": (device_layers, (f"layers-{DEVICE}",)),

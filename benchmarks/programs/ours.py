@@ -1,8 +1,11 @@
-"""Runs numba_rnnlm in its own process: python -m benchmarks.programs.ours nothing | import | token … | train …"""
+"""Runs numba_rnnlm in its own process: python -m benchmarks.programs.ours nothing | import | token … | train … | layer …"""
 
+from math import ceil
 from typing import Any
 
 from benchmarks.programs.answer import main
+
+AT_LEAST = 0.3  # seconds of timed steps of a layer
 
 
 def nothing() -> dict[str, Any]:
@@ -62,5 +65,19 @@ def train(path: str, corpus: str, streams: int, steps: int, updates: int) -> dic
     return {"loss": watcher.loss}
 
 
+def layer(task: str, kind: str, arguments: str, streams: int, steps: int, features: int) -> dict[str, Any]:
+    """Seconds of a step of one layer: of "one", a training step, or of "reading", both tasks of the worker."""
+    import json
+
+    from benchmarks.harness import timed
+    from benchmarks.workers.ours import TASKS
+
+    work = TASKS[task](kind=kind, shape=[streams, steps, features], arguments=json.loads(arguments))  # does one step
+    seconds = timed(work.step, 1, work.wait)
+    if seconds < AT_LEAST:
+        seconds = timed(work.step, ceil(AT_LEAST / seconds), work.wait)
+    return {"seconds": seconds}
+
+
 if __name__ == "__main__":
-    main({"nothing": nothing, "import": imported, "save": save, "token": token, "train": train})
+    main({"nothing": nothing, "import": imported, "save": save, "token": token, "train": train, "layer": layer})

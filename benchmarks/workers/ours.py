@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import serve
+from benchmarks.harness import Task, serve
 from benchmarks.workers import data, limits
 from benchmarks.workers.requests import Requests
 from numba_rnnlm import backends
@@ -19,7 +19,7 @@ from numba_rnnlm.layers import LAYERS, Recurrent, Run
 from numba_rnnlm.network import Graph, Network
 from numba_rnnlm.optimizers import Adam
 from numba_rnnlm.optimizers.pytorch import SGD
-from numba_rnnlm.scoring import log_probabilities
+from numba_rnnlm.scoring import STEPS, log_probabilities
 from numba_rnnlm.training.updater import Updater
 
 
@@ -125,6 +125,23 @@ class One(OnCpu):
         return y, dx
 
 
+class Reading(OnCpu):
+    """One layer of any kind on the CPU, without gradients, over sequences in pieces as they are scored. Their inputs are those of the first piece."""
+
+    def __init__(self, kind: str, shape: list[int], arguments: dict[str, Any]) -> None:
+        (self.streams, self.steps, features), graph = shape, Graph([LAYERS[kind](**arguments)], shape[-1])
+        self.network = Network(graph, backends.get("cpu"), data.weights(graph.layout))
+        size = (min(STEPS, self.steps), self.streams, features)
+        self.x = data.one(size, (), {})["x"]
+        self.figures = {"output": self.step()}
+
+    def step(self) -> float:
+        state = self.network.state(self.streams)
+        for start in range(0, self.steps, STEPS):
+            y = self.network.predict(self.x[: self.steps - start], state)
+        return float(np.linalg.norm(y))
+
+
 class Listing(OnCpu):
     """What ``Sequential.fit`` does for one batch."""
 
@@ -202,5 +219,10 @@ class Scoring(OnCpu):
         return log_probabilities(self.network, self.sentences)
 
 
+TASKS: dict[str, Callable[..., Task]] = {
+    "training": Training, "layer": Layer, "one": One, "reading": Reading, "listing": Listing, "generation": Generation, "stacked": Stacked,
+    "scoring": Scoring,
+}  # fmt: skip
+
 if __name__ == "__main__":
-    serve({"training": Training, "layer": Layer, "one": One, "listing": Listing, "generation": Generation, "stacked": Stacked, "scoring": Scoring})
+    serve(TASKS)
