@@ -45,10 +45,9 @@ def main() -> None:
     with contestants(options) as players:
         if options.stacks is not None:
             rows += [measure_stack(players, name, streams, options) for name in options.stacks or STACKS for streams in options.streams]
-            options.rows = options.shape = []
-            if options.peer:
-                for who in options.peer:
-                    print(f"geometric mean {geometric_mean([row['ratio'][who] for row in rows]):.2f}x {who}")
+            options.rows, options.shape = [], []
+            for who in options.peer:
+                print(f"geometric mean {geometric_mean([row['ratio'][who] for row in rows]):.2f}x {who}")
         for row in chosen(options):
             for streams in options.streams:
                 for weights in options.weights:
@@ -83,7 +82,7 @@ def measure_stack(players: dict[str, Contestant], name: str, streams: int, optio
     ties = expect_same_ids(players, name)
     times = convert(found.pop("milliseconds"), lambda value: 1000 * value / LONG / streams)
     print(describe(f"{name}, {streams}", times, "us/token", found["ratio"]) + (f"; ties: {ties}" if ties else ""), flush=True)
-    return {"row": name, "streams": streams} | found | {"microseconds": times, "ties": ties}
+    return {"row": name, "streams": streams, "symbols": LONG} | found | {"microseconds": times, "ties": ties}
 
 
 def expect_same_ids(players: dict[str, Contestant], row: Row | str) -> int:

@@ -27,6 +27,8 @@ TRACKED = {  # result files that tables and documents are made from → the only
     "training-bf16": "training --rows zaremba-small zaremba-medium --precision bf16",
     "listing": "listing --peer torch --peer keras",
     "generation": "generation --streams 1 64 --weights float32 int8 --peer torch",
+    "generation-stacks": "generation --stacks --peer torch",
+    "learning": "learning",
     "scoring": "scoring --peer torch",
     "startup": "startup --peer torch",
     "memory": "memory --peer torch",

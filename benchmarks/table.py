@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from .harness import DEVICE, OURS, RESULTS, ROOT, TRACKED, replace
+from .harness import DEVICE, OURS, RESULTS, ROOT, TRACKED, geometric_mean, replace
 
 DOCUMENTS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 NAMES = {OURS: OURS, "torch": "PyTorch", "keras": "Keras"}
@@ -105,6 +105,48 @@ def generation(results: dict[str, Any]) -> list[str]:
                ([name, *cells(rows)] for name, rows in models.items())),
         "",
         f"{measured_by('generation')}, which first checks that both libraries generate the same symbols at temperature 0 with float32 weights.",
+    ]
+
+
+def stacks(results: dict[str, Any]) -> list[str]:
+    ratios = [row["ratio"]["torch"] for row in results["rows"]]
+    return [
+        f"Sampling one text of {results['rows'][0]['symbols']} symbols from models with convolution, attention, norms and scans on {on(results)}; median "
+        "microseconds per symbol. PyTorch's loop keeps what the next step needs: the state, the last keys and values, the last inputs. The models are in "
+        "`benchmarks/stacks.py`.",
+        "",
+        *table(["model"], ["PyTorch", OURS, "ratio"], (
+            [row["row"], f"{row['microseconds']['torch']['median']:.0f}", f"{row['microseconds'][OURS]['median']:.0f}", times(row["ratio"]["torch"])]
+            for row in results["rows"])),
+        "",
+        f"The geometric mean of the ratios is {geometric_mean(ratios):.1f}. {measured_by('generation-stacks')}, which first checks that both libraries "
+        "generate the same symbols at temperature 0.",
+    ]
+
+
+def learning(results: dict[str, Any]) -> list[str]:
+    rows = {name: [row for row in results["rows"] if row["table"] == name] for name in ("words", "attention", "cells")}
+
+    def cells(row: dict[str, Any], *columns: tuple[str, str]) -> list[str]:
+        return [row["row"], f"{row['weights']:,}", *(f"{row[key]:{form}}" for key, form in columns), f"`{row['command']}`"]
+
+    return [
+        f"WikiText-2, words: perplexity of the validation text, and of the tenth of its words that are rarest in the training text; on {on(results)}.",
+        "",
+        *table(["input"], ["weights", "perplexity", "rarest tenth"], (
+            cells(row, ("valid perplexity", ".1f"), ("perplexity of the rarest tenth", ",.0f")) for row in rows["words"]), ["options"]),
+        "",
+        "enwik6, bytes: bits per byte of the validation and test text, two layers of LSTM with and without a head of attention between them.",
+        "",
+        *table(["model"], ["weights", "validation", "test"], (
+            cells(row, ("valid bits_per_byte", ".3f"), ("test bits_per_byte", ".3f")) for row in rows["attention"]), ["options"]),
+        "",
+        "tiny-shakespeare, characters: nats per character after 180 seconds.",
+        "",
+        *table(["model"], ["weights", "epochs", "validation", "test"], (
+            cells(row, ("epochs", ""), ("valid nats_per_token", ".3f"), ("test nats_per_token", ".3f")) for row in rows["cells"]), ["options"]),
+        "",
+        f"{measured_by('learning')}, with one seed.",
     ]
 
 
@@ -225,6 +267,8 @@ TABLES: dict[str, tuple[Callable[..., list[str]], tuple[str, ...]]] = {  # and t
     "training in bf16": (training_bf16, ("training-bf16",)),
     "listing": (listing, ("listing",)),
     "generation": (generation, ("generation",)),
+    "stacks": (stacks, ("generation-stacks",)),
+    "learning": (learning, ("learning",)),
     "scoring": (scoring, ("scoring",)),
     "startup": (startup, ("startup",)),
     "memory": (memory, ("memory",)),
