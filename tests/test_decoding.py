@@ -505,6 +505,30 @@ class Unrounded(Dense):
 
 
 @dataclass(frozen=True)
+class Shifted(Layer):
+    """y = x + a W, where the array of a W holds something else in the end."""
+
+    def parameters(self, shape):
+        return {"a": (1, shape[-1]), "W": (shape[-1], shape[-1])}
+
+    def activations(self, shape, training):
+        return {"y": shape, "v": (1, shape[-1])}
+
+    def forward(self, ops, run, x):
+        y, v = run.a["y"], run.a["v"]
+        ops.project(run.p["a"], run.p["W"], None, v)
+        ops.copy(x, y)
+        for n in range(x.shape[1]):
+            for t in range(len(x)):
+                ops.add(v, y[t, n : n + 1])
+        ops.add(x[0, :1], v)
+        return y
+
+    def matrices(self):
+        return ("W",)
+
+
+@dataclass(frozen=True)
 class InNumPy(Downloaded):
     def forward(self, ops, run, x):
         return x * 2 - x
@@ -524,6 +548,7 @@ STACKS = {  # name → (layers between an embedding of D features and a softmax,
     "a branch below the head": (lambda D, H: [GRU(H, True), Concat([LSTM(D, True), [Dense(H, "tanh"), Dense(2)]])], [1, 1, 1]),
     "by verbs between": (lambda D, H: [LSTM(H, True), DownloadedTrace(), GRU(D, True)], [1, 0, 1, 1]),
     "by verbs below the head": (lambda D, H: [GRU(H, True), Downloaded()], [1, 0, 1]),
+    "a product of a weight": (lambda D, H: [Shifted(), GRU(H, True)], [0, 1, 1]),
     "NumPy between": (lambda D, H: [GRU(H, True), InNumPy(), Unrounded(D)], [1, 0, 1, 1]),
     "verbs only": (lambda D, H: [Downloaded(), DownloadedTrace()], [0, 0, 1]),
     "ids by verbs": (lambda D, H: [LSTM(H, True)], [0, 1, 1]),

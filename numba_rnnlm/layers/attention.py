@@ -454,7 +454,7 @@ class SingleHeadAttention(Remembering):
 
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
         rows, size = shape[:2], shape[-1]
-        arrays = self.remembered(shape) | dict.fromkeys(("linear", "normal", "q", "mixed", "y", "all"), shape)
+        arrays = self.remembered(shape) | dict.fromkeys(("linear", "normal", "q", "mixed", "y", "every_product", "every_gate"), shape)
         arrays |= {"stats": (*rows, 2), "sums": (*rows, 1), "ones": (*rows, 1), "gates": (3, size), "product": (1, size), "phi": (2, size), "gate": (1, size)}
         if training:
             arrays |= {"dx": shape, "dq": shape, "dlinear": shape, "dk": arrays["x"], "dv": arrays["x"],
@@ -470,17 +470,15 @@ class SingleHeadAttention(Remembering):
         self._open(ops, run)
         ops.project(x, p["Wq"], p["bq"], a["linear"])
         ops.normalize(_rows(a["linear"]), p["gamma"], p["beta"], self.epsilon, True, _rows(a["normal"]), _rows(a["stats"]))
-        ops.project(a["ones"], a["product"], None, a["all"])
-        ops.multiply(a["normal"], a["all"], a["q"])
+        ops.multiply(a["normal"], a["every_product"], a["q"])
         ops.copy(x, a["x"][self.carried :])
         self.recall(ops, run, len(x))
         ops.attend(a["q"], a["x"], a["x"], a["mixed"], a["sums"], 1, 1 / sqrt(x.shape[-1]), **self.how(run, self.dropout))
-        ops.project(a["ones"], a["gate"], None, a["all"])
-        ops.multiply(a["mixed"], a["all"], a["y"])
+        ops.multiply(a["mixed"], a["every_gate"], a["y"])
         return a["y"]
 
     def _open(self, ops: Ops, run: Run) -> None:
-        """gates ← σ(s); product (1, D) ← σ(s_q) ⊙ σ(s_k); phi ← tanh(c), σ(f); gate (1, D) ← φ(σ(s_v))"""
+        """gates ← σ(s); product (1, D) ← σ(s_q) ⊙ σ(s_k); phi ← tanh(c), σ(f); gate (1, D) ← φ(σ(s_v)); and both for every step"""
         p, a = run.p, run.a
         gates, phi = a["gates"], a["phi"]
         ops.fill(a["ones"], 1)
@@ -491,18 +489,19 @@ class SingleHeadAttention(Remembering):
         ops.activate("tanh", phi[:1])
         ops.activate("sigmoid", phi[1:])
         ops.multiply(phi[:1], phi[1:], a["gate"])
+        for vector in ("product", "gate"):
+            ops.project(a["ones"], a[vector], None, a[f"every_{vector}"])
 
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
         p, a, g, dx, dq, vector, add = run.p, run.a, run.g, run.a["dx"], run.a["dq"], run.a["dvector"], run.adds(ops, *run.p)
         ops.multiply(dy, a["mixed"], dq)
         ops.project_backward(a["ones"], a["gate"], dq, None, vector, None)  # sums over rows: the gradient of the gate
-        ops.multiply(dy, a["all"], dy)
+        ops.multiply(dy, a["every_gate"], dy)
         ops.attend_backward(a["q"], a["x"], a["x"], a["mixed"], a["sums"], dy, dq, a["dk"], a["dv"], 1, 1 / sqrt(x.shape[-1]),
                             **self.how(run, self.dropout))
         ops.multiply(dq, a["normal"], dy)
         ops.project_backward(a["ones"], a["product"], dy, None, a["dproduct"], None)
-        ops.project(a["ones"], a["product"], None, a["all"])
-        ops.multiply(dq, a["all"], dq)
+        ops.multiply(dq, a["every_product"], dq)
         ops.normalize_backward(_rows(a["linear"]), p["gamma"], True, _rows(a["stats"]), _rows(dq), _rows(a["dlinear"]), g["gamma"], g["beta"], add=add)
         ops.project_backward(x, p["Wq"], a["dlinear"], dx, g["Wq"], g["bq"], add=add)
         for gradient in (a["dk"], a["dv"]):

@@ -378,8 +378,9 @@ class Decoding:
         decoder = self.decoder
         self.layout, self.program = decoder.layout(streams), decoder.program(streams)
         self.measured = decoder.measured.setdefault(streams, np.zeros(MEASURED, np.int64))
-        self.values = aligned(self.program.values.shape, np.float32)
-        self.values[:] = self.program.values
+        self.values = aligned((self.program.size,), np.float32, zeros=True)
+        for place, array in self.program.fixed:
+            self.values[place : place + array.size] = array
         vectors = decoder.embedding[self.ids]
         self.values[: vectors.size] = vectors.reshape(-1)
         self.verbs = {phase: self._by_verbs(streams, *which) for phase, which in self.program.verbs.items()}

@@ -126,8 +126,8 @@ class Program(NamedTuple):
         Where they are in ``values``.
     divided
         (units, matrix or None) of each instruction that is divided by units.
-    values
-        All arrays as they are before the first step. They begin with the input.
+    size, fixed
+        Of ``values``, which begins with the input, and (place, elements) of what it holds from the beginning on, other than zeros.
     states, rings
         Where what streams carry is, by name: (place, shape), or a window.
     verbs
@@ -143,7 +143,8 @@ class Program(NamedTuple):
     head: int
     scores: int
     divided: list[tuple[int, Product | None]]
-    values: Array
+    size: int
+    fixed: list[tuple[int, Array]]
     states: dict[str, tuple[int, Shape]]
     rings: dict[str, Ring]
     verbs: dict[int, tuple[Step, int, int]]
@@ -206,7 +207,7 @@ def build(steps: Sequence[Step], streams: int, width: int, constants: Constants,
             rows[index, column] = value
     return Program(
         rows, np.array(taps, np.int64).reshape(-1, 3), np.array([each.numbers for each in table], np.float32).reshape(-1, 2),
-        np.array(found, np.int64), head, lowering.fixed(x), divided, recorder.values(),
+        np.array(found, np.int64), head, lowering.fixed(x), divided, recorder.size, recorder.constants(),
         {name: (lowering.fixed(state), state.shape) for name, state in states.items() if name not in lowering.rings and state.size},
         lowering.rings, verbs, lowering.scratch, max([1, *(each.columns[ROWS] for each in table if each.op == PRODUCT)]))
 
@@ -265,6 +266,7 @@ class Lowering:
     # Operands
 
     def operand(self, array: Array) -> Operand:
+        """An operand that may also be among the constants."""
         place = self.recorder.place(array)
         if place is None:
             return self.constant(array), 0, 0
@@ -272,6 +274,12 @@ class Lowering:
             if ring.start <= place < ring.start + ring.period * ring.row:
                 return ring.place + ring.row + place - ring.start, ring.row, ring.period
         return place, 0, 1
+
+    def inside(self, array: Array) -> Operand:
+        """An operand that must be in ``values``."""
+        if self.recorder.place(array) is None:
+            raise NotRecorded
+        return self.operand(array)
 
     def constant(self, array: Array) -> int:
         """Where a contiguous array is among the constants."""
@@ -339,14 +347,14 @@ class Lowering:
         return [Instruction(KEEP, call.reads, call.writes, columns=_at(OUT, self.operand(call.row)) | {D2: call.row.size})]
 
     def _normalize(self, call: Call) -> list[Instruction]:
-        columns = _at(OUT, self.operand(call.out)) | _at(A, self.operand(call.x)) | _at(D, self.operand(call.stats))
+        columns = _at(OUT, self.operand(call.out)) | _at(A, self.inside(call.x)) | _at(D, self.inside(call.stats))
         columns |= {D0: len(call.x), D2: call.x.shape[1], OUT0: _stride(call.out), A0: _stride(call.x), FLAG: int(call.centred)}
         for place, vector in ((B, call.gain), (C, call.offset)):
             columns |= _at(place, (-1 if vector is None else self.constant(vector), 0, 0))
         return [Instruction(NORMALIZE, call.reads, call.writes, columns=columns, numbers=(call.epsilon, 0))]
 
     def _add_positions(self, call: Call) -> list[Instruction]:
-        columns = _at(OUT, self.operand(call.out)) | _at(A, self.operand(call.starts)) | _at(B, (self.constant(call.table), 0, 0))
+        columns = _at(OUT, self.operand(call.out)) | _at(A, self.inside(call.starts)) | _at(B, (self.constant(call.table), 0, 0))
         if len(call.out) != 1 or not call.out.flags.c_contiguous:
             raise NotRecorded
         columns |= {D0: call.out.shape[1], D1: len(call.table), D2: call.out.shape[2]}
@@ -366,7 +374,7 @@ class Lowering:
         strides = (1, W.shape[1]) if call.transposed else (W.shape[1], 1)
         tabled = (W, call.b, call.transposed) if start != KEPT and self.input is not None and _same(x, _matrix(self.input)) else None
         product = Product(W, strides, 0, x.shape[1], columns, 1, tabled)
-        return [*before, self._product(x, product, out[:, call.first : call.first + columns], start, call.b, [self.operand(x)], len(x), _stride(x))]
+        return [*before, self._product(x, product, out[:, call.first : call.first + columns], start, call.b, [self.inside(x)], len(x), _stride(x))]
 
     def _start(self, call: Call, out: Array) -> list[Instruction]:
         """Rows of ``out`` ← the bias, or zero."""
@@ -402,7 +410,7 @@ class Lowering:
                 matrix = W[ks[0] : ks[-1] + 1] if ks else W[:0]  # taps are neighbours
                 product = Product(matrix, (width, 1), group * units, len(ks) * inputs, units, 1, None)
                 bias = None if call.b is None else call.b[columns]
-                taps = [self.operand(x[place, :, seen]) for _, place in places]
+                taps = [self.inside(x[place, :, seen]) for _, place in places]
                 found.append(self._product(x, product, out[t][:, columns], ZERO if bias is None else BIAS, bias, taps, x.shape[1], x.shape[2]))
         return found
 
@@ -416,8 +424,8 @@ class Lowering:
             self.constant(U)
             (first, last), h = cell.window("h"), s[0, :, 0]
             product = Product(U, (U.shape[1], 1), 0, units, U.shape[1], 1, None)
-            found.append(self._product(h, product, sums[:, first * units : last * units], KEPT, None, [self.operand(h)], streams, _stride(h)))
-        columns = _at(OUT, self.operand(s[1])) | _at(A, self.operand(s[0])) | _at(B, self.operand(z)) | {
+            found.append(self._product(h, product, sums[:, first * units : last * units], KEPT, None, [self.inside(h)], streams, _stride(h)))
+        columns = _at(OUT, self.operand(s[1])) | _at(A, self.inside(s[0])) | _at(B, self.inside(z)) | {
             ROWS: streams, UNITS: units, NUMBER: self.cells.index(cell), SUMS: gates, STATES: s.shape[2]}
         columns |= _at(C, (-1 if call.w is None else self.constant(call.w), 0, 0))
         return [*found, Instruction(CELL, [z, s[0]], [s[1], z], columns=columns)]
@@ -426,8 +434,8 @@ class Lowering:
         q, k, v = call.q, call.k, call.v
         if not all(array.flags.c_contiguous for array in (q, k, v, call.out, call.sums)):
             raise NotRecorded
-        columns = _at(OUT, self.operand(call.out)) | _at(A, self.operand(q)) | _at(B, self.operand(k)) | _at(C, self.operand(v))
-        columns |= _at(D, (-1, 0, 0) if call.held is None else self.operand(call.held))
+        columns = _at(OUT, self.operand(call.out)) | _at(A, self.inside(q)) | _at(B, self.inside(k)) | _at(C, self.inside(v))
+        columns |= _at(D, (-1, 0, 0) if call.held is None else self.inside(call.held))
         columns |= {HEADS: call.heads, SIZE: q.shape[2] // call.heads, DEPTH: v.shape[2] // call.heads, KEYS: len(k), WINDOW: call.window,
                     Q_LD: q.shape[2], K_LD: q.shape[1] * q.shape[2], V_LD: v.shape[1] * v.shape[2], HELD: int(call.held is not None),
                     WEIGHTS_AT: -1 if call.w is None else self.constant(call.w), SUMS_AT: self.operand(call.sums)[0]}

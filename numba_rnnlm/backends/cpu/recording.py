@@ -102,8 +102,7 @@ class Recorder:
     threads = property(lambda self: self.ops.threads)
 
     def empty(self, shape: Shape) -> Traced:
-        array = aligned(tuple(shape), np.float32)
-        array[...] = 0
+        array = aligned(tuple(shape), np.float32, zeros=True)
         flat = array.reshape(-1)
         self._buffers.append((self.size, flat, np.zeros(flat.size, np.uint8)))
         self.size += -(-flat.size // ALIGNMENT) * ALIGNMENT
@@ -222,13 +221,9 @@ class Recorder:
         """The calls since a :meth:`mark` that are to be repeated in every step: those that write something that differs."""
         return [call for call in self.calls[mark[0] :] if any(map(self.varies, call.writes))]
 
-    def values(self) -> np.ndarray:
-        """What all arrays hold, one behind the other."""
-        found = aligned((self.size,), np.float32)
-        found[:] = 0
-        for start, flat, _ in self._buffers:
-            found[start : start + flat.size] = flat
-        return found
+    def constants(self) -> list[tuple[int, np.ndarray]]:
+        """(place, elements) of the arrays that hold something that does not differ."""
+        return [(start, flat) for start, flat, known in self._buffers if flat.any()]
 
     def mark(self) -> tuple[int, int, int]:
         """For :meth:`forget`."""

@@ -10,11 +10,11 @@ ALIGNMENT = 64  # bytes
 KEPT_VIEWS = 1024  # shapes whose views are kept
 
 
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A new uninitialised array that begins on a cache line."""
+def aligned(shape: tuple[int, ...], dtype: Any, zeros: bool = False) -> np.ndarray:
+    """A new array that begins on a cache line: uninitialised, or of zeros, which take no memory before they are touched."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
+    memory = (np.zeros if zeros else np.empty)(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     array: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
     return array
