@@ -41,6 +41,8 @@ STREAMING = {
     "one step": MultiHeadAttention(1, 2, use_causal_mask=True, window=1),
     "single": SingleHeadAttention(window=WINDOW, dropout=0.1),
     "dot": Attention(use_causal_mask=True, window=3),
+    "scaled": Attention(True, use_causal_mask=True, window=3),
+    "concat": Attention(True, "concat", use_causal_mask=True, window=WINDOW, dropout=0.2),
     "additive": AdditiveAttention(False, use_causal_mask=True, window=WINDOW),
     "learned positions": PositionEmbedding(15),
     "sinusoids": SinusoidalPosition(100, longest=25),
@@ -50,6 +52,8 @@ OTHERS = {
     "rotary": MultiHeadAttention(1, 4, rotary=True, use_causal_mask=True),
     "single": SingleHeadAttention(),
     "dot": Attention(dropout=0.2),
+    "scaled": Attention(True, use_causal_mask=True),
+    "concat": Attention(score_mode="concat"),
     "additive": AdditiveAttention(),
     "pooling": AttentionPooling(),
 }
@@ -58,14 +62,18 @@ EVERY = {f"{name}, streaming": layer for name, layer in STREAMING.items()} | OTH
 
 @pytest.mark.parametrize("layer", EVERY.values(), ids=EVERY)
 def test_every_layer_passes_the_checks(layer):
-    if not SIMULATED:  # there, the checks of test_backends are enough
-        layers.check(layer)
+    if SIMULATED:  # there, the checks of test_backends are enough
+        return
+    products = isinstance(layer, Attention) and layer.use_scale and layer.score_mode == "dot"
+    # With many features each step sees hardly any step but itself, and what is left of the gradient of ``scale``, one number, are rounding errors.
+    layers.check(layer, features=4 if products else None)
 
 
-@pytest.mark.parametrize("name", ["heads", "single"])
+@pytest.mark.parametrize("name", ["heads", "single", "concat"])
 def test_every_backend_computes_the_same(compiled, name):
     """With a carried state, dropout and rotation, also on the simulator, where the checks of layers take too long."""
-    layer = {"heads": MultiHeadAttention(2, 2, 3, 0.3, rotary=True, use_causal_mask=True, window=3), "single": SingleHeadAttention(window=4)}[name]
+    layer = {"heads": MultiHeadAttention(2, 2, 3, 0.3, rotary=True, use_causal_mask=True, window=3), "single": SingleHeadAttention(window=4),
+             "concat": Attention(True, "concat", use_causal_mask=True, window=3)}[name]
     case = Case(layer, (3, 2, 4), np.random.default_rng(7))
     assert_close(case.backward(compiled), case.backward(backends.get("reference")), TOLERANCE[compiled.dtype.name])
 
@@ -81,6 +89,10 @@ GOLDEN = {
     "additive_causal": AdditiveAttention(use_causal_mask=True),
     "torch": MultiHeadAttention(2, 3),
     "torch_causal": MultiHeadAttention(2, 3, use_causal_mask=True),
+    "scaled": Attention(True),
+    "scaled_causal": Attention(True, use_causal_mask=True),
+    "concat": Attention(score_mode="concat"),
+    "scaled_concat_causal": Attention(True, "concat", use_causal_mask=True),
 }
 LIMITS = {"float64": 1e-12, "float32": 5e-6}
 
@@ -113,9 +125,10 @@ def test_keras_and_pytorch_compute_the_same(case, backend, dtype):
 
 
 def test_weights_have_kerass_shapes_in_kerass_order():
-    model = Sequential([MultiHeadAttention(2, 4, 3, input_shape=(None, 6)), AttentionPooling(), Dense(1, "sigmoid")])
+    model = Sequential([MultiHeadAttention(2, 4, 3, input_shape=(None, 6)), Attention(True, "concat"), AttentionPooling(), Dense(1, "sigmoid")])
     weights = model.get_weights()
-    assert [array.shape for array in weights[:8]] == [(6, 2, 4), (2, 4), (6, 2, 4), (2, 4), (6, 2, 3), (2, 3), (2, 3, 6), (6,)]
+    assert [array.shape for array in weights[:10]] == [(6, 2, 4), (2, 4), (6, 2, 4), (2, 4), (6, 2, 3), (2, 3), (2, 3, 6), (6,), (), ()]
+    assert weights[8:10] == [1, 1]
     model.set_weights([array + 1 for array in weights])
     for got, start in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(got, start + 1)
@@ -215,7 +228,8 @@ def test_a_query_that_sees_nothing_gives_zeros(ops):
     (lambda: PositionEmbedding(0), "PositionEmbedding: sequence_length is 0"), (lambda: SinusoidalPosition(longest=0), "SinusoidalPosition: longest is 0"),
     (lambda: MultiHeadAttention(0, 3), "num_heads is 0"), (lambda: MultiHeadAttention(2, 3, dropout=1.0), "dropout is 1.0"),
     (lambda: MultiHeadAttention(2, 3, output_shape=5), "put a Dense layer behind it"),
-    (lambda: Attention(use_scale=True), "a Dense layer in front scales, too"), (lambda: Attention(score_mode="concat"), "AdditiveAttention computes"),
+    (lambda: Attention(use_scale=2), "Attention: use_scale is 2, expected one of True, False"),
+    (lambda: Attention(score_mode="add"), "Attention: score_mode is 'add', expected one of 'dot', 'concat'"),
     (lambda: LanguageModel(body=[MultiHeadAttention(2, 4)]), r"sees later steps, .* give it use_causal_mask=True and a window, as in window=128\."),
     (lambda: LanguageModel(body=[Residual(MultiHeadAttention(2, 4, use_causal_mask=True))]),
      r"Residual\(.*sees all earlier steps, more than a stream can carry; say how many it is to see, as in window=128\."),

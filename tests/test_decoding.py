@@ -523,8 +523,8 @@ ATTENTIONS = {  # sums over keys are in another order than in the verbs
     "heads": (lambda D, H: [MultiHeadAttention(3, 4, 5, use_causal_mask=True, window=7), GRU(H, True)], [1, 1, 1]),
     "rotary": (lambda D, H: [MultiHeadAttention(2, 4, use_causal_mask=True, window=3, rotary=True)], [1, 1]),
     "one head": (lambda D, H: [PositionEmbedding(5), Add([LayerNormalization(), SingleHeadAttention(window=4)]), LSTM(H, True)], [1, 1, 1, 1]),
-    "of inputs": (lambda D, H: [SinusoidalPosition(), Attention(use_causal_mask=True, window=5), AdditiveAttention(use_causal_mask=True, window=2)],
-                  [1, 1, 1, 1]),
+    "of inputs": (lambda D, H: [SinusoidalPosition(), Attention(use_causal_mask=True, window=5), AdditiveAttention(use_causal_mask=True, window=2),
+                                Attention(True, "concat", use_causal_mask=True, window=3)], [1] * 5),
     "a window of one": (lambda D, H: [MultiHeadAttention(2, 4, use_causal_mask=True, window=1)], [1, 1]),
 }
 every_stack = pytest.mark.parametrize("name", STACKS | ATTENTIONS)

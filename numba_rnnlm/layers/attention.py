@@ -8,7 +8,7 @@ import numpy as np
 
 from ..arguments import Only, checked, hidden
 from ..backends.ops import Array, Ops, Shape
-from ..errors import ConfigError, ShapeError, expect_flag, expect_number
+from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of
 from .initializers import glorot
 from .layer import Run
 from .options import WEIGHTS, Glorot, TakesVectors, Zeros
@@ -296,35 +296,55 @@ class _OfInputs(SelfAttention):
         arrays = self.remembered(shape) | {"y": shape, "sums": (*shape[:2], 1)}
         return arrays | ({"dx": shape, "dk": arrays["x"], "dv": arrays["x"]} if training else {})
 
-    def weight(self, ops: Ops, run: Run) -> Array | None:
-        """Weights of additive scores."""
-        return None
+    def prepare(self, ops: Ops, run: Run) -> None:
+        """Compute what :meth:`compared` needs."""
+
+    def compared(self, run: Run, x: Array) -> tuple[Array, Array, Array | None]:
+        """Queries, keys, and the weights of additive scores."""
+        return x, run.a["x"], None
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         y, seen = run.a["y"], run.a["x"]
         ops.copy(x, seen[self.carried :])
         self.recall(ops, run, len(x))
-        ops.attend(x, seen, seen, y, run.a["sums"], w=self.weight(ops, run), **self.how(run, self.dropout))
+        self.prepare(ops, run)
+        q, k, w = self.compared(run, x)
+        ops.attend(q, k, seen, y, run.a["sums"], w=w, **self.how(run, self.dropout))
         return y
 
-    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
-        dx, dk, dv, seen = run.a["dx"], run.a["dk"], run.a["dv"], run.a["x"]
-        ops.attend_backward(x, seen, seen, run.a["y"], run.a["sums"], dy, dx, dk, dv, w=self.weight(ops, run), dw=run.g.get("scale"),
-                            add=run.adds(ops, *run.p), **self.how(run, self.dropout))
-        ops.add(dk[self.carried :], dx)
-        ops.add(dv[self.carried :], dx)
-        return dx
+    def differentiate(self, ops: Ops, run: Run, x: Array, dy: Array, dw: Array | None, add: bool = False) -> None:
+        """dx, dk, dv, dw ← gradients of queries, keys, values and weights of additive scores; with ``add``, dw is added to instead."""
+        a, (q, k, w) = run.a, self.compared(run, x)
+        ops.attend_backward(q, k, a["x"], a["y"], a["sums"], dy, a["dx"], a["dk"], a["dv"], w=w, dw=dw, add=add, **self.how(run, self.dropout))
+
+    def total(self, ops: Ops, run: Run) -> Array:
+        """dx, the gradient of queries, plus those of keys and values of the same steps."""
+        for name in ("dk", "dv"):
+            ops.add(run.a[name][self.carried :], run.a["dx"])
+        return run.a["dx"]
 
 
 @checked
 @dataclass(frozen=True)
 class Attention(_OfInputs):
-    """Attention without weights: y = softmax(x xᵀ) x, over the steps that a step sees (Luong et al. 2015).
+    """Attention of the inputs with at most two weights, over the steps that a step sees (Luong et al. 2015).
 
-    As in Keras, the products are not divided by √D. State, with a window: the last inputs ``x`` (N, window - 1, D), and ``held`` (N).
+    ::
+
+        y_t = Σ_s softmax_s(score(x_t, x_s)) x_s
+        score(q, k) = scale · q · k                                           score_mode="dot"
+        score(q, k) = concat_score_weight · Σ_d tanh(scale · (q_d + k_d))     score_mode="concat"
+
+    As in Keras, the products are not divided by √D. Weights: ``scale`` (1, 1), if ``use_scale``; otherwise it is 1. ``concat_score_weight`` (1, 1), with
+    "concat". Both start at 1; in ``get_weights()`` they have Keras's shape, (). State, with a window: the last inputs ``x`` (N, window - 1, D), and
+    ``held`` (N). With "concat", the layer computes T² · D hyperbolic tangents, so it is for short sequences or windows.
 
     Parameters
     ----------
+    use_scale
+        Learn ``scale``.
+    score_mode
+        "dot" or "concat".
     dropout
         Part of the softmax's weights that are dropped while training.
     use_causal_mask
@@ -338,13 +358,77 @@ class Attention(_OfInputs):
     --------
     >>> Attention().output((20, 32, 64))
     (20, 32, 64)
+    >>> Attention(use_scale=True, score_mode="concat").parameters((20, 32, 64))
+    {'scale': (1, 1), 'concat_score_weight': (1, 1)}
     """
 
+    use_scale: bool = False
+    score_mode: str = "dot"
     _: KW_ONLY
-    use_scale: Annotated[Literal[False], Only("a Dense layer in front scales, too")] = hidden(False)
-    score_mode: Annotated[Literal["dot"], Only("AdditiveAttention computes tanh(q + k)")] = hidden("dot")
     seed: Annotated[None, Only("the seed of the model decides what is dropped: Sequential(seed=...)")] = hidden(None)
     return_attention_scores: Annotated[Literal[False], NO_SCORES] = hidden(False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_flag("Attention: use_scale", self.use_scale)
+        expect_one_of("Attention: score_mode", self.score_mode, ("dot", "concat"))
+
+    @property
+    def _additive(self) -> bool:
+        return self.score_mode == "concat"
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {name: (1, 1) for name, learned in (("scale", self.use_scale), ("concat_score_weight", self._additive)) if learned}
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        arrays, vector = super().activations(shape, training), (shape[-1], 1)
+        scaled = arrays["x"] if self._additive else shape  # the keys, the last of which are the queries, or the queries alone
+        if self.parameters(shape):
+            arrays["ones"] = vector
+        if self.use_scale:
+            arrays |= {"scales": vector, "rows": (*scaled[:2], 1), "all": scaled, "scaled": scaled} | ({"dscales": vector} if training else {})
+        if self._additive:
+            arrays |= {"w": vector} | ({"dw": vector} if training else {})
+        return arrays
+
+    def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+        return {name: np.ones(size) for name, size in self.parameters(shape).items()}
+
+    def prepare(self, ops: Ops, run: Run) -> None:
+        p, a = run.p, run.a
+        if p:
+            ops.fill(a["ones"], 1)
+        if self._additive:
+            ops.project(a["ones"], p["concat_score_weight"], None, a["w"])
+        if self.use_scale:
+            ops.project(a["ones"], p["scale"], None, a["scales"])
+            ops.fill(a["rows"], 1)
+            ops.project(a["rows"], a["scales"], None, a["all"], transposed=True)
+            ops.multiply(a["x"][-len(a["all"]) :], a["all"], a["scaled"])
+
+    def compared(self, run: Run, x: Array) -> tuple[Array, Array, Array | None]:
+        a, seen = run.a, run.a["x"]
+        if self._additive:
+            keys = a["scaled"] if self.use_scale else seen
+            return keys[self.carried :], keys, a["w"].reshape(-1)
+        return a["scaled"] if self.use_scale else x, seen, None
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
+        p, a, g, dx, add = run.p, run.a, run.g, run.a["dx"], run.adds(ops, *run.p)
+        self.differentiate(ops, run, x, dy, a["dw"].reshape(-1) if self._additive else None)
+        if self._additive:
+            ops.project_backward(a["ones"], p["concat_score_weight"], a["dw"], None, g["concat_score_weight"], None, add=add)
+        if self.use_scale:
+            gradient = dx
+            if self._additive:  # the queries are scaled keys
+                gradient = a["dk"]
+                ops.add(dx, gradient[self.carried :])
+                ops.fill(dx, 0)
+            ops.multiply(gradient, a["x"][-len(gradient) :], a["scaled"])  # no longer needed: now the terms of the gradient of scale
+            ops.multiply(gradient, a["all"], gradient)
+            ops.project_backward(a["rows"], a["scales"], a["scaled"], None, a["dscales"], None, transposed=True)
+            ops.project_backward(a["ones"], p["scale"], a["dscales"], None, g["scale"], None, add=add)
+        return self.total(ops, run)
 
 
 @checked
@@ -397,11 +481,16 @@ class AdditiveAttention(_OfInputs):
         limit = sqrt(3 / shape[-1])  # as Keras: both fans of a vector are its length
         return {name: random.uniform(-limit, limit, size) for name, size in self.parameters(shape).items()}
 
-    def weight(self, ops: Ops, run: Run) -> Array:
-        if self.use_scale:
-            return run.p["scale"]
-        ops.fill(run.a["ones"], 1)
-        return run.a["ones"]
+    def prepare(self, ops: Ops, run: Run) -> None:
+        if not self.use_scale:
+            ops.fill(run.a["ones"], 1)
+
+    def compared(self, run: Run, x: Array) -> tuple[Array, Array, Array | None]:
+        return x, run.a["x"], run.p["scale"] if self.use_scale else run.a["ones"]
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
+        self.differentiate(ops, run, x, dy, run.g.get("scale"), run.adds(ops, *run.p))
+        return self.total(ops, run)
 
 
 @checked
