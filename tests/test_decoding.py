@@ -496,6 +496,26 @@ class DownloadedTrace(Trace):
         return super().forward(ops, run, ops.upload(ops.download(x)))
 
 
+@dataclass(frozen=True)
+class Begun(Layer):
+    """y = x + s; s is 0 in the first step of a stream, and 1 from then on."""
+
+    def state(self, shape):
+        return {"s": shape[1:]}
+
+    def activations(self, shape, training):
+        return {"y": shape, "one": shape[1:]}
+
+    def forward(self, ops, run, x):
+        ops.copy(x, run.a["y"])
+        for y in run.a["y"]:
+            ops.add(run.m["s"], y)
+            ops.fill(run.a["one"], 1)
+            ops.copy(run.a["one"], run.m["s"])
+            ops.fill(run.a["one"], 2)
+        return run.a["y"]
+
+
 STACKS = {  # name → (layers between an embedding of D features and a softmax, which of those after the table are recorded)
     "two cells": (lambda D, H: [LSTM(H, return_sequences=True), GRU(D, return_sequences=True)], [1, 1, 1]),
     "three cells": (lambda D, H: [LSTM(H, True), Dropout(0.5), GRU(D, True), Dense(H), SimpleRNN(D, True)], [1, 1, 1, 1, 1, 1]),
@@ -507,6 +527,7 @@ STACKS = {  # name → (layers between an embedding of D features and a softmax,
     "the last state only": (lambda D, H: [GRU(H, True), LSTM(D), Dense(H, "relu")], [1, 1, 1, 1]),
     "a residual below": (lambda D, H: [Residual([Dense(H, "tanh"), Dense(D)]), LSTM(H, True)], [1, 1, 1]),
     "a state of its own between": (lambda D, H: [LSTM(H, True), Trace(), GRU(D, True)], [1, 1, 1, 1]),
+    "a constant in a state": (lambda D, H: [Begun(), LSTM(H, True)], [1, 1, 1]),
     "a branch below the head": (lambda D, H: [GRU(H, True), Concat([LSTM(D, True), [Dense(H, "tanh"), Dense(2)]])], [1, 1, 1]),
     "by verbs between": (lambda D, H: [LSTM(H, True), DownloadedTrace(), GRU(D, True)], [1, 0, 1, 1]),
     "by verbs below the head": (lambda D, H: [GRU(H, True), Downloaded()], [1, 0, 1]),
