@@ -267,7 +267,19 @@ def single(random: np.random.Generator) -> Draw:
 
 
 def pooling(random: np.random.Generator) -> Draw:
-    return Draw(AttentionPooling(), sequence(random), lambda x, p, state: (torch.softmax(x @ p["W"], 0) * x).sum(0))
+    layer = AttentionPooling(bool(random.integers(2)))
+
+    def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+        scores = x @ p["W"]
+        if not layer.return_sequences:
+            return (torch.softmax(scores, 0) * x).sum(0)
+        scores = torch.cat([torch.where(state["held"][:, None] > 0, state["log"], -torch.inf)[None], scores])
+        seen = torch.cat([state["mean"][None], x])
+        y = torch.stack([(torch.softmax(scores[:t], 0) * seen[:t]).sum(0) for t in range(2, len(seen) + 1)])
+        state |= {"mean": y[-1], "log": torch.logsumexp(scores, 0), "held": torch.ones_like(state["held"])}
+        return y
+
+    return Draw(layer, sequence(random), peer)
 
 
 # Convolution and pooling

@@ -36,6 +36,7 @@ from numba_rnnlm.layers import (
     Add,
     AdditiveAttention,
     Attention,
+    AttentionPooling,
     Concat,
     Conv1D,
     Dense,
@@ -547,6 +548,7 @@ ATTENTIONS = {  # sums over keys are in another order than in the verbs
     "of inputs": (lambda D, H: [SinusoidalPosition(), Attention(use_causal_mask=True, window=5), AdditiveAttention(use_causal_mask=True, window=2),
                                 Attention(True, "concat", use_causal_mask=True, window=3)], [1] * 5),
     "a window of one": (lambda D, H: [MultiHeadAttention(2, 4, use_causal_mask=True, window=1)], [1, 1]),
+    "the mean so far": (lambda D, H: [Residual(AttentionPooling(return_sequences=True)), GRU(H, True)], [1, 1, 1]),
 }
 every_stack = pytest.mark.parametrize("name", STACKS | ATTENTIONS)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import KW_ONLY, dataclass
 from math import sqrt
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -621,12 +621,22 @@ class SingleHeadAttention(Remembering):
 @checked
 @dataclass(frozen=True)
 class AttentionPooling(TakesVectors):
-    """A weighted mean over all steps: y = Σ_t softmax_t(x_t · w) x_t (as in textgenrnn; Felbo et al. 2017).
+    """A weighted mean over all steps (as in textgenrnn; Felbo et al. 2017), or after each step that of the steps so far.
 
-    Weights: ``W`` (D, 1).
+    ::
+
+        y   = Σ_s softmax_s(x_s · w) x_s                       over all steps
+        y_t = Σ_s softmax_s(x_s · w) x_s                       over s ≤ t, with return_sequences
+
+    Weights: ``W`` (D, 1). With ``return_sequences``, all that a stream has read before counts as one more step: its value is ``mean`` (N, D), the
+    mean so far, and its score ``log`` (N, 1), the logarithm of Σ exp(x · w). These are the state, with ``held`` (N), 1 where there is such a step.
+    So a stream needs no window. In float32, the logarithm no longer grows when a step is less than about a millionth of the sum: beyond millions of
+    steps, the mean forgets the first ones.
 
     Parameters
     ----------
+    return_sequences
+        A mean after every step (T, N, D), which a language model needs, or one for the whole sequence (N, D).
     input_shape, input_dim
         On the first layer: (steps or None, features) of the vectors, or the features alone.
 
@@ -634,23 +644,44 @@ class AttentionPooling(TakesVectors):
     --------
     >>> AttentionPooling().output((20, 32, 64))
     (32, 64)
+    >>> AttentionPooling(return_sequences=True).state((20, 32, 64))
+    {'mean': (32, 64), 'log': (32, 1), 'held': (32,)}
     """
 
-    causal: ClassVar[bool] = False  # type: ignore[misc]
+    return_sequences: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_flag("AttentionPooling: return_sequences", self.return_sequences)
+
+    @property
+    def causal(self) -> bool:
+        return self.return_sequences
+
+    @property
+    def why_not_causal(self) -> str:
+        return "gives one vector for the whole sequence; return_sequences=True gives the mean of the steps so far after each step"
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 3:
             raise ShapeError(f"AttentionPooling takes sequences of vectors, got an input with {len(shape)} axes; a recurrent layer in front of it "
                              "needs return_sequences=True.")
-        return shape[1:]
+        return shape if self.return_sequences else shape[1:]
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return {"W": (shape[-1], 1)}
 
+    def state(self, shape: Shape) -> dict[str, Shape]:
+        return {"mean": shape[1:], "log": (shape[1], 1), "held": (shape[1],)} if self.return_sequences else {}
+
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
-        one = (1, *shape[1:])
-        arrays = {"ones": (1, shape[1], 1), "q": one, "y": shape[1:], "sums": (1, shape[1], 1)}
-        return arrays | ({"dq": one, "dx": shape, "dv": shape} if training else {})
+        steps, streams, size = shape
+        if self.return_sequences:
+            x, scores, one = (steps + 1, streams, size), (steps + 1, streams, 1), (steps, streams, 1)
+            arrays: dict[str, Shape] = {"x": x, "scores": scores, "held": (streams,), "ones": one, "y": shape, "sums": one}
+            return arrays | ({"dx": shape, "dv": x, "dscores": scores, "dq": one} if training else {})
+        arrays = {"ones": (1, streams, 1), "q": (1, streams, size), "y": (streams, size), "sums": (1, streams, 1)}
+        return arrays | ({"dq": arrays["q"], "dx": shape, "dv": shape} if training else {})
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
         return {"W": random.uniform(-0.05, 0.05, (shape[-1], 1))}
@@ -658,16 +689,40 @@ class AttentionPooling(TakesVectors):
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         a, y = run.a, run.a["y"]
         ops.fill(a["ones"], 1)
-        ops.project(a["ones"], run.p["W"], None, a["q"], transposed=True)
-        ops.attend(a["q"], x, x, y.reshape(1, *y.shape), a["sums"])
+        if self.return_sequences:
+            self._read(ops, run, x)
+        else:
+            ops.project(a["ones"], run.p["W"], None, a["q"], transposed=True)
+            ops.attend(a["q"], x, x, y.reshape(1, *y.shape), a["sums"])
         return y
 
+    def _read(self, ops: Ops, run: Run, x: Array) -> None:
+        """The mean after each step, by queries of 1 and keys that are the scores; what was read before is in front of the segment."""
+        a, m = run.a, run.m
+        for name, before in (("x", m["mean"]), ("scores", m["log"])):
+            ops.copy(before, a[name][0])
+        ops.copy(m["held"], a["held"])
+        ops.copy(x, a["x"][1:])
+        ops.project(x, run.p["W"], None, a["scores"][1:])
+        ops.attend(a["ones"], a["scores"], a["x"], a["y"], a["sums"], causal=True, held=a["held"])
+        ops.copy(a["y"][-1], m["mean"])
+        ops.copy(a["sums"][-1], m["log"])
+        ops.fill(m["held"], 1)
+
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
-        a, y, dx = run.a, run.a["y"], run.a["dx"]
+        a, y, dx, W, dW, add = run.a, run.a["y"], run.a["dx"], run.p["W"], run.g["W"], run.adds(ops, "W")
+        if self.return_sequences:
+            ops.attend_backward(a["ones"], a["scores"], a["x"], y, a["sums"], dy, a["dq"], a["dscores"], a["dv"], causal=True, held=a["held"])
+            ops.project_backward(x, W, a["dscores"][1:], dx, dW, None, add=add)
+            ops.add(a["dv"][1:], dx)
+            return dx
         ops.attend_backward(a["q"], x, x, y.reshape(1, *y.shape), a["sums"], dy.reshape(1, *dy.shape), a["dq"], dx, a["dv"])
         ops.add(a["dv"], dx)
-        ops.project_backward(a["ones"], run.p["W"], a["dq"], None, run.g["W"], None, transposed=True, add=run.adds(ops, "W"))
+        ops.project_backward(a["ones"], W, a["dq"], None, dW, None, transposed=True, add=add)
         return dx
+
+    def matrices(self) -> tuple[str, ...]:
+        return ("W",)
 
 
 def _rows(x: Array) -> Array:
