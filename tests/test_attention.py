@@ -250,6 +250,8 @@ def test_a_query_that_sees_nothing_gives_zeros(ops):
     (lambda: PositionEmbedding(0), "PositionEmbedding: sequence_length is 0"), (lambda: SinusoidalPosition(longest=0), "SinusoidalPosition: longest is 0"),
     (lambda: MultiHeadAttention(0, 3), "num_heads is 0"), (lambda: MultiHeadAttention(2, 3, dropout=1.0), "dropout is 1.0"),
     (lambda: MultiHeadAttention(2, 3, output_shape=5), "put a Dense layer behind it"),
+    (lambda: MultiHeadAttention(2, 3, use_causal_mask=True, sliding_window=5),
+     r"MultiHeadAttention has no argument 'sliding_window'; did you mean 'window'\?"),
     (lambda: Attention(use_scale=2), "Attention: use_scale is 2, expected one of True, False"),
     (lambda: Attention(score_mode="add"), "Attention: score_mode is 'add', expected one of 'dot', 'concat'"),
     (lambda: LanguageModel(body=[MultiHeadAttention(2, 4)]), r"sees later steps, .* give it use_causal_mask=True and a window, as in window=128\."),

@@ -126,7 +126,7 @@ class MultiHeadAttention(SelfAttention):
     heads, K = key_dim and V = value_dim; ``get_weights()`` has Keras's shapes, such as (D, A, K). State, with a window: the last keys ``k`` (N, window - 1, A·K) and values ``v``, and ``held``
     (N), how many steps there have been.
 
-    In Keras, ``use_causal_mask`` is an argument of the call. In a language model it must be True, and ``window`` must be given.
+    In Keras, ``use_causal_mask`` is an argument of the call, and ``window`` is called ``sliding_window``. In a language model both must be given.
 
     Parameters
     ----------
