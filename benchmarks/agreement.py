@@ -233,11 +233,15 @@ def count(state: Tensors, x: torch.Tensor) -> None:
 
 def of_inputs(kind: Any) -> Callable[[np.random.Generator], Draw]:
     def draw(random: np.random.Generator) -> Draw:
-        layer = kind(**masked(random))
+        layer = kind(bool(random.integers(2)), **masked(random), **({"score_mode": str(random.choice(["dot", "concat"]))} if kind is Attention else {}))
 
         def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
-            seen, held = remembered(state, "x", x)[:, :, None], state.get("held")
-            score = (lambda q, k: torch.tanh(q + k) @ p["scale"]) if kind is AdditiveAttention else None
+            seen, held, scale = remembered(state, "x", x)[:, :, None], state.get("held"), p.get("scale", torch.ones((), dtype=x.dtype))
+            score = {
+                "additive": lambda q, k: (scale * torch.tanh(q + k)).sum(-1),
+                "dot": lambda q, k: (q * k).sum(-1) * scale.squeeze(),
+                "concat": lambda q, k: p["concat_score_weight"].squeeze() * torch.tanh(scale.squeeze() * (q + k)).sum(-1),
+            }[getattr(layer, "score_mode", "additive")]
             y = attended(x[:, :, None], seen, seen, layer, held, score)[:, :, 0]
             count(state, x)
             return y
@@ -263,7 +267,19 @@ def single(random: np.random.Generator) -> Draw:
 
 
 def pooling(random: np.random.Generator) -> Draw:
-    return Draw(AttentionPooling(), sequence(random), lambda x, p, state: (torch.softmax(x @ p["W"], 0) * x).sum(0))
+    layer = AttentionPooling(bool(random.integers(2)))
+
+    def peer(x: torch.Tensor, p: Tensors, state: Tensors) -> torch.Tensor:
+        scores = x @ p["W"]
+        if not layer.return_sequences:
+            return (torch.softmax(scores, 0) * x).sum(0)
+        scores = torch.cat([torch.where(state["held"][:, None] > 0, state["log"], -torch.inf)[None], scores])
+        seen = torch.cat([state["mean"][None], x])
+        y = torch.stack([(torch.softmax(scores[:t], 0) * seen[:t]).sum(0) for t in range(2, len(seen) + 1)])
+        state |= {"mean": y[-1], "log": torch.logsumexp(scores, 0), "held": torch.ones_like(state["held"])}
+        return y
+
+    return Draw(layer, sequence(random), peer)
 
 
 # Convolution and pooling
@@ -370,8 +386,15 @@ def computed(draw: Draw, case: Case, kind: torch.dtype) -> dict[str, np.ndarray]
 
 
 def error(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> float:
-    """The largest difference, relative to the largest number of its array."""
-    return max(float(abs(found[what] - array).max() / max(abs(array).max(), 1e-2)) for what, array in wanted.items())
+    """The largest difference, relative to the largest number of its array; of a weight that is one number, to that of the input's gradient.
+
+    The gradient of such a weight is a sum over all pairs of steps, in which large terms cancel.
+    """
+    largest = {what: abs(array).max() for what, array in wanted.items()}
+    for what, array in wanted.items():
+        if "weight" in what and array.size == 1:
+            largest[what] = max(largest[what], largest["the gradient of the input"])
+    return max(float(abs(found[what] - array).max() / max(largest[what], 1e-2)) for what, array in wanted.items())
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ FLAGS = {  # our flag → its names in Keras, PyTorch, their examples, and other
     "--cell": "rnn rnn-type cell-type layer-type unit-type model model-type",
     "--architecture": "arch net network network-type",
     "--kernel": "kernel-size kernel-width ksize filter-size",
+    "--window": "sliding-window",
     "--dropout": "dropout-rate drop drop-rate dropout-prob p-drop dropouti dropouth keep-prob recurrent-dropout",
     "--tied": "tie tie-weights tied-weights tie-embeddings tie-word-embeddings share-embeddings weight-tying",
     "--initializer": "init initialization kernel-initializer initialiser weight-init",

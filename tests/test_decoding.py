@@ -36,6 +36,7 @@ from numba_rnnlm.layers import (
     Add,
     AdditiveAttention,
     Attention,
+    AttentionPooling,
     Concat,
     Conv1D,
     Dense,
@@ -529,9 +530,47 @@ class Shifted(Layer):
 
 
 @dataclass(frozen=True)
+class Twice(Layer):
+    """y = x + 1 + 2, by way of arrays that hold one constant after the other."""
+
+    def activations(self, shape, training):
+        return {"y": shape, "one": shape[1:], "other": shape[1:]}
+
+    def forward(self, ops, run, x):
+        y, one, other = (run.a[name] for name in ("y", "one", "other"))
+        ops.copy(x, y)
+        for t in range(len(x)):
+            for value in (1, 2):
+                ops.fill(one, value)
+                ops.copy(one, other)
+                ops.add(other, y[t])
+        return y
+
+
+@dataclass(frozen=True)
 class InNumPy(Downloaded):
     def forward(self, ops, run, x):
         return x * 2 - x
+
+
+@dataclass(frozen=True)
+class Begun(Layer):
+    """y = x + s; s is 0 in the first step of a stream, and 1 from then on."""
+
+    def state(self, shape):
+        return {"s": shape[1:]}
+
+    def activations(self, shape, training):
+        return {"y": shape, "one": shape[1:]}
+
+    def forward(self, ops, run, x):
+        ops.copy(x, run.a["y"])
+        for y in run.a["y"]:
+            ops.add(run.m["s"], y)
+            ops.fill(run.a["one"], 1)
+            ops.copy(run.a["one"], run.m["s"])
+            ops.fill(run.a["one"], 2)
+        return run.a["y"]
 
 
 STACKS = {  # name → (layers between an embedding of D features and a softmax, which of those after the table are recorded)
@@ -545,9 +584,11 @@ STACKS = {  # name → (layers between an embedding of D features and a softmax,
     "the last state only": (lambda D, H: [GRU(H, True), LSTM(D), Dense(H, "relu")], [1, 1, 1, 1]),
     "a residual below": (lambda D, H: [Residual([Dense(H, "tanh"), Dense(D)]), LSTM(H, True)], [1, 1, 1]),
     "a state of its own between": (lambda D, H: [LSTM(H, True), Trace(), GRU(D, True)], [1, 1, 1, 1]),
+    "a constant in a state": (lambda D, H: [Begun(), LSTM(H, True)], [1, 1, 1]),
     "a branch below the head": (lambda D, H: [GRU(H, True), Concat([LSTM(D, True), [Dense(H, "tanh"), Dense(2)]])], [1, 1, 1]),
     "by verbs between": (lambda D, H: [LSTM(H, True), DownloadedTrace(), GRU(D, True)], [1, 0, 1, 1]),
     "by verbs below the head": (lambda D, H: [GRU(H, True), Downloaded()], [1, 0, 1]),
+    "constants in turn": (lambda D, H: [Twice(), GRU(H, True), Twice()], [1, 1, 1, 1]),
     "a product of a weight": (lambda D, H: [Shifted(), GRU(H, True)], [0, 1, 1]),
     "NumPy between": (lambda D, H: [GRU(H, True), InNumPy(), Unrounded(D)], [1, 0, 1, 1]),
     "verbs only": (lambda D, H: [Downloaded(), DownloadedTrace()], [0, 0, 1]),
@@ -564,9 +605,10 @@ ATTENTIONS = {  # sums over keys are in another order than in the verbs
     "many keys": (lambda D, H: [MultiHeadAttention(1, 5, use_causal_mask=True, window=300), SingleHeadAttention(window=300)], [1, 1, 1]),
     "rotary": (lambda D, H: [MultiHeadAttention(2, 4, use_causal_mask=True, window=3, rotary=True)], [1, 1]),
     "one head": (lambda D, H: [PositionEmbedding(5), Add([LayerNormalization(), SingleHeadAttention(window=4)]), LSTM(H, True)], [1, 1, 1, 1]),
-    "of inputs": (lambda D, H: [SinusoidalPosition(), Attention(use_causal_mask=True, window=5), AdditiveAttention(use_causal_mask=True, window=2)],
-                  [1, 1, 1, 1]),
+    "of inputs": (lambda D, H: [SinusoidalPosition(), Attention(use_causal_mask=True, window=5), AdditiveAttention(use_causal_mask=True, window=2),
+                                Attention(True, "concat", use_causal_mask=True, window=3)], [1] * 5),
     "a window of one": (lambda D, H: [MultiHeadAttention(2, 4, use_causal_mask=True, window=1)], [1, 1]),
+    "the mean so far": (lambda D, H: [Residual(AttentionPooling(return_sequences=True)), GRU(H, True)], [1, 1, 1]),
 }
 every_stack = pytest.mark.parametrize("name", STACKS | ATTENTIONS)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..backends.ops import Shape
 from ..errors import ConfigError, ModelFileError, expect_path, shown
-from ..layers import GRU, Conv1D, Dense, Embedding, Layer, MultiHeadAttention, Recurrent
+from ..layers import GRU, Attention, Conv1D, Dense, Embedding, Layer, MultiHeadAttention, Recurrent
 from .maps import Entry, Map, Weights, from_theirs, stand_ins, to_theirs
 
 # Without blocks, gates are in the same order: those of Keras's LSTM, i f c o, are our i f g o.
@@ -15,6 +15,7 @@ MAPS: dict[type[Layer], Map] = {
     Embedding: [Entry("embeddings", "W")],
     Dense: [Entry("kernel", "W"), Entry("bias", "b")],
     Conv1D: [Entry("kernel", "W"), Entry("bias", "b")],
+    Attention: [Entry("scale", "scale", shape=()), Entry("concat_score_weight", "concat_score_weight", shape=())],
     Recurrent: [Entry("kernel", "W"), Entry("recurrent_kernel", "U"), Entry("w", "w"), Entry("bias", "b", shape=(-1,))],
     GRU: [  # Keras's gates z r h are our u r n; r' and u' are the second biases, of the state
         Entry("kernel", "W", "r u n", "u r n"),

@@ -107,7 +107,7 @@ def _write(entries: Map, weights: Mapping[str, np.ndarray]) -> Weights:
     found, written = Weights(), set[tuple[str, str]]()
     for entry in entries:
         array, names, parts = weights[entry.ours], entry.blocks.split(), []
-        ours = array.reshape(-1) if entry.shape else array
+        ours = array if entry.shape is None else array.reshape(-1)
         blocks = dict(zip(names, np.split(ours, len(names), axis=-1), strict=True))
         for part in entry.order.split():
             name = part.removeprefix("-")
@@ -115,7 +115,7 @@ def _write(entries: Map, weights: Mapping[str, np.ndarray]) -> Weights:
             parts.append(block if part == name else -block)
             written.add((entry.ours, name))
         array = _joined(parts)
-        found[entry.name] = array.reshape(entry.shape) if entry.shape else array.T if entry.transposed else array
+        found[entry.name] = array.reshape(entry.shape) if entry.shape is not None else array.T if entry.transposed else array
     return found
 
 
@@ -124,7 +124,7 @@ def _read(entries: Map, shapes: Mapping[str, Shape], arrays: Mapping[str, np.nda
     found = dict[str, Weights]()
     for entry in entries:
         array, order = arrays[entry.name], entry.order.split()
-        theirs = array.reshape(-1) if entry.shape else array.T if entry.transposed else array
+        theirs = array.reshape(-1) if entry.shape is not None else array.T if entry.transposed else array
         blocks = found.setdefault(entry.ours, Weights())
         for part, block in zip(order, np.split(theirs, len(order), axis=-1), strict=True):
             name = part.removeprefix("-")

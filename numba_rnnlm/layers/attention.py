@@ -2,13 +2,13 @@
 
 from dataclasses import KW_ONLY, dataclass
 from math import sqrt
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from ..arguments import Only, checked, hidden
 from ..backends.ops import Array, Ops, Shape
-from ..errors import ConfigError, ShapeError, expect_flag, expect_number
+from ..errors import ConfigError, ShapeError, expect_flag, expect_number, expect_one_of
 from .initializers import glorot
 from .layer import Run
 from .options import WEIGHTS, Glorot, TakesVectors, Zeros
@@ -126,7 +126,7 @@ class MultiHeadAttention(SelfAttention):
     heads, K = key_dim and V = value_dim; ``get_weights()`` has Keras's shapes, such as (D, A, K). State, with a window: the last keys ``k`` (N, window - 1, A·K) and values ``v``, and ``held``
     (N), how many steps there have been.
 
-    In Keras, ``use_causal_mask`` is an argument of the call. In a language model it must be True, and ``window`` must be given.
+    In Keras, ``use_causal_mask`` is an argument of the call, and ``window`` is called ``sliding_window``. In a language model both must be given.
 
     Parameters
     ----------
@@ -296,35 +296,55 @@ class _OfInputs(SelfAttention):
         arrays = self.remembered(shape) | {"y": shape, "sums": (*shape[:2], 1)}
         return arrays | ({"dx": shape, "dk": arrays["x"], "dv": arrays["x"]} if training else {})
 
-    def weight(self, ops: Ops, run: Run) -> Array | None:
-        """Weights of additive scores."""
-        return None
+    def prepare(self, ops: Ops, run: Run) -> None:
+        """Compute what :meth:`compared` needs."""
+
+    def compared(self, run: Run, x: Array) -> tuple[Array, Array, Array | None]:
+        """Queries, keys, and the weights of additive scores."""
+        return x, run.a["x"], None
 
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         y, seen = run.a["y"], run.a["x"]
         ops.copy(x, seen[self.carried :])
         self.recall(ops, run, len(x))
-        ops.attend(x, seen, seen, y, run.a["sums"], w=self.weight(ops, run), **self.how(run, self.dropout))
+        self.prepare(ops, run)
+        q, k, w = self.compared(run, x)
+        ops.attend(q, k, seen, y, run.a["sums"], w=w, **self.how(run, self.dropout))
         return y
 
-    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
-        dx, dk, dv, seen = run.a["dx"], run.a["dk"], run.a["dv"], run.a["x"]
-        ops.attend_backward(x, seen, seen, run.a["y"], run.a["sums"], dy, dx, dk, dv, w=self.weight(ops, run), dw=run.g.get("scale"),
-                            add=run.adds(ops, *run.p), **self.how(run, self.dropout))
-        ops.add(dk[self.carried :], dx)
-        ops.add(dv[self.carried :], dx)
-        return dx
+    def differentiate(self, ops: Ops, run: Run, x: Array, dy: Array, dw: Array | None, add: bool = False) -> None:
+        """dx, dk, dv, dw ← gradients of queries, keys, values and weights of additive scores; with ``add``, dw is added to instead."""
+        a, (q, k, w) = run.a, self.compared(run, x)
+        ops.attend_backward(q, k, a["x"], a["y"], a["sums"], dy, a["dx"], a["dk"], a["dv"], w=w, dw=dw, add=add, **self.how(run, self.dropout))
+
+    def total(self, ops: Ops, run: Run) -> Array:
+        """dx, the gradient of queries, plus those of keys and values of the same steps."""
+        for name in ("dk", "dv"):
+            ops.add(run.a[name][self.carried :], run.a["dx"])
+        return run.a["dx"]
 
 
 @checked
 @dataclass(frozen=True)
 class Attention(_OfInputs):
-    """Attention without weights: y = softmax(x xᵀ) x, over the steps that a step sees (Luong et al. 2015).
+    """Attention of the inputs with at most two weights, over the steps that a step sees (Luong et al. 2015).
 
-    As in Keras, the products are not divided by √D. State, with a window: the last inputs ``x`` (N, window - 1, D), and ``held`` (N).
+    ::
+
+        y_t = Σ_s softmax_s(score(x_t, x_s)) x_s
+        score(q, k) = scale · q · k                                           score_mode="dot"
+        score(q, k) = concat_score_weight · Σ_d tanh(scale · (q_d + k_d))     score_mode="concat"
+
+    As in Keras, the products are not divided by √D. Weights: ``scale`` (1, 1), if ``use_scale``; otherwise it is 1. ``concat_score_weight`` (1, 1), with
+    "concat". Both start at 1; in ``get_weights()`` they have Keras's shape, (). State, with a window: the last inputs ``x`` (N, window - 1, D), and
+    ``held`` (N). With "concat", the layer computes T² · D hyperbolic tangents, so it is for short sequences or windows.
 
     Parameters
     ----------
+    use_scale
+        Learn ``scale``.
+    score_mode
+        "dot" or "concat".
     dropout
         Part of the softmax's weights that are dropped while training.
     use_causal_mask
@@ -338,13 +358,77 @@ class Attention(_OfInputs):
     --------
     >>> Attention().output((20, 32, 64))
     (20, 32, 64)
+    >>> Attention(use_scale=True, score_mode="concat").parameters((20, 32, 64))
+    {'scale': (1, 1), 'concat_score_weight': (1, 1)}
     """
 
+    use_scale: bool = False
+    score_mode: str = "dot"
     _: KW_ONLY
-    use_scale: Annotated[Literal[False], Only("a Dense layer in front scales, too")] = hidden(False)
-    score_mode: Annotated[Literal["dot"], Only("AdditiveAttention computes tanh(q + k)")] = hidden("dot")
     seed: Annotated[None, Only("the seed of the model decides what is dropped: Sequential(seed=...)")] = hidden(None)
     return_attention_scores: Annotated[Literal[False], NO_SCORES] = hidden(False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_flag("Attention: use_scale", self.use_scale)
+        expect_one_of("Attention: score_mode", self.score_mode, ("dot", "concat"))
+
+    @property
+    def _additive(self) -> bool:
+        return self.score_mode == "concat"
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {name: (1, 1) for name, learned in (("scale", self.use_scale), ("concat_score_weight", self._additive)) if learned}
+
+    def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
+        arrays, vector = super().activations(shape, training), (shape[-1], 1)
+        scaled = arrays["x"] if self._additive else shape  # the keys, the last of which are the queries, or the queries alone
+        if self.parameters(shape):
+            arrays["ones"] = vector
+        if self.use_scale:
+            arrays |= {"scales": vector, "rows": (*scaled[:2], 1), "all": scaled, "scaled": scaled} | ({"dscales": vector} if training else {})
+        if self._additive:
+            arrays |= {"w": vector} | ({"dw": vector} if training else {})
+        return arrays
+
+    def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
+        return {name: np.ones(size) for name, size in self.parameters(shape).items()}
+
+    def prepare(self, ops: Ops, run: Run) -> None:
+        p, a = run.p, run.a
+        if p:
+            ops.fill(a["ones"], 1)
+        if self._additive:
+            ops.project(a["ones"], p["concat_score_weight"], None, a["w"])
+        if self.use_scale:
+            ops.project(a["ones"], p["scale"], None, a["scales"])
+            ops.fill(a["rows"], 1)
+            ops.project(a["rows"], a["scales"], None, a["all"], transposed=True)
+            ops.multiply(a["x"][-len(a["all"]) :], a["all"], a["scaled"])
+
+    def compared(self, run: Run, x: Array) -> tuple[Array, Array, Array | None]:
+        a, seen = run.a, run.a["x"]
+        if self._additive:
+            keys = a["scaled"] if self.use_scale else seen
+            return keys[self.carried :], keys, a["w"].reshape(-1)
+        return a["scaled"] if self.use_scale else x, seen, None
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
+        p, a, g, dx, add = run.p, run.a, run.g, run.a["dx"], run.adds(ops, *run.p)
+        self.differentiate(ops, run, x, dy, a["dw"].reshape(-1) if self._additive else None)
+        if self._additive:
+            ops.project_backward(a["ones"], p["concat_score_weight"], a["dw"], None, g["concat_score_weight"], None, add=add)
+        if self.use_scale:
+            gradient = dx
+            if self._additive:  # the queries are scaled keys
+                gradient = a["dk"]
+                ops.add(dx, gradient[self.carried :])
+                ops.fill(dx, 0)
+            ops.multiply(gradient, a["x"][-len(gradient) :], a["scaled"])  # no longer needed: now the terms of the gradient of scale
+            ops.multiply(gradient, a["all"], gradient)
+            ops.project_backward(a["rows"], a["scales"], a["scaled"], None, a["dscales"], None, transposed=True)
+            ops.project_backward(a["ones"], p["scale"], a["dscales"], None, g["scale"], None, add=add)
+        return self.total(ops, run)
 
 
 @checked
@@ -397,11 +481,16 @@ class AdditiveAttention(_OfInputs):
         limit = sqrt(3 / shape[-1])  # as Keras: both fans of a vector are its length
         return {name: random.uniform(-limit, limit, size) for name, size in self.parameters(shape).items()}
 
-    def weight(self, ops: Ops, run: Run) -> Array:
-        if self.use_scale:
-            return run.p["scale"]
-        ops.fill(run.a["ones"], 1)
-        return run.a["ones"]
+    def prepare(self, ops: Ops, run: Run) -> None:
+        if not self.use_scale:
+            ops.fill(run.a["ones"], 1)
+
+    def compared(self, run: Run, x: Array) -> tuple[Array, Array, Array | None]:
+        return x, run.a["x"], run.p["scale"] if self.use_scale else run.a["ones"]
+
+    def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
+        self.differentiate(ops, run, x, dy, run.g.get("scale"), run.adds(ops, *run.p))
+        return self.total(ops, run)
 
 
 @checked
@@ -531,12 +620,22 @@ class SingleHeadAttention(Remembering):
 @checked
 @dataclass(frozen=True)
 class AttentionPooling(TakesVectors):
-    """A weighted mean over all steps: y = Σ_t softmax_t(x_t · w) x_t (as in textgenrnn; Felbo et al. 2017).
+    """A weighted mean over all steps (as in textgenrnn; Felbo et al. 2017), or after each step that of the steps so far.
 
-    Weights: ``W`` (D, 1).
+    ::
+
+        y   = Σ_s softmax_s(x_s · w) x_s                       over all steps
+        y_t = Σ_s softmax_s(x_s · w) x_s                       over s ≤ t, with return_sequences
+
+    Weights: ``W`` (D, 1). With ``return_sequences``, all that a stream has read before counts as one more step: its value is ``mean`` (N, D), the
+    mean so far, and its score ``log`` (N, 1), the logarithm of Σ exp(x · w). These are the state, with ``held`` (N), 1 where there is such a step.
+    So a stream needs no window. In float32, the logarithm no longer grows when a step is less than about a millionth of the sum: beyond millions of
+    steps, the mean forgets the first ones.
 
     Parameters
     ----------
+    return_sequences
+        A mean after every step (T, N, D), which a language model needs, or one for the whole sequence (N, D).
     input_shape, input_dim
         On the first layer: (steps or None, features) of the vectors, or the features alone.
 
@@ -544,23 +643,44 @@ class AttentionPooling(TakesVectors):
     --------
     >>> AttentionPooling().output((20, 32, 64))
     (32, 64)
+    >>> AttentionPooling(return_sequences=True).state((20, 32, 64))
+    {'mean': (32, 64), 'log': (32, 1), 'held': (32,)}
     """
 
-    causal: ClassVar[bool] = False  # type: ignore[misc]
+    return_sequences: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect_flag("AttentionPooling: return_sequences", self.return_sequences)
+
+    @property
+    def causal(self) -> bool:
+        return self.return_sequences
+
+    @property
+    def why_not_causal(self) -> str:
+        return "gives one vector for the whole sequence; return_sequences=True gives the mean of the steps so far after each step"
 
     def output(self, shape: Shape) -> Shape:
         if len(shape) != 3:
             raise ShapeError(f"AttentionPooling takes sequences of vectors, got an input with {len(shape)} axes; a recurrent layer in front of it "
                              "needs return_sequences=True.")
-        return shape[1:]
+        return shape if self.return_sequences else shape[1:]
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return {"W": (shape[-1], 1)}
 
+    def state(self, shape: Shape) -> dict[str, Shape]:
+        return {"mean": shape[1:], "log": (shape[1], 1), "held": (shape[1],)} if self.return_sequences else {}
+
     def activations(self, shape: Shape, training: bool) -> dict[str, Shape]:
-        one = (1, *shape[1:])
-        arrays = {"ones": (1, shape[1], 1), "q": one, "y": shape[1:], "sums": (1, shape[1], 1)}
-        return arrays | ({"dq": one, "dx": shape, "dv": shape} if training else {})
+        steps, streams, size = shape
+        if self.return_sequences:
+            x, scores, one = (steps + 1, streams, size), (steps + 1, streams, 1), (steps, streams, 1)
+            arrays: dict[str, Shape] = {"x": x, "scores": scores, "held": (streams,), "ones": one, "y": shape, "sums": one}
+            return arrays | ({"dx": shape, "dv": x, "dscores": scores, "dq": one} if training else {})
+        arrays = {"ones": (1, streams, 1), "q": (1, streams, size), "y": (streams, size), "sums": (1, streams, 1)}
+        return arrays | ({"dq": arrays["q"], "dx": shape, "dv": shape} if training else {})
 
     def initialize(self, shape: Shape, random: np.random.Generator) -> dict[str, np.ndarray]:
         return {"W": random.uniform(-0.05, 0.05, (shape[-1], 1))}
@@ -568,16 +688,40 @@ class AttentionPooling(TakesVectors):
     def forward(self, ops: Ops, run: Run, x: Array) -> Array:
         a, y = run.a, run.a["y"]
         ops.fill(a["ones"], 1)
-        ops.project(a["ones"], run.p["W"], None, a["q"], transposed=True)
-        ops.attend(a["q"], x, x, y.reshape(1, *y.shape), a["sums"])
+        if self.return_sequences:
+            self._read(ops, run, x)
+        else:
+            ops.project(a["ones"], run.p["W"], None, a["q"], transposed=True)
+            ops.attend(a["q"], x, x, y.reshape(1, *y.shape), a["sums"])
         return y
 
+    def _read(self, ops: Ops, run: Run, x: Array) -> None:
+        """The mean after each step, by queries of 1 and keys that are the scores; what was read before is in front of the segment."""
+        a, m = run.a, run.m
+        for name, before in (("x", m["mean"]), ("scores", m["log"])):
+            ops.copy(before, a[name][0])
+        ops.copy(m["held"], a["held"])
+        ops.copy(x, a["x"][1:])
+        ops.project(x, run.p["W"], None, a["scores"][1:])
+        ops.attend(a["ones"], a["scores"], a["x"], a["y"], a["sums"], causal=True, held=a["held"])
+        ops.copy(a["y"][-1], m["mean"])
+        ops.copy(a["sums"][-1], m["log"])
+        ops.fill(m["held"], 1)
+
     def backward(self, ops: Ops, run: Run, x: Array, dy: Array) -> Array:
-        a, y, dx = run.a, run.a["y"], run.a["dx"]
+        a, y, dx, W, dW, add = run.a, run.a["y"], run.a["dx"], run.p["W"], run.g["W"], run.adds(ops, "W")
+        if self.return_sequences:
+            ops.attend_backward(a["ones"], a["scores"], a["x"], y, a["sums"], dy, a["dq"], a["dscores"], a["dv"], causal=True, held=a["held"])
+            ops.project_backward(x, W, a["dscores"][1:], dx, dW, None, add=add)
+            ops.add(a["dv"][1:], dx)
+            return dx
         ops.attend_backward(a["q"], x, x, y.reshape(1, *y.shape), a["sums"], dy.reshape(1, *dy.shape), a["dq"], dx, a["dv"])
         ops.add(a["dv"], dx)
-        ops.project_backward(a["ones"], run.p["W"], a["dq"], None, run.g["W"], None, transposed=True, add=run.adds(ops, "W"))
+        ops.project_backward(a["ones"], W, a["dq"], None, dW, None, transposed=True, add=add)
         return dx
+
+    def matrices(self) -> tuple[str, ...]:
+        return ("W",)
 
 
 def _rows(x: Array) -> Array:

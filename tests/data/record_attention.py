@@ -4,7 +4,7 @@ Run by hand, with torch and keras installed::
 
     python tests/data/record_attention.py
 
-Keys, for each case (keras, keras_causal, keras_window, attention, additive, additive_causal, torch, torch_causal)::
+Keys, for each case in :func:`record`, such as keras_causal::
 
     about               versions, as strings
     CASE/x              (T, N, D)    input
@@ -90,6 +90,10 @@ def record() -> Record:
         "additive_causal": of_keras(rng, keras.layers.AdditiveAttention(), use_causal_mask=True),
         "torch": of_torch(rng, False),
         "torch_causal": of_torch(rng, True),
+        "scaled": of_keras(rng, keras.layers.Attention(use_scale=True)),
+        "scaled_causal": of_keras(rng, keras.layers.Attention(use_scale=True), use_causal_mask=True),
+        "concat": of_keras(rng, keras.layers.Attention(score_mode="concat")),
+        "scaled_concat_causal": of_keras(rng, keras.layers.Attention(use_scale=True, score_mode="concat"), use_causal_mask=True),
     }
     about = {"about": np.array([f"keras {keras.__version__}", f"torch {torch.__version__}", f"numpy {np.__version__}"])}
     return about | {f"{name}/{key}": value for name, found in cases.items() for key, value in found.items()}

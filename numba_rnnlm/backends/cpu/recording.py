@@ -13,7 +13,7 @@ from ..ops import Array, Shape
 from .workspace import aligned
 
 ALIGNMENT = 16  # elements: 64 bytes of float32
-DIFFERS, USED = 1, 2  # of an element: it differs from step to step; a call whose results differ has read it
+DIFFERS, READ = 1, 2  # of an element: it differs from step to step; a call that did not write it has read it
 
 
 class NotRecorded(Exception):
@@ -183,15 +183,15 @@ class Recorder:
         if any(self.place(array) is None for array in writes):
             raise NotRecorded  # it changes a weight
         self.calls.append(Call(verb, {name: _plain(value) for name, value in given.items()}, reads, writes))
-        differs = any(map(self.varies, reads))
-        if differs:
-            for array in reads:
-                if self._find(array) is not None:
-                    self._known(array)[...] |= USED
-        for array in writes:
-            if differs or (self._known(array) & USED).any():  # where one call has used a constant and the next puts another there, both are repeated
+        # A constant put where a call has read another one before, or into what a stream carries, is put there in every step.
+        repeated = any(map(self.varies, reads)) or any(self._known(array).any() for array in writes)
+        for array in reads:
+            if self._find(array) is not None and not any(np.may_share_memory(array, out) for out in writes):
+                self._known(array)[...] |= READ
+        if repeated:
+            for array in writes:
                 self._known(array)[...] |= DIFFERS
-        if not differs:
+        else:
             getattr(self.ops, verb)(*map(_plain, arguments))
 
     def place(self, array: np.ndarray) -> int | None:
