@@ -124,32 +124,6 @@ def stacks(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def learning(results: dict[str, Any]) -> list[str]:
-    rows = {name: [row for row in results["rows"] if row["table"] == name] for name in ("words", "attention", "cells")}
-
-    def cells(row: dict[str, Any], *columns: tuple[str, str]) -> list[str]:
-        return [row["row"], f"{row['weights']:,}", *(f"{row[key]:{form}}" for key, form in columns), f"`{row['command']}`"]
-
-    return [
-        f"WikiText-2, words: perplexity of the validation text, and of the tenth of its words that are rarest in the training text; on {on(results)}.",
-        "",
-        *table(["input"], ["weights", "perplexity", "rarest tenth"], (
-            cells(row, ("valid perplexity", ".1f"), ("perplexity of the rarest tenth", ",.0f")) for row in rows["words"]), ["options"]),
-        "",
-        "enwik6, bytes: bits per byte of the validation and test text, two layers of LSTM with and without a head of attention between them.",
-        "",
-        *table(["model"], ["weights", "validation", "test"], (
-            cells(row, ("valid bits_per_byte", ".3f"), ("test bits_per_byte", ".3f")) for row in rows["attention"]), ["options"]),
-        "",
-        "tiny-shakespeare, characters: nats per character after 180 seconds.",
-        "",
-        *table(["model"], ["weights", "epochs", "validation", "test"], (
-            cells(row, ("epochs", ""), ("valid nats_per_token", ".3f"), ("test nats_per_token", ".3f")) for row in rows["cells"]), ["options"]),
-        "",
-        f"{measured_by('learning')}, with one seed.",
-    ]
-
-
 def scoring(results: dict[str, Any]) -> list[str]:
     def cells(row: dict[str, Any]) -> list[str]:
         speed = {who: f"{found['median']:,.0f}" for who, found in row["sentences_per_second"].items()}
@@ -190,29 +164,6 @@ def memory(results: dict[str, Any]) -> list[str]:
         *table(["model"], ["updates", "corpus, ids", OURS, "PyTorch", "ratio"], map(cells, results["rows"])),
         "",
         f"{measured_by('memory')}.",
-    ]
-
-
-def long(results: dict[str, Any]) -> list[str]:
-    lengths = sorted({row["steps"] for row in results["rows"]})
-    found: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
-    for row in results["rows"]:
-        found.setdefault((row["layer"], row["what"], f"{row['streams']}"), {})[row["steps"]] = row
-
-    def figures(rows: Mapping[int, dict[str, Any]], unit: str) -> list[str]:
-        return [f"{row[unit]['median']:.1f}" if unit in row else f"needs {row['needs_gigabytes']:.1f} GB" for row in map(rows.__getitem__, lengths)]
-
-    first, *others = (f"{length:,}" for length in lengths)
-    return [
-        f"One layer of {results['units']} units by the length of the sequences, on {on(results)}; median microseconds and KB for each token. Training is the "
-        "forward pass over whole sequences and all gradients, scoring reads them in pieces. The memory is what a process needs beyond that of one with a "
-        "single step, with the layer's input and, in training, the gradient of its output. The convolution has a kernel of 3 steps, the attention 4 heads "
-        "and a window of 256 steps.",
-        "",
-        *table(["layer", "", "streams"], [f"µs: {first}", *others, f"KB: {first}", *others], (
-            [*key, *figures(rows, "microseconds"), *figures(rows, "kilobytes")] for key, rows in found.items())),
-        "",
-        f"{measured_by('long')}.",
     ]
 
 
@@ -268,11 +219,9 @@ TABLES: dict[str, tuple[Callable[..., list[str]], tuple[str, ...]]] = {  # and t
     "listing": (listing, ("listing",)),
     "generation": (generation, ("generation",)),
     "stacks": (stacks, ("generation-stacks",)),
-    "learning": (learning, ("learning",)),
     "scoring": (scoring, ("scoring",)),
     "startup": (startup, ("startup",)),
     "memory": (memory, ("memory",)),
-    "long": (long, ("long",)),
     "scaling": (scaling, ("scaling",)),
     "device training": (device_training, (f"training-{DEVICE}-float32", f"training-{DEVICE}-tf32")),
     "device layers": (device_layers, (f"layers-{DEVICE}",)),
