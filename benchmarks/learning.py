@@ -1,7 +1,7 @@
 """What is learned with one budget: characters against words as input, one head of attention or none, and all architectures and cells.
 
-    NUMBA_RNNLM_DATA=folder python -m benchmarks.learning
-    python -m benchmarks.learning --tables cells
+    NUMBA_RNNLM_DATA=folder python -m benchmarks.learning --tables cells --out learning-cells
+    python -m benchmarks.learning --tables words attention
 
 words       WikiText-2, the 10,000 most frequent words, an LSTM of 2 × 200 with the vectors of words or with those that a convolution computes from their
             characters, equal epochs: perplexity of the validation text, and of the tenth of its words that are rarest in the training text
@@ -27,7 +27,8 @@ from numba_rnnlm import LanguageModel
 from .harness import environment, parser, read, write_results
 
 TEXTS = {"words": "wikitext-2", "attention": "enwik6", "cells": "tinyshakespeare"}
-RNN = "--hidden 256 --dropout 0.1 --streams 32 --steps 64"
+SEGMENTS = "--dropout 0.1 --streams 20 --steps 50"
+RNN = f"--hidden 256 {SEGMENTS}"
 COMMON = {
     "words": "--tokenizer word --max-vocabulary 10000 --hidden 200 --layers 2 --dropout 0.2 --streams 20 --steps 35 --epochs 2",
     "attention": "--tokenizer byte --dropout 0.1 --streams 16 --steps 256 --epochs 6 --learning-rate 3e-3",
@@ -47,8 +48,8 @@ ROWS: dict[str, dict[str, str | list[dict[str, Any]]]] = {  # table → name →
     "cells": {
         "lstm": RNN, "gru": f"--cell gru {RNN}", "tanh": f"--cell tanh {RNN}", "relu": f"--cell relu {RNN}",
         **{cell: f"--cell {cell} --layers 3 {RNN}" for cell in ("mingru", "minlstm", "sru", "qrnn", "indrnn")},
-        "tcn": "--architecture tcn --hidden 128 --layers 5 --dropout 0.1 --streams 32 --steps 64",
-        "sha-rnn": "--architecture sha-rnn --hidden 256 --embedding 256 --layers 2 --window 256 --dropout 0.1 --streams 32 --steps 64",
+        "tcn": f"--architecture tcn --hidden 128 --layers 5 {SEGMENTS}",
+        "sha-rnn": f"--architecture sha-rnn --hidden 256 --embedding 256 --layers 2 --window 256 {SEGMENTS}",
     },
 }
 

@@ -677,6 +677,16 @@ def test_any_layers_generate_the_same_on_any_number_of_threads(name, kind):
     assert len(texts) == 1
 
 
+def test_weights_are_held_once():
+    """Matrices are packed, and not among the constants; tables that each number of streams computes anew are one constant."""
+    V, D = 2000, 64
+    graph = Graph([Embedding(V, D), SinusoidalPosition(longest=1000), Conv1D(D, 3, padding="causal"), LSTM(D, True), Dense(V, "softmax")])
+    decoder = network_of(graph, draw_weights(graph, np.random.default_rng(0))).decoder("float32")
+    for streams in (1, 2, 5):
+        decoder.program(streams)
+    assert decoder.constants.flat.size == 1000 * D + D + 4 * D + V
+
+
 @pytest.mark.parametrize("name", ["two cells", "skips", "convolutions", *ATTENTIONS])
 def test_a_long_text_is_that_of_full_passes(name):
     """2,000 symbols, far beyond every window: each is the most probable one behind the whole text before it, read from the beginning."""

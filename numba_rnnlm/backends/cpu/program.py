@@ -7,6 +7,7 @@ What a stream carries along as a window of its last steps is not moved from step
 twice, a period apart, so that the rows in view are always neighbours, and only where they begin moves.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -88,19 +89,20 @@ class Ring(NamedTuple):
 
 
 class Constants:
-    """Arrays that do not differ from step to step, one behind the other."""
+    """Arrays that do not differ from step to step, one behind the other; of several with the same numbers only one."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[int, int], int] = {}
+        self._places: dict[bytes, int] = {}
         self._arrays: list[Array] = []
         self._size = 0
         self._flat = np.empty(0, np.float32)
 
     def place(self, array: Array) -> int:
-        key = array.__array_interface__["data"][0], array.size
+        """Where this array begins."""
+        key = hashlib.sha256(array.tobytes()).digest()
         if key not in self._places:
             self._places[key] = self._size
-            self._arrays.append(array)  # kept, so that its address stays its own
+            self._arrays.append(array)
             self._size += array.size
         return self._places[key]
 
@@ -282,10 +284,14 @@ class Lowering:
         return self.operand(array)
 
     def constant(self, array: Array) -> int:
-        """Where a contiguous array is among the constants."""
+        """Where an array is among the constants."""
+        self.expect_constant(array)
+        return self.constants.place(array)
+
+    def expect_constant(self, array: Array) -> None:
+        """Raise :class:`NotRecorded` if an array differs from step to step, or is not contiguous."""
         if self.recorder.varies(array) or not array.flags.c_contiguous:
             raise NotRecorded
-        return self.constants.place(array)
 
     # Windows that are carried along
 
@@ -362,7 +368,7 @@ class Lowering:
 
     def _project(self, call: Call) -> list[Instruction]:
         x, W, out, before = _matrix(call.x), call.W, _matrix(call.out), []
-        self.constant(W)
+        self.expect_constant(W)
         columns = W.shape[0 if call.transposed else 1]
         if columns < out.shape[1] and not call.add:  # all columns get the bias
             before = self._start(call, out)
@@ -396,7 +402,7 @@ class Lowering:
 
     def _convolve(self, call: Call) -> list[Instruction]:
         x, W, out, found = call.x, call.W, call.out, list[Instruction]()
-        self.constant(W)
+        self.expect_constant(W)
         if not x.flags.c_contiguous or not out.flags.c_contiguous:
             raise NotRecorded
         inputs, width = W.shape[1:]
@@ -421,7 +427,7 @@ class Lowering:
             self.cells.append(cell)
         sums, found = z.reshape(streams, gates * units), []
         if U is not None:
-            self.constant(U)
+            self.expect_constant(U)
             (first, last), h = cell.window("h"), s[0, :, 0]
             product = Product(U, (U.shape[1], 1), 0, units, U.shape[1], 1, None)
             found.append(self._product(h, product, sums[:, first * units : last * units], KEPT, None, [self.inside(h)], streams, _stride(h)))
