@@ -42,6 +42,8 @@ FREE = ("peer_python", "out", "result")  # options that do not change what is me
 
 THREADS = "NUMBA_RNNLM_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"
 
+ASLEEP = 0.3  # seconds; the threads of OpenMP, which PyTorch uses, wait in a loop for 0.2 s after their work
+
 Spread = dict[str, float]  # min, median, max
 
 
@@ -193,10 +195,14 @@ def expect_equal(figures: Mapping[str, Mapping[str, float]], tolerance: float, w
 
 
 def alternately(players: Mapping[str, Contestant], turns: int, **request: Any) -> dict[str, list[float]]:
-    """Seconds of each player's turns, in the order A B A B …, so that changes in the computer's speed affect all alike."""
+    """Seconds of each player's turns, in the order A B A B …, so that changes in the computer's speed affect all alike.
+
+    Each turn begins when the threads of the one before are asleep.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in players}
     for _ in range(turns):
         for name, player in players.items():
+            time.sleep(ASLEEP if len(players) > 1 else 0)
             seconds[name].append(player.ask(command="run", **request)["seconds"])
     return seconds
 
