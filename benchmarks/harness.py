@@ -28,6 +28,7 @@ TRACKED = {  # result files that tables and documents are made from → the only
     "listing": "listing --peer torch --peer keras",
     "generation": "generation --streams 1 64 --weights float32 int8 --peer torch",
     "generation-stacks": "generation --stacks --peer torch",
+    "learning-cells": "learning --tables cells",
     "scoring": "scoring --peer torch",
     "startup": "startup --peer torch",
     "memory": "memory --peer torch",

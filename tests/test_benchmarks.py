@@ -158,7 +158,8 @@ def test_every_tracked_file_has_a_command():
     assert files == set(TRACKED)
     assert {file for _, files in table.TABLES.values() for file in files} <= set(TRACKED)
     shown = re.findall(r"Measured by `python -m benchmarks\.([^`]*)`", (ROOT / "docs" / "benchmarks.md").read_text())
-    assert shown == [TRACKED[name] for name in ("training", "training-bf16", "listing", "scaling", "generation", "generation-stacks", "scoring", "startup", "memory")]
+    assert shown == [TRACKED[name] for name in ("training", "training-bf16", "listing", "scaling", "generation", "generation-stacks", "scoring", "startup", "memory",
+                                             "learning-cells")]
 
 
 @pytest.mark.parametrize("document", table.DOCUMENTS, ids=lambda path: path.name)
