@@ -29,7 +29,7 @@ from .stacks import STACKS
 
 SECONDS = 0.4  # approximate duration of one turn
 TOKENS = 100  # symbols per call and stream
-LONG = 600  # of a stack: more than its windows hold
+LONG = 600  # symbols per call for a stack; its windows hold fewer
 GREEDY = 30  # ids that must be equal
 TIE = 1e-4  # logits closer than this may be ranked either way
 

@@ -8,7 +8,7 @@ words       WikiText-2, the 10,000 most frequent words, an LSTM of 2 × 200 with
 attention   enwik6 in bytes, the same number of weights with and without a head of attention, equal epochs: bits per byte
 cells       tiny-shakespeare in characters, 180 seconds each: nats per character
 
-Each row is one command ``train``, which the table names. The kernels are compiled beforehand.
+Each row is one run of ``train``; the table shows its options. A short run before it compiles the kernels.
 """
 
 import json
@@ -86,7 +86,8 @@ def measure(texts: Path, folder: Path, table: str, arguments: Any, options: Any)
     command(options, *train, "--max-seconds", "5")  # compiles
     printed = command(options, *train)
     model = LanguageModel.load(folder / "model.npz")
-    found = {"command": " ".join(chosen), "weights": sum(array.size for array in model.network_.parameters.values()),
+    shown = " ".join(chosen).replace(str(folder / "body.json"), f"'{json.dumps(arguments)}'")
+    found = {"command": shown, "weights": sum(array.size for array in model.network_.parameters.values()),
              "epochs": [line.split()[1] for line in printed.splitlines() if line.startswith("epoch")][-1]}
     for part in ("valid", "test"):
         measured = json.loads(command(options, "eval", folder / "model.npz", texts / f"{part}.txt", "--json"))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -677,8 +678,30 @@ def test_any_layers_generate_the_same_on_any_number_of_threads(name, kind):
     assert len(texts) == 1
 
 
+def test_threads_record_one_after_the_other():
+    """All numbers of streams share the constants, so two of them must not be recorded at the same time."""
+    graph = Graph([Embedding(9, 6), MultiHeadAttention(2, 4, use_causal_mask=True, window=3, rotary=True), Dense(9, "softmax")])
+    decoder, build, active, most = network_of(graph, draw_weights(graph, np.random.default_rng(0))).decoder("float32"), decoding.build, [], []
+
+    def slowly(*arguments):
+        active.append(arguments)
+        most.append(len(active))
+        time.sleep(0.02)
+        found = build(*arguments)
+        active.pop()
+        return found
+
+    threads = [threading.Thread(target=decoder.program, args=(count,)) for count in (2, 3, 4)]
+    with patched(decoding, build=slowly):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(HANG)
+    assert most == [1, 1, 1]
+
+
 def test_weights_are_held_once():
-    """Matrices are packed, and not among the constants; tables that each number of streams computes anew are one constant."""
+    """The constants hold no matrix, because the decoder packs those, and a table only once for all numbers of streams."""
     V, D = 2000, 64
     graph = Graph([Embedding(V, D), SinusoidalPosition(longest=1000), Conv1D(D, 3, padding="causal"), LSTM(D, True), Dense(V, "softmax")])
     decoder = network_of(graph, draw_weights(graph, np.random.default_rng(0))).decoder("float32")

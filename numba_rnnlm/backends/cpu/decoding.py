@@ -7,6 +7,7 @@ one below. The parts of the matrices that a block of units needs are packed in r
 A layer that cannot be recorded runs through the verbs: the compiled loop stops before it and resumes after it.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -269,6 +270,7 @@ class Decoder:
         self.kind = np.dtype(np.int8 if weights == "int8" else np.float32)
         self.exact = bool(self.kind == ops.factor)
         self.cells, self.activations, self.constants = list[Cell](), list[str](), Constants()
+        self._lock = threading.RLock()  # Python threads may begin texts at the same time; both caches below share the constants
         self._programs: dict[int, Program] = {}  # keyed by number of streams
         self._layouts: dict[int, Layout] = {}  # keyed by number of members
         self.tables, self.table = dict[int, int](), np.empty(0, np.float32)
@@ -283,11 +285,12 @@ class Decoder:
 
     def program(self, streams: int) -> Program:
         """The instructions for this many streams."""
-        if streams not in self._programs:
-            self._programs[streams] = build(self.steps, streams, self.embedding.shape[1], self.constants, self.cells, self.activations, self.ops,
-                                            self.kind == np.int8)
-            self._look_up(self._programs[streams])
-        return self._programs[streams]
+        with self._lock:
+            if streams not in self._programs:
+                program = build(self.steps, streams, self.embedding.shape[1], self.constants, self.cells, self.activations, self.ops, self.kind == np.int8)
+                self._look_up(program)
+                self._programs[streams] = program
+            return self._programs[streams]
 
     def _project(self, products: Sequence[Product | None]) -> None:
         """If the vocabulary is small, compute the products of all symbols with the matrices that multiply input vectors only."""
@@ -316,9 +319,10 @@ class Decoder:
     def layout(self, streams: int) -> Layout:
         """The weights for this many streams, packed so that each member reads its own blocks in order."""
         members = self.members(streams)
-        if members not in self._layouts:
-            self._layouts[members] = self._pack(members)
-        return self._layouts[members]
+        with self._lock:
+            if members not in self._layouts:
+                self._layouts[members] = self._pack(members)
+            return self._layouts[members]
 
     def _pack(self, members: int) -> Layout:
         count = lanes(self.embedding)

@@ -219,7 +219,7 @@ def attend(row, numbers, first, last, constants, values, scratch, time):
             top = lanewise.largest(lines)
             if total == 0:
                 peak = top
-            elif not top <= peak:  # NaN goes on, too
+            elif not top <= peak:  # also where top is NaN, so that the result is NaN
                 shrink = exp_below_zero((peak - top) * scale)
                 total *= shrink
                 peak = top

@@ -30,8 +30,9 @@ OWN = 17  # the first column that means something else for each operation
 COLUMNS = 30
 # Element by element: sizes of three loops, the innermost over neighbours; strides of the outer two for OUT, A, B; an option
 D0, D1, D2, OUT0, OUT1, A0, A1, B0, B1, FLAG = range(OWN, OWN + 10)
-# Products of ROWS rows: SLOTS matrices of UNITS columns. The sums start from what is there (KEPT), zero, or the bias C. Inputs are those TAPS
-# FIRST … LAST - 1, of K features each; rows are X_LD and LD apart. TABLE: where the products of all symbols are; -1 if they are computed.
+# Products: ROWS inputs are multiplied with SLOTS matrices of UNITS columns each. START says where the sums start: from the output (KEPT), from zero, or
+# from the bias C. The taps FIRST_TAP … LAST_TAP - 1 are the places of the inputs, K features each. Rows of the input are X_LD apart, those of the output LD.
+# TABLE is the place of the precomputed products of all symbols, or -1.
 ROWS, UNITS, SLOTS, START, FIRST_TAP, LAST_TAP, K, X_LD, LD, TABLE = range(OWN, OWN + 10)
 KEPT, ZERO, BIAS = range(3)
 # Cells: OUT are the next states, A the previous ones, B the sums, C the weight vectors; the number of the cell, of sums and of states.
@@ -52,7 +53,7 @@ class Product(NamedTuple):
     """A matrix b (k, ·) whose columns first … are multiplied: ``units`` for each of so many slots."""
 
     b: Array
-    strides: tuple[int, int]  # of rows and columns
+    strides: tuple[int, int]  # elements from row to row, and from column to column
     first: int
     k: int
     units: int
@@ -62,12 +63,20 @@ class Product(NamedTuple):
 
 @dataclass
 class Instruction:
-    """A row of the table."""
+    """A row of the table.
+
+    Attributes
+    ----------
+    reads, writes
+        The arrays that it uses and changes.
+    whole
+        Inputs of which every unit needs all columns; of the others, a unit needs its own column only.
+    """
 
     op: int
     reads: Sequence[Array]
     writes: Sequence[Array]
-    whole: Sequence[Array] = ()  # of what an instruction of units reads, that of which a unit needs more than its own columns
+    whole: Sequence[Array] = ()
     columns: dict[int, int] = field(default_factory=dict)
     numbers: tuple[float, float] = (0.0, 0.0)
     product: Product | None = None
@@ -488,7 +497,7 @@ def phases(instructions: Iterable[Instruction]) -> list[tuple[int, list[Instruct
 
 
 def _goes_on(each: Instruction, other: Instruction) -> bool:
-    """Whether a thread that has computed its units of ``other`` may go on with its units of ``each`` at once."""
+    """Whether a thread may compute its units of ``each`` right after its units of ``other``, without waiting for other threads."""
     units = each.columns[UNITS]
     if units != other.columns[UNITS] or _meet(each.whole, other.writes) or _meet(each.writes, other.whole):
         return False
@@ -525,7 +534,7 @@ def _within(array: Array, whole: Array) -> bool:
 
 
 def _spread(array: Array, size: int) -> Array:
-    """So many elements from the beginning of an array on."""
+    """The first ``size`` elements of the memory that begins with this array."""
     return np.lib.stride_tricks.as_strided(array, (size,), (array.itemsize,))
 
 

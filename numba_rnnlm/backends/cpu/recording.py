@@ -13,7 +13,8 @@ from ..ops import Array, Shape
 from .workspace import aligned
 
 ALIGNMENT = 16  # elements: 64 bytes of float32
-DIFFERS, READ = 1, 2  # of an element: it differs from step to step; a call that did not write it has read it
+# What the recorder knows of an element: DIFFERS, its value changes from step to step; READ, a call that does not write it has used it.
+DIFFERS, READ = 1, 2
 
 
 class NotRecorded(Exception):
@@ -222,8 +223,8 @@ class Recorder:
         return [call for call in self.calls[mark[0] :] if any(map(self.varies, call.writes))]
 
     def constants(self) -> list[tuple[int, np.ndarray]]:
-        """(place, elements) of the arrays that hold something that does not differ."""
-        return [(start, flat) for start, flat, known in self._buffers if flat.any()]
+        """(place, elements) of the arrays that do not begin as zeros."""
+        return [(start, flat) for start, flat, _ in self._buffers if flat.any()]
 
     def mark(self) -> tuple[int, int, int]:
         """For :meth:`forget`."""
